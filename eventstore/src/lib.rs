@@ -1,0 +1,1 @@
+//! The durable log: one trait, its providers, and the repository that alone appends.

@@ -1,0 +1,1 @@
+//! Effects: workers that turn scheduled steps into outcomes.

@@ -1,0 +1,1 @@
+//! The deterministic C kernel and its safe wrapper.

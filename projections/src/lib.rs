@@ -1,0 +1,1 @@
+//! Read models: disposable SQL folds of the log.

@@ -1,0 +1,1 @@
+//! Proof that the architecture holds and the past still means the same.

@@ -1,0 +1,1 @@
+//! The contracts as files, and the wire types that follow them.

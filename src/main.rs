@@ -1,0 +1,3 @@
+//! The one binary `convergio`: composition root and command line.
+
+fn main() {}
