@@ -1,1 +1,18 @@
 //! The pure rules of Convergio: what a command decides and what an event means.
+//!
+//! No IO, no clock, no randomness (see `clippy.toml`): everything ambient arrives as data. Each noun
+//! is a [`decider::Decider`]: `run` (an execution), `graph` (a manifest and its versions), `request`
+//! (an idempotency key).
+
+pub mod decider;
+pub mod event;
+pub mod expr;
+pub mod graph;
+pub mod id;
+pub mod metering;
+pub mod money;
+pub mod payload;
+pub mod request;
+pub mod run;
+pub mod stream;
+pub mod time;

@@ -1,0 +1,98 @@
+//! The closed enum of everything that can have happened, with the written type of each event.
+
+pub mod graph;
+pub mod request;
+pub mod run;
+mod upcast;
+
+pub use upcast::{DecodeError, decode};
+
+use serde::{Deserialize, Serialize};
+
+/// An event. The written type ends in the version of its form; an old form is never edited, it is
+/// read through an upcaster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "data")]
+#[expect(missing_docs, reason = "each variant is documented at its struct")]
+pub enum Event {
+    #[serde(rename = "graph.registered.v1")]
+    GraphRegistered(graph::Registered),
+    #[serde(rename = "request.accepted.v1")]
+    RequestAccepted(request::Accepted),
+    #[serde(rename = "run.created.v1")]
+    RunCreated(run::Created),
+    #[serde(rename = "run.step.scheduled.v1")]
+    StepScheduled(run::StepScheduled),
+    #[serde(rename = "run.step.started.v1")]
+    StepStarted(run::StepStarted),
+    #[serde(rename = "run.map.expanded.v1")]
+    MapExpanded(run::MapExpanded),
+    #[serde(rename = "run.step.completed.v1")]
+    StepCompleted(run::StepCompleted),
+    #[serde(rename = "run.step.failed.v1")]
+    StepFailed(run::StepFailed),
+    #[serde(rename = "run.step.unknown.v1")]
+    StepUnknown(run::StepUnknown),
+    #[serde(rename = "run.step.retried.v1")]
+    StepRetried(run::StepRetried),
+    #[serde(rename = "run.branch.decided.v1")]
+    BranchDecided(run::BranchDecided),
+    #[serde(rename = "run.timer.set.v1")]
+    TimerSet(run::TimerSet),
+    #[serde(rename = "run.timer.fired.v1")]
+    TimerFired(run::TimerFired),
+    #[serde(rename = "run.approval.requested.v1")]
+    ApprovalRequested(run::ApprovalRequested),
+    #[serde(rename = "run.approval.granted.v1")]
+    ApprovalGranted(run::ApprovalAnswered),
+    #[serde(rename = "run.approval.denied.v1")]
+    ApprovalDenied(run::ApprovalAnswered),
+    #[serde(rename = "run.model_call.intended.v1")]
+    ModelCallIntended(run::ModelCallIntended),
+    #[serde(rename = "run.model_call.completed.v1")]
+    ModelCallCompleted(run::ModelCallCompleted),
+    #[serde(rename = "run.model_call.failed.v1")]
+    ModelCallFailed(run::ModelCallFailed),
+    #[serde(rename = "run.usage.recorded.v1")]
+    UsageRecorded(run::UsageRecorded),
+    #[serde(rename = "run.budget.exhausted.v1")]
+    BudgetExhausted(run::BudgetExhausted),
+    #[serde(rename = "run.cancelled.v1")]
+    RunCancelled(run::Cancelled),
+    #[serde(rename = "run.completed.v1")]
+    RunCompleted(run::Completed),
+    #[serde(rename = "run.failed.v1")]
+    RunFailed(run::Failed),
+}
+
+impl Event {
+    /// The written type, as `run.step.completed.v1`.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::GraphRegistered(_) => "graph.registered.v1",
+            Self::RequestAccepted(_) => "request.accepted.v1",
+            Self::RunCreated(_) => "run.created.v1",
+            Self::StepScheduled(_) => "run.step.scheduled.v1",
+            Self::StepStarted(_) => "run.step.started.v1",
+            Self::MapExpanded(_) => "run.map.expanded.v1",
+            Self::StepCompleted(_) => "run.step.completed.v1",
+            Self::StepFailed(_) => "run.step.failed.v1",
+            Self::StepUnknown(_) => "run.step.unknown.v1",
+            Self::StepRetried(_) => "run.step.retried.v1",
+            Self::BranchDecided(_) => "run.branch.decided.v1",
+            Self::TimerSet(_) => "run.timer.set.v1",
+            Self::TimerFired(_) => "run.timer.fired.v1",
+            Self::ApprovalRequested(_) => "run.approval.requested.v1",
+            Self::ApprovalGranted(_) => "run.approval.granted.v1",
+            Self::ApprovalDenied(_) => "run.approval.denied.v1",
+            Self::ModelCallIntended(_) => "run.model_call.intended.v1",
+            Self::ModelCallCompleted(_) => "run.model_call.completed.v1",
+            Self::ModelCallFailed(_) => "run.model_call.failed.v1",
+            Self::UsageRecorded(_) => "run.usage.recorded.v1",
+            Self::BudgetExhausted(_) => "run.budget.exhausted.v1",
+            Self::RunCancelled(_) => "run.cancelled.v1",
+            Self::RunCompleted(_) => "run.completed.v1",
+            Self::RunFailed(_) => "run.failed.v1",
+        }
+    }
+}

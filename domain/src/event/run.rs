@@ -1,0 +1,280 @@
+//! Events of a run, version 1.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ActorId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, StepId};
+use crate::metering::{Charge, Usage};
+use crate::money::Money;
+use crate::payload::PayloadRef;
+use crate::run::Budget;
+use crate::time::Timestamp;
+
+/// `run.created.v1`: a graph version is to be executed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Created {
+    /// The graph.
+    pub graph: GraphId,
+    /// Its pinned version.
+    pub version: GraphVersion,
+    /// The inputs.
+    pub input: PayloadRef,
+    /// What the run may spend.
+    pub budget: Budget,
+    /// BLAKE3 of the request that created it, so that a retry is recognised.
+    pub request_hash: String,
+}
+
+/// `run.step.scheduled.v1`: the graph-step command; an executor may take it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepScheduled {
+    /// The step.
+    pub step: StepId,
+}
+
+/// `run.step.started.v1`: an executor is about to perform the step. Durable before any effect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepStarted {
+    /// The step.
+    pub step: StepId,
+    /// The try, from 1.
+    pub attempt: u32,
+    /// Who performs it.
+    pub executor: ExecutorId,
+}
+
+/// `run.map.expanded.v1`: a map node has become this many items.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapExpanded {
+    /// The map node.
+    pub node: NodeId,
+    /// How many items.
+    pub width: u32,
+    /// How many of them may be in flight at once.
+    pub max_parallel: u32,
+}
+
+/// `run.step.completed.v1`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepCompleted {
+    /// The step.
+    pub step: StepId,
+    /// The try that succeeded.
+    pub attempt: u32,
+    /// What it yielded; absent for nodes that yield nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<PayloadRef>,
+    /// Nodes that will never run because of this outcome.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<NodeId>,
+}
+
+/// `run.step.failed.v1`: a try failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepFailed {
+    /// The step.
+    pub step: StepId,
+    /// The try.
+    pub attempt: u32,
+    /// Why.
+    pub error: Failure,
+    /// Whether no further try follows.
+    pub last: bool,
+    /// Nodes that will never run because of this outcome.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<NodeId>,
+}
+
+/// Why a step or run failed: a stable code and a text for people, free of prompts and secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct Failure {
+    /// A stable code, as `provider.timeout`.
+    pub code: String,
+    /// What happened, and what would be right.
+    pub message: String,
+    /// Whether the same try might succeed later.
+    pub retryable: bool,
+}
+
+/// `run.step.unknown.v1`: the executor died after the intent, the outcome is not known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepUnknown {
+    /// The step.
+    pub step: StepId,
+    /// The try whose outcome is unknown.
+    pub attempt: u32,
+}
+
+/// `run.step.retried.v1`: another try will start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepRetried {
+    /// The step.
+    pub step: StepId,
+    /// The number of the new try.
+    pub attempt: u32,
+    /// When it may start: the back-off, its jitter drawn.
+    pub due: Timestamp,
+}
+
+/// `run.branch.decided.v1`: which way a branch node goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BranchDecided {
+    /// The branch node.
+    pub node: NodeId,
+    /// The case taken: its index in the manifest; the number of cases means `else`.
+    pub case: u32,
+}
+
+/// `run.timer.set.v1`: the step waits until a moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimerSet {
+    /// The step that waits.
+    pub step: StepId,
+    /// Until when.
+    pub due: Timestamp,
+}
+
+/// `run.timer.fired.v1`: the moment has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimerFired {
+    /// The step that waited.
+    pub step: StepId,
+}
+
+/// `run.approval.requested.v1`: a person is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalRequested {
+    /// The question.
+    pub approval: ApprovalId,
+    /// The step that waits.
+    pub step: StepId,
+    /// Who may answer.
+    pub role: String,
+    /// What is approved, as shown to the person.
+    pub content: PayloadRef,
+    /// SHA-256 of exactly that content; the answer must name it.
+    pub content_hash: String,
+    /// When the question lapses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+}
+
+/// `run.approval.granted.v1` and `run.approval.denied.v1`: the answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalAnswered {
+    /// The question.
+    pub approval: ApprovalId,
+    /// Who answered.
+    pub by: ActorId,
+    /// SHA-256 of the content that was answered.
+    pub content_hash: String,
+    /// Why, in the person's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `run.model_call.intended.v1`: a model is about to be called. Durable before the call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelCallIntended {
+    /// The step.
+    pub step: StepId,
+    /// The try.
+    pub attempt: u32,
+    /// The provider's name.
+    pub provider: String,
+    /// The model, as the provider writes it.
+    pub model: String,
+    /// Why the router chose it.
+    pub route: String,
+    /// The exact request.
+    pub prompt: PayloadRef,
+    /// Worst case of tokens, held against the budget until the call is settled.
+    pub reserved_tokens: u64,
+    /// Worst case of money, held likewise; absent when the model has no price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved_cost: Option<Money>,
+}
+
+/// `run.model_call.completed.v1`: a model answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelCallCompleted {
+    /// The step.
+    pub step: StepId,
+    /// The try.
+    pub attempt: u32,
+    /// The model that answered, by its own word.
+    pub model: String,
+    /// Why it stopped: `stop`, `length`, ...
+    pub finish: String,
+    /// Milliseconds from the request to the last byte.
+    pub duration_ms: u64,
+    /// Milliseconds to the first token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_token_ms: Option<u64>,
+}
+
+/// `run.model_call.failed.v1`: the call failed with a known outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelCallFailed {
+    /// The step.
+    pub step: StepId,
+    /// The try.
+    pub attempt: u32,
+    /// Why.
+    pub error: Failure,
+}
+
+/// `run.usage.recorded.v1`: what one model call used and cost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageRecorded {
+    /// The step.
+    pub step: StepId,
+    /// The try.
+    pub attempt: u32,
+    /// The provider's name.
+    pub provider: String,
+    /// The model priced.
+    pub model: String,
+    /// Quantities in disjoint classes.
+    pub usage: Usage,
+    /// False when the outcome is unknown or the stream broke: the quantities are our estimate.
+    pub confirmed: bool,
+    /// The cost; absent when the model has no price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charge: Option<Charge>,
+}
+
+/// `run.budget.exhausted.v1`: the next call could have gone over the budget, and was not made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetExhausted {
+    /// The step that was not started.
+    pub step: StepId,
+    /// Which limit.
+    pub limit: String,
+}
+
+/// `run.cancelled.v1`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancelled {
+    /// Why, in the words of who cancelled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `run.completed.v1`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Completed {
+    /// What the run yielded; absent when the manifest names no output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<PayloadRef>,
+}
+
+/// `run.failed.v1`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// The step that decided it, when one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<StepId>,
+    /// Why.
+    pub error: Failure,
+}

@@ -1,0 +1,49 @@
+//! Reading events: the current forms by serde, older forms through pure upcasters.
+
+use serde_json::Value;
+
+use super::Event;
+
+/// An event that this program cannot read.
+#[derive(Debug, thiserror::Error)]
+#[error("event `{type_name}` cannot be read: {reason}")]
+pub struct DecodeError {
+    /// The written type.
+    pub type_name: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// An old form's written type, the written type that replaced it, and the pure change of its data.
+type Upcaster = (&'static str, &'static str, fn(Value) -> Value);
+
+/// Every old form that may stand in a log. All forms are at their first version.
+const UPCASTERS: &[Upcaster] = &[];
+
+/// Reads an event from its written form, `{"type": ..., "data": ...}`.
+///
+/// # Errors
+/// The type is not known, or the data does not have its form.
+pub fn decode(written: Value) -> Result<Event, DecodeError> {
+    let type_name = written
+        .get("type")
+        .and_then(Value::as_str)
+        .unwrap_or("(none)")
+        .to_owned();
+    let current = upcast(written, &type_name);
+    serde_json::from_value(current).map_err(|error| DecodeError {
+        type_name,
+        reason: error.to_string(),
+    })
+}
+
+/// Applies upcasters until the written type is a current one.
+fn upcast(mut written: Value, type_name: &str) -> Value {
+    let mut current = type_name.to_owned();
+    while let Some((_, to, change)) = UPCASTERS.iter().find(|(from, ..)| *from == current) {
+        written["data"] = change(written["data"].take());
+        written["type"] = Value::from(*to);
+        current = (*to).to_owned();
+    }
+    written
+}

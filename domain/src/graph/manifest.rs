@@ -1,0 +1,220 @@
+//! The graph manifest as a value: what `POST /v1/graphs` accepts, with every default filled in.
+//!
+//! Serialised, it is the canonical manifest whose hash is the graph's version.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::id::NodeId;
+use crate::run::Budget;
+use crate::time::Span;
+
+/// A valid graph. Built by [`crate::graph::parse`]; the parser checks what the types cannot say.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Graph {
+    /// The name; with the tenant it decides the graph's id.
+    pub name: String,
+    /// What it is for, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// JSON Schema of the inputs, an object.
+    pub inputs: Value,
+    /// What one run may spend.
+    pub budget: Budget,
+    /// The nodes, in the order of the manifest; their index is their number in the kernel.
+    pub nodes: Vec<Node>,
+    /// What a run yields: a value whose strings are templates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Value>,
+}
+
+/// A node: what it does, when it may run, and what happens when it fails.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// The name, unique in the graph.
+    pub id: NodeId,
+    /// Nodes that it waits for: the declared ones, then those that its templates refer to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<NodeId>,
+    /// How many of its inputs must have succeeded.
+    #[serde(default)]
+    pub join: Join,
+    /// How failed tries are repeated.
+    #[serde(default)]
+    pub retry: Retry,
+    /// Longest time of one try; the kind's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Span>,
+    /// What follows when all tries failed.
+    #[serde(default)]
+    pub on_error: OnError,
+    /// What it does.
+    #[serde(flatten)]
+    pub work: Work,
+}
+
+/// How many of a node's inputs must have succeeded before it runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Join {
+    /// All of them; if one is skipped, so is the node.
+    #[default]
+    All,
+    /// The first that succeeds.
+    Any,
+    /// This many.
+    AtLeast(u32),
+}
+
+/// How failed tries are repeated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Retry {
+    /// Most tries, the first included.
+    pub max: u32,
+    /// Wait before the second try; doubles with each further one, up to [`BACKOFF_LIMIT`].
+    pub backoff: Span,
+    /// Failure codes that are repeated; empty means every retryable failure.
+    pub on: Vec<String>,
+}
+
+/// Longest wait between two tries.
+pub const BACKOFF_LIMIT: Span = Span::seconds(60);
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            max: 3,
+            backoff: Span::seconds(1),
+            on: Vec::new(),
+        }
+    }
+}
+
+/// What follows when all tries of a node failed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// The run fails.
+    #[default]
+    Fail,
+    /// The node counts as skipped; the run goes on without it.
+    Skip,
+    /// Another node runs in its place, and its output stands for this one's.
+    Fallback(NodeId),
+}
+
+/// What a node does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// Asks a model.
+    Agent(Agent),
+    /// Calls a tool.
+    Tool(Tool),
+    /// Chooses which nodes run.
+    Branch(Branch),
+    /// Does the same work for each item of a list.
+    Map(Map),
+    /// Asks a person.
+    Approval(Approval),
+    /// Waits.
+    Sleep(Sleep),
+}
+
+/// A model call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Agent {
+    /// `auto` (the router chooses), a provider's name (`local`), or `PROVIDER/MODEL`.
+    pub model: String,
+    /// The system prompt, a template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// The user prompt, a template.
+    pub prompt: String,
+    /// Most tokens of the answer.
+    pub max_tokens: u32,
+    /// Sampling temperature, 0 to 2; the provider's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// JSON Schema that the answer must satisfy; the output is then the parsed value, else the text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<Value>,
+}
+
+/// A tool call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tool {
+    /// The tool's name, as `text.split`.
+    pub name: String,
+    /// The arguments, an object whose strings are templates.
+    pub with: Value,
+}
+
+/// A choice between ways. The first case whose condition holds is taken, else `otherwise`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Branch {
+    /// The cases in order.
+    pub cases: Vec<Case>,
+    /// Nodes that run when no condition holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub otherwise: Vec<NodeId>,
+}
+
+/// One way of a branch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Case {
+    /// A condition in CEL over `inputs` and `nodes`.
+    pub when: String,
+    /// Nodes that run when it holds.
+    pub to: Vec<NodeId>,
+}
+
+/// The same work for each item of a list. The output is the list of the items' outputs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Map {
+    /// The list: a template that yields one.
+    pub over: String,
+    /// Most items in flight at once.
+    pub max_parallel: u32,
+    /// What is done with `item` (its number is `index`): an agent or a tool.
+    #[serde(flatten)]
+    pub work: MapWork,
+}
+
+/// What a map does with each item.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MapWork {
+    /// Asks a model.
+    Agent(Agent),
+    /// Calls a tool.
+    Tool(Tool),
+}
+
+/// A question to a person.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Approval {
+    /// Who may answer.
+    pub role: String,
+    /// What is shown and approved: a template.
+    pub show: String,
+    /// How long the question stands; for ever when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<Span>,
+}
+
+/// A wait.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sleep {
+    /// How long.
+    #[serde(rename = "for")]
+    pub span: Span,
+}
+
+impl Graph {
+    /// The node of a name.
+    pub fn node(&self, id: &NodeId) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.id == *id)
+    }
+}

@@ -1,0 +1,3 @@
+//! The graph noun: manifests, their validation and their versions.
+
+pub mod manifest;

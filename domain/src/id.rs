@@ -1,0 +1,224 @@
+//! Identifiers: small newtypes that cannot be mixed up, each with its written form.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// A text that is not a valid identifier of the named kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a valid {kind}: {rule}")]
+pub struct InvalidId {
+    kind: &'static str,
+    text: String,
+    rule: &'static str,
+}
+
+/// Longest name of a tenant or node.
+const NAME_LIMIT: usize = 40;
+const NAME_RULE: &str = "use 1 to 40 characters of a-z, 0-9, `_` and `-`";
+
+fn is_name(text: &str) -> bool {
+    let ok = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
+    !text.is_empty() && text.len() <= NAME_LIMIT && text.bytes().all(ok)
+}
+
+/// A cheap-to-clone identifier made of a checked name.
+macro_rules! name_id {
+    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The written form.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                if is_name(text) {
+                    return Ok(Self(text.into()));
+                }
+                let text = text.chars().take(NAME_LIMIT * 2).collect();
+                Err(InvalidId { kind: $kind, text, rule: NAME_RULE })
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidId;
+            fn try_from(text: String) -> Result<Self, InvalidId> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> String {
+                id.0.as_ref().to_owned()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name_id!(
+    /// Who owns data: every stream, row and request belongs to exactly one tenant.
+    TenantId, "tenant id"
+);
+name_id!(
+    /// The name of a node in a graph manifest.
+    NodeId, "node id"
+);
+name_id!(
+    /// Who did something, as a pseudonymous reference (`owner`, `executor`, a user's handle).
+    ActorId, "actor"
+);
+
+/// A UUID with a meaning.
+macro_rules! uuid_id {
+    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
+        $(#[$doc])*
+        #[derive(
+            Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+        )]
+        #[serde(transparent)]
+        pub struct $name(pub Uuid);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                let invalid = |_| InvalidId {
+                    kind: $kind,
+                    text: text.chars().take(80).collect(),
+                    rule: "use a UUID, as 018f2f6e-0000-7000-8000-000000000000",
+                };
+                Uuid::parse_str(text).map(Self).map_err(invalid)
+            }
+        }
+    };
+}
+
+uuid_id!(
+    /// One execution of a graph.
+    RunId, "run id"
+);
+uuid_id!(
+    /// A graph under its name; its versions are content-addressed.
+    GraphId, "graph id"
+);
+uuid_id!(
+    /// One question to a person.
+    ApprovalId, "approval id"
+);
+uuid_id!(
+    /// One life of one executor process. Steps started by an older life have unknown outcomes.
+    ExecutorId, "executor id"
+);
+
+/// The version of a graph: BLAKE3 of its canonical manifest, as 64 hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct GraphVersion(Arc<str>);
+
+impl GraphVersion {
+    /// The version of a canonical manifest.
+    pub fn of(canonical_manifest: &[u8]) -> Self {
+        Self(blake3::hash(canonical_manifest).to_hex().as_str().into())
+    }
+
+    /// The written form.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for GraphVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One step of a run: a node, or one item of a `map` node (`notes[3]`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct StepId {
+    /// The node.
+    pub node: NodeId,
+    /// The item of a map, from 0.
+    pub item: Option<u32>,
+}
+
+impl StepId {
+    /// The step of a whole node.
+    pub fn node(node: NodeId) -> Self {
+        Self { node, item: None }
+    }
+
+    /// The step of one map item.
+    pub fn item(node: NodeId, item: u32) -> Self {
+        Self {
+            node,
+            item: Some(item),
+        }
+    }
+}
+
+impl fmt::Display for StepId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.item {
+            None => self.node.fmt(f),
+            Some(item) => write!(f, "{}[{item}]", self.node),
+        }
+    }
+}
+
+impl FromStr for StepId {
+    type Err = InvalidId;
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let Some((node, rest)) = text.split_once('[') else {
+            return Ok(Self::node(text.parse()?));
+        };
+        let item = rest
+            .strip_suffix(']')
+            .and_then(|digits| digits.parse().ok());
+        let invalid = || InvalidId {
+            kind: "step id",
+            text: text.chars().take(NAME_LIMIT * 2).collect(),
+            rule: "use NODE or NODE[ITEM]",
+        };
+        Ok(Self {
+            node: node.parse()?,
+            item: Some(item.ok_or_else(invalid)?),
+        })
+    }
+}
+
+impl TryFrom<String> for StepId {
+    type Error = InvalidId;
+    fn try_from(text: String) -> Result<Self, InvalidId> {
+        text.parse()
+    }
+}
+
+impl From<StepId> for String {
+    fn from(id: StepId) -> String {
+        id.to_string()
+    }
+}

@@ -1,0 +1,431 @@
+//! What an executor did and is about to do becomes one commit: outcomes, then what they made
+//! ready, then the intents of what starts now, then the end.
+
+use super::command::{Advance, CallReport, End, Intent, Outcome, Start, StepResult};
+use super::rejection::Rejection;
+use super::state::{Phase, RunState, Spent, Step, StepStatus};
+use crate::decider::Context;
+use crate::event::run::Failure;
+use crate::event::{Event, run};
+use crate::id::{ExecutorId, StepId};
+use crate::money::Money;
+use crate::stream::Seq;
+
+pub(super) fn advance(
+    state: &RunState,
+    command: Advance,
+    context: &Context,
+    next: Seq,
+) -> Result<Vec<Event>, Rejection> {
+    match state.phase {
+        Phase::New => return Err(Rejection::NotFound),
+        Phase::Running => {}
+        ended => return settle_after_the_end(state, command, ended),
+    }
+    let mut commit = Building {
+        state,
+        events: Vec::new(),
+        spent: state.spent,
+        next,
+    };
+    for outcome in command.outcomes {
+        commit.outcome(outcome)?;
+    }
+    if let Some(end) = command.end {
+        commit.end(end);
+        return Ok(commit.events);
+    }
+    if state
+        .deadline()
+        .is_some_and(|deadline| deadline <= context.now)
+    {
+        commit.end(End::Failed {
+            step: None,
+            error: too_late(state),
+        });
+        return Ok(commit.events);
+    }
+    commit.ready(command.ready, &command.starts)?;
+    commit.starts(command.executor, command.starts, context)?;
+    Ok(commit.events)
+}
+
+/// Calls that were under way when the run ended are still recorded: their cost is real.
+fn settle_after_the_end(
+    state: &RunState,
+    command: Advance,
+    ended: Phase,
+) -> Result<Vec<Event>, Rejection> {
+    let mut commit = Building {
+        state,
+        events: Vec::new(),
+        spent: state.spent,
+        next: state.seq.plus(1),
+    };
+    for outcome in command.outcomes {
+        let under_way = state
+            .steps
+            .get(&outcome.step)
+            .is_some_and(|step| step.call.is_some());
+        if let (true, Some(call)) = (under_way, outcome.call) {
+            commit.call(&outcome.step, outcome.attempt, call, &outcome.result);
+        }
+    }
+    if commit.events.is_empty() {
+        Err(Rejection::Ended(ended))
+    } else {
+        Ok(commit.events)
+    }
+}
+
+fn too_late(state: &RunState) -> Failure {
+    let wall = state.budget.wall.unwrap_or_default();
+    Failure {
+        code: "budget.exceeded".into(),
+        message: format!("the run took longer than its budget of {wall}: raise budget.wall"),
+        retryable: false,
+    }
+}
+
+/// A commit under construction.
+struct Building<'a> {
+    state: &'a RunState,
+    events: Vec<Event>,
+    spent: Spent,
+    next: Seq,
+}
+
+impl Building<'_> {
+    fn outcome(&mut self, outcome: Outcome) -> Result<(), Rejection> {
+        let Outcome {
+            step,
+            attempt,
+            result,
+            call,
+            skipped,
+        } = outcome;
+        let was_sleeping = self.under_way(&step, attempt)?;
+        if was_sleeping {
+            self.events
+                .push(Event::TimerFired(run::TimerFired { step: step.clone() }));
+        }
+        if matches!(result, StepResult::Unknown { .. }) {
+            self.events.push(Event::StepUnknown(run::StepUnknown {
+                step: step.clone(),
+                attempt,
+            }));
+        }
+        if let Some(call) = call {
+            self.call(&step, attempt, call, &result);
+        }
+        self.result(step, attempt, result, skipped);
+        Ok(())
+    }
+
+    /// Whether the step is a sleep; an error unless this try of it is under way.
+    fn under_way(&self, step: &StepId, attempt: u32) -> Result<bool, Rejection> {
+        let not_under_way = || Rejection::NotUnderWay(step.clone());
+        let known = self.state.steps.get(step).ok_or_else(not_under_way)?;
+        let sleeping = match known.status {
+            StepStatus::Started { .. }
+            | StepStatus::Unknown
+            | StepStatus::Asking { .. }
+            | StepStatus::Expanded => false,
+            StepStatus::Sleeping { .. } => true,
+            _ => return Err(not_under_way()),
+        };
+        if known.attempt != attempt {
+            let (step, current) = (step.clone(), known.attempt);
+            return Err(Rejection::StaleAttempt {
+                step,
+                told: attempt,
+                current,
+            });
+        }
+        Ok(sleeping)
+    }
+
+    fn call(&mut self, step: &StepId, attempt: u32, call: CallReport, result: &StepResult) {
+        let step = step.clone();
+        if let StepResult::Failed { error, .. } = result {
+            let (step, error) = (step.clone(), error.clone());
+            let failed = run::ModelCallFailed {
+                step,
+                attempt,
+                error,
+            };
+            self.events.push(Event::ModelCallFailed(failed));
+        } else if let Some(finish) = call.finish {
+            self.events
+                .push(Event::ModelCallCompleted(run::ModelCallCompleted {
+                    step: step.clone(),
+                    attempt,
+                    model: call.model.clone(),
+                    finish,
+                    duration_ms: call.duration_ms,
+                    first_token_ms: call.first_token_ms,
+                }));
+        }
+        if let Some(usage) = call.usage {
+            self.spent.tokens = self.spent.tokens.saturating_add(usage.tokens());
+            self.spent.cost += call
+                .charge
+                .as_ref()
+                .map_or(Money::ZERO, |charge| charge.amount);
+            self.events.push(Event::UsageRecorded(run::UsageRecorded {
+                step: step.clone(),
+                attempt,
+                provider: call.provider,
+                model: call.model,
+                usage,
+                confirmed: call.confirmed,
+                charge: call.charge,
+            }));
+        }
+        self.release(&step);
+    }
+
+    fn release(&mut self, step: &StepId) {
+        if let Some(call) = self
+            .state
+            .steps
+            .get(step)
+            .and_then(|step| step.call.as_ref())
+        {
+            self.spent.release(call);
+        }
+    }
+
+    fn result(
+        &mut self,
+        step: StepId,
+        attempt: u32,
+        result: StepResult,
+        skipped: Vec<crate::id::NodeId>,
+    ) {
+        let (error, retry_at) = match result {
+            StepResult::Completed { output, case } => {
+                if let Some(case) = case {
+                    let decided = run::BranchDecided {
+                        node: step.node.clone(),
+                        case,
+                    };
+                    self.events.push(Event::BranchDecided(decided));
+                }
+                let output = output.map(|slot| slot.at(self.next));
+                let completed = run::StepCompleted {
+                    step,
+                    attempt,
+                    output,
+                    skipped,
+                };
+                return self.events.push(Event::StepCompleted(completed));
+            }
+            StepResult::Failed { error, retry_at } => (Some(error), retry_at),
+            StepResult::Unknown { retry_at: None } => (Some(unknown_outcome()), None),
+            StepResult::Unknown { retry_at } => (None, retry_at),
+        };
+        if let Some(error) = error {
+            let (step, last) = (step.clone(), retry_at.is_none());
+            let failed = run::StepFailed {
+                step,
+                attempt,
+                error,
+                last,
+                skipped,
+            };
+            self.events.push(Event::StepFailed(failed));
+        }
+        if let Some(due) = retry_at {
+            let retried = run::StepRetried {
+                step,
+                attempt: attempt + 1,
+                due,
+            };
+            self.events.push(Event::StepRetried(retried));
+        }
+    }
+
+    /// Started steps need no `scheduled` of their own: the start says it.
+    fn ready(&mut self, ready: Vec<StepId>, starts: &[Start]) -> Result<(), Rejection> {
+        for step in ready {
+            if self.state.steps.contains_key(&step) {
+                return Err(Rejection::ScheduledBefore(step));
+            }
+            if !starts.iter().any(|start| start.step == step) {
+                self.events
+                    .push(Event::StepScheduled(run::StepScheduled { step }));
+            }
+        }
+        Ok(())
+    }
+
+    fn starts(
+        &mut self,
+        executor: ExecutorId,
+        starts: Vec<Start>,
+        context: &Context,
+    ) -> Result<(), Rejection> {
+        for start in starts {
+            let attempt = self.next_attempt(&start.step, context)?;
+            if let Some(limit) = self.over_budget(&start.intent) {
+                self.exhausted(start.step, limit);
+                return Ok(());
+            }
+            self.start(executor, start, attempt);
+        }
+        Ok(())
+    }
+
+    /// The number of the try that may start now.
+    fn next_attempt(&self, step: &StepId, context: &Context) -> Result<u32, Rejection> {
+        let Some(known) = self.state.steps.get(step) else {
+            return Ok(1);
+        };
+        match known.status {
+            StepStatus::Scheduled { due } if due.is_none_or(|due| due <= context.now) => {
+                Ok(known.attempt + 1)
+            }
+            _ => Err(Rejection::NotScheduled(step.clone())),
+        }
+    }
+
+    /// The limit that the intent could break, in words.
+    fn over_budget(&self, intent: &Intent) -> Option<String> {
+        let Intent::CallModel {
+            reserved_tokens,
+            reserved_cost,
+            ..
+        } = intent
+        else {
+            return None;
+        };
+        let (budget, spent) = (self.state.budget, self.spent);
+        let tokens = spent.tokens.saturating_add(spent.reserved_tokens);
+        if let Some(limit) = budget
+            .tokens
+            .filter(|limit| tokens.saturating_add(*reserved_tokens) > *limit)
+        {
+            return Some(format!(
+                "budget.tokens is {limit}: {tokens} are spent or held, and the \
+                call could need {reserved_tokens}"
+            ));
+        }
+        let cost = spent.cost + spent.reserved_cost;
+        let more = reserved_cost.unwrap_or_default();
+        let limit = budget.cost.filter(|limit| cost + more > *limit)?;
+        Some(format!(
+            "budget.cost is {limit}: {cost} are spent or held, the call could cost {more}"
+        ))
+    }
+
+    fn exhausted(&mut self, step: StepId, limit: String) {
+        let exhausted = run::BudgetExhausted {
+            step: step.clone(),
+            limit: limit.clone(),
+        };
+        self.events.push(Event::BudgetExhausted(exhausted));
+        let error = Failure {
+            code: "budget.exceeded".into(),
+            message: limit,
+            retryable: false,
+        };
+        self.end(End::Failed {
+            step: Some(step),
+            error,
+        });
+    }
+
+    fn start(&mut self, executor: ExecutorId, start: Start, attempt: u32) {
+        let step = start.step;
+        let started = run::StepStarted {
+            step: step.clone(),
+            attempt,
+            executor,
+        };
+        self.events.push(Event::StepStarted(started));
+        match start.intent {
+            Intent::Compute => {}
+            Intent::CallModel {
+                provider,
+                model,
+                route,
+                prompt,
+                reserved_tokens,
+                reserved_cost,
+            } => {
+                self.spent.reserved_tokens += reserved_tokens;
+                self.spent.reserved_cost += reserved_cost.unwrap_or_default();
+                let prompt = prompt.at(self.next);
+                self.events
+                    .push(Event::ModelCallIntended(run::ModelCallIntended {
+                        step,
+                        attempt,
+                        provider,
+                        model,
+                        route,
+                        prompt,
+                        reserved_tokens,
+                        reserved_cost,
+                    }));
+            }
+            Intent::Expand {
+                width,
+                max_parallel,
+            } => {
+                let expanded = run::MapExpanded {
+                    node: step.node,
+                    width,
+                    max_parallel,
+                };
+                self.events.push(Event::MapExpanded(expanded));
+            }
+            Intent::Sleep { due } => self
+                .events
+                .push(Event::TimerSet(run::TimerSet { step, due })),
+            Intent::Ask {
+                approval,
+                role,
+                content,
+                content_hash,
+                expires,
+            } => {
+                let content = content.at(self.next);
+                self.events
+                    .push(Event::ApprovalRequested(run::ApprovalRequested {
+                        approval,
+                        step,
+                        role,
+                        content,
+                        content_hash,
+                        expires,
+                    }));
+            }
+        }
+    }
+
+    fn end(&mut self, end: End) {
+        self.events.push(match end {
+            End::Completed { output } => {
+                let output = output.map(|slot| slot.at(self.next));
+                Event::RunCompleted(run::Completed { output })
+            }
+            End::Failed { step, error } => Event::RunFailed(run::Failed { step, error }),
+        });
+    }
+}
+
+fn unknown_outcome() -> Failure {
+    Failure {
+        code: "step.unknown".into(),
+        message: "the executor died during the step, and no further try is allowed".into(),
+        retryable: false,
+    }
+}
+
+impl Step {
+    /// Whether some executor holds the step in its hands.
+    pub fn is_started(&self) -> bool {
+        matches!(self.status, StepStatus::Started { .. })
+    }
+}

@@ -1,0 +1,203 @@
+//! What may be asked of a run.
+
+use crate::event::run::Failure;
+use crate::id::{ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, StepId};
+use crate::metering::{Charge, Usage};
+use crate::money::Money;
+use crate::payload::PayloadSlot;
+use crate::run::Budget;
+use crate::time::Timestamp;
+
+/// A command to a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunCommand {
+    /// Begin a run.
+    Create(CreateRun),
+    /// Record what an executor did and is about to do.
+    Advance(Advance),
+    /// Answer a question.
+    Answer(Answer),
+    /// End the run before its time.
+    Cancel {
+        /// Why.
+        reason: Option<String>,
+    },
+}
+
+/// Begins a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreateRun {
+    /// The graph.
+    pub graph: GraphId,
+    /// Its version.
+    pub version: GraphVersion,
+    /// The inputs.
+    pub input: PayloadSlot,
+    /// What the run may spend.
+    pub budget: Budget,
+    /// BLAKE3 of the request.
+    pub request_hash: String,
+}
+
+/// What an executor did since it last wrote, and what it is about to do: one commit. The kernel's
+/// scheduler has answered before: `ready`, `skipped` and `end` are its words, so that the domain
+/// needs no kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advance {
+    /// Who.
+    pub executor: ExecutorId,
+    /// Outcomes, in the order in which they were given to the scheduler.
+    pub outcomes: Vec<Outcome>,
+    /// Steps that the scheduler made ready and that are not started here.
+    pub ready: Vec<StepId>,
+    /// Steps that are started here.
+    pub starts: Vec<Start>,
+    /// The end of the run, when the scheduler says so.
+    pub end: Option<End>,
+}
+
+/// The outcome of one try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The step.
+    pub step: StepId,
+    /// The try.
+    pub attempt: u32,
+    /// What came of it.
+    pub result: StepResult,
+    /// The model call that was made, if one was.
+    pub call: Option<CallReport>,
+    /// Nodes that will never run because of it.
+    pub skipped: Vec<NodeId>,
+}
+
+/// What came of a try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepResult {
+    /// It succeeded.
+    Completed {
+        /// What it yielded.
+        output: Option<PayloadSlot>,
+        /// The case that a branch took.
+        case: Option<u32>,
+    },
+    /// It failed; another try starts at `retry_at`, or none if that is absent.
+    Failed {
+        /// Why.
+        error: Failure,
+        /// Start of the next try.
+        retry_at: Option<Timestamp>,
+    },
+    /// Its executor died. Another try starts at `retry_at`, or the step fails if that is absent.
+    Unknown {
+        /// Start of the next try.
+        retry_at: Option<Timestamp>,
+    },
+}
+
+/// What a finished model call told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallReport {
+    /// The provider's name.
+    pub provider: String,
+    /// The model that answered; for a failed call, the model asked.
+    pub model: String,
+    /// Why the model stopped; absent for a failed call.
+    pub finish: Option<String>,
+    /// Milliseconds from the request to the last byte.
+    pub duration_ms: u64,
+    /// Milliseconds to the first token.
+    pub first_token_ms: Option<u64>,
+    /// Quantities in disjoint classes; absent when nothing was used.
+    pub usage: Option<Usage>,
+    /// False when the quantities are our estimate.
+    pub confirmed: bool,
+    /// The cost; absent when the model has no price.
+    pub charge: Option<Charge>,
+}
+
+/// A step that is about to be performed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    /// The step.
+    pub step: StepId,
+    /// What will be done.
+    pub intent: Intent,
+}
+
+/// What a started step is about to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Intent {
+    /// A pure computation: may be repeated at will.
+    Compute,
+    /// A model call.
+    CallModel {
+        /// The provider's name.
+        provider: String,
+        /// The model.
+        model: String,
+        /// Why the router chose it.
+        route: String,
+        /// The exact request.
+        prompt: PayloadSlot,
+        /// Worst case of tokens.
+        reserved_tokens: u64,
+        /// Worst case of money, when the model has a price.
+        reserved_cost: Option<Money>,
+    },
+    /// Becomes this many items; `ready` of the command holds the first of them.
+    Expand {
+        /// How many.
+        width: u32,
+        /// How many at once.
+        max_parallel: u32,
+    },
+    /// Waits.
+    Sleep {
+        /// Until when.
+        due: Timestamp,
+    },
+    /// Asks a person.
+    Ask {
+        /// The question.
+        approval: ApprovalId,
+        /// Who may answer.
+        role: String,
+        /// What is shown.
+        content: PayloadSlot,
+        /// SHA-256 of it.
+        content_hash: String,
+        /// When the question lapses.
+        expires: Option<Timestamp>,
+    },
+}
+
+/// The end of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// All is done.
+    Completed {
+        /// What the run yields.
+        output: Option<PayloadSlot>,
+    },
+    /// A failure ended it.
+    Failed {
+        /// The step that decided it.
+        step: Option<StepId>,
+        /// Why.
+        error: Failure,
+    },
+}
+
+/// The answer to a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The question.
+    pub approval: ApprovalId,
+    /// SHA-256 of the content that the person saw.
+    pub content_hash: String,
+    /// Yes or no.
+    pub granted: bool,
+    /// Why.
+    pub reason: Option<String>,
+}

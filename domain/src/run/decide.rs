@@ -1,0 +1,97 @@
+//! What follows from a command to a run.
+
+use super::advance::advance;
+use super::command::{Answer, CreateRun, RunCommand};
+use super::rejection::Rejection;
+use super::state::{Approval, ApprovalState, Phase, RunState};
+use crate::decider::Context;
+use crate::event::{Event, run};
+use crate::stream::Seq;
+
+pub(super) fn decide(
+    state: &RunState,
+    command: RunCommand,
+    context: &Context,
+    next: Seq,
+) -> Result<Vec<Event>, Rejection> {
+    match command {
+        RunCommand::Create(command) => create(state, command, next),
+        RunCommand::Advance(command) => advance(state, command, context, next),
+        RunCommand::Answer(answer) => answer_approval(state, answer, context),
+        RunCommand::Cancel { reason } => cancel(state, reason),
+    }
+}
+
+/// The same request again changes nothing; another one under the same key is refused.
+fn create(state: &RunState, command: CreateRun, next: Seq) -> Result<Vec<Event>, Rejection> {
+    if state.phase != Phase::New {
+        let same = state.request_hash == command.request_hash;
+        return if same {
+            Ok(Vec::new())
+        } else {
+            Err(Rejection::IdempotencyMismatch)
+        };
+    }
+    Ok(vec![Event::RunCreated(run::Created {
+        graph: command.graph,
+        version: command.version,
+        input: command.input.at(next),
+        budget: command.budget,
+        request_hash: command.request_hash,
+    })])
+}
+
+fn cancel(state: &RunState, reason: Option<String>) -> Result<Vec<Event>, Rejection> {
+    match state.phase {
+        Phase::New => Err(Rejection::NotFound),
+        Phase::Running => Ok(vec![Event::RunCancelled(run::Cancelled { reason })]),
+        Phase::Cancelled => Ok(Vec::new()),
+        ended => Err(Rejection::Ended(ended)),
+    }
+}
+
+fn answer_approval(
+    state: &RunState,
+    answer: Answer,
+    context: &Context,
+) -> Result<Vec<Event>, Rejection> {
+    let id = answer.approval;
+    let asked = state
+        .approvals
+        .get(&id)
+        .ok_or(Rejection::NoSuchApproval(id))?;
+    if asked.content_hash != answer.content_hash {
+        return Err(Rejection::ContentChanged(id));
+    }
+    if asked.state != ApprovalState::Open {
+        let same = (asked.state == ApprovalState::Granted) == answer.granted;
+        return if same {
+            Ok(Vec::new())
+        } else {
+            Err(Rejection::AnsweredBefore(id))
+        };
+    }
+    if state.phase != Phase::Running {
+        return Err(Rejection::Ended(state.phase));
+    }
+    if has_expired(asked, context) {
+        return Err(Rejection::ApprovalExpired(id));
+    }
+    let answered = run::ApprovalAnswered {
+        approval: id,
+        by: context.actor.clone(),
+        content_hash: answer.content_hash,
+        reason: answer.reason,
+    };
+    Ok(vec![if answer.granted {
+        Event::ApprovalGranted(answered)
+    } else {
+        Event::ApprovalDenied(answered)
+    }])
+}
+
+fn has_expired(approval: &Approval, context: &Context) -> bool {
+    approval
+        .expires
+        .is_some_and(|expires| expires <= context.now)
+}

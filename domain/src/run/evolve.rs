@@ -1,0 +1,184 @@
+//! What each event means for the state of a run. Total: any sequence of events folds.
+
+use super::state::{Approval, ApprovalState, Call, Phase, RunState, Spent, Step, StepStatus};
+use crate::decider::Recorded;
+use crate::event::{Event, run};
+use crate::id::{ApprovalId, NodeId, StepId};
+use crate::money::Money;
+use crate::time::Timestamp;
+
+pub(super) fn evolve(state: &mut RunState, recorded: Recorded<'_>) {
+    state.seq = recorded.seq;
+    match recorded.event {
+        Event::RunCreated(created) => state.create(created, recorded.time),
+        Event::StepScheduled(event) => {
+            state.set(&event.step, StepStatus::Scheduled { due: None });
+        }
+        Event::StepStarted(event) => state.start(event, recorded.time),
+        Event::MapExpanded(event) => state.expand(event),
+        Event::StepCompleted(event) => state.complete(event),
+        Event::StepFailed(event) => state.fail_step(event),
+        Event::StepUnknown(event) => state.set(&event.step, StepStatus::Unknown),
+        Event::StepRetried(event) => {
+            state.release(&event.step);
+            state.set(
+                &event.step,
+                StepStatus::Scheduled {
+                    due: Some(event.due),
+                },
+            );
+        }
+        Event::BranchDecided(event) => {
+            state.step(&StepId::node(event.node.clone())).case = Some(event.case);
+        }
+        Event::TimerSet(event) => state.set(&event.step, StepStatus::Sleeping { due: event.due }),
+        Event::ApprovalRequested(event) => state.ask(event),
+        Event::ApprovalGranted(event) => state.answer(event, ApprovalState::Granted),
+        Event::ApprovalDenied(event) => state.answer(event, ApprovalState::Denied),
+        Event::ModelCallIntended(event) => state.intend(event),
+        Event::ModelCallCompleted(event) => state.release(&event.step),
+        Event::ModelCallFailed(event) => state.release(&event.step),
+        Event::UsageRecorded(event) => state.spend(event),
+        Event::RunCancelled(_) => state.phase = Phase::Cancelled,
+        Event::RunCompleted(event) => {
+            state.phase = Phase::Completed;
+            state.output = event.output;
+        }
+        Event::RunFailed(event) => {
+            state.phase = Phase::Failed;
+            state.error = Some(event.error.clone());
+        }
+        Event::TimerFired(_)
+        | Event::BudgetExhausted(_)
+        | Event::GraphRegistered(_)
+        | Event::RequestAccepted(_) => {}
+    }
+}
+
+impl RunState {
+    fn create(&mut self, created: &run::Created, at: Timestamp) {
+        self.phase = Phase::Running;
+        self.created = at;
+        self.graph = Some((created.graph, created.version.clone()));
+        self.input = Some(created.input);
+        self.budget = created.budget;
+        self.request_hash.clone_from(&created.request_hash);
+    }
+
+    fn step(&mut self, id: &StepId) -> &mut Step {
+        let unheard = || Step::new(StepStatus::Scheduled { due: None });
+        self.steps.entry(id.clone()).or_insert_with(unheard)
+    }
+
+    fn set(&mut self, id: &StepId, status: StepStatus) {
+        self.step(id).status = status;
+    }
+
+    fn start(&mut self, event: &run::StepStarted, at: Timestamp) {
+        let step = self.step(&event.step);
+        step.attempt = event.attempt;
+        step.status = StepStatus::Started {
+            executor: event.executor,
+            at,
+        };
+    }
+
+    fn expand(&mut self, event: &run::MapExpanded) {
+        let step = self.step(&StepId::node(event.node.clone()));
+        step.status = StepStatus::Expanded;
+        step.map = Some((event.width, event.max_parallel));
+    }
+
+    fn complete(&mut self, event: &run::StepCompleted) {
+        let step = self.step(&event.step);
+        step.status = StepStatus::Completed;
+        step.output = event.output;
+        step.error = None;
+        self.skip(&event.skipped);
+    }
+
+    fn fail_step(&mut self, event: &run::StepFailed) {
+        self.release(&event.step);
+        let step = self.step(&event.step);
+        step.error = Some(event.error.clone());
+        if event.last {
+            step.status = StepStatus::Failed;
+        }
+        self.skip(&event.skipped);
+    }
+
+    fn skip(&mut self, nodes: &[NodeId]) {
+        for node in nodes {
+            self.set(&StepId::node(node.clone()), StepStatus::Skipped);
+        }
+    }
+
+    fn ask(&mut self, event: &run::ApprovalRequested) {
+        self.set(
+            &event.step,
+            StepStatus::Asking {
+                approval: event.approval,
+            },
+        );
+        let approval = Approval {
+            step: event.step.clone(),
+            role: event.role.clone(),
+            content_hash: event.content_hash.clone(),
+            expires: event.expires,
+            state: ApprovalState::Open,
+            reason: None,
+        };
+        self.approvals.insert(event.approval, approval);
+    }
+
+    fn answer(&mut self, event: &run::ApprovalAnswered, answer: ApprovalState) {
+        let id: ApprovalId = event.approval;
+        if let Some(approval) = self.approvals.get_mut(&id) {
+            approval.state = answer;
+            approval.reason.clone_from(&event.reason);
+        }
+    }
+
+    fn intend(&mut self, event: &run::ModelCallIntended) {
+        let call = Call {
+            provider: event.provider.clone(),
+            model: event.model.clone(),
+            reserved_tokens: event.reserved_tokens,
+            reserved_cost: event.reserved_cost.unwrap_or_default(),
+        };
+        self.release(&event.step);
+        self.spent.hold(&call);
+        self.step(&event.step).call = Some(call);
+    }
+
+    fn release(&mut self, id: &StepId) {
+        if let Some(call) = self.steps.get_mut(id).and_then(|step| step.call.take()) {
+            self.spent.release(&call);
+        }
+    }
+
+    fn spend(&mut self, event: &run::UsageRecorded) {
+        self.release(&event.step);
+        self.spent.tokens = self.spent.tokens.saturating_add(event.usage.tokens());
+        self.spent.cost += event
+            .charge
+            .as_ref()
+            .map_or(Money::ZERO, |charge| charge.amount);
+    }
+}
+
+impl Spent {
+    pub(super) fn hold(&mut self, call: &Call) {
+        self.reserved_tokens = self.reserved_tokens.saturating_add(call.reserved_tokens);
+        self.reserved_cost += call.reserved_cost;
+    }
+
+    pub(super) fn release(&mut self, call: &Call) {
+        self.reserved_tokens = self.reserved_tokens.saturating_sub(call.reserved_tokens);
+        let left = self
+            .reserved_cost
+            .scaled()
+            .saturating_sub(call.reserved_cost.scaled());
+        self.reserved_cost = Money::from_scaled(left);
+    }
+}

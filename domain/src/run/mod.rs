@@ -1,0 +1,54 @@
+//! The run noun: one execution of a graph, from its creation to its end.
+
+mod advance;
+mod command;
+mod decide;
+mod evolve;
+mod rejection;
+mod retry;
+mod state;
+
+pub use command::{
+    Advance, Answer, CallReport, CreateRun, End, Intent, Outcome, RunCommand, Start, StepResult,
+};
+pub use rejection::Rejection;
+pub use retry::next_try;
+pub use state::{Approval, ApprovalState, Budget, Call, Phase, RunState, Spent, Step, StepStatus};
+
+use crate::decider::{Context, Decider, Recorded, Wake};
+use crate::event::Event;
+use crate::id::{RunId, TenantId};
+use crate::request::derived_uuid;
+use crate::stream::Seq;
+
+/// The rules of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Run;
+
+/// The id of a run that was asked for under an idempotency key: the same key, the same run.
+pub fn run_id_for_key(tenant: &TenantId, key: &str) -> RunId {
+    RunId(derived_uuid(&["run/v1", tenant.as_str(), key]))
+}
+
+impl Decider for Run {
+    type State = RunState;
+    type Command = RunCommand;
+    type Rejection = Rejection;
+
+    fn decide(
+        state: &RunState,
+        command: RunCommand,
+        context: &Context,
+        next: Seq,
+    ) -> Result<Vec<Event>, Rejection> {
+        decide::decide(state, command, context, next)
+    }
+
+    fn evolve(state: &mut RunState, recorded: Recorded<'_>) {
+        evolve::evolve(state, recorded);
+    }
+
+    fn wake(state: &RunState) -> Wake {
+        state.wake()
+    }
+}

@@ -1,0 +1,92 @@
+//! When a failed try is repeated.
+
+use crate::event::run::Failure;
+use crate::graph::manifest::{BACKOFF_LIMIT, Retry};
+use crate::time::{Span, Timestamp};
+
+/// The start of the next try after `attempt` failed, or `None` when there is none. The wait doubles
+/// with each try; `jitter` (0 to 1000) stretches it by up to a half, so that tries do not meet.
+pub fn next_try(
+    policy: &Retry,
+    attempt: u32,
+    error: &Failure,
+    now: Timestamp,
+    jitter: u16,
+) -> Option<Timestamp> {
+    let listed = policy.on.is_empty() || policy.on.contains(&error.code);
+    if !error.retryable || !listed || attempt >= policy.max {
+        return None;
+    }
+    let doubled = policy
+        .backoff
+        .0
+        .saturating_mul(1 << (attempt.clamp(1, 32) - 1));
+    let wait = doubled.min(BACKOFF_LIMIT.0);
+    let stretch = wait / 2 * u64::from(jitter.min(1000)) / 1000;
+    Some(now.after(Span(wait + stretch)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::next_try;
+    use crate::event::run::Failure;
+    use crate::graph::manifest::Retry;
+    use crate::time::{Span, Timestamp};
+
+    fn failure(code: &str, retryable: bool) -> Failure {
+        Failure {
+            code: code.into(),
+            message: "m".into(),
+            retryable,
+        }
+    }
+
+    fn policy(max: u32) -> Retry {
+        Retry {
+            max,
+            backoff: Span::seconds(1),
+            on: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn waits_double_and_are_bounded() {
+        let error = failure("provider.timeout", true);
+        let at = |attempt| {
+            next_try(&policy(99), attempt, &error, Timestamp(0), 0)
+                .unwrap()
+                .0
+        };
+        assert_eq!(
+            [at(1), at(2), at(3), at(7), at(90)],
+            [1000, 2000, 4000, 60_000, 60_000]
+        );
+    }
+
+    #[test]
+    fn jitter_stretches_by_at_most_a_half() {
+        let error = failure("provider.timeout", true);
+        let at = |jitter| {
+            next_try(&policy(3), 1, &error, Timestamp(0), jitter)
+                .unwrap()
+                .0
+        };
+        assert_eq!(
+            [at(0), at(500), at(1000), at(u16::MAX)],
+            [1000, 1250, 1500, 1500]
+        );
+    }
+
+    #[test]
+    fn ends_with_the_last_try_and_with_what_cannot_get_better() {
+        let timeout = failure("provider.timeout", true);
+        assert_eq!(next_try(&policy(3), 3, &timeout, Timestamp(0), 0), None);
+        let bad = failure("tool.invalid", false);
+        assert_eq!(next_try(&policy(3), 1, &bad, Timestamp(0), 0), None);
+        let only = Retry {
+            on: vec!["provider.rate_limited".into()],
+            ..policy(3)
+        };
+        assert_eq!(next_try(&only, 1, &timeout, Timestamp(0), 0), None);
+    }
+}

@@ -1,0 +1,276 @@
+//! What is known of a run: the fold of its events.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::decider::Wake;
+use crate::event::run::Failure;
+use crate::id::{ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, StepId};
+use crate::money::Money;
+use crate::payload::PayloadRef;
+use crate::stream::Seq;
+use crate::time::{Span, Timestamp};
+
+/// What one run may spend. A missing limit does not bind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Budget {
+    /// Most tokens in and out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// Most money, in the currency of the prices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Money>,
+    /// Longest time from creation to end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wall: Option<Span>,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self {
+            tokens: Some(100_000),
+            cost: None,
+            wall: Some(Span::seconds(600)),
+        }
+    }
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// No event yet.
+    #[default]
+    New,
+    /// Under way.
+    Running,
+    /// Ended well.
+    Completed,
+    /// Ended by a failure.
+    Failed,
+    /// Ended by a person.
+    Cancelled,
+}
+
+impl Phase {
+    /// Whether nothing can happen any more.
+    pub fn is_ended(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// Where a step stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepStatus {
+    /// May be taken by an executor, not before `due`.
+    Scheduled {
+        /// Earliest start; `None` means at once.
+        due: Option<Timestamp>,
+    },
+    /// An executor performs it; its intent is durable.
+    Started {
+        /// Who.
+        executor: ExecutorId,
+        /// When the try began.
+        at: Timestamp,
+    },
+    /// Its executor died; the outcome is not known.
+    Unknown,
+    /// A sleep, until its time.
+    Sleeping {
+        /// Until when.
+        due: Timestamp,
+    },
+    /// Waits for a person.
+    Asking {
+        /// The question.
+        approval: ApprovalId,
+    },
+    /// A map whose items run.
+    Expanded,
+    /// Done.
+    Completed,
+    /// All tries failed.
+    Failed,
+    /// Will never run.
+    Skipped,
+}
+
+/// What is known of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Where it stands.
+    pub status: StepStatus,
+    /// The number of the last try; 0 before the first.
+    pub attempt: u32,
+    /// What it yielded.
+    pub output: Option<PayloadRef>,
+    /// The case a branch took.
+    pub case: Option<u32>,
+    /// Width and parallelism of an expanded map.
+    pub map: Option<(u32, u32)>,
+    /// Tokens held for a model call that is under way, its provider and model.
+    pub call: Option<Call>,
+    /// Why the last try failed.
+    pub error: Option<Failure>,
+}
+
+/// A model call that is under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The provider's name.
+    pub provider: String,
+    /// The model.
+    pub model: String,
+    /// Worst case of tokens.
+    pub reserved_tokens: u64,
+    /// Worst case of money.
+    pub reserved_cost: Money,
+}
+
+impl Step {
+    pub(super) fn new(status: StepStatus) -> Self {
+        Self {
+            status,
+            attempt: 0,
+            output: None,
+            case: None,
+            map: None,
+            call: None,
+            error: None,
+        }
+    }
+
+    /// Whether the step has come to its end.
+    pub fn is_ended(&self) -> bool {
+        use StepStatus::{Completed, Failed, Skipped};
+        matches!(self.status, Completed | Failed | Skipped)
+    }
+}
+
+/// The answer to a question so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ApprovalState {
+    /// Not answered.
+    Open,
+    /// Answered with yes.
+    Granted,
+    /// Answered with no.
+    Denied,
+}
+
+/// A question to a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approval {
+    /// The step that waits.
+    pub step: StepId,
+    /// Who may answer.
+    pub role: String,
+    /// SHA-256 of what is approved.
+    pub content_hash: String,
+    /// When the question lapses.
+    pub expires: Option<Timestamp>,
+    /// The answer.
+    pub state: ApprovalState,
+    /// The reason given with the answer.
+    pub reason: Option<String>,
+}
+
+/// What has been spent and is held.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// Tokens of settled calls.
+    pub tokens: u64,
+    /// Tokens held for calls under way.
+    pub reserved_tokens: u64,
+    /// Money of settled calls.
+    pub cost: Money,
+    /// Money held for calls under way.
+    pub reserved_cost: Money,
+}
+
+/// The fold of a run's events.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunState {
+    /// The last event folded.
+    pub seq: Seq,
+    /// Where the run stands.
+    pub phase: Phase,
+    /// When it was created.
+    pub created: Timestamp,
+    /// The pinned graph version.
+    pub graph: Option<(GraphId, GraphVersion)>,
+    /// The inputs.
+    pub input: Option<PayloadRef>,
+    /// BLAKE3 of the request that created it.
+    pub request_hash: String,
+    /// What it may spend.
+    pub budget: Budget,
+    /// What it has spent.
+    pub spent: Spent,
+    /// Every step that has been heard of.
+    pub steps: BTreeMap<StepId, Step>,
+    /// Every question asked.
+    pub approvals: BTreeMap<ApprovalId, Approval>,
+    /// What the run yielded.
+    pub output: Option<PayloadRef>,
+    /// Why it failed.
+    pub error: Option<Failure>,
+}
+
+impl RunState {
+    /// The step of a whole node.
+    pub fn node(&self, node: &NodeId) -> Option<&Step> {
+        self.steps.get(&StepId::node(node.clone()))
+    }
+
+    /// When the run must end at the latest.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        self.budget.wall.map(|wall| self.created.after(wall))
+    }
+
+    /// When somebody must look at the run next.
+    pub fn wake(&self) -> Wake {
+        if self.phase != Phase::Running {
+            return Wake::Done;
+        }
+        let mut due = self.deadline();
+        for step in self.steps.values() {
+            match self.step_wake(step) {
+                Wake::Now => return Wake::Now,
+                Wake::At(time) => due = Some(due.map_or(time, |other| other.min(time))),
+                Wake::Parked | Wake::Done => {}
+            }
+        }
+        due.map_or(Wake::Parked, Wake::At)
+    }
+
+    fn step_wake(&self, step: &Step) -> Wake {
+        match &step.status {
+            StepStatus::Scheduled { due: None }
+            | StepStatus::Started { .. }
+            | StepStatus::Unknown => Wake::Now,
+            StepStatus::Scheduled { due: Some(due) } | StepStatus::Sleeping { due } => {
+                Wake::At(*due)
+            }
+            StepStatus::Asking { approval } => self.approval_wake(*approval),
+            StepStatus::Expanded
+            | StepStatus::Completed
+            | StepStatus::Failed
+            | StepStatus::Skipped => Wake::Done,
+        }
+    }
+
+    fn approval_wake(&self, approval: ApprovalId) -> Wake {
+        match self.approvals.get(&approval) {
+            Some(Approval {
+                state: ApprovalState::Open,
+                expires,
+                ..
+            }) => expires.map_or(Wake::Parked, Wake::At),
+            _ => Wake::Now,
+        }
+    }
+}
