@@ -3,7 +3,7 @@
 
 use super::command::{Advance, CallReport, End, Intent, Outcome, Start, StepResult};
 use super::rejection::Rejection;
-use super::state::{Phase, RunState, Spent, Step, StepStatus};
+use super::state::{Phase, RunState, Spent, StepStatus};
 use crate::decider::Context;
 use crate::event::run::Failure;
 use crate::event::{Event, run};
@@ -30,6 +30,17 @@ pub(super) fn advance(
     };
     for outcome in command.outcomes {
         commit.outcome(outcome)?;
+    }
+    for Outcome {
+        step,
+        attempt,
+        result,
+        skipped,
+        ..
+    } in command.instant
+    {
+        commit.check_next(&step, attempt, context)?;
+        commit.result(step, attempt, result, skipped);
     }
     if let Some(end) = command.end {
         commit.end(end);
@@ -277,6 +288,18 @@ impl Building<'_> {
         Ok(())
     }
 
+    fn check_next(&self, step: &StepId, told: u32, context: &Context) -> Result<(), Rejection> {
+        let current = self.next_attempt(step, context)?;
+        if current == told {
+            return Ok(());
+        }
+        Err(Rejection::StaleAttempt {
+            step: step.clone(),
+            told,
+            current,
+        })
+    }
+
     /// The number of the try that may start now.
     fn next_attempt(&self, step: &StepId, context: &Context) -> Result<u32, Rejection> {
         let Some(known) = self.state.steps.get(step) else {
@@ -420,12 +443,5 @@ fn unknown_outcome() -> Failure {
         code: "step.unknown".into(),
         message: "the executor died during the step, and no further try is allowed".into(),
         retryable: false,
-    }
-}
-
-impl Step {
-    /// Whether some executor holds the step in its hands.
-    pub fn is_started(&self) -> bool {
-        matches!(self.status, StepStatus::Started { .. })
     }
 }

@@ -48,7 +48,10 @@ pub struct Advance {
     pub executor: ExecutorId,
     /// Outcomes, in the order in which they were given to the scheduler.
     pub outcomes: Vec<Outcome>,
-    /// Steps that the scheduler made ready and that are not started here.
+    /// Steps that begin and end in this commit, because they have no effect: branches, empty maps,
+    /// and steps whose arguments cannot be built. Their `attempt` is the one that would have started.
+    pub instant: Vec<Outcome>,
+    /// Steps that the scheduler made ready and that are still to be done.
     pub ready: Vec<StepId>,
     /// Steps that are started here.
     pub starts: Vec<Start>,

@@ -1,6 +1,6 @@
 //! What each event means for the state of a run. Total: any sequence of events folds.
 
-use super::state::{Approval, ApprovalState, Call, Phase, RunState, Spent, Step, StepStatus};
+use super::state::{Approval, ApprovalState, Call, Phase, RunState, Spent, StepStatus};
 use crate::decider::Recorded;
 use crate::event::{Event, run};
 use crate::id::{ApprovalId, NodeId, StepId};
@@ -29,7 +29,9 @@ pub(super) fn evolve(state: &mut RunState, recorded: Recorded<'_>) {
             );
         }
         Event::BranchDecided(event) => {
-            state.step(&StepId::node(event.node.clone())).case = Some(event.case);
+            state.change(&StepId::node(event.node.clone()), |step| {
+                step.case = Some(event.case);
+            });
         }
         Event::TimerSet(event) => state.set(&event.step, StepStatus::Sleeping { due: event.due }),
         Event::ApprovalRequested(event) => state.ask(event),
@@ -65,45 +67,45 @@ impl RunState {
         self.request_hash.clone_from(&created.request_hash);
     }
 
-    fn step(&mut self, id: &StepId) -> &mut Step {
-        let unheard = || Step::new(StepStatus::Scheduled { due: None });
-        self.steps.entry(id.clone()).or_insert_with(unheard)
-    }
-
     fn set(&mut self, id: &StepId, status: StepStatus) {
-        self.step(id).status = status;
+        self.change(id, |step| step.status = status);
     }
 
     fn start(&mut self, event: &run::StepStarted, at: Timestamp) {
-        let step = self.step(&event.step);
-        step.attempt = event.attempt;
-        step.status = StepStatus::Started {
-            executor: event.executor,
-            at,
-        };
+        self.change(&event.step, |step| {
+            step.attempt = event.attempt;
+            step.status = StepStatus::Started {
+                executor: event.executor,
+                at,
+            };
+        });
     }
 
     fn expand(&mut self, event: &run::MapExpanded) {
-        let step = self.step(&StepId::node(event.node.clone()));
-        step.status = StepStatus::Expanded;
-        step.map = Some((event.width, event.max_parallel));
+        self.change(&StepId::node(event.node.clone()), |step| {
+            step.status = StepStatus::Expanded;
+            step.map = Some((event.width, event.max_parallel));
+        });
     }
 
     fn complete(&mut self, event: &run::StepCompleted) {
-        let step = self.step(&event.step);
-        step.status = StepStatus::Completed;
-        step.output = event.output;
-        step.error = None;
+        self.change(&event.step, |step| {
+            step.status = StepStatus::Completed;
+            step.attempt = event.attempt;
+            step.output = event.output;
+            step.error = None;
+        });
         self.skip(&event.skipped);
     }
 
     fn fail_step(&mut self, event: &run::StepFailed) {
         self.release(&event.step);
-        let step = self.step(&event.step);
-        step.error = Some(event.error.clone());
-        if event.last {
+        self.change(&event.step, |step| {
+            step.attempt = event.attempt;
+            step.failures += 1;
+            step.error = Some(event.error.clone());
             step.status = StepStatus::Failed;
-        }
+        });
         self.skip(&event.skipped);
     }
 
@@ -148,7 +150,7 @@ impl RunState {
         };
         self.release(&event.step);
         self.spent.hold(&call);
-        self.step(&event.step).call = Some(call);
+        self.change(&event.step, |step| step.call = Some(call));
     }
 
     fn release(&mut self, id: &StepId) {

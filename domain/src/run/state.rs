@@ -112,6 +112,8 @@ pub struct Step {
     pub map: Option<(u32, u32)>,
     /// Tokens held for a model call that is under way, its provider and model.
     pub call: Option<Call>,
+    /// Tries that failed; tries with unknown outcomes are not among them.
+    pub failures: u32,
     /// Why the last try failed.
     pub error: Option<Failure>,
 }
@@ -138,8 +140,18 @@ impl Step {
             case: None,
             map: None,
             call: None,
+            failures: 0,
             error: None,
         }
+    }
+
+    /// Whether an executor can do something about the step right now.
+    fn is_runnable(&self) -> bool {
+        use StepStatus::{Scheduled, Started, Unknown};
+        matches!(
+            self.status,
+            Scheduled { due: None } | Started { .. } | Unknown
+        )
     }
 
     /// Whether the step has come to its end.
@@ -212,6 +224,9 @@ pub struct RunState {
     pub spent: Spent,
     /// Every step that has been heard of.
     pub steps: BTreeMap<StepId, Step>,
+    /// How many of them an executor can do something about now: kept so that no commit has to look
+    /// at every step.
+    runnable: u32,
     /// Every question asked.
     pub approvals: BTreeMap<ApprovalId, Approval>,
     /// What the run yielded.
@@ -231,10 +246,23 @@ impl RunState {
         self.budget.wall.map(|wall| self.created.after(wall))
     }
 
+    /// Changes one step, keeping the count of runnable ones.
+    pub(super) fn change(&mut self, id: &StepId, change: impl FnOnce(&mut Step)) {
+        let unheard = || Step::new(StepStatus::Skipped);
+        let step = self.steps.entry(id.clone()).or_insert_with(unheard);
+        let before = step.is_runnable();
+        change(step);
+        self.runnable = self.runnable + u32::from(step.is_runnable()) - u32::from(before);
+    }
+
     /// When somebody must look at the run next.
     pub fn wake(&self) -> Wake {
         if self.phase != Phase::Running {
-            return Wake::Done;
+            // A call that was under way at the end is still to be settled: its cost is real.
+            return if self.spent.reserved_tokens > 0 { Wake::Now } else { Wake::Done };
+        }
+        if self.runnable > 0 || self.steps.is_empty() {
+            return Wake::Now;
         }
         let mut due = self.deadline();
         for step in self.steps.values() {
@@ -249,17 +277,11 @@ impl RunState {
 
     fn step_wake(&self, step: &Step) -> Wake {
         match &step.status {
-            StepStatus::Scheduled { due: None }
-            | StepStatus::Started { .. }
-            | StepStatus::Unknown => Wake::Now,
             StepStatus::Scheduled { due: Some(due) } | StepStatus::Sleeping { due } => {
                 Wake::At(*due)
             }
             StepStatus::Asking { approval } => self.approval_wake(*approval),
-            StepStatus::Expanded
-            | StepStatus::Completed
-            | StepStatus::Failed
-            | StepStatus::Skipped => Wake::Done,
+            _ => Wake::Done,
         }
     }
 
