@@ -1,1 +1,30 @@
-fn main() {}
+//! Compiles the C kernel into a static library with the system's C compiler.
+
+use std::path::{Path, PathBuf};
+
+const SOURCE_DIR: &str = "src";
+const INCLUDE_DIR: &str = "include";
+
+fn main() {
+    println!("cargo::rerun-if-changed={SOURCE_DIR}");
+    println!("cargo::rerun-if-changed={INCLUDE_DIR}");
+    cc::Build::new()
+        .files(c_sources(Path::new(SOURCE_DIR)))
+        .include(INCLUDE_DIR)
+        .std("c11")
+        .extra_warnings(true)
+        // Debug builds of the platform still schedule at full speed: the C code has its own tests.
+        .opt_level(2)
+        .compile("convergio_kernel");
+}
+
+/// The C files of a folder, sorted so that every build compiles them in the same order.
+fn c_sources(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).expect("the crate ships its C sources");
+    let mut sources: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("a source folder can be listed").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "c"))
+        .collect();
+    sources.sort();
+    sources
+}

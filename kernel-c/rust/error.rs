@@ -1,0 +1,112 @@
+//! What the kernel refuses, and where the mistake lies.
+
+use std::fmt;
+
+use crate::bindings as c;
+use crate::ffi;
+
+/// Why a call was refused. The refused call has changed nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[error("{}", ffi::status_text(*self as c::cvg_status))]
+#[repr(u32)]
+pub enum KernelError {
+    /// There is no memory left.
+    NoMemory = c::CVG_NO_MEMORY,
+    /// A value lies outside its range; `u32::MAX` as port or choice is one.
+    BadArgument = c::CVG_BAD_ARGUMENT,
+    /// The input exceeds a limit of the kernel.
+    TooLarge = c::CVG_TOO_LARGE,
+    /// Wrapper and C library were built from different headers.
+    AbiMismatch = c::CVG_ABI_MISMATCH,
+    /// No node has this index.
+    BadNode = c::CVG_BAD_NODE,
+    /// An edge names a node that does not exist.
+    BadEdge = c::CVG_BAD_EDGE,
+    /// The same source, target and port are given twice.
+    DuplicateEdge = c::CVG_DUPLICATE_EDGE,
+    /// A node waits for itself.
+    Cycle = c::CVG_CYCLE,
+    /// A join asks for more in-edges than the node has.
+    BadJoin = c::CVG_BAD_JOIN,
+    /// The fallback does not exist or is the node itself.
+    BadFallback = c::CVG_BAD_FALLBACK,
+    /// The node is not in flight.
+    NotReady = c::CVG_NOT_READY,
+    /// The node has no items.
+    NotExpanded = c::CVG_NOT_EXPANDED,
+    /// The node has items, which complete it.
+    AlreadyExpanded = c::CVG_ALREADY_EXPANDED,
+    /// The item is not in flight.
+    ItemNotReady = c::CVG_ITEM_NOT_READY,
+    /// The run has failed and starts nothing more.
+    RunEnded = c::CVG_RUN_ENDED,
+    /// The states given cannot come from a run of the graph.
+    BadState = c::CVG_BAD_STATE,
+}
+
+impl KernelError {
+    /// `Ok` for `CVG_OK`. A status that this wrapper does not know betrays another header.
+    pub(crate) fn check(status: c::cvg_status) -> Result<(), Self> {
+        Err(match status {
+            c::CVG_OK => return Ok(()),
+            c::CVG_NO_MEMORY => Self::NoMemory,
+            c::CVG_BAD_ARGUMENT => Self::BadArgument,
+            c::CVG_TOO_LARGE => Self::TooLarge,
+            c::CVG_BAD_NODE => Self::BadNode,
+            c::CVG_BAD_EDGE => Self::BadEdge,
+            c::CVG_DUPLICATE_EDGE => Self::DuplicateEdge,
+            c::CVG_CYCLE => Self::Cycle,
+            c::CVG_BAD_JOIN => Self::BadJoin,
+            c::CVG_BAD_FALLBACK => Self::BadFallback,
+            c::CVG_NOT_READY => Self::NotReady,
+            c::CVG_NOT_EXPANDED => Self::NotExpanded,
+            c::CVG_ALREADY_EXPANDED => Self::AlreadyExpanded,
+            c::CVG_ITEM_NOT_READY => Self::ItemNotReady,
+            c::CVG_RUN_ENDED => Self::RunEnded,
+            c::CVG_BAD_STATE => Self::BadState,
+            _ => Self::AbiMismatch,
+        })
+    }
+}
+
+/// Why a graph does not compile, or states do not restore, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub struct CompileError {
+    /// What is wrong.
+    pub kind: KernelError,
+    /// Index of the node that is wrong, if it is one.
+    pub node: Option<u32>,
+    /// Index of the edge that is wrong, if it is one.
+    pub edge: Option<u32>,
+}
+
+impl CompileError {
+    /// A mistake in the edge with this index.
+    pub(crate) fn at_edge(kind: KernelError, edge: u32) -> Self {
+        Self {
+            kind,
+            node: None,
+            edge: Some(edge),
+        }
+    }
+}
+
+impl fmt::Display for CompileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.node, self.edge) {
+            (Some(node), _) => write!(f, "node {node}: {}", self.kind),
+            (None, Some(edge)) => write!(f, "edge {edge}: {}", self.kind),
+            (None, None) => self.kind.fmt(f),
+        }
+    }
+}
+
+impl From<KernelError> for CompileError {
+    fn from(kind: KernelError) -> Self {
+        Self {
+            kind,
+            node: None,
+            edge: None,
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Graphs: nodes, the edges between them, and the compiled form that schedulers share.
+
+use crate::bindings as c;
+use crate::error::{CompileError, KernelError};
+use crate::ffi::RawGraph;
+
+/// What the failure of a node does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnError {
+    /// The run fails; nothing more becomes ready.
+    #[default]
+    Fail,
+    /// The run goes on without what hangs on the node.
+    Skip,
+    /// The node with this index stands in. It has one more in-edge for that, live on failure.
+    Fallback(u32),
+}
+
+/// A node; its index is its place in the slice given to [`Graph::compile`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NodeSpec {
+    /// How many in-edges must be live, those from nodes it stands in for included; 0 means all.
+    pub join: u32,
+    /// What its failure does.
+    pub on_error: OnError,
+}
+
+/// An edge between two nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EdgeSpec {
+    /// Index of the source.
+    pub from: u32,
+    /// Index of the target.
+    pub to: u32,
+    /// The choice of the source that makes the edge live; `None`: live whenever the source is done.
+    pub port: Option<u32>,
+}
+
+/// A checked, compiled, immutable graph.
+#[derive(Debug)]
+pub struct Graph {
+    raw: RawGraph,
+}
+
+impl Graph {
+    /// Checks and compiles a graph.
+    ///
+    /// # Errors
+    /// The first mistake found, with the node or edge it lies in.
+    pub fn compile(nodes: &[NodeSpec], edges: &[EdgeSpec]) -> Result<Self, CompileError> {
+        let nodes: Vec<c::cvg_node_spec> = nodes.iter().map(node_spec).collect();
+        let edges: Vec<c::cvg_edge_spec> = (0u32..)
+            .zip(edges)
+            .map(edge_spec)
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            raw: RawGraph::compile(&nodes, &edges)?,
+        })
+    }
+
+    /// Number of nodes.
+    #[must_use]
+    pub fn node_count(&self) -> u32 {
+        self.raw.node_count()
+    }
+
+    /// Number of edges, those to fallbacks not counted.
+    #[must_use]
+    pub fn edge_count(&self) -> u32 {
+        self.raw.edge_count()
+    }
+
+    pub(crate) fn raw(&self) -> &RawGraph {
+        &self.raw
+    }
+}
+
+fn node_spec(node: &NodeSpec) -> c::cvg_node_spec {
+    let (on_error, fallback) = match node.on_error {
+        OnError::Fail => (c::CVG_ON_ERROR_FAIL, c::CVG_NONE),
+        OnError::Skip => (c::CVG_ON_ERROR_SKIP, c::CVG_NONE),
+        OnError::Fallback(fallback) => (c::CVG_ON_ERROR_FALLBACK, fallback),
+    };
+    c::cvg_node_spec {
+        join: node.join,
+        on_error,
+        fallback,
+    }
+}
+
+fn edge_spec((index, edge): (u32, &EdgeSpec)) -> Result<c::cvg_edge_spec, CompileError> {
+    let port = port(edge.port).map_err(|kind| CompileError::at_edge(kind, index))?;
+    Ok(c::cvg_edge_spec {
+        from: edge.from,
+        to: edge.to,
+        port,
+    })
+}
+
+/// A port or choice as C knows it. `u32::MAX` is taken: it means "always" and "none" there.
+pub(crate) fn port(port: Option<u32>) -> Result<u32, KernelError> {
+    match port {
+        Some(c::CVG_NONE) => Err(KernelError::BadArgument),
+        Some(port) => Ok(port),
+        None => Ok(c::CVG_NONE),
+    }
+}

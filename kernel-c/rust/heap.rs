@@ -1,0 +1,116 @@
+//! A heap that fails when a test wants it to, and knows what is still lent out.
+
+use std::cell::Cell;
+
+thread_local! {
+    /// How many more blocks are granted on this thread.
+    static GRANTS: Cell<usize> = const { Cell::new(usize::MAX) };
+    /// Blocks granted and not yet taken back on this thread.
+    static LENT: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Whether the kernel may have one more block.
+pub(crate) fn grant() -> bool {
+    let grants = GRANTS.get();
+    if grants == 0 {
+        return false;
+    }
+    GRANTS.set(grants - 1);
+    LENT.set(LENT.get() + 1);
+    true
+}
+
+/// The kernel has given a block back.
+pub(crate) fn take_back() {
+    LENT.set(LENT.get().wrapping_sub(1));
+}
+
+/// Runs `work` with `grants` blocks and returns its result and the blocks it still holds.
+pub(crate) fn with_grants<T>(grants: usize, work: impl FnOnce() -> T) -> (T, usize) {
+    let before = LENT.get();
+    GRANTS.set(grants);
+    let result = work();
+    GRANTS.set(usize::MAX);
+    (result, LENT.get() - before)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::with_grants;
+    use crate::{
+        CompileError, Delta, EdgeSpec, Graph, ItemState, KernelError, NodeSpec, NodeState,
+        NodeStatus, Outcome, Scheduler,
+    };
+
+    const DONE: Outcome = Outcome::Done { choice: None };
+
+    fn chain() -> Result<Arc<Graph>, CompileError> {
+        let edges = [EdgeSpec {
+            from: 0,
+            to: 1,
+            port: None,
+        }];
+        Graph::compile(&[NodeSpec::default(); 2], &edges).map(Arc::new)
+    }
+
+    /// Everything that allocates, and gives all of it back.
+    fn live_and_restore() -> Result<Vec<Delta>, CompileError> {
+        let graph = chain()?;
+        let (mut scheduler, started) = Scheduler::start(&graph)?;
+        let expanded = scheduler.expand(0, 2, 1)?;
+        let next = scheduler.complete_item(0, 0, DONE)?;
+        let items = vec![ItemState::Done, ItemState::Waiting];
+        let states = [
+            NodeState::Map {
+                max_parallel: 1,
+                items,
+            },
+            NodeState::Pending,
+        ];
+        let (_, restored) = Scheduler::restore(&graph, &states)?;
+        Ok(vec![started, expanded, next, restored])
+    }
+
+    #[test]
+    fn every_refused_block_is_an_error_and_leaks_nothing() {
+        let (wanted, _) = with_grants(usize::MAX, live_and_restore);
+        for grants in 0.. {
+            let (result, lent) = with_grants(grants, live_and_restore);
+            assert_eq!(lent, 0, "blocks lost when block {grants} is refused");
+            match result {
+                Err(error) => assert_eq!(error.kind, KernelError::NoMemory),
+                Ok(_) => {
+                    assert!(grants > 8, "fewer blocks than parts");
+                    assert_eq!(result, wanted);
+                    return;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_call_that_ran_out_of_memory_can_be_repeated() {
+        let graph = chain().expect("a chain compiles");
+        let (mut scheduler, _) = Scheduler::start(&graph).expect("memory for two nodes");
+        let wanted = scheduler
+            .clone()
+            .expand(0, 40, 20)
+            .expect("memory for a map");
+        let mut refusals = 0;
+        let expanded = loop {
+            match with_grants(refusals, || scheduler.expand(0, 40, 20)).0 {
+                Ok(delta) => break delta,
+                Err(error) => assert_eq!(error, KernelError::NoMemory),
+            }
+            assert_eq!(scheduler.status(0), Ok(NodeStatus::Ready));
+            refusals += 1;
+        };
+        assert_eq!(expanded, wanted);
+        assert!(
+            refusals > 1,
+            "the list of ready items and the map are separate blocks"
+        );
+    }
+}

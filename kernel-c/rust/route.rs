@@ -1,0 +1,223 @@
+//! The router: which models may answer a request, in which order, and why.
+
+use crate::bindings as c;
+use crate::error::KernelError;
+use crate::ffi;
+
+/// Where a provider computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum ProviderClass {
+    /// On hardware of the person or the operator.
+    Local = c::CVG_CLASS_LOCAL,
+    /// Anywhere else.
+    Cloud = c::CVG_CLASS_CLOUD,
+}
+
+/// What serves the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Platform {
+    /// Apple MLX.
+    Mlx = c::CVG_PLATFORM_MLX,
+    /// Ollama.
+    Ollama = c::CVG_PLATFORM_OLLAMA,
+    /// llama.cpp.
+    LlamaCpp = c::CVG_PLATFORM_LLAMACPP,
+    /// An endpoint that speaks the OpenAI protocol; it counts as local only if declared so.
+    OpenAiCompatible = c::CVG_PLATFORM_OPENAI_COMPATIBLE,
+    /// A cloud provider's own interface; it never counts as local.
+    CloudApi = c::CVG_PLATFORM_CLOUD_API,
+}
+
+/// What a model can do, or a request needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Capabilities {
+    /// It can call tools.
+    pub tools: bool,
+    /// It can be held to a JSON schema.
+    pub json: bool,
+    /// It reads images.
+    pub vision: bool,
+    /// It reads sound.
+    pub audio: bool,
+}
+
+/// A model that could answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// Where it computes.
+    pub provider_class: ProviderClass,
+    /// What serves it.
+    pub platform: Platform,
+    /// The operator vouches that its endpoint is local.
+    pub declared_local: bool,
+    /// It answered when it was last probed.
+    pub healthy: bool,
+    /// What it can do.
+    pub capabilities: Capabilities,
+    /// Price of an input token, in 1e-15 currency units.
+    pub price_in: u64,
+    /// Price of an output token, in 1e-15 currency units.
+    pub price_out: u64,
+    /// Input and output tokens that it can hold.
+    pub context_tokens: u64,
+    /// Measured latency in milliseconds.
+    pub latency_ms: Option<u32>,
+    /// From 0 to 1000.
+    pub quality: u32,
+}
+
+/// What is asked of the router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Request {
+    /// Nothing may leave the premises: for privacy, or because we are offline.
+    pub require_local: bool,
+    /// What the model must be able to do.
+    pub capabilities: Capabilities,
+    /// Estimated tokens of the input.
+    pub input_tokens: u64,
+    /// Most tokens that may be answered.
+    pub max_output_tokens: u64,
+    /// What may still be spent, in 1e-15 currency units; `None`: no limit.
+    pub budget: Option<u64>,
+    /// From 0 to 1000: models of lower quality are only used when no better one answers.
+    pub complexity: u32,
+    /// Index of the only candidate wanted.
+    pub pinned: Option<u32>,
+    /// The platform that is preferred on this machine.
+    pub preferred_platform: Option<Platform>,
+}
+
+/// Why a candidate was accepted or rejected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Reason {
+    /// Accepted: it is the one that was asked for.
+    Pinned = c::CVG_REASON_PINNED,
+    /// Accepted: able enough, and on the platform preferred.
+    PreferredPlatform = c::CVG_REASON_PREFERRED_PLATFORM,
+    /// Accepted: able enough, and none such off the preferred platform costs less.
+    Cheapest = c::CVG_REASON_CHEAPEST,
+    /// Accepted: able enough, at a higher price.
+    Quality = c::CVG_REASON_QUALITY,
+    /// Accepted: less able than the request is complex.
+    Fallback = c::CVG_REASON_FALLBACK,
+    /// Rejected: another one was asked for.
+    NotRequested = c::CVG_REASON_NOT_REQUESTED,
+    /// Rejected: it is not local, and that is required.
+    NotLocal = c::CVG_REASON_NOT_LOCAL,
+    /// Rejected: it cannot do something that is needed.
+    MissingCapability = c::CVG_REASON_MISSING_CAPABILITY,
+    /// Rejected: input and output do not fit.
+    ContextTooSmall = c::CVG_REASON_CONTEXT_TOO_SMALL,
+    /// Rejected: it did not answer when it was last probed.
+    Unhealthy = c::CVG_REASON_UNHEALTHY,
+    /// Rejected: in the worst case it costs more than is left.
+    OverBudget = c::CVG_REASON_OVER_BUDGET,
+}
+
+/// The verdict on one candidate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision {
+    /// Index of the candidate.
+    pub index: u32,
+    /// Whether it may answer.
+    pub accepted: bool,
+    /// Why, or why not.
+    pub reason: Reason,
+    /// Worst-case cost in 1e-15 currency units; saturates at `u64::MAX`.
+    pub cost: u64,
+}
+
+/// Decides over all candidates: first the accepted ones, best first, then the rejected ones by
+/// index.
+///
+/// # Errors
+/// [`KernelError::BadArgument`] for a pinned index, quality or complexity out of range,
+/// [`KernelError::TooLarge`] for more than 65,536 candidates.
+pub fn route(request: &Request, candidates: &[Candidate]) -> Result<Vec<Decision>, KernelError> {
+    let request = raw_request(request)?;
+    let candidates: Vec<c::cvg_candidate> = candidates.iter().map(raw_candidate).collect();
+    let (decisions, accepted_count) = ffi::route(&request, &candidates)?;
+    let decide = |(place, raw): (usize, &c::cvg_decision)| Decision {
+        index: raw.index,
+        accepted: place < accepted_count,
+        reason: Reason::from_raw(raw.reason),
+        cost: raw.cost,
+    };
+    Ok(decisions.iter().enumerate().map(decide).collect())
+}
+
+impl Capabilities {
+    fn bits(self) -> u32 {
+        bits(&[
+            (self.tools, c::CVG_CAPABILITY_TOOLS),
+            (self.json, c::CVG_CAPABILITY_JSON),
+            (self.vision, c::CVG_CAPABILITY_VISION),
+            (self.audio, c::CVG_CAPABILITY_AUDIO),
+        ])
+    }
+}
+
+impl Reason {
+    fn from_raw(reason: c::cvg_reason) -> Self {
+        match reason {
+            c::CVG_REASON_PINNED => Self::Pinned,
+            c::CVG_REASON_PREFERRED_PLATFORM => Self::PreferredPlatform,
+            c::CVG_REASON_CHEAPEST => Self::Cheapest,
+            c::CVG_REASON_QUALITY => Self::Quality,
+            c::CVG_REASON_FALLBACK => Self::Fallback,
+            c::CVG_REASON_NOT_LOCAL => Self::NotLocal,
+            c::CVG_REASON_MISSING_CAPABILITY => Self::MissingCapability,
+            c::CVG_REASON_CONTEXT_TOO_SMALL => Self::ContextTooSmall,
+            c::CVG_REASON_UNHEALTHY => Self::Unhealthy,
+            c::CVG_REASON_OVER_BUDGET => Self::OverBudget,
+            _ => Self::NotRequested,
+        }
+    }
+}
+
+/// The union of the bits whose condition holds.
+fn bits(flags: &[(bool, u32)]) -> u32 {
+    flags
+        .iter()
+        .filter(|(set, _)| *set)
+        .fold(0, |bits, (_, bit)| bits | bit)
+}
+
+fn raw_request(request: &Request) -> Result<c::cvg_route_request, KernelError> {
+    // `u32::MAX` would read as "none pinned", which is the opposite of what was asked.
+    if request.pinned == Some(c::CVG_NONE) {
+        return Err(KernelError::BadArgument);
+    }
+    Ok(c::cvg_route_request {
+        input_tokens: request.input_tokens,
+        max_output_tokens: request.max_output_tokens,
+        // The largest value is CVG_BUDGET_NONE.
+        budget: request.budget.unwrap_or(u64::MAX),
+        flags: bits(&[(request.require_local, c::CVG_REQUEST_LOCAL_ONLY)]),
+        capabilities: request.capabilities.bits(),
+        complexity: request.complexity,
+        pinned: request.pinned.unwrap_or(c::CVG_NONE),
+        preferred_platform: request.preferred_platform.map_or(c::CVG_NONE, |p| p as u32),
+        reserved: 0,
+    })
+}
+
+fn raw_candidate(candidate: &Candidate) -> c::cvg_candidate {
+    c::cvg_candidate {
+        price_in: candidate.price_in,
+        price_out: candidate.price_out,
+        context_tokens: candidate.context_tokens,
+        provider_class: candidate.provider_class as u32,
+        platform: candidate.platform as u32,
+        capabilities: candidate.capabilities.bits(),
+        flags: bits(&[
+            (candidate.healthy, c::CVG_CANDIDATE_HEALTHY),
+            (candidate.declared_local, c::CVG_CANDIDATE_DECLARED_LOCAL),
+        ]),
+        latency_ms: candidate.latency_ms.unwrap_or(c::CVG_NONE),
+        quality: candidate.quality,
+    }
+}
