@@ -1,1 +1,18 @@
 //! Effects: workers that turn scheduled steps into outcomes.
+//!
+//! The dispatcher gives every run that has work an actor; the actor asks the kernel what is next,
+//! writes intents, performs them (`model`, `tool`), and writes what came of them. It decides
+//! nothing about business: that is `convergio_domain::run`.
+
+mod actor;
+mod config;
+mod dispatcher;
+mod executor;
+mod graphs;
+pub mod model;
+mod outputs;
+mod scheduler;
+pub mod tool;
+
+pub use config::ExecutorConfig;
+pub use executor::Executor;

@@ -1,0 +1,118 @@
+//! Outcomes that arrive without an effect of ours: landed tasks, sleeps that are over, answered
+//! questions, and steps whose executor died.
+
+use std::sync::Arc;
+
+use convergio_domain::event::run::Failure;
+use convergio_domain::graph::manifest::{MapWork, Work};
+use convergio_domain::id::StepId;
+use convergio_domain::metering::{Meter, Usage};
+use convergio_domain::run::{Approval, ApprovalState, Call, CallReport, StepStatus};
+use convergio_domain::time::Timestamp;
+use serde_json::json;
+use tokio::task::JoinError;
+
+use super::Actor;
+use super::effect::{Done, DoneResult};
+
+impl Actor {
+    /// Takes in everything that has come to an end.
+    pub(super) fn collect(&mut self) {
+        while let Some(landed) = self.effects.try_join_next() {
+            self.landed(landed);
+        }
+        let now = self.shared.now();
+        let ended: Vec<Done> = self.waiting.iter().filter_map(|id| self.ended(id, now)).collect();
+        for done in &ended {
+            self.waiting.remove(&done.step);
+        }
+        self.done.extend(ended);
+    }
+
+    /// A task that performed a step has come to its end.
+    pub(super) fn landed(&mut self, landed: Result<Done, JoinError>) {
+        // A panic is caught inside of the task; only an abort of the runtime gets here.
+        let Ok(done) = landed else { return };
+        self.in_flight.remove(&done.step);
+        self.done.push(done);
+    }
+
+    fn ended(&self, id: &StepId, now: Timestamp) -> Option<Done> {
+        let step = self.run.state.steps.get(id)?;
+        let result = match &step.status {
+            StepStatus::Sleeping { due } if *due <= now => DoneResult::Completed(None),
+            StepStatus::Asking { approval } => {
+                answered(self.run.state.approvals.get(approval)?, now)?
+            }
+            StepStatus::Started { .. } | StepStatus::Unknown if !self.flies(id) => {
+                DoneResult::Interrupted
+            }
+            _ => return None,
+        };
+        let call = step.call.as_ref().map(|call| self.unconfirmed(id, call));
+        Some(Done { step: id.clone(), attempt: step.attempt, result, call })
+    }
+
+    fn flies(&self, id: &StepId) -> bool {
+        self.in_flight.contains_key(id)
+    }
+
+    /// What a call may have cost whose outcome nobody knows: its input was sent, most likely.
+    fn unconfirmed(&self, id: &StepId, call: &Call) -> CallReport {
+        let answer = self.agent(id).map_or(0, |agent| u64::from(agent.max_tokens));
+        let input = call.reserved_tokens.saturating_sub(answer);
+        let usage = Usage([(Meter::InFresh, input)].into());
+        let charge =
+            self.shared.prices.charge(&call.provider, &call.model, self.shared.now(), &usage);
+        CallReport {
+            provider: call.provider.clone(),
+            model: call.model.clone(),
+            finish: None,
+            duration_ms: 0,
+            first_token_ms: None,
+            usage: Some(usage),
+            confirmed: false,
+            charge,
+        }
+    }
+
+    /// The agent that a step asks, if it asks one.
+    pub(super) fn agent(
+        &self,
+        id: &StepId,
+    ) -> Option<&convergio_domain::graph::manifest::Agent> {
+        match (&self.graph.graph.node(&id.node)?.work, id.item) {
+            (Work::Agent(agent), None) => Some(agent),
+            (Work::Map(map), Some(_)) => match &map.work {
+                MapWork::Agent(agent) => Some(agent),
+                MapWork::Tool(_) => None,
+            },
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_agent(&self, id: &StepId) -> bool {
+        self.agent(id).is_some()
+    }
+}
+
+fn answered(approval: &Approval, now: Timestamp) -> Option<DoneResult> {
+    match approval.state {
+        ApprovalState::Granted => {
+            let value = json!({"granted": true, "reason": approval.reason});
+            Some(DoneResult::Completed(Some(Arc::new(value))))
+        }
+        ApprovalState::Denied => {
+            let reason = approval.reason.as_deref().unwrap_or("no reason given");
+            Some(refused("approval.denied", &format!("the approval was denied: {reason}")))
+        }
+        ApprovalState::Open if approval.expires.is_some_and(|expires| expires <= now) => {
+            Some(refused("approval.expired", "nobody answered in time: raise the approval's ttl"))
+        }
+        ApprovalState::Open => None,
+    }
+}
+
+fn refused(code: &str, message: &str) -> DoneResult {
+    DoneResult::Failed(Failure { code: code.into(), message: message.into(), retryable: false })
+}

@@ -1,0 +1,170 @@
+//! Making a plan durable, and only then acting on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use convergio_domain::run::{Advance, Intent, Outcome, RunCommand, RunState, StepResult, StepStatus};
+use convergio_domain::stream::Seq;
+use convergio_eventstore::{AppendError, CommitError, Payload};
+
+use super::effect::{Launch, perform};
+use super::plan::{Plan, disposed};
+use super::{Actor, ActorError, Flight};
+
+/// Waits between tries to write when the log is not available.
+const LOG_RETRY: [Duration; 5] = [
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+];
+
+/// How a commit went.
+enum Written {
+    Done,
+    /// Others wrote first; the state is up to date, the plan is not.
+    Overtaken,
+}
+
+impl Actor {
+    /// Writes a plan, then launches its effects.
+    pub(super) async fn commit(&mut self, plan: Plan) -> Result<(), ActorError> {
+        let first = self.run.state.seq.plus(1);
+        let Plan { advance, payloads, scheduler, launches, values, taken, .. } = plan;
+        match self.write(&advance, &payloads).await? {
+            Written::Overtaken => self.overtaken(),
+            Written::Done => {
+                self.done.drain(..taken);
+                self.scheduler = scheduler;
+                for (slot, value) in values {
+                    self.outputs.keep(slot.at(first), value);
+                }
+                self.note_steps(&advance);
+                self.launch(launches, first);
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes until the log takes it, somebody was faster, or the executor stops. Outcomes are not
+    /// thrown away because a disk is full for a while.
+    async fn write(
+        &mut self,
+        advance: &Advance,
+        payloads: &[Payload],
+    ) -> Result<Written, ActorError> {
+        let mut tries = LOG_RETRY.iter().chain(std::iter::repeat(&LOG_RETRY[4]));
+        loop {
+            let context = self.shared.context();
+            let command = RunCommand::Advance(advance.clone());
+            let repository = &self.shared.repository;
+            let written =
+                repository.commit(&mut self.run, command, payloads.to_vec(), &context).await;
+            let error = match written {
+                Ok(_) => return Ok(Written::Done),
+                Err(CommitError::Conflict) => return Ok(Written::Overtaken),
+                Err(CommitError::Rejected(rejection)) => return Err(rejection.into()),
+                Err(CommitError::Append(error)) => error,
+                Err(CommitError::Log(error)) => return Err(error.into()),
+            };
+            if !is_passing(&error) {
+                return Err(ActorError::Append(error));
+            }
+            tracing::warn!(stream = %self.run.stream, %error, "the log is not writable");
+            let wait = tries.next().copied().unwrap_or(LOG_RETRY[4]);
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.shared.stopped.cancelled() => return Err(ActorError::Stopping),
+            }
+        }
+    }
+
+    /// Others changed the run: outcomes of steps that are not under way any more are void.
+    fn overtaken(&mut self) -> Result<(), ActorError> {
+        self.rebuild()?;
+        let state = &self.run.state;
+        if !state.phase.is_ended() {
+            self.done.retain(|done| is_current(state, &done.step, done.attempt));
+        }
+        Ok(())
+    }
+
+    /// Brings the waiting steps in line with what was written.
+    fn note_steps(&mut self, advance: &Advance) {
+        let gone = disposed(advance);
+        self.runnable.retain(|step| !gone.contains(step));
+        self.delayed.retain(|(_, step)| !gone.contains(step));
+        self.unrecorded.clear();
+        self.runnable.extend(advance.ready.iter().cloned());
+        for start in &advance.starts {
+            if matches!(start.intent, Intent::Sleep { .. } | Intent::Ask { .. }) {
+                self.waiting.insert(start.step.clone());
+            }
+        }
+        for outcome in advance.outcomes.iter().chain(&advance.instant) {
+            if let Some(due) = retry_at(outcome) {
+                self.delayed.insert((due, outcome.step.clone()));
+            }
+        }
+    }
+
+    /// Begins the effects whose intents are durable now.
+    fn launch(&mut self, launches: Vec<Launch>, first: Seq) {
+        debug_assert!(self.run.state.seq >= first || launches.is_empty());
+        for launch in launches {
+            let Some(step) = self.run.state.steps.get(&launch.step) else { continue };
+            // A budget that ran out ends the run in place of the start.
+            let StepStatus::Started { at, .. } = step.status else { continue };
+            let cancel = self.shared.stopped.child_token();
+            let is_model_call = step.call.is_some();
+            let flight = Flight { is_model_call, cancel: cancel.clone() };
+            self.in_flight.insert(launch.step.clone(), flight);
+            let (shared, stream) = (Arc::clone(&self.shared), self.run.stream.clone());
+            self.effects.spawn(perform(shared, stream, launch, at, cancel));
+        }
+    }
+
+    /// The run has ended: what is still under way is stopped, and its cost recorded.
+    pub(super) async fn settle(&mut self) -> Result<(), ActorError> {
+        self.abandon().await;
+        self.collect();
+        self.done.retain(|done| done.call.is_some());
+        while !self.done.is_empty() {
+            let plan = self.settlement();
+            match self.commit(plan).await {
+                Ok(()) => {}
+                // Nothing of it was under way: there is nothing to settle.
+                Err(ActorError::Rejected(_)) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops all effects and takes in what came of them.
+    pub(super) async fn abandon(&mut self) {
+        for flight in self.in_flight.values() {
+            flight.cancel.cancel();
+        }
+        while let Some(landed) = self.effects.join_next().await {
+            self.landed(landed);
+        }
+    }
+}
+
+/// Whether the log may take the same commit later.
+fn is_passing(error: &AppendError) -> bool {
+    matches!(error, AppendError::Busy | AppendError::Unavailable(_) | AppendError::Full)
+}
+
+fn is_current(state: &RunState, step: &convergio_domain::id::StepId, attempt: u32) -> bool {
+    state.steps.get(step).is_some_and(|known| known.attempt == attempt && !known.is_ended())
+}
+
+fn retry_at(outcome: &Outcome) -> Option<convergio_domain::time::Timestamp> {
+    match outcome.result {
+        StepResult::Failed { retry_at, .. } | StepResult::Unknown { retry_at } => retry_at,
+        StepResult::Completed { .. } => None,
+    }
+}

@@ -1,0 +1,220 @@
+//! Effects: what is done in the world once its intent is durable.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use convergio_domain::event::run::Failure;
+use convergio_domain::id::StepId;
+use convergio_domain::run::CallReport;
+use convergio_domain::stream::StreamKey;
+use convergio_domain::time::Timestamp;
+use convergio_eventstore::LiveNote;
+use futures_util::FutureExt;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use crate::model::{ChatAnswer, ModelError, Provider};
+use crate::tool;
+
+/// Arguments beyond this size are worked on outside of the threads that serve everybody.
+const INLINE_BYTES: usize = 64 << 10;
+/// Largest output of a step.
+const OUTPUT_LIMIT: usize = 4 << 20;
+
+/// An effect to begin.
+pub(super) struct Launch {
+    pub(super) step: StepId,
+    pub(super) attempt: u32,
+    pub(super) timeout: Duration,
+    pub(super) work: Work,
+}
+
+/// What is done.
+pub(super) enum Work {
+    Tool { name: String, args: Value },
+    Model(ModelCall),
+}
+
+/// A model call whose exact request is in the log already.
+pub(super) struct ModelCall {
+    pub(super) provider: Arc<dyn Provider>,
+    pub(super) model: String,
+    pub(super) body: Bytes,
+    pub(super) has_schema: bool,
+}
+
+/// What came of a step.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) step: StepId,
+    pub(super) attempt: u32,
+    pub(super) result: DoneResult,
+    pub(super) call: Option<CallReport>,
+}
+
+/// What came of a try.
+#[derive(Debug)]
+pub(super) enum DoneResult {
+    /// It yielded a value, or nothing.
+    Completed(Option<Arc<Value>>),
+    /// A branch took this case.
+    Chosen(u32),
+    /// It failed.
+    Failed(Failure),
+    /// Nobody knows what came of it.
+    Interrupted,
+}
+
+/// Performs a launch to its end. A panic of a tool or an adapter is a failure of the step.
+pub(super) async fn perform(
+    shared: Arc<Shared>,
+    stream: StreamKey,
+    launch: Launch,
+    started: Timestamp,
+    cancel: CancellationToken,
+) -> Done {
+    let Launch { step, attempt, timeout, work } = launch;
+    let effect = async {
+        match work {
+            Work::Tool { name, args } => (call_tool(name, args, started).await, None),
+            Work::Model(call) => {
+                let asked = Asked { shared: &shared, stream: &stream, step: &step, timeout };
+                asked.ask(call, &cancel).await
+            }
+        }
+    };
+    let (result, call) = AssertUnwindSafe(effect).catch_unwind().await.unwrap_or_else(|_| {
+        let message = "the step's code panicked: this is a defect, please report it".to_owned();
+        (DoneResult::Failed(failure("internal", message)), None)
+    });
+    Done { step, attempt, result, call }
+}
+
+async fn call_tool(name: String, args: Value, now: Timestamp) -> DoneResult {
+    let called = if size_of(&args) <= INLINE_BYTES {
+        tool::call(&name, &args, now)
+    } else {
+        let task = tokio::task::spawn_blocking(move || tool::call(&name, &args, now));
+        task.await.unwrap_or_else(|error| Err(failure("internal", error.to_string())))
+    };
+    match called {
+        Ok(value) => completed(value),
+        Err(error) => DoneResult::Failed(error),
+    }
+}
+
+/// Bytes of text in a value: what makes a pure tool slow.
+fn size_of(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(list) => list.iter().map(size_of).sum(),
+        Value::Object(fields) => fields.values().map(size_of).sum(),
+        _ => 8,
+    }
+}
+
+fn completed(value: Value) -> DoneResult {
+    let bytes = size_of(&value);
+    if bytes > OUTPUT_LIMIT {
+        let message = format!("the output has {bytes} bytes: at most {OUTPUT_LIMIT}");
+        return DoneResult::Failed(failure("request.too_large", message));
+    }
+    DoneResult::Completed(Some(Arc::new(value)))
+}
+
+fn failure(code: &str, message: String) -> Failure {
+    Failure { code: code.into(), message, retryable: false }
+}
+
+/// A model call under way, and where it belongs.
+struct Asked<'a> {
+    shared: &'a Shared,
+    stream: &'a StreamKey,
+    step: &'a StepId,
+    timeout: Duration,
+}
+
+impl Asked<'_> {
+    async fn ask(
+        &self,
+        call: ModelCall,
+        cancel: &CancellationToken,
+    ) -> (DoneResult, Option<CallReport>) {
+        let Ok(_slot) = self.shared.model_calls.acquire().await else {
+            return (DoneResult::Interrupted, None);
+        };
+        let sink = |text: &str, tokens_out: u64| {
+            let step = self.step.to_string();
+            self.shared.live.publish(self.stream, LiveNote { step, tokens_out, text: text.into() });
+        };
+        let answer = call.provider.chat(&call.body, self.timeout, &sink, cancel).await;
+        match answer {
+            Ok(answer) => {
+                let report = self.report(&call, &answer);
+                (value_of(answer.text, call.has_schema), Some(report))
+            }
+            Err(error) => self.failed(&call, error, cancel.is_cancelled()),
+        }
+    }
+
+    fn report(&self, call: &ModelCall, answer: &ChatAnswer) -> CallReport {
+        let provider = call.provider.name();
+        let now = self.shared.now();
+        CallReport {
+            provider: provider.to_owned(),
+            model: call.model.clone(),
+            finish: Some(answer.finish.clone()),
+            duration_ms: answer.duration_ms,
+            first_token_ms: answer.first_token_ms,
+            charge: self.shared.prices.charge(provider, &call.model, now, &answer.usage),
+            usage: Some(answer.usage.clone()),
+            confirmed: answer.confirmed,
+        }
+    }
+
+    /// A call that was cancelled by us has no known outcome; what it used so far is recorded.
+    fn failed(
+        &self,
+        call: &ModelCall,
+        error: ModelError,
+        is_cancelled: bool,
+    ) -> (DoneResult, Option<CallReport>) {
+        let provider = call.provider.name();
+        let usage = error.partial_usage.clone();
+        let charge = usage.as_ref().and_then(|usage| {
+            self.shared.prices.charge(provider, &call.model, self.shared.now(), usage)
+        });
+        let report = CallReport {
+            provider: provider.to_owned(),
+            model: call.model.clone(),
+            finish: None,
+            duration_ms: error.duration_ms,
+            first_token_ms: None,
+            usage,
+            confirmed: false,
+            charge,
+        };
+        let interrupted = DoneResult::Interrupted;
+        let result =
+            if is_cancelled { interrupted } else { DoneResult::Failed(error.into_failure()) };
+        (result, Some(report))
+    }
+}
+
+/// The answer as a value: parsed when the manifest gave a schema, else the text.
+fn value_of(text: String, has_schema: bool) -> DoneResult {
+    if !has_schema {
+        return completed(Value::String(text));
+    }
+    match serde_json::from_str(&text) {
+        Ok(value) => completed(value),
+        Err(error) => DoneResult::Failed(Failure {
+            code: "provider.invalid_answer".into(),
+            message: format!("the answer is not the JSON that was asked for: {error}"),
+            retryable: true,
+        }),
+    }
+}

@@ -1,0 +1,36 @@
+//! What bounds an executor.
+
+use std::time::Duration;
+
+use convergio_domain::id::ExecutorId;
+
+/// Settings of one executor process.
+#[derive(Debug, Clone)]
+pub struct ExecutorConfig {
+    /// This life of the process; a new one for every start.
+    pub id: ExecutorId,
+    /// Runs held in memory at once; the rest wait in the log.
+    pub active_runs: usize,
+    /// Model calls under way at once, over all runs.
+    pub model_calls: usize,
+    /// Model calls under way at once in one run.
+    pub model_calls_per_run: usize,
+    /// Steps under way at once in one run.
+    pub steps_per_run: usize,
+    /// How long steps under way may go on after a shutdown was asked for.
+    pub grace: Duration,
+}
+
+impl ExecutorConfig {
+    /// The defaults, for this life of the process.
+    pub fn new(id: ExecutorId) -> Self {
+        Self {
+            id,
+            active_runs: 256,
+            model_calls: 64,
+            model_calls_per_run: 10,
+            steps_per_run: 64,
+            grace: Duration::from_secs(5),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Which runs are in memory: the dispatcher follows the log and the wake index, and gives each run
+//! that has work an actor. Runs that wait cost nothing here.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use convergio_domain::decider::Wake;
+use convergio_domain::event::run::Failure;
+use convergio_domain::run::{Advance, End, Run, RunCommand};
+use convergio_domain::stream::{StreamKey, StreamKind};
+use convergio_domain::time::Timestamp;
+use convergio_eventstore::{LogError, Position, Record};
+use futures_util::StreamExt;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use crate::actor::{Actor, ActorError, Shared};
+
+/// Runs that wait for a place in memory, by name; more than these are found again in the log.
+const PENDING_LIMIT: usize = 10_000;
+/// Wait before a run is tried again whose actor gave up.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// An actor at work.
+struct Active {
+    signal: Arc<Notify>,
+    /// Whether somebody appended while it worked; it may have looked before.
+    signalled: bool,
+}
+
+/// What an actor came to.
+type Finished = (StreamKey, Result<Wake, ActorError>);
+
+pub(crate) struct Dispatcher {
+    shared: Arc<Shared>,
+    active: HashMap<StreamKey, Active>,
+    pending: VecDeque<StreamKey>,
+    queued: BTreeSet<StreamKey>,
+    actors: JoinSet<Finished>,
+    /// When the wake index has something for us, as far as known.
+    next_due: Option<Timestamp>,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            active: HashMap::new(),
+            pending: VecDeque::new(),
+            queued: BTreeSet::new(),
+            actors: JoinSet::new(),
+            next_due: None,
+        }
+    }
+
+    /// Works until the executor is asked to stop, then lets the actors end.
+    pub(crate) async fn run(mut self) -> Result<(), LogError> {
+        let log = self.shared.repository.log();
+        let mut tail = log.tail(log.read_all(Position::START, 0).await?.tail);
+        self.wake_due().await?;
+        loop {
+            let alarm = alarm(self.next_due, self.shared.repository.clock().now());
+            tokio::select! {
+                () = self.shared.stopping.cancelled() => break,
+                Some(finished) = self.actors.join_next() => {
+                    if let Ok(finished) = finished {
+                        self.finished(finished);
+                    }
+                }
+                record = tail.next() => match record {
+                    Some(Ok(record)) => self.appended(&record),
+                    Some(Err(error)) => return Err(error),
+                    None => break,
+                },
+                () = alarm => self.wake_due().await?,
+            }
+        }
+        self.drain().await;
+        Ok(())
+    }
+
+    /// An event that we did not write ourselves may mean work.
+    fn appended(&mut self, record: &Record) {
+        let is_run = record.stream.kind == StreamKind::Run;
+        if is_run && record.body.actor != self.shared.actor {
+            self.wake(record.stream.clone());
+        }
+    }
+
+    fn wake(&mut self, stream: StreamKey) {
+        if let Some(active) = self.active.get_mut(&stream) {
+            active.signalled = true;
+            active.signal.notify_one();
+        } else if self.active.len() < self.shared.config.active_runs {
+            self.spawn(stream);
+        } else if self.pending.len() < PENDING_LIMIT {
+            if self.queued.insert(stream.clone()) {
+                self.pending.push_back(stream);
+            }
+        } else {
+            // Too many to remember: the wake index has it, and is asked again soon.
+            self.due_by(self.shared.repository.clock().now().after(span(AGAIN)));
+        }
+    }
+
+    fn spawn(&mut self, stream: StreamKey) {
+        let signal = Arc::new(Notify::new());
+        let active = Active { signal: Arc::clone(&signal), signalled: false };
+        self.active.insert(stream.clone(), active);
+        self.actors.spawn(work(Arc::clone(&self.shared), stream, signal));
+    }
+
+    fn finished(&mut self, (stream, result): Finished) {
+        let signalled = self.active.remove(&stream).is_some_and(|active| active.signalled);
+        match result {
+            Ok(Wake::At(due)) => self.due_by(due),
+            Ok(_) | Err(ActorError::Stopping) => {}
+            Err(error) => {
+                tracing::error!(%stream, %error, "the run is left alone for a while");
+                self.due_by(self.shared.repository.clock().now().after(span(AGAIN)));
+            }
+        }
+        if signalled {
+            self.wake(stream);
+        }
+        while self.active.len() < self.shared.config.active_runs {
+            let Some(next) = self.pending.pop_front() else { break };
+            self.queued.remove(&next);
+            self.wake(next);
+        }
+    }
+
+    fn due_by(&mut self, due: Timestamp) {
+        self.next_due = Some(self.next_due.map_or(due, |known| known.min(due)));
+    }
+
+    /// Gives an actor to every run that the wake index names.
+    async fn wake_due(&mut self) -> Result<(), LogError> {
+        let log = self.shared.repository.log();
+        let now = self.shared.repository.clock().now();
+        let limit = self.active.len() + PENDING_LIMIT;
+        let due = log.due(now, limit).await?;
+        self.next_due = log.next_due(now).await?;
+        for stream in due {
+            if stream.kind == StreamKind::Run && !self.active.contains_key(&stream) {
+                self.wake(stream);
+            }
+        }
+        Ok(())
+    }
+
+    /// No new work; what is under way gets the grace, then is abandoned.
+    async fn drain(&mut self) {
+        for active in self.active.values() {
+            active.signal.notify_one();
+        }
+        let grace = tokio::time::sleep(self.shared.config.grace);
+        tokio::pin!(grace);
+        loop {
+            tokio::select! {
+                finished = self.actors.join_next() => if finished.is_none() { return },
+                () = &mut grace, if !self.shared.stopped.is_cancelled() => {
+                    self.shared.stopped.cancel();
+                }
+            }
+        }
+    }
+}
+
+fn span(duration: Duration) -> convergio_domain::time::Span {
+    convergio_domain::time::Span(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+async fn alarm(due: Option<Timestamp>, now: Timestamp) {
+    match due {
+        Some(due) => tokio::time::sleep(Duration::from_millis(due.since(now).0)).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The life of one actor. What can never be done ends the run with its reason.
+async fn work(shared: Arc<Shared>, stream: StreamKey, signal: Arc<Notify>) -> Finished {
+    let worked = match Actor::load(Arc::clone(&shared), &stream).await {
+        Ok(actor) => actor.run(&signal).await,
+        Err(error) => Err(error),
+    };
+    let worked = match worked {
+        Err(error) => match error.verdict() {
+            Some(failure) => fail(&shared, &stream, failure).await,
+            None => Err(error),
+        },
+        ok => ok,
+    };
+    (stream, worked)
+}
+
+async fn fail(shared: &Shared, stream: &StreamKey, error: Failure) -> Result<Wake, ActorError> {
+    let advance = Advance {
+        executor: shared.config.id,
+        outcomes: Vec::new(),
+        instant: Vec::new(),
+        ready: Vec::new(),
+        starts: Vec::new(),
+        end: Some(End::Failed { step: None, error }),
+    };
+    let context = shared.context();
+    let command = |_: &_, _| (RunCommand::Advance(advance.clone()), Vec::new());
+    let failed = shared.repository.execute::<Run>(stream, &context, command).await;
+    failed.map(|_| Wake::Done).map_err(ActorError::from)
+}

@@ -1,0 +1,146 @@
+//! Graph versions, compiled once: the manifest for people, the kernel's arrays for the scheduler.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use convergio_domain::event::run::Failure;
+use convergio_domain::graph::manifest::{Graph, Join, Node, OnError};
+use convergio_domain::graph::{self, topology};
+use convergio_domain::id::{GraphId, GraphVersion, NodeId, StepId, TenantId};
+use convergio_domain::stream::StreamKey;
+use convergio_eventstore::{LogError, Repository};
+use convergio_kernel_c as kernel;
+
+/// Graph versions kept compiled; the oldest makes room.
+const CACHE_LIMIT: usize = 64;
+
+/// A graph version, ready to be scheduled.
+#[derive(Debug)]
+pub(crate) struct CompiledGraph {
+    pub(crate) graph: Graph,
+    pub(crate) kernel: Arc<kernel::Graph>,
+    numbers: BTreeMap<NodeId, u32>,
+}
+
+impl CompiledGraph {
+    /// Compiles a manifest that was validated when it was registered.
+    pub(crate) fn compile(graph: Graph) -> Result<Self, Failure> {
+        let numbers: BTreeMap<NodeId, u32> =
+            (0_u32..).zip(&graph.nodes).map(|(number, node)| (node.id.clone(), number)).collect();
+        let nodes: Vec<_> = graph.nodes.iter().map(|node| node_spec(node, &numbers)).collect();
+        let edges: Vec<_> = topology::edges(&graph).iter().map(edge_spec).collect();
+        let kernel = kernel::Graph::compile(&nodes, &edges)
+            .map_err(|error| broken(&format!("the kernel refuses the graph: {error}")))?;
+        Ok(Self { graph, kernel: Arc::new(kernel), numbers })
+    }
+
+    /// The node of a number that the kernel gave.
+    pub(crate) fn node(&self, number: u32) -> &Node {
+        &self.graph.nodes[number as usize]
+    }
+
+    /// The number of a node; `None` if the graph has no such node.
+    pub(crate) fn number(&self, node: &NodeId) -> Option<u32> {
+        self.numbers.get(node).copied()
+    }
+
+    /// The step that the kernel means.
+    pub(crate) fn step(&self, number: u32, item: Option<u32>) -> StepId {
+        StepId { node: self.node(number).id.clone(), item }
+    }
+}
+
+fn node_spec(node: &Node, numbers: &BTreeMap<NodeId, u32>) -> kernel::NodeSpec {
+    let on_error = match &node.on_error {
+        OnError::Fail => kernel::OnError::Fail,
+        OnError::Skip => kernel::OnError::Skip,
+        OnError::Fallback(other) => match numbers.get(other) {
+            Some(number) => kernel::OnError::Fallback(*number),
+            None => kernel::OnError::Fail,
+        },
+    };
+    let join = match node.join {
+        Join::All => 0,
+        Join::Any => 1,
+        Join::AtLeast(count) => count,
+    };
+    kernel::NodeSpec { join, on_error }
+}
+
+fn edge_spec(edge: &topology::Edge) -> kernel::EdgeSpec {
+    let number = |index: usize| u32::try_from(index).unwrap_or(u32::MAX);
+    kernel::EdgeSpec { from: number(edge.from), to: number(edge.to), port: edge.port }
+}
+
+fn broken(message: &str) -> Failure {
+    Failure { code: "graph.invalid".into(), message: message.into(), retryable: false }
+}
+
+/// Compiled graph versions by tenant; filled from the log.
+#[derive(Debug, Default)]
+pub(crate) struct GraphCache {
+    entries: Mutex<VecDeque<(CacheKey, Arc<CompiledGraph>)>>,
+}
+
+type CacheKey = (TenantId, GraphVersion);
+
+/// Why a graph version cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GraphError {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Broken(#[from] Failure),
+}
+
+impl GraphCache {
+    /// The compiled version, from the cache or the log.
+    pub(crate) async fn get(
+        &self,
+        repository: &Repository,
+        tenant: &TenantId,
+        graph: GraphId,
+        version: &GraphVersion,
+    ) -> Result<Arc<CompiledGraph>, GraphError> {
+        let key = (tenant.clone(), version.clone());
+        if let Some(found) = self.find(&key) {
+            return Ok(found);
+        }
+        let manifest = read_manifest(repository, tenant, graph, version).await?;
+        let compiled = Arc::new(CompiledGraph::compile(manifest)?);
+        self.keep(key, Arc::clone(&compiled));
+        Ok(compiled)
+    }
+
+    fn find(&self, key: &CacheKey) -> Option<Arc<CompiledGraph>> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.iter().find(|(other, _)| other == key).map(|(_, graph)| Arc::clone(graph))
+    }
+
+    fn keep(&self, key: CacheKey, graph: Arc<CompiledGraph>) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if entries.len() == CACHE_LIMIT {
+            entries.pop_front();
+        }
+        entries.push_back((key, graph));
+    }
+}
+
+async fn read_manifest(
+    repository: &Repository,
+    tenant: &TenantId,
+    graph: GraphId,
+    version: &GraphVersion,
+) -> Result<Graph, GraphError> {
+    let stream = StreamKey::graph(tenant.clone(), graph);
+    let loaded = repository.load::<graph::GraphNoun>(&stream).await?;
+    let reference = loaded
+        .state
+        .versions
+        .get(version)
+        .ok_or_else(|| broken(&format!("version {version} of graph {graph} is not registered")))?;
+    let bytes = repository.log().payload(&stream, *reference).await?;
+    let bytes = bytes.ok_or_else(|| broken(&format!("the manifest of {version} was erased")))?;
+    let parsed = serde_json::from_slice(&bytes);
+    Ok(parsed.map_err(|error| broken(&format!("the manifest of {version}: {error}")))?)
+}
