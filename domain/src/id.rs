@@ -173,10 +173,7 @@ impl StepId {
 
     /// The step of one map item.
     pub fn item(node: NodeId, item: u32) -> Self {
-        Self {
-            node,
-            item: Some(item),
-        }
+        Self { node, item: Some(item) }
     }
 }
 
@@ -195,18 +192,13 @@ impl FromStr for StepId {
         let Some((node, rest)) = text.split_once('[') else {
             return Ok(Self::node(text.parse()?));
         };
-        let item = rest
-            .strip_suffix(']')
-            .and_then(|digits| digits.parse().ok());
+        let item = rest.strip_suffix(']').and_then(|digits| digits.parse().ok());
         let invalid = || InvalidId {
             kind: "step id",
             text: text.chars().take(NAME_LIMIT * 2).collect(),
             rule: "use NODE or NODE[ITEM]",
         };
-        Ok(Self {
-            node: node.parse()?,
-            item: Some(item.ok_or_else(invalid)?),
-        })
+        Ok(Self { node: node.parse()?, item: Some(item.ok_or_else(invalid)?) })
     }
 }
 

@@ -65,20 +65,12 @@ pub struct Usage(pub BTreeMap<Meter, u64>);
 impl Usage {
     /// Tokens that went to the model.
     pub fn tokens_in(&self) -> u64 {
-        self.0
-            .iter()
-            .filter(|(meter, _)| meter.is_input())
-            .map(|(_, n)| n)
-            .sum()
+        self.0.iter().filter(|(meter, _)| meter.is_input()).map(|(_, n)| n).sum()
     }
 
     /// Tokens that came from the model.
     pub fn tokens_out(&self) -> u64 {
-        self.0
-            .iter()
-            .filter(|(meter, _)| !meter.is_input())
-            .map(|(_, n)| n)
-            .sum()
+        self.0.iter().filter(|(meter, _)| !meter.is_input()).map(|(_, n)| n).sum()
     }
 
     /// All tokens.
@@ -109,10 +101,7 @@ pub fn usage_id(
         hash.update(part.as_bytes());
         hash.update([0]);
     }
-    hash.finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What one model costs from some moment on: money per token of each meter.
@@ -158,10 +147,7 @@ impl PriceBook {
     /// The text is not such a list; the error names the line.
     pub fn parse(json: &str) -> Result<Self, serde_json::Error> {
         let version = blake3::hash(json.as_bytes()).to_hex()[..16].to_owned();
-        Ok(Self {
-            version,
-            prices: serde_json::from_str(json)?,
-        })
+        Ok(Self { version, prices: serde_json::from_str(json)? })
     }
 
     /// The version, as it stands in each [`Charge`].
@@ -174,10 +160,7 @@ impl PriceBook {
         let holds = |p: &&Price| {
             p.provider == provider && (p.model == model || p.model == "*") && p.from_ms <= at
         };
-        self.prices
-            .iter()
-            .filter(holds)
-            .max_by_key(|p| (p.model == model, p.from_ms))
+        self.prices.iter().filter(holds).max_by_key(|p| (p.model == model, p.from_ms))
     }
 
     /// What a call costs; `None` when the model, or a meter that it used, has no price.
@@ -188,11 +171,6 @@ impl PriceBook {
             lines.insert(*meter, price.per_token.get(meter)?.times(*quantity)?);
         }
         let amount = lines.values().copied().sum();
-        Some(Charge {
-            currency: price.currency,
-            amount,
-            lines,
-            price: self.version.clone(),
-        })
+        Some(Charge { currency: price.currency, amount, lines, price: self.version.clone() })
     }
 }

@@ -73,11 +73,7 @@ impl FromStr for Money {
         }
         let decimal = decimal.normalize();
         let factor = 10_i128.pow(MONEY_SCALE - decimal.scale());
-        decimal
-            .mantissa()
-            .checked_mul(factor)
-            .map(Self)
-            .ok_or_else(invalid)
+        decimal.mantissa().checked_mul(factor).map(Self).ok_or_else(invalid)
     }
 }
 
@@ -98,10 +94,7 @@ impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.0 < 0 { "-" } else { "" };
         let magnitude = self.0.unsigned_abs();
-        let (whole, fraction) = (
-            magnitude / UNIT.unsigned_abs(),
-            magnitude % UNIT.unsigned_abs(),
-        );
+        let (whole, fraction) = (magnitude / UNIT.unsigned_abs(), magnitude % UNIT.unsigned_abs());
         if fraction == 0 {
             return write!(f, "{sign}{whole}");
         }

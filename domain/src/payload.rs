@@ -26,10 +26,7 @@ pub struct PayloadSlot(pub u16);
 impl PayloadSlot {
     /// The reference, given the sequence number of the commit's first event.
     pub fn at(self, first_seq: Seq) -> PayloadRef {
-        PayloadRef {
-            seq: first_seq,
-            index: self.0,
-        }
+        PayloadRef { seq: first_seq, index: self.0 }
     }
 }
 
@@ -50,10 +47,7 @@ impl FromStr for PayloadRef {
         let invalid = || InvalidPayloadRef(text.chars().take(40).collect());
         let (seq, index) = text.split_once('.').ok_or_else(invalid)?;
         let seq = Seq(seq.parse().map_err(|_| invalid())?);
-        Ok(Self {
-            seq,
-            index: index.parse().map_err(|_| invalid())?,
-        })
+        Ok(Self { seq, index: index.parse().map_err(|_| invalid())? })
     }
 }
 

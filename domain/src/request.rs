@@ -59,9 +59,7 @@ impl Decider for Request {
     ) -> Result<Vec<Event>, Mismatch> {
         match &state.request_hash {
             None => {
-                let accepted = Accepted {
-                    request_hash: command.request_hash,
-                };
+                let accepted = Accepted { request_hash: command.request_hash };
                 Ok(vec![Event::RequestAccepted(accepted)])
             }
             Some(hash) if *hash == command.request_hash => Ok(Vec::new()),

@@ -45,29 +45,17 @@ pub struct StreamKey {
 impl StreamKey {
     /// The history of a run.
     pub fn run(tenant: TenantId, run: RunId) -> Self {
-        Self {
-            tenant,
-            kind: StreamKind::Run,
-            id: run.0,
-        }
+        Self { tenant, kind: StreamKind::Run, id: run.0 }
     }
 
     /// The history of a graph.
     pub fn graph(tenant: TenantId, graph: GraphId) -> Self {
-        Self {
-            tenant,
-            kind: StreamKind::Graph,
-            id: graph.0,
-        }
+        Self { tenant, kind: StreamKind::Graph, id: graph.0 }
     }
 
     /// The history of a request with an idempotency key.
     pub fn request(tenant: TenantId, id: Uuid) -> Self {
-        Self {
-            tenant,
-            kind: StreamKind::Request,
-            id,
-        }
+        Self { tenant, kind: StreamKind::Request, id }
     }
 
     /// The name within the tenant: `run/<uuid>`.

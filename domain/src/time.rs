@@ -15,10 +15,7 @@ pub struct Timestamp(pub i64);
 impl Timestamp {
     /// The time `span` later; saturates.
     pub fn after(self, span: Span) -> Self {
-        Self(
-            self.0
-                .saturating_add(i64::try_from(span.0).unwrap_or(i64::MAX)),
-        )
+        Self(self.0.saturating_add(i64::try_from(span.0).unwrap_or(i64::MAX)))
     }
 
     /// The span since `earlier`; zero if `earlier` is later.
@@ -35,13 +32,8 @@ pub struct Span(pub u64);
 /// Longest span a manifest may name: 365 days.
 pub const SPAN_LIMIT: Span = Span(365 * 24 * 3600 * 1000);
 
-const UNITS: [(&str, u64); 5] = [
-    ("ms", 1),
-    ("s", 1000),
-    ("m", 60_000),
-    ("h", 3_600_000),
-    ("d", 86_400_000),
-];
+const UNITS: [(&str, u64); 5] =
+    [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 /// A text that is not a span.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,21 +51,12 @@ impl FromStr for Span {
     type Err = InvalidSpan;
     fn from_str(text: &str) -> Result<Self, InvalidSpan> {
         let invalid = || InvalidSpan(text.chars().take(40).collect());
-        let digits = text
-            .find(|c: char| !c.is_ascii_digit())
-            .ok_or_else(invalid)?;
+        let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(invalid)?;
         let (number, unit) = text.split_at(digits);
         let number: u64 = number.parse().map_err(|_| invalid())?;
-        let (_, factor) = UNITS
-            .iter()
-            .find(|(name, _)| *name == unit)
-            .ok_or_else(invalid)?;
+        let (_, factor) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(invalid)?;
         let span = Self(number.checked_mul(*factor).ok_or_else(invalid)?);
-        if span <= SPAN_LIMIT {
-            Ok(span)
-        } else {
-            Err(invalid())
-        }
+        if span <= SPAN_LIMIT { Ok(span) } else { Err(invalid()) }
     }
 }
 
@@ -92,10 +75,8 @@ impl From<Span> for String {
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = UNITS
-            .iter()
-            .rev()
-            .find(|(_, factor)| self.0 != 0 && self.0.is_multiple_of(*factor));
+        let unit =
+            UNITS.iter().rev().find(|(_, factor)| self.0 != 0 && self.0.is_multiple_of(*factor));
         let (name, factor) = unit.unwrap_or(&UNITS[0]);
         write!(f, "{}{name}", self.0 / factor)
     }

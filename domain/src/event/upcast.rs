@@ -25,16 +25,10 @@ const UPCASTERS: &[Upcaster] = &[];
 /// # Errors
 /// The type is not known, or the data does not have its form.
 pub fn decode(written: Value) -> Result<Event, DecodeError> {
-    let type_name = written
-        .get("type")
-        .and_then(Value::as_str)
-        .unwrap_or("(none)")
-        .to_owned();
+    let type_name = written.get("type").and_then(Value::as_str).unwrap_or("(none)").to_owned();
     let current = upcast(written, &type_name);
-    serde_json::from_value(current).map_err(|error| DecodeError {
-        type_name,
-        reason: error.to_string(),
-    })
+    serde_json::from_value(current)
+        .map_err(|error| DecodeError { type_name, reason: error.to_string() })
 }
 
 /// Applies upcasters until the written type is a current one.

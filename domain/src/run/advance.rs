@@ -1,6 +1,8 @@
 //! What an executor did and is about to do becomes one commit: outcomes, then what they made
 //! ready, then the intents of what starts now, then the end.
 
+use std::collections::BTreeSet;
+
 use super::command::{Advance, CallReport, End, Intent, Outcome, Start, StepResult};
 use super::rejection::Rejection;
 use super::state::{Phase, RunState, Spent, StepStatus};
@@ -22,23 +24,12 @@ pub(super) fn advance(
         Phase::Running => {}
         ended => return settle_after_the_end(state, command, ended),
     }
-    let mut commit = Building {
-        state,
-        events: Vec::new(),
-        spent: state.spent,
-        next,
-    };
+    told_once(&command)?;
+    let mut commit = Building { state, events: Vec::new(), spent: state.spent, next };
     for outcome in command.outcomes {
         commit.outcome(outcome)?;
     }
-    for Outcome {
-        step,
-        attempt,
-        result,
-        skipped,
-        ..
-    } in command.instant
-    {
+    for Outcome { step, attempt, result, skipped, .. } in command.instant {
         commit.check_next(&step, attempt, context)?;
         commit.result(step, attempt, result, skipped);
     }
@@ -46,19 +37,24 @@ pub(super) fn advance(
         commit.end(end);
         return Ok(commit.events);
     }
-    if state
-        .deadline()
-        .is_some_and(|deadline| deadline <= context.now)
-    {
-        commit.end(End::Failed {
-            step: None,
-            error: too_late(state),
-        });
+    if state.deadline().is_some_and(|deadline| deadline <= context.now) {
+        commit.end(End::Failed { step: None, error: too_late(state) });
         return Ok(commit.events);
     }
     commit.ready(command.ready, &command.starts)?;
     commit.starts(command.executor, command.starts, context)?;
     Ok(commit.events)
+}
+
+fn told_once(command: &Advance) -> Result<(), Rejection> {
+    let outcomes = command.outcomes.iter().chain(&command.instant).map(|outcome| &outcome.step);
+    let mut seen = BTreeSet::new();
+    for step in outcomes.chain(command.starts.iter().map(|start| &start.step)) {
+        if !seen.insert(step) {
+            return Err(Rejection::ToldTwice(step.clone()));
+        }
+    }
+    Ok(())
 }
 
 /// Calls that were under way when the run ended are still recorded: their cost is real.
@@ -67,26 +63,15 @@ fn settle_after_the_end(
     command: Advance,
     ended: Phase,
 ) -> Result<Vec<Event>, Rejection> {
-    let mut commit = Building {
-        state,
-        events: Vec::new(),
-        spent: state.spent,
-        next: state.seq.plus(1),
-    };
+    let mut commit =
+        Building { state, events: Vec::new(), spent: state.spent, next: state.seq.plus(1) };
     for outcome in command.outcomes {
-        let under_way = state
-            .steps
-            .get(&outcome.step)
-            .is_some_and(|step| step.call.is_some());
+        let under_way = state.steps.get(&outcome.step).is_some_and(|step| step.call.is_some());
         if let (true, Some(call)) = (under_way, outcome.call) {
             commit.call(&outcome.step, outcome.attempt, call, &outcome.result);
         }
     }
-    if commit.events.is_empty() {
-        Err(Rejection::Ended(ended))
-    } else {
-        Ok(commit.events)
-    }
+    if commit.events.is_empty() { Err(Rejection::Ended(ended)) } else { Ok(commit.events) }
 }
 
 fn too_late(state: &RunState) -> Failure {
@@ -108,23 +93,13 @@ struct Building<'a> {
 
 impl Building<'_> {
     fn outcome(&mut self, outcome: Outcome) -> Result<(), Rejection> {
-        let Outcome {
-            step,
-            attempt,
-            result,
-            call,
-            skipped,
-        } = outcome;
+        let Outcome { step, attempt, result, call, skipped } = outcome;
         let was_sleeping = self.under_way(&step, attempt)?;
         if was_sleeping {
-            self.events
-                .push(Event::TimerFired(run::TimerFired { step: step.clone() }));
+            self.events.push(Event::TimerFired(run::TimerFired { step: step.clone() }));
         }
         if matches!(result, StepResult::Unknown { .. }) {
-            self.events.push(Event::StepUnknown(run::StepUnknown {
-                step: step.clone(),
-                attempt,
-            }));
+            self.events.push(Event::StepUnknown(run::StepUnknown { step: step.clone(), attempt }));
         }
         if let Some(call) = call {
             self.call(&step, attempt, call, &result);
@@ -147,11 +122,7 @@ impl Building<'_> {
         };
         if known.attempt != attempt {
             let (step, current) = (step.clone(), known.attempt);
-            return Err(Rejection::StaleAttempt {
-                step,
-                told: attempt,
-                current,
-            });
+            return Err(Rejection::StaleAttempt { step, told: attempt, current });
         }
         Ok(sleeping)
     }
@@ -160,29 +131,21 @@ impl Building<'_> {
         let step = step.clone();
         if let StepResult::Failed { error, .. } = result {
             let (step, error) = (step.clone(), error.clone());
-            let failed = run::ModelCallFailed {
-                step,
-                attempt,
-                error,
-            };
+            let failed = run::ModelCallFailed { step, attempt, error };
             self.events.push(Event::ModelCallFailed(failed));
         } else if let Some(finish) = call.finish {
-            self.events
-                .push(Event::ModelCallCompleted(run::ModelCallCompleted {
-                    step: step.clone(),
-                    attempt,
-                    model: call.model.clone(),
-                    finish,
-                    duration_ms: call.duration_ms,
-                    first_token_ms: call.first_token_ms,
-                }));
+            self.events.push(Event::ModelCallCompleted(run::ModelCallCompleted {
+                step: step.clone(),
+                attempt,
+                model: call.model.clone(),
+                finish,
+                duration_ms: call.duration_ms,
+                first_token_ms: call.first_token_ms,
+            }));
         }
         if let Some(usage) = call.usage {
             self.spent.tokens = self.spent.tokens.saturating_add(usage.tokens());
-            self.spent.cost += call
-                .charge
-                .as_ref()
-                .map_or(Money::ZERO, |charge| charge.amount);
+            self.spent.cost += call.charge.as_ref().map_or(Money::ZERO, |charge| charge.amount);
             self.events.push(Event::UsageRecorded(run::UsageRecorded {
                 step: step.clone(),
                 attempt,
@@ -197,12 +160,7 @@ impl Building<'_> {
     }
 
     fn release(&mut self, step: &StepId) {
-        if let Some(call) = self
-            .state
-            .steps
-            .get(step)
-            .and_then(|step| step.call.as_ref())
-        {
+        if let Some(call) = self.state.steps.get(step).and_then(|step| step.call.as_ref()) {
             self.spent.release(call);
         }
     }
@@ -217,19 +175,11 @@ impl Building<'_> {
         let (error, retry_at) = match result {
             StepResult::Completed { output, case } => {
                 if let Some(case) = case {
-                    let decided = run::BranchDecided {
-                        node: step.node.clone(),
-                        case,
-                    };
+                    let decided = run::BranchDecided { node: step.node.clone(), case };
                     self.events.push(Event::BranchDecided(decided));
                 }
                 let output = output.map(|slot| slot.at(self.next));
-                let completed = run::StepCompleted {
-                    step,
-                    attempt,
-                    output,
-                    skipped,
-                };
+                let completed = run::StepCompleted { step, attempt, output, skipped };
                 return self.events.push(Event::StepCompleted(completed));
             }
             StepResult::Failed { error, retry_at } => (Some(error), retry_at),
@@ -238,21 +188,11 @@ impl Building<'_> {
         };
         if let Some(error) = error {
             let (step, last) = (step.clone(), retry_at.is_none());
-            let failed = run::StepFailed {
-                step,
-                attempt,
-                error,
-                last,
-                skipped,
-            };
+            let failed = run::StepFailed { step, attempt, error, last, skipped };
             self.events.push(Event::StepFailed(failed));
         }
         if let Some(due) = retry_at {
-            let retried = run::StepRetried {
-                step,
-                attempt: attempt + 1,
-                due,
-            };
+            let retried = run::StepRetried { step, attempt: attempt + 1, due };
             self.events.push(Event::StepRetried(retried));
         }
     }
@@ -264,8 +204,7 @@ impl Building<'_> {
                 return Err(Rejection::ScheduledBefore(step));
             }
             if !starts.iter().any(|start| start.step == step) {
-                self.events
-                    .push(Event::StepScheduled(run::StepScheduled { step }));
+                self.events.push(Event::StepScheduled(run::StepScheduled { step }));
             }
         }
         Ok(())
@@ -293,11 +232,7 @@ impl Building<'_> {
         if current == told {
             return Ok(());
         }
-        Err(Rejection::StaleAttempt {
-            step: step.clone(),
-            told,
-            current,
-        })
+        Err(Rejection::StaleAttempt { step: step.clone(), told, current })
     }
 
     /// The number of the try that may start now.
@@ -315,19 +250,13 @@ impl Building<'_> {
 
     /// The limit that the intent could break, in words.
     fn over_budget(&self, intent: &Intent) -> Option<String> {
-        let Intent::CallModel {
-            reserved_tokens,
-            reserved_cost,
-            ..
-        } = intent
-        else {
+        let Intent::CallModel { reserved_tokens, reserved_cost, .. } = intent else {
             return None;
         };
         let (budget, spent) = (self.state.budget, self.spent);
         let tokens = spent.tokens.saturating_add(spent.reserved_tokens);
-        if let Some(limit) = budget
-            .tokens
-            .filter(|limit| tokens.saturating_add(*reserved_tokens) > *limit)
+        if let Some(limit) =
+            budget.tokens.filter(|limit| tokens.saturating_add(*reserved_tokens) > *limit)
         {
             return Some(format!(
                 "budget.tokens is {limit}: {tokens} are spent or held, and the \
@@ -343,29 +272,15 @@ impl Building<'_> {
     }
 
     fn exhausted(&mut self, step: StepId, limit: String) {
-        let exhausted = run::BudgetExhausted {
-            step: step.clone(),
-            limit: limit.clone(),
-        };
+        let exhausted = run::BudgetExhausted { step: step.clone(), limit: limit.clone() };
         self.events.push(Event::BudgetExhausted(exhausted));
-        let error = Failure {
-            code: "budget.exceeded".into(),
-            message: limit,
-            retryable: false,
-        };
-        self.end(End::Failed {
-            step: Some(step),
-            error,
-        });
+        let error = Failure { code: "budget.exceeded".into(), message: limit, retryable: false };
+        self.end(End::Failed { step: Some(step), error });
     }
 
     fn start(&mut self, executor: ExecutorId, start: Start, attempt: u32) {
         let step = start.step;
-        let started = run::StepStarted {
-            step: step.clone(),
-            attempt,
-            executor,
-        };
+        let started = run::StepStarted { step: step.clone(), attempt, executor };
         self.events.push(Event::StepStarted(started));
         match start.intent {
             Intent::Compute => {}
@@ -380,49 +295,32 @@ impl Building<'_> {
                 self.spent.reserved_tokens += reserved_tokens;
                 self.spent.reserved_cost += reserved_cost.unwrap_or_default();
                 let prompt = prompt.at(self.next);
-                self.events
-                    .push(Event::ModelCallIntended(run::ModelCallIntended {
-                        step,
-                        attempt,
-                        provider,
-                        model,
-                        route,
-                        prompt,
-                        reserved_tokens,
-                        reserved_cost,
-                    }));
+                self.events.push(Event::ModelCallIntended(run::ModelCallIntended {
+                    step,
+                    attempt,
+                    provider,
+                    model,
+                    route,
+                    prompt,
+                    reserved_tokens,
+                    reserved_cost,
+                }));
             }
-            Intent::Expand {
-                width,
-                max_parallel,
-            } => {
-                let expanded = run::MapExpanded {
-                    node: step.node,
-                    width,
-                    max_parallel,
-                };
+            Intent::Expand { width, max_parallel } => {
+                let expanded = run::MapExpanded { node: step.node, width, max_parallel };
                 self.events.push(Event::MapExpanded(expanded));
             }
-            Intent::Sleep { due } => self
-                .events
-                .push(Event::TimerSet(run::TimerSet { step, due })),
-            Intent::Ask {
-                approval,
-                role,
-                content,
-                content_hash,
-                expires,
-            } => {
+            Intent::Sleep { due } => self.events.push(Event::TimerSet(run::TimerSet { step, due })),
+            Intent::Ask { approval, role, content, content_hash, expires } => {
                 let content = content.at(self.next);
-                self.events
-                    .push(Event::ApprovalRequested(run::ApprovalRequested {
-                        approval,
-                        step,
-                        role,
-                        content,
-                        content_hash,
-                        expires,
-                    }));
+                self.events.push(Event::ApprovalRequested(run::ApprovalRequested {
+                    approval,
+                    step,
+                    role,
+                    content,
+                    content_hash,
+                    expires,
+                }));
             }
         }
     }

@@ -26,11 +26,7 @@ pub(super) fn decide(
 fn create(state: &RunState, command: CreateRun, next: Seq) -> Result<Vec<Event>, Rejection> {
     if state.phase != Phase::New {
         let same = state.request_hash == command.request_hash;
-        return if same {
-            Ok(Vec::new())
-        } else {
-            Err(Rejection::IdempotencyMismatch)
-        };
+        return if same { Ok(Vec::new()) } else { Err(Rejection::IdempotencyMismatch) };
     }
     Ok(vec![Event::RunCreated(run::Created {
         graph: command.graph,
@@ -56,20 +52,13 @@ fn answer_approval(
     context: &Context,
 ) -> Result<Vec<Event>, Rejection> {
     let id = answer.approval;
-    let asked = state
-        .approvals
-        .get(&id)
-        .ok_or(Rejection::NoSuchApproval(id))?;
+    let asked = state.approvals.get(&id).ok_or(Rejection::NoSuchApproval(id))?;
     if asked.content_hash != answer.content_hash {
         return Err(Rejection::ContentChanged(id));
     }
     if asked.state != ApprovalState::Open {
         let same = (asked.state == ApprovalState::Granted) == answer.granted;
-        return if same {
-            Ok(Vec::new())
-        } else {
-            Err(Rejection::AnsweredBefore(id))
-        };
+        return if same { Ok(Vec::new()) } else { Err(Rejection::AnsweredBefore(id)) };
     }
     if state.phase != Phase::Running {
         return Err(Rejection::Ended(state.phase));
@@ -91,7 +80,5 @@ fn answer_approval(
 }
 
 fn has_expired(approval: &Approval, context: &Context) -> bool {
-    approval
-        .expires
-        .is_some_and(|expires| expires <= context.now)
+    approval.expires.is_some_and(|expires| expires <= context.now)
 }

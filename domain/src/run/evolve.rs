@@ -21,12 +21,7 @@ pub(super) fn evolve(state: &mut RunState, recorded: Recorded<'_>) {
         Event::StepUnknown(event) => state.set(&event.step, StepStatus::Unknown),
         Event::StepRetried(event) => {
             state.release(&event.step);
-            state.set(
-                &event.step,
-                StepStatus::Scheduled {
-                    due: Some(event.due),
-                },
-            );
+            state.set(&event.step, StepStatus::Scheduled { due: Some(event.due) });
         }
         Event::BranchDecided(event) => {
             state.change(&StepId::node(event.node.clone()), |step| {
@@ -74,10 +69,7 @@ impl RunState {
     fn start(&mut self, event: &run::StepStarted, at: Timestamp) {
         self.change(&event.step, |step| {
             step.attempt = event.attempt;
-            step.status = StepStatus::Started {
-                executor: event.executor,
-                at,
-            };
+            step.status = StepStatus::Started { executor: event.executor, at };
         });
     }
 
@@ -116,12 +108,7 @@ impl RunState {
     }
 
     fn ask(&mut self, event: &run::ApprovalRequested) {
-        self.set(
-            &event.step,
-            StepStatus::Asking {
-                approval: event.approval,
-            },
-        );
+        self.set(&event.step, StepStatus::Asking { approval: event.approval });
         let approval = Approval {
             step: event.step.clone(),
             role: event.role.clone(),
@@ -162,10 +149,7 @@ impl RunState {
     fn spend(&mut self, event: &run::UsageRecorded) {
         self.release(&event.step);
         self.spent.tokens = self.spent.tokens.saturating_add(event.usage.tokens());
-        self.spent.cost += event
-            .charge
-            .as_ref()
-            .map_or(Money::ZERO, |charge| charge.amount);
+        self.spent.cost += event.charge.as_ref().map_or(Money::ZERO, |charge| charge.amount);
     }
 }
 
@@ -177,10 +161,7 @@ impl Spent {
 
     pub(super) fn release(&mut self, call: &Call) {
         self.reserved_tokens = self.reserved_tokens.saturating_sub(call.reserved_tokens);
-        let left = self
-            .reserved_cost
-            .scaled()
-            .saturating_sub(call.reserved_cost.scaled());
+        let left = self.reserved_cost.scaled().saturating_sub(call.reserved_cost.scaled());
         self.reserved_cost = Money::from_scaled(left);
     }
 }

@@ -34,6 +34,9 @@ pub enum Rejection {
     /// A step was made ready twice.
     #[error("step {0} was scheduled before")]
     ScheduledBefore(StepId),
+    /// One command speaks of a step twice.
+    #[error("step {0} is told of twice in one command")]
+    ToldTwice(StepId),
     /// The question does not exist in this run.
     #[error("there is no approval {0} in this run")]
     NoSuchApproval(ApprovalId),

@@ -17,10 +17,7 @@ pub fn next_try(
     if !error.retryable || !listed || attempt >= policy.max {
         return None;
     }
-    let doubled = policy
-        .backoff
-        .0
-        .saturating_mul(1 << (attempt.clamp(1, 32) - 1));
+    let doubled = policy.backoff.0.saturating_mul(1 << (attempt.clamp(1, 32) - 1));
     let wait = doubled.min(BACKOFF_LIMIT.0);
     let stretch = wait / 2 * u64::from(jitter.min(1000)) / 1000;
     Some(now.after(Span(wait + stretch)))
@@ -34,47 +31,25 @@ mod tests {
     use crate::time::{Span, Timestamp};
 
     fn failure(code: &str, retryable: bool) -> Failure {
-        Failure {
-            code: code.into(),
-            message: "m".into(),
-            retryable,
-        }
+        Failure { code: code.into(), message: "m".into(), retryable }
     }
 
     fn policy(max: u32) -> Retry {
-        Retry {
-            max,
-            backoff: Span::seconds(1),
-            on: Vec::new(),
-        }
+        Retry { max, backoff: Span::seconds(1), on: Vec::new() }
     }
 
     #[test]
     fn waits_double_and_are_bounded() {
         let error = failure("provider.timeout", true);
-        let at = |attempt| {
-            next_try(&policy(99), attempt, &error, Timestamp(0), 0)
-                .unwrap()
-                .0
-        };
-        assert_eq!(
-            [at(1), at(2), at(3), at(7), at(90)],
-            [1000, 2000, 4000, 60_000, 60_000]
-        );
+        let at = |attempt| next_try(&policy(99), attempt, &error, Timestamp(0), 0).unwrap().0;
+        assert_eq!([at(1), at(2), at(3), at(7), at(90)], [1000, 2000, 4000, 60_000, 60_000]);
     }
 
     #[test]
     fn jitter_stretches_by_at_most_a_half() {
         let error = failure("provider.timeout", true);
-        let at = |jitter| {
-            next_try(&policy(3), 1, &error, Timestamp(0), jitter)
-                .unwrap()
-                .0
-        };
-        assert_eq!(
-            [at(0), at(500), at(1000), at(u16::MAX)],
-            [1000, 1250, 1500, 1500]
-        );
+        let at = |jitter| next_try(&policy(3), 1, &error, Timestamp(0), jitter).unwrap().0;
+        assert_eq!([at(0), at(500), at(1000), at(u16::MAX)], [1000, 1250, 1500, 1500]);
     }
 
     #[test]
@@ -83,10 +58,7 @@ mod tests {
         assert_eq!(next_try(&policy(3), 3, &timeout, Timestamp(0), 0), None);
         let bad = failure("tool.invalid", false);
         assert_eq!(next_try(&policy(3), 1, &bad, Timestamp(0), 0), None);
-        let only = Retry {
-            on: vec!["provider.rate_limited".into()],
-            ..policy(3)
-        };
+        let only = Retry { on: vec!["provider.rate_limited".into()], ..policy(3) };
         assert_eq!(next_try(&only, 1, &timeout, Timestamp(0), 0), None);
     }
 }

@@ -28,11 +28,7 @@ pub struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self {
-            tokens: Some(100_000),
-            cost: None,
-            wall: Some(Span::seconds(600)),
-        }
+        Self { tokens: Some(100_000), cost: None, wall: Some(Span::seconds(600)) }
     }
 }
 
@@ -148,10 +144,7 @@ impl Step {
     /// Whether an executor can do something about the step right now.
     fn is_runnable(&self) -> bool {
         use StepStatus::{Scheduled, Started, Unknown};
-        matches!(
-            self.status,
-            Scheduled { due: None } | Started { .. } | Unknown
-        )
+        matches!(self.status, Scheduled { due: None } | Started { .. } | Unknown)
     }
 
     /// Whether the step has come to its end.
@@ -287,11 +280,9 @@ impl RunState {
 
     fn approval_wake(&self, approval: ApprovalId) -> Wake {
         match self.approvals.get(&approval) {
-            Some(Approval {
-                state: ApprovalState::Open,
-                expires,
-                ..
-            }) => expires.map_or(Wake::Parked, Wake::At),
+            Some(Approval { state: ApprovalState::Open, expires, .. }) => {
+                expires.map_or(Wake::Parked, Wake::At)
+            }
             _ => Wake::Now,
         }
     }

@@ -1,0 +1,125 @@
+//! given / when / then for the run's decider, and values that the tests share.
+
+use convergio_domain::decider::{Context, Decider, Recorded};
+use convergio_domain::event::Event;
+use convergio_domain::event::run::Failure;
+use convergio_domain::id::{ExecutorId, GraphId, GraphVersion, StepId};
+use convergio_domain::payload::PayloadSlot;
+use convergio_domain::run::{
+    Advance, Budget, CreateRun, Intent, Outcome, Rejection, Run, RunCommand, RunState, Start,
+    StepResult,
+};
+use convergio_domain::time::Timestamp;
+use uuid::Uuid;
+
+/// The executor of all tests.
+pub(crate) const EXECUTOR: ExecutorId = ExecutorId(Uuid::from_u128(7));
+
+/// A run whose history is what the commands before made of it.
+#[derive(Default, Clone)]
+pub(crate) struct History {
+    pub(crate) state: RunState,
+    pub(crate) events: Vec<Event>,
+    pub(crate) now: Timestamp,
+}
+
+impl History {
+    /// A run that was created with a budget.
+    pub(crate) fn created(budget: Budget) -> Self {
+        let mut history = Self { now: Timestamp(1_000), ..Self::default() };
+        history
+            .when(RunCommand::Create(create("request", budget)))
+            .expect("the test's own values are right");
+        history
+    }
+
+    /// Decides and folds; gives the new events.
+    pub(crate) fn when(&mut self, command: RunCommand) -> Result<Vec<Event>, Rejection> {
+        let context = Context {
+            now: self.now,
+            actor: "tester".parse().expect("the test's own values are right"),
+        };
+        let next = self.state.seq.plus(1);
+        let events = Run::decide(&self.state, command, &context, next)?;
+        for event in &events {
+            let seq = self.state.seq.plus(1);
+            Run::evolve(&mut self.state, Recorded { seq, time: self.now, event });
+        }
+        self.events.extend(events.iter().cloned());
+        Ok(events)
+    }
+
+    /// The written types of what a command led to.
+    pub(crate) fn types(&mut self, command: RunCommand) -> Vec<&'static str> {
+        self.when(command)
+            .expect("the test's own values are right")
+            .iter()
+            .map(Event::type_name)
+            .collect()
+    }
+}
+
+pub(crate) fn create(request: &str, budget: Budget) -> CreateRun {
+    CreateRun {
+        graph: GraphId(Uuid::from_u128(1)),
+        version: GraphVersion::of(b"{}"),
+        input: PayloadSlot(0),
+        budget,
+        request_hash: request.into(),
+    }
+}
+
+pub(crate) fn step(text: &str) -> StepId {
+    text.parse().expect("the test's own values are right")
+}
+
+/// An empty advance.
+pub(crate) fn advance() -> Advance {
+    Advance {
+        executor: EXECUTOR,
+        outcomes: Vec::new(),
+        instant: Vec::new(),
+        ready: Vec::new(),
+        starts: Vec::new(),
+        end: None,
+    }
+}
+
+pub(crate) fn start(id: &str, intent: Intent) -> Start {
+    Start { step: step(id), intent }
+}
+
+/// Starts pure steps.
+pub(crate) fn starts(ids: &[&str]) -> RunCommand {
+    let starts = ids.iter().map(|id| start(id, Intent::Compute)).collect();
+    RunCommand::Advance(Advance { starts, ..advance() })
+}
+
+pub(crate) fn outcome(id: &str, attempt: u32, result: StepResult) -> Outcome {
+    Outcome { step: step(id), attempt, result, call: None, skipped: Vec::new() }
+}
+
+pub(crate) fn completed() -> StepResult {
+    StepResult::Completed { output: Some(PayloadSlot(0)), case: None }
+}
+
+pub(crate) fn failed(retry_at: Option<Timestamp>) -> StepResult {
+    let error = Failure { code: "tool.failed".into(), message: "no".into(), retryable: true };
+    StepResult::Failed { error, retry_at }
+}
+
+/// Reports outcomes.
+pub(crate) fn outcomes(outcomes: Vec<Outcome>) -> RunCommand {
+    RunCommand::Advance(Advance { outcomes, ..advance() })
+}
+
+pub(crate) fn model_call(tokens: u64) -> Intent {
+    Intent::CallModel {
+        provider: "local".into(),
+        model: "m".into(),
+        route: "cheapest".into(),
+        prompt: PayloadSlot(0),
+        reserved_tokens: tokens,
+        reserved_cost: None,
+    }
+}

@@ -1,0 +1,133 @@
+//! Laws of the run's decider over random commands and events.
+
+use std::collections::BTreeMap;
+
+use crate::history::{History, advance, completed, failed, model_call, outcome, start};
+use convergio_domain::decider::{Context, Decider, Recorded};
+use convergio_domain::event::Event;
+use convergio_domain::run::{Advance, Budget, Intent, Run, RunCommand, RunState, StepResult};
+use convergio_domain::stream::Seq;
+use convergio_domain::time::{Span, Timestamp};
+use proptest::prelude::{
+    Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest,
+};
+
+const STEPS: [&str; 4] = ["a", "b", "c", "m[0]"];
+
+fn result() -> impl Strategy<Value = StepResult> {
+    prop_oneof![
+        Just(completed()),
+        Just(failed(None)),
+        (0..5_000_i64).prop_map(|due| failed(Some(Timestamp(due)))),
+        Just(StepResult::Unknown { retry_at: Some(Timestamp(0)) }),
+    ]
+}
+
+fn intent() -> impl Strategy<Value = Intent> {
+    prop_oneof![
+        Just(Intent::Compute),
+        (1..200_u64).prop_map(model_call),
+        Just(Intent::Sleep { due: Timestamp(100) }),
+        Just(Intent::Expand { width: 2, max_parallel: 1 }),
+    ]
+}
+
+fn command() -> impl Strategy<Value = RunCommand> {
+    let name = || prop::sample::select(&STEPS[..]);
+    let told = (name(), 1..4_u32, result()).prop_map(|(id, attempt, r)| outcome(id, attempt, r));
+    let begun = (name(), intent()).prop_map(|(id, intent)| start(id, intent));
+    let moves = (prop::collection::vec(told, 0..3), prop::collection::vec(begun, 0..3)).prop_map(
+        |(outcomes, starts)| RunCommand::Advance(Advance { outcomes, starts, ..advance() }),
+    );
+    prop_oneof![20 => moves, 1 => Just(RunCommand::Cancel { reason: None })]
+}
+
+fn history(commands: Vec<(RunCommand, u16)>) -> History {
+    let budget = Budget { tokens: Some(500), cost: None, wall: Some(Span::seconds(600)) };
+    let mut run = History::created(budget);
+    for (command, passed_ms) in commands {
+        run.now = run.now.after(Span(u64::from(passed_ms)));
+        let _refused_is_fine = run.when(command);
+    }
+    run
+}
+
+fn commands() -> impl Strategy<Value = Vec<(RunCommand, u16)>> {
+    prop::collection::vec((command(), any::<u16>().prop_map(|ms| ms % 3_000)), 0..40)
+}
+
+proptest! {
+    #[test]
+    fn completed_steps_never_run_again(commands in commands()) {
+        let run = history(commands);
+        let mut completed = BTreeMap::new();
+        for event in &run.events {
+            match event {
+                Event::StepCompleted(done) => {
+                    prop_assert_eq!(completed.insert(done.step.clone(), ()), None);
+                }
+                Event::StepStarted(started) => {
+                    prop_assert!(!completed.contains_key(&started.step));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_held_and_spent_stays_within_the_budget(commands in commands()) {
+        let run = history(commands);
+        let spent = run.state.spent;
+        prop_assert!(spent.tokens + spent.reserved_tokens <= 500);
+    }
+
+    #[test]
+    fn an_ended_run_starts_nothing(commands in commands()) {
+        let run = history(commands);
+        let is_end = |event: &Event| {
+            matches!(event, Event::RunFailed(_) | Event::RunCompleted(_) | Event::RunCancelled(_))
+        };
+        let after = run.events.iter().skip_while(|event| !is_end(event)).skip(1);
+        prop_assert!(after.clone().all(|event| !matches!(event, Event::StepStarted(_))));
+        prop_assert!(after.filter(|event| is_end(event)).count() == 0);
+    }
+
+    #[test]
+    fn deciding_twice_gives_the_same_events(commands in commands(), last in command()) {
+        let run = history(commands);
+        let context = Context { now: run.now, actor: "tester".parse().unwrap() };
+        let decide = || Run::decide(&run.state, last.clone(), &context, run.state.seq.plus(1));
+        prop_assert_eq!(decide(), decide());
+    }
+
+    #[test]
+    fn folding_the_events_again_gives_the_same_state(commands in commands()) {
+        let run = history(commands);
+        let mut state = RunState::default();
+        // Times are part of the state only where events were folded with them: all of one instant.
+        for (index, event) in run.events.iter().enumerate() {
+            let seq = Seq(index as u64 + 1);
+            Run::evolve(&mut state, Recorded { seq, time: Timestamp(1_000), event });
+        }
+        prop_assert_eq!(state.phase, run.state.phase);
+        prop_assert_eq!(state.spent, run.state.spent);
+        prop_assert_eq!(state.steps.len(), run.state.steps.len());
+        prop_assert_eq!(Run::wake(&state), Run::wake(&run.state));
+    }
+
+    #[test]
+    fn evolve_is_total(commands in commands(), order in any::<u64>()) {
+        let run = history(commands);
+        let mut events = run.events;
+        let rotate = usize::try_from(order).unwrap_or(0) % events.len().max(1);
+        events.rotate_left(rotate);
+        if order % 2 == 0 {
+            events.reverse();
+        }
+        let mut state = RunState::default();
+        for event in &events {
+            Run::evolve(&mut state, Recorded { seq: Seq(1), time: Timestamp(0), event });
+            Run::wake(&state);
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Tests of the run noun: its rules one by one, and its laws over random commands.
+
+mod history;
+mod laws;
+mod rules;
