@@ -48,22 +48,22 @@ extern "C" {
 
 typedef enum cvg_status {
   CVG_OK = 0,
-  CVG_NO_MEMORY = 1,          /* the allocator returned null */
-  CVG_BAD_ARGUMENT = 2,       /* a null pointer, or a value outside its enum or range */
-  CVG_TOO_LARGE = 3,          /* more than a limit above */
-  CVG_ABI_MISMATCH = 4,       /* caller and library were built from different headers */
-  CVG_BAD_NODE = 5,           /* no node has this index */
-  CVG_BAD_EDGE = 6,           /* an edge names a node that does not exist */
-  CVG_DUPLICATE_EDGE = 7,     /* the same source, target and port twice */
-  CVG_CYCLE = 8,              /* a node waits for itself */
-  CVG_BAD_JOIN = 9,           /* a join asks for more in-edges than the node has */
-  CVG_BAD_FALLBACK = 10,      /* the fallback is missing, unwanted, unknown or the node itself */
-  CVG_NOT_READY = 11,         /* the node is not in flight */
-  CVG_NOT_EXPANDED = 12,      /* the node has no items */
-  CVG_ALREADY_EXPANDED = 13,  /* the node has items: they complete it, one by one */
-  CVG_ITEM_NOT_READY = 14,    /* the item is not in flight */
-  CVG_RUN_ENDED = 15,         /* the run has failed: nothing more is started */
-  CVG_BAD_STATE = 16          /* the states given cannot come from a run of this graph */
+  CVG_NO_MEMORY = 1,         /* the allocator returned null */
+  CVG_BAD_ARGUMENT = 2,      /* a null pointer, or a value outside its enum or range */
+  CVG_TOO_LARGE = 3,         /* more than a limit above */
+  CVG_ABI_MISMATCH = 4,      /* caller and library were built from different headers */
+  CVG_BAD_NODE = 5,          /* no node has this index */
+  CVG_BAD_EDGE = 6,          /* an edge names a node that does not exist */
+  CVG_DUPLICATE_EDGE = 7,    /* the same source, target and port twice */
+  CVG_CYCLE = 8,             /* a node waits for itself */
+  CVG_BAD_JOIN = 9,          /* a join asks for more in-edges than the node has */
+  CVG_BAD_FALLBACK = 10,     /* the fallback is missing, unwanted, unknown or the node itself */
+  CVG_NOT_READY = 11,        /* the node is not in flight */
+  CVG_NOT_EXPANDED = 12,     /* the node has no items */
+  CVG_ALREADY_EXPANDED = 13, /* the node has items: they complete it, one by one */
+  CVG_ITEM_NOT_READY = 14,   /* the item is not in flight */
+  CVG_RUN_ENDED = 15,        /* the run has failed: nothing more is started */
+  CVG_BAD_STATE = 16         /* the states given cannot come from a run of this graph */
 } cvg_status;
 
 /*
