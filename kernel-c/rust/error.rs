@@ -83,11 +83,7 @@ pub struct CompileError {
 impl CompileError {
     /// A mistake in the edge with this index.
     pub(crate) fn at_edge(kind: KernelError, edge: u32) -> Self {
-        Self {
-            kind,
-            node: None,
-            edge: Some(edge),
-        }
+        Self { kind, node: None, edge: Some(edge) }
     }
 }
 
@@ -103,10 +99,6 @@ impl fmt::Display for CompileError {
 
 impl From<KernelError> for CompileError {
     fn from(kind: KernelError) -> Self {
-        Self {
-            kind,
-            node: None,
-            edge: None,
-        }
+        Self { kind, node: None, edge: None }
     }
 }

@@ -17,11 +17,8 @@ use crate::scheduler::{Delta, RawState, Ready, RunResult};
 const ALIGNMENT: usize = 16;
 
 /// The kernel's allocator: Rust's own, so that C memory is Rust memory.
-const ALLOCATOR: c::cvg_allocator = c::cvg_allocator {
-    allocate: Some(allocate),
-    release: Some(release),
-    context: ptr::null_mut(),
-};
+const ALLOCATOR: c::cvg_allocator =
+    c::cvg_allocator { allocate: Some(allocate), release: Some(release), context: ptr::null_mut() };
 
 extern "C" fn allocate(_context: *mut c_void, size: usize) -> *mut c_void {
     #[cfg(test)]
@@ -79,10 +76,7 @@ fn handle<T>(written: *mut T) -> Result<NonNull<T>, KernelError> {
     NonNull::new(written).ok_or(KernelError::AbiMismatch)
 }
 
-const NO_FAULT: c::cvg_fault = c::cvg_fault {
-    node: c::CVG_NONE,
-    edge: c::CVG_NONE,
-};
+const NO_FAULT: c::cvg_fault = c::cvg_fault { node: c::CVG_NONE, edge: c::CVG_NONE };
 
 fn check_at(status: c::cvg_status, fault: c::cvg_fault) -> Result<(), CompileError> {
     let index = |value: u32| (value != c::CVG_NONE).then_some(value);
@@ -178,10 +172,7 @@ impl RawDelta {
         // SAFETY: C fills both arrays to the counts given, and they hold until the delta is next
         // written, for which `&mut self` is needed.
         let (ready, skipped) = unsafe {
-            (
-                array(view.ready, view.ready_count),
-                array(view.skipped, view.skipped_count),
-            )
+            (array(view.ready, view.ready_count), array(view.skipped, view.skipped_count))
         };
         Delta {
             ready: ready.iter().map(Ready::from_raw).collect(),
@@ -329,8 +320,7 @@ impl RawSched {
 
 impl Clone for RawSched {
     fn clone(&self) -> Self {
-        self.try_clone()
-            .unwrap_or_else(|_| out_of_memory::<c::cvg_node_state>())
+        self.try_clone().unwrap_or_else(|_| out_of_memory::<c::cvg_node_state>())
     }
 }
 
@@ -363,14 +353,7 @@ pub(crate) fn route(
     candidates: &[c::cvg_candidate],
 ) -> Result<(Vec<c::cvg_decision>, usize), KernelError> {
     check_abi()?;
-    let mut decisions = vec![
-        c::cvg_decision {
-            cost: 0,
-            index: 0,
-            reason: 0
-        };
-        candidates.len()
-    ];
+    let mut decisions = vec![c::cvg_decision { cost: 0, index: 0, reason: 0 }; candidates.len()];
     let mut accepted_count = 0;
     // SAFETY: request and candidates are valid and only read; `decisions` is valid for as many
     // writes as there are candidates, `accepted_count` for one.

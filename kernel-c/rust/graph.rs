@@ -49,13 +49,9 @@ impl Graph {
     /// The first mistake found, with the node or edge it lies in.
     pub fn compile(nodes: &[NodeSpec], edges: &[EdgeSpec]) -> Result<Self, CompileError> {
         let nodes: Vec<c::cvg_node_spec> = nodes.iter().map(node_spec).collect();
-        let edges: Vec<c::cvg_edge_spec> = (0u32..)
-            .zip(edges)
-            .map(edge_spec)
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            raw: RawGraph::compile(&nodes, &edges)?,
-        })
+        let edges: Vec<c::cvg_edge_spec> =
+            (0u32..).zip(edges).map(edge_spec).collect::<Result<_, _>>()?;
+        Ok(Self { raw: RawGraph::compile(&nodes, &edges)? })
     }
 
     /// Number of nodes.
@@ -81,20 +77,12 @@ fn node_spec(node: &NodeSpec) -> c::cvg_node_spec {
         OnError::Skip => (c::CVG_ON_ERROR_SKIP, c::CVG_NONE),
         OnError::Fallback(fallback) => (c::CVG_ON_ERROR_FALLBACK, fallback),
     };
-    c::cvg_node_spec {
-        join: node.join,
-        on_error,
-        fallback,
-    }
+    c::cvg_node_spec { join: node.join, on_error, fallback }
 }
 
 fn edge_spec((index, edge): (u32, &EdgeSpec)) -> Result<c::cvg_edge_spec, CompileError> {
     let port = port(edge.port).map_err(|kind| CompileError::at_edge(kind, index))?;
-    Ok(c::cvg_edge_spec {
-        from: edge.from,
-        to: edge.to,
-        port,
-    })
+    Ok(c::cvg_edge_spec { from: edge.from, to: edge.to, port })
 }
 
 /// A port or choice as C knows it. `u32::MAX` is taken: it means "always" and "none" there.

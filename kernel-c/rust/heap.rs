@@ -47,11 +47,7 @@ mod tests {
     const DONE: Outcome = Outcome::Done { choice: None };
 
     fn chain() -> Result<Arc<Graph>, CompileError> {
-        let edges = [EdgeSpec {
-            from: 0,
-            to: 1,
-            port: None,
-        }];
+        let edges = [EdgeSpec { from: 0, to: 1, port: None }];
         Graph::compile(&[NodeSpec::default(); 2], &edges).map(Arc::new)
     }
 
@@ -62,13 +58,7 @@ mod tests {
         let expanded = scheduler.expand(0, 2, 1)?;
         let next = scheduler.complete_item(0, 0, DONE)?;
         let items = vec![ItemState::Done, ItemState::Waiting];
-        let states = [
-            NodeState::Map {
-                max_parallel: 1,
-                items,
-            },
-            NodeState::Pending,
-        ];
+        let states = [NodeState::Map { max_parallel: 1, items }, NodeState::Pending];
         let (_, restored) = Scheduler::restore(&graph, &states)?;
         Ok(vec![started, expanded, next, restored])
     }
@@ -94,10 +84,7 @@ mod tests {
     fn a_call_that_ran_out_of_memory_can_be_repeated() {
         let graph = chain().expect("a chain compiles");
         let (mut scheduler, _) = Scheduler::start(&graph).expect("memory for two nodes");
-        let wanted = scheduler
-            .clone()
-            .expand(0, 40, 20)
-            .expect("memory for a map");
+        let wanted = scheduler.clone().expand(0, 40, 20).expect("memory for a map");
         let mut refusals = 0;
         let expanded = loop {
             match with_grants(refusals, || scheduler.expand(0, 40, 20)).0 {
@@ -108,9 +95,6 @@ mod tests {
             refusals += 1;
         };
         assert_eq!(expanded, wanted);
-        assert!(
-            refusals > 1,
-            "the list of ready items and the map are separate blocks"
-        );
+        assert!(refusals > 1, "the list of ready items and the map are separate blocks");
     }
 }

@@ -180,10 +180,7 @@ impl Reason {
 
 /// The union of the bits whose condition holds.
 fn bits(flags: &[(bool, u32)]) -> u32 {
-    flags
-        .iter()
-        .filter(|(set, _)| *set)
-        .fold(0, |bits, (_, bit)| bits | bit)
+    flags.iter().filter(|(set, _)| *set).fold(0, |bits, (_, bit)| bits | bit)
 }
 
 fn raw_request(request: &Request) -> Result<c::cvg_route_request, KernelError> {

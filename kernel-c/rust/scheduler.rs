@@ -148,14 +148,7 @@ impl Scheduler {
 
     fn begin(raw: RawSched, delta: RawDelta, graph: &Arc<Graph>) -> (Self, Delta) {
         let first = delta.read();
-        (
-            Self {
-                raw,
-                delta,
-                graph: Arc::clone(graph),
-            },
-            first,
-        )
+        (Self { raw, delta, graph: Arc::clone(graph) }, first)
     }
 
     /// Records how a node in flight ended. An expanded map can fail as a whole, but is done only
@@ -164,8 +157,7 @@ impl Scheduler {
     /// # Errors
     /// `BadNode`, `NotReady`, `AlreadyExpanded`, `BadArgument` (choice), `NoMemory`.
     pub fn complete(&mut self, node: u32, outcome: Outcome) -> Result<Delta, KernelError> {
-        self.raw
-            .complete(node, raw_outcome(outcome)?, &mut self.delta)?;
+        self.raw.complete(node, raw_outcome(outcome)?, &mut self.delta)?;
         Ok(self.delta.read())
     }
 
@@ -180,8 +172,7 @@ impl Scheduler {
         width: u32,
         max_parallel: u32,
     ) -> Result<Delta, KernelError> {
-        self.raw
-            .expand(node, width, max_parallel, &mut self.delta)?;
+        self.raw.expand(node, width, max_parallel, &mut self.delta)?;
         Ok(self.delta.read())
     }
 
@@ -196,8 +187,7 @@ impl Scheduler {
         item: u32,
         outcome: Outcome,
     ) -> Result<Delta, KernelError> {
-        self.raw
-            .complete_item(node, item, raw_outcome(outcome)?, &mut self.delta)?;
+        self.raw.complete_item(node, item, raw_outcome(outcome)?, &mut self.delta)?;
         Ok(self.delta.read())
     }
 
@@ -241,10 +231,7 @@ impl RunResult {
 impl Ready {
     pub(crate) fn from_raw(ready: &c::cvg_ready) -> Self {
         let item = (ready.item != c::CVG_NONE).then_some(ready.item);
-        Self {
-            node: ready.node,
-            item,
-        }
+        Self { node: ready.node, item }
     }
 }
 
@@ -257,53 +244,32 @@ pub(crate) struct RawState<'a> {
 }
 
 fn raw_state(state: &NodeState) -> Result<RawState<'_>, KernelError> {
-    let plain = |status| RawState {
-        status,
-        choice: c::CVG_NONE,
-        max_parallel: 0,
-        items: &[],
-    };
+    let plain = |status| RawState { status, choice: c::CVG_NONE, max_parallel: 0, items: &[] };
     Ok(match state {
         NodeState::Pending => plain(c::CVG_NODE_PENDING),
         NodeState::Ready => plain(c::CVG_NODE_READY),
-        NodeState::Done { choice } => RawState {
-            choice: port(*choice)?,
-            ..plain(c::CVG_NODE_DONE)
-        },
+        NodeState::Done { choice } => {
+            RawState { choice: port(*choice)?, ..plain(c::CVG_NODE_DONE) }
+        }
         NodeState::Failed => plain(c::CVG_NODE_FAILED),
         NodeState::Skipped => plain(c::CVG_NODE_SKIPPED),
         // In C, 0 means "not a map".
-        NodeState::Map {
-            max_parallel: 0, ..
-        } => return Err(KernelError::BadArgument),
-        NodeState::Map {
-            max_parallel,
-            items,
-        } => RawState {
-            max_parallel: *max_parallel,
-            items,
-            ..plain(c::CVG_NODE_READY)
-        },
+        NodeState::Map { max_parallel: 0, .. } => return Err(KernelError::BadArgument),
+        NodeState::Map { max_parallel, items } => {
+            RawState { max_parallel: *max_parallel, items, ..plain(c::CVG_NODE_READY) }
+        }
     })
 }
 
 fn raw_outcome(outcome: Outcome) -> Result<c::cvg_outcome, KernelError> {
     Ok(match outcome {
-        Outcome::Done { choice } => c::cvg_outcome {
-            kind: c::CVG_OUTCOME_DONE,
-            choice: port(choice)?,
-        },
-        Outcome::Failed => c::cvg_outcome {
-            kind: c::CVG_OUTCOME_FAILED,
-            choice: c::CVG_NONE,
-        },
+        Outcome::Done { choice } => {
+            c::cvg_outcome { kind: c::CVG_OUTCOME_DONE, choice: port(choice)? }
+        }
+        Outcome::Failed => c::cvg_outcome { kind: c::CVG_OUTCOME_FAILED, choice: c::CVG_NONE },
     })
 }
 
 fn at_node(kind: KernelError, node: u32) -> CompileError {
-    CompileError {
-        kind,
-        node: Some(node),
-        edge: None,
-    }
+    CompileError { kind, node: Some(node), edge: None }
 }

@@ -12,9 +12,7 @@ const PREAMBLE: &str =
 
 fn in_crate(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-    path.to_str()
-        .expect("the crate lies under a UTF-8 path")
-        .to_owned()
+    path.to_str().expect("the crate lies under a UTF-8 path").to_owned()
 }
 
 /// bindgen loads libclang at run time and panics when there is none.
@@ -65,8 +63,5 @@ fn bindings_match_the_header() {
         std::fs::write(&path, &generated).expect("the bindings can be written");
     }
     let committed = std::fs::read_to_string(&path).expect("the bindings are committed");
-    assert!(
-        committed == generated,
-        "{BINDINGS} is stale; run this test with BLESS=1"
-    );
+    assert!(committed == generated, "{BINDINGS} is stale; run this test with BLESS=1");
 }

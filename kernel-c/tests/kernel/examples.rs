@@ -1,0 +1,96 @@
+//! The wrapper by example.
+
+use std::sync::Arc;
+use std::thread;
+
+use convergio_kernel_c::{
+    CompileError, EdgeSpec, Graph, KernelError, NodeSpec, NodeState, NodeStatus, OnError, Outcome,
+    Ready, RunResult, Scheduler,
+};
+
+const DONE: Outcome = Outcome::Done { choice: None };
+
+fn edge(from: u32, to: u32) -> EdgeSpec {
+    EdgeSpec { from, to, port: None }
+}
+
+fn chain(length: u32) -> Arc<Graph> {
+    let edges: Vec<EdgeSpec> = (1..length).map(|to| edge(to - 1, to)).collect();
+    let nodes = vec![NodeSpec::default(); length as usize];
+    Arc::new(Graph::compile(&nodes, &edges).expect("a chain compiles"))
+}
+
+#[test]
+fn a_chain_runs_to_its_end() {
+    let (mut scheduler, started) = Scheduler::start(&chain(2)).expect("memory");
+    assert_eq!(started.ready, [Ready { node: 0, item: None }]);
+    let delta = scheduler.complete(0, DONE).expect("node 0 is in flight");
+    assert_eq!(delta.ready, [Ready { node: 1, item: None }]);
+    assert_eq!(scheduler.status(0), Ok(NodeStatus::Done));
+    assert_eq!(scheduler.status(1), Ok(NodeStatus::Ready));
+    assert_eq!(scheduler.status(2), Err(KernelError::BadNode));
+    let delta = scheduler.complete(1, DONE).expect("node 1 is in flight");
+    assert_eq!((delta.ready, delta.result), (vec![], RunResult::Succeeded));
+}
+
+#[test]
+fn a_map_emits_its_items() {
+    let (mut scheduler, _) = Scheduler::start(&chain(1)).expect("memory");
+    let delta = scheduler.expand(0, 3, 2).expect("node 0 is in flight");
+    let item = |item| Ready { node: 0, item: Some(item) };
+    assert_eq!(delta.ready, [item(0), item(1)]);
+    assert_eq!(scheduler.complete_item(0, 0, DONE).expect("in flight").ready, [item(2)]);
+}
+
+#[test]
+fn mistakes_are_named_with_their_place() {
+    let nodes = [NodeSpec::default(), NodeSpec { join: 2, on_error: OnError::Skip }];
+    let error = Graph::compile(&nodes, &[edge(0, 1)]).expect_err("a join of 2 over one edge");
+    assert_eq!(error, CompileError { kind: KernelError::BadJoin, node: Some(1), edge: None });
+    assert_eq!(error.to_string(), "node 1: a join asks for more in-edges than the node has");
+    let error = Graph::compile(&nodes, &[edge(0, 1), edge(7, 1)]).expect_err("no node 7");
+    assert_eq!(error.to_string(), "edge 1: an edge names a node that does not exist");
+}
+
+#[test]
+fn the_number_that_means_none_is_no_port_and_no_choice() {
+    let always = EdgeSpec { from: 0, to: 1, port: Some(u32::MAX) };
+    let error = Graph::compile(&[NodeSpec::default(); 2], &[always]).expect_err("not a port");
+    assert_eq!((error.kind, error.edge), (KernelError::BadArgument, Some(0)));
+    let (mut scheduler, _) = Scheduler::start(&chain(1)).expect("memory");
+    let none = Outcome::Done { choice: Some(u32::MAX) };
+    assert_eq!(scheduler.complete(0, none), Err(KernelError::BadArgument));
+    assert_eq!(scheduler.status(0), Ok(NodeStatus::Ready));
+}
+
+#[test]
+fn accounts_that_do_not_fit_the_graph_are_refused() {
+    let short = Scheduler::restore(&chain(2), &[NodeState::Pending]).expect_err("one of two");
+    assert_eq!(short.kind, KernelError::BadArgument);
+    let account = [NodeState::Pending, NodeState::Done { choice: None }];
+    let early = Scheduler::restore(&chain(2), &account).expect_err("1 cannot precede 0");
+    assert_eq!((early.kind, early.node), (KernelError::BadState, Some(1)));
+    let idle = [NodeState::Map { max_parallel: 0, items: vec![] }];
+    let idle = Scheduler::restore(&chain(1), &idle).expect_err("nothing could ever run");
+    assert_eq!((idle.kind, idle.node), (KernelError::BadArgument, Some(0)));
+}
+
+#[test]
+fn a_graph_serves_many_threads_and_outlives_its_name() {
+    let graph = chain(100);
+    let run = |graph: Arc<Graph>| {
+        let (mut scheduler, _) = Scheduler::start(&graph).expect("memory");
+        drop(graph);
+        for node in 0..100 {
+            scheduler.complete(node, DONE).expect("each follows the one before");
+        }
+        scheduler
+    };
+    let runs: Vec<_> =
+        (0..4).map(|_| Arc::clone(&graph)).map(|graph| thread::spawn(move || run(graph))).collect();
+    drop(graph);
+    for run in runs {
+        let scheduler = run.join().expect("no run panics");
+        assert_eq!(scheduler.result(), RunResult::Succeeded);
+    }
+}

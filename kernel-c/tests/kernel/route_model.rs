@@ -1,0 +1,83 @@
+//! The router's rules, written as plainly as possible.
+
+use std::cmp::Reverse;
+
+use convergio_kernel_c::{Candidate, Decision, Platform, ProviderClass, Reason, Request};
+
+pub(crate) fn is_local(candidate: &Candidate) -> bool {
+    candidate.provider_class == ProviderClass::Local
+        && match candidate.platform {
+            Platform::Mlx | Platform::Ollama | Platform::LlamaCpp => true,
+            Platform::OpenAiCompatible => candidate.declared_local,
+            Platform::CloudApi => false,
+        }
+}
+
+/// Worst-case cost: exact wherever it fits, and far beyond any budget where it does not.
+pub(crate) fn cost(request: &Request, candidate: &Candidate) -> u128 {
+    let input = u128::from(request.input_tokens) * u128::from(candidate.price_in);
+    let output = u128::from(request.max_output_tokens) * u128::from(candidate.price_out);
+    input.saturating_add(output)
+}
+
+fn objection(request: &Request, candidate: &Candidate, index: u32) -> Option<Reason> {
+    let tokens = u128::from(request.input_tokens) + u128::from(request.max_output_tokens);
+    let (needs, has) = (request.capabilities, candidate.capabilities);
+    let lacks = [
+        needs.tools && !has.tools,
+        needs.json && !has.json,
+        needs.vision && !has.vision,
+        needs.audio && !has.audio,
+    ];
+    let objections = [
+        (request.pinned.is_some_and(|pinned| pinned != index), Reason::NotRequested),
+        (request.require_local && !is_local(candidate), Reason::NotLocal),
+        (lacks.contains(&true), Reason::MissingCapability),
+        (tokens > u128::from(candidate.context_tokens), Reason::ContextTooSmall),
+        (!candidate.healthy, Reason::Unhealthy),
+        (
+            request.budget.is_some_and(|budget| cost(request, candidate) > u128::from(budget)),
+            Reason::OverBudget,
+        ),
+    ];
+    objections.into_iter().find(|(holds, _)| *holds).map(|(_, reason)| reason)
+}
+
+/// Why an accepted candidate is accepted; `cheapest` is the least cost of those that are able and
+/// not on the preferred platform.
+fn approval(request: &Request, candidate: &Candidate, cheapest: u128) -> Reason {
+    if request.pinned.is_some() {
+        Reason::Pinned
+    } else if candidate.quality < request.complexity {
+        Reason::Fallback
+    } else if request.preferred_platform == Some(candidate.platform) {
+        Reason::PreferredPlatform
+    } else if cost(request, candidate) == cheapest {
+        Reason::Cheapest
+    } else {
+        Reason::Quality
+    }
+}
+
+pub(crate) fn route(request: &Request, candidates: &[Candidate]) -> Vec<Decision> {
+    let preferred = |c: &Candidate| request.preferred_platform == Some(c.platform);
+    let able = |c: &Candidate| c.quality >= request.complexity;
+    let (mut accepted, rejected): (Vec<_>, Vec<_>) = (0u32..)
+        .zip(candidates)
+        .map(|(index, candidate)| (index, candidate, objection(request, candidate, index)))
+        .partition(|(_, _, objection)| objection.is_none());
+    accepted.sort_by_key(|(index, c, _)| {
+        let latency = c.latency_ms.map_or(u64::MAX, u64::from);
+        let quality = Reverse(c.quality);
+        (!preferred(c), !able(c), cost(request, c), quality, latency, *index)
+    });
+    let able_elsewhere = accepted.iter().filter(|(_, c, _)| able(c) && !preferred(c));
+    let cheapest = able_elsewhere.map(|(_, c, _)| cost(request, c)).min().unwrap_or(0);
+    let decide = |(index, candidate, objection): (u32, &Candidate, Option<Reason>)| Decision {
+        index,
+        accepted: objection.is_none(),
+        reason: objection.unwrap_or_else(|| approval(request, candidate, cheapest)),
+        cost: u64::try_from(cost(request, candidate)).unwrap_or(u64::MAX),
+    };
+    accepted.into_iter().chain(rejected).map(decide).collect()
+}
