@@ -1,1 +1,27 @@
 //! The durable log: one trait, its providers, and the repository that alone appends.
+//!
+//! A stream is the history of one thing. A commit is 1..n events of one stream, appended atomically
+//! as one record. Records of a stream are chained by hash; payloads lie sealed beside the chain.
+
+mod clock;
+mod commit;
+mod error;
+mod live;
+mod log;
+mod prepare;
+mod providers;
+mod record;
+mod repository;
+mod seal;
+mod tail;
+
+pub use clock::{Clock, SystemClock};
+pub use commit::{Commit, Limits, Payload};
+pub use error::{AppendError, LogError};
+pub use live::{LiveHub, LiveNote, StreamNote};
+pub use log::{Durability, EventLog, Page};
+pub use providers::embedded;
+pub use providers::memory::MemoryLog;
+pub use record::{Body, Head, PayloadMeta, Position, Record};
+pub use repository::{CommitError, Loaded, Repository};
+pub use seal::{PayloadKeys, TenantKey};

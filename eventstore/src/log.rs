@@ -1,0 +1,93 @@
+//! The contract of a log. Every provider passes the same conformance suite.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use convergio_domain::payload::PayloadRef;
+use convergio_domain::stream::{Seq, StreamKey};
+use convergio_domain::time::Timestamp;
+use futures_util::stream::BoxStream;
+
+use crate::commit::Commit;
+use crate::error::{AppendError, LogError};
+use crate::record::{Head, Position, Record};
+
+/// What an acknowledged commit survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Durability {
+    /// The end of the caller, not of the process that holds the log.
+    Process,
+    /// A power cut of this machine.
+    Fsync,
+    /// The loss of a minority of machines.
+    QuorumFsync,
+}
+
+impl Durability {
+    /// The name shown to people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Fsync => "fsync",
+            Self::QuorumFsync => "quorum fsync",
+        }
+    }
+}
+
+/// A page of the whole log.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// Records in order of position.
+    pub records: Vec<Arc<Record>>,
+    /// Where to go on.
+    pub next: Position,
+    /// The last position of the log when the page was read.
+    pub tail: Position,
+}
+
+/// A log. Guarantees: `Ok` means durable; a commit is all or nothing; positions only grow and
+/// nothing ever appears below one already returned; of n rivals with the same `expected` exactly
+/// one wins; the same commit id again returns the first head, for ever; a read after `Ok` sees it;
+/// a gap, a hash mismatch or an unreadable record is `Corrupt`; `append` never answers "maybe".
+#[async_trait]
+pub trait EventLog: Send + Sync + 'static {
+    /// What an acknowledged commit survives; proven when the log was opened.
+    fn durability(&self) -> Durability;
+
+    /// Appends a commit; gives the stream's new head.
+    async fn append(&self, commit: Commit) -> Result<Head, AppendError>;
+
+    /// The stream's head; linearizable.
+    async fn head(&self, stream: &StreamKey) -> Result<Option<Head>, LogError>;
+
+    /// Records of a stream whose first event comes after `after`, in order.
+    async fn read_stream(
+        &self,
+        stream: &StreamKey,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<Arc<Record>>, LogError>;
+
+    /// Records of all streams after a position, in order.
+    async fn read_all(&self, after: Position, limit: usize) -> Result<Page, LogError>;
+
+    /// All records after a position: first what is there, then what arrives. No gap, no repeat.
+    fn tail(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>>;
+
+    /// The plaintext of a payload, checked against its commitment; `None` when it was erased.
+    async fn payload(
+        &self,
+        stream: &StreamKey,
+        reference: PayloadRef,
+    ) -> Result<Option<Bytes>, LogError>;
+
+    /// Streams that want to be looked at by now, at most `limit`.
+    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError>;
+
+    /// The next time after `now` at which a stream wants to be looked at.
+    async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, LogError>;
+
+    /// Ends orderly: what was acknowledged is durable, files are released.
+    async fn close(&self) -> Result<(), LogError>;
+}

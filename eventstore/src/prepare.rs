@@ -1,0 +1,71 @@
+//! A commit made ready to be written: encoded, chained to the head it expects, payloads sealed.
+//! All of it happens in the caller's thread, so that a provider's writer only compares and writes.
+
+use convergio_domain::decider::Wake;
+use convergio_domain::payload::PayloadSlot;
+use convergio_domain::stream::{Seq, StreamKey};
+use uuid::Uuid;
+
+use crate::commit::{Commit, Limits};
+use crate::error::{AppendError, LogError};
+use crate::record::{Body, Hash, Head, PayloadMeta, chain};
+use crate::seal::{PayloadKeys, seal};
+
+/// A commit that is right if the stream's head is the expected one.
+pub(crate) struct Prepared {
+    pub(crate) stream: StreamKey,
+    pub(crate) commit: Uuid,
+    pub(crate) expected: Option<Head>,
+    pub(crate) prev_hash: Hash,
+    pub(crate) hash: Hash,
+    pub(crate) body: Body,
+    pub(crate) canonical: Vec<u8>,
+    /// Sealed payloads, by index.
+    pub(crate) sealed: Vec<Vec<u8>>,
+    pub(crate) wake: Wake,
+}
+
+impl Prepared {
+    /// The number of the last event.
+    pub(crate) fn last_seq(&self) -> Seq {
+        self.body.seq.plus(self.body.events.len() as u64 - 1)
+    }
+
+    /// Whether a record with this commit's id holds the same commit. Its time may differ: it is
+    /// taken anew by every try.
+    pub(crate) fn is_same(&self, other: &Body) -> bool {
+        self.body.events == other.events && self.body.payloads == other.payloads
+    }
+}
+
+/// Encodes, chains and seals.
+pub(crate) fn prepare(commit: Commit, keys: &dyn PayloadKeys) -> Result<Prepared, AppendError> {
+    commit.check()?;
+    let Commit { stream, id, expected, time, actor, events, payloads, wake } = commit;
+    let seq = expected.map_or(Seq(0), |head| head.seq).plus(1);
+    let key = keys.key(&stream.tenant)?;
+    let mut sealed = Vec::with_capacity(payloads.len());
+    let mut metas = Vec::with_capacity(payloads.len());
+    for (index, payload) in (0_u16..).zip(payloads) {
+        let place = PayloadSlot(index).at(seq);
+        let done = seal(&key, &stream, place, &payload.bytes)?;
+        sealed.push(done.bytes);
+        metas.push(PayloadMeta {
+            commitment: done.commitment,
+            bytes: payload.bytes.len() as u64,
+            media_type: payload.media_type,
+            purpose: payload.purpose,
+            subject: payload.subject,
+        });
+    }
+    let (tenant, name) = (stream.tenant.clone(), stream.name());
+    let body = Body { actor, commit: id, events, payloads: metas, seq, stream: name, tenant, time };
+    let canonical = body.canonical().map_err(|error| LogError::corrupt(&stream, error))?;
+    if canonical.len() > Limits::BODY_BYTES {
+        let (what, limit) = ("the events of a commit", Limits::BODY_BYTES);
+        return Err(AppendError::TooLarge { what, limit });
+    }
+    let prev_hash = expected.map_or([0; 32], |head| head.hash);
+    let hash = chain(&prev_hash, &canonical);
+    Ok(Prepared { stream, commit: id, expected, prev_hash, hash, body, canonical, sealed, wake })
+}

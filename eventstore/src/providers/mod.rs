@@ -1,0 +1,4 @@
+//! Where the log is kept.
+
+pub mod embedded;
+pub(crate) mod memory;

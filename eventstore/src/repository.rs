@@ -1,0 +1,200 @@
+//! The repository: load, decide, append, evolve. Nothing else appends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use convergio_domain::decider::{Context, Decider, Recorded};
+use convergio_domain::stream::{Seq, StreamKey};
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::commit::{Commit, Payload};
+use crate::error::{AppendError, LogError};
+use crate::log::EventLog;
+use crate::record::{Head, Record};
+
+/// Records read at once while loading.
+const PAGE: usize = 256;
+/// Tries of [`Repository::execute`] against rivals.
+const TRIES: u32 = 16;
+
+/// A stream as it stands, folded.
+pub struct Loaded<D: Decider> {
+    /// Which one.
+    pub stream: StreamKey,
+    /// The fold of its events.
+    pub state: D::State,
+    /// Its end; `None` while it has no event.
+    pub head: Option<Head>,
+}
+
+/// Why a command led to no commit.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError<R: std::error::Error + 'static> {
+    /// The rules refuse the command.
+    #[error(transparent)]
+    Rejected(R),
+    /// Others appended first. The loaded state is up to date now; decide again.
+    #[error("others have appended to the stream")]
+    Conflict,
+    /// The log did not take the commit.
+    #[error(transparent)]
+    Append(AppendError),
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+/// The one writer of the system.
+#[derive(Clone)]
+pub struct Repository {
+    log: Arc<dyn EventLog>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Repository {
+    /// A repository over a log.
+    pub fn new(log: Arc<dyn EventLog>, clock: Arc<dyn Clock>) -> Self {
+        Self { log, clock }
+    }
+
+    /// The log, to read from.
+    pub fn log(&self) -> Arc<dyn EventLog> {
+        Arc::clone(&self.log)
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    /// The plaintext of a payload.
+    ///
+    /// # Errors
+    /// The log cannot be read, or the payload is not what the chain commits to.
+    pub async fn payload(
+        &self,
+        stream: &StreamKey,
+        reference: convergio_domain::payload::PayloadRef,
+    ) -> Result<Option<Bytes>, LogError> {
+        self.log.payload(stream, reference).await
+    }
+
+    /// Folds a stream from its first event.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub async fn load<D: Decider>(&self, stream: &StreamKey) -> Result<Loaded<D>, LogError> {
+        let state = D::State::default();
+        let mut loaded = Loaded { stream: stream.clone(), state, head: None };
+        self.refresh(&mut loaded).await?;
+        Ok(loaded)
+    }
+
+    /// Folds what has been appended since; tells whether there was anything.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub async fn refresh<D: Decider>(&self, loaded: &mut Loaded<D>) -> Result<bool, LogError> {
+        let mut changed = false;
+        loop {
+            let after = loaded.head.map_or(Seq(0), |head| head.seq);
+            let records = self.log.read_stream(&loaded.stream, after, PAGE).await?;
+            changed |= !records.is_empty();
+            for record in &records {
+                fold::<D>(loaded, record);
+            }
+            if records.len() < PAGE {
+                return Ok(changed);
+            }
+        }
+    }
+
+    /// Decides a command on a loaded state and appends what follows; gives the number of new
+    /// events. The state is in line with the log afterwards, whatever happened.
+    ///
+    /// # Errors
+    /// See [`CommitError`].
+    pub async fn commit<D: Decider>(
+        &self,
+        loaded: &mut Loaded<D>,
+        command: D::Command,
+        payloads: Vec<Payload>,
+        context: &Context,
+    ) -> Result<usize, CommitError<D::Rejection>> {
+        let next = loaded.head.map_or(Seq(0), |head| head.seq).plus(1);
+        let events = D::decide(&loaded.state, command, context, next);
+        let events = events.map_err(CommitError::Rejected)?;
+        if events.is_empty() {
+            return Ok(0);
+        }
+        for (seq, event) in (next.0..).zip(&events) {
+            let recorded = Recorded { seq: Seq(seq), time: context.now, event };
+            D::evolve(&mut loaded.state, recorded);
+        }
+        let count = events.len();
+        let commit = Commit {
+            stream: loaded.stream.clone(),
+            id: Uuid::now_v7(),
+            expected: loaded.head,
+            time: context.now,
+            actor: context.actor.clone(),
+            events,
+            payloads,
+            wake: D::wake(&loaded.state),
+        };
+        match self.log.append(commit).await {
+            Ok(head) => {
+                loaded.head = Some(head);
+                Ok(count)
+            }
+            Err(error) => {
+                // The state ran ahead of the log: fold it anew.
+                *loaded = self.load(&loaded.stream).await?;
+                Err(match error {
+                    AppendError::Conflict { .. } => CommitError::Conflict,
+                    other => CommitError::Append(other),
+                })
+            }
+        }
+    }
+
+    /// Loads, decides and appends, again and again while others are faster.
+    ///
+    /// # Errors
+    /// See [`CommitError`]; `Conflict` after many tries.
+    pub async fn execute<D: Decider>(
+        &self,
+        stream: &StreamKey,
+        context: &Context,
+        mut command: impl FnMut(&D::State, Seq) -> (D::Command, Vec<Payload>),
+    ) -> Result<Loaded<D>, CommitError<D::Rejection>> {
+        let mut loaded = self.load::<D>(stream).await?;
+        for tries in 1..=TRIES {
+            let next = loaded.head.map_or(Seq(0), |head| head.seq).plus(1);
+            let (command, payloads) = command(&loaded.state, next);
+            match self.commit(&mut loaded, command, payloads, context).await {
+                Err(CommitError::Conflict) => tokio::time::sleep(back_off(tries)).await,
+                Err(error) => return Err(error),
+                Ok(_) => return Ok(loaded),
+            }
+        }
+        Err(CommitError::Conflict)
+    }
+}
+
+fn fold<D: Decider>(loaded: &mut Loaded<D>, record: &Record) {
+    for recorded in record.events() {
+        D::evolve(&mut loaded.state, recorded);
+    }
+    loaded.head = Some(record.head());
+}
+
+/// A short wait with jitter, so that rivals do not meet again.
+fn back_off(tries: u32) -> Duration {
+    let mut random = [0_u8; 1];
+    // Without randomness the wait is the same for all, and the next try may lose again.
+    let _filled = getrandom::fill(&mut random);
+    Duration::from_micros(u64::from(tries) * (100 + 4 * u64::from(random[0])))
+}

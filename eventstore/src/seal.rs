@@ -1,0 +1,149 @@
+//! Sealing payloads: XChaCha20-Poly1305 with a key per tenant.
+//!
+//! Nonce and salt are derived from the key, the payload's place and its plaintext (keyed BLAKE3, in
+//! the manner of SIV, RFC 5297): sealing the same commit again gives the same bytes, and no nonce
+//! ever meets two plaintexts. The commitment in the chain is SHA-256(salt ‖ plaintext) with the
+//! 32-byte salt; without the key the salt is secret, so a commitment tells nothing about a short
+//! plaintext, and destroying the key or the sealed bytes leaves nothing to check guesses against.
+
+use chacha20poly1305::aead::{Aead, KeyInit, Payload as Input};
+use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use convergio_domain::id::TenantId;
+use convergio_domain::payload::PayloadRef;
+use convergio_domain::stream::StreamKey;
+use sha2::{Digest, Sha256};
+
+use crate::error::LogError;
+
+const SALT_BYTES: usize = 32;
+const NONCE_BYTES: usize = 24;
+
+/// A tenant's data key.
+#[derive(Clone)]
+pub struct TenantKey(pub [u8; 32]);
+
+impl std::fmt::Debug for TenantKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TenantKey(…)")
+    }
+}
+
+/// Where tenants' data keys come from.
+pub trait PayloadKeys: Send + Sync + 'static {
+    /// The key of a tenant.
+    ///
+    /// # Errors
+    /// The key cannot be had.
+    fn key(&self, tenant: &TenantId) -> Result<TenantKey, LogError>;
+}
+
+/// One master key; tenants' keys are derived from it.
+#[derive(Clone)]
+pub(crate) struct MasterKey(pub(crate) [u8; 32]);
+
+impl PayloadKeys for MasterKey {
+    fn key(&self, tenant: &TenantId) -> Result<TenantKey, LogError> {
+        let mut hasher = blake3::Hasher::new_derive_key("convergio payload tenant key v1");
+        hasher.update(&self.0);
+        hasher.update(tenant.as_str().as_bytes());
+        Ok(TenantKey(*hasher.finalize().as_bytes()))
+    }
+}
+
+/// A sealed payload, and what the chain says of it.
+pub(crate) struct Sealed {
+    /// Nonce ‖ ciphertext with tag.
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) commitment: String,
+}
+
+/// What is derived from a payload's key, place and plaintext.
+struct Derived {
+    nonce: XNonce,
+    commitment: String,
+}
+
+fn place(stream: &StreamKey, reference: PayloadRef) -> String {
+    format!("{stream}#{reference}")
+}
+
+fn derive(key: &TenantKey, place: &str, plaintext: &[u8]) -> Derived {
+    let mut salt = [0_u8; SALT_BYTES];
+    let mut nonce = [0_u8; NONCE_BYTES];
+    let mut hasher = blake3::Hasher::new_keyed(&key.0);
+    hasher.update(place.as_bytes());
+    hasher.update(&[0]);
+    hasher.update(plaintext);
+    let mut output = hasher.finalize_xof();
+    output.fill(&mut salt);
+    output.fill(&mut nonce);
+    let commitment = Sha256::new().chain_update(salt).chain_update(plaintext).finalize();
+    Derived { nonce: nonce.into(), commitment: hex(&commitment) }
+}
+
+/// Seals a plaintext for its place. It is compressed first when that makes it smaller; the last
+/// byte of what is encrypted says so.
+pub(crate) fn seal(
+    key: &TenantKey,
+    stream: &StreamKey,
+    reference: PayloadRef,
+    plaintext: &[u8],
+) -> Result<Sealed, LogError> {
+    let place = place(stream, reference);
+    let Derived { nonce, commitment } = derive(key, &place, plaintext);
+    let mut packed = pack(plaintext).unwrap_or_else(|| plaintext.to_vec());
+    packed.push(u8::from(packed.len() < plaintext.len()));
+    let input = Input { msg: &packed, aad: place.as_bytes() };
+    let ciphertext = cipher(key).encrypt(&nonce, input);
+    let ciphertext = ciphertext.map_err(|_| LogError::Unavailable("sealing failed".into()))?;
+    let mut bytes = nonce.to_vec();
+    bytes.extend_from_slice(&ciphertext);
+    Ok(Sealed { bytes, commitment })
+}
+
+/// The plaintext compressed, if that makes it smaller.
+fn pack(plaintext: &[u8]) -> Option<Vec<u8>> {
+    let packed = zstd::bulk::compress(plaintext, 1).ok()?;
+    (packed.len() < plaintext.len()).then_some(packed)
+}
+
+/// Opens what [`seal`] made, and checks it against the chain's commitment.
+pub(crate) fn open(
+    key: &TenantKey,
+    stream: &StreamKey,
+    reference: PayloadRef,
+    sealed: &[u8],
+    commitment: &str,
+    plaintext_bytes: u64,
+) -> Result<Vec<u8>, LogError> {
+    let place = place(stream, reference);
+    let corrupt = |reason: &str| LogError::corrupt(&place, reason);
+    let (nonce, ciphertext) =
+        sealed.split_at_checked(NONCE_BYTES).ok_or_else(|| corrupt("the payload is cut short"))?;
+    let nonce = XNonce::try_from(nonce).map_err(|_| corrupt("the payload is cut short"))?;
+    let input = Input { msg: ciphertext, aad: place.as_bytes() };
+    let opened = cipher(key).decrypt(&nonce, input);
+    let mut packed =
+        opened.map_err(|_| corrupt("the payload was changed, or its key is another"))?;
+    let plaintext = if packed.pop() == Some(1) {
+        let limit = usize::try_from(plaintext_bytes).unwrap_or(usize::MAX);
+        zstd::bulk::decompress(&packed, limit)
+            .map_err(|_| corrupt("the payload cannot be unpacked"))?
+    } else {
+        packed
+    };
+    if derive(key, &place, &plaintext).commitment != commitment {
+        return Err(corrupt("the payload is not the one that the chain commits to"));
+    }
+    Ok(plaintext)
+}
+
+fn cipher(key: &TenantKey) -> XChaCha20Poly1305 {
+    XChaCha20Poly1305::new((&key.0).into())
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+}

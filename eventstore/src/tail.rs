@@ -1,0 +1,72 @@
+//! Following a log: first what is there, then what arrives.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::error::LogError;
+use crate::log::Page;
+use crate::record::{Position, Record};
+
+/// Records kept for followers that fall behind; who is further behind reads them from the store.
+pub(crate) const BACKLOG: usize = 4096;
+/// Records read at once while catching up.
+const PAGE: usize = 512;
+
+/// Reads a page of the log.
+pub(crate) type ReadAll =
+    Arc<dyn Fn(Position, usize) -> BoxFuture<'static, Result<Page, LogError>> + Send + Sync>;
+
+struct Follower {
+    read: ReadAll,
+    live: broadcast::Receiver<Arc<Record>>,
+    position: Position,
+    page: VecDeque<Arc<Record>>,
+    is_behind: bool,
+}
+
+/// All records after a position. `live` must have been subscribed before this call, and must carry
+/// every record in order, after it can be read.
+pub(crate) fn follow(
+    read: ReadAll,
+    live: broadcast::Receiver<Arc<Record>>,
+    after: Position,
+) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
+    let follower = Follower { read, live, position: after, page: VecDeque::new(), is_behind: true };
+    stream::unfold(Some(follower), |state| async move {
+        let mut follower = state?;
+        match follower.next().await {
+            Ok(Some(record)) => Some((Ok(record), Some(follower))),
+            Ok(None) => None,
+            Err(error) => Some((Err(error), None)),
+        }
+    })
+    .boxed()
+}
+
+impl Follower {
+    async fn next(&mut self) -> Result<Option<Arc<Record>>, LogError> {
+        loop {
+            if let Some(record) = self.page.pop_front() {
+                self.position = record.position;
+                return Ok(Some(record));
+            }
+            if self.is_behind {
+                let page = (self.read)(self.position, PAGE).await?;
+                self.is_behind = !page.records.is_empty();
+                self.page = page.records.into();
+                continue;
+            }
+            match self.live.recv().await {
+                Ok(record) if record.position <= self.position => {}
+                Ok(record) => self.page.push_back(record),
+                Err(RecvError::Lagged(_)) => self.is_behind = true,
+                Err(RecvError::Closed) => return Ok(None),
+            }
+        }
+    }
+}
