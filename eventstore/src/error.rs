@@ -32,14 +32,17 @@ fn pid(pid: &Option<u32>) -> String {
 
 impl LogError {
     /// A record of a stream that cannot be right.
-    pub(crate) fn corrupt(at: impl ToString, reason: impl ToString) -> Self {
+    pub(crate) fn corrupt(
+        at: &(impl ToString + ?Sized),
+        reason: &(impl ToString + ?Sized),
+    ) -> Self {
         Self::Corrupt { at: at.to_string(), reason: reason.to_string() }
     }
 }
 
 impl From<DecodeError> for LogError {
     fn from(error: DecodeError) -> Self {
-        Self::corrupt("an event", error)
+        Self::corrupt("an event", &error)
     }
 }
 

@@ -22,6 +22,6 @@ pub use live::{LiveHub, LiveNote, StreamNote};
 pub use log::{Durability, EventLog, Page};
 pub use providers::embedded;
 pub use providers::memory::MemoryLog;
-pub use record::{Body, Head, PayloadMeta, Position, Record};
+pub use record::{Body, Hash, Head, PayloadMeta, Position, Record};
 pub use repository::{CommitError, Loaded, Repository};
 pub use seal::{PayloadKeys, TenantKey};

@@ -60,7 +60,7 @@ pub(crate) fn prepare(commit: Commit, keys: &dyn PayloadKeys) -> Result<Prepared
     }
     let (tenant, name) = (stream.tenant.clone(), stream.name());
     let body = Body { actor, commit: id, events, payloads: metas, seq, stream: name, tenant, time };
-    let canonical = body.canonical().map_err(|error| LogError::corrupt(&stream, error))?;
+    let canonical = body.canonical().map_err(|error| LogError::corrupt(&stream, &error))?;
     if canonical.len() > Limits::BODY_BYTES {
         let (what, limit) = ("the events of a commit", Limits::BODY_BYTES);
         return Err(AppendError::TooLarge { what, limit });

@@ -105,7 +105,7 @@ impl Body {
     /// They are not a body, or hold an event that this program does not know.
     pub fn decode(bytes: &[u8]) -> Result<Self, LogError> {
         let written: WrittenBody =
-            serde_json::from_slice(bytes).map_err(|error| LogError::corrupt("a record", error))?;
+            serde_json::from_slice(bytes).map_err(|error| LogError::corrupt("a record", &error))?;
         let WrittenBody { actor, commit, events, payloads, seq, stream, tenant, time } = written;
         let events = events.into_iter().map(event::decode).collect::<Result<_, _>>()?;
         Ok(Self { actor, commit, events, payloads, seq, stream, tenant, time })

@@ -1,1 +1,204 @@
-//! unfinished
+//! The log on one machine: SQLite in WAL mode with full sync, one writer thread, group commit.
+//!
+//! One folder, one process. Callers encode, chain and seal; the writer thread compares heads and
+//! writes up to [`writer::GROUP`] commits in one transaction with one fsync. Reads go through
+//! connections of their own and check every hash.
+
+mod codec;
+mod folder;
+mod reader;
+mod rows;
+mod schema;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use convergio_domain::payload::PayloadRef;
+use convergio_domain::stream::{Seq, StreamKey};
+use convergio_domain::time::Timestamp;
+use futures_util::stream::BoxStream;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::commit::Commit;
+use crate::error::{AppendError, LogError};
+use crate::log::{Durability, EventLog, Page};
+use crate::prepare::prepare;
+use crate::record::{Head, Position, Record};
+use crate::seal::{MasterKey, PayloadKeys};
+use crate::tail::{self, BACKLOG};
+use folder::Folder;
+use reader::Readers;
+use writer::{Job, Writer};
+
+/// Commits that wait for the writer; more than these get [`AppendError::Busy`] after a wait.
+const QUEUE: usize = 1024;
+
+/// Where and how.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The folder; created if it does not exist.
+    pub folder: PathBuf,
+}
+
+impl Config {
+    /// A log in this folder.
+    pub fn new(folder: impl AsRef<Path>) -> Self {
+        Self { folder: folder.as_ref().to_owned() }
+    }
+}
+
+/// What the writer has done since the log was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Commits acknowledged.
+    pub commits: u64,
+    /// Transactions, each with one fsync.
+    pub syncs: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) commits: AtomicU64,
+    pub(crate) syncs: AtomicU64,
+}
+
+/// The log in a folder.
+pub struct EmbeddedLog {
+    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    ended: Mutex<Option<std::thread::JoinHandle<()>>>,
+    readers: Arc<Readers>,
+    keys: Arc<dyn PayloadKeys>,
+    live: broadcast::Sender<Arc<Record>>,
+    counters: Arc<Counters>,
+    folder: Folder,
+}
+
+impl EmbeddedLog {
+    /// Opens the log of a folder, alone.
+    ///
+    /// # Errors
+    /// Another process has it open, the folder cannot be used, or the file is not a log.
+    pub fn open(config: &Config) -> Result<Self, LogError> {
+        let folder = Folder::lock(&config.folder)?;
+        let keys: Arc<dyn PayloadKeys> = Arc::new(MasterKey(folder.master_key()?));
+        let connection = schema::open(&folder.database())?;
+        let readers = Arc::new(Readers::open(&folder.database(), Arc::clone(&keys))?);
+        let (live, _) = broadcast::channel(BACKLOG);
+        let counters = Arc::new(Counters::default());
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let writer = Writer::new(connection, live.clone(), Arc::clone(&counters))?;
+        let thread = std::thread::Builder::new().name("log-writer".into());
+        let ended = thread
+            .spawn(move || writer.run(queue))
+            .map_err(|error| LogError::Unavailable(format!("no thread for the log: {error}")))?;
+        let (jobs, ended) = (Mutex::new(Some(jobs)), Mutex::new(Some(ended)));
+        Ok(Self { jobs, ended, readers, keys, live, counters, folder })
+    }
+
+    /// What the writer has done since the log was opened.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            commits: self.counters.commits.load(Ordering::Relaxed),
+            syncs: self.counters.syncs.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Bytes of the database once the write-ahead log is folded into it.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub async fn bytes(&self) -> Result<u64, LogError> {
+        self.readers.clone().run(reader::database_bytes).await
+    }
+
+    /// Walks every chain from its first record; gives the number of records and events.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] names the first record that is not what was written.
+    pub async fn verify(&self) -> Result<(u64, u64), LogError> {
+        self.readers.clone().run(reader::verify).await
+    }
+
+    fn sender(&self) -> Option<mpsc::Sender<Job>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[async_trait]
+impl EventLog for EmbeddedLog {
+    fn durability(&self) -> Durability {
+        Durability::Fsync
+    }
+
+    async fn append(&self, commit: Commit) -> Result<Head, AppendError> {
+        let prepared = prepare(commit, &*self.keys)?;
+        let body = codec::pack(&prepared.canonical);
+        let jobs = self.sender().ok_or_else(|| AppendError::from(LogError::Closed))?;
+        let (reply, answer) = oneshot::channel();
+        let job = Job { prepared, body, reply };
+        jobs.send(job).await.map_err(|_| AppendError::from(LogError::Closed))?;
+        answer.await.unwrap_or_else(|_| Err(AppendError::from(LogError::Closed)))
+    }
+
+    async fn head(&self, stream: &StreamKey) -> Result<Option<Head>, LogError> {
+        let stream = stream.clone();
+        self.readers.clone().run(move |reader| reader.head(&stream)).await
+    }
+
+    async fn read_stream(
+        &self,
+        stream: &StreamKey,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<Arc<Record>>, LogError> {
+        let stream = stream.clone();
+        self.readers.clone().run(move |reader| reader.stream(&stream, after, limit)).await
+    }
+
+    async fn read_all(&self, after: Position, limit: usize) -> Result<Page, LogError> {
+        self.readers.clone().run(move |reader| reader.all(after, limit)).await
+    }
+
+    fn tail(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
+        let (live, readers) = (self.live.subscribe(), Arc::clone(&self.readers));
+        let read = Arc::new(move |after, limit| {
+            let readers = Arc::clone(&readers);
+            Box::pin(async move { readers.run(move |reader| reader.all(after, limit)).await }) as _
+        });
+        tail::follow(read, live, after)
+    }
+
+    async fn payload(
+        &self,
+        stream: &StreamKey,
+        reference: PayloadRef,
+    ) -> Result<Option<Bytes>, LogError> {
+        let stream = stream.clone();
+        self.readers.clone().run(move |reader| reader.payload(&stream, reference)).await
+    }
+
+    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError> {
+        self.readers.clone().run(move |reader| reader.due(now, limit)).await
+    }
+
+    async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, LogError> {
+        self.readers.clone().run(move |reader| reader.next_due(now)).await
+    }
+
+    async fn close(&self) -> Result<(), LogError> {
+        drop(self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = ended {
+            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+            if !matches!(joined, Ok(Ok(()))) {
+                return Err(LogError::Unavailable("the log's writer did not end well".into()));
+            }
+        }
+        self.folder.unlock();
+        Ok(())
+    }
+}

@@ -1,0 +1,48 @@
+//! Between rows and values.
+
+use convergio_domain::stream::StreamKind;
+use rusqlite::ErrorCode;
+
+use crate::error::LogError;
+
+/// Numbers of stream kinds in the database.
+pub(super) fn kind_number(kind: StreamKind) -> i64 {
+    match kind {
+        StreamKind::Run => 1,
+        StreamKind::Graph => 2,
+        StreamKind::Request => 3,
+    }
+}
+
+/// The kind of a number.
+pub(super) fn kind_of(number: i64) -> Result<StreamKind, LogError> {
+    match number {
+        1 => Ok(StreamKind::Run),
+        2 => Ok(StreamKind::Graph),
+        3 => Ok(StreamKind::Request),
+        other => Err(LogError::corrupt(&"a stream", &format!("kind {other} is not known"))),
+    }
+}
+
+/// Positions and sequence numbers are far below 2^63; SQLite's integers are signed.
+pub(super) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The number of a column.
+pub(super) fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+/// What an error of SQLite means for the log.
+pub(super) fn sqlite_error(error: &rusqlite::Error) -> LogError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            LogError::corrupt(&"log.db", error)
+        }
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            LogError::Unavailable(format!("the folder cannot be written to ({error})"))
+        }
+        _ => LogError::Unavailable(error.to_string()),
+    }
+}

@@ -1,0 +1,98 @@
+//! The database file: its tables, and how connections are set up.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::rows::sqlite_error;
+use crate::error::LogError;
+
+/// Marks our files ("CVGL").
+const APPLICATION_ID: i32 = 0x4356_474C;
+const VERSION: i32 = 1;
+/// Pages of write-ahead log after which it is folded into the database.
+const CHECKPOINT_PAGES: i32 = 4000;
+
+/// `record.dedup` is the first half of the commit id: UUIDv7 begins with the time, so the index
+/// grows at its end. `payload.id` is `position * 64 + index`. `wake.due` is 0 for "now".
+const TABLES: &str = "
+CREATE TABLE stream (
+    id INTEGER PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    kind INTEGER NOT NULL,
+    uuid BLOB NOT NULL,
+    position INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    UNIQUE (uuid, kind, tenant)
+);
+CREATE TABLE record (
+    position INTEGER PRIMARY KEY,
+    stream INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    recorded_at INTEGER NOT NULL,
+    dedup INTEGER NOT NULL,
+    hash BLOB NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE INDEX record_stream ON record (stream, seq);
+CREATE INDEX record_dedup ON record (dedup);
+CREATE TABLE payload (id INTEGER PRIMARY KEY, sealed BLOB NOT NULL);
+CREATE TABLE wake (stream INTEGER PRIMARY KEY, due INTEGER NOT NULL);
+CREATE INDEX wake_due ON wake (due);
+";
+
+/// Opens the writer's connection; makes the tables of a new file.
+pub(super) fn open(path: &Path) -> Result<Connection, LogError> {
+    let connection = Connection::open(path).map_err(|error| at(path, &error))?;
+    configure(&connection).map_err(|error| at(path, &error))?;
+    let version = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
+    match (version("application_id"), version("user_version")) {
+        (Ok(0), Ok(0)) => create(&connection).map_err(|error| at(path, &error))?,
+        (Ok(APPLICATION_ID), Ok(VERSION)) => {}
+        (Ok(APPLICATION_ID), Ok(other)) => {
+            let reason = format!("its version is {other}, this program reads {VERSION}");
+            return Err(LogError::corrupt(&path.display(), &reason));
+        }
+        (Ok(_), Ok(_)) => {
+            return Err(LogError::corrupt(&path.display(), &"it is not a convergio log"));
+        }
+        (Err(error), _) | (_, Err(error)) => return Err(at(path, &error)),
+    }
+    Ok(connection)
+}
+
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "page_size", 4096)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "secure_delete", true)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "cache_size", -65_536)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(())
+}
+
+fn create(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(&format!("BEGIN;{TABLES}"))?;
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    connection.pragma_update(None, "user_version", VERSION)?;
+    connection.execute_batch("COMMIT")
+}
+
+/// Opens a connection that only reads.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, LogError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(|error| at(path, &error))?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(connection)
+}
+
+fn at(path: &Path, error: &rusqlite::Error) -> LogError {
+    match sqlite_error(error) {
+        LogError::Corrupt { reason, .. } => LogError::corrupt(&path.display(), &reason),
+        LogError::Unavailable(reason) => {
+            LogError::Unavailable(format!("cannot use {}: {reason}", path.display()))
+        }
+        other => other,
+    }
+}
