@@ -83,11 +83,7 @@ pub const BACKOFF_LIMIT: Span = Span::seconds(60);
 
 impl Default for Retry {
     fn default() -> Self {
-        Self {
-            max: 3,
-            backoff: Span::seconds(1),
-            on: Vec::new(),
-        }
+        Self { max: 3, backoff: Span::seconds(1), on: Vec::new() }
     }
 }
 

@@ -1,3 +1,36 @@
 //! The graph noun: manifests, their validation and their versions.
 
+mod check;
+mod decide;
+mod decode;
+mod inputs;
 pub mod manifest;
+mod mistake;
+mod nodes;
+mod source;
+mod tools;
+pub mod topology;
+
+pub use decide::{GraphNoun, GraphState, Register, graph_id};
+pub use inputs::check_inputs;
+pub use mistake::{Mistake, Parsed};
+pub use tools::{ToolCatalog, ToolSpec};
+
+use mistake::Mistakes;
+
+/// Reads a manifest, YAML or JSON, and checks everything that can be checked before it runs.
+///
+/// # Errors
+/// Every mistake, by path and line.
+pub fn parse(text: &str, tools: &ToolCatalog) -> Result<Parsed, Vec<Mistake>> {
+    let mut mistakes = Mistakes::default();
+    let tree = source::read(text).map_err(|mistake| vec![mistake])?;
+    let decoded = decode::graph(&tree, tools, &mut mistakes);
+    if let Some((mut graph, places)) = decoded {
+        check::check(&mut graph, &places, &mut mistakes);
+        if mistakes.is_empty() {
+            return Ok(Parsed { graph, warnings: mistakes.warnings() });
+        }
+    }
+    Err(mistakes.sorted())
+}

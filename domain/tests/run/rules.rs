@@ -178,7 +178,7 @@ fn asked(run: &mut History) -> ApprovalId {
         expires: Some(Timestamp(50_000)),
     };
     let command = Advance { starts: vec![start("ok", ask)], ..advance() };
-    run.when(RunCommand::Advance(command)).unwrap();
+    run.when(RunCommand::Advance(command)).expect("the sleep starts");
     approval
 }
 

@@ -1,0 +1,60 @@
+//! What expressions see: `inputs`, `nodes`, and inside of a map `item` and `index`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use crate::id::NodeId;
+
+/// A node as expressions see it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeView {
+    /// `completed`, `failed`, `skipped` or `pending`.
+    pub status: &'static str,
+    /// What it yielded; undefined when absent.
+    pub output: Option<Arc<Value>>,
+}
+
+/// The values of one rendering.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Scope {
+    /// The run's inputs.
+    pub inputs: Arc<Value>,
+    /// The nodes that are waited for.
+    pub nodes: BTreeMap<NodeId, NodeView>,
+    /// The map's item and its number.
+    pub item: Option<(Value, u32)>,
+}
+
+impl Scope {
+    /// The values that a text may mean, as one object. What the text does not name is left out: a
+    /// long document is not copied for a template that does not use it.
+    pub(super) fn values_for(&self, text: &str) -> Map<String, Value> {
+        let mut values = Map::new();
+        let named = |name: &str| text.contains(name);
+        if named("inputs") {
+            values.insert("inputs".into(), Value::clone(&self.inputs));
+        }
+        if named("nodes") {
+            let nodes = self.nodes.iter().filter(|(id, _)| named(id.as_str()));
+            let nodes: Map<_, _> =
+                nodes.map(|(id, view)| (id.as_str().to_owned(), view.value())).collect();
+            values.insert("nodes".into(), Value::Object(nodes));
+        }
+        if let Some((item, index)) = &self.item {
+            values.insert("item".into(), item.clone());
+            values.insert("index".into(), json!(index));
+        }
+        values
+    }
+}
+
+impl NodeView {
+    fn value(&self) -> Value {
+        match &self.output {
+            Some(output) => json!({"status": self.status, "output": **output}),
+            None => json!({"status": self.status}),
+        }
+    }
+}

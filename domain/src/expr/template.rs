@@ -1,0 +1,126 @@
+//! Templates by minijinja: no clock, no randomness, no includes, bounded work and output.
+
+use minijinja::value::Serde;
+use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior, Value as Jinja};
+use serde_json::Value;
+
+use super::{ExprError, Scope};
+
+/// Instructions that one rendering may take.
+const FUEL: u64 = 2_000_000;
+/// Bytes that one rendering may yield.
+const OUTPUT_LIMIT: usize = 4 << 20;
+/// Bytes of one template.
+const TEMPLATE_LIMIT: usize = 256 << 10;
+/// Brackets within brackets: bounds the parser's recursion.
+const NESTING_LIMIT: usize = 64;
+
+/// The environment of every template: built-in filters and tests, strict about what is undefined.
+pub(super) fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_fuel(Some(FUEL));
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_formatter(|out, state, value| {
+        if value.is_undefined() || value.as_str().is_some() || value.is_number() {
+            return minijinja::escape_formatter(out, state, value);
+        }
+        // What is not text appears in text as JSON.
+        let json = serde_json::to_string(value).map_err(|error| {
+            minijinja::Error::new(ErrorKind::BadSerialization, error.to_string())
+        })?;
+        out.write_str(&json).map_err(minijinja::Error::from)
+    });
+    environment
+}
+
+/// The expression of a text that is nothing but one `{{ expression }}`.
+pub(super) fn sole_expression(text: &str) -> Option<&str> {
+    let inner = text.trim().strip_prefix("{{")?.strip_suffix("}}")?;
+    let is_sole = !["{{", "}}", "{%", "{#"].iter().any(|mark| inner.contains(mark));
+    is_sole.then(|| inner.trim_start_matches('-').trim_end_matches('-'))
+}
+
+/// Refuses what could exhaust a parser before it is asked.
+pub(super) fn check_size(text: &str) -> Result<(), ExprError> {
+    if text.len() > TEMPLATE_LIMIT {
+        return Err(ExprError::new(format!("the template is longer than {TEMPLATE_LIMIT} bytes")));
+    }
+    check_nesting(text)
+}
+
+/// Refuses brackets nested too deep; counts them without regard to strings, which is stricter.
+pub(super) fn check_nesting(text: &str) -> Result<(), ExprError> {
+    let (mut depth, mut deepest, mut operators) = (0_usize, 0, 0);
+    for byte in text.bytes() {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            b'!' | b'-' => operators += 1,
+            _ => operators = 0,
+        }
+        deepest = deepest.max(depth).max(operators / 2);
+    }
+    if deepest > NESTING_LIMIT {
+        return Err(ExprError::new(format!("brackets are nested deeper than {NESTING_LIMIT}")));
+    }
+    Ok(())
+}
+
+/// Renders a template to text.
+///
+/// # Errors
+/// The template is malformed, names something undefined, or exceeds a limit.
+pub fn render_text(text: &str, scope: &Scope) -> Result<String, ExprError> {
+    if !text.contains("{{") && !text.contains("{%") && !text.contains("{#") {
+        return Ok(text.to_owned());
+    }
+    check_size(text)?;
+    let values = Jinja::from(Serde(scope.values_for(text)));
+    let rendered = environment().render_str(text, values).map_err(|error| explain(&error))?;
+    if rendered.len() > OUTPUT_LIMIT {
+        return Err(ExprError::new(format!("the template yields more than {OUTPUT_LIMIT} bytes")));
+    }
+    Ok(rendered)
+}
+
+/// Renders every string within a value. A string that is nothing but one `{{ expression }}` keeps
+/// the type of what it yields; any other becomes text.
+///
+/// # Errors
+/// As [`render_text`].
+pub fn render_value(value: &Value, scope: &Scope) -> Result<Value, ExprError> {
+    match value {
+        Value::String(text) => match sole_expression(text) {
+            Some(expression) => evaluate(expression, scope),
+            None => render_text(text, scope).map(Value::String),
+        },
+        Value::Array(list) => list.iter().map(|item| render_value(item, scope)).collect(),
+        Value::Object(fields) => {
+            let render =
+                |(key, field): (&String, &Value)| Ok((key.clone(), render_value(field, scope)?));
+            fields.iter().map(render).collect::<Result<_, _>>().map(Value::Object)
+        }
+        other => Ok(other.clone()),
+    }
+}
+
+fn evaluate(expression: &str, scope: &Scope) -> Result<Value, ExprError> {
+    check_size(expression)?;
+    let environment = environment();
+    let compiled = environment.compile_expression(expression).map_err(|error| explain(&error))?;
+    let values = Jinja::from(Serde(scope.values_for(expression)));
+    let value = compiled.eval(values).map_err(|error| explain(&error))?;
+    if value.is_undefined() {
+        return Err(ExprError::new(format!("`{}` is undefined", expression.trim())));
+    }
+    serde_json::to_value(&value).map_err(|error| ExprError::new(error.to_string()))
+}
+
+pub(super) fn explain(error: &minijinja::Error) -> ExprError {
+    let mut message = error.kind().to_string();
+    if let Some(detail) = error.detail() {
+        message = format!("{message}: {detail}");
+    }
+    ExprError { message: format!("template: {message}"), line: error.line() }
+}

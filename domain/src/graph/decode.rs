@@ -1,0 +1,227 @@
+//! From a tree to a graph, collecting every mistake on the way.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::inputs::check_schema;
+use super::manifest::Graph;
+use super::mistake::{Mistakes, Place, hint};
+use super::nodes;
+use super::source::{Kind, Tree};
+use super::tools::ToolCatalog;
+use crate::expr::{self, ExprError};
+use crate::id::NodeId;
+use crate::money::Money;
+use crate::run::Budget;
+use crate::time::Span;
+
+/// Where the parts of a graph stand, for the checks that follow.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    /// Each node's place, by index.
+    pub(super) nodes: Vec<Place>,
+    pub(super) output: Place,
+    /// What each node's expressions name, by index.
+    pub(super) refs: Vec<expr::Refs>,
+}
+
+/// What decoding carries along.
+pub(super) struct Decoder<'a> {
+    pub(super) tools: &'a ToolCatalog,
+    pub(super) mistakes: &'a mut Mistakes,
+}
+
+/// The fields of a map that is being read; what is left over at the end is unknown.
+pub(super) struct Fields<'t> {
+    pub(super) path: String,
+    left: BTreeMap<&'t str, &'t Tree>,
+    known: Vec<&'static str>,
+}
+
+impl<'t> Fields<'t> {
+    /// Takes a field.
+    pub(super) fn take(&mut self, key: &'static str) -> Option<&'t Tree> {
+        self.known.push(key);
+        self.left.remove(key)
+    }
+
+    /// The path of a field.
+    pub(super) fn at(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+}
+
+impl Decoder<'_> {
+    pub(super) fn add(&mut self, tree: &Tree, path: &str, message: impl Into<String>) {
+        self.mistakes.add(tree.place, path, message);
+    }
+
+    /// The fields of a map, or a mistake.
+    pub(super) fn fields<'t>(&mut self, tree: &'t Tree, path: &str) -> Option<Fields<'t>> {
+        let Kind::Map(fields) = &tree.kind else {
+            self.add(tree, path, format!("must be a map, is {}", tree.kind_name()));
+            return None;
+        };
+        let left = fields.iter().map(|(key, field)| (key.as_str(), field)).collect();
+        Some(Fields { path: path.to_owned(), left, known: Vec::new() })
+    }
+
+    /// Names the fields that nobody took.
+    pub(super) fn finish(&mut self, fields: &Fields<'_>) {
+        for (key, tree) in &fields.left {
+            let hint = hint(key, fields.known.iter().copied());
+            let known = fields.known.join(", ");
+            let message = format!("unknown key `{key}`{hint} (known: {known})");
+            self.mistakes.add(tree.place, &fields.at(key), message);
+        }
+    }
+
+    /// A field that is text.
+    pub(super) fn text(&mut self, tree: &Tree, path: &str) -> Option<String> {
+        match &tree.kind {
+            Kind::Scalar(Value::String(text)) => Some(text.clone()),
+            Kind::Scalar(value @ (Value::Number(_) | Value::Bool(_))) => Some(value.to_string()),
+            _ => {
+                self.add(tree, path, format!("must be text, is {}", tree.kind_name()));
+                None
+            }
+        }
+    }
+
+    /// A field that is a whole number within bounds.
+    pub(super) fn number(&mut self, tree: &Tree, path: &str, min: u64, max: u64) -> Option<u64> {
+        let number = match &tree.kind {
+            Kind::Scalar(value) => value.as_u64(),
+            _ => None,
+        };
+        let number = number.filter(|number| (min..=max).contains(number));
+        if number.is_none() {
+            self.add(tree, path, format!("must be a whole number from {min} to {max}"));
+        }
+        number
+    }
+
+    /// A field whose text is read by its own rules.
+    pub(super) fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
+        &mut self,
+        tree: &Tree,
+        path: &str,
+    ) -> Option<T> {
+        match self.text(tree, path)?.parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.add(tree, path, error.to_string());
+                None
+            }
+        }
+    }
+
+    /// A node's name: one that expressions can use.
+    pub(super) fn node_id(&mut self, tree: &Tree, path: &str) -> Option<NodeId> {
+        let text = self.text(tree, path)?;
+        let usable = text.starts_with(|c: char| c.is_ascii_lowercase()) && !text.contains('-');
+        match text.parse() {
+            Ok(id) if usable => Some(id),
+            _ => {
+                let rule = "1 to 40 characters of a-z, 0-9 and `_`, beginning with a letter";
+                self.add(tree, path, format!("`{text}` is not a node's name: use {rule}"));
+                None
+            }
+        }
+    }
+
+    /// One name or a list of names.
+    pub(super) fn node_ids(&mut self, tree: &Tree, path: &str) -> Vec<NodeId> {
+        match &tree.kind {
+            Kind::List(list) => (0..)
+                .zip(list)
+                .filter_map(|(i, tree): (usize, _)| self.node_id(tree, &format!("{path}[{i}]")))
+                .collect(),
+            _ => self.node_id(tree, path).into_iter().collect(),
+        }
+    }
+
+    /// Notes an expression that cannot be read.
+    pub(super) fn expression<T: Default>(
+        &mut self,
+        tree: &Tree,
+        path: &str,
+        read: Result<T, ExprError>,
+    ) -> T {
+        read.unwrap_or_else(|error| {
+            let mut place = tree.place;
+            place.line += error.line.map_or(0, |line| line.saturating_sub(1));
+            self.mistakes.add(place, path, error.message);
+            T::default()
+        })
+    }
+
+    /// A JSON Schema.
+    pub(super) fn schema(&mut self, tree: &Tree, path: &str) -> Value {
+        let schema = tree.value();
+        if let Err(error) = check_schema(&schema) {
+            self.add(tree, path, format!("not a JSON Schema: {error}"));
+        }
+        schema
+    }
+}
+
+/// Reads a graph; `None` when it is too broken to be checked further.
+pub(super) fn graph(
+    tree: &Tree,
+    tools: &ToolCatalog,
+    mistakes: &mut Mistakes,
+) -> Option<(Graph, Places)> {
+    let mut decoder = Decoder { tools, mistakes };
+    let mut fields = decoder.fields(tree, "")?;
+    let name = match fields.take("name") {
+        Some(tree) => decoder.parsed::<NodeId>(tree, "name").map(String::from),
+        None => {
+            decoder.add(tree, "name", "missing: give the graph a name, as `name: brief`");
+            None
+        }
+    };
+    let description = fields.take("description").and_then(|t| decoder.text(t, "description"));
+    let inputs = match fields.take("inputs") {
+        Some(tree) => decoder.schema(tree, "inputs"),
+        None => json!({"type": "object"}),
+    };
+    let budget = fields.take("budget").map(|tree| decoder.budget(tree)).unwrap_or_default();
+    let mut places = Places::default();
+    let output = fields.take("output").map(|tree| {
+        places.output = tree.place;
+        let value = tree.value();
+        let refs = expr::refs_in_value(&value);
+        decoder.expression(tree, "output", refs);
+        value
+    });
+    let nodes = match fields.take("nodes") {
+        Some(tree) => nodes::nodes(&mut decoder, tree, &mut places),
+        None => {
+            decoder.add(tree, "nodes", "missing: a graph has at least one node");
+            None
+        }
+    };
+    decoder.finish(&fields);
+    let graph = Graph { name: name?, description, inputs, budget, nodes: nodes?, output };
+    Some((graph, places))
+}
+
+impl Decoder<'_> {
+    fn budget(&mut self, tree: &Tree) -> Budget {
+        let mut budget = Budget::default();
+        let Some(mut fields) = self.fields(tree, "budget") else { return budget };
+        if let Some(tree) = fields.take("tokens") {
+            budget.tokens = self.number(tree, "budget.tokens", 1, 1 << 40).or(budget.tokens);
+        }
+        if let Some(tree) = fields.take("cost") {
+            budget.cost = self.parsed::<Money>(tree, "budget.cost");
+        }
+        if let Some(tree) = fields.take("wall") {
+            budget.wall = self.parsed::<Span>(tree, "budget.wall").or(budget.wall);
+        }
+        self.finish(&fields);
+        budget
+    }
+}

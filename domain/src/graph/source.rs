@@ -1,0 +1,192 @@
+//! Reading YAML (and so JSON) into a tree that remembers where everything stands.
+//!
+//! Built from the parser's events, not by recursion, with limits on size, depth and count: what a
+//! stranger sends costs no more than the limits allow.
+
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
+use serde_json::{Map, Number, Value};
+
+use super::mistake::{Mistake, Place, mistake};
+
+/// Bytes of a manifest.
+const BYTES_LIMIT: usize = 1 << 20;
+/// Collections within collections.
+const DEPTH_LIMIT: usize = 64;
+/// Values in a manifest.
+const VALUES_LIMIT: usize = 100_000;
+
+/// A value and where it stands.
+#[derive(Debug, Clone)]
+pub(super) struct Tree {
+    pub(super) place: Place,
+    pub(super) kind: Kind,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Kind {
+    Scalar(Value),
+    List(Vec<Tree>),
+    Map(Vec<(String, Tree)>),
+}
+
+impl Tree {
+    /// The value without its places. As deep as [`DEPTH_LIMIT`] at most.
+    pub(super) fn value(&self) -> Value {
+        match &self.kind {
+            Kind::Scalar(value) => value.clone(),
+            Kind::List(list) => list.iter().map(Self::value).collect(),
+            Kind::Map(fields) => {
+                let fields = fields.iter().map(|(key, field)| (key.clone(), field.value()));
+                Value::Object(fields.collect::<Map<_, _>>())
+            }
+        }
+    }
+
+    /// What kind of value this is, for people.
+    pub(super) fn kind_name(&self) -> &'static str {
+        match &self.kind {
+            Kind::Scalar(Value::Null) => "nothing",
+            Kind::Scalar(Value::Bool(_)) => "true or false",
+            Kind::Scalar(Value::Number(_)) => "a number",
+            Kind::Scalar(_) => "text",
+            Kind::List(_) => "a list",
+            Kind::Map(_) => "a map",
+        }
+    }
+}
+
+/// Reads a text.
+pub(super) fn read(text: &str) -> Result<Tree, Mistake> {
+    let start = Place { line: 1, column: 1 };
+    if text.len() > BYTES_LIMIT {
+        let message =
+            format!("a manifest has at most {BYTES_LIMIT} bytes, this has {}", text.len());
+        return Err(mistake(start, "", message));
+    }
+    let mut builder = Builder::default();
+    for event in Parser::new_from_str(text) {
+        let (event, span) = event.map_err(|error| unreadable(&error))?;
+        builder.take(event, place(&span))?;
+    }
+    builder.root.ok_or_else(|| mistake(start, "", "the manifest is empty"))
+}
+
+fn unreadable(error: &ScanError) -> Mistake {
+    let marker = error.marker();
+    let place = Place { line: marker.line(), column: marker.col() + 1 };
+    mistake(place, "", format!("not readable as YAML: {}", error.info()))
+}
+
+fn place(span: &Span) -> Place {
+    Place { line: span.start.line(), column: span.start.col() + 1 }
+}
+
+/// A collection that is still open.
+enum Open {
+    List(Place, Vec<Tree>),
+    Map(Place, Vec<(String, Tree)>, Option<String>),
+}
+
+#[derive(Default)]
+struct Builder {
+    open: Vec<Open>,
+    root: Option<Tree>,
+    values: usize,
+}
+
+impl Builder {
+    fn take(&mut self, event: Event<'_>, place: Place) -> Result<(), Mistake> {
+        let refuse = |message: &str| Err(mistake(place, "", message));
+        match event {
+            Event::Alias(_) => refuse("aliases (*name) are not allowed: write the value out"),
+            Event::Scalar(_, _, anchor, _)
+            | Event::SequenceStart(anchor, _)
+            | Event::MappingStart(anchor, _)
+                if anchor != 0 =>
+            {
+                refuse("anchors (&name) are not allowed: write the value out")
+            }
+            Event::Scalar(.., Some(_))
+            | Event::SequenceStart(_, Some(_))
+            | Event::MappingStart(_, Some(_)) => refuse("tags (!name) are not allowed"),
+            Event::Scalar(text, style, ..) => self.scalar(&text, style, place),
+            Event::SequenceStart(..) => self.begin(Open::List(place, Vec::new()), place),
+            Event::MappingStart(..) => self.begin(Open::Map(place, Vec::new(), None), place),
+            Event::SequenceEnd | Event::MappingEnd => self.end(),
+            Event::DocumentStart(_) if self.root.is_some() => {
+                refuse("one manifest a file: a second document begins here")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn begin(&mut self, open: Open, place: Place) -> Result<(), Mistake> {
+        if let Some(Open::Map(_, _, None)) = self.open.last() {
+            return Err(mistake(place, "", "a key must be text"));
+        }
+        if self.open.len() == DEPTH_LIMIT {
+            let message = format!("nested deeper than {DEPTH_LIMIT} levels");
+            return Err(mistake(place, "", message));
+        }
+        self.open.push(open);
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), Mistake> {
+        match self.open.pop() {
+            Some(Open::List(place, list)) => self.put(Tree { place, kind: Kind::List(list) }),
+            Some(Open::Map(place, map, _)) => self.put(Tree { place, kind: Kind::Map(map) }),
+            None => Ok(()),
+        }
+    }
+
+    fn scalar(&mut self, text: &str, style: ScalarStyle, place: Place) -> Result<(), Mistake> {
+        if let Some(Open::Map(_, fields, key @ None)) = self.open.last_mut() {
+            if fields.iter().any(|(known, _)| known == text) {
+                return Err(mistake(place, "", format!("the key `{text}` stands here twice")));
+            }
+            *key = Some(text.to_owned());
+            return Ok(());
+        }
+        let kind = Kind::Scalar(resolve(text, style));
+        self.put(Tree { place, kind })
+    }
+
+    fn put(&mut self, tree: Tree) -> Result<(), Mistake> {
+        self.values += 1;
+        if self.values > VALUES_LIMIT {
+            let message = format!("more than {VALUES_LIMIT} values");
+            return Err(mistake(tree.place, "", message));
+        }
+        match self.open.last_mut() {
+            Some(Open::List(_, list)) => list.push(tree),
+            Some(Open::Map(_, fields, key)) => fields.push((key.take().unwrap_or_default(), tree)),
+            None => self.root = Some(tree),
+        }
+        Ok(())
+    }
+}
+
+/// The value of a scalar by YAML's core schema; quoted ones are text.
+fn resolve(text: &str, style: ScalarStyle) -> Value {
+    if style != ScalarStyle::Plain {
+        return Value::String(text.to_owned());
+    }
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
+        "true" | "True" | "TRUE" => return Value::Bool(true),
+        "false" | "False" | "FALSE" => return Value::Bool(false),
+        _ => {}
+    }
+    let looks_like_number = text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c));
+    if looks_like_number {
+        if let Ok(number) = text.parse::<i64>() {
+            return Value::from(number);
+        }
+        let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
+        if let Some(number) = number.and_then(Number::from_f64) {
+            return Value::Number(number);
+        }
+    }
+    Value::String(text.to_owned())
+}

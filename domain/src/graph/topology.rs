@@ -1,0 +1,46 @@
+//! The edges of a graph, as the kernel's scheduler takes them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::manifest::{Graph, OnError, Work};
+use crate::id::NodeId;
+
+/// An edge. `port` is the case of a branch that makes it live; `None` means always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Edge {
+    /// Index of the node that is waited for.
+    pub from: usize,
+    /// Index of the node that waits.
+    pub to: usize,
+    /// The case of a branch.
+    pub port: Option<u32>,
+}
+
+/// The edges in deterministic order: branch targets first, then needs. A node that is a branch's
+/// target does not wait for that branch a second time, nor a fallback for the node that it replaces.
+pub fn edges(graph: &Graph) -> Vec<Edge> {
+    let numbers: BTreeMap<&NodeId, usize> =
+        graph.nodes.iter().enumerate().map(|(number, node)| (&node.id, number)).collect();
+    let mut edges = BTreeSet::new();
+    let mut targets = BTreeSet::new();
+    for (from, node) in graph.nodes.iter().enumerate() {
+        let Work::Branch(branch) = &node.work else { continue };
+        let ways = branch.cases.iter().map(|case| &case.to).chain([&branch.otherwise]);
+        for (port, ids) in (0_u32..).zip(ways) {
+            for to in ids.iter().filter_map(|id| numbers.get(id)) {
+                edges.insert(Edge { from, to: *to, port: Some(port) });
+                targets.insert((from, *to));
+            }
+        }
+    }
+    for (to, node) in graph.nodes.iter().enumerate() {
+        for need in &node.needs {
+            let Some(from) = numbers.get(need).copied() else { continue };
+            let replaces = graph.nodes[from].on_error == OnError::Fallback(node.id.clone());
+            if !targets.contains(&(from, to)) && !replaces {
+                edges.insert(Edge { from, to, port: None });
+            }
+        }
+    }
+    edges.into_iter().collect()
+}
