@@ -134,11 +134,10 @@ async fn read_manifest(
 ) -> Result<Graph, GraphError> {
     let stream = StreamKey::graph(tenant.clone(), graph);
     let loaded = repository.load::<graph::GraphNoun>(&stream).await?;
-    let reference = loaded
-        .state
-        .versions
-        .get(version)
-        .ok_or_else(|| broken(&format!("version {version} of graph {graph} is not registered")))?;
+    let reference =
+        loaded.state.versions.get(version).ok_or_else(|| {
+            broken(&format!("version {version} of graph {graph} is not registered"))
+        })?;
     let bytes = repository.log().payload(&stream, *reference).await?;
     let bytes = bytes.ok_or_else(|| broken(&format!("the manifest of {version} was erased")))?;
     let parsed = serde_json::from_slice(&bytes);

@@ -1,11 +1,9 @@
 //! The bridge to the kernel's scheduler: rebuilding its state from a folded run.
 
-use std::sync::Arc;
-
 use convergio_domain::event::run::Failure;
 use convergio_domain::id::StepId;
-use convergio_domain::run::{RunState, Step, StepStatus};
-use convergio_kernel_c::{Delta, MapState, NodeState, NodeStatus, Scheduler};
+use convergio_domain::run::{RunState, StepStatus};
+use convergio_kernel_c::{Delta, ItemState, NodeState, Scheduler};
 
 use crate::graphs::CompiledGraph;
 
@@ -15,8 +13,12 @@ pub(crate) fn restore(
     graph: &CompiledGraph,
     state: &RunState,
 ) -> Result<(Scheduler, Delta), Failure> {
-    let nodes: Vec<NodeState> =
-        graph.graph.nodes.iter().map(|node| node_state(state, &StepId::node(node.id.clone()))).collect();
+    let nodes: Vec<NodeState> = graph
+        .graph
+        .nodes
+        .iter()
+        .map(|node| node_state(state, &StepId::node(node.id.clone())))
+        .collect();
     Scheduler::restore(&graph.kernel, &nodes).map_err(|error| Failure {
         code: "internal".into(),
         message: format!("the kernel refuses the run's state: {error}"),
@@ -25,28 +27,28 @@ pub(crate) fn restore(
 }
 
 fn node_state(state: &RunState, id: &StepId) -> NodeState {
-    let Some(step) = state.steps.get(id) else {
-        return NodeState { status: NodeStatus::Pending, choice: None, map: None };
-    };
-    let status = match step.status {
-        StepStatus::Completed => NodeStatus::Done,
-        StepStatus::Failed => NodeStatus::Failed,
-        StepStatus::Skipped => NodeStatus::Skipped,
-        _ => NodeStatus::Ready,
-    };
-    NodeState { status, choice: step.case, map: map_state(state, id, step) }
+    let Some(step) = state.steps.get(id) else { return NodeState::Pending };
+    match (&step.status, step.map) {
+        (StepStatus::Completed, _) => NodeState::Done { choice: step.case },
+        (StepStatus::Failed, _) => NodeState::Failed,
+        (StepStatus::Skipped, _) => NodeState::Skipped,
+        (_, Some((width, max_parallel))) => {
+            let items = (0..width).map(|item| item_state(state, id, item)).collect();
+            NodeState::Map { max_parallel, items }
+        }
+        (_, None) => NodeState::Ready,
+    }
 }
 
-fn map_state(state: &RunState, id: &StepId, step: &Step) -> Option<MapState> {
-    let (width, max_parallel) = step.map?;
-    let item = |index| state.steps.get(&StepId::item(id.node.clone(), index));
-    let emitted = (0..width).filter(|index| item(*index).is_some()).count();
-    let is_done = |step: &Step| step.status == StepStatus::Completed;
-    let done = (0..width).map(|index| item(index).is_some_and(is_done)).collect();
-    Some(MapState { width, max_parallel, emitted: u32::try_from(emitted).unwrap_or(width), done })
+fn item_state(state: &RunState, map: &StepId, item: u32) -> ItemState {
+    match state.steps.get(&StepId::item(map.node.clone(), item)) {
+        None => ItemState::Waiting,
+        Some(step) if step.status == StepStatus::Completed => ItemState::Done,
+        Some(_) => ItemState::Ready,
+    }
 }
 
 /// The step of a kernel's answer.
-pub(crate) fn steps(graph: &Arc<CompiledGraph>, delta: &Delta) -> Vec<StepId> {
+pub(crate) fn steps(graph: &CompiledGraph, delta: &Delta) -> Vec<StepId> {
     delta.ready.iter().map(|ready| graph.step(ready.node, ready.item)).collect()
 }

@@ -77,10 +77,7 @@ impl Actor {
     }
 
     /// The agent that a step asks, if it asks one.
-    pub(super) fn agent(
-        &self,
-        id: &StepId,
-    ) -> Option<&convergio_domain::graph::manifest::Agent> {
+    pub(super) fn agent(&self, id: &StepId) -> Option<&convergio_domain::graph::manifest::Agent> {
         match (&self.graph.graph.node(&id.node)?.work, id.item) {
             (Work::Agent(agent), None) => Some(agent),
             (Work::Map(map), Some(_)) => match &map.work {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use convergio_domain::run::{Advance, Intent, Outcome, RunCommand, RunState, StepResult, StepStatus};
+use convergio_domain::run::{
+    Advance, Intent, Outcome, RunCommand, RunState, StepResult, StepStatus,
+};
 use convergio_domain::stream::Seq;
 use convergio_eventstore::{AppendError, CommitError, Payload};
 

@@ -141,8 +141,7 @@ impl Actor {
     pub(crate) async fn load(shared: Arc<Shared>, stream: &StreamKey) -> Result<Self, ActorError> {
         let run = shared.repository.load::<Run>(stream).await?;
         let (graph, version) = run.state.graph.clone().ok_or_else(|| no_run(stream))?;
-        let graph =
-            shared.graphs.get(&shared.repository, &stream.tenant, graph, &version).await?;
+        let graph = shared.graphs.get(&shared.repository, &stream.tenant, graph, &version).await?;
         let (scheduler, _) = scheduler::restore(&graph, &run.state).map_err(ActorError::Failure)?;
         let outputs = Outputs::new(shared.repository.log(), stream.clone());
         let mut actor = Self {

@@ -83,7 +83,12 @@ impl Plan {
     }
 
     /// Stores bytes with the commit.
-    pub(super) fn store(&mut self, bytes: Vec<u8>, media: &'static str, why: Purpose) -> PayloadSlot {
+    pub(super) fn store(
+        &mut self,
+        bytes: Vec<u8>,
+        media: &'static str,
+        why: Purpose,
+    ) -> PayloadSlot {
         self.bytes += bytes.len();
         self.payloads.push(Payload {
             bytes: Bytes::from(bytes),
@@ -201,7 +206,9 @@ impl Plan {
                 let done = StepResult::Completed { output: None, case: None };
                 (Vec::new(), self.map_outcome(state, step, done, skipped))
             }
-            Ok(NodeStatus::Failed) => (Vec::new(), self.map_outcome(state, step, result.clone(), skipped)),
+            Ok(NodeStatus::Failed) => {
+                (Vec::new(), self.map_outcome(state, step, result.clone(), skipped))
+            }
             _ => (skipped, None),
         }
     }

@@ -85,7 +85,8 @@ impl Actor {
         let list = match expr::render_value(&over, scope).map_err(|error| failed(&error))? {
             Value::Array(list) if list.len() <= MAP_WIDTH_LIMIT => Arc::new(list),
             Value::Array(list) => {
-                let message = format!("map.over has {} items: at most {MAP_WIDTH_LIMIT}", list.len());
+                let message =
+                    format!("map.over has {} items: at most {MAP_WIDTH_LIMIT}", list.len());
                 return Err(OutputError::Failure(invalid(&message)));
             }
             _ => {
@@ -131,7 +132,8 @@ impl Actor {
         let system = agent.system.as_deref().map(|text| expr::render_text(text, scope)).transpose();
         let system = system.map_err(|error| failed(&error))?;
         let prompt = expr::render_text(&agent.prompt, scope).map_err(|error| failed(&error))?;
-        let input_tokens = estimate_tokens(system.as_deref().unwrap_or("")) + estimate_tokens(&prompt);
+        let input_tokens =
+            estimate_tokens(system.as_deref().unwrap_or("")) + estimate_tokens(&prompt);
         let need = Need { input_tokens, output_tokens: agent.max_tokens };
         let choice = self.shared.models.choose(&agent.model, &need).await;
         let choice = choice.map_err(OutputError::Failure)?;

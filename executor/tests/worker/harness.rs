@@ -1,0 +1,237 @@
+//! A log, an executor and graphs, put together for a test.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use convergio_domain::decider::Context;
+use convergio_domain::event::Event;
+use convergio_domain::event::run::Failure;
+use convergio_domain::graph::{self, GraphNoun, Register};
+use convergio_domain::id::{ApprovalId, ExecutorId, GraphId, RunId, TenantId};
+use convergio_domain::metering::PriceBook;
+use convergio_domain::payload::{PayloadSlot, Purpose};
+use convergio_domain::run::{Answer, CreateRun, Phase, Run, RunCommand, RunState};
+use convergio_domain::stream::{Seq, StreamKey};
+use convergio_eventstore::{
+    EventLog, LiveHub, Loaded, MemoryLog, Payload, Position, Repository, SystemClock,
+};
+use convergio_executor::model::{ModelCatalog, ProviderConfig};
+use convergio_executor::{Executor, ExecutorConfig, tool};
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// Longest time that a test waits for something that must happen.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One tenant's platform without gateway and projections.
+pub(crate) struct Platform {
+    pub(crate) repository: Repository,
+    models: Arc<ModelCatalog>,
+    executor: Option<Executor>,
+}
+
+impl Platform {
+    /// On a fresh memory log, without models.
+    pub(crate) fn new() -> Self {
+        Self::with_models(Vec::new())
+    }
+
+    /// With these model servers.
+    pub(crate) fn with_models(providers: Vec<ProviderConfig>) -> Self {
+        let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
+        let repository = Repository::new(log, Arc::new(SystemClock));
+        Self { repository, models: models(providers), executor: None }
+    }
+
+    /// Other model servers for the executors that start from now on.
+    pub(crate) fn replace_models(&mut self, providers: Vec<ProviderConfig>) {
+        self.models = models(providers);
+    }
+
+    /// Starts an executor; an earlier one is left as it is.
+    pub(crate) fn start(&mut self) {
+        self.executor = Some(self.executor());
+    }
+
+    /// A further executor process on the same log.
+    pub(crate) fn executor(&self) -> Executor {
+        Executor::start(
+            ExecutorConfig::new(ExecutorId(Uuid::now_v7())),
+            self.repository.clone(),
+            Arc::clone(&self.models),
+            LiveHub::new(),
+            Arc::new(prices()),
+        )
+    }
+
+    pub(crate) async fn stop(&mut self) {
+        if let Some(executor) = self.executor.take() {
+            executor.shutdown().await.expect("the log works");
+        }
+    }
+
+    /// Registers a manifest and creates a run of it.
+    pub(crate) async fn create(&self, manifest: &str, inputs: &Value) -> StreamKey {
+        let parsed = graph::parse(manifest, &tool::catalog()).expect("the manifest is valid");
+        let graph = parsed.graph;
+        let id = graph::graph_id(&tenant(), &graph.name);
+        let register = Register {
+            name: graph.name.clone(),
+            version: graph.version(),
+            nodes: u32::try_from(graph.nodes.len()).expect("small"),
+            manifest: PayloadSlot(0),
+        };
+        let manifest = vec![payload(graph.canonical(), Purpose::Manifest)];
+        let command = |_: &_, _| (register.clone(), manifest.clone());
+        let stream = StreamKey::graph(tenant(), id);
+        self.repository.execute::<GraphNoun>(&stream, &self.context(), command).await.expect("new");
+        self.create_run(id, &graph, inputs).await
+    }
+
+    async fn create_run(
+        &self,
+        id: GraphId,
+        graph: &graph::manifest::Graph,
+        inputs: &Value,
+    ) -> StreamKey {
+        let create = CreateRun {
+            graph: id,
+            version: graph.version(),
+            input: PayloadSlot(0),
+            budget: graph.budget,
+            request_hash: "test".into(),
+        };
+        let input = vec![payload(inputs.to_string().into_bytes(), Purpose::Input)];
+        let command = |_: &_, _| (RunCommand::Create(create.clone()), input.clone());
+        let stream = StreamKey::run(tenant(), RunId(Uuid::now_v7()));
+        self.repository.execute::<Run>(&stream, &self.context(), command).await.expect("new");
+        stream
+    }
+
+    /// A command from outside, as the gateway sends it.
+    pub(crate) async fn tell(&self, run: &StreamKey, command: RunCommand) -> Loaded<Run> {
+        let context = self.context();
+        let commands = |_: &_, _| (command.clone(), Vec::new());
+        self.repository.execute::<Run>(run, &context, commands).await.expect("the run takes it")
+    }
+
+    fn context(&self) -> Context {
+        let now = self.repository.clock().now();
+        Context { now, actor: "tester".parse().expect("a valid name") }
+    }
+
+    /// Waits until the folded run satisfies a condition.
+    pub(crate) async fn until(&self, run: &StreamKey, is: impl Fn(&RunState) -> bool) -> RunState {
+        let mut tail = self.repository.log().tail(Position::START);
+        let waiting = async {
+            loop {
+                let state = self.state(run).await;
+                if is(&state) {
+                    return state;
+                }
+                tail.next().await.expect("the log goes on").expect("the log works");
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.expect("it happens in time")
+    }
+
+    /// Waits for the end of a run.
+    pub(crate) async fn ended(&self, run: &StreamKey) -> RunState {
+        self.until(run, |state| state.phase.is_ended()).await
+    }
+
+    /// Executes a run to its end.
+    pub(crate) async fn execute(&mut self, manifest: &str, inputs: &Value) -> Ended {
+        let run = self.create(manifest, inputs).await;
+        if self.executor.is_none() {
+            self.start();
+        }
+        let state = self.ended(&run).await;
+        self.stop().await;
+        Ended {
+            output: self.output(&run, &state).await,
+            events: self.events(&run).await,
+            commits: self.commits(&run).await,
+            state,
+        }
+    }
+
+    pub(crate) async fn state(&self, run: &StreamKey) -> RunState {
+        self.repository.load::<Run>(run).await.expect("the log works").state
+    }
+
+    async fn output(&self, run: &StreamKey, state: &RunState) -> Value {
+        let Some(reference) = state.output else { return Value::Null };
+        let bytes = self.repository.log().payload(run, reference).await.expect("the log works");
+        serde_json::from_slice(&bytes.expect("not erased")).expect("outputs are JSON")
+    }
+
+    pub(crate) async fn events(&self, run: &StreamKey) -> Vec<Event> {
+        let log = self.repository.log();
+        let records = log.read_stream(run, Seq(0), 100_000).await.expect("the log works");
+        records.iter().flat_map(|record| record.body.events.clone()).collect()
+    }
+
+    async fn commits(&self, run: &StreamKey) -> usize {
+        let log = self.repository.log();
+        log.read_stream(run, Seq(0), 100_000).await.expect("the log works").len()
+    }
+
+    /// Answers the one open question of a run.
+    pub(crate) async fn answer(&self, run: &StreamKey, granted: bool) {
+        let state = self.until(run, |state| !state.approvals.is_empty()).await;
+        let (id, asked) = state.approvals.iter().next().expect("one question");
+        let content_hash = asked.content_hash.clone();
+        let approval: ApprovalId = *id;
+        let answer = Answer { approval, content_hash, granted, reason: Some("because".into()) };
+        self.tell(run, RunCommand::Answer(answer)).await;
+    }
+}
+
+/// What came of a run.
+pub(crate) struct Ended {
+    pub(crate) state: RunState,
+    pub(crate) output: Value,
+    pub(crate) events: Vec<Event>,
+    pub(crate) commits: usize,
+}
+
+impl Ended {
+    pub(crate) fn completed(self) -> Self {
+        assert_eq!(self.state.phase, Phase::Completed, "{:?}", self.state.error);
+        self
+    }
+
+    pub(crate) fn error(&self) -> &Failure {
+        self.state.error.as_ref().expect("the run failed")
+    }
+
+    /// How often an event of this written type stands in the run.
+    pub(crate) fn count(&self, type_name: &str) -> usize {
+        self.events.iter().filter(|event| event.type_name() == type_name).count()
+    }
+}
+
+pub(crate) fn tenant() -> TenantId {
+    "default".parse().expect("a valid name")
+}
+
+fn models(providers: Vec<ProviderConfig>) -> Arc<ModelCatalog> {
+    let prices = Arc::new(prices());
+    Arc::new(ModelCatalog::new(providers, prices).expect("the providers are valid"))
+}
+
+fn payload(bytes: Vec<u8>, purpose: Purpose) -> Payload {
+    let media_type = "application/json".into();
+    Payload { bytes: Bytes::from(bytes), media_type, purpose, subject: None }
+}
+
+fn prices() -> PriceBook {
+    let book = json!([{
+        "provider": "local", "model": "*", "from_ms": 0, "currency": "USD",
+        "per_token": {"in_fresh": "0.000001", "in_cache_read": "0", "out_text": "0.000002"},
+    }]);
+    PriceBook::parse(&book.to_string()).expect("a valid book")
+}

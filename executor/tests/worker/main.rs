@@ -1,0 +1,7 @@
+//! The executor on a real log: what it writes for each kind of graph, and what it does after a crash.
+
+mod agents;
+mod graphs;
+mod harness;
+mod recovery;
+mod waiting;
