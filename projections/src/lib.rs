@@ -1,1 +1,19 @@
 //! Read models: disposable SQL folds of the log.
+//!
+//! The projector follows the log and applies each page in one transaction together with its
+//! position. Queries read; nothing here is ever written but what events say.
+
+mod apply;
+mod error;
+mod projector;
+mod query;
+mod rebuild;
+mod rows;
+
+pub use error::ProjectionError;
+pub use projector::Projections;
+pub use query::{Queries, RunFilter};
+pub use rebuild::rebuild;
+pub use rows::{
+    ApprovalRow, AuditRow, BalanceRow, GraphRow, LedgerRow, Listed, RunRow, StepRow, UsageRow,
+};

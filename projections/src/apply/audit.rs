@@ -1,0 +1,67 @@
+//! The audit trail: every event but the scheduler's own bookkeeping.
+
+use convergio_domain::event::Event;
+use serde_json::{Value, json};
+use sqlx::SqliteConnection;
+
+use super::{Applied, signed};
+
+pub(super) async fn apply(to: &mut SqliteConnection, a: &Applied<'_>) -> sqlx::Result<()> {
+    let Some(summary) = summary(a.event) else { return Ok(()) };
+    let sql = "INSERT INTO audit (tenant, pos, idx, event, stream, seq, at_ms, actor, type, \
+        summary, hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+    sqlx::query(sql)
+        .bind(a.tenant())
+        .bind(a.pos())
+        .bind(signed(a.index as u64))
+        .bind(a.event_id())
+        .bind(a.record.stream.name())
+        .bind(signed(a.seq.0))
+        .bind(a.at().0)
+        .bind(a.record.body.actor.as_str())
+        .bind(a.event.type_name())
+        .bind(summary.to_string())
+        .bind(hex(&a.record.hash))
+        .execute(to)
+        .await?;
+    Ok(())
+}
+
+fn hex(hash: &[u8]) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What an auditor wants to see at a glance; `None` for what is no act of anybody.
+fn summary(event: &Event) -> Option<Value> {
+    Some(match event {
+        Event::StepScheduled(_) | Event::StepStarted(_) | Event::RequestAccepted(_) => return None,
+        Event::GraphRegistered(e) => json!({"graph": e.name, "version": e.version}),
+        Event::RunCreated(e) => json!({"graph": e.graph, "version": e.version}),
+        Event::MapExpanded(e) => json!({"step": e.node, "width": e.width}),
+        Event::StepCompleted(e) => json!({"step": e.step, "attempt": e.attempt}),
+        Event::StepFailed(e) => json!({"step": e.step, "error": e.error.code, "last": e.last}),
+        Event::StepUnknown(e) => json!({"step": e.step, "attempt": e.attempt}),
+        Event::StepRetried(e) => json!({"step": e.step, "attempt": e.attempt}),
+        Event::BranchDecided(e) => json!({"step": e.node, "case": e.case}),
+        Event::TimerSet(e) => json!({"step": e.step, "due_ms": e.due}),
+        Event::TimerFired(e) => json!({"step": e.step}),
+        Event::ApprovalRequested(e) => {
+            json!({"approval": e.approval, "step": e.step, "role": e.role})
+        }
+        Event::ApprovalGranted(e) | Event::ApprovalDenied(e) => {
+            json!({"approval": e.approval, "by": e.by, "content_hash": e.content_hash})
+        }
+        Event::ModelCallIntended(e) => {
+            json!({"step": e.step, "provider": e.provider, "model": e.model, "route": e.route})
+        }
+        Event::ModelCallCompleted(e) => json!({"step": e.step, "model": e.model,
+            "finish": e.finish, "duration_ms": e.duration_ms}),
+        Event::ModelCallFailed(e) => json!({"step": e.step, "error": e.error.code}),
+        Event::UsageRecorded(e) => json!({"step": e.step, "model": e.model,
+            "tokens_in": e.usage.tokens_in(), "tokens_out": e.usage.tokens_out(),
+            "confirmed": e.confirmed, "cost": e.charge.as_ref().map(|charge| charge.amount)}),
+        Event::BudgetExhausted(e) => json!({"step": e.step, "limit": e.limit}),
+        Event::RunCancelled(_) | Event::RunCompleted(_) => json!({}),
+        Event::RunFailed(e) => json!({"step": e.step, "error": e.error.code}),
+    })
+}

@@ -1,0 +1,75 @@
+//! What each event means for the read models.
+
+mod audit;
+mod billing;
+mod run;
+mod step;
+
+use convergio_domain::event::Event;
+use convergio_domain::stream::{Seq, StreamKind};
+use convergio_domain::time::Timestamp;
+use convergio_eventstore::Record;
+use sqlx::SqliteConnection;
+
+/// An event and where it stands.
+pub(crate) struct Applied<'a> {
+    pub(crate) record: &'a Record,
+    pub(crate) event: &'a Event,
+    pub(crate) index: usize,
+    pub(crate) seq: Seq,
+}
+
+impl Applied<'_> {
+    fn tenant(&self) -> &str {
+        self.record.stream.tenant.as_str()
+    }
+
+    /// The id of the stream's thing: a run's or a graph's.
+    fn id(&self) -> String {
+        self.record.stream.id.to_string()
+    }
+
+    fn at(&self) -> Timestamp {
+        self.record.body.time
+    }
+
+    fn pos(&self) -> i64 {
+        signed(self.record.position.0)
+    }
+
+    fn event_id(&self) -> String {
+        self.record.event_id(self.index).to_string()
+    }
+}
+
+/// Numbers of the log are far below 2^63; columns are signed.
+pub(crate) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Applies all events of a record within the caller's transaction.
+pub(crate) async fn apply(to: &mut SqliteConnection, record: &Record) -> sqlx::Result<()> {
+    let numbers = record.first_seq().0..;
+    for (index, (seq, event)) in numbers.zip(&record.body.events).enumerate() {
+        let applied = Applied { record, event, index, seq: Seq(seq) };
+        audit::apply(to, &applied).await?;
+        match record.stream.kind {
+            StreamKind::Run => apply_run(to, &applied).await?,
+            StreamKind::Graph => run::register(to, &applied).await?,
+            StreamKind::Request => {}
+        }
+    }
+    if record.stream.kind == StreamKind::Run {
+        run::touch(to, record).await?;
+    }
+    Ok(())
+}
+
+async fn apply_run(to: &mut SqliteConnection, applied: &Applied<'_>) -> sqlx::Result<()> {
+    run::apply(to, applied).await?;
+    step::apply(to, applied).await?;
+    if let Event::UsageRecorded(usage) = applied.event {
+        billing::apply(to, applied, usage).await?;
+    }
+    Ok(())
+}

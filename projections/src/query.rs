@@ -1,0 +1,308 @@
+//! Reading the read models. Every query is bound to one tenant.
+
+use std::time::Duration;
+
+use convergio_eventstore::Position;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{FromRow, SqlitePool};
+use tokio::sync::watch;
+
+use crate::apply::signed;
+use crate::error::ProjectionError;
+use crate::rows::{
+    ApprovalRow, AuditRow, BalanceRow, GraphRow, LedgerRow, Listed, RunRow, StepRow, UsageRow,
+};
+
+/// Rows of one page at most.
+const PAGE_LIMIT: usize = 1000;
+
+/// Every table, with the columns that put its rows in order.
+const TABLES: [(&str, &str); 10] = [
+    ("projection_position", "name"),
+    ("graph_version", "tenant, graph, version"),
+    ("run_status", "tenant, run"),
+    ("step", "tenant, run, step"),
+    ("usage_line", "usage_id"),
+    ("usage_conflict", "pos, usage_id"),
+    ("ledger_entry", "entry"),
+    ("ledger_balance", "tenant, account, currency"),
+    ("audit", "tenant, pos, idx"),
+    ("approval", "tenant, approval"),
+];
+
+/// Which runs are listed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunFilter {
+    /// Only of this graph.
+    pub graph: Option<String>,
+    /// Only in this status.
+    pub status: Option<String>,
+    /// Only created by this actor.
+    pub actor: Option<String>,
+}
+
+/// Reads the read models. Cheap to clone.
+#[derive(Clone)]
+pub struct Queries {
+    pool: SqlitePool,
+    applied: watch::Receiver<Position>,
+}
+
+type Result<T> = std::result::Result<T, ProjectionError>;
+
+impl Queries {
+    pub(crate) fn new(pool: SqlitePool, applied: watch::Receiver<Position>) -> Self {
+        Self { pool, applied }
+    }
+
+    /// How far the read models have come.
+    pub fn applied(&self) -> Position {
+        *self.applied.borrow()
+    }
+
+    /// Waits until the read models have come as far as a position; tells whether they have.
+    pub async fn wait_for(&self, position: Position, timeout: Duration) -> bool {
+        let mut applied = self.applied.clone();
+        let reached = applied.wait_for(|at| *at >= position);
+        matches!(tokio::time::timeout(timeout, reached).await, Ok(Ok(_)))
+    }
+
+    /// Graph versions, the newest first.
+    ///
+    /// # Errors
+    /// The database fails, or the cursor is not ours.
+    pub async fn graphs(
+        &self,
+        tenant: &str,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Listed<GraphRow>> {
+        let sql = "SELECT * FROM graph_version WHERE tenant = $1 AND pos < $2 \
+            ORDER BY pos DESC LIMIT $3";
+        let before = before(cursor)?;
+        let rows = sqlx::query_as(sql).bind(tenant).bind(before).bind(more(limit));
+        Ok(listed(rows.fetch_all(&self.pool).await?, limit, |row: &GraphRow| row.pos.to_string()))
+    }
+
+    /// The versions of one graph, the newest first.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn graph(&self, tenant: &str, graph: &str) -> Result<Vec<GraphRow>> {
+        let sql = "SELECT * FROM graph_version WHERE tenant = $1 AND graph = $2 \
+            ORDER BY pos DESC LIMIT 100";
+        Ok(sqlx::query_as(sql).bind(tenant).bind(graph).fetch_all(&self.pool).await?)
+    }
+
+    /// Runs, the newest first.
+    ///
+    /// # Errors
+    /// The database fails, or the cursor is not ours.
+    pub async fn runs(
+        &self,
+        tenant: &str,
+        filter: &RunFilter,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Listed<RunRow>> {
+        let sql = "SELECT r.*, g.name FROM run_status r LEFT JOIN graph_version g ON \
+            g.tenant = r.tenant AND g.graph = r.graph AND g.version = r.version \
+            WHERE r.tenant = $1 AND r.created_pos < $2 AND ($3 IS NULL OR r.graph = $3) \
+            AND ($4 IS NULL OR r.status = $4) AND ($5 IS NULL OR r.actor = $5) \
+            ORDER BY r.created_pos DESC LIMIT $6";
+        let rows = sqlx::query_as(sql)
+            .bind(tenant)
+            .bind(before(cursor)?)
+            .bind(filter.graph.as_deref())
+            .bind(filter.status.as_deref())
+            .bind(filter.actor.as_deref())
+            .bind(more(limit))
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(listed(rows, limit, |row: &RunRow| row.created_pos.to_string()))
+    }
+
+    /// One run.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn run(&self, tenant: &str, run: &str) -> Result<Option<RunRow>> {
+        let sql = "SELECT r.*, g.name FROM run_status r LEFT JOIN graph_version g ON \
+            g.tenant = r.tenant AND g.graph = r.graph AND g.version = r.version \
+            WHERE r.tenant = $1 AND r.run = $2";
+        Ok(sqlx::query_as(sql).bind(tenant).bind(run).fetch_optional(&self.pool).await?)
+    }
+
+    /// The steps of a run, in the order in which they were first heard of.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn steps(&self, tenant: &str, run: &str) -> Result<Vec<StepRow>> {
+        let sql = "SELECT * FROM step WHERE tenant = $1 AND run = $2 \
+            ORDER BY first_seq, node, item LIMIT 20000";
+        Ok(sqlx::query_as(sql).bind(tenant).bind(run).fetch_all(&self.pool).await?)
+    }
+
+    /// Usage lines, the oldest first; of one run when it is named.
+    ///
+    /// # Errors
+    /// The database fails, or the cursor is not ours.
+    pub async fn usage(
+        &self,
+        tenant: &str,
+        run: Option<&str>,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Listed<UsageRow>> {
+        let sql = "SELECT * FROM usage_line WHERE tenant = $1 AND ($2 IS NULL OR run = $2) AND \
+            (pos > $3 OR (pos = $3 AND usage_id > $4)) ORDER BY pos, usage_id LIMIT $5";
+        let (pos, id) = after(cursor)?;
+        let rows = sqlx::query_as(sql).bind(tenant).bind(run).bind(pos).bind(id);
+        let rows = rows.bind(more(limit)).fetch_all(&self.pool).await?;
+        Ok(listed(rows, limit, |row: &UsageRow| format!("{}.{}", row.pos, row.usage_id)))
+    }
+
+    /// Ledger entries, the oldest first; of one run when it is named.
+    ///
+    /// # Errors
+    /// The database fails, or the cursor is not ours.
+    pub async fn ledger(
+        &self,
+        tenant: &str,
+        run: Option<&str>,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Listed<LedgerRow>> {
+        let sql = "SELECT * FROM ledger_entry WHERE tenant = $1 AND ($2 IS NULL OR run = $2) AND \
+            (pos > $3 OR (pos = $3 AND entry > $4)) ORDER BY pos, entry LIMIT $5";
+        let (pos, id) = after(cursor)?;
+        let rows = sqlx::query_as(sql).bind(tenant).bind(run).bind(pos).bind(id);
+        let rows = rows.bind(more(limit)).fetch_all(&self.pool).await?;
+        Ok(listed(rows, limit, |row: &LedgerRow| format!("{}.{}", row.pos, row.entry)))
+    }
+
+    /// The balances of all accounts. They sum to zero in each currency.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn balances(&self, tenant: &str) -> Result<Vec<BalanceRow>> {
+        let sql = "SELECT account, currency, amount FROM ledger_balance WHERE tenant = $1 \
+            ORDER BY account, currency";
+        Ok(sqlx::query_as(sql).bind(tenant).fetch_all(&self.pool).await?)
+    }
+
+    /// How many usage lines have no price.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn unpriced(&self, tenant: &str) -> Result<i64> {
+        let sql = "SELECT count(*) FROM usage_line WHERE tenant = $1 AND amount IS NULL";
+        Ok(sqlx::query_scalar(sql).bind(tenant).fetch_one(&self.pool).await?)
+    }
+
+    /// The audit trail, the oldest first; of one stream, actor or type when named.
+    ///
+    /// # Errors
+    /// The database fails, or the cursor is not ours.
+    pub async fn audit(
+        &self,
+        tenant: &str,
+        filter: [Option<&str>; 3],
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Listed<AuditRow>> {
+        let [stream, actor, kind] = filter;
+        let sql = "SELECT * FROM audit WHERE tenant = $1 AND ($2 IS NULL OR stream = $2) AND \
+            ($3 IS NULL OR actor = $3) AND ($4 IS NULL OR type = $4) AND \
+            (pos > $5 OR (pos = $5 AND idx > $6)) ORDER BY pos, idx LIMIT $7";
+        let (pos, index) = after(cursor)?;
+        let index: i64 = index.parse().unwrap_or(-1);
+        let rows = sqlx::query_as(sql).bind(tenant).bind(stream).bind(actor).bind(kind);
+        let rows = rows.bind(pos).bind(index).bind(more(limit)).fetch_all(&self.pool).await?;
+        Ok(listed(rows, limit, |row: &AuditRow| format!("{}.{}", row.pos, row.idx)))
+    }
+
+    /// Questions to people, the oldest first; in one state when it is named.
+    ///
+    /// # Errors
+    /// The database fails, or the cursor is not ours.
+    pub async fn approvals(
+        &self,
+        tenant: &str,
+        [run, state]: [Option<&str>; 2],
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Listed<ApprovalRow>> {
+        let sql = "SELECT * FROM approval WHERE tenant = $1 AND ($2 IS NULL OR run = $2) AND \
+            ($3 IS NULL OR state = $3) AND (pos > $4 OR (pos = $4 AND approval > $5)) \
+            ORDER BY pos, approval LIMIT $6";
+        let (pos, id) = after(cursor)?;
+        let rows = sqlx::query_as(sql).bind(tenant).bind(run).bind(state).bind(pos).bind(id);
+        let rows = rows.bind(more(limit)).fetch_all(&self.pool).await?;
+        Ok(listed(rows, limit, |row: &ApprovalRow| format!("{}.{}", row.pos, row.approval)))
+    }
+
+    /// One question.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn approval(&self, tenant: &str, approval: &str) -> Result<Option<ApprovalRow>> {
+        let sql = "SELECT * FROM approval WHERE tenant = $1 AND approval = $2";
+        Ok(sqlx::query_as(sql).bind(tenant).bind(approval).fetch_optional(&self.pool).await?)
+    }
+
+    /// All tables as text, in a fixed order: equal for equal logs.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn dump(&self) -> Result<String> {
+        let mut dump = String::new();
+        for (table, order) in TABLES {
+            dump.push_str(&format!("-- {table}\n"));
+            let columns: Vec<String> = sqlx::query_scalar("SELECT name FROM pragma_table_info($1)")
+                .bind(table)
+                .fetch_all(&self.pool)
+                .await?;
+            let quoted: Vec<String> =
+                columns.iter().map(|column| format!("quote({column})")).collect();
+            let sql = format!("SELECT {} FROM {table} ORDER BY {order}", quoted.join("||'|'||"));
+            let rows: Vec<String> =
+                sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_all(&self.pool).await?;
+            for row in rows {
+                dump.push_str(&row);
+                dump.push('\n');
+            }
+        }
+        Ok(dump)
+    }
+}
+
+/// One row more than asked for tells whether there is another page.
+fn more(limit: usize) -> i64 {
+    signed(limit.clamp(1, PAGE_LIMIT) as u64 + 1)
+}
+
+fn listed<T>(mut rows: Vec<T>, limit: usize, cursor: impl Fn(&T) -> String) -> Listed<T>
+where
+    T: for<'r> FromRow<'r, SqliteRow>,
+{
+    let limit = limit.clamp(1, PAGE_LIMIT);
+    let has_more = rows.len() > limit;
+    rows.truncate(limit);
+    let next_cursor = rows.last().filter(|_| has_more).map(cursor);
+    Listed { items: rows, next_cursor }
+}
+
+/// The position below which a page that runs backwards goes on.
+fn before(cursor: Option<&str>) -> Result<i64> {
+    let Some(cursor) = cursor else { return Ok(i64::MAX) };
+    cursor.parse().map_err(|_| ProjectionError::BadCursor(cursor.chars().take(80).collect()))
+}
+
+/// The position and key after which a page that runs forwards goes on.
+fn after(cursor: Option<&str>) -> Result<(i64, String)> {
+    let Some(cursor) = cursor else { return Ok((0, String::new())) };
+    let bad = || ProjectionError::BadCursor(cursor.chars().take(80).collect());
+    let (pos, key) = cursor.split_once('.').ok_or_else(bad)?;
+    Ok((pos.parse().map_err(|_| bad())?, key.to_owned()))
+}
