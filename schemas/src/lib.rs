@@ -1,1 +1,7 @@
 //! The contracts as files, and the wire types that follow them.
+
+pub mod error_code;
+pub mod wire;
+
+/// The prices that the platform knows: a list in the form of the price book.
+pub const PRICE_BOOK: &str = include_str!("../prices/book.v1.json");

@@ -1,0 +1,42 @@
+//! What the HTTP API takes and gives.
+
+mod billing;
+mod events;
+mod graphs;
+mod problem;
+mod runs;
+
+pub use billing::{AuditEntry, Balance, LedgerEntry, LedgerView, UsageLine};
+pub use events::{EventEnvelope, Frame, PayloadView, ProgressNote};
+pub use graphs::{GraphAccepted, GraphSummary, GraphView};
+pub use problem::{MistakeView, Problem};
+pub use runs::{
+    ApprovalAnswer, ApprovalView, Decision, ExecuteRequest, ModelView, RunAccepted, RunError,
+    RunView, StepView, UsageSummary,
+};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A page of a listing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Pass it as `cursor` for the next page; absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// How the server is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// `ok`, or what is wrong.
+    pub status: String,
+    /// The program's version.
+    pub version: String,
+    /// What an acknowledged event survives: `process`, `fsync` or `quorum fsync`.
+    pub durability: String,
+    /// Records that the read models have not applied yet.
+    pub projection_lag: u64,
+}
