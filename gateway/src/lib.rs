@@ -1,1 +1,14 @@
 //! HTTP, WebSocket and SSE in front of the log.
+//!
+//! A request becomes a command that the repository decides and appends; an answer is a read model
+//! or the log itself. No rule lives here, and no step is executed here.
+
+mod app;
+mod auth;
+mod convert;
+mod http;
+mod idempotency;
+mod problem;
+
+pub use app::{Gateway, openapi, router, serve};
+pub use auth::Tokens;

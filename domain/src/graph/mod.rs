@@ -11,7 +11,7 @@ mod source;
 mod tools;
 pub mod topology;
 
-pub use decide::{GraphNoun, GraphState, Register, graph_id};
+pub use decide::{GraphNoun, GraphState, Never, Register, graph_id};
 pub use inputs::check_inputs;
 pub use mistake::{Mistake, Parsed};
 pub use tools::{ToolCatalog, ToolSpec};

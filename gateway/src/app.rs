@@ -1,0 +1,173 @@
+//! The application: its state, its routes, its life.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::{Extension, Router};
+use convergio_domain::graph::ToolCatalog;
+use convergio_eventstore::{LiveHub, Repository};
+use convergio_projections::Queries;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use utoipa::OpenApi;
+use utoipa::openapi::OpenApi as Document;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::auth::{self, Tokens};
+use crate::http::{approvals, billing, events, graphs, health, runs};
+use crate::problem::{ApiError, RequestId};
+use convergio_schemas::error_code;
+
+/// Bytes of a run's inputs at most; manifests have a smaller limit of their own.
+const BODY_LIMIT: usize = 20 << 20;
+/// How long open streams may go on after a shutdown was asked for.
+const DRAIN: Duration = Duration::from_secs(3);
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct Gateway {
+    /// Where commands go.
+    pub repository: Repository,
+    /// Where answers come from.
+    pub queries: Queries,
+    /// Progress that is not in the log.
+    pub live: LiveHub,
+    /// The tools that manifests may call.
+    pub tools: Arc<ToolCatalog>,
+    /// Who may come in, and as which tenant.
+    pub tokens: Tokens,
+    /// Tells streams to end.
+    pub stop: watch::Receiver<bool>,
+}
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Convergio",
+    description = "Runs graphs of AI agents on a durable log.",
+    license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
+))]
+struct ApiDoc;
+
+fn routes() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::with_openapi(ApiDoc::openapi())
+        .routes(routes!(graphs::register, graphs::list))
+        .routes(routes!(graphs::show))
+        .routes(routes!(runs::execute))
+        .routes(routes!(runs::status))
+        .routes(routes!(runs::list))
+        .routes(routes!(runs::show))
+        .routes(routes!(runs::cancel))
+        .routes(routes!(events::list))
+        .routes(routes!(events::stream))
+        .routes(routes!(approvals::list))
+        .routes(routes!(approvals::show, approvals::answer))
+        .routes(routes!(billing::usage))
+        .routes(routes!(billing::ledger))
+        .routes(routes!(billing::audit))
+}
+
+/// The OpenAPI document of all routes.
+pub fn openapi() -> Document {
+    open_routes().merge(routes()).split_for_parts().1
+}
+
+fn open_routes() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::with_openapi(ApiDoc::openapi())
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+}
+
+/// All routes: those under `/v1` ask for a token.
+pub fn router(gateway: Gateway) -> Router {
+    let (guarded, _) = routes().split_for_parts();
+    let guarded = guarded
+        .layer(middleware::from_fn_with_state(gateway.clone(), auth::authenticate))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT));
+    let (open, _) = open_routes().split_for_parts();
+    let document = Arc::new(openapi().to_json().unwrap_or_default());
+    let document = axum::routing::get(move || {
+        let document = Arc::clone(&document);
+        async move { ([("content-type", "application/json")], document.to_string()) }
+    });
+    guarded
+        .merge(open)
+        .route("/openapi.json", document)
+        .fallback(async || ApiError::new(error_code::NOT_FOUND, "there is no such path"))
+        .method_not_allowed_fallback(async || {
+            ApiError::new(error_code::METHOD_NOT_ALLOWED, "see /openapi.json for what is offered")
+        })
+        .layer(middleware::from_fn(with_request_id))
+        .with_state(gateway)
+}
+
+/// Every request has an id, in its answer and in the server's log.
+async fn with_request_id(mut request: Request, next: Next) -> Response {
+    let given = request.headers().get(&REQUEST_ID).and_then(|value| value.to_str().ok());
+    let usable = |id: &&str| !id.is_empty() && id.len() <= 100 && id.is_ascii();
+    let id = given.filter(usable).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
+    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let method = request.method().clone();
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let mut response = next.run(request).await;
+    crate::problem::stamp(&mut response, &id);
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    tracing::debug!(%method, path, status = response.status().as_u16(), request_id = id);
+    response
+}
+
+/// Serves until `stop` says true, then ends orderly.
+///
+/// # Errors
+/// The listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    gateway: Gateway,
+    mut stop: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    let app = router(gateway);
+    let mut stopping = stop.clone();
+    let server = axum::serve(TcpNoDelay(listener), app).with_graceful_shutdown(async move {
+        let _stopped = stop.wait_for(|stop| *stop).await;
+    });
+    let limit = async move {
+        let _stopped = stopping.wait_for(|stop| *stop).await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        result = server => result,
+        () = limit => Ok(()),
+    }
+}
+
+/// Sends small answers at once.
+struct TcpNoDelay(TcpListener);
+
+impl axum::serve::Listener for TcpNoDelay {
+    type Io = tokio::net::TcpStream;
+    type Addr = std::net::SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        let (stream, address) = axum::serve::Listener::accept(&mut self.0).await;
+        // Without it answers are slower, and as right.
+        let _sooner = stream.set_nodelay(true);
+        (stream, address)
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.0.local_addr()
+    }
+}
+
+/// What a handler knows of its caller.
+pub(crate) type Caller = Extension<auth::Identity>;
+/// The state in handlers.
+pub(crate) type App = State<Gateway>;

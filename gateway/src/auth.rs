@@ -1,0 +1,71 @@
+//! Who asks: bearer tokens, kept and compared as hashes.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header::AUTHORIZATION;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use convergio_domain::decider::Context;
+use convergio_domain::id::{ActorId, TenantId};
+use convergio_schemas::error_code;
+
+use crate::app::Gateway;
+use crate::problem::ApiError;
+
+/// Tokens and whom they speak for.
+#[derive(Clone, Default)]
+pub struct Tokens {
+    known: Arc<Vec<(blake3::Hash, Identity)>>,
+}
+
+/// A caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) tenant: TenantId,
+    pub(crate) actor: ActorId,
+}
+
+impl Tokens {
+    /// Tokens with their tenants and actors.
+    pub fn new(tokens: impl IntoIterator<Item = (String, TenantId, ActorId)>) -> Self {
+        let hashed = tokens.into_iter().map(|(token, tenant, actor)| {
+            (blake3::hash(token.as_bytes()), Identity { tenant, actor })
+        });
+        Self { known: Arc::new(hashed.collect()) }
+    }
+
+    /// Whom a token speaks for. Hashes compare in constant time.
+    fn find(&self, token: &str) -> Option<&Identity> {
+        let hash = blake3::hash(token.as_bytes());
+        self.known.iter().find(|(known, _)| *known == hash).map(|(_, identity)| identity)
+    }
+}
+
+impl Gateway {
+    /// The context of a decision asked for by a caller.
+    pub(crate) fn context(&self, caller: &Identity) -> Context {
+        Context { now: self.repository.clock().now(), actor: caller.actor.clone() }
+    }
+}
+
+/// Lets known callers in.
+pub(crate) async fn authenticate(
+    State(gateway): State<Gateway>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = header.and_then(|value| value.strip_prefix("Bearer "));
+    match token.and_then(|token| gateway.tokens.find(token)) {
+        Some(identity) => {
+            let identity = identity.clone();
+            request.extensions_mut().insert(identity);
+            next.run(request).await
+        }
+        None => {
+            let detail = "send `Authorization: Bearer cvg_...` with the token of the data folder";
+            ApiError::new(error_code::AUTH_INVALID, detail).into_response()
+        }
+    }
+}

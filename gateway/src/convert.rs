@@ -1,0 +1,199 @@
+//! From rows and records to wire types.
+
+use convergio_domain::money::Money;
+use convergio_domain::time::Timestamp;
+use convergio_eventstore::Record;
+use convergio_projections::{
+    ApprovalRow, AuditRow, BalanceRow, GraphRow, LedgerRow, RunRow, StepRow, UsageRow,
+};
+use convergio_schemas::wire::{
+    ApprovalView, AuditEntry, Balance, EventEnvelope, GraphSummary, LedgerEntry, ModelView,
+    PayloadView, RunError, RunView, StepView, UsageLine, UsageSummary,
+};
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Milliseconds as RFC 3339 in UTC.
+pub(crate) fn rfc3339(at_ms: i64) -> String {
+    let nanos = i128::from(at_ms) * 1_000_000;
+    let date = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok();
+    date.and_then(|date| date.format(&Rfc3339).ok()).unwrap_or_default()
+}
+
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+/// A scaled integer as a decimal.
+fn money(scaled: &str) -> String {
+    Money::from_scaled(scaled.parse().unwrap_or(0)).to_string()
+}
+
+pub(crate) fn graph(row: GraphRow) -> GraphSummary {
+    GraphSummary {
+        id: row.graph,
+        name: row.name,
+        version: row.version,
+        nodes: unsigned(row.nodes),
+        registered_at: rfc3339(row.registered_ms),
+    }
+}
+
+fn error(code: Option<String>, message: Option<String>) -> Option<RunError> {
+    Some(RunError { code: code?, message: message.unwrap_or_default() })
+}
+
+pub(crate) fn run(row: RunRow) -> RunView {
+    RunView {
+        id: row.run,
+        graph_id: row.graph,
+        graph_name: row.name.unwrap_or_default(),
+        version: row.version,
+        status: row.status,
+        actor: row.actor,
+        created_at: rfc3339(row.created_ms),
+        ended_at: row.ended_ms.map(rfc3339),
+        steps_done: unsigned(row.steps_done),
+        steps_total: unsigned(row.steps_total),
+        usage: UsageSummary {
+            tokens_in: unsigned(row.tokens_in),
+            tokens_out: unsigned(row.tokens_out),
+            cost: money(&row.cost),
+            unpriced_calls: unsigned(row.unpriced),
+        },
+        error: error(row.error_code, row.error_message),
+        output: None,
+        steps: Vec::new(),
+        seq: unsigned(row.seq),
+    }
+}
+
+pub(crate) fn step(row: StepRow) -> StepView {
+    let span = row.started_ms.zip(row.ended_ms).map(|(from, to)| unsigned(to - from));
+    let model = row.provider.zip(row.model);
+    StepView {
+        id: row.step,
+        node: row.node,
+        item: u32::try_from(row.item).ok(),
+        kind: row.kind,
+        status: row.status,
+        attempt: u32::try_from(row.attempt).unwrap_or(0),
+        duration_ms: span,
+        model: model.map(|(provider, name)| ModelView { provider, name }),
+        usage: UsageSummary {
+            tokens_in: unsigned(row.tokens_in),
+            tokens_out: unsigned(row.tokens_out),
+            cost: money(&row.cost),
+            unpriced_calls: 0,
+        },
+        error: error(row.error_code, row.error_message),
+    }
+}
+
+pub(crate) fn usage(row: UsageRow) -> UsageLine {
+    UsageLine {
+        usage_id: row.usage_id,
+        run_id: row.run,
+        step: row.step,
+        attempt: u32::try_from(row.attempt).unwrap_or(0),
+        meter: row.meter,
+        quantity: unsigned(row.quantity),
+        provider: row.provider,
+        model: row.model,
+        confirmed: row.confirmed != 0,
+        price: row.price,
+        currency: row.currency,
+        amount: row.amount.as_deref().map(money),
+        at: rfc3339(row.at_ms),
+        event_id: row.event,
+    }
+}
+
+pub(crate) fn ledger(row: LedgerRow) -> LedgerEntry {
+    LedgerEntry {
+        id: row.entry,
+        run_id: row.run,
+        debit: row.debit,
+        credit: row.credit,
+        currency: row.currency,
+        amount: money(&row.amount),
+        at: rfc3339(row.at_ms),
+    }
+}
+
+pub(crate) fn balance(row: BalanceRow) -> Balance {
+    Balance { account: row.account, currency: row.currency, amount: money(&row.amount) }
+}
+
+pub(crate) fn audit(row: AuditRow) -> AuditEntry {
+    AuditEntry {
+        event_id: row.event,
+        stream: row.stream,
+        seq: unsigned(row.seq),
+        at: rfc3339(row.at_ms),
+        actor: row.actor,
+        kind: row.kind,
+        summary: serde_json::from_str(&row.summary).unwrap_or(Value::Null),
+        hash: row.hash,
+    }
+}
+
+pub(crate) fn approval(row: ApprovalRow) -> ApprovalView {
+    ApprovalView {
+        id: row.approval,
+        run_id: row.run,
+        step: row.step,
+        role: row.role,
+        state: row.state,
+        content_hash: row.content_hash,
+        content: None,
+        asked_at: rfc3339(row.asked_ms),
+        expires_at: row.expires_ms.map(rfc3339),
+        answered_by: row.answered_by,
+        reason: row.reason,
+    }
+}
+
+/// The events of a record, each in its envelope.
+pub(crate) fn envelopes(record: &Record) -> Vec<EventEnvelope> {
+    let events = record.events().enumerate();
+    let envelope = |(index, recorded): (usize, convergio_domain::decider::Recorded<'_>)| {
+        let mut written = serde_json::to_value(recorded.event).unwrap_or_default();
+        EventEnvelope {
+            id: record.event_id(index).to_string(),
+            tenant: record.stream.tenant.to_string(),
+            stream: record.stream.name(),
+            seq: recorded.seq.0,
+            position: record.position.0,
+            kind: recorded.event.type_name().to_owned(),
+            time: time(recorded.time),
+            recorded_at: time(record.recorded_at),
+            actor: record.body.actor.to_string(),
+            data: written["data"].take(),
+            payloads: if index == 0 { payloads(record) } else { Vec::new() },
+        }
+    };
+    events.map(envelope).collect()
+}
+
+fn time(at: Timestamp) -> String {
+    rfc3339(at.0)
+}
+
+fn payloads(record: &Record) -> Vec<PayloadView> {
+    let metas = record.body.payloads.iter().enumerate();
+    metas
+        .map(|(index, meta)| PayloadView {
+            reference: format!("{}.{index}", record.first_seq()),
+            commitment: meta.commitment.clone(),
+            bytes: meta.bytes,
+            media_type: meta.media_type.clone(),
+            purpose: serde_json::to_value(meta.purpose)
+                .ok()
+                .and_then(|purpose| purpose.as_str().map(str::to_owned))
+                .unwrap_or_default(),
+            content: None,
+        })
+        .collect()
+}

@@ -1,0 +1,118 @@
+//! Questions to people: list, show, answer.
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::{Extension, Json};
+use convergio_domain::id::ApprovalId;
+use convergio_domain::run::{Answer, Run, RunCommand};
+use convergio_projections::ApprovalRow;
+use convergio_schemas::wire::{ApprovalAnswer, ApprovalView, Decision, Page, Problem};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::Query;
+use super::runs::run_stream;
+use crate::app::{App, Caller, Gateway};
+use crate::auth::Identity;
+use crate::problem::ApiError;
+use crate::{convert, idempotency};
+
+/// Which questions.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ApprovalsQuery {
+    /// Only of this run.
+    run: Option<String>,
+    /// `open` (the default), `granted`, `denied`, `void` or `all`.
+    state: Option<String>,
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// Items of a page, 1 to 1000.
+    limit: Option<usize>,
+}
+
+/// Lists questions, the oldest first.
+#[utoipa::path(get, path = "/v1/approvals", tag = "approvals", params(ApprovalsQuery), responses(
+    (status = 200, description = "A page of questions", body = Page<ApprovalView>),
+    (status = 400, description = "The query is not valid", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+))]
+pub(crate) async fn list(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Query(query): Query<ApprovalsQuery>,
+) -> Result<Json<Page<ApprovalView>>, ApiError> {
+    let state = query.state.as_deref().unwrap_or("open");
+    let filter = [query.run.as_deref(), (state != "all").then_some(state)];
+    let limit = query.limit.unwrap_or(50).clamp(1, 1000);
+    let (tenant, cursor) = (caller.tenant.as_str(), query.cursor.as_deref());
+    let listed = gateway.queries.approvals(tenant, filter, cursor, limit).await?;
+    let items = listed.items.into_iter().map(convert::approval).collect();
+    Ok(Json(Page { items, next_cursor: listed.next_cursor }))
+}
+
+async fn row(gateway: &Gateway, caller: &Identity, id: &str) -> Result<ApprovalRow, ApiError> {
+    let row = gateway.queries.approval(caller.tenant.as_str(), id).await?;
+    row.ok_or_else(|| ApiError::not_found("approval"))
+}
+
+async fn view(gateway: &Gateway, caller: &Identity, id: &str) -> Result<ApprovalView, ApiError> {
+    let row = row(gateway, caller, id).await?;
+    let stream = run_stream(caller, &row.run)?;
+    let content = gateway.open(&stream, &row.content).await?;
+    Ok(ApprovalView { content: Some(content), ..convert::approval(row) })
+}
+
+/// Shows a question with what is to be approved.
+#[utoipa::path(get, path = "/v1/approvals/{id}", tag = "approvals", params(
+    ("id" = String, Path, description = "The question"),
+), responses(
+    (status = 200, description = "The question", body = ApprovalView),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such question", body = Problem),
+))]
+pub(crate) async fn show(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<ApprovalView>, ApiError> {
+    view(&gateway, &caller, &id).await.map(Json)
+}
+
+/// Answers a question. The answer is bound to the content that was seen, by its hash.
+#[utoipa::path(post, path = "/v1/approvals/{id}", tag = "approvals", params(
+    ("id" = String, Path, description = "The question"),
+), request_body = ApprovalAnswer, responses(
+    (status = 200, description = "The question is answered", body = ApprovalView),
+    (status = 400, description = "The answer is not valid", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such question", body = Problem),
+    (status = 409, description = "Answered otherwise, expired, or other content", body = Problem),
+    (status = 422, description = "The idempotency key was used before", body = Problem),
+))]
+pub(crate) async fn answer(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Result<Json<ApprovalAnswer>, JsonRejection>,
+) -> Result<Json<ApprovalView>, ApiError> {
+    let Json(given) = body?;
+    let row = row(&gateway, &caller, &id).await?;
+    let approval: ApprovalId = id.parse().map_err(|_| ApiError::not_found("approval"))?;
+    let scope = format!("POST /v1/approvals/{id}");
+    let hashed = serde_json::to_vec(&given).unwrap_or_default();
+    idempotency::bind(&gateway, &caller, &headers, &scope, &hashed).await?;
+    let answer = Answer {
+        approval,
+        content_hash: given.content_hash,
+        granted: given.decision == Decision::Grant,
+        reason: given.reason.map(|reason| reason.chars().take(500).collect()),
+    };
+    let command = |_: &_, _| (RunCommand::Answer(answer.clone()), Vec::new());
+    let stream = run_stream(&caller, &row.run)?;
+    gateway.repository.execute::<Run>(&stream, &gateway.context(&caller), command).await?;
+    gateway.catch_up(&stream).await?;
+    view(&gateway, &caller, &id).await.map(Json)
+}

@@ -1,0 +1,106 @@
+//! Usage, ledger and audit.
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use convergio_schemas::wire::{AuditEntry, LedgerView, Page, Problem, UsageLine};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::Query;
+use crate::app::{App, Caller};
+use crate::convert;
+use crate::problem::ApiError;
+
+/// Which lines.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct LinesQuery {
+    /// Only of this run.
+    run: Option<String>,
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// Items of a page, 1 to 1000.
+    limit: Option<usize>,
+}
+
+impl LinesQuery {
+    fn limit(&self) -> usize {
+        self.limit.unwrap_or(50).clamp(1, 1000)
+    }
+}
+
+/// Lists usage, the oldest first.
+#[utoipa::path(get, path = "/v1/usage", tag = "billing", params(LinesQuery), responses(
+    (status = 200, description = "A page of usage lines", body = Page<UsageLine>),
+    (status = 400, description = "The query is not valid", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+))]
+pub(crate) async fn usage(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Query(query): Query<LinesQuery>,
+) -> Result<Json<Page<UsageLine>>, ApiError> {
+    let (tenant, run) = (caller.tenant.as_str(), query.run.as_deref());
+    let lines = gateway.queries.usage(tenant, run, query.cursor.as_deref(), query.limit()).await?;
+    let items = lines.items.into_iter().map(convert::usage).collect();
+    Ok(Json(Page { items, next_cursor: lines.next_cursor }))
+}
+
+/// Lists ledger entries, the oldest first, with the balances of all accounts.
+#[utoipa::path(get, path = "/v1/ledger", tag = "billing", params(LinesQuery), responses(
+    (status = 200, description = "A page of the ledger", body = LedgerView),
+    (status = 400, description = "The query is not valid", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+))]
+pub(crate) async fn ledger(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Query(query): Query<LinesQuery>,
+) -> Result<Json<LedgerView>, ApiError> {
+    let (tenant, run) = (caller.tenant.as_str(), query.run.as_deref());
+    let page = gateway.queries.ledger(tenant, run, query.cursor.as_deref(), query.limit()).await?;
+    let balances = gateway.queries.balances(tenant).await?;
+    let unpriced = gateway.queries.unpriced(tenant).await?;
+    Ok(Json(LedgerView {
+        entries: page.items.into_iter().map(convert::ledger).collect(),
+        next_cursor: page.next_cursor,
+        balances: balances.into_iter().map(convert::balance).collect(),
+        unpriced_lines: u64::try_from(unpriced).unwrap_or(0),
+    }))
+}
+
+/// Which part of the audit trail.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct AuditQuery {
+    /// Only of this stream, as `run/<uuid>`.
+    stream: Option<String>,
+    /// Only by this actor.
+    actor: Option<String>,
+    /// Only of this type, as `run.model_call.intended.v1`.
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// Items of a page, 1 to 1000.
+    limit: Option<usize>,
+}
+
+/// Lists the audit trail, the oldest first.
+#[utoipa::path(get, path = "/v1/audit", tag = "audit", params(AuditQuery), responses(
+    (status = 200, description = "A page of the audit trail", body = Page<AuditEntry>),
+    (status = 400, description = "The query is not valid", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+))]
+pub(crate) async fn audit(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Query(query): Query<AuditQuery>,
+) -> Result<Json<Page<AuditEntry>>, ApiError> {
+    let filter = [query.stream.as_deref(), query.actor.as_deref(), query.kind.as_deref()];
+    let limit = query.limit.unwrap_or(50).clamp(1, 1000);
+    let (tenant, cursor) = (caller.tenant.as_str(), query.cursor.as_deref());
+    let listed = gateway.queries.audit(tenant, filter, cursor, limit).await?;
+    let items = listed.items.into_iter().map(convert::audit).collect();
+    Ok(Json(Page { items, next_cursor: listed.next_cursor }))
+}

@@ -1,0 +1,288 @@
+//! The events of a run: a page as JSON, or as they happen by SSE and WebSocket.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::Json;
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, header};
+use axum::response::sse::{Event as Sse, KeepAlive};
+use axum::response::{IntoResponse, Response};
+use convergio_domain::stream::{Seq, StreamKey};
+use convergio_eventstore::{LogError, Record, StreamNote};
+use convergio_schemas::wire::{EventEnvelope, Frame, Page, Problem, ProgressNote};
+use futures_util::stream::{self, BoxStream, StreamExt};
+use serde::Deserialize;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
+use utoipa::IntoParams;
+
+use super::Query;
+use super::runs::{is_end, run_stream};
+use crate::app::{App, Caller, Gateway};
+use crate::convert;
+use crate::problem::ApiError;
+
+/// Records read at once.
+const PAGE: usize = 256;
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Which events.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct EventsQuery {
+    /// Only events after this sequence number.
+    after: Option<u64>,
+    /// Events of a page, 1 to 1000.
+    limit: Option<usize>,
+    /// Also the payloads' contents.
+    payloads: Option<bool>,
+}
+
+/// Lists the events of a run; with `Accept: text/event-stream` they come as they happen, and
+/// `Last-Event-ID` resumes without gap or repeat.
+#[utoipa::path(get, path = "/v1/runs/{id}/events", tag = "events", params(
+    ("id" = String, Path, description = "The run"), EventsQuery,
+    ("Last-Event-ID" = Option<String>, Header, description = "The last sequence number seen"),
+), responses(
+    (status = 200, description = "A page of events, or the stream of them",
+        body = Page<EventEnvelope>),
+    (status = 400, description = "The query is not valid", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such run", body = Problem),
+))]
+pub(crate) async fn list(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Path(id): Path<String>,
+    Query(query): Query<EventsQuery>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let stream = run_stream(&caller, &id)?;
+    if gateway.repository.log().head(&stream).await?.is_none() {
+        return Err(ApiError::not_found("run"));
+    }
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let wants_stream = text(header::ACCEPT).is_some_and(|kinds| kinds.contains("event-stream"));
+    if !wants_stream {
+        return page(&gateway, &stream, &query).await.map(|page| Json(page).into_response());
+    }
+    let resumed = headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    let after = match resumed {
+        Some(seq) => seq.parse().map_err(|_| ApiError::invalid("Last-Event-ID is not a number"))?,
+        None => query.after.unwrap_or(0),
+    };
+    let frames = follow(gateway, stream, Seq(after)).map(|frame| Ok::<_, Infallible>(sse(&frame)));
+    let body = axum::response::Sse::new(frames);
+    let body = body.keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    Ok(([("x-accel-buffering", "no")], body).into_response())
+}
+
+fn sse(frame: &Frame) -> Sse {
+    let (name, event) = match frame {
+        Frame::Event(event) => ("event", Sse::default().id(event.seq.to_string())),
+        Frame::Progress(_) => ("progress", Sse::default()),
+    };
+    let data = match frame {
+        Frame::Event(event) => serde_json::to_string(event),
+        Frame::Progress(note) => serde_json::to_string(note),
+    };
+    event.event(name).data(data.unwrap_or_default())
+}
+
+async fn page(
+    gateway: &Gateway,
+    stream: &StreamKey,
+    query: &EventsQuery,
+) -> Result<Page<EventEnvelope>, ApiError> {
+    let after = query.after.unwrap_or(0);
+    let limit = query.limit.unwrap_or(100).clamp(1, 1000);
+    let mut items = Vec::new();
+    let mut from = Seq(after.saturating_sub(convergio_eventstore::Limits::EVENTS as u64));
+    loop {
+        let records = gateway.repository.log().read_stream(stream, from, PAGE).await?;
+        for record in &records {
+            let events = convert::envelopes(record);
+            items.extend(events.into_iter().filter(|event| event.seq > after));
+            from = record.last_seq();
+        }
+        if records.len() < PAGE || items.len() > limit {
+            break;
+        }
+    }
+    let has_more = items.len() > limit;
+    items.truncate(limit);
+    if query.payloads == Some(true) {
+        for payload in items.iter_mut().flat_map(|event| &mut event.payloads) {
+            payload.content = Some(gateway.open(stream, &payload.reference).await?);
+        }
+    }
+    let next_cursor = items.last().filter(|_| has_more).map(|event| event.seq.to_string());
+    Ok(Page { items, next_cursor })
+}
+
+/// Which events of a WebSocket.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct StreamQuery {
+    /// Only events after this sequence number.
+    after: Option<u64>,
+}
+
+/// Streams the events of a run over a WebSocket, one JSON frame each.
+#[utoipa::path(get, path = "/v1/runs/{id}/stream", tag = "events", params(
+    ("id" = String, Path, description = "The run"), StreamQuery,
+), responses(
+    (status = 101, description = "The WebSocket is open"),
+    (status = 400, description = "Not a WebSocket request", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such run", body = Problem),
+))]
+pub(crate) async fn stream(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Path(id): Path<String>,
+    Query(query): Query<StreamQuery>,
+    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+) -> Result<Response, ApiError> {
+    let stream = run_stream(&caller, &id)?;
+    if gateway.repository.log().head(&stream).await?.is_none() {
+        return Err(ApiError::not_found("run"));
+    }
+    let upgrade = upgrade.map_err(|error| ApiError::invalid(error.body_text()))?;
+    let after = Seq(query.after.unwrap_or(0));
+    Ok(upgrade.on_upgrade(move |socket| send(socket, follow(gateway, stream, after))))
+}
+
+async fn send(mut socket: WebSocket, mut frames: BoxStream<'static, Frame>) {
+    loop {
+        tokio::select! {
+            frame = frames.next() => {
+                let Some(frame) = frame else { break };
+                let Ok(text) = serde_json::to_string(&frame) else { break };
+                if socket.send(Message::Text(text.into())).await.is_err() {
+                    return;
+                }
+            }
+            // The client has nothing to say; when it goes, so do we.
+            said = socket.recv() => if !matches!(said, Some(Ok(Message::Ping(_) | Message::Pong(_)))) { return },
+        }
+    }
+    let _closed = socket.send(Message::Close(None)).await;
+}
+
+/// Where a follower of one run stands.
+struct Follower {
+    records: BoxStream<'static, Result<Arc<Record>, LogError>>,
+    notes: broadcast::Receiver<Arc<StreamNote>>,
+    stop: watch::Receiver<bool>,
+    stream: StreamKey,
+    after: Seq,
+    ready: VecDeque<Frame>,
+    ended: bool,
+}
+
+/// The events of a run after a sequence number, with progress between them, until its end.
+fn follow(gateway: Gateway, stream: StreamKey, after: Seq) -> BoxStream<'static, Frame> {
+    let log = gateway.repository.log();
+    let notes = gateway.live.subscribe();
+    let stop = gateway.stop.clone();
+    let opened = async move {
+        // Subscribed before the history is read: what is appended in between comes by the tail.
+        let page = log.read_all(convergio_eventstore::Position(u64::MAX >> 1), 1).await;
+        let tail = page.map(|page| page.tail).unwrap_or_default();
+        let live = log.tail(tail);
+        let history = history(gateway.clone(), stream.clone(), after);
+        let records = history.chain(live).boxed();
+        let ready = VecDeque::new();
+        Follower { records, notes, stop, stream, after, ready, ended: false }
+    };
+    stream::once(opened)
+        .flat_map(|follower| {
+            stream::unfold(follower, |mut follower| async move {
+                let frame = follower.next().await?;
+                Some((frame, follower))
+            })
+        })
+        .boxed()
+}
+
+/// What stands in the stream already. A record may begin before `after`; its events are filtered.
+fn history(
+    gateway: Gateway,
+    stream: StreamKey,
+    after: Seq,
+) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
+    let from = Seq(after.0.saturating_sub(convergio_eventstore::Limits::EVENTS as u64));
+    stream::unfold(Some(from), move |from| {
+        let (log, stream) = (gateway.repository.log(), stream.clone());
+        async move {
+            let records = log.read_stream(&stream, from?, PAGE).await;
+            let next = match &records {
+                Ok(records) if records.len() == PAGE => records.last().map(|r| r.last_seq()),
+                _ => None,
+            };
+            let items: Vec<_> = match records {
+                Ok(records) => records.into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(error)],
+            };
+            Some((stream::iter(items), next))
+        }
+    })
+    .flatten()
+    .boxed()
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // Whoever could say stop being gone means the same.
+    let _stopped = stop.wait_for(|stop| *stop).await;
+}
+
+impl Follower {
+    async fn next(&mut self) -> Option<Frame> {
+        loop {
+            if let Some(frame) = self.ready.pop_front() {
+                return Some(frame);
+            }
+            if self.ended {
+                return None;
+            }
+            tokio::select! {
+                biased;
+                record = self.records.next() => match record {
+                    Some(Ok(record)) => self.take(&record),
+                    // The client comes back with the last number it saw.
+                    Some(Err(_)) | None => return None,
+                },
+                note = self.notes.recv() => match note {
+                    Ok(note) if note.stream == self.stream => {
+                        let note = note.note.clone();
+                        let convergio_eventstore::LiveNote { step, tokens_out, text } = note;
+                        return Some(Frame::Progress(ProgressNote { step, tokens_out, text }));
+                    }
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return None,
+                },
+                () = stopped(&mut self.stop) => return None,
+            }
+        }
+    }
+
+    fn take(&mut self, record: &Record) {
+        if record.stream != self.stream {
+            return;
+        }
+        for event in convert::envelopes(record) {
+            if event.seq > self.after.0 {
+                self.after = Seq(event.seq);
+                self.ended |= is_end(&event.kind);
+                self.ready.push_back(Frame::Event(event));
+            }
+        }
+    }
+}

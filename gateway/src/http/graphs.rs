@@ -1,0 +1,118 @@
+//! Graphs: register, list, show.
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::{Extension, Json};
+use bytes::Bytes;
+use convergio_domain::graph::{self, GraphNoun, Register};
+use convergio_domain::payload::{PayloadSlot, Purpose};
+use convergio_domain::stream::StreamKey;
+use convergio_eventstore::Payload;
+use convergio_schemas::error_code;
+use convergio_schemas::wire::{GraphAccepted, GraphSummary, GraphView, MistakeView, Page, Problem};
+
+use super::{Paging, Query};
+use crate::app::{App, Caller};
+use crate::problem::ApiError;
+use crate::{convert, idempotency};
+
+/// Bytes of a manifest.
+const MANIFEST_LIMIT: usize = 1 << 20;
+
+/// Registers a version of a graph. The same manifest again is the same version.
+#[utoipa::path(post, path = "/v1/graphs", tag = "graphs",
+    request_body(content = String, description = "The manifest, YAML or JSON",
+        content_type = "application/yaml"),
+    responses(
+        (status = 201, description = "The version is registered", body = GraphAccepted),
+        (status = 400, description = "Every mistake of the manifest", body = Problem),
+        (status = 401, description = "Not signed in", body = Problem),
+        (status = 413, description = "The manifest is too large", body = Problem),
+        (status = 422, description = "The idempotency key was used before", body = Problem),
+        (status = 503, description = "The log is not available", body = Problem),
+    ))]
+pub(crate) async fn register(
+    State(gateway): App,
+    Extension(caller): Caller,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<(StatusCode, Json<GraphAccepted>), ApiError> {
+    if body.len() > MANIFEST_LIMIT {
+        let detail = format!("a manifest has at most {MANIFEST_LIMIT} bytes");
+        return Err(ApiError::new(error_code::REQUEST_TOO_LARGE, detail));
+    }
+    let text = std::str::from_utf8(&body)
+        .map_err(|_| ApiError::invalid("the manifest must be UTF-8 text, YAML or JSON"))?;
+    let parsed = graph::parse(text, &gateway.tools).map_err(ApiError::manifest)?;
+    idempotency::bind(&gateway, &caller, &headers, "POST /v1/graphs", &body).await?;
+    let graph = parsed.graph;
+    let version = graph.version();
+    let id = graph::graph_id(&caller.tenant, &graph.name);
+    let register = Register {
+        name: graph.name.clone(),
+        version: version.clone(),
+        nodes: u32::try_from(graph.nodes.len()).unwrap_or(u32::MAX),
+        manifest: PayloadSlot(0),
+    };
+    let manifest = Payload {
+        bytes: Bytes::from(graph.canonical()),
+        media_type: "application/json".into(),
+        purpose: Purpose::Manifest,
+        subject: None,
+    };
+    let command = |_: &_, _| (register.clone(), vec![manifest.clone()]);
+    let stream = StreamKey::graph(caller.tenant.clone(), id);
+    let context = gateway.context(&caller);
+    gateway.repository.execute::<GraphNoun>(&stream, &context, command).await?;
+    let warnings = parsed.warnings.into_iter().map(|warning| MistakeView {
+        line: warning.line,
+        column: warning.column,
+        path: warning.path,
+        message: warning.message,
+    });
+    let accepted = GraphAccepted {
+        id: id.to_string(),
+        name: graph.name,
+        version: version.to_string(),
+        warnings: warnings.collect(),
+    };
+    Ok((StatusCode::CREATED, Json(accepted)))
+}
+
+/// Lists registered versions, the newest first.
+#[utoipa::path(get, path = "/v1/graphs", tag = "graphs", params(Paging), responses(
+    (status = 200, description = "A page of versions", body = Page<GraphSummary>),
+    (status = 400, description = "The cursor is not ours", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+))]
+pub(crate) async fn list(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<GraphSummary>>, ApiError> {
+    let (tenant, cursor) = (caller.tenant.as_str(), paging.cursor.as_deref());
+    let listed = gateway.queries.graphs(tenant, cursor, paging.limit()).await?;
+    let items = listed.items.into_iter().map(convert::graph).collect();
+    Ok(Json(Page { items, next_cursor: listed.next_cursor }))
+}
+
+/// Shows a graph with its versions.
+#[utoipa::path(get, path = "/v1/graphs/{id}", tag = "graphs", params(
+    ("id" = String, Path, description = "The graph"),
+), responses(
+    (status = 200, description = "The graph", body = GraphView),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such graph", body = Problem),
+))]
+pub(crate) async fn show(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<GraphView>, ApiError> {
+    let id: convergio_domain::id::GraphId = id.parse().map_err(|_| ApiError::not_found("graph"))?;
+    gateway.catch_up(&StreamKey::graph(caller.tenant.clone(), id)).await?;
+    let versions = gateway.queries.graph(caller.tenant.as_str(), &id.to_string()).await?;
+    let name = versions.first().ok_or_else(|| ApiError::not_found("graph"))?.name.clone();
+    let versions = versions.into_iter().map(convert::graph).collect();
+    Ok(Json(GraphView { id: id.to_string(), name, versions }))
+}

@@ -1,0 +1,90 @@
+//! The handlers, by noun.
+
+pub(crate) mod approvals;
+pub(crate) mod billing;
+pub(crate) mod events;
+pub(crate) mod graphs;
+pub(crate) mod health;
+pub(crate) mod runs;
+
+use std::time::Duration;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use bytes::Bytes;
+use convergio_domain::payload::PayloadRef;
+use convergio_domain::stream::StreamKey;
+use convergio_eventstore::Position;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use utoipa::IntoParams;
+
+use crate::app::Gateway;
+use crate::problem::ApiError;
+
+/// How long an answer waits for the read models to reach what was written before.
+const FRESH: Duration = Duration::from_secs(3);
+
+/// Which page.
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Paging {
+    /// The `next_cursor` of the page before.
+    pub(crate) cursor: Option<String>,
+    /// Items of a page, 1 to 1000.
+    pub(crate) limit: Option<usize>,
+}
+
+impl Paging {
+    pub(crate) fn limit(&self) -> usize {
+        self.limit.unwrap_or(50).clamp(1, 1000)
+    }
+}
+
+/// A query string, with errors as problem details.
+pub(crate) struct Query<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let query = axum::extract::Query::<T>::from_request_parts(parts, state).await;
+        query.map(|query| Self(query.0)).map_err(|error| ApiError::invalid(error.body_text()))
+    }
+}
+
+impl Gateway {
+    /// Waits until the read models know the head of a stream; tells whether the stream exists.
+    pub(crate) async fn catch_up(&self, stream: &StreamKey) -> Result<bool, ApiError> {
+        match self.repository.log().head(stream).await? {
+            Some(head) => {
+                self.reach(head.position).await;
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+
+    async fn reach(&self, position: Position) {
+        if !self.queries.wait_for(position, FRESH).await {
+            tracing::warn!("the read models are behind");
+        }
+    }
+
+    /// A payload as JSON; null when it was erased.
+    pub(crate) async fn open(
+        &self,
+        stream: &StreamKey,
+        reference: &str,
+    ) -> Result<Value, ApiError> {
+        let Ok(reference) = reference.parse::<PayloadRef>() else { return Ok(Value::Null) };
+        let bytes = self.repository.payload(stream, reference).await?;
+        Ok(bytes.map_or(Value::Null, |bytes| as_json(&bytes)))
+    }
+}
+
+fn as_json(bytes: &Bytes) -> Value {
+    serde_json::from_slice(bytes)
+        .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(bytes).into_owned()))
+}

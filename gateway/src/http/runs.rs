@@ -1,0 +1,252 @@
+//! Runs: execute, list, show, cancel.
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::{Extension, Json};
+use bytes::Bytes;
+use convergio_domain::graph::manifest::Graph;
+use convergio_domain::graph::{GraphNoun, check_inputs};
+use convergio_domain::id::{GraphId, GraphVersion, RunId};
+use convergio_domain::payload::{PayloadSlot, Purpose};
+use convergio_domain::run::{CreateRun, Run, RunCommand, run_id_for_key};
+use convergio_domain::stream::StreamKey;
+use convergio_eventstore::Payload;
+use convergio_projections::RunFilter;
+use convergio_schemas::wire::{ExecuteRequest, Page, Problem, RunAccepted, RunView};
+use serde::Deserialize;
+use serde_json::json;
+use utoipa::IntoParams;
+use uuid::Uuid;
+
+use super::Query;
+use crate::app::{App, Caller, Gateway};
+use crate::auth::Identity;
+use crate::problem::ApiError;
+use crate::{convert, idempotency};
+
+/// Asks for a run. With an `Idempotency-Key`, the same request gives the same run for ever.
+#[utoipa::path(post, path = "/v1/graphs/{id}/execute", tag = "runs", params(
+    ("id" = String, Path, description = "The graph"),
+    ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters"),
+), request_body = ExecuteRequest, responses(
+    (status = 202, description = "The run will be executed", body = RunAccepted),
+    (status = 400, description = "The inputs do not satisfy the graph's schema", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such graph or version", body = Problem),
+    (status = 413, description = "The inputs are too large", body = Problem),
+    (status = 422, description = "The idempotency key was used before", body = Problem),
+    (status = 503, description = "The log is not available", body = Problem),
+))]
+pub(crate) async fn execute(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Result<Json<ExecuteRequest>, JsonRejection>,
+) -> Result<(StatusCode, Json<RunAccepted>), ApiError> {
+    let Json(request) = body?;
+    let graph: GraphId = id.parse().map_err(|_| ApiError::not_found("graph"))?;
+    let (version, manifest) =
+        manifest(&gateway, &caller, graph, request.version.as_deref()).await?;
+    let inputs = if request.inputs.is_null() { json!({}) } else { request.inputs.clone() };
+    let wrong = check_inputs(&manifest.inputs, &inputs);
+    if !wrong.is_empty() {
+        return Err(ApiError::invalid(wrong.join("; ")));
+    }
+    let scope = format!("POST /v1/graphs/{graph}/execute");
+    let hashed = serde_json::to_vec(&request).unwrap_or_default();
+    let run = match idempotency::key(&headers)? {
+        Some(key) => run_id_for_key(&caller.tenant, key),
+        None => RunId(Uuid::now_v7()),
+    };
+    let create = CreateRun {
+        graph,
+        version: version.clone(),
+        input: PayloadSlot(0),
+        budget: manifest.budget,
+        request_hash: idempotency::request_hash(&scope, &hashed),
+    };
+    let input = Payload {
+        bytes: Bytes::from(serde_json::to_vec(&inputs).unwrap_or_default()),
+        media_type: "application/json".into(),
+        purpose: Purpose::Input,
+        subject: None,
+    };
+    let command = |_: &_, _| (RunCommand::Create(create.clone()), vec![input.clone()]);
+    let stream = StreamKey::run(caller.tenant.clone(), run);
+    let created =
+        gateway.repository.execute::<Run>(&stream, &gateway.context(&caller), command).await?;
+    let version = created.state.graph.map_or(version, |(_, version)| version);
+    let (run_id, graph_id) = (run.to_string(), graph.to_string());
+    let accepted = RunAccepted { run_id, graph_id, version: version.to_string() };
+    Ok((StatusCode::ACCEPTED, Json(accepted)))
+}
+
+/// The manifest of a version, or of the latest one.
+async fn manifest(
+    gateway: &Gateway,
+    caller: &Identity,
+    graph: GraphId,
+    version: Option<&str>,
+) -> Result<(GraphVersion, Graph), ApiError> {
+    let stream = StreamKey::graph(caller.tenant.clone(), graph);
+    let loaded = gateway.repository.load::<GraphNoun>(&stream).await?;
+    let known = match version {
+        Some(version) => loaded.state.versions.keys().find(|known| known.as_str() == version),
+        None => loaded.state.latest.as_ref(),
+    };
+    let known = known.ok_or_else(|| ApiError::not_found("graph or version"))?;
+    let reference = loaded.state.versions.get(known);
+    let reference = reference.ok_or_else(|| ApiError::not_found("graph or version"))?;
+    let bytes = gateway.repository.payload(&stream, *reference).await?;
+    let bytes = bytes.ok_or_else(|| ApiError::not_found("manifest: it was erased"))?;
+    let manifest = serde_json::from_slice(&bytes)
+        .map_err(|error| ApiError::invalid(format!("the stored manifest: {error}")))?;
+    Ok((known.clone(), manifest))
+}
+
+/// Which run of a graph.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct StatusQuery {
+    /// The run.
+    run_id: String,
+}
+
+/// Shows how a run of a graph stands.
+#[utoipa::path(get, path = "/v1/graphs/{id}/status", tag = "runs", params(
+    ("id" = String, Path, description = "The graph"), StatusQuery,
+), responses(
+    (status = 200, description = "The run", body = RunView),
+    (status = 400, description = "The query is not valid", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such run of this graph", body = Problem),
+))]
+pub(crate) async fn status(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Path(id): Path<String>,
+    Query(query): Query<StatusQuery>,
+) -> Result<Json<RunView>, ApiError> {
+    let run = view(&gateway, &caller, &query.run_id).await?;
+    if run.graph_id == id { Ok(Json(run)) } else { Err(ApiError::not_found("run of this graph")) }
+}
+
+/// Which runs.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct RunsQuery {
+    /// Only of this graph.
+    graph: Option<String>,
+    /// Only in this status: running, completed, failed, cancelled.
+    status: Option<String>,
+    /// Only asked for by this actor.
+    actor: Option<String>,
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// Items of a page, 1 to 1000.
+    limit: Option<usize>,
+}
+
+/// Lists runs, the newest first.
+#[utoipa::path(get, path = "/v1/runs", tag = "runs", params(RunsQuery), responses(
+    (status = 200, description = "A page of runs, without steps and outputs", body = Page<RunView>),
+    (status = 400, description = "The query is not valid", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+))]
+pub(crate) async fn list(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Query(query): Query<RunsQuery>,
+) -> Result<Json<Page<RunView>>, ApiError> {
+    let RunsQuery { graph, status, actor, cursor, limit } = query;
+    let filter = RunFilter { graph, status, actor };
+    let limit = limit.unwrap_or(50).clamp(1, 1000);
+    let tenant = caller.tenant.as_str();
+    let listed = gateway.queries.runs(tenant, &filter, cursor.as_deref(), limit).await?;
+    let items = listed.items.into_iter().map(convert::run).collect();
+    Ok(Json(Page { items, next_cursor: listed.next_cursor }))
+}
+
+/// Shows a run with its steps and output.
+#[utoipa::path(get, path = "/v1/runs/{id}", tag = "runs", params(
+    ("id" = String, Path, description = "The run"),
+), responses(
+    (status = 200, description = "The run", body = RunView),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such run", body = Problem),
+))]
+pub(crate) async fn show(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<RunView>, ApiError> {
+    view(&gateway, &caller, &id).await.map(Json)
+}
+
+/// The stream of a run that is the caller's.
+pub(super) fn run_stream(caller: &Identity, id: &str) -> Result<StreamKey, ApiError> {
+    let run: RunId = id.parse().map_err(|_| ApiError::not_found("run"))?;
+    Ok(StreamKey::run(caller.tenant.clone(), run))
+}
+
+async fn view(gateway: &Gateway, caller: &Identity, id: &str) -> Result<RunView, ApiError> {
+    let stream = run_stream(caller, id)?;
+    let (tenant, id) = (caller.tenant.as_str(), stream.id.to_string());
+    if !gateway.catch_up(&stream).await? {
+        return Err(ApiError::not_found("run"));
+    }
+    let row = gateway.queries.run(tenant, &id).await?.ok_or_else(|| ApiError::not_found("run"))?;
+    let output = row.output.clone();
+    let mut run = convert::run(row);
+    run.steps = gateway.queries.steps(tenant, &id).await?.into_iter().map(convert::step).collect();
+    if let Some(reference) = output {
+        run.output = Some(gateway.open(&stream, &reference).await?);
+    }
+    Ok(run)
+}
+
+/// Why a run is cancelled.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+pub(crate) struct CancelRequest {
+    /// In your words.
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+/// Cancels a run. Model calls under way are stopped. Cancelling twice changes nothing.
+#[utoipa::path(post, path = "/v1/runs/{id}/cancel", tag = "runs", params(
+    ("id" = String, Path, description = "The run"),
+), request_body = Option<CancelRequest>, responses(
+    (status = 200, description = "The run is cancelled", body = RunView),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such run", body = Problem),
+    (status = 409, description = "The run has ended otherwise", body = Problem),
+    (status = 422, description = "The idempotency key was used before", body = Problem),
+))]
+pub(crate) async fn cancel(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<RunView>, ApiError> {
+    let stream = run_stream(&caller, &id)?;
+    let request: CancelRequest = if body.is_empty() {
+        CancelRequest::default()
+    } else {
+        serde_json::from_slice(&body).map_err(|error| ApiError::invalid(error.to_string()))?
+    };
+    let scope = format!("POST /v1/runs/{id}/cancel");
+    idempotency::bind(&gateway, &caller, &headers, &scope, &body).await?;
+    let reason: Option<String> = request.reason.map(|reason| reason.chars().take(500).collect());
+    let command = |_: &_, _| (RunCommand::Cancel { reason: reason.clone() }, Vec::new());
+    gateway.repository.execute::<Run>(&stream, &gateway.context(&caller), command).await?;
+    view(&gateway, &caller, &id).await.map(Json)
+}
+
+/// Whether an event is the last one of a run that matters to who watches it.
+pub(super) fn is_end(kind: &str) -> bool {
+    matches!(kind, "run.completed.v1" | "run.failed.v1" | "run.cancelled.v1")
+}
