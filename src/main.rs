@@ -1,3 +1,27 @@
 //! The one binary `convergio`: composition root and command line.
 
-fn main() {}
+mod bench;
+mod cli;
+mod client;
+mod commands;
+mod data_dir;
+mod exit;
+mod managed_model;
+mod server;
+mod target;
+mod view;
+
+use clap::Parser;
+
+fn main() -> std::process::ExitCode {
+    let cli = cli::Cli::parse();
+    cli.init_logging();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return exit::report(&anyhow::anyhow!("no threads: {error}")),
+    };
+    match runtime.block_on(commands::run(cli)) {
+        Ok(code) => code,
+        Err(error) => exit::report(&error),
+    }
+}

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::auth::{self, Tokens};
 use crate::http::{approvals, billing, events, graphs, health, runs};
-use crate::problem::{ApiError, RequestId};
+use crate::problem::ApiError;
 use convergio_schemas::error_code;
 
 /// Bytes of a run's inputs at most; manifests have a smaller limit of their own.
@@ -108,13 +108,12 @@ pub fn router(gateway: Gateway) -> Router {
 }
 
 /// Every request has an id, in its answer and in the server's log.
-async fn with_request_id(mut request: Request, next: Next) -> Response {
+async fn with_request_id(request: Request, next: Next) -> Response {
     let given = request.headers().get(&REQUEST_ID).and_then(|value| value.to_str().ok());
     let usable = |id: &&str| !id.is_empty() && id.len() <= 100 && id.is_ascii();
     let id = given.filter(usable).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let method = request.method().clone();
-    request.extensions_mut().insert(RequestId(id.clone()));
     let mut response = next.run(request).await;
     crate::problem::stamp(&mut response, &id);
     if let Ok(value) = HeaderValue::from_str(&id) {
@@ -136,16 +135,21 @@ pub async fn serve(
     let app = router(gateway);
     let mut stopping = stop.clone();
     let server = axum::serve(TcpNoDelay(listener), app).with_graceful_shutdown(async move {
-        let _stopped = stop.wait_for(|stop| *stop).await;
+        stopped(&mut stop).await;
     });
     let limit = async move {
-        let _stopped = stopping.wait_for(|stop| *stop).await;
+        stopped(&mut stopping).await;
         tokio::time::sleep(DRAIN).await;
     };
     tokio::select! {
         result = server => result,
         () = limit => Ok(()),
     }
+}
+
+/// Waits for the word to stop; whoever could say it being gone means the same.
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
 }
 
 /// Sends small answers at once.

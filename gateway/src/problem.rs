@@ -12,10 +12,6 @@ use convergio_projections::ProjectionError;
 use convergio_schemas::error_code::{self, ErrorCode};
 use convergio_schemas::wire::{MistakeView, Problem};
 
-/// The id of a request.
-#[derive(Debug, Clone)]
-pub(crate) struct RequestId(pub(crate) String);
-
 /// An error as a handler gives it.
 #[derive(Debug, Clone)]
 pub(crate) struct ApiError {

@@ -24,7 +24,7 @@ use utoipa::IntoParams;
 
 use super::Query;
 use super::runs::{is_end, run_stream};
-use crate::app::{App, Caller, Gateway};
+use crate::app::{App, Caller, Gateway, stopped};
 use crate::convert;
 use crate::problem::ApiError;
 
@@ -236,11 +236,6 @@ fn history(
     })
     .flatten()
     .boxed()
-}
-
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // Whoever could say stop being gone means the same.
-    let _stopped = stop.wait_for(|stop| *stop).await;
 }
 
 impl Follower {

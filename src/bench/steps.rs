@@ -1,0 +1,285 @@
+//! `convergio bench steps`: how fast linear graphs of pure steps run, every step durable.
+//!
+//! A closed loop: each of `concurrency` clients creates a run, waits for its end, and creates the
+//! next one. A step's time is the time between the commits that end it and its predecessor.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use clap::Args;
+use convergio_domain::decider::Context;
+use convergio_domain::event::Event;
+use convergio_domain::graph::{self, GraphNoun, Register};
+use convergio_domain::id::{ExecutorId, RunId, TenantId};
+use convergio_domain::metering::PriceBook;
+use convergio_domain::payload::{PayloadSlot, Purpose};
+use convergio_domain::run::{CreateRun, Run, RunCommand};
+use convergio_domain::stream::StreamKey;
+use convergio_eventstore::embedded::{Config, EmbeddedLog};
+use convergio_eventstore::{EventLog, LiveHub, Payload, Position, Repository, SystemClock};
+use convergio_executor::model::ModelCatalog;
+use convergio_executor::{Executor, ExecutorConfig, tool};
+use futures_util::StreamExt;
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use super::raw::{append_sync_us, percentile};
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub(crate) struct StepsArgs {
+    /// Steps of each graph.
+    #[arg(long, default_value_t = 10)]
+    steps: usize,
+    /// Bytes that each step yields.
+    #[arg(long, default_value_t = 200)]
+    payload: usize,
+    /// Runs under way at once, one measurement each.
+    #[arg(long, value_delimiter = ',', default_value = "1,16,64")]
+    concurrency: Vec<usize>,
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// Folder on the device to measure; a new sub-folder is made and removed.
+    #[arg(long, default_value = ".")]
+    dir: PathBuf,
+}
+
+/// One row.
+#[derive(Debug, Serialize)]
+struct Row {
+    bench: &'static str,
+    provider: &'static str,
+    concurrency: usize,
+    steps_per_s: u64,
+    step_p50_us: u64,
+    step_p99_us: u64,
+    syncs_per_step: f64,
+    bytes_per_step: f64,
+    raw_sync_p50_us: u64,
+}
+
+/// Measures every concurrency and prints a row for each.
+///
+/// # Errors
+/// The folder cannot be used, or the log fails.
+pub(crate) async fn run(args: StepsArgs, json: bool) -> anyhow::Result<()> {
+    if !json {
+        println!(
+            "{:>11} {:>11} {:>11} {:>11} {:>10} {:>10} {:>12}",
+            "concurrency", "steps/s", "p50 us", "p99 us", "syncs/step", "bytes/step", "raw sync us"
+        );
+    }
+    for concurrency in &args.concurrency {
+        let row = measure(&args, *concurrency).await?;
+        if json {
+            println!("{}", serde_json::to_string(&row)?);
+        } else {
+            println!(
+                "{:>11} {:>11} {:>11} {:>11} {:>10.2} {:>10.0} {:>12}",
+                row.concurrency,
+                row.steps_per_s,
+                row.step_p50_us,
+                row.step_p99_us,
+                row.syncs_per_step,
+                row.bytes_per_step,
+                row.raw_sync_p50_us
+            );
+        }
+    }
+    Ok(())
+}
+
+async fn measure(args: &StepsArgs, concurrency: usize) -> anyhow::Result<Row> {
+    let folder = args.dir.join(format!("convergio-bench-{}", Uuid::now_v7()));
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot create {}", folder.display()))?;
+    let row = measure_in(&folder, args, concurrency).await;
+    std::fs::remove_dir_all(&folder)?;
+    row
+}
+
+async fn measure_in(folder: &Path, args: &StepsArgs, concurrency: usize) -> anyhow::Result<Row> {
+    let raw = append_sync_us(folder)?;
+    let log = Arc::new(EmbeddedLog::open(&Config::new(folder))?);
+    let bench = Bench::start(Arc::clone(&log) as Arc<dyn EventLog>, args).await?;
+    let before = (log.stats(), log.bytes().await?);
+    let begun = Instant::now();
+    let watch = Watch::follow(bench.repository.log());
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> =
+        (0..concurrency).map(|_| tokio::spawn(bench.client(&watch, &stop))).collect();
+    tokio::time::sleep(Duration::from_secs(args.seconds)).await;
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.await??;
+    }
+    let elapsed = begun.elapsed();
+    bench.executor.shutdown().await?;
+    let after = (log.stats(), log.bytes().await?);
+    log.close().await?;
+    let mut times = watch.finish().await?;
+    times.sort_unstable();
+    let steps = times.len().max(1) as f64;
+    Ok(Row {
+        bench: "steps",
+        provider: "embedded",
+        concurrency,
+        steps_per_s: (steps / elapsed.as_secs_f64()) as u64,
+        step_p50_us: percentile(&times, 50),
+        step_p99_us: percentile(&times, 99),
+        syncs_per_step: (after.0.syncs - before.0.syncs) as f64 / steps,
+        bytes_per_step: (after.1 - before.1) as f64 / steps,
+        raw_sync_p50_us: percentile(&raw, 50),
+    })
+}
+
+/// The platform under measurement.
+struct Bench {
+    repository: Repository,
+    executor: Executor,
+    graph: Register,
+    stream: StreamKey,
+    input: Payload,
+}
+
+impl Bench {
+    async fn start(log: Arc<dyn EventLog>, args: &StepsArgs) -> anyhow::Result<Self> {
+        let repository = Repository::new(log, Arc::new(SystemClock));
+        let parsed = graph::parse(&manifest(args.steps), &tool::catalog());
+        let graph = parsed.map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?.graph;
+        let register = Register {
+            name: graph.name.clone(),
+            version: graph.version(),
+            nodes: u32::try_from(graph.nodes.len())?,
+            manifest: PayloadSlot(0),
+        };
+        let stream = StreamKey::graph(tenant(), graph::graph_id(&tenant(), &graph.name));
+        let manifest = vec![payload(graph.canonical(), Purpose::Manifest)];
+        let command = |_: &_, _| (register.clone(), manifest.clone());
+        repository.execute::<GraphNoun>(&stream, &context(&repository), command).await?;
+        let prices = Arc::new(PriceBook::parse("[]")?);
+        let models = Arc::new(ModelCatalog::new(Vec::new(), Arc::clone(&prices))?);
+        let config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
+        let executor = Executor::start(config, repository.clone(), models, LiveHub::new(), prices);
+        let text = serde_json::json!({ "text": text(args.payload)? });
+        let input = payload(serde_json::to_vec(&text)?, Purpose::Input);
+        Ok(Self { repository, executor, graph: register, stream, input })
+    }
+
+    /// A client's loop: create a run, wait for its end, again.
+    fn client(
+        &self,
+        watch: &Watch,
+        stop: &Arc<AtomicBool>,
+    ) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
+        let (repository, input) = (self.repository.clone(), self.input.clone());
+        let create = CreateRun {
+            graph: convergio_domain::id::GraphId(self.stream.id),
+            version: self.graph.version.clone(),
+            input: PayloadSlot(0),
+            budget: convergio_domain::run::Budget::default(),
+            request_hash: String::new(),
+        };
+        let (waiters, stop) = (watch.waiters.clone(), Arc::clone(stop));
+        async move {
+            while !stop.load(Ordering::Relaxed) {
+                let stream = StreamKey::run(tenant(), RunId(Uuid::now_v7()));
+                let (ended, end) = oneshot::channel();
+                waiters.send((stream.clone(), ended))?;
+                let command = |_: &_, _| (RunCommand::Create(create.clone()), vec![input.clone()]);
+                repository.execute::<Run>(&stream, &context(&repository), command).await?;
+                end.await?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Follows the log: takes the time of each step, and tells the clients of ends.
+struct Watch {
+    waiters: mpsc::UnboundedSender<(StreamKey, oneshot::Sender<()>)>,
+    task: tokio::task::JoinHandle<anyhow::Result<Vec<u64>>>,
+}
+
+impl Watch {
+    fn follow(log: Arc<dyn EventLog>) -> Self {
+        let (waiters, mut waiting) = mpsc::unbounded_channel();
+        let task = tokio::spawn(async move {
+            let mut tail = log.tail(Position::START);
+            let mut open: HashMap<StreamKey, oneshot::Sender<()>> = HashMap::new();
+            let mut last: HashMap<StreamKey, Instant> = HashMap::new();
+            let mut times = Vec::new();
+            loop {
+                tokio::select! {
+                    biased;
+                    waiter = waiting.recv() => match waiter {
+                        Some((stream, ended)) => { open.insert(stream, ended); }
+                        None => return Ok(times),
+                    },
+                    record = tail.next() => {
+                        let record = record.context("the log ended")??;
+                        let now = Instant::now();
+                        let before = last.insert(record.stream.clone(), now);
+                        for event in &record.body.events {
+                            if let (Event::StepCompleted(_), Some(before)) = (event, before) {
+                                let us = now.duration_since(before).as_micros();
+                                times.push(u64::try_from(us).unwrap_or(u64::MAX));
+                            }
+                            if matches!(event, Event::RunCompleted(_) | Event::RunFailed(_)) {
+                                last.remove(&record.stream);
+                                open.remove(&record.stream).map(|ended| ended.send(()));
+                            }
+                        }
+                    }
+                }
+            }
+        });
+        Self { waiters, task }
+    }
+
+    async fn finish(self) -> anyhow::Result<Vec<u64>> {
+        drop(self.waiters);
+        self.task.await?
+    }
+}
+
+/// A chain of steps, each of which yields what it was given.
+fn manifest(steps: usize) -> String {
+    let mut nodes = String::new();
+    let mut from = "inputs.text".to_owned();
+    for number in 0..steps {
+        nodes += &format!(
+            "  - {{id: s{number}, tool: text.trim, with: {{text: \"{{{{ {from} }}}}\"}}}}\n"
+        );
+        from = format!("nodes.s{number}.output");
+    }
+    format!("name: bench\nnodes:\n{nodes}")
+}
+
+/// Text that does not compress below its letters' entropy, as prose does not.
+fn text(bytes: usize) -> anyhow::Result<String> {
+    let mut random = vec![0_u8; bytes];
+    getrandom::fill(&mut random)?;
+    Ok(random.iter().map(|byte| char::from(b'a' + byte % 26)).collect())
+}
+
+fn tenant() -> TenantId {
+    "bench".parse().expect("`bench` is a valid name")
+}
+
+fn context(repository: &Repository) -> Context {
+    let actor = "bench".parse().expect("`bench` is a valid name");
+    Context { now: repository.clock().now(), actor }
+}
+
+fn payload(bytes: Vec<u8>, purpose: Purpose) -> Payload {
+    let media_type = "application/json".into();
+    Payload { bytes: Bytes::from(bytes), media_type, purpose, subject: None }
+}

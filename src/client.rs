@@ -1,0 +1,191 @@
+//! The HTTP client of the command line.
+
+use anyhow::Context;
+use bytes::Bytes;
+use convergio_schemas::wire::{EventEnvelope, Frame, Problem, ProgressNote};
+use futures_util::StreamExt;
+use reqwest::{Method, RequestBuilder, Response};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::exit::{self, Exit};
+
+/// Speaks to a server.
+#[derive(Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    url: String,
+    token: String,
+}
+
+impl Client {
+    pub(crate) fn new(url: &str, token: &str) -> anyhow::Result<Self> {
+        let http = convergio_executor::model::http_client()?;
+        let url = url.trim_end_matches('/').to_owned();
+        Ok(Self { http, url, token: token.to_owned() })
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.token)
+    }
+
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> anyhow::Result<T> {
+        let response = self.send(self.request(Method::GET, path).query(query)).await?;
+        Ok(response.json().await?)
+    }
+
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        key: Option<&str>,
+    ) -> anyhow::Result<T> {
+        let mut request = self.request(Method::POST, path).json(body);
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        Ok(self.send(request).await?.json().await?)
+    }
+
+    /// Posts a manifest as it is.
+    pub(crate) async fn post_text<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        text: String,
+    ) -> anyhow::Result<T> {
+        let request = self.request(Method::POST, path).header("content-type", "application/yaml");
+        Ok(self.send(request.body(text)).await?.json().await?)
+    }
+
+    async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
+        let response = request.send().await.map_err(|error| {
+            exit::unavailable(format!("the server at {} does not answer: {error}", self.url))
+        })?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let problem: Problem = response
+            .json()
+            .await
+            .with_context(|| format!("the server answered {status} and no reason"))?;
+        let mut message = format!("{} ({})", problem.detail, problem.code);
+        for mistake in &problem.mistakes {
+            message += &format!(
+                "\n  {}:{} {}: {}",
+                mistake.line, mistake.column, mistake.path, mistake.message
+            );
+        }
+        let code = if status.is_client_error() { exit::BAD_INPUT } else { exit::UNAVAILABLE };
+        Err(Exit { code, message }.into())
+    }
+
+    /// The server's health, or nothing when it does not answer.
+    pub(crate) async fn is_alive(&self) -> bool {
+        let request = self.request(Method::GET, "/healthz");
+        let request = request.timeout(std::time::Duration::from_secs(2));
+        self.send(request).await.is_ok()
+    }
+
+    /// Follows a run from a sequence number until its end; comes back by itself when the stream
+    /// breaks. `hear` gets every event once, in order, and progress between them.
+    pub(crate) async fn follow(
+        &self,
+        run: &str,
+        mut after: u64,
+        mut hear: impl FnMut(&Frame),
+    ) -> anyhow::Result<()> {
+        let path = format!("/v1/runs/{run}/events");
+        let mut failures = 0;
+        loop {
+            let request = self.request(Method::GET, &path).header("accept", "text/event-stream");
+            let request = request.header("last-event-id", after.to_string());
+            match self.send(request).await {
+                Ok(response) => {
+                    failures = 0;
+                    if self.read(response, &mut after, &mut hear).await {
+                        return Ok(());
+                    }
+                }
+                Err(error) if failures == 20 || exit_code(&error) == Some(exit::BAD_INPUT) => {
+                    return Err(error);
+                }
+                Err(_) => failures += 1,
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(250)).await;
+        }
+    }
+
+    /// Reads a stream; tells whether the run has ended.
+    async fn read(
+        &self,
+        response: Response,
+        after: &mut u64,
+        hear: &mut impl FnMut(&Frame),
+    ) -> bool {
+        let mut bytes = response.bytes_stream();
+        let mut messages = Messages::default();
+        let mut ended = false;
+        while let Some(Ok(chunk)) = bytes.next().await {
+            for frame in messages.feed(&chunk) {
+                if let Frame::Event(event) = &frame {
+                    *after = event.seq;
+                    ended |= is_end(event);
+                }
+                hear(&frame);
+            }
+        }
+        ended
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> Option<u8> {
+    error.downcast_ref::<Exit>().map(|exit| exit.code)
+}
+
+/// Whether an event ends its run.
+pub(crate) fn is_end(event: &EventEnvelope) -> bool {
+    matches!(event.kind.as_str(), "run.completed.v1" | "run.failed.v1" | "run.cancelled.v1")
+}
+
+/// Server-sent events as they come in.
+#[derive(Default)]
+struct Messages {
+    pending: Vec<u8>,
+    name: String,
+}
+
+impl Messages {
+    fn feed(&mut self, chunk: &Bytes) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        for part in chunk.split_inclusive(|byte| *byte == b'\n') {
+            self.pending.extend_from_slice(part);
+            if part.ends_with(b"\n") {
+                let line = String::from_utf8_lossy(&self.pending).trim_end().to_owned();
+                self.pending.clear();
+                frames.extend(self.line(&line));
+            }
+        }
+        frames
+    }
+
+    fn line(&mut self, line: &str) -> Option<Frame> {
+        if let Some(name) = line.strip_prefix("event:") {
+            self.name = name.trim().to_owned();
+        }
+        let data = line.strip_prefix("data:")?.trim_start();
+        if self.name == "progress" {
+            let note: ProgressNote = serde_json::from_str(data).ok()?;
+            return Some(Frame::Progress(note));
+        }
+        serde_json::from_str(data).ok().map(Frame::Event)
+    }
+}

@@ -1,0 +1,186 @@
+//! `convergio graph validate|run`.
+
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+
+use convergio_domain::graph;
+use convergio_executor::tool;
+use convergio_schemas::wire::{ExecuteRequest, Frame, GraphAccepted, RunAccepted, RunView};
+use serde_json::{Map, Value, json};
+
+use super::print_json;
+use crate::cli::{Global, GraphCommand, RunArgs};
+use crate::data_dir::DataDir;
+use crate::exit;
+use crate::target::Target;
+use crate::view::{self, LiveTree};
+
+pub(super) async fn run(global: &Global, command: GraphCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        GraphCommand::Validate { files } => validate(global, &files),
+        GraphCommand::Run(args) => execute(global, &args).await,
+    }
+}
+
+fn read(file: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(file)
+        .map_err(|error| exit::bad_input(format!("cannot read {}: {error}", file.display())))
+}
+
+fn validate(global: &Global, files: &[std::path::PathBuf]) -> anyhow::Result<ExitCode> {
+    let mut is_valid = true;
+    let mut report = Vec::new();
+    for file in files {
+        let parsed = graph::parse(&read(file)?, &tool::catalog());
+        let name = file.display().to_string();
+        match parsed {
+            Ok(parsed) => {
+                let (graph, warnings) = (parsed.graph, parsed.warnings);
+                if !global.json {
+                    println!("{name}: valid, {} nodes", graph.nodes.len());
+                    warnings.iter().for_each(|warning| println!("{name}:{warning} (warning)"));
+                }
+                report.push(json!({"file": name, "valid": true, "version": graph.version(),
+                    "warnings": warnings}));
+            }
+            Err(mistakes) => {
+                is_valid = false;
+                if !global.json {
+                    mistakes.iter().for_each(|mistake| println!("{name}:{mistake}"));
+                }
+                report.push(json!({"file": name, "valid": false, "mistakes": mistakes}));
+            }
+        }
+    }
+    if global.json {
+        print_json(&report)?;
+    }
+    Ok(if is_valid { ExitCode::SUCCESS } else { ExitCode::from(exit::BAD_INPUT) })
+}
+
+/// The inputs of the command line as one object.
+pub(super) fn inputs(args: &RunArgs) -> anyhow::Result<Value> {
+    let mut inputs = Map::new();
+    let split = |text: &str| -> anyhow::Result<(String, String)> {
+        let wrong = || exit::bad_input(format!("`{text}` is not NAME=VALUE"));
+        let (name, value) = text.split_once('=').ok_or_else(wrong)?;
+        Ok((name.to_owned(), value.to_owned()))
+    };
+    for input in &args.inputs {
+        let (name, value) = split(input)?;
+        let value = serde_json::from_str(&value).unwrap_or(Value::String(value));
+        inputs.insert(name, value);
+    }
+    for input in &args.input_files {
+        let (name, path) = split(input)?;
+        inputs.insert(name, Value::String(read(Path::new(&path))?));
+    }
+    Ok(Value::Object(inputs))
+}
+
+async fn execute(global: &Global, args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let (manifest, inputs) = (read(&args.file)?, inputs(args)?);
+    if let Err(mistakes) = graph::parse(&manifest, &tool::catalog()) {
+        let name = args.file.display();
+        mistakes.iter().for_each(|mistake| eprintln!("{name}:{mistake}"));
+        return Err(exit::bad_input(format!("{name} has {} mistakes", mistakes.len())));
+    }
+    let target = Target::find(global, true).await?;
+    let run = submit(&target, manifest, inputs, args.idempotency_key.as_deref()).await;
+    let run = match run {
+        Ok(run) => run,
+        Err(error) => {
+            target.close().await?;
+            return Err(error);
+        }
+    };
+    if args.detach {
+        return detach(global, target, &run.run_id).await;
+    }
+    watch(global, target, &run.run_id).await
+}
+
+/// Registers a manifest and asks for a run of it.
+pub(super) async fn submit(
+    target: &Target,
+    manifest: String,
+    inputs: Value,
+    key: Option<&str>,
+) -> anyhow::Result<RunAccepted> {
+    let graph: GraphAccepted = target.client.post_text("/v1/graphs", manifest).await?;
+    let request = ExecuteRequest { inputs, version: Some(graph.version) };
+    target.client.post(&format!("/v1/graphs/{}/execute", graph.id), &request, key).await
+}
+
+/// Shows a run until its end or Ctrl-C, then what came of it.
+pub(super) async fn watch(global: &Global, target: Target, run: &str) -> anyhow::Result<ExitCode> {
+    let mut tree = LiveTree::new();
+    let json = global.json;
+    let follow = target.client.follow(run, 0, |frame| {
+        if !json {
+            tree.hear(frame);
+        } else if let (Frame::Event(event), Ok(line)) = (frame, serde_json::to_string(frame)) {
+            let _kind = event;
+            println!("{line}");
+        }
+    });
+    let ended = tokio::select! {
+        ended = follow => Some(ended),
+        _ = tokio::signal::ctrl_c() => None,
+    };
+    tree.finish();
+    match ended {
+        None => detach(global, target, run).await,
+        Some(ended) => {
+            let shown = match ended {
+                Ok(()) => show(global, &target, run).await,
+                Err(error) => Err(error),
+            };
+            target.close().await?;
+            shown
+        }
+    }
+}
+
+async fn show(global: &Global, target: &Target, run: &str) -> anyhow::Result<ExitCode> {
+    let view: RunView = target.client.get(&format!("/v1/runs/{run}"), &[]).await?;
+    if global.json {
+        println!("{}", serde_json::to_string(&view)?);
+    } else {
+        view::tree(&mut std::io::stderr(), &view)?;
+        match &view.output {
+            Some(Value::String(text)) => println!("{text}"),
+            Some(value) => println!("{}", serde_json::to_string_pretty(value)?),
+            None => {}
+        }
+    }
+    let is_completed = view.status == "completed";
+    Ok(if is_completed { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
+}
+
+/// Leaves a run to itself. A server of our own is replaced by one in the background that ends when
+/// no work is left.
+async fn detach(global: &Global, target: Target, run: &str) -> anyhow::Result<ExitCode> {
+    let is_own = target.own.is_some();
+    target.close().await?;
+    if is_own {
+        let data = DataDir::find(global.data.as_deref());
+        let log = std::fs::File::create(data.path().join("background.log"))?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["serve", "--until-idle", "--listen", "127.0.0.1:0", "--data"]);
+        command.arg(data.path());
+        for url in &global.model_urls {
+            command.args(["--model-url", url]);
+        }
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        // Its own process group: the terminal's Ctrl-C is not for it.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        command.spawn()?;
+    }
+    if global.json {
+        println!("{}", json!({"run_id": run, "detached": true}));
+    } else {
+        eprintln!("detached; the run goes on. Follow it: convergio runs tail {run}");
+    }
+    Ok(ExitCode::from(exit::DETACHED))
+}

@@ -1,0 +1,98 @@
+//! `convergio ledger`, `usage` and `audit`.
+
+use std::process::ExitCode;
+
+use convergio_schemas::wire::{AuditEntry, LedgerView, Page, UsageLine};
+
+use super::print_json;
+use crate::cli::{Global, OfRun};
+use crate::target::Target;
+use crate::view;
+
+fn query(of: &OfRun) -> Vec<(&'static str, String)> {
+    let mut query = vec![("limit", of.limit.to_string())];
+    query.extend(of.run.clone().map(|run| ("run", run)));
+    query
+}
+
+/// Speaks to a server for one listing.
+async fn listing<T: serde::de::DeserializeOwned>(
+    global: &Global,
+    path: &str,
+    query: &[(&str, String)],
+) -> anyhow::Result<T> {
+    let target = Target::find(global, false).await?;
+    let page = target.client.get(path, query).await;
+    target.close().await?;
+    page
+}
+
+pub(super) async fn ledger(global: &Global, of: &OfRun) -> anyhow::Result<ExitCode> {
+    let ledger: LedgerView = listing(global, "/v1/ledger", &query(of)).await?;
+    if global.json {
+        print_json(&ledger)?;
+    } else {
+        print_ledger(&ledger);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the balances, and how many entries made them.
+pub(super) fn print_ledger(ledger: &LedgerView) {
+    let rows = ledger.balances.iter().map(|balance| {
+        vec![balance.account.clone(), balance.amount.clone(), balance.currency.clone()]
+    });
+    view::table(&["account", "balance", "currency"], rows.collect());
+    let more = if ledger.next_cursor.is_some() { " or more" } else { "" };
+    println!(
+        "{}{more} entries, {} usage lines without a price",
+        ledger.entries.len(),
+        ledger.unpriced_lines
+    );
+}
+
+pub(super) async fn usage(global: &Global, of: &OfRun) -> anyhow::Result<ExitCode> {
+    let page: Page<UsageLine> = listing(global, "/v1/usage", &query(of)).await?;
+    if global.json {
+        print_json(&page)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rows = page.items.into_iter().map(|line| {
+        let confirmed = if line.confirmed { "" } else { "estimate" }.to_owned();
+        let amount = line.amount.unwrap_or_else(|| "unpriced".to_owned());
+        vec![
+            line.at,
+            line.step,
+            line.attempt.to_string(),
+            line.meter,
+            line.quantity.to_string(),
+            line.model,
+            amount,
+            confirmed,
+        ]
+    });
+    let header = ["at", "step", "try", "meter", "quantity", "model", "amount", ""];
+    view::table(&header, rows.collect());
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn audit(global: &Global, of: &OfRun) -> anyhow::Result<ExitCode> {
+    let mut query = vec![("limit", of.limit.to_string())];
+    query.extend(of.run.as_ref().map(|run| ("stream", format!("run/{run}"))));
+    let page: Page<AuditEntry> = listing(global, "/v1/audit", &query).await?;
+    if global.json {
+        print_json(&page)?;
+    } else {
+        print_audit(&page.items);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints audit entries, one a line.
+pub(super) fn print_audit(entries: &[AuditEntry]) {
+    let rows = entries.iter().map(|entry| {
+        let facts = entry.summary.to_string().chars().take(90).collect();
+        vec![entry.at.clone(), entry.actor.clone(), entry.kind.clone(), facts]
+    });
+    view::table(&["at", "who", "what", "facts"], rows.collect());
+}

@@ -1,0 +1,46 @@
+//! The commands.
+
+mod approvals;
+mod demo;
+mod doctor;
+mod graph;
+mod lists;
+mod models;
+mod offline;
+mod runs;
+mod serve;
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use crate::bench;
+use crate::cli::{BenchCommand, Cli, Command};
+
+/// Runs a command to its end.
+pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let global = cli.global;
+    match cli.command {
+        Command::Serve(args) => serve::run(&global, &args).await,
+        Command::Graph(command) => graph::run(&global, command).await,
+        Command::Runs(command) => runs::run(&global, command).await,
+        Command::Approvals(command) => approvals::run(&global, command).await,
+        Command::Ledger(of) => lists::ledger(&global, &of).await,
+        Command::Usage(of) => lists::usage(&global, &of).await,
+        Command::Audit(of) => lists::audit(&global, &of).await,
+        Command::Models(command) => models::run(&global, command).await,
+        Command::Projections(command) => offline::projections(&global, command).await,
+        Command::Log(command) => offline::log(&global, command).await,
+        Command::Doctor => doctor::run(&global).await,
+        Command::Bench(BenchCommand::Steps(args)) => {
+            bench::steps::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
+        }
+        Command::Demo(args) => demo::run(&global, &args).await,
+    }
+}
+
+/// Prints a value as JSON.
+fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}

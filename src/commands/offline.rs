@@ -1,0 +1,87 @@
+//! Commands that need the data folder for themselves: read models and the log's chains.
+
+use std::process::ExitCode;
+
+use convergio_eventstore::EventLog;
+use convergio_projections::{Projections, rebuild};
+use serde_json::json;
+
+use super::print_json;
+use crate::cli::{Global, LogCommand, ProjectionsCommand};
+use crate::data_dir::DataDir;
+use crate::exit;
+use crate::server::open_log;
+
+pub(super) async fn projections(
+    global: &Global,
+    command: ProjectionsCommand,
+) -> anyhow::Result<ExitCode> {
+    let data = DataDir::find(global.data.as_deref());
+    let log = open_log(&data)?;
+    let done = match command {
+        ProjectionsCommand::Rebuild => build(global, &data, &log).await,
+        ProjectionsCommand::Check => check(global, &data, &log).await,
+    };
+    log.close().await?;
+    done
+}
+
+async fn build(global: &Global, data: &DataDir, log: &dyn EventLog) -> anyhow::Result<ExitCode> {
+    let mut records = 0;
+    rebuild(&data.read_models(), log, |at, tail| {
+        records = at.0;
+        eprintln!("rebuilding: {} of {} records", at.0, tail.0);
+    })
+    .await?;
+    match global.json {
+        true => print_json(&json!({"records": records}))?,
+        false => println!("the read models are built anew from {records} records"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn check(global: &Global, data: &DataDir, log: &dyn EventLog) -> anyhow::Result<ExitCode> {
+    let live = Projections::open(&data.read_models()).await?;
+    live.catch_up(log, |_, _| {}).await?;
+    let fresh_file = data.path().join("check.db");
+    rebuild(&fresh_file, log, |_, _| {}).await?;
+    let fresh = Projections::open(&fresh_file).await?;
+    let same = live.queries().dump().await? == fresh.queries().dump().await?;
+    live.close().await;
+    fresh.close().await;
+    for suffix in ["", "-wal", "-shm"] {
+        // Only the main file is sure to exist.
+        let _removed = std::fs::remove_file(format!("{}{suffix}", fresh_file.display()));
+    }
+    match (global.json, same) {
+        (true, _) => print_json(&json!({"same": same}))?,
+        (false, true) => println!("the read models equal a rebuild, byte for byte"),
+        (false, false) => {
+            println!("the read models differ from a rebuild: run `convergio projections rebuild`");
+        }
+    }
+    Ok(if same { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
+}
+
+pub(super) async fn log(global: &Global, command: LogCommand) -> anyhow::Result<ExitCode> {
+    let LogCommand::Verify = command;
+    let log = open_log(&DataDir::find(global.data.as_deref()))?;
+    let verified = log.verify().await;
+    log.close().await?;
+    match verified {
+        Ok((records, events)) => {
+            match global.json {
+                true => print_json(&json!({"ok": true, "records": records, "events": events}))?,
+                false => println!("every chain holds: {records} records, {events} events"),
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            match global.json {
+                true => print_json(&json!({"ok": false, "error": error.to_string()}))?,
+                false => println!("{error}"),
+            }
+            Ok(ExitCode::from(exit::FAILED))
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! `convergio runs`.
+
+use std::process::ExitCode;
+
+use convergio_schemas::wire::{EventEnvelope, Page, RunView};
+use serde_json::{Value, json};
+
+use super::{graph, print_json};
+use crate::cli::{Global, RunsCommand};
+use crate::target::Target;
+use crate::view;
+
+pub(super) async fn run(global: &Global, command: RunsCommand) -> anyhow::Result<ExitCode> {
+    if let RunsCommand::Tail { id } = &command {
+        let target = Target::find(global, true).await?;
+        return graph::watch(global, target, id).await;
+    }
+    let target = Target::find(global, false).await?;
+    let done = match command {
+        RunsCommand::List { status, limit } => list(global, &target, status, limit).await,
+        RunsCommand::Show { id } => show(global, &target, &id).await,
+        RunsCommand::Events { id, after, payloads } => events(&target, &id, after, payloads).await,
+        RunsCommand::Cancel { id, reason } => cancel(global, &target, &id, reason).await,
+        RunsCommand::Tail { .. } => Ok(()),
+    };
+    target.close().await?;
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+async fn list(
+    global: &Global,
+    target: &Target,
+    status: Option<String>,
+    limit: usize,
+) -> anyhow::Result<()> {
+    let mut query = vec![("limit", limit.to_string())];
+    query.extend(status.map(|status| ("status", status)));
+    let page: Page<RunView> = target.client.get("/v1/runs", &query).await?;
+    if global.json {
+        return print_json(&page);
+    }
+    let rows = page.items.into_iter().map(|run| {
+        let steps = format!("{}/{}", run.steps_done, run.steps_total);
+        let tokens = format!("{} / {}", run.usage.tokens_in, run.usage.tokens_out);
+        vec![run.id, run.graph_name, run.status, steps, tokens, run.usage.cost, run.created_at]
+    });
+    let header = ["run", "graph", "status", "steps", "tokens in / out", "cost USD", "created"];
+    view::table(&header, rows.collect());
+    Ok(())
+}
+
+async fn show(global: &Global, target: &Target, id: &str) -> anyhow::Result<()> {
+    let run: RunView = target.client.get(&format!("/v1/runs/{id}"), &[]).await?;
+    if global.json {
+        return print_json(&run);
+    }
+    view::tree(&mut std::io::stdout(), &run)?;
+    match &run.output {
+        Some(Value::String(text)) => println!("\n{text}"),
+        Some(value) => println!("\n{}", serde_json::to_string_pretty(value)?),
+        None => {}
+    }
+    Ok(())
+}
+
+async fn events(target: &Target, id: &str, after: u64, payloads: bool) -> anyhow::Result<()> {
+    let mut after = after;
+    loop {
+        let query = [
+            ("after", after.to_string()),
+            ("limit", "500".into()),
+            ("payloads", payloads.to_string()),
+        ];
+        let path = format!("/v1/runs/{id}/events");
+        let page: Page<EventEnvelope> = target.client.get(&path, &query).await?;
+        for event in &page.items {
+            println!("{}", serde_json::to_string(event)?);
+            after = event.seq;
+        }
+        if page.next_cursor.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+async fn cancel(
+    global: &Global,
+    target: &Target,
+    id: &str,
+    reason: Option<String>,
+) -> anyhow::Result<()> {
+    let path = format!("/v1/runs/{id}/cancel");
+    let run: RunView = target.client.post(&path, &json!({"reason": reason}), None).await?;
+    if global.json {
+        return print_json(&run);
+    }
+    println!("{} is {}", run.id, run.status);
+    Ok(())
+}

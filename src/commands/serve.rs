@@ -1,0 +1,92 @@
+//! `convergio serve`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::{Global, ServeArgs};
+use crate::data_dir::DataDir;
+use crate::exit;
+use crate::server::{Server, ServerConfig};
+
+/// How often `--until-idle` looks whether work is left.
+const IDLE_CHECK: Duration = Duration::from_millis(500);
+
+pub(super) async fn run(global: &Global, args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    let mut server = Server::start(ServerConfig {
+        data: DataDir::find(global.data.as_deref()),
+        listen: args.listen,
+        model_urls: global.model_urls.clone(),
+        execute: true,
+    })
+    .await?;
+    announce(global, &server)?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let failure = tokio::select! {
+        _ = tokio::signal::ctrl_c() => None,
+        _ = terminate.recv() => None,
+        ended = ended(&mut server, args.until_idle) => ended.err(),
+    };
+    let shutdown = tokio::spawn(server.shutdown());
+    tokio::select! {
+        ended = shutdown => ended??,
+        // A second signal means at once. What is under way is found in the log.
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+    match failure {
+        Some(error) => Err(exit::unavailable(error.to_string())),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Waits until the server fails, or, when that is wanted, until no work is left.
+async fn ended(server: &mut Server, until_idle: bool) -> anyhow::Result<()> {
+    loop {
+        let failed = tokio::time::timeout(IDLE_CHECK, server.failed()).await;
+        if let Ok(error) = failed {
+            return Err(error);
+        }
+        if until_idle && server.is_idle().await? {
+            return Ok(());
+        }
+    }
+}
+
+fn announce(global: &Global, server: &Server) -> anyhow::Result<()> {
+    let data = DataDir::find(global.data.as_deref());
+    let models: Vec<String> = server
+        .models
+        .iter()
+        .flat_map(|found| found.models.iter().map(move |model| (found, model)))
+        .map(|(found, model)| format!("{} ({})", model.id, found.kind.as_str()))
+        .collect();
+    if global.json {
+        let ready = json!({"url": server.url, "data": data.path(), "models": models,
+            "durability": server.durability, "pid": std::process::id()});
+        println!("{ready}");
+        return Ok(());
+    }
+    println!("convergio {} is ready", env!("CARGO_PKG_VERSION"));
+    println!("  url         {}", server.url);
+    println!("  data        {}", data.path().display());
+    println!("  durability  {}: what is acknowledged survives a power cut", server.durability);
+    match models.is_empty() {
+        true => println!("  models      none: see `convergio models list`"),
+        false => println!("  models      {}", models.join(", ")),
+    }
+    if server.token_is_new {
+        println!("  token       {} (shown once; kept in the data folder)", server.token);
+    } else {
+        println!("  token       in {}", data.path().join("token").display());
+    }
+    let token = data.path().join("token");
+    println!(
+        "  try         curl -H \"Authorization: Bearer $(cat {})\" {}/v1/runs",
+        token.display(),
+        server.url
+    );
+    Ok(())
+}

@@ -1,0 +1,205 @@
+//! How runs look on a terminal: a tree of steps while it goes on, and after its end.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use convergio_schemas::wire::{EventEnvelope, Frame, RunView, StepView};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Shows a run while it goes on: one line a node on standard error.
+pub(crate) struct LiveTree {
+    bar: Option<ProgressBar>,
+    nodes: BTreeMap<String, Node>,
+    order: Vec<String>,
+    tokens_in: u64,
+    tokens_out: u64,
+    /// The question that waits, once one does.
+    pub(crate) waiting: Option<String>,
+}
+
+#[derive(Default)]
+struct Node {
+    status: &'static str,
+    width: u64,
+    done: u64,
+}
+
+impl LiveTree {
+    pub(crate) fn new() -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new_spinner();
+            let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bar.enable_steady_tick(Duration::from_millis(120));
+            bar
+        });
+        let (nodes, order) = (BTreeMap::new(), Vec::new());
+        Self { bar, nodes, order, tokens_in: 0, tokens_out: 0, waiting: None }
+    }
+
+    /// Takes a frame in.
+    pub(crate) fn hear(&mut self, frame: &Frame) {
+        match frame {
+            Frame::Progress(note) => {
+                let tokens = self.tokens_out + note.tokens_out;
+                self.message(&format!("{} is answering, {tokens} tokens out", note.step));
+            }
+            Frame::Event(event) => self.event(event),
+        }
+    }
+
+    fn event(&mut self, event: &EventEnvelope) {
+        let text = |key: &str| event.data[key].as_str().unwrap_or("").to_owned();
+        let step = if event.data["step"].is_string() { text("step") } else { text("node") };
+        match event.kind.as_str() {
+            "run.step.started.v1" => self.set(&step, "running"),
+            "run.map.expanded.v1" => {
+                self.node(&step).width = event.data["width"].as_u64().unwrap_or(0);
+            }
+            "run.step.completed.v1" => {
+                self.set(&step, "done");
+                for node in event.data["skipped"].as_array().into_iter().flatten() {
+                    self.set(node.as_str().unwrap_or(""), "skipped");
+                }
+            }
+            "run.step.failed.v1" => self.set(&step, "failed"),
+            "run.step.retried.v1" => self.set(&step, "waiting to try again"),
+            "run.step.unknown.v1" => self.set(&step, "interrupted"),
+            "run.timer.set.v1" => self.set(&step, "sleeping"),
+            "run.approval.requested.v1" => {
+                self.waiting = Some(text("approval"));
+                self.set(&step, "waiting for a person");
+                let id = text("approval");
+                self.line(&format!("  answer: convergio approvals answer {id} --grant"));
+            }
+            "run.approval.granted.v1" | "run.approval.denied.v1" => self.waiting = None,
+            "run.usage.recorded.v1" => self.usage(event),
+            _ => {}
+        }
+    }
+
+    fn usage(&mut self, event: &EventEnvelope) {
+        for (meter, count) in event.data["usage"].as_object().into_iter().flatten() {
+            let count = count.as_u64().unwrap_or(0);
+            if meter.starts_with("out") {
+                self.tokens_out += count
+            } else {
+                self.tokens_in += count
+            }
+        }
+    }
+
+    fn node(&mut self, name: &str) -> &mut Node {
+        if !self.nodes.contains_key(name) {
+            self.order.push(name.to_owned());
+        }
+        self.nodes.entry(name.to_owned()).or_default()
+    }
+
+    /// Notes where a step stands; items count for their map.
+    fn set(&mut self, step: &str, status: &'static str) {
+        if let Some((map, _)) = step.split_once('[') {
+            if status == "done" {
+                let node = self.node(map);
+                node.done += 1;
+                let (done, width) = (node.done, node.width);
+                self.message(&format!("{map} {done}/{width}"));
+                if self.bar.is_none() {
+                    self.line(&format!("  {map} {done}/{width}"));
+                }
+            }
+            return;
+        }
+        self.node(step).status = status;
+        let tokens = format!("{} in, {} out", self.tokens_in, self.tokens_out);
+        match status {
+            "running" => self.message(&format!("{step}  ({tokens})")),
+            _ => self.line(&format!("  {} {step}: {status}  ({tokens})", mark(status))),
+        }
+    }
+
+    fn message(&self, text: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(text.to_owned());
+        }
+    }
+
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    /// Takes the moving line away.
+    pub(crate) fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn mark(status: &str) -> &'static str {
+    match status {
+        "done" | "completed" => "✓",
+        "failed" => "✗",
+        "skipped" => "-",
+        _ => "…",
+    }
+}
+
+/// Writes the tree of a run's steps, with tokens and cost.
+pub(crate) fn tree(out: &mut impl Write, run: &RunView) -> std::io::Result<()> {
+    let name = if run.graph_name.is_empty() { &run.graph_id } else { &run.graph_name };
+    writeln!(out, "{} {name}  run {}  {}", mark(&run.status), run.id, run.status)?;
+    for step in run.steps.iter().filter(|step| step.item.is_none()) {
+        line(out, "├─", step)?;
+        for item in run.steps.iter().filter(|item| item.node == step.node && item.item.is_some()) {
+            line(out, "│  ├─", item)?;
+        }
+    }
+    let usage = &run.usage;
+    writeln!(
+        out,
+        "└─ {} of {} steps, {} tokens in, {} out, cost {} USD",
+        run.steps_done, run.steps_total, usage.tokens_in, usage.tokens_out, usage.cost
+    )?;
+    if usage.unpriced_calls > 0 {
+        writeln!(
+            out,
+            "   {} model calls have no price and are not in the cost",
+            usage.unpriced_calls
+        )?;
+    }
+    if let Some(error) = &run.error {
+        writeln!(out, "   {}: {}", error.code, error.message)?;
+    }
+    Ok(())
+}
+
+fn line(out: &mut impl Write, branch: &str, step: &StepView) -> std::io::Result<()> {
+    let time = step.duration_ms.map_or_else(String::new, |ms| format!("{ms} ms"));
+    write!(out, "{branch} {} {:<14} {:<9} {time:>9}", mark(&step.status), step.id, step.kind)?;
+    let usage = &step.usage;
+    if let Some(model) = &step.model {
+        write!(out, "  {:>5} in {:>4} out  {}", usage.tokens_in, usage.tokens_out, model.name)?;
+    }
+    if step.attempt > 1 {
+        write!(out, "  try {}", step.attempt)?;
+    }
+    if let (Some(error), true) = (&step.error, step.status != "completed") {
+        write!(out, "  {}: {}", error.code, error.message)?;
+    }
+    writeln!(out)
+}
+
+/// Prints rows under a header, columns as wide as they need.
+pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING).set_header(header);
+    for row in rows {
+        table.add_row(row);
+    }
+    println!("{table}");
+}
