@@ -83,9 +83,9 @@ impl LiveTree {
         for (meter, count) in event.data["usage"].as_object().into_iter().flatten() {
             let count = count.as_u64().unwrap_or(0);
             if meter.starts_with("out") {
-                self.tokens_out += count
+                self.tokens_out += count;
             } else {
-                self.tokens_in += count
+                self.tokens_in += count;
             }
         }
     }
@@ -149,14 +149,22 @@ fn mark(status: &str) -> &'static str {
     }
 }
 
+/// Items of a map that are shown; the rest is counted.
+const ITEMS_SHOWN: usize = 20;
+
 /// Writes the tree of a run's steps, with tokens and cost.
 pub(crate) fn tree(out: &mut impl Write, run: &RunView) -> std::io::Result<()> {
     let name = if run.graph_name.is_empty() { &run.graph_id } else { &run.graph_name };
     writeln!(out, "{} {name}  run {}  {}", mark(&run.status), run.id, run.status)?;
     for step in run.steps.iter().filter(|step| step.item.is_none()) {
         line(out, "├─", step)?;
-        for item in run.steps.iter().filter(|item| item.node == step.node && item.item.is_some()) {
+        let of_map = |item: &&StepView| item.node == step.node && item.item.is_some();
+        let items: Vec<&StepView> = run.steps.iter().filter(of_map).collect();
+        for item in items.iter().take(ITEMS_SHOWN) {
             line(out, "│  ├─", item)?;
+        }
+        if items.len() > ITEMS_SHOWN {
+            writeln!(out, "│  └─ and {} more", items.len() - ITEMS_SHOWN)?;
         }
     }
     let usage = &run.usage;

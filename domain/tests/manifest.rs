@@ -160,6 +160,14 @@ fn every_mistake_is_named_by_path_and_reason() {
 }
 
 #[test]
+fn a_slice_of_an_output_is_a_reference_too() {
+    let text = "name: a\nnodes:\n  - {id: x, tool: text.trim, with: {text: a}}\n  \
+        - {id: y, tool: text.trim, with: {text: \"{{ nodes.x.output[:3] }}\"}}\n";
+    let graph = parse(text, &tools()).unwrap().graph;
+    assert_eq!(topology::edges(&graph).len(), 1);
+}
+
+#[test]
 fn a_join_of_both_sides_of_a_branch_is_refused() {
     let torn = GOOD.replace("join: any, ", "");
     let found = mistakes(&torn);

@@ -19,7 +19,7 @@ fn commit(stream: &StreamKey, expected: Option<Head>, text: &str) -> Commit {
         id: Uuid::now_v7(),
         expected,
         time: Timestamp(1),
-        actor: "tester".parse().unwrap(),
+        actor: "tester".parse().expect("a name"),
         events: vec![Event::RequestAccepted(request::Accepted { request_hash: text.into() })],
         payloads: vec![Payload {
             bytes: Bytes::from(text.as_bytes().to_vec()),

@@ -1,1 +1,1 @@
-//! Proof that the architecture holds and the past still means the same.
+//! Proof that the architecture holds and the past still means the same: see `tests/`.

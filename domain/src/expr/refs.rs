@@ -55,7 +55,23 @@ pub fn refs_in_text(text: &str) -> Result<Refs, ExprError> {
     for name in names {
         refs.add(&name);
     }
+    // The library names no paths below a slice or a call; the text does.
+    for path in blocks(text).into_iter().flat_map(paths) {
+        if path.starts_with("nodes.") {
+            refs.add(&path);
+        }
+    }
     Ok(refs)
+}
+
+/// The expressions and statements of a template.
+fn blocks(text: &str) -> Vec<&str> {
+    let mut blocks = Vec::new();
+    for (open, close) in [("{{", "}}"), ("{%", "%}")] {
+        let parts = text.split(open).skip(1);
+        blocks.extend(parts.filter_map(|part| part.split_once(close)).map(|(inner, _)| inner));
+    }
+    blocks
 }
 
 /// What the strings within a value name.

@@ -14,4 +14,4 @@ pub use chat::{ChatAnswer, ChatRequest, Provider, Sink};
 pub use config::{ModelInfo, ProviderConfig, Secret};
 pub use detect::{Detected, ServerKind, detect};
 pub use error::ModelError;
-pub use openai::OpenAi;
+pub use openai::{OpenAi, client as http_client};

@@ -29,8 +29,11 @@ pub struct OpenAi {
     client: Client,
 }
 
-/// A client for model servers: no redirects, no proxies, no Nagle.
-pub(super) fn client() -> Result<Client, ModelError> {
+/// A client for servers of this platform: no redirects, no proxies, no Nagle.
+///
+/// # Errors
+/// The machine has no usable TLS.
+pub fn client() -> Result<Client, ModelError> {
     static TLS: Once = Once::new();
     // A provider installed by somebody else does as well.
     TLS.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));

@@ -1,0 +1,45 @@
+# Convergio: two commands matter, `make run` and `make test`.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+DATA ?= .convergio
+BIN := target/debug/convergio
+
+.PHONY: help run test build lint fmt ffi_test examples bench clean need
+
+help: ## Shows the targets.
+	@grep -hE '^[a-z_]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+run: build ## Builds, sets up a local model if none runs, runs the example brief, shows the result.
+	@$(BIN) --data $(DATA) models list --json | grep -q '"model"' || $(BIN) --data $(DATA) models install
+	@$(BIN) --data $(DATA) demo $(DEMO_ARGS)
+
+build: need ## Builds the binary.
+	cargo build -p convergio
+
+test: need lint ffi_test ## Everything that CI runs.
+	deploy/test.sh
+
+lint: need ## Formatting, lints, licences.
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	deploy/deny.sh
+
+fmt: ## Formats the code.
+	cargo fmt --all
+
+ffi_test: need ## The C kernel's own tests under address and undefined-behaviour sanitizers.
+	$(MAKE) -C kernel-c test
+
+examples: build ## Runs every example against the real local model.
+	deploy/examples.sh $(BIN)
+
+bench: ## Measures steps on the embedded log, beside a raw append and sync.
+	cargo run --release -p convergio -- bench steps --steps 10 --payload 200 --concurrency 1,16,64
+
+clean: ## Removes what was built; the data folder stays.
+	cargo clean
+	$(MAKE) -C kernel-c clean
+
+need:
+	@deploy/need.sh

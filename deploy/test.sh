@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Builds and runs every test of the workspace, with a real local model for those that want one.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+cargo build --workspace --all-targets
+bin=target/debug/convergio
+data=target/test-data
+export CONVERGIO_TEST_DATA=$data
+"$bin" --data "$data" models install
+
+# One model server for all tests; it ends with this script.
+url_file=$data/model.url
+: >"$url_file"
+"$bin" --data "$data" models up --json >"$url_file" &
+model=$!
+trap 'kill $model 2>/dev/null || true; wait $model 2>/dev/null || true' EXIT
+until grep -q url "$url_file"; do kill -0 $model; sleep 0.2; done
+CONVERGIO_TEST_MODEL_URL=$(python3 -c 'import json,sys; print(json.load(open(sys.argv[1]))["url"])' "$url_file")
+export CONVERGIO_TEST_MODEL_URL
+
+if command -v cargo-nextest >/dev/null; then
+    cargo nextest run --workspace --no-fail-fast
+else
+    cargo test --workspace --no-fail-fast
+fi
+CONVERGIO_MODEL_URL=$CONVERGIO_TEST_MODEL_URL deploy/examples.sh "$bin"

@@ -1,0 +1,76 @@
+//! The order of the crates: dependencies go strictly down.
+
+use std::collections::BTreeMap;
+
+use cargo_metadata::{DependencyKind, MetadataCommand, Package};
+
+/// A crate's place; an edge leads to a smaller number.
+const RANKS: [(&str, u32); 9] = [
+    ("convergio-domain", 0),
+    ("convergio-kernel-c", 0),
+    ("convergio-schemas", 0),
+    ("convergio-eventstore", 1),
+    ("convergio-executor", 2),
+    ("convergio-projections", 2),
+    ("convergio-gateway", 3),
+    ("convergio", 4),
+    ("convergio-replay-tests", 4),
+];
+
+const FORBIDDEN: [(&str, &str); 1] = [("convergio-gateway", "convergio-executor")];
+
+/// What is wrong with a set of edges.
+fn violations(edges: &[(String, String)]) -> Vec<String> {
+    let ranks: BTreeMap<_, _> = RANKS.into_iter().collect();
+    let mut found = Vec::new();
+    for (from, to) in edges {
+        match (ranks.get(from.as_str()), ranks.get(to.as_str())) {
+            (Some(upper), Some(lower)) if upper > lower => {}
+            (Some(_), Some(_)) => found.push(format!("{from} -> {to} does not go down")),
+            (None, _) => found.push(format!("{from} has no rank: give it one")),
+            (_, None) => found.push(format!("{to} has no rank: give it one")),
+        }
+        if FORBIDDEN.contains(&(from, to)) {
+            found.push(format!("{from} -> {to} is forbidden: they meet only in the log"));
+        }
+    }
+    found
+}
+
+fn packages() -> Vec<Package> {
+    let metadata = MetadataCommand::new().no_deps().exec().expect("cargo metadata works");
+    metadata.packages
+}
+
+#[test]
+fn dependencies_go_strictly_down() {
+    let mut edges = Vec::new();
+    for package in packages() {
+        let ours = package.dependencies.iter().filter(|dependency| {
+            dependency.name.starts_with("convergio")
+                && dependency.kind != DependencyKind::Development
+        });
+        edges.extend(ours.map(|dependency| (package.name.to_string(), dependency.name.clone())));
+    }
+    assert!(edges.len() > 8, "the crates depend on each other");
+    assert_eq!(violations(&edges), Vec::<String>::new());
+}
+
+#[test]
+fn a_wrong_edge_is_found() {
+    let edge = |from: &str, to: &str| vec![(from.to_owned(), to.to_owned())];
+    assert_eq!(violations(&edge("convergio-kernel-c", "convergio-domain")).len(), 1);
+    assert_eq!(violations(&edge("convergio-executor", "convergio-projections")).len(), 1);
+    assert_eq!(violations(&edge("convergio-gateway", "convergio-executor")).len(), 1);
+    assert_eq!(violations(&edge("convergio-new", "convergio-domain")).len(), 1);
+    assert!(violations(&edge("convergio-gateway", "convergio-eventstore")).is_empty());
+}
+
+#[test]
+fn crates_are_private_and_have_few_features() {
+    for package in packages() {
+        assert_eq!(package.publish.as_deref(), Some(&[][..]), "{} is published", package.name);
+        assert!(package.features.len() <= 3, "{} has too many features", package.name);
+        assert_eq!(package.license.as_deref(), Some("MIT OR Apache-2.0"), "{}", package.name);
+    }
+}

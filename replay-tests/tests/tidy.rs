@@ -1,0 +1,137 @@
+//! The form of the source: openings, lengths, words that must not stand in it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const FILE_LINES: usize = 600;
+const LINE_CHARS: usize = 100;
+const FUNCTION_LINES: usize = 70;
+
+/// Words, and where they may stand all the same.
+fn banned() -> Vec<(String, &'static [&'static str])> {
+    let word = |parts: [&str; 2]| parts.concat();
+    vec![
+        (word(["todo", "!("]), &[]),
+        (word(["unimplemented", "!("]), &[]),
+        (word(["TO", "DO"]), &[]),
+        (word(["FIX", "ME"]), &[]),
+        (word(["dbg", "!("]), &[]),
+        (word(["#[", "allow("]), &["kernel-c/rust/"]),
+        (word(["unsafe", " {"]), &["kernel-c/rust/ffi.rs"]),
+        (word(["unsafe", " fn"]), &["kernel-c/rust/ffi.rs", "kernel-c/rust/bindings.rs"]),
+        (word(["::", "*;"]), &["kernel-c/"]),
+        (word(["/ro", "ot/"]), &[]),
+        (word(["/ho", "me/"]), &[]),
+    ]
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
+}
+
+/// Files of the checkout with one of these endings.
+fn files(endings: &[&str]) -> Vec<PathBuf> {
+    let mut command = Command::new("git");
+    command.args(["ls-files", "--cached", "--others", "--exclude-standard"]).current_dir(root());
+    let listed = command.output().expect("git works").stdout;
+    let listed = String::from_utf8(listed).expect("paths are UTF-8");
+    let has_ending = |path: &&str| endings.iter().any(|ending| path.ends_with(ending));
+    let paths = listed.lines().filter(has_ending).map(PathBuf::from);
+    let files: Vec<PathBuf> = paths.filter(|path| root().join(path).is_file()).collect();
+    assert!(!files.is_empty(), "there are files to check");
+    files
+}
+
+fn is_generated(path: &Path) -> bool {
+    path.ends_with("kernel-c/rust/bindings.rs")
+}
+
+/// What is wrong with a file.
+fn mistakes(path: &Path, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let shown = path.display();
+    let is_rust = path.extension().is_some_and(|ending| ending == "rs");
+    let first = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with("#!["));
+    let opens = if is_rust { "//!" } else { "/*" };
+    let is_c = path.extension().is_some_and(|ending| ending == "c" || ending == "h");
+    if (is_rust || is_c) && !first.is_some_and(|line| line.starts_with(opens)) {
+        found.push(format!("{shown}: must open with {opens} and what it is about"));
+    }
+    if text.lines().count() > FILE_LINES {
+        found.push(format!("{shown}: more than {FILE_LINES} lines"));
+    }
+    for (number, line) in text.lines().enumerate() {
+        let is_data = line.contains("data:") || line.contains("://") || line.contains("(\"");
+        if (is_rust || is_c) && line.chars().count() > LINE_CHARS && !is_data {
+            found.push(format!("{shown}:{}: more than {LINE_CHARS} characters", number + 1));
+        }
+        for (word, places) in banned() {
+            let is_allowed = places.iter().any(|place| shown.to_string().starts_with(place));
+            if line.contains(&word) && !is_allowed {
+                found.push(format!("{shown}:{}: `{word}`", number + 1));
+            }
+        }
+    }
+    if is_rust {
+        let long = functions(text).into_iter().filter(|(_, lines)| *lines > FUNCTION_LINES);
+        found.extend(long.map(|(name, lines)| format!("{shown}: `{name}` has {lines} lines")));
+    }
+    found
+}
+
+/// Functions and their lengths: from the line of `fn` to the brace at its indentation.
+fn functions(text: &str) -> Vec<(String, usize)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (start, line) in lines.iter().enumerate() {
+        let code = line.trim_start();
+        let indent = line.len() - code.len();
+        let words = code.split("fn ").collect::<Vec<_>>();
+        let is_function = words.len() == 2
+            && words[0].split_whitespace().all(|word| {
+                word.starts_with("pub") || ["async", "const", "unsafe", "(crate)"].contains(&word)
+            });
+        if !is_function {
+            continue;
+        }
+        let closing = format!("{}}}", " ".repeat(indent));
+        let length = lines[start..].iter().position(|line| *line == closing);
+        found.extend(length.map(|length| (words[1].to_owned(), length + 1)));
+    }
+    found
+}
+
+#[test]
+fn the_source_is_tidy() {
+    let mut found = Vec::new();
+    for path in files(&[".rs", ".c", ".h", ".py", ".sh"]) {
+        if !is_generated(&path) {
+            let text = std::fs::read_to_string(root().join(&path)).expect("source is UTF-8");
+            found.extend(mistakes(&path, &text));
+        }
+    }
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+#[test]
+fn untidy_source_is_found() {
+    let check = |text: &str| mistakes(Path::new("domain/src/x.rs"), text).len();
+    assert_eq!(check("//! Fine.\n"), 0);
+    assert_eq!(check("use a;\n"), 1);
+    assert_eq!(check(&format!("//! Fine.\n{}\n", "x".repeat(101))), 1);
+    assert_eq!(check(&format!("//! Fine.\n{}", "\n".repeat(FILE_LINES))), 1);
+    assert_eq!(check(&["//! Fine.\ntodo", "!()\n"].concat()), 1);
+    let body = "    x();\n".repeat(FUNCTION_LINES);
+    assert_eq!(check(&format!("//! Fine.\nfn long() {{\n{body}}}\n")), 1);
+}
+
+#[test]
+fn decisions_have_their_form() {
+    let decisions = files(&[".md"]).into_iter().filter(|path| path.starts_with("docs/adr"));
+    for path in decisions {
+        let text = std::fs::read_to_string(root().join(&path)).expect("text");
+        for part in ["Status", "Context", "Decision", "Consequences"] {
+            assert!(text.contains(&format!("## {part}")), "{} lacks {part}", path.display());
+        }
+    }
+}

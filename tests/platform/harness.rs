@@ -1,0 +1,146 @@
+//! A server of the real binary, and a client to speak to it.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// The binary under test.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_convergio");
+
+/// A running server; killed when it goes.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) url: String,
+    token: String,
+    http: reqwest::Client,
+}
+
+impl Server {
+    /// Starts a server on a folder and waits until it says that it is ready.
+    pub(crate) fn start(data: &Path) -> Self {
+        let mut child = Command::new(BINARY)
+            .args(["serve", "--listen", "127.0.0.1:0", "--json", "--data"])
+            .arg(data)
+            .env("CONVERGIO_MODEL_URL", model_url().unwrap_or_default())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let mut line = String::new();
+        let output = child.stdout.take().expect("piped");
+        BufReader::new(output).read_line(&mut line).expect("the server speaks");
+        let ready: Value = serde_json::from_str(&line).expect("one line of JSON");
+        let url = ready["url"].as_str().expect("a URL").to_owned();
+        let token = std::fs::read_to_string(data.join("token")).expect("a token");
+        let http = convergio_executor::model::http_client().expect("a client");
+        Self { child, url, token: token.trim().to_owned(), http }
+    }
+
+    /// As a power switch would.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
+    }
+
+    /// Memory in use, in MiB.
+    pub(crate) fn memory_mib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("kB") / 1024
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        let request = self.http.get(format!("{}{path}", self.url)).bearer_auth(&self.token);
+        request.send().await.expect("an answer").json().await.expect("JSON")
+    }
+
+    /// Registers an example; gives its id.
+    pub(crate) async fn register(&self, example: &str) -> String {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(example);
+        let manifest = std::fs::read_to_string(path).expect("the example is there");
+        let request = self.http.post(format!("{}/v1/graphs", self.url)).bearer_auth(&self.token);
+        let accepted: Value =
+            request.body(manifest).send().await.expect("an answer").json().await.expect("JSON");
+        accepted["id"].as_str().unwrap_or_else(|| panic!("{accepted}")).to_owned()
+    }
+
+    /// Asks for a run; gives status and answer.
+    pub(crate) async fn execute(
+        &self,
+        graph: &str,
+        inputs: &Value,
+        key: Option<&str>,
+    ) -> (u16, Value) {
+        let url = format!("{}/v1/graphs/{graph}/execute", self.url);
+        let body = serde_json::json!({ "inputs": inputs });
+        let mut request = self.http.post(url).bearer_auth(&self.token).json(&body);
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        let answer = request.send().await.expect("an answer");
+        (answer.status().as_u16(), answer.json().await.expect("JSON"))
+    }
+
+    /// All events of a run.
+    pub(crate) async fn events(&self, run: &str) -> Vec<Value> {
+        let (mut events, mut after) = (Vec::new(), 0);
+        loop {
+            let page = self.get(&format!("/v1/runs/{run}/events?limit=1000&after={after}")).await;
+            let items = page["items"].as_array().expect("a page").clone();
+            after = items.last().map_or(after, |event| event["seq"].as_u64().expect("a number"));
+            events.extend(items);
+            if page["next_cursor"].is_null() {
+                return events;
+            }
+        }
+    }
+
+    /// Waits until a run has at least this many events, or has ended; gives how many.
+    pub(crate) async fn wait_for_events(&self, run: &str, count: u64) -> (u64, bool) {
+        loop {
+            let view = self.get(&format!("/v1/runs/{run}")).await;
+            let seq = view["seq"].as_u64().unwrap_or(0);
+            let ended = view["status"] != "running" && view["status"].is_string();
+            if seq >= count || ended {
+                return (seq, ended);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Waits for the end of a run; gives its view.
+    pub(crate) async fn ended(&self, run: &str) -> Value {
+        self.wait_for_events(run, u64::MAX).await;
+        self.get(&format!("/v1/runs/{run}")).await
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _killed = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// The real model that `make test` serves; tests that need one are skipped without it.
+pub(crate) fn model_url() -> Option<String> {
+    std::env::var("CONVERGIO_TEST_MODEL_URL").ok().filter(|url| !url.is_empty())
+}
+
+/// Runs a command of the binary to its end.
+pub(crate) fn convergio(data: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(BINARY);
+    command.arg("--data").arg(data).args(arguments).output().expect("the binary runs")
+}
+
+/// A file of the repository.
+pub(crate) fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
