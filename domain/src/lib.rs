@@ -1,8 +1,8 @@
 //! The pure rules of Convergio: what a command decides and what an event means.
 //!
-//! No IO, no clock, no randomness (see `clippy.toml`): everything ambient arrives as data. Each noun
-//! is a [`decider::Decider`]: `run` (an execution), `graph` (a manifest and its versions), `request`
-//! (an idempotency key).
+//! No IO, no clock, no randomness (see `clippy.toml`): everything ambient arrives as data. Each
+//! noun is a [`decider::Decider`]: `run` (an execution), `graph` (a manifest and its versions),
+//! `request` (an idempotency key).
 
 pub mod decider;
 pub mod event;

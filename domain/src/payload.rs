@@ -19,7 +19,8 @@ pub struct PayloadRef {
     pub index: u16,
 }
 
-/// A payload of the commit that is being decided, by its index. Becomes a [`PayloadRef`] in an event.
+/// A payload of the commit that is being decided, by its index. Becomes a [`PayloadRef`] in an
+/// event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PayloadSlot(pub u16);
 

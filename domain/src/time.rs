@@ -24,7 +24,8 @@ impl Timestamp {
     }
 }
 
-/// A length of time in milliseconds. Written as a number with a unit: `250ms`, `30s`, `10m`, `2h`, `7d`.
+/// A length of time in milliseconds. Written as a number with a unit: `250ms`, `30s`, `10m`, `2h`,
+/// `7d`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Span(pub u64);

@@ -210,7 +210,8 @@ fn templates_keep_types_and_conditions_are_true_or_false() {
     let skipped = NodeView { status: "skipped", output: None };
     let nodes = [("a".parse().unwrap(), view), ("b".parse().unwrap(), skipped)].into();
     let scope = Scope { inputs: Arc::new(json!({"n": 3})), nodes, item: None };
-    let value = json!({"n": "{{ inputs.n }}", "t": "n is {{ inputs.n }}", "o": "{{ nodes.a.output }}",
+    let value = json!({"n": "{{ inputs.n }}", "t": "n is {{ inputs.n }}",
+        "o": "{{ nodes.a.output }}",
         "j": "is {{ nodes.a.output }}", "d": "{{ nodes.b.output | default('none') }}"});
     let rendered = render_value(&value, &scope).unwrap();
     let expected =

@@ -133,7 +133,8 @@ pub struct Agent {
     /// Sampling temperature, 0 to 2; the provider's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
-    /// JSON Schema that the answer must satisfy; the output is then the parsed value, else the text.
+    /// JSON Schema that the answer must satisfy; the output is then the parsed value, else the
+    /// text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<Value>,
 }

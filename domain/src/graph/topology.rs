@@ -17,7 +17,8 @@ pub struct Edge {
 }
 
 /// The edges in deterministic order: branch targets first, then needs. A node that is a branch's
-/// target does not wait for that branch a second time, nor a fallback for the node that it replaces.
+/// target does not wait for that branch a second time, nor a fallback for the node that it
+/// replaces.
 pub fn edges(graph: &Graph) -> Vec<Edge> {
     let numbers: BTreeMap<&NodeId, usize> =
         graph.nodes.iter().enumerate().map(|(number, node)| (&node.id, number)).collect();

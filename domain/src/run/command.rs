@@ -49,7 +49,8 @@ pub struct Advance {
     /// Outcomes, in the order in which they were given to the scheduler.
     pub outcomes: Vec<Outcome>,
     /// Steps that begin and end in this commit, because they have no effect: branches, empty maps,
-    /// and steps whose arguments cannot be built. Their `attempt` is the one that would have started.
+    /// and steps whose arguments cannot be built. Their `attempt` is the one that would have
+    /// started.
     pub instant: Vec<Outcome>,
     /// Steps that the scheduler made ready and that are still to be done.
     pub ready: Vec<StepId>,

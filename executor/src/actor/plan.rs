@@ -195,7 +195,8 @@ impl Plan {
             Some(item) => self.scheduler.complete_item(number, item, verdict),
             None => self.scheduler.complete(number, verdict),
         };
-        // The kernel refuses outcomes of items whose map has failed already: they are only recorded.
+        // The kernel refuses outcomes of items whose map has failed already: they are only
+        // recorded.
         let Ok(delta) = told else { return (Vec::new(), None) };
         let skipped = self.absorb(graph, &delta);
         if step.item.is_none() {

@@ -9,7 +9,7 @@ use super::args::{Args, ToolError, error};
 pub(super) const TOOLS: &[Builtin] = &[
     Builtin {
         name: "math.eval",
-        description: "Evaluates + - * / and parentheses on decimals, exactly; / rounds at 28 digits.",
+        description: "Evaluates + - * / and parentheses on decimals; / rounds at 28 digits.",
         arguments: &[("expression", "string")],
         call: eval,
     },

@@ -1,4 +1,5 @@
-//! The executor on a real log: what it writes for each kind of graph, and what it does after a crash.
+//! The executor on a real log: what it writes for each kind of graph, and what it does after a
+//! crash.
 
 mod agents;
 mod graphs;

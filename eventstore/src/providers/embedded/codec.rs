@@ -29,7 +29,8 @@ thread_local! {
         RefCell::new(Decompressor::with_prepared_dictionary(&DECODER).ok());
 }
 
-/// Frames without what this log knows better: the chain is the checksum, and there is one dictionary.
+/// Frames without what this log knows better: the chain is the checksum, and there is one
+/// dictionary.
 fn bare(mut compressor: Compressor<'static>) -> Compressor<'static> {
     // If an option is refused, the frames are a few bytes longer, and as readable.
     let _shorter = compressor.include_checksum(false);
