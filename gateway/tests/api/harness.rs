@@ -1,0 +1,145 @@
+//! A gateway on a memory log, with two tenants and no executor.
+
+use std::sync::Arc;
+
+use convergio_domain::decider::Context;
+use convergio_domain::graph::{ToolCatalog, ToolSpec};
+use convergio_domain::id::{ExecutorId, RunId, TenantId};
+use convergio_domain::run::{Advance, Intent, Run, RunCommand, Start};
+use convergio_domain::stream::StreamKey;
+use convergio_eventstore::{EventLog, LiveHub, MemoryLog, Repository, SystemClock};
+use convergio_gateway::{Gateway, Tokens};
+use convergio_projections::Projections;
+use reqwest::{Method, Response};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use uuid::Uuid;
+
+/// A running gateway.
+pub(crate) struct Api {
+    pub(crate) url: String,
+    pub(crate) repository: Repository,
+    http: reqwest::Client,
+    _folder: tempfile::TempDir,
+    _stop: watch::Sender<bool>,
+    _stop_projector: oneshot::Sender<()>,
+}
+
+pub(crate) const MANIFEST: &str = r#"
+name: tiny
+inputs: {type: object, required: [text], properties: {text: {type: string}}}
+nodes: [{id: a, tool: text.trim, with: {text: "{{ inputs.text }}"}}]
+"#;
+
+fn tenant(name: &str) -> TenantId {
+    name.parse().expect("a name")
+}
+
+impl Api {
+    pub(crate) async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
+        let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
+        let projections = Projections::open(&folder.path().join("read.db")).await.expect("opens");
+        let queries = projections.queries();
+        let (stop_projector, stopped) = oneshot::channel();
+        tokio::spawn(async move { projections.run(log, stopped).await });
+        let (stop, stopping) = watch::channel(false);
+        let actor = || "owner".parse().expect("a name");
+        let tools = ToolCatalog::new(vec![ToolSpec {
+            name: "text.trim".into(),
+            description: "Trims.".into(),
+            arguments: json!({"type": "object", "properties": {"text": {}}}),
+        }]);
+        let gateway = Gateway {
+            repository: repository.clone(),
+            queries,
+            live: LiveHub::new(),
+            tools: Arc::new(tools),
+            tokens: Tokens::new([
+                ("cvg_one".to_owned(), tenant("one"), actor()),
+                ("cvg_two".to_owned(), tenant("two"), actor()),
+            ]),
+            stop: stopping.clone(),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        tokio::spawn(convergio_gateway::serve(listener, gateway, stopping));
+        // The provider of TLS may be installed by another test of this process.
+        let _installed = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let (_folder, _stop, _stop_projector) = (folder, stop, stop_projector);
+        Self { url, repository, http, _folder, _stop, _stop_projector }
+    }
+
+    pub(crate) fn request(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+    ) -> reqwest::RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.url));
+        match token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
+        let request = self.request(Method::GET, path, Some("cvg_one"));
+        parts(request.send().await.expect("an answer")).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value, key: Option<&str>) -> (u16, Value) {
+        let mut request = self.request(Method::POST, path, Some("cvg_one")).json(body);
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        parts(request.send().await.expect("an answer")).await
+    }
+
+    /// Registers the tiny graph for tenant one; gives its id.
+    pub(crate) async fn graph(&self) -> String {
+        let request = self.request(Method::POST, "/v1/graphs", Some("cvg_one")).body(MANIFEST);
+        let (status, accepted) = parts(request.send().await.expect("an answer")).await;
+        assert_eq!(status, 201, "{accepted}");
+        accepted["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Creates a run for tenant one; gives its id.
+    pub(crate) async fn run(&self) -> String {
+        let graph = self.graph().await;
+        let path = format!("/v1/graphs/{graph}/execute");
+        let (status, accepted) = self.post(&path, &json!({"inputs": {"text": "x"}}), None).await;
+        assert_eq!(status, 202, "{accepted}");
+        accepted["run_id"].as_str().expect("an id").to_owned()
+    }
+
+    /// What an executor would write: it starts steps, or ends the run.
+    pub(crate) async fn advance(&self, run: &str, starts: &[&str], end: bool) {
+        let run: RunId = run.parse().expect("a run");
+        let stream = StreamKey::run(tenant("one"), run);
+        let start =
+            |id: &&str| Start { step: id.parse().expect("a step"), intent: Intent::Compute };
+        let advance = Advance {
+            executor: ExecutorId(Uuid::nil()),
+            outcomes: Vec::new(),
+            instant: Vec::new(),
+            ready: Vec::new(),
+            starts: starts.iter().map(start).collect(),
+            end: end.then_some(convergio_domain::run::End::Completed { output: None }),
+        };
+        let context = Context {
+            now: self.repository.clock().now(),
+            actor: "executor".parse().expect("a name"),
+        };
+        let command = |_: &_, _| (RunCommand::Advance(advance.clone()), Vec::new());
+        self.repository.execute::<Run>(&stream, &context, command).await.expect("it is written");
+    }
+}
+
+pub(crate) async fn parts(response: Response) -> (u16, Value) {
+    let status = response.status().as_u16();
+    (status, response.json().await.unwrap_or(Value::Null))
+}

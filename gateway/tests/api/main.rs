@@ -1,0 +1,6 @@
+//! The API over real HTTP: access, tenants, errors, streams, the document.
+
+mod access;
+mod document;
+mod harness;
+mod streams;
