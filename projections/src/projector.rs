@@ -101,6 +101,14 @@ impl Projections {
         }
     }
 
+    /// Lets the file go with its write-ahead journal folded in: the file alone is the database.
+    pub(crate) async fn close_whole(&self) -> Result<(), ProjectionError> {
+        self.readers.close().await;
+        let mut last = SqliteConnection::connect_with(&self.options).await?;
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut last).await?;
+        Ok(last.close().await?)
+    }
+
     /// Lets the file go.
     pub async fn close(&self) {
         self.readers.close().await;

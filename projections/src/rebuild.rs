@@ -20,7 +20,7 @@ pub async fn rebuild(
     remove(&fresh)?;
     let projections = Projections::open(&fresh).await?;
     projections.catch_up(log, progress).await?;
-    projections.close().await;
+    projections.close_whole().await?;
     remove(file)?;
     std::fs::rename(&fresh, file)?;
     remove(&fresh)

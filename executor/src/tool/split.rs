@@ -122,7 +122,8 @@ mod tests {
 
     #[test]
     fn headings_are_marked_underlined_or_loud() {
-        let text = "preface\n\n# One\nfirst text\n\nTwo\n===\nsecond\n\nARTICLE III\nthird, with CAPS in it\n";
+        let text = "preface\n\n# One\nfirst text\n\nTwo\n===\nsecond\n\n\
+            ARTICLE III\nthird, with CAPS in it\n";
         let pieces = call("text.split", &json!({"text": text}), Timestamp(0)).unwrap();
         let titles: Vec<_> =
             pieces.as_array().unwrap().iter().map(|p| p["title"].clone()).collect();

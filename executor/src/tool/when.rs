@@ -17,7 +17,7 @@ pub(super) const TOOLS: &[Builtin] = &[
     },
     Builtin {
         name: "date.add",
-        description: "A date and a length of time later, as RFC 3339; `span` as 30s, 10m, 2h or 7d.",
+        description: "A date some time later, as RFC 3339; `span` as 30s, 10m, 2h or 7d.",
         arguments: &[("date", "string"), ("span", "string")],
         call: add,
     },

@@ -170,7 +170,10 @@ async fn send(mut socket: WebSocket, mut frames: BoxStream<'static, Frame>) {
                 }
             }
             // The client has nothing to say; when it goes, so do we.
-            said = socket.recv() => if !matches!(said, Some(Ok(Message::Ping(_) | Message::Pong(_)))) { return },
+            said = socket.recv() => match said {
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                _ => return,
+            },
         }
     }
     let _closed = socket.send(Message::Close(None)).await;

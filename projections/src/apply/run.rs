@@ -62,7 +62,8 @@ async fn create(
 ) -> sqlx::Result<()> {
     let sql = "INSERT INTO run_status (tenant, run, graph, version, status, actor, created_ms, \
         updated_ms, steps_done, steps_total, tokens_in, tokens_out, cost, unpriced, input, seq, \
-        created_pos) VALUES ($1, $2, $3, $4, 'running', $5, $6, $6, 0, 0, 0, 0, '0', 0, $7, $8, $9)";
+        created_pos) VALUES \
+        ($1, $2, $3, $4, 'running', $5, $6, $6, 0, 0, 0, 0, '0', 0, $7, $8, $9)";
     sqlx::query(sql)
         .bind(a.tenant())
         .bind(a.id())
