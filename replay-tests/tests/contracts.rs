@@ -1,0 +1,34 @@
+//! The written form of every event: one sample each, which must be read and written unchanged.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use convergio_domain::event::decode;
+use serde_json::Value;
+
+/// Event types that this version writes.
+const TYPES: usize = 24;
+
+#[test]
+fn every_sample_is_read_and_written_unchanged() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas/events");
+    let mut types = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).expect("the samples are there") {
+        let path = entry.expect("readable").path();
+        let text = std::fs::read_to_string(&path).expect("text");
+        let sample: Value = serde_json::from_str(&text).expect("JSON");
+        let event = decode(sample.clone()).unwrap_or_else(|error| panic!("{error}"));
+        let name = path.file_stem().and_then(|name| name.to_str()).expect("a name").to_owned();
+        assert_eq!(event.type_name(), name);
+        assert_eq!(serde_json::to_value(&event).expect("JSON"), sample, "{name}");
+        types.insert(name);
+    }
+    assert_eq!(types.len(), TYPES, "each type has its sample");
+}
+
+#[test]
+fn an_unknown_type_is_named() {
+    let unknown = serde_json::json!({"type": "run.vanished.v1", "data": {}});
+    let error = decode(unknown).expect_err("nobody knows it");
+    assert!(error.to_string().contains("run.vanished.v1"));
+}
