@@ -44,7 +44,9 @@ impl ModelError {
             _ => text("/error/message").chars().take(300).collect(),
         };
         let (code, retryable) = classify(status, &kind);
-        let said = if said.is_empty() { status.to_string() } else { said };
+        // What a provider says of a refused key may repeat the key.
+        let is_about_keys = code == "byok.bad_key";
+        let said = if said.is_empty() || is_about_keys { status.to_string() } else { said };
         Self::new(code, retryable, format!("{provider} refused the call ({status}): {said}"))
     }
 }
