@@ -1,287 +1,313 @@
 //! OpenAI's chat completions, as llama.cpp, Ollama (`/v1`), MLX and OpenAI itself serve them.
 
-use std::sync::Once;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::StreamExt;
+use convergio_kernel_c::Platform;
+use futures_util::{Stream, StreamExt};
 use reqwest::{Client, Response, StatusCode, header};
 use serde_json::Value;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::chat::{ChatAnswer, Provider, Sink};
+use super::answer::{self, Answer, TooLarge};
+use super::chat::{ChatAnswer, ChatRequest, LimitName, Provider, Sink};
 use super::config::{ModelInfo, ProviderConfig};
-use super::error::ModelError;
+use super::endpoint::Endpoint;
+use super::error::{ModelError, Refusal};
+use super::listing::{self, ListError, Lister};
+use super::scrub::scrub;
 use super::sse::Lines;
-use super::usage;
 
-/// Longest wait for a connection.
-const CONNECT: Duration = Duration::from_secs(5);
-/// Bytes of one answer at most.
-const ANSWER_LIMIT: usize = 8 << 20;
 /// Bytes of an error's body that are read.
 const ERROR_LIMIT: usize = 64 << 10;
+/// Bytes of an answer that comes at once.
+const WHOLE_LIMIT: usize = 16 << 20;
+/// Longest wait for a list of models.
+const LIST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for the end of a stream whose last event has come: read to its end, the connection
+/// serves the next call.
+const DRAIN: Duration = Duration::from_millis(100);
 
 /// A provider that speaks OpenAI's chat completions.
 pub struct OpenAi {
     config: ProviderConfig,
+    endpoint: Endpoint,
     client: Client,
 }
 
-/// A client for servers of this platform: no redirects, no proxies, no Nagle.
-///
-/// # Errors
-/// The machine has no usable TLS.
-pub fn client() -> Result<Client, ModelError> {
-    static TLS: Once = Once::new();
-    // A provider installed by somebody else does as well.
-    TLS.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
-    Client::builder()
-        .connect_timeout(CONNECT)
-        .tcp_nodelay(true)
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .build()
-        .map_err(|error| ModelError::new("internal", false, error.to_string()))
+/// How an answer comes.
+enum Form {
+    Stream,
+    Whole,
+    Unknown,
 }
 
 impl OpenAi {
     /// A provider by its configuration.
     ///
     /// # Errors
-    /// The machine has no usable TLS.
+    /// The URL is not one, or would carry the key unencrypted over the internet; or the machine
+    /// has no usable TLS.
     pub fn new(config: ProviderConfig) -> Result<Self, ModelError> {
-        Ok(Self { config, client: client()? })
+        let endpoint = Endpoint::parse(&config.base_url)?;
+        if config.key.is_some() && endpoint.exposes_keys() {
+            let name = &config.name;
+            let message = format!("the key of {name} would be sent unencrypted: use https://");
+            return Err(ModelError::new("request.invalid", false, message));
+        }
+        let client = endpoint.client(config.timeouts)?;
+        Ok(Self { config, endpoint, client })
     }
 
-    async fn send(&self, body: &Bytes) -> Result<Response, ModelError> {
-        let url = format!("{}/chat/completions", self.config.base_url);
-        let mut request = self
-            .client
-            .post(url)
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(header::ACCEPT, "text/event-stream")
-            .body(body.clone());
-        if let Some(key) = &self.config.key {
-            request = request.bearer_auth(key.reveal());
-        }
-        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
-        let status = response.status();
-        if status == StatusCode::OK {
-            return Ok(response);
-        }
-        let body = read_limited(response).await;
-        Err(ModelError::from_status(&self.config.name, status, &body))
-    }
-
-    fn unreachable(&self, error: &reqwest::Error) -> ModelError {
-        let name = &self.config.name;
-        if error.is_timeout() {
-            return ModelError::new("provider.timeout", true, format!("{name} did not answer"));
-        }
-        let message = format!("{name} cannot be reached: is its server running?");
-        ModelError::new("provider.unavailable", true, message)
-    }
-
+    /// Asks, and takes the answer in as it comes.
     async fn ask(
         &self,
         body: &Bytes,
         sink: Sink<'_>,
         answer: &mut Answer,
     ) -> Result<(), ModelError> {
-        let response = self.send(body).await?;
-        let is_stream = response
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+        if let Some(missing) = self.config.missing_key() {
+            return Err(missing);
+        }
+        let response = self.send(body, answer).await?;
+        match form(&response) {
+            Form::Stream => self.stream(response, body, sink, answer).await?,
+            Form::Whole => self.whole(response, body, sink, answer).await?,
+            Form::Unknown => {
+                let message = format!(
+                    "{} answered neither JSON nor a stream: is {} its URL?",
+                    self.config.name, self.config.base_url
+                );
+                return Err(ModelError::new("request.invalid", false, message));
+            }
+        }
+        answer.verdict(&self.config.name)
+    }
+
+    async fn send(&self, body: &Bytes, answer: &mut Answer) -> Result<Response, ModelError> {
+        let mut request = self
+            .client
+            .post(self.endpoint.at("/chat/completions"))
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::ACCEPT, "text/event-stream, application/json")
+            .body(body.clone());
+        if let Some(key) = &self.config.key {
+            request = request.bearer_auth(key.reveal());
+        }
+        answer.is_asked = true;
+        let response = request.send().await.map_err(|error| {
+            answer.is_asked = !(error.is_connect() || error.is_builder());
+            self.unreachable(&error)
+        })?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        if status == StatusCode::OK {
+            return Ok(response);
+        }
+        // A request that was refused was not worked on.
+        answer.is_asked = false;
+        let text = listing::read(response, ERROR_LIMIT).await.unwrap_or_default();
+        Err(self.refused(Refusal::of_answer(status, &headers, &text), body))
+    }
+
+    async fn stream(
+        &self,
+        response: Response,
+        body: &Bytes,
+        sink: Sink<'_>,
+        answer: &mut Answer,
+    ) -> Result<(), ModelError> {
         let mut bytes = response.bytes_stream();
         let mut lines = Lines::default();
-        let mut whole = Vec::new();
-        while let Some(chunk) = bytes.next().await {
-            let chunk = chunk.map_err(|_| self.cut("the connection was cut"))?;
-            answer.received += chunk.len();
-            if answer.received > ANSWER_LIMIT {
-                return Err(self.malformed("the answer is larger than 8 MiB"));
-            }
-            if !is_stream {
-                whole.extend_from_slice(&chunk);
-                continue;
-            }
+        while let Some(chunk) = self.next(&mut bytes, answer).await? {
+            answer.receive(chunk.len()).map_err(|TooLarge| self.too_large())?;
             let data = lines.feed(&chunk).map_err(|_| self.malformed("an endless line"))?;
-            for data in data.iter().filter(|data| !data.is_empty()) {
+            for data in data {
                 if data == "[DONE]" {
+                    let drained = async { while bytes.next().await.is_some_and(|b| b.is_ok()) {} };
+                    // The answer is whole, however long its connection stays open.
+                    let _ended = timeout(DRAIN, drained).await;
                     return Ok(());
                 }
-                self.chunk(data, sink, answer)?;
+                self.piece(&data, body, sink, answer)?;
             }
         }
-        match (is_stream, &answer.finish) {
-            (false, _) => self.whole(&whole, sink, answer),
-            (true, Some(_)) => Ok(()),
-            (true, None) => Err(self.cut("the answer ended in the middle")),
+        match lines.rest() {
+            Some(data) if data != "[DONE]" => self.piece(&data, body, sink, answer),
+            _ => Ok(()),
         }
     }
 
-    fn chunk(&self, data: &str, sink: Sink<'_>, answer: &mut Answer) -> Result<(), ModelError> {
-        let chunk: Value =
+    /// The next bytes, or `None` at the end. Once the model has said that it stopped, a connection
+    /// that breaks or stays silent takes nothing away but counts.
+    async fn next(
+        &self,
+        bytes: &mut (impl Stream<Item = reqwest::Result<Bytes>> + Unpin),
+        answer: &Answer,
+    ) -> Result<Option<Bytes>, ModelError> {
+        let idle = self.config.timeouts.idle;
+        let next = if answer.has_text() || answer.is_finished() {
+            timeout(idle, bytes.next()).await
+        } else {
+            Ok(bytes.next().await)
+        };
+        let name = &self.config.name;
+        match next {
+            Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
+            Ok(None) => Ok(None),
+            _ if answer.is_finished() => Ok(None),
+            Ok(Some(Err(_))) => {
+                Err(ModelError::unavailable(format!("{name} broke off: the connection was cut")))
+            }
+            Err(_) => {
+                let message = format!("{name} fell silent in the middle, for {idle:?}");
+                Err(ModelError::new("provider.timeout", true, message))
+            }
+        }
+    }
+
+    fn piece(
+        &self,
+        data: &str,
+        body: &Bytes,
+        sink: Sink<'_>,
+        answer: &mut Answer,
+    ) -> Result<(), ModelError> {
+        let piece: Value =
             serde_json::from_str(data).map_err(|_| self.malformed("a piece is not JSON"))?;
-        if let Some(error) = chunk.get("error") {
-            let body = serde_json::json!({"error": error}).to_string();
-            let status = StatusCode::SERVICE_UNAVAILABLE;
-            return Err(ModelError::from_status(&self.config.name, status, &body));
+        match piece.get("error").filter(|error| !error.is_null()) {
+            Some(error) => Err(self.refused(Refusal::of_stream(error), body)),
+            None => answer.take_chunk(&piece, sink).map_err(|TooLarge| self.too_large()),
         }
-        let choice = &chunk["choices"][0];
-        answer.take(&chunk, choice, choice["delta"]["content"].as_str(), sink);
-        Ok(())
     }
 
-    fn whole(&self, body: &[u8], sink: Sink<'_>, answer: &mut Answer) -> Result<(), ModelError> {
-        let body: Value =
-            serde_json::from_slice(body).map_err(|_| self.malformed("the answer is not JSON"))?;
-        let choice = &body["choices"][0];
-        if choice.is_null() {
-            return Err(self.malformed("the answer has no choice"));
+    async fn whole(
+        &self,
+        response: Response,
+        body: &Bytes,
+        sink: Sink<'_>,
+        answer: &mut Answer,
+    ) -> Result<(), ModelError> {
+        let text = listing::read(response, WHOLE_LIMIT).await;
+        let text =
+            text.ok_or_else(|| ModelError::unavailable(format!("{} broke off", self.config.name)))?;
+        if text.len() >= WHOLE_LIMIT {
+            return Err(self.too_large());
         }
-        answer.take(&body, choice, choice["message"]["content"].as_str(), sink);
-        Ok(())
+        let whole: Value =
+            serde_json::from_str(&text).map_err(|_| self.malformed("it is not JSON"))?;
+        if let Some(error) = whole.get("error").filter(|error| !error.is_null()) {
+            return Err(self.refused(Refusal::of_stream(error), body));
+        }
+        if !whole["choices"][0].is_object() {
+            return Err(self.malformed("it has no choice"));
+        }
+        answer.take_whole(&whole, sink).map_err(|TooLarge| self.too_large())
+    }
+
+    /// A refusal in our codes; without a key, no key can be a bad one.
+    fn refused(&self, refusal: Refusal, body: &Bytes) -> ModelError {
+        let prompt = answer::messages(body).join("\n");
+        let said = scrub(&refusal.said, self.config.key.as_ref(), &prompt);
+        let error = refusal.into_error(&self.config.name, &said);
+        match (error.code, &self.config.key) {
+            ("byok.bad_key", None) => ModelError { code: "byok.missing_key", ..error },
+            _ => error,
+        }
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> ModelError {
+        let ProviderConfig { name, base_url, .. } = &self.config;
+        if error.is_builder() {
+            let message = format!("{name}: its key has characters that no header can hold");
+            return ModelError::new("byok.bad_key", false, message);
+        }
+        if error.is_timeout() && !error.is_connect() {
+            return ModelError::new("provider.timeout", true, format!("{name} did not answer"));
+        }
+        let message = if error.is_connect() {
+            format!("{name} cannot be reached at {base_url}: is it running?")
+        } else {
+            format!("{name} broke off before it answered")
+        };
+        ModelError::unavailable(message)
     }
 
     fn malformed(&self, what: &str) -> ModelError {
-        let message = format!("{} answered what cannot be used: {what}", self.config.name);
-        ModelError::new("provider.unavailable", true, message)
+        let name = &self.config.name;
+        ModelError::unavailable(format!("{name} answered what cannot be used: {what}"))
     }
 
-    fn cut(&self, what: &str) -> ModelError {
-        let message = format!("{} broke off: {what}", self.config.name);
-        ModelError::new("provider.unavailable", true, message)
-    }
-}
-
-async fn read_limited(response: Response) -> String {
-    let mut bytes = response.bytes_stream();
-    let mut body = Vec::new();
-    while let Some(Ok(chunk)) = bytes.next().await {
-        body.extend_from_slice(&chunk);
-        if body.len() > ERROR_LIMIT {
-            break;
-        }
-    }
-    String::from_utf8_lossy(&body).into_owned()
-}
-
-/// An answer as it grows.
-struct Answer {
-    begun: Instant,
-    text: String,
-    finish: Option<String>,
-    model: Option<String>,
-    usage: Option<Value>,
-    pieces: u64,
-    first_token_ms: Option<u64>,
-    received: usize,
-}
-
-impl Answer {
-    fn new() -> Self {
-        Self {
-            begun: Instant::now(),
-            text: String::new(),
-            finish: None,
-            model: None,
-            usage: None,
-            pieces: 0,
-            first_token_ms: None,
-            received: 0,
-        }
-    }
-
-    /// Takes a piece in. Usage may stand on any piece; the last one counts.
-    fn take(&mut self, piece: &Value, choice: &Value, text: Option<&str>, sink: Sink<'_>) {
-        if let Some(text) = text.filter(|text| !text.is_empty()) {
-            self.pieces += 1;
-            self.first_token_ms.get_or_insert(millis(self.begun));
-            self.text.push_str(text);
-            sink(text, self.pieces);
-        }
-        if let Some(finish) = choice["finish_reason"].as_str() {
-            self.finish = Some(finish.to_owned());
-        }
-        if let Some(model) = piece["model"].as_str() {
-            self.model = Some(model.chars().take(200).collect());
-        }
-        if piece["usage"].is_object() {
-            self.usage = Some(piece["usage"].clone());
-        }
-    }
-
-    fn finished(self, request_bytes: usize) -> ChatAnswer {
-        let told = self.usage.as_ref().and_then(usage::from_openai);
-        ChatAnswer {
-            confirmed: told.is_some(),
-            usage: told.unwrap_or_else(|| usage::estimate(request_bytes, self.text.len())),
-            finish: self.finish.unwrap_or_else(|| "stop".to_owned()),
-            model: self.model.unwrap_or_default(),
-            duration_ms: millis(self.begun),
-            first_token_ms: self.first_token_ms,
-            text: self.text,
-        }
+    fn too_large(&self) -> ModelError {
+        let message = format!("{} answered more than 8 MiB of text", self.config.name);
+        ModelError::new("provider.unavailable", false, message)
     }
 }
 
-fn millis(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+fn form(response: &Response) -> Form {
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_lowercase();
+    match kind.split(';').next().unwrap_or_default().trim() {
+        "text/event-stream" => Form::Stream,
+        "application/json" => Form::Whole,
+        _ => Form::Unknown,
+    }
 }
 
 #[async_trait]
 impl Provider for OpenAi {
-    fn name(&self) -> &str {
-        &self.config.name
+    fn info(&self) -> &ProviderConfig {
+        &self.config
+    }
+
+    fn body(&self, request: &ChatRequest) -> Bytes {
+        request.body_with(match self.config.platform {
+            Platform::CloudApi => LimitName::MaxCompletionTokens,
+            _ => LimitName::MaxTokens,
+        })
     }
 
     async fn chat(
         &self,
         body: &Bytes,
-        timeout: Duration,
+        limit: Duration,
         sink: Sink<'_>,
         cancel: &CancellationToken,
     ) -> Result<ChatAnswer, ModelError> {
         let mut answer = Answer::new();
         let asked = tokio::select! {
-            asked = tokio::time::timeout(timeout, self.ask(body, sink, &mut answer)) => asked,
-            () = cancel.cancelled() => Ok(Err(ModelError::new("provider.timeout", true, "stopped"))),
-        };
-        let error = match asked {
-            Ok(Ok(())) => return Ok(answer.finished(body.len())),
-            Ok(Err(error)) => error,
-            Err(_) => {
-                let message = format!("{} took longer than {timeout:?}", self.config.name);
-                ModelError::new("provider.timeout", true, message)
+            biased;
+            () = cancel.cancelled() => {
+                Err(ModelError::unavailable(format!("the call to {} was cancelled", self.name())))
+            }
+            asked = timeout(limit, self.ask(body, sink, &mut answer)) => {
+                asked.unwrap_or_else(|_| {
+                    let message = format!("{} took longer than {limit:?}", self.name());
+                    Err(ModelError::new("provider.timeout", true, message))
+                })
             }
         };
-        // What came before it broke was made, and may be billed.
-        let partial = usage::estimate(body.len(), answer.text.len());
-        let partial_usage = (answer.received > 0).then_some(partial);
-        Err(ModelError { partial_usage, duration_ms: millis(answer.begun), ..error })
+        match asked {
+            Ok(()) => Ok(answer.finished(body)),
+            Err(error) => Err(answer.broken(error, body)),
+        }
     }
 
     async fn models(&self) -> Result<Vec<ModelInfo>, ModelError> {
-        if !self.config.models.is_empty() {
-            return Ok(self.config.models.clone());
-        }
-        let mut request =
-            self.client.get(format!("{}/models", self.config.base_url)).timeout(CONNECT);
-        if let Some(key) = &self.config.key {
-            request = request.bearer_auth(key.reveal());
-        }
-        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
-        let status = response.status();
-        let body = read_limited(response).await;
-        if status != StatusCode::OK {
-            return Err(ModelError::from_status(&self.config.name, status, &body));
-        }
-        let body: Value =
-            serde_json::from_str(&body).map_err(|_| self.malformed("its models are not JSON"))?;
-        Ok(super::detect::model_list(&body))
+        let lister = Lister {
+            client: &self.client,
+            endpoint: &self.endpoint,
+            key: self.config.key.as_ref(),
+            timeout: LIST_TIMEOUT,
+        };
+        lister.models(self.config.platform).await.map_err(|error| match error {
+            ListError::Unreachable(Some(error)) => self.unreachable(&error),
+            ListError::Unreachable(None) => self.malformed("its list of models broke off"),
+            ListError::Malformed => self.malformed("its list of models is none"),
+            ListError::Refused(status, headers, text) => {
+                self.refused(Refusal::of_answer(status, &headers, &text), &Bytes::new())
+            }
+        })
     }
 }
