@@ -109,7 +109,8 @@ impl Answer {
             Err(ModelError::new("provider.content_filtered", false, message))
         };
         match self.finish.as_deref() {
-            // A gateway in between ends a broken stream as if it were whole, but cannot invent this.
+            // A gateway in between may end a broken stream as if it were whole; it cannot invent
+            // a reason why the answer ended.
             None => {
                 let message = format!("{provider} broke off: the answer ended in the middle");
                 Err(ModelError::unavailable(message))

@@ -47,8 +47,8 @@ pub(super) const TOOLS: &[Builtin] = &[
     },
     Builtin {
         name: "text.join",
-        description: "Joins the items of a list with `separator` (a new line when absent): texts as \
-            they are, other values as JSON, of maps only `field` if one is named.",
+        description: "Joins the items of a list with `separator` (a new line when absent): texts \
+            as they are, other values as JSON, of maps only `field` if one is named.",
         arguments: &[
             required("items", Kind::List),
             optional("separator", Kind::Text),
