@@ -75,6 +75,7 @@ pub struct cvg_abi {
     pub candidate_size: u32,
     pub route_request_size: u32,
     pub decision_size: u32,
+    pub features_size: u32,
 }
 #[repr(C)]
 #[derive(Debug)]
@@ -189,18 +190,24 @@ pub const CVG_CANDIDATE_HEALTHY: cvg_candidate_flag = 1;
 pub const CVG_CANDIDATE_DECLARED_LOCAL: cvg_candidate_flag = 2;
 pub type cvg_candidate_flag = ::core::ffi::c_uint;
 pub const CVG_REQUEST_LOCAL_ONLY: cvg_request_flag = 1;
+pub const CVG_REQUEST_OFFLINE: cvg_request_flag = 2;
 pub type cvg_request_flag = ::core::ffi::c_uint;
 pub const CVG_REASON_PINNED: cvg_reason = 0;
 pub const CVG_REASON_PREFERRED_PLATFORM: cvg_reason = 1;
 pub const CVG_REASON_CHEAPEST: cvg_reason = 2;
 pub const CVG_REASON_QUALITY: cvg_reason = 3;
 pub const CVG_REASON_FALLBACK: cvg_reason = 4;
+pub const CVG_REASON_DOWNGRADED: cvg_reason = 5;
+pub const CVG_REASON_UNPRICED: cvg_reason = 6;
 pub const CVG_REASON_NOT_REQUESTED: cvg_reason = 256;
 pub const CVG_REASON_NOT_LOCAL: cvg_reason = 257;
 pub const CVG_REASON_MISSING_CAPABILITY: cvg_reason = 258;
 pub const CVG_REASON_CONTEXT_TOO_SMALL: cvg_reason = 259;
 pub const CVG_REASON_UNHEALTHY: cvg_reason = 260;
 pub const CVG_REASON_OVER_BUDGET: cvg_reason = 261;
+pub const CVG_REASON_OFFLINE: cvg_reason = 262;
+pub const CVG_REASON_TOO_SLOW: cvg_reason = 263;
+pub const CVG_REASON_PRICE_UNKNOWN: cvg_reason = 264;
 pub type cvg_reason = ::core::ffi::c_uint;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -226,7 +233,8 @@ pub struct cvg_route_request {
     pub complexity: u32,
     pub pinned: u32,
     pub preferred_platform: u32,
-    pub reserved: u32,
+    pub max_latency_ms: u32,
+    pub downgrade_line: u64,
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -235,6 +243,19 @@ pub struct cvg_decision {
     pub index: u32,
     pub reason: u32,
 }
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cvg_features {
+    pub input_tokens: u64,
+    pub max_output_tokens: u64,
+    pub tools: u32,
+    pub schema_properties: u32,
+    pub turns: u32,
+    pub flags: u32,
+}
+pub const CVG_FEATURE_REASONING: cvg_feature_flag = 1;
+pub const CVG_FEATURE_CODE: cvg_feature_flag = 2;
+pub type cvg_feature_flag = ::core::ffi::c_uint;
 unsafe extern "C" {
     pub fn cvg_status_text(status: cvg_status) -> *const ::core::ffi::c_char;
     pub fn cvg_abi_version() -> u32;
@@ -326,4 +347,5 @@ unsafe extern "C" {
         decisions: *mut cvg_decision,
         accepted_count: *mut usize,
     ) -> cvg_status;
+    pub fn cvg_complexity(features: *const cvg_features, out: *mut u32) -> cvg_status;
 }

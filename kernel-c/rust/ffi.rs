@@ -61,6 +61,7 @@ pub(crate) fn check_abi() -> Result<(), KernelError> {
         candidate_size: size_u32::<c::cvg_candidate>(),
         route_request_size: size_u32::<c::cvg_route_request>(),
         decision_size: size_u32::<c::cvg_decision>(),
+        features_size: size_u32::<c::cvg_features>(),
     };
     // SAFETY: `caller` is a valid struct of the size given, read during the call only.
     KernelError::check(unsafe { c::cvg_abi_check(&raw const caller, size_of::<c::cvg_abi>()) })
@@ -461,4 +462,12 @@ pub(crate) fn route(
         )
     })?;
     Ok((decisions, accepted_count))
+}
+
+/// The complexity of a request with these features, whose flags are known ones.
+pub(crate) fn complexity(features: &c::cvg_features) -> u32 {
+    let mut out = 0;
+    // SAFETY: `features` is valid and only read; `out` is valid for writes.
+    unsafe { c::cvg_complexity(features, &raw mut out) };
+    out
 }

@@ -97,6 +97,7 @@ static void count_rows(cvg_graph *graph, const source *in) {
   for (size_t i = 0; i < in->node_count; i++) {
     cvgi_node *node = &graph->nodes[i];
     node->on_error = (uint16_t)in->nodes[i].on_error;
+    node->scope = CVG_NONE;
     node->body = in->nodes[i].body;
     node->max_iterations = (uint16_t)in->nodes[i].max_iterations;
     node->fallback = in->nodes[i].fallback;
@@ -212,8 +213,12 @@ static cvg_status sort_rows(cvg_graph *graph, const source *in, cvg_fault *fault
 
 static cvg_status fill_graph(cvg_graph *graph, const source *in, cvg_fault *fault) {
   count_rows(graph, in);
-  cvg_status status = set_scopes(graph, fault);
-  if (status == CVG_OK) status = check_borders(graph, in, fault);
+  cvg_status status = CVG_OK;
+  int has_scopes = 0;
+  for (uint32_t i = 0; i < graph->node_count && !has_scopes; i++)
+    has_scopes = in->nodes[i].body > 0;
+  if (has_scopes) status = set_scopes(graph, fault);
+  if (has_scopes && status == CVG_OK) status = check_borders(graph, in, fault);
   if (status == CVG_OK) status = set_needs(graph, in, fault);
   if (status != CVG_OK) return status;
   end_rows(graph);

@@ -148,14 +148,13 @@ static int adopt(cvg_sched *sched, const cvg_node_state *states) {
 
 static int consistent(const cvg_sched *sched, uint32_t node, const cvg_node_state *given) {
   const cvgi_run_node *state = &sched->nodes[node];
-  uint32_t need = sched->graph->nodes[node].need;
   int asks = sched->graph->nodes[node].on_error == CVG_ON_ERROR_ASK;
   switch (given->status) {
     case CVG_NODE_PENDING: return 1;
     case CVG_NODE_SKIPPED:
-      if (asks && state->live >= need) return 1; /* answered so */
-      return given->iterations == 0 && state->live + state->unresolved < need;
-    default: return state->live >= need;
+      if (asks && state->missing == 0) return 1; /* answered so */
+      return given->iterations == 0 && state->unresolved < state->missing;
+    default: return state->missing == 0;
   }
 }
 

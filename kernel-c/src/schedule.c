@@ -12,7 +12,8 @@ static size_t sched_bytes(const cvg_graph *graph) {
 }
 
 void cvgi_reset_node(cvg_sched *sched, uint32_t node) {
-  const cvgi_run_node fresh = {.unresolved = sched->graph->nodes[node].in_degree,
+  const cvgi_run_node fresh = {.missing = sched->graph->nodes[node].need,
+                               .unresolved = sched->graph->nodes[node].in_degree,
                                .value = CVG_NONE};
   sched->nodes[node] = fresh;
 }

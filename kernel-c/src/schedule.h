@@ -20,7 +20,7 @@
 #define CVGI_JUST_SKIPPED 16u
 
 typedef struct cvgi_run_node {
-  uint32_t live;       /* in-edges known to be live */
+  uint32_t missing;    /* in-edges that must still become live for it to be ready */
   uint32_t unresolved; /* in-edges not known yet */
   uint32_t value;      /* of a DONE node its choice; else what the flags say, or CVG_NONE */
   uint8_t status;      /* enum cvg_node_status */

@@ -50,20 +50,21 @@ void cvgi_skip(cvg_sched *sched, uint32_t node, cvg_delta *delta) {
 
 void cvgi_judge(cvg_sched *sched, uint32_t node, cvg_delta *delta) {
   cvgi_run_node *state = &sched->nodes[node];
-  uint32_t need = sched->graph->nodes[node].need;
-  if (state->status != CVG_NODE_PENDING || !scope_runs(sched, node)) return;
-  if (state->live >= need) {
+  int decided = state->missing == 0 || state->unresolved < state->missing;
+  if (!decided || state->status != CVG_NODE_PENDING || !scope_runs(sched, node)) return;
+  if (state->missing == 0) {
     state->status = CVG_NODE_READY;
     cvgi_delta_ready(delta, node, CVG_NONE);
-  } else if (state->live + state->unresolved < need) {
+  } else {
     cvgi_skip(sched, node, delta);
   }
 }
 
 /* Counts go on after the node has started or was skipped; they change nothing any more. */
 static void resolve_edge(cvg_sched *sched, uint32_t to, unsigned live, cvg_delta *delta) {
-  sched->nodes[to].unresolved--;
-  if (live) sched->nodes[to].live++;
+  cvgi_run_node *state = &sched->nodes[to];
+  state->unresolved--;
+  if (live && state->missing > 0) state->missing--;
   cvgi_judge(sched, to, delta);
 }
 
@@ -157,10 +158,25 @@ void cvgi_give_up(cvg_sched *sched, uint32_t node, cvg_delta *delta) {
   fail(sched, node, 0, delta);
 }
 
+#if defined(__GNUC__)
+#define PREFETCH(address) __builtin_prefetch(address, 1)
+#else
+#define PREFETCH(address) ((void)0)
+#endif
+
+/* In a large graph the targets lie far apart: all are fetched while the first one is awaited. */
+static void fetch_targets(const cvg_sched *sched, uint32_t node) {
+  const cvg_graph *graph = sched->graph;
+  for (uint32_t i = graph->nodes[node].out_begin; i < graph->nodes[node + 1].out_begin; i++) {
+    PREFETCH(&sched->nodes[graph->edges[i].to]);
+  }
+}
+
 static void settle_edges(cvg_sched *sched, uint32_t node, cvg_delta *delta) {
   const cvg_graph *graph = sched->graph;
   uint32_t choice = sched->nodes[node].value;
   unsigned delivered = cvgi_has(sched, node, CVGI_DELIVERED);
+  fetch_targets(sched, node);
   for (uint32_t i = graph->nodes[node].out_begin; i < graph->nodes[node + 1].out_begin; i++) {
     const cvgi_edge *edge = &graph->edges[i];
     unsigned open = edge->port == CVG_PORT_ALWAYS || edge->port == choice;

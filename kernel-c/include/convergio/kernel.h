@@ -123,6 +123,7 @@ typedef struct cvg_abi {
   uint32_t candidate_size;
   uint32_t route_request_size;
   uint32_t decision_size;
+  uint32_t features_size;
 } cvg_abi;
 
 /* clang-format off */
@@ -130,7 +131,8 @@ typedef struct cvg_abi {
   { CVG_ABI_VERSION, (uint32_t)sizeof(cvg_allocator), (uint32_t)sizeof(cvg_node_spec), \
     (uint32_t)sizeof(cvg_edge_spec), (uint32_t)sizeof(cvg_node_state), \
     (uint32_t)sizeof(cvg_delta_view), (uint32_t)sizeof(cvg_candidate), \
-    (uint32_t)sizeof(cvg_route_request), (uint32_t)sizeof(cvg_decision) }
+    (uint32_t)sizeof(cvg_route_request), (uint32_t)sizeof(cvg_decision), \
+    (uint32_t)sizeof(cvg_features) }
 /* clang-format on */
 
 /* The CVG_ABI_VERSION that the library was built with. Any thread. */
