@@ -10,6 +10,10 @@ pub const CVG_ITERATIONS_MAX: u32 = 65535;
 pub const CVG_CANDIDATES_MAX: u32 = 65536;
 pub const CVG_CAPABILITIES_ALL: u32 = 15;
 pub const CVG_QUALITY_MAX: u32 = 1000;
+pub const CVG_JSON_DEPTH_MAX: u32 = 64;
+pub const CVG_JSON_SIZE_MAX: u32 = 16777216;
+pub const CVG_PATH_SIZE: u32 = 256;
+pub const CVG_EFFECTS_ALL: u32 = 63;
 pub const CVG_OK: cvg_status = 0;
 pub const CVG_NO_MEMORY: cvg_status = 1;
 pub const CVG_BAD_ARGUMENT: cvg_status = 2;
@@ -76,6 +80,10 @@ pub struct cvg_abi {
     pub route_request_size: u32,
     pub decision_size: u32,
     pub features_size: u32,
+    pub text_size: u32,
+    pub violation_size: u32,
+    pub permission_size: u32,
+    pub tool_size: u32,
 }
 #[repr(C)]
 #[derive(Debug)]
@@ -256,6 +264,60 @@ pub struct cvg_features {
 pub const CVG_FEATURE_REASONING: cvg_feature_flag = 1;
 pub const CVG_FEATURE_CODE: cvg_feature_flag = 2;
 pub type cvg_feature_flag = ::core::ffi::c_uint;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cvg_text {
+    pub bytes: *const ::core::ffi::c_char,
+    pub size: usize,
+}
+#[repr(C)]
+#[derive(Debug)]
+pub struct cvg_schema {
+    _unused: [u8; 0],
+}
+pub const CVG_VIOLATION_NONE: cvg_violation_kind = 0;
+pub const CVG_VIOLATION_JSON: cvg_violation_kind = 1;
+pub const CVG_VIOLATION_TYPE: cvg_violation_kind = 2;
+pub const CVG_VIOLATION_ENUM: cvg_violation_kind = 3;
+pub const CVG_VIOLATION_RANGE: cvg_violation_kind = 4;
+pub const CVG_VIOLATION_MISSING: cvg_violation_kind = 5;
+pub const CVG_VIOLATION_UNKNOWN: cvg_violation_kind = 6;
+pub const CVG_VIOLATION_KEYWORD: cvg_violation_kind = 7;
+pub const CVG_VIOLATION_KEYWORD_VALUE: cvg_violation_kind = 8;
+pub type cvg_violation_kind = ::core::ffi::c_uint;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cvg_violation {
+    pub kind: u32,
+    pub offset: u32,
+    pub schema_offset: u32,
+    pub path: [::core::ffi::c_char; 256usize],
+}
+pub const CVG_EFFECT_READ: cvg_effect = 1;
+pub const CVG_EFFECT_WRITE: cvg_effect = 2;
+pub const CVG_EFFECT_NETWORK: cvg_effect = 4;
+pub const CVG_EFFECT_PROCESS: cvg_effect = 8;
+pub const CVG_EFFECT_PEOPLE: cvg_effect = 16;
+pub const CVG_EFFECT_MONEY: cvg_effect = 32;
+pub type cvg_effect = ::core::ffi::c_uint;
+pub const CVG_VERDICT_ALLOW: cvg_verdict = 0;
+pub const CVG_VERDICT_ASK: cvg_verdict = 1;
+pub const CVG_VERDICT_DENY: cvg_verdict = 2;
+pub type cvg_verdict = ::core::ffi::c_uint;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cvg_permission {
+    pub tools: cvg_text,
+    pub effects: u32,
+    pub verdict: u32,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cvg_tool {
+    pub name: cvg_text,
+    pub description: cvg_text,
+    pub schema: cvg_text,
+}
 unsafe extern "C" {
     pub fn cvg_status_text(status: cvg_status) -> *const ::core::ffi::c_char;
     pub fn cvg_abi_version() -> u32;
@@ -348,4 +410,38 @@ unsafe extern "C" {
         accepted_count: *mut usize,
     ) -> cvg_status;
     pub fn cvg_complexity(features: *const cvg_features, out: *mut u32) -> cvg_status;
+    pub fn cvg_schema_compile(
+        allocator: *const cvg_allocator,
+        schema: cvg_text,
+        out: *mut *mut cvg_schema,
+        violation: *mut cvg_violation,
+    ) -> cvg_status;
+    pub fn cvg_schema_free(schema: *mut cvg_schema);
+    pub fn cvg_schema_check(
+        schema: *const cvg_schema,
+        allocator: *const cvg_allocator,
+        value: cvg_text,
+        violation: *mut cvg_violation,
+    ) -> cvg_status;
+    pub fn cvg_permit(
+        rules: *const cvg_permission,
+        count: usize,
+        tool: cvg_text,
+        effects: u32,
+        verdict: *mut u32,
+        rule: *mut u32,
+    ) -> cvg_status;
+    pub fn cvg_tool_count() -> usize;
+    pub fn cvg_tool_at(index: usize, out: *mut cvg_tool) -> cvg_status;
+    pub fn cvg_tool_call(
+        allocator: *const cvg_allocator,
+        tool: cvg_text,
+        arguments: cvg_text,
+        now_ms: i64,
+        bytes: *mut u8,
+        room: usize,
+        size: *mut usize,
+        violation: *mut cvg_violation,
+        why: *mut *const ::core::ffi::c_char,
+    ) -> cvg_status;
 }

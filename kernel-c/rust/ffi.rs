@@ -9,9 +9,11 @@ use std::ffi::{CStr, c_void};
 use std::ptr::{self, NonNull};
 use std::slice;
 
+use crate::abi;
 use crate::bindings as c;
-use crate::error::{CompileError, KernelError};
+use crate::error::{CompileError, KernelError, NO_FAULT, check_at};
 use crate::scheduler::{Delta, RawState, Ready, RunResult};
+use crate::tools::{SchemaError, Tool, ToolError, Violation, no_violation, refused};
 
 /// Enough for any C object on the targets we build for.
 const ALIGNMENT: usize = 16;
@@ -51,41 +53,14 @@ pub(crate) fn status_text(status: c::cvg_status) -> &'static str {
 
 /// Whether library and wrapper were built from the same header.
 pub(crate) fn check_abi() -> Result<(), KernelError> {
-    let caller = c::cvg_abi {
-        version: c::CVG_ABI_VERSION,
-        allocator_size: size_u32::<c::cvg_allocator>(),
-        node_spec_size: size_u32::<c::cvg_node_spec>(),
-        edge_spec_size: size_u32::<c::cvg_edge_spec>(),
-        node_state_size: size_u32::<c::cvg_node_state>(),
-        delta_view_size: size_u32::<c::cvg_delta_view>(),
-        candidate_size: size_u32::<c::cvg_candidate>(),
-        route_request_size: size_u32::<c::cvg_route_request>(),
-        decision_size: size_u32::<c::cvg_decision>(),
-        features_size: size_u32::<c::cvg_features>(),
-    };
+    let caller = abi::of_caller();
     // SAFETY: `caller` is a valid struct of the size given, read during the call only.
     KernelError::check(unsafe { c::cvg_abi_check(&raw const caller, size_of::<c::cvg_abi>()) })
-}
-
-/// A size that does not fit can match no size of the library.
-fn size_u32<T>() -> u32 {
-    u32::try_from(size_of::<T>()).unwrap_or(u32::MAX)
 }
 
 /// A handle that C has just written after reporting success.
 fn handle<T>(written: *mut T) -> Result<NonNull<T>, KernelError> {
     NonNull::new(written).ok_or(KernelError::AbiMismatch)
-}
-
-const NO_FAULT: c::cvg_fault = c::cvg_fault { node: c::CVG_NONE, edge: c::CVG_NONE };
-
-fn check_at(status: c::cvg_status, fault: c::cvg_fault) -> Result<(), CompileError> {
-    let index = |value: u32| (value != c::CVG_NONE).then_some(value);
-    KernelError::check(status).map_err(|kind| CompileError {
-        kind,
-        node: index(fault.node),
-        edge: index(fault.edge),
-    })
 }
 
 /// Owns a compiled graph.
@@ -252,7 +227,7 @@ impl RawSched {
         delta: &mut RawDelta,
     ) -> Result<Self, CompileError> {
         let states: Vec<c::cvg_node_state> =
-            states.iter().map(node_state).collect::<Result<_, _>>()?;
+            states.iter().map(RawState::to_raw).collect::<Result<_, _>>()?;
         let mut out = ptr::null_mut();
         let mut fault = NO_FAULT;
         // SAFETY: graph and delta are live handles; the states are valid for their number, and so
@@ -429,19 +404,6 @@ fn out_of_memory<T>() -> ! {
     handle_alloc_error(Layout::new::<T>())
 }
 
-fn node_state(state: &RawState<'_>) -> Result<c::cvg_node_state, KernelError> {
-    Ok(c::cvg_node_state {
-        status: state.status,
-        choice: state.choice,
-        max_parallel: state.max_parallel,
-        iterations: state.iterations,
-        iterating: u32::from(state.iterating),
-        width: u32::try_from(state.items.len()).map_err(|_| KernelError::TooLarge)?,
-        // ItemState is a u8 in memory.
-        items: state.items.as_ptr().cast(),
-    })
-}
-
 /// Decisions over all candidates, and how many of them, from the first, are accepted.
 pub(crate) fn route(
     request: &c::cvg_route_request,
@@ -470,4 +432,135 @@ pub(crate) fn complexity(features: &c::cvg_features) -> u32 {
     // SAFETY: `features` is valid and only read; `out` is valid for writes.
     unsafe { c::cvg_complexity(features, &raw mut out) };
     out
+}
+
+/// A text for the duration of a call.
+pub(crate) fn text(text: &str) -> c::cvg_text {
+    c::cvg_text { bytes: text.as_ptr().cast(), size: text.len() }
+}
+
+/// A text that C keeps for as long as the program runs.
+///
+/// # Safety
+/// The text is a constant of the C library, in UTF-8.
+unsafe fn constant(text: c::cvg_text) -> &'static str {
+    // SAFETY: what the caller promises.
+    let bytes = unsafe { array(text.bytes.cast(), text.size) };
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+/// Owns a compiled schema.
+#[derive(Debug)]
+pub(crate) struct RawSchema(NonNull<c::cvg_schema>);
+
+// SAFETY: a compiled schema never changes and may be freed on any thread.
+unsafe impl Send for RawSchema {}
+// SAFETY: through a shared reference a schema is only read, which any threads may do at once.
+unsafe impl Sync for RawSchema {}
+
+impl RawSchema {
+    pub(crate) fn compile(schema: &str) -> Result<Self, SchemaError> {
+        check_abi()?;
+        let (mut out, mut violation) = (ptr::null_mut(), no_violation());
+        // SAFETY: the text is read during the call only; `out` and `violation` are valid for
+        // writes.
+        let status = unsafe {
+            c::cvg_schema_compile(&ALLOCATOR, text(schema), &raw mut out, &raw mut violation)
+        };
+        refused(status, &violation)?;
+        Ok(Self(handle(out)?))
+    }
+
+    pub(crate) fn check(&self, value: &str) -> Result<(), SchemaError> {
+        let mut violation = no_violation();
+        // SAFETY: the handle is live; the text is read during the call only; `violation` is valid
+        // for writes.
+        let status = unsafe {
+            c::cvg_schema_check(self.0.as_ptr(), &ALLOCATOR, text(value), &raw mut violation)
+        };
+        refused(status, &violation)
+    }
+}
+
+impl Drop for RawSchema {
+    fn drop(&mut self) {
+        // SAFETY: the handle is freed once.
+        unsafe { c::cvg_schema_free(self.0.as_ptr()) }
+    }
+}
+
+/// The verdict and the rule that decided.
+pub(crate) fn permit(
+    rules: &[c::cvg_permission],
+    tool: &str,
+    effects: u32,
+) -> Result<(u32, u32), KernelError> {
+    let (mut verdict, mut rule) = (c::CVG_VERDICT_DENY, c::CVG_NONE);
+    // SAFETY: rules and texts are valid and read during the call only; the rest is valid for
+    // writes.
+    KernelError::check(unsafe {
+        c::cvg_permit(
+            rules.as_ptr(),
+            rules.len(),
+            text(tool),
+            effects,
+            &raw mut verdict,
+            &raw mut rule,
+        )
+    })?;
+    Ok((verdict, rule))
+}
+
+/// All built-in tools.
+pub(crate) fn tools() -> Vec<Tool> {
+    // SAFETY: the call has no conditions.
+    let count = unsafe { c::cvg_tool_count() };
+    let tool = |index| {
+        let empty = text("");
+        let mut tool = c::cvg_tool { name: empty, description: empty, schema: empty };
+        // SAFETY: the index is below the count, and `tool` is valid for writes.
+        unsafe { c::cvg_tool_at(index, &raw mut tool) };
+        // SAFETY: C fills a tool with constants.
+        unsafe {
+            Tool {
+                name: constant(tool.name),
+                description: constant(tool.description),
+                schema: constant(tool.schema),
+            }
+        }
+    };
+    (0..count).map(tool).collect()
+}
+
+/// The JSON that a tool answers.
+pub(crate) fn call_tool(name: &str, arguments: &str, now_ms: i64) -> Result<String, ToolError> {
+    let (mut violation, mut why) = (no_violation(), ptr::null());
+    // SAFETY: the texts are read during the call only; what `fill` gives is valid for `room`
+    // writes, the rest for one.
+    let answer = fill(|bytes, room, size| unsafe {
+        c::cvg_tool_call(
+            &ALLOCATOR,
+            text(name),
+            text(arguments),
+            now_ms,
+            bytes,
+            room,
+            size,
+            &raw mut violation,
+            &raw mut why,
+        )
+    });
+    let bytes = answer.map_err(|error| match error {
+        KernelError::UnknownTool => ToolError::Unknown,
+        KernelError::BadJson | KernelError::Mismatch => {
+            ToolError::Arguments(Violation::from_raw(&violation))
+        }
+        KernelError::ToolFailed => {
+            // SAFETY: after this status `why` is a constant, terminated text.
+            let why = unsafe { CStr::from_ptr(why) };
+            ToolError::Failed(why.to_str().unwrap_or_default())
+        }
+        error => error.into(),
+    })?;
+    String::from_utf8(bytes).map_err(|_| KernelError::BadJson.into())
 }

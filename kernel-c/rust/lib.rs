@@ -4,6 +4,7 @@
 //! router ([`route`]) says which model may answer a request. Both are pure functions of what they
 //! are given; the meaning of every term is defined in `include/convergio/kernel.h`.
 
+mod abi;
 #[expect(
     dead_code,
     non_camel_case_types,
@@ -19,6 +20,7 @@ mod graph;
 mod heap;
 mod route;
 mod scheduler;
+mod tools;
 
 pub use error::{CompileError, KernelError};
 pub use graph::{EdgeSpec, Graph, NodeSpec, OnError, Scope};
@@ -28,4 +30,8 @@ pub use route::{
 };
 pub use scheduler::{
     Answer, Delta, ItemState, NodeState, NodeStatus, Outcome, Ready, RunResult, Scheduler,
+};
+pub use tools::{
+    Effects, Permission, Schema, SchemaError, Tool, ToolError, Verdict, Violation, ViolationKind,
+    call_tool, permit, tools,
 };

@@ -124,6 +124,10 @@ typedef struct cvg_abi {
   uint32_t route_request_size;
   uint32_t decision_size;
   uint32_t features_size;
+  uint32_t text_size;
+  uint32_t violation_size;
+  uint32_t permission_size;
+  uint32_t tool_size;
 } cvg_abi;
 
 /* clang-format off */
@@ -132,7 +136,9 @@ typedef struct cvg_abi {
     (uint32_t)sizeof(cvg_edge_spec), (uint32_t)sizeof(cvg_node_state), \
     (uint32_t)sizeof(cvg_delta_view), (uint32_t)sizeof(cvg_candidate), \
     (uint32_t)sizeof(cvg_route_request), (uint32_t)sizeof(cvg_decision), \
-    (uint32_t)sizeof(cvg_features) }
+    (uint32_t)sizeof(cvg_features), (uint32_t)sizeof(cvg_text), \
+    (uint32_t)sizeof(cvg_violation), (uint32_t)sizeof(cvg_permission), \
+    (uint32_t)sizeof(cvg_tool) }
 /* clang-format on */
 
 /* The CVG_ABI_VERSION that the library was built with. Any thread. */

@@ -8,3 +8,4 @@ mod route_model;
 mod scheduler;
 mod scheduler_model;
 mod scopes;
+mod tools;
