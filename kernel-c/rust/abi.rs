@@ -24,5 +24,9 @@ pub(crate) fn of_caller() -> c::cvg_abi {
         violation_size: size_u32::<c::cvg_violation>(),
         permission_size: size_u32::<c::cvg_permission>(),
         tool_size: size_u32::<c::cvg_tool>(),
+        memory_item_size: size_u32::<c::cvg_memory_item>(),
+        query_size: size_u32::<c::cvg_query>(),
+        weights_size: size_u32::<c::cvg_weights>(),
+        recalled_size: size_u32::<c::cvg_recalled>(),
     }
 }

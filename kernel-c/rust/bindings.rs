@@ -7,6 +7,12 @@ pub const CVG_NODES_MAX: u32 = 16777216;
 pub const CVG_EDGES_MAX: u32 = 268435456;
 pub const CVG_MAP_WIDTH_MAX: u32 = 1048576;
 pub const CVG_ITERATIONS_MAX: u32 = 65535;
+pub const CVG_DIMENSIONS_MAX: u32 = 65536;
+pub const CVG_ITEMS_MAX: u32 = 16777216;
+pub const CVG_ITEM_TEXT_MAX: u32 = 1048576;
+pub const CVG_QUERY_WORDS_MAX: u32 = 256;
+pub const CVG_IMPORTANCE_MAX: u32 = 1000;
+pub const CVG_WEIGHT_MAX: u32 = 1000;
 pub const CVG_CANDIDATES_MAX: u32 = 65536;
 pub const CVG_CAPABILITIES_ALL: u32 = 15;
 pub const CVG_QUALITY_MAX: u32 = 1000;
@@ -69,6 +75,12 @@ pub struct cvg_allocator {
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct cvg_text {
+    pub bytes: *const ::core::ffi::c_char,
+    pub size: usize,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct cvg_abi {
     pub version: u32,
     pub allocator_size: u32,
@@ -84,6 +96,10 @@ pub struct cvg_abi {
     pub violation_size: u32,
     pub permission_size: u32,
     pub tool_size: u32,
+    pub memory_item_size: u32,
+    pub query_size: u32,
+    pub weights_size: u32,
+    pub recalled_size: u32,
 }
 #[repr(C)]
 #[derive(Debug)]
@@ -180,6 +196,44 @@ pub struct cvg_node_state {
     pub iterating: u32,
     pub items: *const u8,
 }
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cvg_weights {
+    pub text: u32,
+    pub vector: u32,
+    pub recency: u32,
+    pub importance: u32,
+    pub half_life_ms: i64,
+}
+#[repr(C)]
+#[derive(Debug)]
+pub struct cvg_memory {
+    _unused: [u8; 0],
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cvg_memory_item {
+    pub text: cvg_text,
+    pub vector: *const i8,
+    pub time_ms: i64,
+    pub tokens: u32,
+    pub importance: u32,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cvg_query {
+    pub text: cvg_text,
+    pub vector: *const i8,
+    pub now_ms: i64,
+    pub weights: cvg_weights,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cvg_recalled {
+    pub score: f64,
+    pub item: u32,
+    pub tokens: u32,
+}
 pub const CVG_CLASS_LOCAL: cvg_provider_class = 0;
 pub const CVG_CLASS_CLOUD: cvg_provider_class = 1;
 pub type cvg_provider_class = ::core::ffi::c_uint;
@@ -264,12 +318,6 @@ pub struct cvg_features {
 pub const CVG_FEATURE_REASONING: cvg_feature_flag = 1;
 pub const CVG_FEATURE_CODE: cvg_feature_flag = 2;
 pub type cvg_feature_flag = ::core::ffi::c_uint;
-#[repr(C)]
-#[derive(Debug, Copy, Clone)]
-pub struct cvg_text {
-    pub bytes: *const ::core::ffi::c_char,
-    pub size: usize,
-}
 #[repr(C)]
 #[derive(Debug)]
 pub struct cvg_schema {
@@ -402,6 +450,37 @@ unsafe extern "C" {
     pub fn cvg_sched_cancel(sched: *mut cvg_sched, delta: *mut cvg_delta) -> cvg_status;
     pub fn cvg_sched_node_status(sched: *const cvg_sched, node: u32, out: *mut u32) -> cvg_status;
     pub fn cvg_sched_result(sched: *const cvg_sched, out: *mut u32) -> cvg_status;
+    pub fn cvg_quantise(vector: *const f32, dimensions: usize, out: *mut i8) -> cvg_status;
+    pub fn cvg_cosine(a: *const i8, b: *const i8, dimensions: usize, out: *mut f64) -> cvg_status;
+    pub fn cvg_score(
+        weights: *const cvg_weights,
+        bm25: f64,
+        cosine: f64,
+        age_ms: i64,
+        importance: u32,
+        out: *mut f64,
+    ) -> cvg_status;
+    pub fn cvg_memory_new(
+        allocator: *const cvg_allocator,
+        dimensions: usize,
+        out: *mut *mut cvg_memory,
+    ) -> cvg_status;
+    pub fn cvg_memory_free(memory: *mut cvg_memory);
+    pub fn cvg_memory_add(
+        memory: *mut cvg_memory,
+        item: *const cvg_memory_item,
+        id: *mut u32,
+    ) -> cvg_status;
+    pub fn cvg_memory_remove(memory: *mut cvg_memory, id: u32) -> cvg_status;
+    pub fn cvg_memory_count(memory: *const cvg_memory) -> u32;
+    pub fn cvg_memory_rank(
+        memory: *const cvg_memory,
+        query: *const cvg_query,
+        out: *mut cvg_recalled,
+        room: usize,
+        count: *mut usize,
+    ) -> cvg_status;
+    pub fn cvg_pack(list: *mut cvg_recalled, count: *mut usize, budget: u64) -> cvg_status;
     pub fn cvg_route(
         request: *const cvg_route_request,
         candidates: *const cvg_candidate,

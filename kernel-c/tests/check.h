@@ -36,6 +36,7 @@ extern const test_case save_tests[];
 extern const test_case schema_tests[];
 extern const test_case permit_tests[];
 extern const test_case tool_tests[];
+extern const test_case recall_tests[];
 extern const test_case route_tests[];
 
 /* Counts what is lent out; refuses once `grants` blocks have been granted. */

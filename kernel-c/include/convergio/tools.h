@@ -21,12 +21,6 @@ extern "C" {
 /* The longest JSON pointer that is told in a violation, with its terminating zero. */
 #define CVG_PATH_SIZE 256u
 
-/* Bytes, not terminated; `bytes` may be null when `size` is 0. */
-typedef struct cvg_text {
-  const char *bytes;
-  size_t size;
-} cvg_text;
-
 /*
 ** {==================================================================
 ** Schema

@@ -2,6 +2,7 @@
 
 mod examples;
 mod graphs;
+mod recall;
 mod restore;
 mod route;
 mod route_model;
