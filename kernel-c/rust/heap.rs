@@ -40,8 +40,8 @@ mod tests {
 
     use super::with_grants;
     use crate::{
-        CompileError, Delta, EdgeSpec, Graph, ItemState, KernelError, NodeSpec, NodeState,
-        NodeStatus, Outcome, Scheduler,
+        CompileError, Delta, EdgeSpec, Graph, ItemState, KernelError, Memory, MemoryItem, NodeSpec,
+        NodeState, NodeStatus, Outcome, Scheduler,
     };
 
     const DONE: Outcome = Outcome::Done { choice: None };
@@ -60,6 +60,14 @@ mod tests {
         let items = vec![ItemState::Done, ItemState::Waiting];
         let states = [NodeState::Map { max_parallel: 1, items }, NodeState::Pending];
         let (_, restored) = Scheduler::restore(&graph, &states)?;
+        Scheduler::load(&graph, &scheduler.save()?)?;
+        Memory::new(1)?.add(&MemoryItem {
+            text: "a word",
+            vector: &[1],
+            time_ms: 0,
+            tokens: 2,
+            importance: 0,
+        })?;
         Ok(vec![started, expanded, next, restored])
     }
 

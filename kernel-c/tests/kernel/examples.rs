@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::thread;
 
 use convergio_kernel_c::{
-    CompileError, EdgeSpec, Graph, KernelError, NodeSpec, NodeState, NodeStatus, OnError, Outcome,
-    Ready, RunResult, Scheduler,
+    Answer, CompileError, EdgeSpec, Graph, KernelError, NodeSpec, NodeState, NodeStatus, OnError,
+    Outcome, Ready, RunResult, Scheduler, Scope,
 };
 
 const DONE: Outcome = Outcome::Done { choice: None };
@@ -93,4 +93,64 @@ fn a_graph_serves_many_threads_and_outlives_its_name() {
         let scheduler = run.join().expect("no run panics");
         assert_eq!(scheduler.result(), RunResult::Succeeded);
     }
+}
+
+/// A loop of up to two iterations over one node, which asks when it fails; then another node.
+fn looping() -> Arc<Graph> {
+    let mut nodes = [NodeSpec::default(); 3];
+    nodes[1].on_error = OnError::Ask;
+    let scopes = [Scope { node: 0, body: 1, max_iterations: 2 }];
+    Arc::new(Graph::compile_scoped(&nodes, &[edge(0, 2)], &scopes).expect("a loop compiles"))
+}
+
+#[test]
+fn a_loop_asks_and_goes_round() {
+    let node = |node| Ready { node, item: None };
+    let (mut scheduler, started) = Scheduler::start(&looping()).expect("memory");
+    assert_eq!(started.ready, [node(0)]);
+    assert_eq!(scheduler.iterate(0).expect("idle").ready, [node(1)]);
+    let failed = scheduler.complete(1, Outcome::Failed).expect("in flight");
+    assert_eq!((failed.asking, failed.result), (Some(1), RunResult::Running));
+    assert_eq!(scheduler.status(1), Ok(NodeStatus::Asking));
+    assert_eq!(scheduler.answer(1, Answer::Retry).expect("it asks").ready, [node(1)]);
+    let over = scheduler.complete(1, DONE).expect("in flight");
+    assert_eq!(over.ready, [Ready { node: 0, item: Some(0) }]);
+    assert_eq!(scheduler.complete(0, DONE).expect("idle").ready, [node(2)]);
+    let cancelled = scheduler.cancel().expect("it runs");
+    assert_eq!((cancelled.cancelled, cancelled.result), (vec![2], RunResult::Cancelled));
+}
+
+#[test]
+fn a_loop_is_restored_where_it_was() {
+    let scope = |iterating| NodeState::Scope {
+        status: NodeStatus::Ready,
+        choice: None,
+        iterations: 2,
+        iterating,
+    };
+    let account = [scope(true), NodeState::Asking, NodeState::Pending];
+    let (mut scheduler, implied) = Scheduler::restore(&looping(), &account).expect("it can be");
+    assert_eq!((implied.ready, implied.asking), (vec![], None));
+    let skipped = scheduler.answer(1, Answer::Skip).expect("it asks");
+    assert_eq!(skipped.ready, [Ready { node: 0, item: Some(1) }]);
+    assert_eq!(scheduler.iterate(0), Err(KernelError::IterationLimit));
+
+    // The last outcome is in the log, and not yet what follows from it.
+    let account = [scope(true), NodeState::Done { choice: None }, NodeState::Pending];
+    let (_, implied) = Scheduler::restore(&looping(), &account).expect("it can be");
+    assert_eq!(implied.ready, [Ready { node: 0, item: Some(1) }]);
+    let account = [scope(false), NodeState::Ready, NodeState::Pending];
+    let error = Scheduler::restore(&looping(), &account).expect_err("no iteration goes on");
+    assert_eq!((error.kind, error.node), (KernelError::BadState, Some(1)));
+}
+
+#[test]
+fn bytes_that_were_not_saved_are_refused() {
+    let (scheduler, _) = Scheduler::start(&chain(3)).expect("memory");
+    let bytes = scheduler.save().expect("saved");
+    let other = Scheduler::load(&chain(2), &bytes).expect_err("another graph");
+    assert_eq!(other.kind, KernelError::BadBytes);
+    let short = Scheduler::load(&chain(3), &bytes[1..]).expect_err("truncated");
+    assert_eq!(short.kind, KernelError::BadBytes);
+    assert_eq!(Scheduler::load(&chain(3), &bytes).expect("the same").hash(), scheduler.hash());
 }
