@@ -113,7 +113,8 @@ cvg_status cvg_memory_add(cvg_memory *memory, const cvg_memory_item *item, uint3
 
 /*
 ** Forgets an item: it is never recalled again and counts in no statistic; its vector is zeroed at
-** once. One thread at a time. Errors: BAD_ARGUMENT, BAD_NODE (no such item).
+** once. The hashes of its words stay until the memory is freed: build a memory anew of which much
+** was forgotten. One thread at a time. Errors: BAD_ARGUMENT, BAD_NODE (no such item).
 */
 cvg_status cvg_memory_remove(cvg_memory *memory, uint32_t id);
 
