@@ -1,12 +1,15 @@
 //! The graph noun: manifests, their validation and their versions.
 
+mod call;
 mod check;
+mod circle;
 mod decide;
 mod decode;
 mod inputs;
 pub mod manifest;
 mod mistake;
 mod nodes;
+mod sides;
 mod source;
 mod tools;
 pub mod topology;
