@@ -251,7 +251,8 @@ fn every_mistake_is_named_by_path_line_and_reason() {
 #[test]
 fn mistakes_of_every_kind_are_found_in_one_reading() {
     let text = "name: A\noutput: '{{ nodes.zz.output }}'\nnodes:\n\
-        - {id: x, needs: [y], sleep: 1s}\n- {id: y, needs: [x, q], sleep: 1s}\n- {id: broken}\n- {id: w, needs: [broken], sleep: 1s}";
+        - {id: x, needs: [y], sleep: 1s}\n- {id: y, needs: [x, q], sleep: 1s}\n- {id: broken}\n\
+        - {id: w, needs: [broken], sleep: 1s}";
     let found: Vec<_> = mistakes(text).iter().map(|m| (m.line, m.path.clone())).collect();
     let expected = [(1, "name"), (2, "output"), (4, "nodes[0]"), (5, "nodes[1].needs[1]")];
     for (line, path) in expected {
