@@ -23,8 +23,9 @@ const IDLE: usize = 8;
 
 /// A record with the hash of the one before it in its stream, and its stream's key.
 const RECORDS: &str = "SELECT r.position, r.seq, r.time, r.delay, r.dedup, r.commit_end, r.hash, \
-    r.body, s.tenant, s.kind, s.uuid, (SELECT p.hash FROM record p WHERE p.stream = r.stream AND p.seq < r.seq \
-    ORDER BY p.seq DESC LIMIT 1) FROM record r JOIN stream s ON s.id = r.stream";
+    r.body, s.tenant, s.kind, s.uuid, (SELECT p.hash FROM record p WHERE p.stream = r.stream \
+    AND p.seq < r.seq ORDER BY p.seq DESC LIMIT 1) \
+    FROM record r JOIN stream s ON s.id = r.stream";
 
 pub(super) struct Readers {
     path: PathBuf,

@@ -14,8 +14,9 @@ const VERSION: i32 = 2;
 const CHECKPOINT_PAGES: i32 = 4000;
 
 /// `record.dedup` is the first half of the commit id and `record.commit_end` the other: UUIDv7
-/// begins with the time, so the index grows at its end. `record.delay` is the time from `time`, when
-/// the events occurred, to their arrival in the log. `payload.id` is `position * 64 + index`. `wake.due` is 0 for "now".
+/// begins with the time, so the index grows at its end. `record.delay` is the time from `time`,
+/// when the events occurred, to their arrival in the log. `payload.id` is `position * 64 + index`.
+/// `wake.due` is 0 for "now".
 const TABLES: &str = "
 CREATE TABLE stream (
     id INTEGER PRIMARY KEY,
