@@ -37,3 +37,11 @@ pub fn parse(text: &str, tools: &ToolCatalog) -> Result<Parsed, Vec<Mistake>> {
     }
     Err(mistakes.sorted())
 }
+
+/// A manifest's text as a plain value, within the limits of size and depth.
+///
+/// # Errors
+/// It is not readable as YAML or JSON.
+pub fn to_value(text: &str) -> Result<serde_json::Value, Mistake> {
+    source::read(text).map(|tree| tree.value())
+}
