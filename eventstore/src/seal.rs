@@ -7,15 +7,25 @@
 //! 32-byte salt; without the key the salt is secret, so a commitment tells nothing about a short
 //! plaintext, and destroying the key or the sealed bytes leaves nothing to check guesses against.
 
+use std::cell::RefCell;
+
 use chacha20poly1305::aead::{Aead, KeyInit, Payload as Input};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use convergio_domain::id::TenantId;
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::StreamKey;
 use sha2::{Digest, Sha256};
+use zstd::bulk::Compressor;
 
 use crate::error::LogError;
 
+thread_local! {
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> =
+        RefCell::new(Compressor::new(COMPRESSION_LEVEL).ok());
+}
+
+/// Fast: payloads are many and small.
+const COMPRESSION_LEVEL: i32 = 1;
 const SALT_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
 
@@ -104,7 +114,8 @@ pub(crate) fn seal(
 
 /// The plaintext compressed, if that makes it smaller.
 fn pack(plaintext: &[u8]) -> Option<Vec<u8>> {
-    let packed = zstd::bulk::compress(plaintext, 1).ok()?;
+    let packed =
+        COMPRESSOR.with_borrow_mut(|compressor| compressor.as_mut()?.compress(plaintext).ok())?;
     (packed.len() < plaintext.len()).then_some(packed)
 }
 

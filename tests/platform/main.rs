@@ -2,5 +2,7 @@
 
 mod cli;
 mod crash;
+mod detach;
+mod full_disk;
 mod harness;
 mod load;

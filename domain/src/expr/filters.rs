@@ -1,9 +1,6 @@
 //! What templates can call: a fixed list of filters and tests, whose results are bounded together.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use minijinja::{Environment, Error, ErrorKind, Value, filters, tests};
+use minijinja::{Environment, Error, ErrorKind, State, Value, filters, tests};
 
 /// Bytes that the filters of one rendering may yield together.
 const YIELD_LIMIT: usize = 64 << 20;
@@ -81,97 +78,127 @@ pub(super) const TESTS: [&str; 22] = [
     "gt",
 ];
 
-/// What the filters of one rendering may still yield.
-#[derive(Clone)]
-struct Allowance(Arc<AtomicUsize>);
+/// What the filters of one rendering have yielded so far.
+#[derive(Debug, Default)]
+struct Yielded(usize);
 
-impl Allowance {
-    fn take(&self, bytes: usize) -> Result<(), Error> {
-        let left = self
-            .0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes));
-        left.map(drop).map_err(|_| {
-            let message = format!("the filters yield more than {YIELD_LIMIT} bytes");
-            Error::new(ErrorKind::InvalidOperation, message)
-        })
+/// Counts what a filter is about to yield.
+fn charge(state: &mut State<'_, '_>, bytes: usize) -> Result<(), Error> {
+    let yielded = state.get_or_insert_extension(Yielded::default());
+    yielded.0 = yielded.0.saturating_add(bytes);
+    if yielded.0 > YIELD_LIMIT {
+        let message = format!("the filters yield more than {YIELD_LIMIT} bytes");
+        return Err(Error::new(ErrorKind::InvalidOperation, message));
     }
+    Ok(())
+}
 
-    fn text(&self, text: String) -> Result<String, Error> {
-        self.take(text.len()).map(|()| text)
-    }
+fn charged(state: &mut State<'_, '_>, text: String) -> Result<String, Error> {
+    charge(state, text.len()).map(|()| text)
 }
 
 /// Adds the filters and tests to an empty environment.
 pub(super) fn add(environment: &mut Environment<'_>) {
-    let allowance = Allowance(Arc::new(AtomicUsize::new(YIELD_LIMIT)));
-    add_texts(environment, &allowance);
-    add_lists(environment, &allowance);
+    add_texts(environment);
+    add_lists(environment);
     add_values(environment);
     add_tests(environment);
 }
 
-fn add_texts(environment: &mut Environment<'_>, allowance: &Allowance) {
-    let a = allowance.clone();
-    environment.add_filter("upper", move |text: &str| a.text(text.to_uppercase()));
-    let a = allowance.clone();
-    environment.add_filter("lower", move |text: &str| a.text(text.to_lowercase()));
-    let a = allowance.clone();
-    environment.add_filter("title", move |text: &str| a.text(title(text)));
-    let a = allowance.clone();
-    environment.add_filter("capitalize", move |text: &str| a.text(capitalize(text)));
-    let a = allowance.clone();
-    environment.add_filter("trim", move |text: &str| a.text(text.trim().to_owned()));
-    let a = allowance.clone();
-    environment.add_filter("string", move |value: Value| a.text(value.to_string()));
-    let a = allowance.clone();
-    environment.add_filter("replace", move |text: &str, from: &str, to: &str| {
-        let times = text.matches(from).count();
-        a.take(text.len().saturating_add(times.saturating_mul(to.len())))?;
-        Ok::<_, Error>(text.replace(from, to))
-    });
-    let a = allowance.clone();
-    environment.add_filter("indent", move |text: &str, width: Option<usize>| {
-        let width = width.unwrap_or(4).min(INDENT_LIMIT);
-        a.take(text.len() + text.matches('\n').count() * width)?;
-        Ok::<_, Error>(text.replace('\n', &format!("\n{}", " ".repeat(width))))
-    });
-    let a = allowance.clone();
-    environment.add_filter("tojson", move |value: Value| {
-        let json = serde_json::to_string(&value);
-        let unfit =
-            |error: serde_json::Error| Error::new(ErrorKind::BadSerialization, error.to_string());
-        a.text(json.map_err(unfit)?)
-    });
+type Text = Result<String, Error>;
+
+fn upper(state: &mut State<'_, '_>, text: &str) -> Text {
+    charged(state, text.to_uppercase())
 }
 
-fn add_lists(environment: &mut Environment<'_>, allowance: &Allowance) {
-    let a = allowance.clone();
-    environment.add_filter("split", move |text: &str, by: Option<&str>| {
-        let parts: Vec<Value> = match by {
-            Some(by) if !by.is_empty() => text.split(by).map(Value::from).collect(),
-            _ => text.split_whitespace().map(Value::from).collect(),
-        };
-        a.take(text.len() + parts.len() * ITEM_BYTES)?;
-        Ok::<_, Error>(Value::from(parts))
-    });
-    let a = allowance.clone();
-    environment.add_filter("lines", move |text: &str| {
-        let lines: Vec<Value> = text.lines().map(Value::from).collect();
-        a.take(text.len() + lines.len() * ITEM_BYTES)?;
-        Ok::<_, Error>(Value::from(lines))
-    });
-    let a = allowance.clone();
-    environment.add_filter("join", move |list: Value, by: Option<&str>| {
-        let mut joined = String::new();
-        for (index, item) in list.try_iter()?.enumerate() {
-            let item = item.as_str().map_or_else(|| item.to_string(), str::to_owned);
-            let by = if index > 0 { by.unwrap_or_default() } else { "" };
-            a.take(by.len() + item.len())?;
-            joined.push_str(by);
-            joined.push_str(&item);
-        }
-        Ok::<_, Error>(joined)
-    });
+fn lower(state: &mut State<'_, '_>, text: &str) -> Text {
+    charged(state, text.to_lowercase())
+}
+
+fn capitalize(state: &mut State<'_, '_>, text: &str) -> Text {
+    charged(state, capitalized(text))
+}
+
+fn title(state: &mut State<'_, '_>, text: &str) -> Text {
+    let words = text.split_inclusive(|letter: char| !letter.is_alphanumeric());
+    charged(state, words.map(capitalized).collect())
+}
+
+fn capitalized(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().into_iter().flat_map(char::to_uppercase);
+    first.chain(letters.as_str().to_lowercase().chars()).collect()
+}
+
+fn trim(state: &mut State<'_, '_>, text: &str) -> Text {
+    charged(state, text.trim().to_owned())
+}
+
+fn string(state: &mut State<'_, '_>, value: &Value) -> Text {
+    charged(state, value.to_string())
+}
+
+fn replace(state: &mut State<'_, '_>, text: &str, from: &str, to: &str) -> Text {
+    let times = text.matches(from).count();
+    charge(state, text.len().saturating_add(times.saturating_mul(to.len())))?;
+    Ok(text.replace(from, to))
+}
+
+fn indent(state: &mut State<'_, '_>, text: &str, width: Option<usize>) -> Text {
+    let width = width.unwrap_or(4).min(INDENT_LIMIT);
+    charge(state, text.len() + text.matches('\n').count() * width)?;
+    Ok(text.replace('\n', &format!("\n{}", " ".repeat(width))))
+}
+
+fn tojson(state: &mut State<'_, '_>, value: &Value) -> Text {
+    let json = serde_json::to_string(value)
+        .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
+    charged(state, json)
+}
+
+fn split(state: &mut State<'_, '_>, text: &str, by: Option<&str>) -> Result<Vec<Value>, Error> {
+    let parts: Vec<Value> = match by {
+        Some(by) if !by.is_empty() => text.split(by).map(Value::from).collect(),
+        _ => text.split_whitespace().map(Value::from).collect(),
+    };
+    charge(state, text.len() + parts.len() * ITEM_BYTES)?;
+    Ok(parts)
+}
+
+fn lines(state: &mut State<'_, '_>, text: &str) -> Result<Vec<Value>, Error> {
+    let lines: Vec<Value> = text.lines().map(Value::from).collect();
+    charge(state, text.len() + lines.len() * ITEM_BYTES)?;
+    Ok(lines)
+}
+
+fn join(state: &mut State<'_, '_>, list: &Value, by: Option<&str>) -> Text {
+    let mut joined = String::new();
+    for (index, item) in list.try_iter()?.enumerate() {
+        let item = item.as_str().map_or_else(|| item.to_string(), str::to_owned);
+        let by = if index > 0 { by.unwrap_or_default() } else { "" };
+        charge(state, by.len() + item.len())?;
+        joined.push_str(by);
+        joined.push_str(&item);
+    }
+    Ok(joined)
+}
+
+fn add_texts(environment: &mut Environment<'_>) {
+    environment.add_filter("upper", upper);
+    environment.add_filter("lower", lower);
+    environment.add_filter("title", title);
+    environment.add_filter("capitalize", capitalize);
+    environment.add_filter("trim", trim);
+    environment.add_filter("string", string);
+    environment.add_filter("replace", replace);
+    environment.add_filter("indent", indent);
+    environment.add_filter("tojson", tojson);
+    environment.add_filter("split", split);
+    environment.add_filter("lines", lines);
+    environment.add_filter("join", join);
+}
+
+fn add_lists(environment: &mut Environment<'_>) {
     environment.add_filter("length", filters::length);
     environment.add_filter("count", filters::length);
     environment.add_filter("first", filters::first);
@@ -227,14 +254,4 @@ fn add_tests(environment: &mut Environment<'_>) {
     environment.add_test("ne", tests::is_ne);
     environment.add_test("lt", tests::is_lt);
     environment.add_test("gt", tests::is_gt);
-}
-
-fn capitalize(text: &str) -> String {
-    let mut letters = text.chars();
-    let first = letters.next().into_iter().flat_map(char::to_uppercase);
-    first.chain(letters.as_str().to_lowercase().chars()).collect()
-}
-
-fn title(text: &str) -> String {
-    text.split_inclusive(|letter: char| !letter.is_alphanumeric()).map(capitalize).collect()
 }

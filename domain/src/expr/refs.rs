@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::template::{environment, explain, sole_expression};
+use super::template::{ENVIRONMENT, explain, sole_expression};
 use super::tokens::{Form, scan};
 use super::{ExprError, condition};
 use crate::id::NodeId;
@@ -43,16 +43,15 @@ pub fn refs_in_text(text: &str) -> Result<Refs, ExprError> {
         return Ok(Refs::default());
     }
     super::template::check_length(text)?;
-    let environment = environment();
     let (mut refs, names) = match sole_expression(text) {
         Some(expression) => {
             let refs = scan(expression, Form::Expression)?;
-            let compiled = environment.compile_expression(expression);
+            let compiled = ENVIRONMENT.compile_expression(expression);
             (refs, compiled.map_err(|error| explain(&error))?.undeclared_variables(false))
         }
         None => {
             let refs = scan(text, Form::Template)?;
-            let compiled = environment.template_from_str(text);
+            let compiled = ENVIRONMENT.template_from_str(text);
             (refs, compiled.map_err(|error| explain(&error))?.undeclared_variables(false))
         }
     };

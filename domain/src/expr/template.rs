@@ -1,6 +1,7 @@
 //! Templates by minijinja: no clock, no randomness, no includes, bounded work and output.
 
 use std::io;
+use std::sync::LazyLock;
 
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior, Value as Jinja};
@@ -17,7 +18,9 @@ const OUTPUT_LIMIT: usize = 4 << 20;
 const TEMPLATE_LIMIT: usize = 256 << 10;
 
 /// The environment of every template: chosen filters and tests, strict about what is undefined.
-pub(super) fn environment() -> Environment<'static> {
+pub(super) static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(environment);
+
+fn environment() -> Environment<'static> {
     let mut environment = Environment::empty();
     filters::add(&mut environment);
     environment.add_function("range", minijinja::functions::range);
@@ -85,8 +88,7 @@ pub fn render_text(text: &str, scope: &Scope) -> Result<String, ExprError> {
     }
     check_length(text)?;
     scan(text, Form::Template)?;
-    let environment = environment();
-    let template = environment.template_from_str(text).map_err(|error| explain(&error))?;
+    let template = ENVIRONMENT.template_from_str(text).map_err(|error| explain(&error))?;
     let values = Jinja::from(Serde(scope.values_for(text)));
     let mut rendered = Bounded::default();
     template.render_captured_to(values, &mut rendered).map_err(|error| explain(&error))?;
@@ -117,8 +119,7 @@ pub fn render_value(value: &Value, scope: &Scope) -> Result<Value, ExprError> {
 fn evaluate(expression: &str, scope: &Scope) -> Result<Value, ExprError> {
     check_length(expression)?;
     scan(expression, Form::Expression)?;
-    let environment = environment();
-    let compiled = environment.compile_expression(expression).map_err(|error| explain(&error))?;
+    let compiled = ENVIRONMENT.compile_expression(expression).map_err(|error| explain(&error))?;
     let values = Jinja::from(Serde(scope.values_for(expression)));
     let value = compiled.eval(values).map_err(|error| explain(&error))?;
     if value.is_undefined() {
