@@ -219,13 +219,9 @@ fn agent(
     let model = fields.take("model").and_then(|tree| decoder.text(tree, &fields.at("model")));
     let system =
         fields.take("system").and_then(|t| template(decoder, t, &fields.at("system"), mentions));
-    let prompt = match fields.take("prompt") {
-        Some(tree) => template(decoder, tree, &fields.at("prompt"), mentions),
-        None => {
-            decoder.add(tree, &fields.at("prompt"), "missing: an agent needs a prompt");
-            None
-        }
-    };
+    let (prompt, request) = question(decoder, tree, &mut fields, mentions);
+    let privacy = fields.take("privacy");
+    let privacy = privacy.and_then(|tree| decoder.parsed(tree, &fields.at("privacy")));
     let max_tokens = fields.take("max_tokens");
     let max_tokens =
         max_tokens.and_then(|t| decoder.number(t, &fields.at("max_tokens"), 1, 32_768));
@@ -240,7 +236,32 @@ fn agent(
     let schema = fields.take("schema").map(|tree| decoder.schema(tree, &fields.at("schema")));
     decoder.finish(&fields);
     let model = model.unwrap_or_else(|| "auto".into());
-    Some(Agent { model, system, prompt: prompt?, max_tokens, temperature, schema })
+    let (prompt, privacy) = (prompt?, privacy.unwrap_or_default());
+    Some(Agent { model, system, prompt, request, privacy, max_tokens, temperature, schema })
+}
+
+/// What an agent asks: its prompt, or a whole request in place of it.
+fn question(
+    decoder: &mut Decoder<'_>,
+    tree: &Tree,
+    fields: &mut Fields<'_>,
+    mentions: &mut Mentions,
+) -> (Option<String>, Option<String>) {
+    match (fields.take("prompt"), fields.take("request")) {
+        (Some(tree), None) => (template(decoder, tree, &fields.at("prompt"), mentions), None),
+        (None, Some(tree)) => {
+            (Some(String::new()), template(decoder, tree, &fields.at("request"), mentions))
+        }
+        (Some(_), Some(_)) => {
+            let message = "`prompt` and `request` exclude each other: a request has its prompts";
+            decoder.add(tree, &fields.at("request"), message);
+            (None, None)
+        }
+        (None, None) => {
+            decoder.add(tree, &fields.at("prompt"), "missing: an agent needs a prompt");
+            (None, None)
+        }
+    }
 }
 
 fn condition(

@@ -5,12 +5,12 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use convergio_executor::model::{ModelError, OpenAi, Provider, ProviderConfig, Timeouts};
+use convergio_executor::model::{HttpProvider, ModelError, Provider, ProviderConfig, Timeouts};
 use futures_util::{StreamExt, stream};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::server::{Server, Then, ask, broken_sse, delta, raw_sse, request, sse, stop};
+use crate::server::{Server, Then, ask, broken_sse, call, delta, raw_sse, request, sse, stop};
 
 async fn error_of<A>(answer: A) -> ModelError
 where
@@ -88,10 +88,10 @@ async fn silence_after_the_model_has_stopped_takes_only_the_count_away() {
 #[tokio::test]
 async fn a_server_that_never_answers_runs_into_the_limit_of_the_call() {
     let server = Server::chatting(|| broken_sse(": reading\n\n".into(), Then::Silence)).await;
-    let provider = OpenAi::new(impatient(&server)).expect("a valid URL");
+    let provider = HttpProvider::new(impatient(&server)).expect("a valid URL");
     let (body, token) = (provider.body(&request()), CancellationToken::new());
     let limit = Duration::from_millis(100);
-    let error = provider.chat(&body, limit, &|_, _| {}, &token).await.expect_err("too late");
+    let error = provider.chat(call(&body, limit), &|_, _| {}, &token).await.expect_err("too late");
     assert_eq!((error.code, error.retryable), ("provider.timeout", true));
     let partial = error.partial_usage.expect("the prompt was read, and may be billed");
     assert_eq!((partial.tokens_in(), partial.tokens_out()), (14, 0));
