@@ -6,3 +6,4 @@ mod detach;
 mod full_disk;
 mod harness;
 mod load;
+mod telemetry;

@@ -15,8 +15,9 @@ use convergio_eventstore::LiveNote;
 use futures_util::FutureExt;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
-use super::Shared;
+use super::{Shared, span};
 use crate::model::{Call, ChatAnswer, ModelError, Provider};
 use crate::tool;
 
@@ -89,6 +90,7 @@ pub(super) async fn perform(
     started: Timestamp,
     cancel: CancellationToken,
 ) -> Done {
+    let span = span::of(&stream, &launch);
     let Launch { step, attempt, timeout, work } = launch;
     let effect = async {
         match work {
@@ -100,11 +102,14 @@ pub(super) async fn perform(
             }
         }
     };
-    let (result, call) = AssertUnwindSafe(effect).catch_unwind().await.unwrap_or_else(|_| {
+    let caught = AssertUnwindSafe(effect).catch_unwind().instrument(span.clone()).await;
+    let (result, call) = caught.unwrap_or_else(|_| {
         let message = "the step's code panicked: this is a defect, please report it".to_owned();
         (DoneResult::Failed(failure("internal", message)), None)
     });
-    Done { step, attempt, result, call }
+    let done = Done { step, attempt, result, call };
+    span::note(&span, &done);
+    done
 }
 
 async fn call_tool(name: String, args: Value, now: Timestamp) -> DoneResult {

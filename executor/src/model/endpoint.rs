@@ -102,10 +102,16 @@ pub fn client() -> Result<Client, ModelError> {
     client.map_err(|error| no_tls(&error))
 }
 
-fn builder() -> ClientBuilder {
+/// Chooses the cryptography of every TLS connection of the process; must come before the first
+/// client.
+pub fn install_tls() {
     static TLS: Once = Once::new();
     // A provider installed by somebody else does as well.
     TLS.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+}
+
+fn builder() -> ClientBuilder {
+    install_tls();
     let here = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
     let here = here.map(|address| SocketAddr::new(address, 0));
     Client::builder()

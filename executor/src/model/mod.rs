@@ -22,7 +22,7 @@ pub use catalog::{ModelCatalog, Offer};
 pub use chat::{Call, ChatAnswer, Embeddings, Provider, Sink};
 pub use config::{Api, KeyHeader, ModelInfo, ProviderConfig, Secret, Timeouts};
 pub use detect::{Detected, ServerKind, detect};
-pub use endpoint::client as http_client;
+pub use endpoint::{client as http_client, install_tls};
 pub use error::ModelError;
 pub use http::HttpProvider;
 pub use route::{Choice, Need};
