@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use convergio_projections::Store;
 
 use crate::bench::steps::StepsArgs;
+use crate::data_dir::DataDir;
 use crate::telemetry::Telemetry;
 
 /// Runs graphs of AI agents on a durable log.
@@ -38,12 +40,25 @@ pub(crate) struct Global {
     /// URL of a model server with OpenAI's chat completions; may be given several times.
     #[arg(long = "model-url", global = true, env = "CONVERGIO_MODEL_URL", value_delimiter = ',')]
     pub(crate) model_urls: Vec<String>,
+    /// URL of a PostgreSQL server for the read models, in place of a file in the data folder.
+    #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true)]
+    pub(crate) database: Option<String>,
     /// JSON in place of text for people.
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Log level on standard error: error, warn, info, debug.
     #[arg(long, global = true, env = "CONVERGIO_LOG", default_value = "error")]
     log: String,
+}
+
+impl Global {
+    /// Where the read models lie.
+    pub(crate) fn read_models(&self) -> Store {
+        match &self.database {
+            Some(url) => Store::Server(url.clone()),
+            None => Store::File(DataDir::find(self.data.as_deref()).read_models()),
+        }
+    }
 }
 
 impl Cli {

@@ -10,7 +10,7 @@ use convergio_eventstore::{EventLog, LiveHub, LogError, Repository, SystemClock}
 use convergio_executor::model::{Detected, ModelCatalog, ProviderConfig, Secret, detect};
 use convergio_executor::{Executor, ExecutorConfig, tool};
 use convergio_gateway::{Gateway, Tokens};
-use convergio_projections::{ProjectionError, Projections};
+use convergio_projections::{ProjectionError, Projections, Store};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -25,6 +25,8 @@ use crate::managed_model::{self, ManagedModel};
 pub(crate) struct ServerConfig {
     pub(crate) data: DataDir,
     pub(crate) listen: SocketAddr,
+    /// Where the read models lie.
+    pub(crate) read_models: Store,
     /// Model servers in place of those found on the machine.
     pub(crate) model_urls: Vec<String>,
     /// Whether runs are executed; reading needs no executor.
@@ -56,6 +58,18 @@ pub(crate) fn open_log(data: &DataDir) -> anyhow::Result<EmbeddedLog> {
         .map_err(|error: LogError| exit::unavailable(error.to_string()))
 }
 
+/// Opens read models, with a clear error.
+pub(crate) async fn open_read_models(store: &Store) -> anyhow::Result<Projections> {
+    Projections::open(store.clone()).await.map_err(|error| {
+        let place = match store {
+            Store::File(file) => file.display().to_string(),
+            // The URL may hold a password.
+            Store::Server(_) => "the PostgreSQL server (--database, DATABASE_URL)".to_owned(),
+        };
+        exit::unavailable(format!("cannot use the read models in {place}: {error}"))
+    })
+}
+
 impl Server {
     /// Starts everything.
     pub(crate) async fn start(config: ServerConfig) -> anyhow::Result<Self> {
@@ -66,7 +80,7 @@ impl Server {
         let (token, token_is_new) = config.data.token_or_new()?;
         let shared: Arc<dyn EventLog> = Arc::clone(&log) as _;
         let repository = Repository::new(Arc::clone(&shared), Arc::new(SystemClock));
-        let projections = Projections::open(&config.data.read_models()).await?;
+        let projections = open_read_models(&config.read_models).await?;
         let queries = projections.queries();
         let (stop_projector, stopped) = oneshot::channel();
         let projector = tokio::spawn(async move { projections.run(shared, stopped).await });

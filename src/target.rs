@@ -34,6 +34,7 @@ impl Target {
             data,
             listen: ([127, 0, 0, 1], 0).into(),
             model_urls: global.model_urls.clone(),
+            read_models: global.read_models(),
             execute,
         };
         let server = Server::start(config).await?;
