@@ -197,5 +197,10 @@ fn reason(reason: Reason) -> &'static str {
         Reason::ContextTooSmall => "the model's context is too small",
         Reason::Unhealthy => "unhealthy",
         Reason::OverBudget => "over budget",
+        Reason::Downgraded => "downgraded: the budget is low",
+        Reason::Unpriced => "unpriced",
+        Reason::Offline => "there is no network",
+        Reason::TooSlow => "too slow",
+        Reason::PriceUnknown => "its price is unknown",
     }
 }
