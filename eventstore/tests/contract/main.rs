@@ -2,7 +2,11 @@
 //! suffer.
 
 mod embedded;
+mod faults;
+mod gate;
 mod jetstream;
 mod laws;
 mod nats;
+mod proxy;
 mod support;
+mod workload;

@@ -105,7 +105,7 @@ fn config(folder: &Path, number: usize, ports: &[u16], sync: Sync) -> String {
     let cluster = match servers {
         1 => String::new(),
         _ => format!(
-            "cluster {{ name: c, listen: \"127.0.0.1:{}\", routes: [{}] }}",
+            "cluster {{ name: c, no_advertise: true, listen: \"127.0.0.1:{}\", routes: [{}] }}",
             routes[number],
             urls.join(",")
         ),
