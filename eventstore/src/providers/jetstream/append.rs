@@ -38,7 +38,10 @@ impl Inner {
         let pieces = self.put_payloads(&prepared).await?;
         let stored = self.store(&prepared).await;
         match &stored {
-            Ok(head) => self.heads.saw(&prepared.stream, *head),
+            Ok(head) => {
+                self.heads.saw(&prepared.stream, *head);
+                self.witness.saw(head.position);
+            }
             Err(AppendError::Conflict { .. } | AppendError::CommitMismatch) => {
                 self.drop_pieces(pieces).await;
             }

@@ -218,6 +218,7 @@ impl Follower {
         }
         let (record, wake) = wire::read(&inner.names, message)?;
         inner.heads.saw(&record.stream, record.head());
+        inner.witness.saw(record.position);
         self.index().apply(record.stream.clone(), wake);
         let position = record.position;
         if let Some(live) = &*self.live() {

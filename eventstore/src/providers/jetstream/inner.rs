@@ -10,6 +10,7 @@ use super::api::{Api, NoAnswer};
 use super::gate::Proof;
 use super::heads::KnownHeads;
 use super::wire::Names;
+use super::witness::Witness;
 use crate::error::LogError;
 use crate::seal::MasterKey;
 
@@ -24,6 +25,7 @@ pub(super) struct Inner {
     pub(super) names: Names,
     pub(super) keys: MasterKey,
     pub(super) heads: KnownHeads,
+    pub(super) witness: Witness,
     /// Commits that may be under way at once.
     pub(super) permits: Semaphore,
     pub(super) closed: watch::Sender<bool>,

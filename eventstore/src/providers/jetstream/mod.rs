@@ -18,6 +18,7 @@ mod read;
 mod streams;
 mod wakes;
 mod wire;
+mod witness;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -42,11 +43,14 @@ use follower::Follower;
 use heads::KnownHeads;
 use inner::Inner;
 use wire::Names;
+use witness::Witness;
 
 /// Commits that may be under way at once; more wait, and then are told that the log is busy.
 const UNDER_WAY: usize = 1024;
-/// How often the servers are asked again what they promise.
-const PROVE_EVERY: Duration = Duration::from_secs(15);
+/// How often the witness is written down.
+const WITNESS_EVERY: Duration = Duration::from_secs(1);
+/// After so many of these the servers are asked again what they promise.
+const PROVE_EVERY: u64 = 15;
 
 /// The log in a cluster.
 pub struct JetStreamLog {
@@ -95,11 +99,13 @@ impl JetStreamLog {
             names,
             keys: MasterKey(config.payload_key),
             heads: KnownHeads::default(),
+            witness: Witness::default(),
             permits: Semaphore::new(UNDER_WAY),
             closed: watch::channel(false).0,
             proof: watch::channel(proof).0,
         });
-        tokio::spawn(prove_again(Arc::clone(&inner)));
+        inner.check_witness().await?;
+        tokio::spawn(keep(Arc::clone(&inner)));
         Ok(Self { inner, follower: OnceLock::new(), require: config.require, durability })
     }
 
@@ -136,27 +142,32 @@ impl JetStreamLog {
     }
 }
 
-/// A server may come back with other settings.
-async fn prove_again(inner: Arc<Inner>) {
-    while inner.pause(PROVE_EVERY).await.is_ok() {
-        let Ok(Some(info)) = inner.api.info(&inner.names.log).await else { continue };
-        match gate::prove(&inner.api, &info).await {
-            Ok(proof) => {
-                let known = inner.proof.send_replace(proof.clone());
-                if known != proof {
-                    tracing::warn!(
-                        durability = proof.durability.as_str(),
-                        reason = proof.reason,
-                        "what the log's cluster promises has changed"
-                    );
-                }
-            }
-            Err(error) => {
-                let reason = error.to_string();
-                tracing::error!(reason, "the log's cluster is not fit");
-                inner.proof.send_replace(gate::Proof { durability: Durability::Process, reason });
-            }
+/// What goes on beside the log while it is open.
+async fn keep(inner: Arc<Inner>) {
+    for round in 1_u64.. {
+        if inner.pause(WITNESS_EVERY).await.is_err() {
+            return;
         }
+        if let Err(error) = inner.save_witness().await {
+            tracing::debug!(reason = error.0, "the witness is not written this time");
+        }
+        if round.is_multiple_of(PROVE_EVERY) {
+            prove_again(&inner).await;
+        }
+    }
+}
+
+/// A server may come back with other settings.
+async fn prove_again(inner: &Inner) {
+    let Ok(Some(info)) = inner.api.info(&inner.names.log).await else { return };
+    let proof = match gate::prove(&inner.api, &info).await {
+        Ok(proof) => proof,
+        Err(error) => gate::Proof { durability: Durability::Process, reason: error.to_string() },
+    };
+    let known = inner.proof.send_replace(proof.clone());
+    if known != proof {
+        let (durability, reason) = (proof.durability.as_str(), proof.reason);
+        tracing::warn!(durability, reason, "what the log's cluster promises has changed");
     }
 }
 
@@ -218,7 +229,12 @@ impl EventLog for JetStreamLog {
     }
 
     async fn close(&self) -> Result<(), LogError> {
-        self.inner.closed.send_replace(true);
+        if self.inner.closed.send_replace(true) {
+            return Ok(());
+        }
+        if let Err(error) = self.inner.save_witness().await {
+            tracing::debug!(reason = error.0, "the witness is not written");
+        }
         // The connection ends when its last user does.
         let _flushed = self.inner.api.client.flush().await;
         Ok(())

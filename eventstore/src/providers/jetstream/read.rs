@@ -94,14 +94,31 @@ impl Inner {
         Ok(vec![next])
     }
 
-    /// The log's last position, from the leader.
+    /// The log's last position, from the leader; not before what is known to be in it.
     pub(super) async fn tail_position(&self) -> Result<Position, LogError> {
         self.check_open()?;
-        let info = self.patiently(|| self.api.info(&self.names.log)).await?;
-        let missing = || {
-            LogError::Unavailable(format!("the stream {} does not exist any more", self.names.log))
-        };
-        Ok(Position(info.ok_or_else(missing)?.state.last_sequence))
+        let until = Instant::now() + PATIENCE;
+        let mut waits = Waits::default();
+        loop {
+            let known = self.witness.seen();
+            let info = self.patiently(|| self.api.info(&self.names.log)).await?;
+            let missing = || {
+                let log = &self.names.log;
+                LogError::Unavailable(format!("the stream {log} does not exist any more"))
+            };
+            let info = info.ok_or_else(missing)?;
+            let tail = Position(info.state.last_sequence);
+            let is_alone = info.config.num_replicas == 1;
+            if tail >= known {
+                return Ok(tail);
+            }
+            // A leader that was just elected may not have applied everything yet.
+            if is_alone || Instant::now() >= until {
+                let reason = format!("it ends at {}, and had {} records", tail.0, known.0);
+                return Err(LogError::corrupt(&self.names.log, &reason));
+            }
+            self.pause(waits.next()).await?;
+        }
     }
 
     pub(super) async fn read_all(&self, after: Position, limit: usize) -> Result<Page, LogError> {
