@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::bench::steps::StepsArgs;
+use crate::telemetry::Telemetry;
 
 /// Runs graphs of AI agents on a durable log.
 #[derive(Debug, Parser)]
@@ -46,9 +47,9 @@ pub(crate) struct Global {
 }
 
 impl Cli {
-    pub(crate) fn init_logging(&self) {
-        let filter = tracing_subscriber::EnvFilter::new(&self.global.log);
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    /// Begins to log and to trace; to be kept until the end.
+    pub(crate) fn init_telemetry(&self) -> Telemetry {
+        Telemetry::start(&self.global.log)
     }
 }
 

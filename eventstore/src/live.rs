@@ -14,8 +14,12 @@ const BACKLOG: usize = 1024;
 pub struct LiveNote {
     /// The step.
     pub step: String,
+    /// The try.
+    pub attempt: u32,
     /// Tokens of the answer so far.
     pub tokens_out: u64,
+    /// Bytes of the answer's text before this piece: who finds a gap has missed a note.
+    pub offset: u64,
     /// The new piece of text.
     pub text: String,
 }

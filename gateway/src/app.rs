@@ -13,6 +13,7 @@ use convergio_eventstore::{LiveHub, Repository};
 use convergio_projections::Queries;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tracing::Instrument;
 use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as Document;
 use utoipa_axum::router::OpenApiRouter;
@@ -114,7 +115,17 @@ async fn with_request_id(request: Request, next: Next) -> Response {
     let id = given.filter(usable).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let method = request.method().clone();
-    let mut response = next.run(request).await;
+    let span = tracing::info_span!(
+        "http",
+        otel.name = format!("{method} {}", path.as_deref().unwrap_or_default()),
+        otel.kind = "server",
+        http.request.method = %method,
+        http.route = path,
+        http.response.status_code = tracing::field::Empty,
+        convergio.request.id = id,
+    );
+    let mut response = next.run(request).instrument(span.clone()).await;
+    span.record("http.response.status_code", response.status().as_u16());
     crate::problem::stamp(&mut response, &id);
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);

@@ -82,7 +82,7 @@ pub(crate) fn stamp(response: &mut Response, request_id: &str) {
     let mut answer = (status, Json(problem)).into_response();
     let kind = HeaderValue::from_static("application/problem+json");
     answer.headers_mut().insert(header::CONTENT_TYPE, kind);
-    if status == StatusCode::SERVICE_UNAVAILABLE {
+    if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE) {
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     *response = answer.map(Body::new);
@@ -150,6 +150,11 @@ impl From<AppendError> for ApiError {
         match error {
             AppendError::TooLarge { .. } => {
                 Self::new(error_code::REQUEST_TOO_LARGE, error.to_string())
+            }
+            AppendError::Full => {
+                let detail = "the log's disk is full: nothing was done; make room, then send the \
+                    same request again";
+                Self { retryable: true, ..Self::new(error_code::LOG_FULL, detail) }
             }
             AppendError::Corrupt { .. } | AppendError::CommitMismatch => Self::internal(&error),
             other => Self::unavailable(&other),

@@ -40,6 +40,8 @@ codes! {
     GRAPH_INVALID = "graph.invalid", 400, "The manifest has mistakes";
     /// The log cannot be written or read now.
     LOG_UNAVAILABLE = "log.unavailable", 503, "The log is not available";
+    /// The log's disk is full.
+    LOG_FULL = "log.full", 507, "The log's disk is full";
     /// A defect of the platform.
     INTERNAL = "internal", 500, "Internal error";
 }

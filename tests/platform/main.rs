@@ -2,5 +2,8 @@
 
 mod cli;
 mod crash;
+mod detach;
+mod full_disk;
 mod harness;
 mod load;
+mod telemetry;

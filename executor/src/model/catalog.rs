@@ -1,175 +1,329 @@
-//! Which model answers: the configured ones as candidates, put in order by the kernel's router.
+//! Which models there are: those of all configured providers, as candidates for the router.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use convergio_domain::event::run::Failure;
+use convergio_domain::chat::Privacy;
 use convergio_domain::metering::{Meter, PriceBook};
-use convergio_domain::time::Timestamp;
-use convergio_kernel_c::{Candidate, Capabilities, Reason, Request, route};
+use convergio_eventstore::{Clock, SystemClock};
+use convergio_kernel_c::{Capabilities, Platform, ProviderClass};
+use futures_util::future::join_all;
+use tokio::sync::Mutex;
 
 use super::chat::Provider;
 use super::config::{ModelInfo, ProviderConfig};
 use super::error::ModelError;
-use super::openai::OpenAi;
+use super::health::Watched;
+use super::http::HttpProvider;
 
-/// What a call needs of a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Need {
-    /// Tokens that are sent, estimated high.
-    pub input_tokens: u64,
-    /// Most tokens of the answer.
-    pub output_tokens: u32,
-}
+/// How long a list of models is good for.
+const FRESH: Duration = Duration::from_secs(30);
+/// How long a cloud that cannot be asked is not asked again: every step would wait for it.
+const ABSENT: Duration = Duration::from_secs(30);
+/// The same for a server on one's own machine, which may be about to start.
+const ABSENT_LOCAL: Duration = Duration::from_millis(500);
+/// The context of a cloud's model that tells none. OpenAI's prices hold up to this many tokens of
+/// input and double beyond, which the price book cannot say: longer prompts are not offered.
+const CLOUD_CONTEXT: u64 = 272_000;
+/// The quality of a model of which nothing is known.
+const QUALITY: u32 = 500;
 
-/// The model that was chosen, and why.
-#[derive(Clone)]
-pub struct Choice {
-    /// Who is asked.
-    pub provider: Arc<dyn Provider>,
-    /// The model.
+/// A model that could answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// The provider's name.
+    pub provider: String,
+    /// The model, as the provider writes it.
     pub model: String,
-    /// The router's reason.
-    pub route: String,
-}
-
-struct Entry {
-    config: ProviderConfig,
-    provider: Arc<dyn Provider>,
+    /// Where it computes.
+    pub class: ProviderClass,
+    /// What serves it.
+    pub platform: Platform,
+    /// Tokens of input and output together, when known.
+    pub context_tokens: Option<u64>,
+    /// Price of an input token, in 1e-15 currency units; absent when the model is unpriced.
+    pub price_in: Option<u64>,
+    /// Price of an output token, likewise.
+    pub price_out: Option<u64>,
+    /// What it can do.
+    pub capabilities: Capabilities,
+    /// False when it failed lately.
+    pub healthy: bool,
+    /// From 0 to 1000: a guess by the number of parameters in its name.
+    pub quality: u32,
 }
 
 /// All providers of this process.
 pub struct ModelCatalog {
     entries: Vec<Entry>,
     prices: Arc<PriceBook>,
-    /// Models that providers told when they were asked.
-    told: Mutex<BTreeMap<String, Vec<ModelInfo>>>,
+    privacy: Privacy,
+}
+
+/// A provider, and what it answered when it was last asked for its models.
+pub(super) struct Entry {
+    pub(super) provider: Arc<Watched>,
+    listed: Mutex<Option<Listed>>,
+}
+
+struct Listed {
+    until: Instant,
+    answer: Result<Vec<ModelInfo>, ModelError>,
+}
+
+/// What could be found, and why there is not more.
+#[derive(Default)]
+pub(super) struct Found<'a> {
+    pub(super) offers: Vec<(Offer, &'a Entry)>,
+    pub(super) errors: Vec<ModelError>,
+}
+
+/// What a manifest's `model` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted<'a> {
+    /// `auto`: any model.
+    Any,
+    /// `local`: any model on machines of the person or the operator.
+    Local,
+    /// `PROVIDER`: any model of it.
+    Provider(&'a str),
+    /// `PROVIDER/MODEL`: this one.
+    Model(&'a str, &'a str),
+}
+
+impl<'a> Wanted<'a> {
+    pub(super) fn parse(text: &'a str) -> Self {
+        match text.split_once('/') {
+            Some((provider, model)) => Self::Model(provider, model),
+            None if text == "auto" => Self::Any,
+            None if text == "local" => Self::Local,
+            None => Self::Provider(text),
+        }
+    }
+
+    fn takes_provider(self, config: &ProviderConfig) -> bool {
+        match self {
+            Self::Any => config.missing_key().is_none(),
+            Self::Local => config.class == ProviderClass::Local,
+            Self::Provider(name) | Self::Model(name, _) => config.name == name,
+        }
+    }
+
+    /// A cloud lists models for every purpose: without a name, those with a price are meant.
+    fn takes_offer(self, offer: &Offer, is_configured: bool) -> bool {
+        let is_known =
+            offer.class == ProviderClass::Local || offer.price_in.is_some() || is_configured;
+        match self {
+            Self::Model(_, model) => {
+                // Ollama's names without a tag mean the latest.
+                offer.model == model || offer.model.strip_suffix(":latest") == Some(model)
+            }
+            _ => is_known,
+        }
+    }
 }
 
 impl ModelCatalog {
     /// A catalogue of these providers.
     ///
     /// # Errors
-    /// The machine has no usable TLS.
+    /// A provider's URL is not one, or the machine has no usable TLS.
     pub fn new(configs: Vec<ProviderConfig>, prices: Arc<PriceBook>) -> Result<Self, ModelError> {
-        let entry = |config: ProviderConfig| {
-            let provider = Arc::new(OpenAi::new(config.clone())?) as Arc<dyn Provider>;
-            Ok(Entry { config, provider })
+        let entry = |config| {
+            let provider = Arc::new(Watched::new(HttpProvider::new(config)?));
+            Ok(Entry { provider, listed: Mutex::new(None) })
         };
         let entries = configs.into_iter().map(entry).collect::<Result<_, ModelError>>()?;
-        Ok(Self { entries, prices, told: Mutex::default() })
+        Ok(Self { entries, prices, privacy: Privacy::Any })
     }
 
-    /// The best model for a manifest's `model`: `auto`, a provider's name, or `PROVIDER/MODEL`.
-    ///
-    /// # Errors
-    /// No model can be used; the message says what to do.
-    pub async fn choose(&self, wanted: &str, need: &Need) -> Result<Choice, Failure> {
-        let mut names = Vec::new();
-        let mut candidates = Vec::new();
-        for entry in &self.entries {
-            for model in self.models(entry).await? {
-                if is_wanted(wanted, &entry.config.name, &model.id) {
-                    candidates.push(self.candidate(&entry.config, &model));
-                    names.push((entry, model.id));
+    /// The same catalogue, held to a privacy that no request can loosen.
+    #[must_use]
+    pub fn held_to(self, privacy: Privacy) -> Self {
+        Self { privacy, ..self }
+    }
+
+    pub(super) fn privacy(&self) -> Privacy {
+        self.privacy
+    }
+
+    /// Whether one of the wanted providers may be asked for what must not leave the premises.
+    pub(super) fn has_private(&self, wanted: Wanted<'_>) -> bool {
+        let is_wanted = |entry: &&Entry| wanted.takes_provider(entry.provider.info());
+        self.entries.iter().filter(is_wanted).any(|entry| entry.provider.is_private())
+    }
+
+    /// The providers, to be managed rather than chosen from.
+    pub fn providers(&self) -> impl Iterator<Item = Arc<dyn Provider>> {
+        self.entries.iter().map(|entry| Arc::clone(&entry.provider) as Arc<dyn Provider>)
+    }
+
+    /// The models that `auto` chooses from.
+    pub async fn offers(&self) -> Vec<Offer> {
+        let found = self.find(Wanted::Any, self.privacy).await;
+        found.offers.into_iter().map(|(offer, _)| offer).collect()
+    }
+
+    /// Whether there is no provider at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The names of the providers.
+    pub(super) fn names(&self) -> Vec<&str> {
+        let mut names: Vec<_> = self.entries.iter().map(|entry| entry.provider.name()).collect();
+        names.dedup();
+        names
+    }
+
+    /// The models that are wanted, by provider in the order of the configuration. All providers
+    /// are asked at once; one that does not answer does not stand in the way of the others.
+    /// Who must not be told of the request is not asked either.
+    pub(super) async fn find(&self, wanted: Wanted<'_>, privacy: Privacy) -> Found<'_> {
+        let is_wanted = |entry: &&Entry| {
+            let may_be_told = privacy == Privacy::Any || entry.provider.is_private();
+            may_be_told && wanted.takes_provider(entry.provider.info())
+        };
+        let entries: Vec<&Entry> = self.entries.iter().filter(is_wanted).collect();
+        let lists = join_all(entries.iter().map(|entry| entry.models())).await;
+        let mut found = Found::default();
+        for (entry, list) in entries.into_iter().zip(lists) {
+            let config = entry.provider.info();
+            let offer = |model: &ModelInfo| self.offer(entry, model);
+            match list {
+                Err(error) => found.errors.push(error),
+                Ok(models) => {
+                    let offers = models.iter().map(offer);
+                    let is_configured = !config.models.is_empty();
+                    let offers = offers.filter(|offer| wanted.takes_offer(offer, is_configured));
+                    found.offers.extend(offers.map(|offer| (offer, entry)));
                 }
             }
         }
-        if candidates.is_empty() {
-            return Err(none(wanted, self.entries.is_empty()));
-        }
-        let request = Request {
-            require_local: false,
-            capabilities: Capabilities::default(),
-            input_tokens: need.input_tokens,
-            max_output_tokens: u64::from(need.output_tokens),
-            budget: None,
-            complexity: 0,
-            pinned: None,
-            preferred_platform: None,
-        };
-        let decisions = route(&request, &candidates).map_err(|error| internal(&error))?;
-        let best = decisions.first().filter(|decision| decision.accepted);
-        let Some(best) = best else {
-            let reason = decisions.first().map_or("", |decision| reason(decision.reason));
-            return Err(unusable(wanted, reason));
-        };
-        let (entry, model) = &names[best.index as usize];
-        let route = reason(best.reason).to_owned();
-        Ok(Choice { provider: Arc::clone(&entry.provider), model: model.clone(), route })
+        found
     }
 
-    async fn models(&self, entry: &Entry) -> Result<Vec<ModelInfo>, Failure> {
-        let name = &entry.config.name;
-        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
-        if let Some(models) = told {
-            return Ok(models);
-        }
-        let models = entry.provider.models().await.map_err(ModelError::into_failure)?;
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.insert(name.clone(), models.clone());
-        Ok(models)
-    }
-
-    fn candidate(&self, config: &ProviderConfig, model: &ModelInfo) -> Candidate {
-        let price = self.prices.find(&config.name, &model.id, Timestamp(i64::MAX));
+    fn offer(&self, entry: &Entry, model: &ModelInfo) -> Offer {
+        let config = entry.provider.info();
+        let price = self.prices.find(&config.name, &model.id, SystemClock.now());
         let per_token = |meter| {
-            let price = price.and_then(|price| price.per_token.get(&meter));
-            price.map_or(0, |money| u64::try_from(money.scaled()).unwrap_or(u64::MAX))
+            let money = price?.per_token.get(&meter)?;
+            Some(u64::try_from(money.scaled()).unwrap_or(u64::MAX))
         };
-        Candidate {
-            provider_class: config.class,
+        let is_cloud = config.class == ProviderClass::Cloud;
+        // MLX's server takes a schema and ignores it.
+        let json = config.platform != Platform::Mlx;
+        Offer {
+            provider: config.name.clone(),
+            model: model.id.clone(),
+            class: config.class,
             platform: config.platform,
-            declared_local: false,
-            healthy: true,
-            capabilities: Capabilities::default(),
+            context_tokens: model.context_tokens.or(is_cloud.then_some(CLOUD_CONTEXT)),
             price_in: per_token(Meter::InFresh),
             price_out: per_token(Meter::OutText),
-            context_tokens: model.context_tokens.unwrap_or(u64::MAX),
-            latency_ms: None,
-            quality: 0,
+            capabilities: Capabilities { json, ..Capabilities::default() },
+            healthy: entry.provider.is_healthy(),
+            quality: quality(&model.id),
         }
     }
 }
 
-fn is_wanted(wanted: &str, provider: &str, model: &str) -> bool {
-    let named = wanted.split_once('/');
-    wanted == "auto" || wanted == provider || named == Some((provider, model))
+impl Entry {
+    /// The models that may be used. A server on one's own machine is asked even when its models
+    /// are configured: llama.cpp answers for a model that it does not have with the one it has.
+    async fn models(&self) -> Result<Vec<ModelInfo>, ModelError> {
+        let config = self.provider.info();
+        if let Some(missing) = config.missing_key() {
+            return Err(missing);
+        }
+        if config.class == ProviderClass::Cloud && !config.models.is_empty() {
+            return Ok(config.models.clone());
+        }
+        let listed = match self.listed().await {
+            // A server too busy to list its models can still have them.
+            Err(_) if !config.models.is_empty() => return Ok(config.models.clone()),
+            listed => listed?,
+        };
+        if config.models.is_empty() {
+            return Ok(listed);
+        }
+        let told = |model: &ModelInfo| {
+            let found = listed.iter().find(|listed| listed.id == model.id)?;
+            let context_tokens = model.context_tokens.or(found.context_tokens);
+            Some(ModelInfo { id: model.id.clone(), context_tokens })
+        };
+        Ok(config.models.iter().filter_map(told).collect())
+    }
+
+    /// The provider's list, asked for by one caller at a time. An old list is better than none.
+    async fn listed(&self) -> Result<Vec<ModelInfo>, ModelError> {
+        let mut listed = self.listed.lock().await;
+        if let Some(listed) = listed.as_ref().filter(|listed| Instant::now() < listed.until) {
+            return listed.answer.clone();
+        }
+        let is_local = self.provider.info().class == ProviderClass::Local;
+        let (asked, old) = (self.provider.models().await, listed.take());
+        let span = match &asked {
+            Ok(_) => FRESH,
+            Err(_) if is_local => ABSENT_LOCAL,
+            Err(_) => ABSENT,
+        };
+        let answer = asked.or_else(|error| old.map_or(Err(error), |old| old.answer));
+        *listed = Some(Listed { until: Instant::now() + span, answer: answer.clone() });
+        answer
+    }
 }
 
-fn none(wanted: &str, is_empty: bool) -> Failure {
-    let message = if is_empty {
-        "no model is available: start Ollama, a llama.cpp server or an MLX server, run \
-         `convergio models install`, or set OPENAI_API_KEY"
-            .to_owned()
-    } else {
-        format!("no model matches `{wanted}`: `convergio models` lists those that are there")
-    };
-    Failure { code: "provider.unavailable".into(), message, retryable: false }
+/// A guess at how able a model is, for want of better: each doubling of its parameters counts the
+/// same. `smollm2-135m` is 350, `qwen3:8b` 600, `llama-3.3-70b` 800.
+fn quality(id: &str) -> u32 {
+    let id = id.to_lowercase();
+    let words = id.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '.');
+    let millions = words.filter_map(millions).max();
+    millions.map_or(QUALITY, |millions| (millions.max(1).ilog2() * 50).min(1000))
 }
 
-fn unusable(wanted: &str, reason: &str) -> Failure {
-    let message = format!("no model for `{wanted}` can take this call: {reason}");
-    Failure { code: "provider.context_exceeded".into(), message, retryable: false }
+/// A number of parameters in millions, as `135m`, `1.5b` or `e4b` say it.
+fn millions(word: &str) -> Option<u64> {
+    let word = word.trim_start_matches('e');
+    let (number, unit) = word.split_at_checked(word.len().checked_sub(1)?)?;
+    let (whole, tenth) = number.split_once('.').unwrap_or((number, "0"));
+    let (whole, tenth): (u64, u64) = (whole.parse().ok()?, tenth.parse().ok()?);
+    match unit {
+        "m" => Some(whole),
+        "b" if tenth < 10 => whole.checked_mul(1000)?.checked_add(tenth * 100),
+        _ => None,
+    }
 }
 
-fn internal(error: &dyn std::fmt::Display) -> Failure {
-    Failure { code: "internal".into(), message: error.to_string(), retryable: false }
-}
+#[cfg(test)]
+mod tests {
+    use super::{Wanted, quality};
 
-/// The router's reason in the log's words.
-fn reason(reason: Reason) -> &'static str {
-    match reason {
-        Reason::Pinned => "pinned",
-        Reason::PreferredPlatform => "preferred platform",
-        Reason::Cheapest => "cheapest",
-        Reason::Quality => "quality",
-        Reason::Fallback => "fallback",
-        Reason::NotRequested => "not requested",
-        Reason::NotLocal => "not local",
-        Reason::MissingCapability => "a capability is missing",
-        Reason::ContextTooSmall => "the model's context is too small",
-        Reason::Unhealthy => "unhealthy",
-        Reason::OverBudget => "over budget",
+    #[test]
+    fn quality_follows_the_parameters_in_the_name() {
+        let cases = [
+            ("smollm2-135m", 350),
+            ("qwen3:8b", 600),
+            ("Qwen2.5-1.5B-Instruct", 500),
+            ("llama-3.3-70b-instruct-q4", 800),
+            ("mlx-community/gemma-3n-E4B-it", 550),
+            ("llama3.2:latest", 500),
+            ("99999999999999999999b", 500),
+            ("18446744073709551615b", 500),
+            ("é", 500),
+            ("", 500),
+        ];
+        for (id, expected) in cases {
+            assert_eq!(quality(id), expected, "{id}");
+        }
+    }
+
+    #[test]
+    fn a_models_name_may_hold_slashes() {
+        assert_eq!(Wanted::parse("auto"), Wanted::Any);
+        assert_eq!(Wanted::parse("local"), Wanted::Local);
+        assert_eq!(Wanted::parse("openai"), Wanted::Provider("openai"));
+        assert_eq!(Wanted::parse("local/a/b"), Wanted::Model("local", "a/b"));
     }
 }

@@ -1,57 +1,26 @@
-//! A chat: what is asked, what is answered, and who answers.
+//! Who answers, and what an answer is.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use convergio_domain::chat::{ChatReply, ChatRequest, ToolCall};
 use convergio_domain::metering::Usage;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::config::ModelInfo;
+use super::config::{ModelInfo, ProviderConfig};
 use super::error::ModelError;
 
-/// A question to a model.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ChatRequest {
-    /// The model.
-    pub model: String,
-    /// The system prompt.
-    pub system: Option<String>,
-    /// The user's prompt.
-    pub prompt: String,
-    /// Most tokens of the answer.
-    pub max_tokens: u32,
-    /// Sampling temperature.
-    pub temperature: Option<f64>,
-    /// JSON Schema of the answer.
-    pub schema: Option<Value>,
-}
-
-impl ChatRequest {
-    /// The exact bytes that are sent, and recorded before they are.
-    pub fn body(&self) -> Bytes {
-        let mut messages = Vec::new();
-        if let Some(system) = &self.system {
-            messages.push(json!({"role": "system", "content": system}));
-        }
-        messages.push(json!({"role": "user", "content": self.prompt}));
-        let mut body = json!({
-            "model": self.model,
-            "messages": messages,
-            "max_tokens": self.max_tokens,
-            "stream": true,
-            "stream_options": {"include_usage": true},
-        });
-        if let Some(temperature) = self.temperature {
-            body["temperature"] = json!(temperature);
-        }
-        if let Some(schema) = &self.schema {
-            let schema = json!({"name": "answer", "strict": true, "schema": schema});
-            body["response_format"] = json!({"type": "json_schema", "json_schema": schema});
-        }
-        Bytes::from(body.to_string())
-    }
+/// A call that is about to be made: its exact bytes are in the log already.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// The model, which some providers want in the URL.
+    pub model: &'a str,
+    /// What [`Provider::body`] gave.
+    pub body: &'a Bytes,
+    /// Longest time of the whole call.
+    pub timeout: Duration,
 }
 
 /// An answer, whole.
@@ -59,6 +28,12 @@ impl ChatRequest {
 pub struct ChatAnswer {
     /// The text.
     pub text: String,
+    /// What the model thought aloud.
+    pub thinking: String,
+    /// The provider's mark of the thought.
+    pub signature: String,
+    /// Tools that it asks for.
+    pub tool_calls: Vec<ToolCall>,
     /// Why the model stopped.
     pub finish: String,
     /// The model, by its own word.
@@ -67,10 +42,39 @@ pub struct ChatAnswer {
     pub usage: Usage,
     /// False when the provider told no quantities and they are our estimate.
     pub confirmed: bool,
+    /// The provider's usage block, as it came.
+    pub raw_usage: Option<Value>,
     /// Milliseconds from the request to the last byte.
     pub duration_ms: u64,
     /// Milliseconds to the first piece of text.
     pub first_token_ms: Option<u64>,
+}
+
+impl ChatAnswer {
+    /// The answer as the output of a step.
+    pub fn into_reply(self, provider: &str) -> ChatReply {
+        ChatReply {
+            text: self.text,
+            thinking: self.thinking,
+            signature: self.signature,
+            tool_calls: self.tool_calls,
+            finish: self.finish,
+            provider: provider.to_owned(),
+            model: self.model,
+            usage: self.usage,
+            confirmed: self.confirmed,
+            raw_usage: self.raw_usage,
+        }
+    }
+}
+
+/// Texts as vectors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embeddings {
+    /// One vector for each text, in order.
+    pub vectors: Vec<Vec<f32>>,
+    /// Quantities in disjoint classes.
+    pub usage: Usage,
 }
 
 /// Hears each piece of text as it comes, with the number of pieces so far.
@@ -79,18 +83,45 @@ pub type Sink<'a> = &'a (dyn Fn(&str, u64) + Send + Sync);
 /// Who answers.
 #[async_trait]
 pub trait Provider: Send + Sync {
+    /// What is known about it.
+    fn info(&self) -> &ProviderConfig;
+
     /// The name used in manifests.
-    fn name(&self) -> &str;
+    fn name(&self) -> &str {
+        &self.info().name
+    }
+
+    /// The exact bytes of a request, as this provider wants them.
+    fn body(&self, request: &ChatRequest) -> Bytes;
 
     /// Sends a request body and waits for the whole answer. Cancelling closes the connection.
+    ///
+    /// # Errors
+    /// There is no answer. What was used nevertheless stands in the error.
     async fn chat(
         &self,
-        body: &Bytes,
-        timeout: Duration,
+        call: Call<'_>,
         sink: Sink<'_>,
         cancel: &CancellationToken,
     ) -> Result<ChatAnswer, ModelError>;
 
-    /// The models that can be asked.
+    /// Texts as vectors of a model.
+    ///
+    /// # Errors
+    /// The provider has no embeddings, or the call failed.
+    async fn embed(&self, model: &str, texts: &[String]) -> Result<Embeddings, ModelError>;
+
+    /// The models that the provider lists now.
+    ///
+    /// # Errors
+    /// It cannot be asked.
     async fn models(&self) -> Result<Vec<ModelInfo>, ModelError>;
+
+    /// Whether the key is a good one, found out by a call that costs nothing.
+    ///
+    /// # Errors
+    /// `byok.bad_key` or `byok.missing_key`; another code when the provider cannot be asked.
+    async fn validate_key(&self) -> Result<(), ModelError> {
+        self.models().await.map(|_| ())
+    }
 }

@@ -1,17 +1,28 @@
-//! Which providers there are.
+//! Which providers there are, and how they are reached.
 
 use std::fmt;
+use std::time::Duration;
 
 use convergio_kernel_c::{Platform, ProviderClass};
+
+use super::error::ModelError;
+
+/// The newest version of Anthropic's interface; it takes no sampling parameters.
+const ANTHROPIC_VERSION: &str = "2026-10-21";
 
 /// A key that never shows itself: only its last four characters do.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Wraps a key.
+    /// Wraps a key; white space around it, as files and shells add it, is taken off.
     pub fn new(key: impl Into<String>) -> Self {
-        Self(key.into())
+        Self(key.into().trim().to_owned())
+    }
+
+    /// Whether there is no key in it.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The key itself, for the one header that carries it.
@@ -20,12 +31,18 @@ impl Secret {
     }
 }
 
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Four characters of a short key would be too much of it.
+        let length = self.0.chars().count();
+        let hidden = if length >= 12 { length - 4 } else { length };
+        write!(f, "…{}", self.0.chars().skip(hidden).collect::<String>())
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = self.0.len() >= 12;
-        let tail: String = self.0.chars().rev().take(4).collect();
-        let tail: String = if shown { tail.chars().rev().collect() } else { String::new() };
-        write!(f, "…{tail}")
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -38,45 +55,206 @@ pub struct ModelInfo {
     pub context_tokens: Option<u64>,
 }
 
-/// A provider that speaks OpenAI's chat completions.
+/// How long a provider is waited for. The whole call has a limit of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Longest wait for a connection.
+    pub connect: Duration,
+    /// Longest silence once text has begun to come. Before that, reading a long prompt and
+    /// reasoning are silent, and only the limit of the whole call counts.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(5), idle: Duration::from_secs(60) }
+    }
+}
+
+/// The interface that a provider speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Api {
+    /// OpenAI's chat completions: OpenAI, Azure's v1 URLs, llama.cpp, MLX, and many others.
+    OpenAiChat,
+    /// OpenAI's responses.
+    OpenAiResponses,
+    /// Azure's URLs with a deployment and a version.
+    AzureClassic {
+        /// The version, as `2024-10-21`.
+        api_version: String,
+    },
+    /// Anthropic's messages.
+    Anthropic {
+        /// The version, as `2026-10-21`.
+        version: String,
+    },
+    /// Google's `generateContent`.
+    Gemini,
+    /// Ollama's own.
+    Ollama,
+}
+
+/// The header that carries a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyHeader {
+    /// `Authorization: Bearer KEY`.
+    Bearer,
+    /// `api-key: KEY`, as Azure wants it.
+    ApiKey,
+    /// `x-api-key: KEY`, as Anthropic wants it.
+    XApiKey,
+    /// `x-goog-api-key: KEY`. Google would take it in the URL too, where logs would get it.
+    XGoogApiKey,
+}
+
+impl KeyHeader {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Bearer => "authorization",
+            Self::ApiKey => "api-key",
+            Self::XApiKey => "x-api-key",
+            Self::XGoogApiKey => "x-goog-api-key",
+        }
+    }
+}
+
+/// A provider of models.
 #[derive(Debug, Clone)]
 pub struct ProviderConfig {
-    /// The name used in manifests: `local`, `openai`, ...
+    /// The name used in manifests and in the price book: `local`, `openai`, ...
     pub name: String,
-    /// The URL up to and without `/chat/completions`.
+    /// The interface.
+    pub api: Api,
+    /// The URL that the interface's paths follow, as `https://api.openai.com/v1`; for Ollama the
+    /// URL with `/v1` will do too.
     pub base_url: String,
-    /// The key, when the provider wants one.
+    /// The key, when there is one.
     pub key: Option<Secret>,
-    /// Whether the model runs on the tenant's own machine.
+    /// The header that carries it.
+    pub key_header: KeyHeader,
+    /// The environment variable that a key is expected in; absent when no key is needed.
+    pub api_key_env: Option<String>,
+    /// Whether the model runs on machines of the person or the operator.
     pub class: ProviderClass,
     /// What runs it.
     pub platform: Platform,
-    /// Its models; asked of the provider when empty.
+    /// The models that may be used; those that the provider lists when empty.
     pub models: Vec<ModelInfo>,
+    /// How long it is waited for.
+    pub timeouts: Timeouts,
 }
 
 impl ProviderConfig {
-    /// A server on this machine with one model.
-    pub fn local(name: &str, base_url: &str, model: &str) -> Self {
+    /// A provider that needs no key and lists its models itself.
+    pub fn keyless(name: &str, base_url: &str, class: ProviderClass, platform: Platform) -> Self {
         Self {
             name: name.to_owned(),
+            api: if platform == Platform::Ollama { Api::Ollama } else { Api::OpenAiChat },
+            key_header: KeyHeader::Bearer,
             base_url: base_url.trim_end_matches('/').to_owned(),
             key: None,
-            class: ProviderClass::Local,
-            platform: Platform::LlamaCpp,
-            models: vec![ModelInfo { id: model.to_owned(), context_tokens: None }],
+            api_key_env: None,
+            class,
+            platform,
+            models: Vec::new(),
+            timeouts: Timeouts::default(),
         }
     }
 
-    /// OpenAI itself, with the tenant's own key.
+    /// A server on this machine with one model.
+    pub fn local(name: &str, base_url: &str, model: &str) -> Self {
+        let models = vec![ModelInfo { id: model.to_owned(), context_tokens: None }];
+        let (class, platform) = (ProviderClass::Local, Platform::OpenAiCompatible);
+        Self { models, ..Self::keyless(name, base_url, class, platform) }
+    }
+
+    /// A cloud, with the tenant's own key.
+    fn cloud(name: &str, base_url: &str, variable: &str, key: Secret) -> Self {
+        let (class, platform) = (ProviderClass::Cloud, Platform::CloudApi);
+        let config = Self::keyless(name, base_url, class, platform);
+        let key = Some(key).filter(|key| !key.is_empty());
+        Self { key, api_key_env: Some(variable.to_owned()), ..config }
+    }
+
+    /// OpenAI itself.
     pub fn openai(key: Secret) -> Self {
+        Self::cloud("openai", "https://api.openai.com/v1", "OPENAI_API_KEY", key)
+    }
+
+    /// Anthropic.
+    pub fn anthropic(key: Secret) -> Self {
+        let url = "https://api.anthropic.com/v1";
         Self {
-            name: "openai".to_owned(),
-            base_url: "https://api.openai.com/v1".to_owned(),
-            key: Some(key),
-            class: ProviderClass::Cloud,
-            platform: Platform::CloudApi,
-            models: Vec::new(),
+            api: Api::Anthropic { version: ANTHROPIC_VERSION.to_owned() },
+            key_header: KeyHeader::XApiKey,
+            ..Self::cloud("anthropic", url, "ANTHROPIC_API_KEY", key)
         }
+    }
+
+    /// Google's Gemini.
+    pub fn gemini(key: Secret) -> Self {
+        let url = "https://generativelanguage.googleapis.com/v1beta";
+        Self {
+            api: Api::Gemini,
+            key_header: KeyHeader::XGoogApiKey,
+            ..Self::cloud("gemini", url, "GEMINI_API_KEY", key)
+        }
+    }
+
+    /// Azure's OpenAI at a resource's `endpoint`, as `https://RES.openai.azure.com`: with an
+    /// `api_version` by its classic URLs, else by its v1 ones. Its models are its deployments,
+    /// which only the operator knows.
+    pub fn azure(
+        key: Secret,
+        endpoint: &str,
+        api_version: Option<&str>,
+        deployments: &[&str],
+    ) -> Self {
+        let endpoint = endpoint.trim_end_matches('/');
+        let (api, base_url) = match api_version {
+            Some(version) => {
+                let api = Api::AzureClassic { api_version: version.to_owned() };
+                (api, format!("{endpoint}/openai"))
+            }
+            None => (Api::OpenAiChat, format!("{endpoint}/openai/v1")),
+        };
+        let model = |id: &&str| ModelInfo { id: (*id).to_owned(), context_tokens: None };
+        Self {
+            api,
+            key_header: KeyHeader::ApiKey,
+            models: deployments.iter().map(model).collect(),
+            ..Self::cloud("azure", &base_url, "AZURE_OPENAI_API_KEY", key)
+        }
+    }
+
+    /// That the key is missing, if it is.
+    pub(super) fn missing_key(&self) -> Option<ModelError> {
+        let variable = self.api_key_env.as_deref().filter(|_| self.key.is_none())?;
+        let message = format!("{} needs a key: set {variable}", self.name);
+        Some(ModelError::new("byok.missing_key", false, message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ProviderConfig, Secret};
+
+    #[test]
+    fn a_key_shows_its_last_four_characters_and_never_more() {
+        let key = Secret::new(" sk-proj-abcdefgh1234\n");
+        assert_eq!(format!("{key} {key:?}"), "…1234 …1234");
+        assert_eq!(key.reveal(), "sk-proj-abcdefgh1234");
+        assert_eq!(Secret::new("short-key").to_string(), "…");
+        let shown = format!("{:?}", ProviderConfig::openai(key));
+        assert!(!shown.contains("abcdefgh"), "{shown}");
+    }
+
+    #[test]
+    fn an_empty_key_is_a_missing_key() {
+        let config = ProviderConfig::openai(Secret::new("  "));
+        let error = config.missing_key().unwrap();
+        assert_eq!(error.code, "byok.missing_key");
+        assert!(error.message.contains("OPENAI_API_KEY"), "{}", error.message);
+        assert_eq!(ProviderConfig::openai(Secret::new("sk-1")).missing_key(), None);
     }
 }

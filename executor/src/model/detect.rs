@@ -3,19 +3,24 @@
 use std::time::Duration;
 
 use convergio_kernel_c::{Platform, ProviderClass};
+use futures_util::future::join_all;
 use reqwest::Client;
+use reqwest::header::HeaderMap;
 use serde_json::Value;
 
-use super::config::{ModelInfo, ProviderConfig};
-use super::openai;
+use super::config::{ModelInfo, ProviderConfig, Timeouts};
+use super::endpoint::{Endpoint, Reach};
+use super::listing::{Lister, of_openai};
 
 /// A server on this machine answers in less, or is too busy to be used.
 const TIMEOUT: Duration = Duration::from_millis(1500);
+/// Where Ollama, and llama.cpp or MLX, listen when nobody says otherwise.
+const USUAL: [&str; 2] = ["http://127.0.0.1:11434", "http://127.0.0.1:8080"];
 
 /// What runs the models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerKind {
-    /// Ollama, spoken to by its OpenAI-compatible routes. They cut long prompts silently.
+    /// Ollama, spoken to by its own routes: the OpenAI-compatible ones cut long prompts silently.
     Ollama,
     /// llama.cpp's server, the managed one included.
     LlamaCpp,
@@ -35,6 +40,15 @@ impl ServerKind {
             Self::OpenAiCompatible => "OpenAI-compatible",
         }
     }
+
+    fn platform(self) -> Platform {
+        match self {
+            Self::Ollama => Platform::Ollama,
+            Self::LlamaCpp => Platform::LlamaCpp,
+            Self::Mlx => Platform::Mlx,
+            Self::OpenAiCompatible => Platform::OpenAiCompatible,
+        }
+    }
 }
 
 /// A server that answered.
@@ -49,83 +63,56 @@ pub struct Detected {
 }
 
 impl Detected {
-    /// The provider `local` that it makes.
+    /// The provider that it makes: `local` on this machine or its network. A server anywhere else
+    /// is `remote`: nothing is known of its price, and what it is sent leaves the premises.
+    /// The models are asked for again when one is chosen, so that a new one is found.
     pub fn provider(&self) -> ProviderConfig {
-        let platform = match self.kind {
-            ServerKind::Ollama => Platform::Ollama,
-            ServerKind::LlamaCpp => Platform::LlamaCpp,
-            ServerKind::Mlx => Platform::Mlx,
-            ServerKind::OpenAiCompatible => Platform::OpenAiCompatible,
+        let reach = Endpoint::parse(&self.base_url).map(|endpoint| endpoint.reach);
+        let (name, class) = match reach {
+            Ok(Reach::Loopback | Reach::Premises) => ("local", ProviderClass::Local),
+            _ => ("remote", ProviderClass::Cloud),
         };
-        ProviderConfig {
-            name: "local".to_owned(),
-            base_url: self.base_url.clone(),
-            key: None,
-            class: ProviderClass::Local,
-            platform,
-            models: self.models.clone(),
-        }
+        ProviderConfig::keyless(name, &self.base_url, class, self.kind.platform())
     }
 }
 
-/// Asks the usual ports, or only these URLs when some are given; gives what answered with a model.
+/// Asks the usual ports, or only these URLs when some are given, all at once; gives what answered
+/// with a model, in the order asked.
 pub async fn detect(urls: &[String]) -> Vec<Detected> {
-    let Ok(client) = openai::client() else { return Vec::new() };
-    let mut found = Vec::new();
-    if urls.is_empty() {
-        let (ollama, other) = tokio::join!(
-            ollama(&client, "http://127.0.0.1:11434"),
-            compatible(&client, "http://127.0.0.1:8080/v1")
-        );
-        found.extend(ollama.into_iter().chain(other));
-    }
-    for url in urls {
-        let url = url.trim_end_matches('/');
-        let base = if url.ends_with("/v1") { url.to_owned() } else { format!("{url}/v1") };
-        found.extend(compatible(&client, &base).await);
-    }
-    found.retain(|server| !server.models.is_empty());
-    found
+    let usual = USUAL.map(str::to_owned);
+    let urls = if urls.is_empty() { &usual[..] } else { urls };
+    let found = join_all(urls.iter().map(|url| probe(url))).await;
+    found.into_iter().flatten().filter(|server| !server.models.is_empty()).collect()
 }
 
-async fn get(client: &Client, url: &str) -> Option<Value> {
-    let response = client.get(url).timeout(TIMEOUT).send().await.ok()?;
-    if !response.status().is_success() {
-        return None;
-    }
-    response.json().await.ok()
+/// Asks one server, under its base URL or that with `/v1`.
+async fn probe(url: &str) -> Option<Detected> {
+    let url = url.trim_end_matches('/');
+    let base_url = if url.ends_with("/v1") { url.to_owned() } else { format!("{url}/v1") };
+    let endpoint = Endpoint::parse(&base_url).ok()?;
+    let client: Client = endpoint.client(Timeouts { connect: TIMEOUT, idle: TIMEOUT }).ok()?;
+    let lister = Lister {
+        client: &client,
+        endpoint: &endpoint,
+        headers: &HeaderMap::new(),
+        timeout: TIMEOUT,
+    };
+    let (list, tags) = tokio::join!(lister.openai(), lister.ollama());
+    // llama.cpp answers some of Ollama's routes too, so its own mark is looked for first.
+    let list = list.unwrap_or(Value::Null);
+    let (kind, models) = match (kind_of(&list), tags) {
+        (ServerKind::LlamaCpp, _) => (ServerKind::LlamaCpp, lister.llama_cpp(&list).await.ok()?),
+        (_, Ok(models)) => (ServerKind::Ollama, models),
+        (kind, Err(_)) => (kind, of_openai(&list)),
+    };
+    Some(Detected { kind, base_url, models })
 }
 
-/// Ollama lists models that it would fetch from the cloud too; those are not local.
-async fn ollama(client: &Client, url: &str) -> Option<Detected> {
-    let tags = get(client, &format!("{url}/api/tags")).await?;
-    let is_local = |model: &&Value| model.get("remote_host").is_none_or(Value::is_null);
-    let models = tags["models"].as_array()?.iter().filter(is_local);
-    let models = models.filter_map(|model| {
-        let context_tokens = model.pointer("/details/context_length").and_then(Value::as_u64);
-        Some(ModelInfo { id: model["name"].as_str()?.to_owned(), context_tokens })
-    });
-    let base_url = format!("{url}/v1");
-    Some(Detected { kind: ServerKind::Ollama, base_url, models: models.collect() })
-}
-
-async fn compatible(client: &Client, base: &str) -> Option<Detected> {
-    let list = get(client, &format!("{base}/models")).await?;
-    let owner = list.pointer("/data/0/owned_by").and_then(Value::as_str).unwrap_or("");
-    let kind = match owner {
-        "llamacpp" => ServerKind::LlamaCpp,
-        _ if list.pointer("/data/0/created").is_some() && owner.is_empty() => ServerKind::Mlx,
+fn kind_of(list: &Value) -> ServerKind {
+    let first = &list["data"][0];
+    match first["owned_by"].as_str() {
+        Some("llamacpp") => ServerKind::LlamaCpp,
+        None if first["created"].is_number() => ServerKind::Mlx,
         _ => ServerKind::OpenAiCompatible,
-    };
-    Some(Detected { kind, base_url: base.to_owned(), models: model_list(&list) })
-}
-
-/// The models of an OpenAI-compatible list.
-pub(super) fn model_list(list: &Value) -> Vec<ModelInfo> {
-    let models = list["data"].as_array().into_iter().flatten();
-    let info = |model: &Value| {
-        let context_tokens = model.pointer("/meta/n_ctx_train").and_then(Value::as_u64);
-        Some(ModelInfo { id: model["id"].as_str()?.to_owned(), context_tokens })
-    };
-    models.filter_map(info).collect()
+    }
 }

@@ -1,17 +1,28 @@
 //! Model providers behind one interface.
 
+mod answer;
+pub(crate) mod ask;
 mod catalog;
 mod chat;
 mod config;
 mod detect;
+mod dialect;
+mod endpoint;
 mod error;
-mod openai;
+mod health;
+mod http;
+mod listing;
+mod refusal;
+mod route;
+mod scrub;
 mod sse;
 mod usage;
 
-pub use catalog::{Choice, ModelCatalog, Need};
-pub use chat::{ChatAnswer, ChatRequest, Provider, Sink};
-pub use config::{ModelInfo, ProviderConfig, Secret};
+pub use catalog::{ModelCatalog, Offer};
+pub use chat::{Call, ChatAnswer, Embeddings, Provider, Sink};
+pub use config::{Api, KeyHeader, ModelInfo, ProviderConfig, Secret, Timeouts};
 pub use detect::{Detected, ServerKind, detect};
+pub use endpoint::{client as http_client, install_tls};
 pub use error::ModelError;
-pub use openai::{OpenAi, client as http_client};
+pub use http::HttpProvider;
+pub use route::{Choice, Need};

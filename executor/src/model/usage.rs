@@ -1,49 +1,138 @@
-//! What providers tell of tokens, in disjoint classes.
+//! What providers tell of tokens, in disjoint classes; and our estimate, where they tell nothing.
 
 use convergio_domain::metering::{Meter, Usage};
 use serde_json::Value;
 
+/// No call uses more: a count beyond it is not one.
+const COUNT_LIMIT: u64 = 1 << 32;
+/// Tokens that a chat's form adds to each message.
+const MESSAGE_TOKENS: u64 = 4;
+
 /// The usage block of OpenAI's chat completions. `prompt_tokens` includes cached, cache-written,
 /// audio and image tokens; `completion_tokens` includes reasoning and audio. The classes are made
-/// disjoint here and sum to the provider's total.
+/// disjoint here and sum to `prompt_tokens + completion_tokens`; a part that is larger than what
+/// it is a part of is cut to it. `None` when the block counts nothing, or absurdly much.
 pub(super) fn from_openai(block: &Value) -> Option<Usage> {
-    let prompt = block.get("prompt_tokens")?.as_u64()?;
-    let completion = block.get("completion_tokens").and_then(Value::as_u64).unwrap_or(0);
-    let part = |pointer: &str, left: u64| {
-        block.pointer(pointer).and_then(Value::as_u64).unwrap_or(0).min(left)
+    let prompt = count(block, "/prompt_tokens")?;
+    let completion = match block.get("completion_tokens") {
+        Some(_) => count(block, "/completion_tokens")?,
+        None => 0,
     };
     let mut usage = Usage::default();
-    let mut fresh = prompt;
-    for (meter, pointer) in [
+    let parts = [
         (Meter::InCacheRead, "/prompt_tokens_details/cached_tokens"),
         (Meter::InCacheWrite5m, "/prompt_tokens_details/cache_write_tokens"),
         (Meter::InAudio, "/prompt_tokens_details/audio_tokens"),
         (Meter::InImage, "/prompt_tokens_details/image_tokens"),
-    ] {
-        let tokens = part(pointer, fresh);
-        fresh -= tokens;
-        set(&mut usage, meter, tokens);
-    }
-    set(&mut usage, Meter::InFresh, fresh);
-    let mut text = completion;
-    for (meter, pointer) in [
+    ];
+    divide(&mut usage, block, prompt, &parts, Meter::InFresh);
+    let parts = [
         (Meter::OutReasoning, "/completion_tokens_details/reasoning_tokens"),
         (Meter::OutAudio, "/completion_tokens_details/audio_tokens"),
-    ] {
-        let tokens = part(pointer, text);
-        text -= tokens;
-        set(&mut usage, meter, tokens);
-    }
-    set(&mut usage, Meter::OutText, text);
+    ];
+    divide(&mut usage, block, completion, &parts, Meter::OutText);
     Some(usage)
 }
 
-/// What a call used, when the provider does not tell: a token for every four bytes.
-pub(super) fn estimate(request_bytes: usize, answer_bytes: usize) -> Usage {
-    let tokens = |bytes: usize| bytes.div_ceil(4) as u64;
+/// The usage block of OpenAI's responses: as that of chat completions, with other names.
+pub(super) fn from_responses(block: &Value) -> Option<Usage> {
+    let input = count(block, "/input_tokens")?;
+    let output = count(block, "/output_tokens").unwrap_or(0);
     let mut usage = Usage::default();
-    set(&mut usage, Meter::InFresh, tokens(request_bytes));
-    set(&mut usage, Meter::OutText, tokens(answer_bytes));
+    let parts = [
+        (Meter::InCacheRead, "/input_tokens_details/cached_tokens"),
+        (Meter::InCacheWrite5m, "/input_tokens_details/cache_write_tokens"),
+    ];
+    divide(&mut usage, block, input, &parts, Meter::InFresh);
+    let parts = [(Meter::OutReasoning, "/output_tokens_details/reasoning_tokens")];
+    divide(&mut usage, block, output, &parts, Meter::OutText);
+    Some(usage)
+}
+
+/// The usage block of Anthropic's messages. `input_tokens` excludes what was read from the cache
+/// and written to it; `output_tokens` includes thinking.
+pub(super) fn from_anthropic(block: &Value) -> Option<Usage> {
+    let fresh = count(block, "/input_tokens")?;
+    let output = count(block, "/output_tokens").unwrap_or(0);
+    let mut usage = Usage::default();
+    set(&mut usage, Meter::InFresh, fresh);
+    set(&mut usage, Meter::InCacheRead, count(block, "/cache_read_input_tokens").unwrap_or(0));
+    let written = count(block, "/cache_creation_input_tokens").unwrap_or(0);
+    let parts = [(Meter::InCacheWrite1h, "/cache_creation/ephemeral_1h_input_tokens")];
+    divide(&mut usage, block, written, &parts, Meter::InCacheWrite5m);
+    let parts = [(Meter::OutReasoning, "/output_tokens_details/thinking_tokens")];
+    divide(&mut usage, block, output, &parts, Meter::OutText);
+    Some(usage)
+}
+
+/// Gemini's `usageMetadata`. `promptTokenCount` includes cached tokens, `candidatesTokenCount`
+/// excludes thoughts, and what tools put into the prompt is counted apart.
+pub(super) fn from_gemini(block: &Value) -> Option<Usage> {
+    let prompt = count(block, "/promptTokenCount")?;
+    let cached = count(block, "/cachedContentTokenCount").unwrap_or(0).min(prompt);
+    let mut usage = Usage::default();
+    set(&mut usage, Meter::InCacheRead, cached);
+    let mut left = prompt - cached;
+    for (meter, modality) in [(Meter::InAudio, "AUDIO"), (Meter::InImage, "IMAGE")] {
+        let all = modal(block, "promptTokensDetails", modality);
+        let fresh = all.saturating_sub(modal(block, "cacheTokensDetails", modality)).min(left);
+        left -= fresh;
+        set(&mut usage, meter, fresh);
+    }
+    let by_tools = count(block, "/toolUsePromptTokenCount").unwrap_or(0);
+    set(&mut usage, Meter::InFresh, left + by_tools);
+    let answer = count(block, "/candidatesTokenCount").unwrap_or(0);
+    let audio = modal(block, "candidatesTokensDetails", "AUDIO").min(answer);
+    set(&mut usage, Meter::OutAudio, audio);
+    set(&mut usage, Meter::OutText, answer - audio);
+    set(&mut usage, Meter::OutReasoning, count(block, "/thoughtsTokenCount").unwrap_or(0));
+    Some(usage)
+}
+
+/// Tokens of one modality in one of Gemini's lists.
+fn modal(block: &Value, list: &str, modality: &str) -> u64 {
+    let mut entries = block[list].as_array().into_iter().flatten();
+    let entry = entries.find(|entry| entry["modality"] == modality);
+    entry.and_then(|entry| count(entry, "/tokenCount")).unwrap_or(0)
+}
+
+/// The counts of Ollama's last line. It leaves a count of 0 out.
+pub(super) fn from_ollama(block: &Value) -> Option<Usage> {
+    let mut usage = Usage::default();
+    set(&mut usage, Meter::InFresh, tokens_or_zero(block, "/prompt_eval_count")?);
+    set(&mut usage, Meter::OutText, tokens_or_zero(block, "/eval_count")?);
+    Some(usage)
+}
+
+fn tokens_or_zero(block: &Value, pointer: &str) -> Option<u64> {
+    if block.pointer(pointer).is_none() { Some(0) } else { count(block, pointer) }
+}
+
+/// A count that can be one.
+fn count(block: &Value, pointer: &str) -> Option<u64> {
+    block.pointer(pointer)?.as_u64().filter(|tokens| *tokens <= COUNT_LIMIT)
+}
+
+/// Takes the parts out of a total; what is left is the rest.
+fn divide(usage: &mut Usage, block: &Value, total: u64, parts: &[(Meter, &str)], rest: Meter) {
+    let mut left = total;
+    for (meter, pointer) in parts {
+        let tokens = block.pointer(pointer).and_then(Value::as_u64).unwrap_or(0).min(left);
+        left -= tokens;
+        set(usage, *meter, tokens);
+    }
+    set(usage, rest, left);
+}
+
+/// What a call used, when the provider does not tell: a token for every four bytes of text and
+/// some for each message. A piece of a stream holds at least one token, so the answer has no fewer
+/// tokens than `pieces`.
+pub(super) fn estimate(messages: &[&str], answer: &str, pieces: u64) -> Usage {
+    let tokens = |text: &str| text.len().div_ceil(4) as u64;
+    let mut usage = Usage::default();
+    let sent = messages.iter().map(|text| tokens(text) + MESSAGE_TOKENS).sum();
+    set(&mut usage, Meter::InFresh, sent);
+    set(&mut usage, Meter::OutText, tokens(answer).max(pieces));
     usage
 }
 
@@ -57,31 +146,66 @@ fn set(usage: &mut Usage, meter: Meter, tokens: u64) {
 mod tests {
     use convergio_domain::metering::Meter;
     use proptest::prelude::{any, prop_assert_eq, proptest};
-    use serde_json::json;
+    use serde_json::{Value, json};
 
-    use super::from_openai;
+    use super::{estimate, from_openai};
 
     #[test]
     fn included_classes_are_taken_out() {
         let block = json!({"prompt_tokens": 19, "completion_tokens": 32, "total_tokens": 51,
-            "prompt_tokens_details": {"cached_tokens": 8},
-            "completion_tokens_details": {"reasoning_tokens": 10}});
+            "prompt_tokens_details": {"cached_tokens": 8, "cache_write_tokens": 2,
+                "audio_tokens": 0, "image_tokens": 1, "text_tokens": 18},
+            "completion_tokens_details": {"reasoning_tokens": 10, "audio_tokens": 3}});
         let usage = from_openai(&block).unwrap();
-        assert_eq!(usage.0[&Meter::InFresh], 11);
-        assert_eq!(usage.0[&Meter::InCacheRead], 8);
-        assert_eq!((usage.0[&Meter::OutText], usage.0[&Meter::OutReasoning]), (22, 10));
+        let expected = [
+            (Meter::InFresh, 8),
+            (Meter::InCacheRead, 8),
+            (Meter::InCacheWrite5m, 2),
+            (Meter::InImage, 1),
+            (Meter::OutText, 19),
+            (Meter::OutReasoning, 10),
+            (Meter::OutAudio, 3),
+        ];
+        assert_eq!(usage.0, expected.into());
+    }
+
+    #[test]
+    fn what_is_no_count_is_none() {
+        let blocks = [
+            json!({}),
+            json!({"total_tokens": 5}),
+            json!({"prompt_tokens": -1}),
+            json!({"prompt_tokens": "7"}),
+            json!({"prompt_tokens": u64::MAX, "completion_tokens": u64::MAX}),
+            Value::Null,
+        ];
+        for block in blocks {
+            assert_eq!(from_openai(&block), None, "{block}");
+        }
+        let zero = json!({"prompt_tokens": 0, "completion_tokens": 0});
+        assert_eq!(from_openai(&zero).unwrap().tokens(), 0);
+    }
+
+    #[test]
+    fn an_estimate_counts_bytes_and_pieces() {
+        let usage = estimate(&["twelve bytes", "x"], "eight by", 1);
+        assert_eq!((usage.tokens_in(), usage.tokens_out()), (3 + 4 + 1 + 4, 2));
+        assert_eq!(estimate(&[], "a b c", 5).tokens_out(), 5);
     }
 
     proptest! {
         #[test]
         fn classes_sum_to_the_total(p in 0..1_000_000_u64, c in 0..1_000_000_u64,
-                                    parts in any::<[u32; 6]>()) {
+                                    parts in any::<[u64; 6]>(), are_small in any::<bool>()) {
+            let parts = parts.map(|part| if are_small { part % 1_000_000 } else { part });
             let block = json!({"prompt_tokens": p, "completion_tokens": c,
                 "prompt_tokens_details": {"cached_tokens": parts[0], "cache_write_tokens": parts[1],
                     "audio_tokens": parts[2], "image_tokens": parts[3]},
                 "completion_tokens_details": {"reasoning_tokens": parts[4],
                     "audio_tokens": parts[5]}});
-            prop_assert_eq!(from_openai(&block).unwrap().tokens(), p + c);
+            let usage = from_openai(&block).unwrap();
+            prop_assert_eq!(usage.tokens_in(), p);
+            prop_assert_eq!(usage.tokens_out(), c);
         }
     }
 }

@@ -2,42 +2,48 @@
 
 use serde_json::{Value, json};
 
-use super::Builtin;
-use super::args::{Args, ToolError, error};
+use super::args::{Args, Kind, ToolError, error, optional, required};
+use super::bounds::LIST_LIMIT;
+use super::builtin::Builtin;
 
 pub(super) const TOOLS: &[Builtin] = &[
     Builtin {
         name: "list.range",
-        description: "The whole numbers from `from` up to and without `to`.",
-        arguments: &[("from?", "any"), ("to", "any")],
+        description: "The whole numbers from `from` (0 when absent) up to and without `to`.",
+        arguments: &[optional("from", Kind::Whole), required("to", Kind::Whole)],
         call: range,
     },
     Builtin {
         name: "list.take",
         description: "The first `count` items.",
-        arguments: &[("items", "any"), ("count", "any")],
-        call: |args| {
-            let count = args.index_or("count", 0)?;
-            Ok(args.list("items")?.iter().take(count).cloned().collect())
-        },
+        arguments: &[required("items", Kind::List), required("count", Kind::Count)],
+        call: take,
     },
     Builtin {
         name: "list.filter_empty",
-        description: "The items that are not empty.",
-        arguments: &[("items", "any")],
-        call: |args| {
-            Ok(args.list("items")?.iter().filter(|item| !is_empty(item)).cloned().collect())
-        },
+        description: "The items that are not null, blank texts, empty lists or empty maps.",
+        arguments: &[required("items", Kind::List)],
+        call: filter_empty,
     },
 ];
 
 fn range(args: &Args<'_>) -> Result<Value, ToolError> {
-    let from = if args.get("from").is_some() { args.int("from")? } else { 0 };
-    let to = args.int("to")?;
-    if to.saturating_sub(from) > 10_000 {
-        return error("a range has at most 10000 numbers");
+    let from = if args.get("from").is_some() { args.whole("from")? } else { 0 };
+    let to = args.whole("to")?;
+    let width = u64::try_from(to.saturating_sub(from)).unwrap_or(0);
+    if width > LIST_LIMIT as u64 {
+        return error(format!("a range must have at most {LIST_LIMIT} numbers"));
     }
     Ok((from..to).map(|number| json!(number)).collect())
+}
+
+fn take(args: &Args<'_>) -> Result<Value, ToolError> {
+    let count = args.count("count")?;
+    Ok(args.list("items")?.iter().take(count).cloned().collect())
+}
+
+fn filter_empty(args: &Args<'_>) -> Result<Value, ToolError> {
+    Ok(args.list("items")?.iter().filter(|item| !is_empty(item)).cloned().collect())
 }
 
 fn is_empty(value: &Value) -> bool {
@@ -46,6 +52,6 @@ fn is_empty(value: &Value) -> bool {
         Value::String(text) => text.trim().is_empty(),
         Value::Array(list) => list.is_empty(),
         Value::Object(fields) => fields.is_empty(),
-        _ => false,
+        Value::Bool(_) | Value::Number(_) => false,
     }
 }

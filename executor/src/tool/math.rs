@@ -3,142 +3,156 @@
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
-use super::Builtin;
-use super::args::{Args, ToolError, error};
+use super::args::{Args, Kind, ToolError, error, required};
+use super::builtin::Builtin;
 
 pub(super) const TOOLS: &[Builtin] = &[
     Builtin {
         name: "math.eval",
-        description: "Evaluates + - * / and parentheses on decimals; / rounds at 28 digits.",
-        arguments: &[("expression", "string")],
+        description: "Evaluates + - * / and parentheses on decimals of up to 28 digits, without \
+            floats; the answer is a text, so that no digit is lost.",
+        arguments: &[required("expression", Kind::Text)],
         call: eval,
     },
     Builtin {
         name: "math.sum",
-        description: "The sum of a list of numbers.",
-        arguments: &[("items", "any")],
+        description: "The sum of a list of numbers, or of texts that are numbers, as a text.",
+        arguments: &[required("items", Kind::List)],
         call: sum,
     },
 ];
 
-/// Characters of one expression; bounds the recursion with [`DEPTH_LIMIT`].
+/// Characters of one expression.
 const LENGTH_LIMIT: usize = 4096;
+/// Parentheses and signs inside of each other; bounds the recursion.
 const DEPTH_LIMIT: usize = 64;
 
 fn eval(args: &Args<'_>) -> Result<Value, ToolError> {
     let expression = args.text("expression")?;
     if expression.len() > LENGTH_LIMIT {
-        return error(format!("an expression has at most {LENGTH_LIMIT} characters"));
+        return error(format!("`expression` must have at most {LENGTH_LIMIT} characters"));
     }
-    let mut reader = Reader { rest: expression.as_bytes(), depth: 0 };
+    let mut reader = Reader { text: expression.as_bytes(), at: 0, depth: 0 };
     let value = reader.sum()?;
     match reader.peek() {
         None => Ok(json!(value.normalize().to_string())),
-        Some(other) => error(format!("`{}` was not expected", char::from(other))),
+        Some(_) => reader.wrong("an operator was expected"),
     }
 }
 
 fn sum(args: &Args<'_>) -> Result<Value, ToolError> {
     let mut total = Decimal::ZERO;
-    for item in args.list("items")? {
-        let number = match item {
-            Value::String(text) => number(text.trim())?,
-            Value::Number(value) => number(&value.to_string())?,
-            _ => return error("`items` must be a list of numbers"),
+    for (number, item) in args.list("items")?.iter().enumerate() {
+        let value = match item {
+            Value::String(text) => Decimal::from_str_exact(text.trim()).ok(),
+            Value::Number(value) => decimal(&value.to_string()),
+            _ => None,
         };
-        total = total.checked_add(number).ok_or_else(too_large)?;
+        let wrong = || ToolError(format!("item {number} of `items` must be a number"));
+        total = total.checked_add(value.ok_or_else(wrong)?).ok_or_else(too_large)?;
     }
     Ok(json!(total.normalize().to_string()))
 }
 
-fn number(text: &str) -> Result<Decimal, ToolError> {
-    Decimal::from_str_exact(text).map_err(|_| ToolError(format!("`{text}` is not a number")))
+/// A number as JSON writes it: small and large ones with an exponent.
+fn decimal(text: &str) -> Option<Decimal> {
+    Decimal::from_str_exact(text).or_else(|_| Decimal::from_scientific(text)).ok()
 }
 
 fn too_large() -> ToolError {
-    ToolError("a number is too large".into())
+    ToolError("a number is too large: 28 digits can be held".into())
 }
 
-/// Reads by recursive descent: sum of products of signed atoms.
+/// Reads by recursive descent: a sum of products of signed atoms.
 struct Reader<'a> {
-    rest: &'a [u8],
+    text: &'a [u8],
+    at: usize,
     depth: usize,
 }
 
 impl Reader<'_> {
+    /// The next character that is no white space.
     fn peek(&mut self) -> Option<u8> {
-        while let [first, rest @ ..] = self.rest
-            && first.is_ascii_whitespace()
-        {
-            self.rest = rest;
+        while self.text.get(self.at).is_some_and(u8::is_ascii_whitespace) {
+            self.at += 1;
         }
-        self.rest.first().copied()
+        self.text.get(self.at).copied()
     }
 
-    fn take(&mut self) {
-        self.rest = self.rest.get(1..).unwrap_or(&[]);
+    /// Takes the next character if it is this one.
+    fn take(&mut self, wanted: u8) -> bool {
+        let is_next = self.peek() == Some(wanted);
+        self.at += usize::from(is_next);
+        is_next
+    }
+
+    fn wrong<T>(&self, what: &str) -> Result<T, ToolError> {
+        error(format!("`expression`, at character {}: {what}", self.at + 1))
     }
 
     fn sum(&mut self) -> Result<Decimal, ToolError> {
         let mut value = self.product()?;
-        while let Some(sign @ (b'+' | b'-')) = self.peek() {
-            self.take();
-            let other = self.product()?;
-            let result =
-                if sign == b'+' { value.checked_add(other) } else { value.checked_sub(other) };
-            value = result.ok_or_else(too_large)?;
+        loop {
+            value = if self.take(b'+') {
+                value.checked_add(self.product()?).ok_or_else(too_large)?
+            } else if self.take(b'-') {
+                value.checked_sub(self.product()?).ok_or_else(too_large)?
+            } else {
+                return Ok(value);
+            };
         }
-        Ok(value)
     }
 
     fn product(&mut self) -> Result<Decimal, ToolError> {
         let mut value = self.atom()?;
-        while let Some(sign @ (b'*' | b'/')) = self.peek() {
-            self.take();
-            let other = self.atom()?;
-            if sign == b'/' && other.is_zero() {
-                return error("division by zero");
-            }
-            let result =
-                if sign == b'*' { value.checked_mul(other) } else { value.checked_div(other) };
-            value = result.ok_or_else(too_large)?;
+        loop {
+            value = if self.take(b'*') {
+                value.checked_mul(self.atom()?).ok_or_else(too_large)?
+            } else if self.take(b'/') {
+                let divisor = self.atom()?;
+                if divisor.is_zero() {
+                    return self.wrong("a division by zero");
+                }
+                value.checked_div(divisor).ok_or_else(too_large)?
+            } else {
+                return Ok(value);
+            };
         }
-        Ok(value)
     }
 
     fn atom(&mut self) -> Result<Decimal, ToolError> {
         self.depth += 1;
         if self.depth > DEPTH_LIMIT {
-            return error(format!("nested deeper than {DEPTH_LIMIT} levels"));
+            return self.wrong(&format!("nested more than {DEPTH_LIMIT} levels deep"));
         }
-        let value = match self.peek() {
-            Some(b'-') => {
-                self.take();
-                -self.atom()?
+        let value = if self.take(b'-') {
+            -self.atom()?
+        } else if self.take(b'+') {
+            self.atom()?
+        } else if self.take(b'(') {
+            let value = self.sum()?;
+            if !self.take(b')') {
+                return self.wrong("a closing parenthesis was expected");
             }
-            Some(b'(') => {
-                self.take();
-                let value = self.sum()?;
-                if self.peek() != Some(b')') {
-                    return error("a parenthesis is not closed");
-                }
-                self.take();
-                value
-            }
-            _ => self.literal()?,
+            value
+        } else {
+            self.literal()?
         };
         self.depth -= 1;
         Ok(value)
     }
 
     fn literal(&mut self) -> Result<Decimal, ToolError> {
-        let is_digit = |byte: &u8| byte.is_ascii_digit() || *byte == b'.';
-        let length = self.rest.iter().take_while(|byte| is_digit(byte)).count();
-        let (digits, rest) = self.rest.split_at(length);
-        self.rest = rest;
-        if digits.is_empty() {
-            return error("a number was expected");
+        let is_digit = |byte: &&u8| byte.is_ascii_digit() || **byte == b'.';
+        let rest = &self.text[self.at..];
+        let digits = &rest[..rest.iter().take_while(is_digit).count()];
+        let number = Decimal::from_str_exact(&String::from_utf8_lossy(digits));
+        match number {
+            Ok(number) => {
+                self.at += digits.len();
+                Ok(number)
+            }
+            Err(_) => self.wrong("a number of at most 28 digits was expected"),
         }
-        number(&String::from_utf8_lossy(digits))
     }
 }

@@ -2,140 +2,180 @@
 
 use serde_json::{Value, json};
 
-use super::Builtin;
-use super::args::{Args, ToolError, error};
+use super::args::{Args, Kind, ToolError, error, optional, required};
+use super::bounds::LIST_LIMIT;
+use super::builtin::Builtin;
 
 pub(super) const TOOLS: &[Builtin] = &[Builtin {
     name: "text.split",
-    description: "Splits a document into {title, text}: `by` heading, paragraph, line or length; \
-        no piece is longer than `max_chars`.",
-    arguments: &[("text", "string"), ("by?", "string"), ("max_chars?", "any")],
+    description: "Splits a document into a list of {title, text}: `by` heading (when absent), \
+        paragraph, lines or chars; no text is longer than `max_chars`. A heading is a line with # \
+        before it, an underlined one, or a short one by itself in capitals, with a number or as \
+        Chapter 1. A heading without text is left out.",
+    arguments: &[
+        required("text", Kind::Text),
+        optional("by", Kind::OneOf(&["heading", "paragraph", "lines", "chars"])),
+        optional("max_chars", Kind::Count),
+    ],
     call: split,
 }];
 
-/// Pieces of one document.
-const PIECES_LIMIT: usize = 10_000;
-/// Words of a heading without a mark.
+/// Characters of a title that are kept.
+const TITLE_CHARS: usize = 200;
+/// Words of a heading that nothing marks as one.
 const HEADING_WORDS: usize = 12;
-
-struct Piece {
-    title: String,
-    text: String,
-}
+/// Words that a number makes a heading.
+const DIVISIONS: [&str; 9] =
+    ["act", "appendix", "article", "book", "chapter", "part", "scene", "section", "volume"];
 
 fn split(args: &Args<'_>) -> Result<Value, ToolError> {
     let text = args.text("text")?;
-    let max_chars = args.index_or("max_chars", usize::MAX)?.max(1);
-    let pieces = match args.text_or("by", "heading")? {
-        "heading" => by_heading(text),
-        "paragraph" => untitled(text.split("\n\n")),
-        "line" => untitled(text.lines()),
-        "length" => untitled(std::iter::once(text)),
-        other => {
-            return error(format!("`by` is heading, paragraph, line or length, not `{other}`"));
-        }
-    };
-    let pieces: Vec<Value> = pieces
-        .into_iter()
-        .flat_map(|piece| shorten(piece, max_chars))
-        .map(|piece| json!({"title": piece.title, "text": piece.text}))
-        .collect();
-    if pieces.len() > PIECES_LIMIT {
-        return error(format!("more than {PIECES_LIMIT} pieces: use a larger `max_chars`"));
+    let by = args.text_or("by", "heading")?;
+    let max_chars = args.count_or("max_chars", usize::MAX)?;
+    if max_chars == 0 {
+        return error("`max_chars` must be at least 1");
     }
-    Ok(Value::Array(pieces))
+    let mut pieces = Pieces { max_chars, list: Vec::new() };
+    match by {
+        "heading" => by_heading(text, &mut pieces)?,
+        "paragraph" => by_paragraph(text, &mut pieces)?,
+        "lines" => text.lines().try_for_each(|line| pieces.add("", line))?,
+        "chars" if max_chars < usize::MAX => pieces.add("", text)?,
+        "chars" => return error("`by: chars` needs `max_chars`"),
+        _ => return error("`by` must be heading, paragraph, lines or chars"),
+    }
+    Ok(Value::Array(pieces.list))
 }
 
-fn untitled<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<Piece> {
-    let texts = texts.map(str::trim).filter(|text| !text.is_empty());
-    texts.map(|text| Piece { title: String::new(), text: text.to_owned() }).collect()
+/// What has been split off.
+struct Pieces {
+    max_chars: usize,
+    list: Vec<Value>,
 }
 
-fn by_heading(text: &str) -> Vec<Piece> {
-    let mut pieces = vec![Piece { title: String::new(), text: String::new() }];
-    let lines: Vec<&str> = text.lines().collect();
-    let mut skip_underline = false;
-    for (number, line) in lines.iter().enumerate() {
-        if std::mem::take(&mut skip_underline) {
-            continue;
+impl Pieces {
+    /// Adds a text, cut at the ends of paragraphs, sentences or words where it is too long.
+    fn add(&mut self, title: &str, text: &str) -> Result<(), ToolError> {
+        let mut rest = text.trim();
+        while let Some((limit, _)) = rest.char_indices().nth(self.max_chars) {
+            let window = &rest[..limit];
+            let ends = ["\n\n", ". ", ".\n", "\n", " "].iter().filter_map(|mark| {
+                window.rfind(mark).map(|at| at + mark.len()).filter(|end| *end > limit / 2)
+            });
+            let (part, left) = rest.split_at(ends.into_iter().next().unwrap_or(limit));
+            self.push(title, part.trim())?;
+            rest = left.trim_start();
         }
-        let next = lines.get(number + 1).copied().unwrap_or("");
-        if let Some(title) = heading(line, next) {
-            skip_underline = is_underline(next);
-            pieces.push(Piece { title, text: String::new() });
-        } else if let Some(piece) = pieces.last_mut() {
-            piece.text.push_str(line);
-            piece.text.push('\n');
+        self.push(title, rest)
+    }
+
+    fn push(&mut self, title: &str, text: &str) -> Result<(), ToolError> {
+        if text.is_empty() {
+            return Ok(());
         }
+        if self.list.len() == LIST_LIMIT {
+            return error(format!("more than {LIST_LIMIT} pieces: use a larger `max_chars`"));
+        }
+        self.list.push(json!({"title": title, "text": text}));
+        Ok(())
     }
-    for piece in &mut pieces {
-        piece.text = piece.text.trim().to_owned();
-    }
-    pieces.retain(|piece| !piece.text.is_empty());
-    pieces
 }
 
-/// The title, if the line is a heading: `# Title`, an underlined line, or a short line in capitals.
-fn heading(line: &str, next: &str) -> Option<String> {
-    let line = line.trim();
-    let marked = line.trim_start_matches('#');
-    if marked.len() < line.len() && marked.starts_with(' ') {
-        return Some(marked.trim().to_owned());
+fn by_paragraph(text: &str, pieces: &mut Pieces) -> Result<(), ToolError> {
+    let (mut begin, mut at) = (0, 0);
+    for line in text.split_inclusive('\n') {
+        if line.trim().is_empty() {
+            pieces.add("", &text[begin..at])?;
+            begin = at;
+        }
+        at += line.len();
     }
-    let has_letters = line.chars().any(char::is_alphabetic);
-    let is_short = line.split_whitespace().count() <= HEADING_WORDS;
-    let is_loud = !line.chars().any(char::is_lowercase) && line.chars().count() > 2;
-    let is_heading = has_letters && is_short && (is_loud || is_underline(next));
-    is_heading.then(|| line.to_owned())
+    pieces.add("", &text[begin..])
+}
+
+fn by_heading(text: &str, pieces: &mut Pieces) -> Result<(), ToolError> {
+    let mut lines = text.split_inclusive('\n').peekable();
+    let (mut title, mut begin, mut at) = (String::new(), 0, 0);
+    let (mut is_after_blank, mut is_code) = (true, false);
+    while let Some(line) = lines.next() {
+        let line_begin = at;
+        at += line.len();
+        let next = lines.peek().map_or("", |line| line.trim());
+        let line = line.trim();
+        is_code ^= line.starts_with("```") || line.starts_with("~~~");
+        let found = marked(line).or_else(|| {
+            let is_alone = is_after_blank && is_title(line, next);
+            is_alone.then(|| line.to_owned())
+        });
+        is_after_blank = line.is_empty();
+        let Some(heading) = found.filter(|_| !is_code) else { continue };
+        pieces.add(&title, &text[begin..line_begin])?;
+        title = heading.chars().take(TITLE_CHARS).collect();
+        if is_underline(next) && !line.starts_with('#') {
+            at += lines.next().map_or(0, str::len);
+        }
+        (begin, is_after_blank) = (at, true);
+    }
+    pieces.add(&title, &text[begin..])
+}
+
+/// `# Title` to `###### Title`, as Markdown has it.
+fn marked(line: &str) -> Option<String> {
+    let rest = line.trim_start_matches('#');
+    let level = line.len() - rest.len();
+    let title = rest.strip_prefix([' ', '\t'])?.trim_end_matches('#').trim();
+    ((1..=6).contains(&level) && !title.is_empty()).then(|| title.to_owned())
 }
 
 fn is_underline(line: &str) -> bool {
-    let line = line.trim();
     line.len() >= 3 && (line.bytes().all(|b| b == b'=') || line.bytes().all(|b| b == b'-'))
 }
 
-/// Cuts a piece at sentence or word ends, so that no part is longer than allowed.
-fn shorten(piece: Piece, max_chars: usize) -> Vec<Piece> {
-    let mut parts = Vec::new();
-    let mut rest = piece.text.as_str();
-    while let Some((limit, _)) = rest.char_indices().nth(max_chars) {
-        let window = &rest[..limit];
-        let end = ["\n\n", ". ", ".\n", " "].iter().find_map(|mark| {
-            window.rfind(mark).map(|at| at + mark.len()).filter(|end| *end > limit / 2)
-        });
-        let (part, left) = rest.split_at(end.unwrap_or(limit));
-        parts.push(part.trim());
-        rest = left;
+/// Whether a line that stands after a blank one is a heading. Where it could be the beginning of
+/// a paragraph or of a list, a blank line must follow it, and no sentence may end with it.
+fn is_title(line: &str, next: &str) -> bool {
+    let words: Vec<&str> = line.split_whitespace().take(HEADING_WORDS + 1).collect();
+    if words.is_empty() || words.len() > HEADING_WORDS || !line.chars().any(char::is_alphanumeric) {
+        return false;
     }
-    parts.push(rest.trim());
-    parts.retain(|part| !part.is_empty());
-    let titled = |part: &&str| Piece { title: piece.title.clone(), text: (*part).to_owned() };
-    parts.iter().map(titled).collect()
+    let is_lone = next.is_empty() && !line.ends_with(['.', ',', ';', ':', '!', '?']);
+    is_underline(next)
+        || is_loud(line)
+        || (words.len() == 1 && is_roman(words[0]))
+        || is_division(&words, is_lone)
+        || (is_lone && is_numbered(&words))
 }
 
-#[cfg(test)]
-mod tests {
-    use convergio_domain::time::Timestamp;
-    use serde_json::json;
+/// In capitals. Scripts that know none have no such headings.
+fn is_loud(line: &str) -> bool {
+    let capitals = line.chars().filter(|letter| letter.is_uppercase()).count();
+    capitals >= 2 && !line.chars().any(char::is_lowercase)
+}
 
-    use crate::tool::call;
+/// `Chapter 3`, `Article. I.`, or such with a title on a line by itself.
+fn is_division(words: &[&str], is_lone: bool) -> bool {
+    let [first, number, ..] = words else { return false };
+    let name = first.trim_end_matches('.').to_lowercase();
+    let number = number.trim_end_matches(['.', ',', ':']);
+    let is_number = is_digits(number) || is_roman(number);
+    DIVISIONS.contains(&name.as_str()) && is_number && (words.len() == 2 || is_lone)
+}
 
-    #[test]
-    fn headings_are_marked_underlined_or_loud() {
-        let text = "preface\n\n# One\nfirst text\n\nTwo\n===\nsecond\n\n\
-            ARTICLE III\nthird, with CAPS in it\n";
-        let pieces = call("text.split", &json!({"text": text}), Timestamp(0)).unwrap();
-        let titles: Vec<_> =
-            pieces.as_array().unwrap().iter().map(|p| p["title"].clone()).collect();
-        assert_eq!(json!(titles), json!(["", "One", "Two", "ARTICLE III"]));
-    }
+/// `1. Title`, `2.3 Title`, `4 Title` or `IV. Title`.
+fn is_numbered(words: &[&str]) -> bool {
+    let [number, title, ..] = words else { return false };
+    let bare = number.trim_end_matches(['.', ')']);
+    let is_marked = bare.len() < number.len() || bare.contains('.');
+    let is_decimal = bare.split('.').all(is_digits) && (is_marked || bare.len() <= 2);
+    let is_titled = title.starts_with(|letter: char| !letter.is_lowercase());
+    is_titled && (is_decimal || (is_marked && is_roman(bare)))
+}
 
-    #[test]
-    fn long_pieces_are_cut_at_sentences() {
-        let text = "One sentence here. Another sentence there. And a third one.";
-        let arguments = json!({"text": text, "by": "length", "max_chars": 45});
-        let pieces = call("text.split", &arguments, Timestamp(0)).unwrap();
-        assert_eq!(pieces[0]["text"], "One sentence here. Another sentence there.");
-        assert_eq!(pieces[1]["text"], "And a third one.");
-    }
+fn is_digits(word: &str) -> bool {
+    !word.is_empty() && word.len() <= 4 && word.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn is_roman(word: &str) -> bool {
+    let word = word.trim_end_matches('.');
+    !word.is_empty() && word.len() <= 8 && word.bytes().all(|byte| b"IVXLCDM".contains(&byte))
 }

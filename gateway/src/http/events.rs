@@ -260,7 +260,7 @@ impl Follower {
                 note = self.notes.recv() => match note {
                     Ok(note) if note.stream == self.stream => {
                         let note = note.note.clone();
-                        let convergio_eventstore::LiveNote { step, tokens_out, text } = note;
+                        let convergio_eventstore::LiveNote { step, tokens_out, text, .. } = note;
                         return Some(Frame::Progress(ProgressNote { step, tokens_out, text }));
                     }
                     Ok(_) | Err(RecvError::Lagged(_)) => {}

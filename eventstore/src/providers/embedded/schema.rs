@@ -9,12 +9,14 @@ use crate::error::LogError;
 
 /// Marks our files ("CVGL").
 const APPLICATION_ID: i32 = 0x4356_474C;
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 /// Pages of write-ahead log after which it is folded into the database.
 const CHECKPOINT_PAGES: i32 = 4000;
 
-/// `record.dedup` is the first half of the commit id: UUIDv7 begins with the time, so the index
-/// grows at its end. `payload.id` is `position * 64 + index`. `wake.due` is 0 for "now".
+/// `record.dedup` is the first half of the commit id and `record.commit_end` the other: UUIDv7
+/// begins with the time, so the index grows at its end. `record.delay` is the time from `time`,
+/// when the events occurred, to their arrival in the log. `payload.id` is `position * 64 + index`.
+/// `wake.due` is 0 for "now".
 const TABLES: &str = "
 CREATE TABLE stream (
     id INTEGER PRIMARY KEY,
@@ -29,8 +31,10 @@ CREATE TABLE record (
     position INTEGER PRIMARY KEY,
     stream INTEGER NOT NULL,
     seq INTEGER NOT NULL,
-    recorded_at INTEGER NOT NULL,
+    time INTEGER NOT NULL,
+    delay INTEGER NOT NULL,
     dedup INTEGER NOT NULL,
+    commit_end INTEGER NOT NULL,
     hash BLOB NOT NULL,
     body BLOB NOT NULL
 );

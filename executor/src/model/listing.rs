@@ -1,0 +1,171 @@
+//! Which models a server has: OpenAI's list, and what llama.cpp and Ollama tell besides.
+
+use std::time::Duration;
+
+use convergio_kernel_c::Platform;
+use futures_util::StreamExt;
+use reqwest::header::HeaderMap;
+use reqwest::{Client, Response, StatusCode};
+use serde_json::Value;
+
+use super::config::{Api, ModelInfo, ProviderConfig};
+use super::endpoint::Endpoint;
+
+/// Bytes of one list at most.
+const LIST_LIMIT: usize = 4 << 20;
+/// Models of one list at most.
+const MODELS_LIMIT: usize = 5_000;
+/// Parts of the names of models that do not chat.
+const NOT_CHAT: [&str; 3] = ["embed", "rerank", "whisper"];
+
+/// Why there is no list.
+#[derive(Debug)]
+pub(super) enum ListError {
+    /// Nobody answered, or not to the end.
+    Unreachable(Option<reqwest::Error>),
+    /// An answer that is no success.
+    Refused(StatusCode, HeaderMap, String),
+    /// An answer that is no list.
+    Malformed,
+}
+
+/// Reads lists from one server.
+pub(super) struct Lister<'a> {
+    pub(super) client: &'a Client,
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) timeout: Duration,
+}
+
+impl Lister<'_> {
+    /// The models that a provider has.
+    pub(super) async fn models(
+        &self,
+        config: &ProviderConfig,
+    ) -> Result<Vec<ModelInfo>, ListError> {
+        match (&config.api, config.platform) {
+            (Api::Ollama, _) => self.ollama().await,
+            (Api::Gemini, _) => {
+                let list = self.get(&self.endpoint.at("/models?pageSize=1000")).await?;
+                Ok(of_gemini(&list))
+            }
+            (Api::Anthropic { .. }, _) => {
+                let list = self.get(&self.endpoint.at("/models?limit=1000")).await?;
+                Ok(of_openai(&list))
+            }
+            (_, Platform::LlamaCpp) => self.llama_cpp(&self.openai().await?).await,
+            _ => Ok(of_openai(&self.openai().await?)),
+        }
+    }
+
+    /// OpenAI's list, as it came.
+    pub(super) async fn openai(&self) -> Result<Value, ListError> {
+        self.get(&self.endpoint.at("/models")).await
+    }
+
+    /// llama.cpp divides its context among slots; its properties tell what one call may use.
+    pub(super) async fn llama_cpp(&self, list: &Value) -> Result<Vec<ModelInfo>, ListError> {
+        let mut models = of_openai(list);
+        if let [model] = models.as_mut_slice()
+            && let Ok(properties) = self.get(&self.endpoint.beside("/props")).await
+        {
+            let slot = properties.pointer("/default_generation_settings/n_ctx");
+            model.context_tokens = slot.and_then(Value::as_u64).or(model.context_tokens);
+        }
+        Ok(models)
+    }
+
+    /// Ollama's own list. A model that Ollama would fetch from the cloud is not local and is left
+    /// out. A prompt longer than the context is cut silently by its OpenAI-compatible routes, so
+    /// the context of a loaded model counts, not what the model could have.
+    pub(super) async fn ollama(&self) -> Result<Vec<ModelInfo>, ListError> {
+        let (tags, running) = (self.endpoint.beside("/api/tags"), self.endpoint.beside("/api/ps"));
+        let (tags, running) = tokio::join!(self.get(&tags), self.get(&running));
+        let tags = tags?;
+        let running = running.unwrap_or(Value::Null);
+        let models = tags["models"].as_array().ok_or(ListError::Malformed)?;
+        let local = models.iter().filter(|model| is_local(model) && completes(model));
+        let info = |model: &Value| {
+            let id = model["name"].as_str()?.to_owned();
+            let context_tokens = loaded_context(&running, &id)
+                .or_else(|| model.pointer("/details/context_length")?.as_u64());
+            Some(ModelInfo { id, context_tokens })
+        };
+        Ok(local.filter_map(info).take(MODELS_LIMIT).collect())
+    }
+
+    async fn get(&self, url: &str) -> Result<Value, ListError> {
+        let request = self.client.get(url).timeout(self.timeout).headers(self.headers.clone());
+        let response = request.send().await.map_err(|error| ListError::Unreachable(Some(error)))?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = read(response, LIST_LIMIT).await.ok_or(ListError::Unreachable(None))?;
+        if status != StatusCode::OK {
+            return Err(ListError::Refused(status, headers, body));
+        }
+        serde_json::from_str(&body).map_err(|_| ListError::Malformed)
+    }
+}
+
+/// Reads a body up to a limit; `None` when the connection breaks before.
+pub(super) async fn read(response: Response, limit: usize) -> Option<String> {
+    let mut bytes = response.bytes_stream();
+    let mut body = Vec::new();
+    while let Some(chunk) = bytes.next().await {
+        body.extend_from_slice(&chunk.ok()?);
+        if body.len() >= limit {
+            body.truncate(limit);
+            break;
+        }
+    }
+    Some(String::from_utf8_lossy(&body).into_owned())
+}
+
+/// The models of OpenAI's list that chat. Servers tell the context in different places.
+pub(super) fn of_openai(list: &Value) -> Vec<ModelInfo> {
+    const CONTEXT: [&str; 6] = [
+        "/max_input_tokens",
+        "/meta/n_ctx",
+        "/meta/n_ctx_train",
+        "/max_model_len",
+        "/context_length",
+        "/context_window",
+    ];
+    let models = list["data"].as_array().into_iter().flatten();
+    let info = |model: &Value| {
+        let id = model["id"].as_str().filter(|id| !id.is_empty())?.to_owned();
+        let context_tokens = CONTEXT.iter().find_map(|place| model.pointer(place)?.as_u64());
+        let chats = !NOT_CHAT.iter().any(|part| id.to_lowercase().contains(part));
+        chats.then_some(ModelInfo { id, context_tokens })
+    };
+    models.filter_map(info).take(MODELS_LIMIT).collect()
+}
+
+/// Gemini's list, of the models that chat.
+fn of_gemini(list: &Value) -> Vec<ModelInfo> {
+    let models = list["models"].as_array().into_iter().flatten();
+    let info = |model: &Value| {
+        let id = model["name"].as_str()?.strip_prefix("models/")?.to_owned();
+        let methods = model["supportedGenerationMethods"].as_array()?;
+        let chats = methods.iter().any(|method| method == "generateContent");
+        let context_tokens = model["inputTokenLimit"].as_u64();
+        chats.then_some(ModelInfo { id, context_tokens })
+    };
+    models.filter_map(info).take(MODELS_LIMIT).collect()
+}
+
+fn is_local(model: &Value) -> bool {
+    let is_absent = |name| model[name].as_str().is_none_or(str::is_empty);
+    is_absent("remote_host") && is_absent("remote_model")
+}
+
+/// Models for embedding list their capabilities without `completion`; old servers list none.
+fn completes(model: &Value) -> bool {
+    model["capabilities"]
+        .as_array()
+        .is_none_or(|list| list.is_empty() || list.iter().any(|word| word == "completion"))
+}
+
+fn loaded_context(running: &Value, id: &str) -> Option<u64> {
+    let mut models = running["models"].as_array()?.iter();
+    models.find(|model| model["name"] == id)?["context_length"].as_u64()
+}

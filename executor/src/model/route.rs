@@ -1,0 +1,201 @@
+//! Which model answers: the kernel's router puts the offers in order, the first one is taken.
+
+use std::sync::Arc;
+
+use convergio_domain::chat::Privacy;
+use convergio_domain::event::run::Failure;
+use convergio_kernel_c::{Candidate, Decision, ProviderClass, Reason, Request, route};
+
+use super::catalog::{Entry, Found, ModelCatalog, Offer, Wanted};
+use super::chat::Provider;
+use super::error::ModelError;
+
+/// Names that a message lists at most.
+const NAMES_LIMIT: usize = 8;
+
+/// What a call needs of a model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Need {
+    /// Tokens that are sent, estimated high.
+    pub input_tokens: u64,
+    /// Most tokens of the answer.
+    pub output_tokens: u32,
+    /// Where the prompt may travel.
+    pub privacy: Privacy,
+}
+
+/// The model that was chosen, and why.
+#[derive(Clone)]
+pub struct Choice {
+    /// Who is asked.
+    pub provider: Arc<dyn Provider>,
+    /// The model.
+    pub model: String,
+    /// The router's reason.
+    pub route: String,
+    /// Tokens of input and output together, when known.
+    pub context_tokens: Option<u64>,
+}
+
+impl ModelCatalog {
+    /// The best model for a manifest's `model`: `auto`, `local`, a provider's name, or
+    /// `PROVIDER/MODEL`.
+    ///
+    /// # Errors
+    /// No model can be used; the message says what to do.
+    pub async fn choose(&self, wanted: &str, need: &Need) -> Result<Choice, Failure> {
+        let wish = Wanted::parse(wanted);
+        let privacy = need.privacy.max(self.privacy());
+        let found = self.find(wish, privacy).await;
+        if found.offers.is_empty() {
+            return Err(match self.denied(wanted, wish, privacy) {
+                Some(denied) => denied,
+                None => self.nothing(wanted, wish, privacy, found).await,
+            });
+        }
+        let is_pinned = matches!(wish, Wanted::Model(..)) && found.offers.len() == 1;
+        let request = Request {
+            input_tokens: need.input_tokens,
+            max_output_tokens: u64::from(need.output_tokens),
+            pinned: is_pinned.then_some(0),
+            require_local: privacy == Privacy::Local,
+            ..Request::default()
+        };
+        let decisions = decide(&request, &found.offers)?;
+        let best = decisions.first().filter(|decision| decision.accepted);
+        let best = best.and_then(|best| Some((found.offers.get(best.index as usize)?, best)));
+        let Some(((offer, entry), decision)) = best else {
+            return Err(unfit(wanted, need, &found.offers, &decisions));
+        };
+        Ok(Choice {
+            provider: Arc::clone(&entry.provider) as Arc<dyn Provider>,
+            model: offer.model.clone(),
+            route: reason(decision.reason).to_owned(),
+            context_tokens: offer.context_tokens,
+        })
+    }
+
+    /// That privacy is why there is nothing to choose from, if it is.
+    fn denied(&self, wanted: &str, wish: Wanted<'_>, privacy: Privacy) -> Option<Failure> {
+        if privacy == Privacy::Any {
+            return None;
+        }
+        // Ollama's own cloud, behind a local address.
+        let is_cloud_name = |model: &str| model.ends_with("-cloud") || model.ends_with(":cloud");
+        let why = match wish {
+            Wanted::Model(_, model) if is_cloud_name(model) => "it runs in Ollama's cloud",
+            _ if self.has_private(wish) => return None,
+            Wanted::Any | Wanted::Local => {
+                "no model server has a loopback address, or another of this network in digits"
+            }
+            _ => "its provider is not on this machine, or its name would have to be looked up",
+        };
+        let message =
+            format!("privacy is `local`, and `{wanted}` cannot be used: {why}; nothing was sent");
+        Some(failure("privacy.cloud_denied", message))
+    }
+
+    /// Why there is nothing to choose from.
+    async fn nothing(
+        &self,
+        wanted: &str,
+        wish: Wanted<'_>,
+        privacy: Privacy,
+        found: Found<'_>,
+    ) -> Failure {
+        if self.is_empty() {
+            let message = "no model is available: start Ollama, a llama.cpp server or an MLX \
+                server, run `convergio models install`, or set OPENAI_API_KEY";
+            return failure("provider.unavailable", message);
+        }
+        // A provider that could not be asked may have what is wanted.
+        if let Some(error) = found.errors.into_iter().next() {
+            return error.into_failure();
+        }
+        let provider = match wish {
+            Wanted::Model(name, _) | Wanted::Provider(name) => name,
+            _ => "",
+        };
+        let siblings = self.find(Wanted::Provider(provider), privacy).await.offers;
+        let siblings: Vec<&str> =
+            siblings.iter().map(|(offer, _)| offer.model.as_str()).take(NAMES_LIMIT).collect();
+        let has = if siblings.is_empty() {
+            format!("the providers are {}", self.names().join(", "))
+        } else {
+            format!("{provider} has {}", siblings.join(", "))
+        };
+        let message = format!("no model matches `{wanted}`: {has} (see `convergio models`)");
+        failure("request.invalid", message)
+    }
+}
+
+/// The router's verdicts. When all that would do failed lately, they are tried nevertheless.
+fn decide(request: &Request, offers: &[(Offer, &Entry)]) -> Result<Vec<Decision>, Failure> {
+    let candidates: Vec<Candidate> = offers.iter().map(|(offer, _)| candidate(offer)).collect();
+    let decide = |candidates: &[Candidate]| {
+        route(request, candidates).map_err(|error| failure("internal", error.to_string()))
+    };
+    let decisions = decide(&candidates)?;
+    let is_any = |reason| decisions.iter().any(|decision| decision.reason == reason);
+    if decisions.iter().any(|decision| decision.accepted) || !is_any(Reason::Unhealthy) {
+        return Ok(decisions);
+    }
+    let hopeful = candidates.iter().map(|candidate| Candidate { healthy: true, ..*candidate });
+    decide(&hopeful.collect::<Vec<_>>())
+}
+
+fn candidate(offer: &Offer) -> Candidate {
+    let is_local = offer.class == ProviderClass::Local;
+    // One's own machine costs nothing; what is unpriced elsewhere may cost anything.
+    let price = |price: Option<u64>| price.unwrap_or(if is_local { 0 } else { u64::MAX });
+    Candidate {
+        provider_class: offer.class,
+        platform: offer.platform,
+        declared_local: is_local,
+        healthy: offer.healthy,
+        capabilities: offer.capabilities,
+        price_in: price(offer.price_in),
+        price_out: price(offer.price_out),
+        context_tokens: offer.context_tokens.unwrap_or(u64::MAX),
+        latency_ms: None,
+        quality: offer.quality,
+    }
+}
+
+/// There are models, and none of them will do.
+fn unfit(wanted: &str, need: &Need, offers: &[(Offer, &Entry)], decisions: &[Decision]) -> Failure {
+    let is = |reason| decisions.iter().any(|decision| decision.reason == reason);
+    if is(Reason::ContextTooSmall) {
+        let largest = offers.iter().filter_map(|(offer, _)| offer.context_tokens).max();
+        let (input, output) = (need.input_tokens, need.output_tokens);
+        let message = format!(
+            "the prompt has about {input} tokens and the answer up to {output}, but the models for \
+             `{wanted}` hold at most {}: shorten the prompt or use another model",
+            largest.unwrap_or(0)
+        );
+        return failure("provider.context_exceeded", message);
+    }
+    let why = decisions.first().map_or("none is left", |decision| reason(decision.reason));
+    failure("provider.unavailable", format!("no model for `{wanted}` can be used: {why}"))
+}
+
+fn failure(code: &'static str, message: impl Into<String>) -> Failure {
+    ModelError::new(code, false, message).into_failure()
+}
+
+/// The router's reason in the log's words.
+fn reason(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Pinned => "pinned",
+        Reason::PreferredPlatform => "preferred platform",
+        Reason::Cheapest => "cheapest",
+        Reason::Quality => "quality",
+        Reason::Fallback => "fallback",
+        Reason::NotRequested => "not requested",
+        Reason::NotLocal => "not local",
+        Reason::MissingCapability => "a capability is missing",
+        Reason::ContextTooSmall => "the model's context is too small",
+        Reason::Unhealthy => "unhealthy",
+        Reason::OverBudget => "over budget",
+    }
+}

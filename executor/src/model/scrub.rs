@@ -1,0 +1,84 @@
+//! What a provider says about an error, made fit for logs: no keys, no prompts, no control
+//! characters, not long.
+
+use super::config::Secret;
+
+/// Characters that are kept.
+const LENGTH_LIMIT: usize = 300;
+/// So many characters in a row, the same in the prompt, are a quotation of it.
+const QUOTE: usize = 24;
+/// Beginnings of keys of well-known providers.
+const KEY_MARKS: [&str; 6] = ["sk-", "sk_", "AIza", "key-", "xai-", "gsk_"];
+/// Characters after such a beginning that make it a key.
+const KEY_LENGTH: usize = 8;
+
+/// The provider's words without secrets. `prompt` is what it was asked.
+pub(super) fn scrub(said: &str, key: Option<&Secret>, prompt: &str) -> String {
+    let said = match key {
+        Some(key) if !key.is_empty() => said.replace(key.reveal(), &key.to_string()),
+        _ => said.to_owned(),
+    };
+    let words: Vec<&str> = words(&said).map(hide_key).collect();
+    let said: String = words.join(" ").chars().take(LENGTH_LIMIT).collect();
+    if quotes(&said, prompt) { "(its words repeat the prompt)".to_owned() } else { said }
+}
+
+/// A short name that a provider gives: a model, a reason to stop.
+pub(super) fn name(text: &str, limit: usize) -> String {
+    text.chars().filter(|letter| !letter.is_control()).take(limit).collect()
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let is_between = |letter: char| letter.is_whitespace() || letter.is_control();
+    text.split(is_between).filter(|word| !word.is_empty())
+}
+
+fn hide_key(word: &str) -> &str {
+    let begins_key = |mark: &&str| {
+        let is_begin =
+            |at: usize| !word[..at].ends_with(|letter: char| letter.is_ascii_alphanumeric());
+        let mut places = word.match_indices(*mark);
+        places.any(|(at, _)| is_begin(at) && word.len() - at >= mark.len() + KEY_LENGTH)
+    };
+    if KEY_MARKS.iter().any(begins_key) { "[key]" } else { word }
+}
+
+/// Whether a part of the text stands in the prompt. Errors are rare and short: looking for every
+/// part is quick enough.
+fn quotes(said: &str, prompt: &str) -> bool {
+    let prompt = words(prompt).collect::<Vec<_>>().join(" ");
+    let ends = said.char_indices().map(|(at, _)| at).chain([said.len()]).skip(QUOTE);
+    said.char_indices().zip(ends).any(|((begin, _), end)| prompt.contains(&said[begin..end]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::scrub;
+    use crate::model::Secret;
+
+    #[test]
+    fn keys_are_hidden_whoever_repeats_them() {
+        let key = Secret::new("canary-key-0123456789");
+        let said = "Incorrect API key provided: canary-key-0123456789.\nUse AIzaSyCanary0001 or \
+            (sk-proj-canary0002)";
+        let text = scrub(said, Some(&key), "");
+        assert_eq!(text, "Incorrect API key provided: …6789. Use [key] or [key]");
+        let harmless = "the risk-management desk-organisation sk-1";
+        assert_eq!(scrub(harmless, None, ""), harmless);
+    }
+
+    #[test]
+    fn a_quoted_prompt_is_left_out() {
+        let prompt = "Dear diary,\n  today I told nobody";
+        let said = "cannot parse: Dear diary, today I told nobody";
+        assert_eq!(scrub(said, None, prompt), "(its words repeat the prompt)");
+        assert_eq!(scrub("model `x` not found", None, prompt), "model `x` not found");
+        assert_eq!(scrub("", None, prompt), "");
+    }
+
+    #[test]
+    fn control_characters_and_length_are_bounded() {
+        assert_eq!(scrub("a\u{1b}[31mb\r\nc", None, ""), "a [31mb c");
+        assert_eq!(scrub(&"ü".repeat(1000), None, "").chars().count(), 300);
+    }
+}

@@ -1,0 +1,10 @@
+//! Model providers against servers that answer as the documented ones do, and as broken ones do.
+
+mod chat;
+mod detection;
+mod limits;
+mod prices;
+mod real;
+mod refusals;
+mod routes;
+mod server;

@@ -1,0 +1,222 @@
+//! Which model is chosen, among real servers, and what is said when there is none.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::response::Response;
+use convergio_domain::chat::Privacy;
+use convergio_domain::event::run::Failure;
+use convergio_domain::metering::PriceBook;
+use convergio_executor::model::{ModelCatalog, ModelInfo, Need, ProviderConfig, Secret};
+use convergio_kernel_c::{Platform, ProviderClass};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::server::{PATIENCE, Server, call, delta, json, nowhere, request, sse, stop};
+
+const NEED: Need = Need { input_tokens: 100, output_tokens: 20, privacy: Privacy::Any };
+
+fn book() -> Arc<PriceBook> {
+    let price = |provider: &str, model: &str, each: &str| {
+        json!({"provider": provider, "model": model, "from_ms": 0, "currency": "USD",
+            "per_token": {"in_fresh": each, "out_text": each}})
+    };
+    let prices = [
+        price("local", "*", "0"),
+        price("far", "dear", "0.00002"),
+        price("far", "cheap", "0.00001"),
+    ];
+    Arc::new(PriceBook::parse(&json!(prices).to_string()).expect("a valid book"))
+}
+
+fn catalog(configs: Vec<ProviderConfig>) -> ModelCatalog {
+    ModelCatalog::new(configs, book()).expect("valid URLs")
+}
+
+/// A server that lists these models and answers every chat.
+async fn serving(models: &[&str]) -> Server {
+    let data: Vec<Value> = models.iter().map(|id| json!({"id": id, "object": "model"})).collect();
+    let list = json!({"object": "list", "data": data});
+    Server::start(move |path| answer(path, &list)).await
+}
+
+fn answer(path: &str, list: &Value) -> Response {
+    match path {
+        "/v1/models" => json(200, list),
+        "/v1/chat/completions" => sse(&[delta("ok"), stop()]),
+        _ => json(404, &json!({"error": {"message": "no such path"}})),
+    }
+}
+
+fn local(server: &Server) -> ProviderConfig {
+    let (class, platform) = (ProviderClass::Local, Platform::OpenAiCompatible);
+    ProviderConfig::keyless("local", &server.url, class, platform)
+}
+
+fn far(url: &str) -> ProviderConfig {
+    ProviderConfig::keyless("far", url, ProviderClass::Cloud, Platform::CloudApi)
+}
+
+/// What was chosen: provider, model and reason.
+async fn chosen(catalog: &ModelCatalog, wanted: &str) -> Result<[String; 3], Failure> {
+    let choice = catalog.choose(wanted, &NEED).await?;
+    Ok([choice.provider.name().to_owned(), choice.model, choice.route])
+}
+
+#[tokio::test]
+async fn each_way_to_name_a_model_finds_it() {
+    let (near, cloud) = (serving(&["a", "org/b"]).await, serving(&["dear", "cheap", "odd"]).await);
+    let catalog = catalog(vec![far(&cloud.url), local(&near)]);
+    let cases = [
+        ("auto", ["local", "a", "cheapest"]),
+        ("local", ["local", "a", "cheapest"]),
+        ("far", ["far", "cheap", "cheapest"]),
+        ("far/dear", ["far", "dear", "pinned"]),
+        ("local/org/b", ["local", "org/b", "pinned"]),
+        // Unpriced: never taken unless it is named.
+        ("far/odd", ["far", "odd", "pinned"]),
+    ];
+    for (wanted, expected) in cases {
+        assert_eq!(chosen(&catalog, wanted).await.expect("a model"), expected, "{wanted}");
+    }
+}
+
+#[tokio::test]
+async fn an_ollama_name_without_a_tag_means_the_latest() {
+    let near = serving(&["llama3:latest"]).await;
+    let catalog = catalog(vec![local(&near)]);
+    assert_eq!(chosen(&catalog, "local/llama3").await.expect("a model")[1], "llama3:latest");
+}
+
+#[tokio::test]
+async fn the_most_able_of_free_models_is_taken() {
+    let near = serving(&["tiny-135m", "large-8b", "nomic-embed-text", "middle-1b"]).await;
+    let catalog = catalog(vec![local(&near)]);
+    assert_eq!(chosen(&catalog, "auto").await.expect("a model")[1], "large-8b");
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_said_with_what_is() {
+    let near = serving(&["a", "b"]).await;
+    let catalog = catalog(vec![local(&near)]);
+    let error = chosen(&catalog, "local/c").await.expect_err("no such model");
+    assert_eq!((error.code.as_str(), error.retryable), ("request.invalid", false));
+    assert!(error.message.contains("`local/c`") && error.message.contains("a, b"), "{error}");
+    let error = chosen(&catalog, "remote").await.expect_err("no such provider");
+    assert!(error.message.contains("the providers are local"), "{error}");
+    let error = chosen(&self::catalog(Vec::new()), "auto").await.expect_err("no provider");
+    assert!(error.message.contains("convergio models install"), "{error}");
+}
+
+#[tokio::test]
+async fn a_configured_model_that_the_server_does_not_have_is_not_asked() {
+    // llama.cpp answers for any name with the model that it has.
+    let near = serving(&["other"]).await;
+    let catalog = catalog(vec![ProviderConfig::local("local", &near.url, "tiny")]);
+    let error = chosen(&catalog, "local/tiny").await.expect_err("not there");
+    assert_eq!(error.code, "request.invalid");
+    assert_eq!(near.count("/v1/chat/completions"), 0);
+}
+
+#[tokio::test]
+async fn a_prompt_that_fits_no_model_is_refused_before_it_is_sent() {
+    let list = json!({"data": [{"id": "small", "meta": {"n_ctx_train": 64}}]});
+    let near = Server::start(move |path| answer(path, &list)).await;
+    let catalog = catalog(vec![local(&near)]);
+    let error = chosen(&catalog, "auto").await.expect_err("too long");
+    assert_eq!((error.code.as_str(), error.retryable), ("provider.context_exceeded", false));
+    assert!(error.message.contains("100") && error.message.contains("64"), "{error}");
+}
+
+#[tokio::test]
+async fn a_provider_that_does_not_answer_does_not_stand_in_the_way() {
+    let near = serving(&["a"]).await;
+    let dead = far(&nowhere().await);
+    let catalog = catalog(vec![dead, local(&near)]);
+    assert_eq!(chosen(&catalog, "auto").await.expect("a model")[0], "local");
+    let error = chosen(&catalog, "far").await.expect_err("dead");
+    assert_eq!((error.code.as_str(), error.retryable), ("provider.unavailable", true));
+}
+
+#[tokio::test]
+async fn a_provider_without_its_key_is_asked_only_by_name() {
+    let near = serving(&["a"]).await;
+    let catalog = catalog(vec![ProviderConfig::openai(Secret::new("")), local(&near)]);
+    assert_eq!(chosen(&catalog, "auto").await.expect("a model")[0], "local");
+    let error = chosen(&catalog, "openai").await.expect_err("no key");
+    assert_eq!((error.code.as_str(), error.retryable), ("byok.missing_key", false));
+}
+
+async fn fail(catalog: &ModelCatalog, wanted: &str) {
+    let choice = catalog.choose(wanted, &NEED).await.expect("a model");
+    let body = choice.provider.body(&request());
+    let token = CancellationToken::new();
+    choice.provider.chat(call(&body, PATIENCE), &|_, _| {}, &token).await.expect_err("broken");
+}
+
+#[tokio::test]
+async fn a_provider_that_failed_is_left_alone_while_there_is_another() {
+    let list = json!({"data": [{"id": "a"}]});
+    let is_broken = Arc::new(AtomicBool::new(true));
+    let broken = Arc::clone(&is_broken);
+    let near = Server::start(move |path| match path {
+        "/v1/chat/completions" if broken.load(Ordering::SeqCst) => json(503, &json!({})),
+        _ => answer(path, &list),
+    });
+    let (near, cloud) = (near.await, serving(&["cheap"]).await);
+    let catalog = catalog(vec![local(&near), far(&cloud.url)]);
+    fail(&catalog, "auto").await;
+    assert_eq!(chosen(&catalog, "auto").await.expect("the other")[0], "far");
+    // Nobody else will do: it is tried nevertheless, and is well again once it answers.
+    let choice = catalog.choose("local", &NEED).await.expect("the same");
+    is_broken.store(false, Ordering::SeqCst);
+    let (body, token) = (choice.provider.body(&request()), CancellationToken::new());
+    choice.provider.chat(call(&body, PATIENCE), &|_, _| {}, &token).await.expect("an answer");
+    assert_eq!(chosen(&catalog, "auto").await.expect("a model")[0], "local");
+}
+
+#[tokio::test]
+async fn errors_of_the_request_say_nothing_about_the_provider() {
+    let list = json!({"data": [{"id": "a"}]});
+    let near = Server::start(move |path| match path {
+        "/v1/chat/completions" => json(400, &json!({"error": {"message": "bad"}})),
+        _ => answer(path, &list),
+    });
+    let (near, cloud) = (near.await, serving(&["cheap"]).await);
+    let catalog = catalog(vec![local(&near), far(&cloud.url)]);
+    fail(&catalog, "auto").await;
+    assert_eq!(chosen(&catalog, "auto").await.expect("a model")[0], "local");
+}
+
+#[tokio::test]
+async fn models_are_listed_once_for_many_choices() {
+    let near = serving(&["a"]).await;
+    let catalog = Arc::new(catalog(vec![local(&near)]));
+    let choices = (0..20).map(|_| {
+        let catalog = Arc::clone(&catalog);
+        tokio::spawn(async move { chosen(&catalog, "auto").await.expect("a model") })
+    });
+    for choice in choices.collect::<Vec<_>>() {
+        choice.await.expect("no panic");
+    }
+    assert_eq!(near.count("/v1/models"), 1);
+}
+
+#[tokio::test]
+async fn configured_models_of_a_cloud_are_taken_by_the_operators_word() {
+    let models = vec![ModelInfo { id: "own".into(), context_tokens: Some(1000) }];
+    let config = ProviderConfig { models, ..far("https://models.example.com/v1") };
+    let catalog = catalog(vec![config]);
+    assert_eq!(chosen(&catalog, "auto").await.expect("a model"), ["far", "own", "cheapest"]);
+    let offers = catalog.offers().await;
+    assert_eq!((offers.len(), offers[0].price_in, offers[0].healthy), (1, None, true));
+}
+
+#[tokio::test]
+async fn an_endless_list_of_models_ends() {
+    let many: Vec<Value> = (0..50_000).map(|n| json!({"id": format!("m{n}")})).collect();
+    let list = json!({"data": many});
+    let near = Server::start(move |path| answer(path, &list)).await;
+    let catalog = catalog(vec![local(&near)]);
+    assert_eq!(catalog.offers().await.len(), 5_000);
+}

@@ -1,0 +1,145 @@
+//! What tools refuse, and how they say it.
+
+use convergio_domain::graph;
+use convergio_domain::time::Timestamp;
+use convergio_executor::tool::{call, catalog};
+use serde_json::{Value, json};
+
+/// The message of a refusal.
+fn refused(name: &str, arguments: &Value) -> String {
+    let failure = call(name, arguments, Timestamp(0)).expect_err("refused");
+    assert_eq!((failure.code.as_str(), failure.retryable), ("tool.invalid", false));
+    assert!(failure.message.starts_with(&format!("{name}: ")), "{}", failure.message);
+    failure.message
+}
+
+#[test]
+fn wrong_arguments_are_named() {
+    let cases = [
+        ("text.twist", json!({}), "no such tool"),
+        ("text.trim", json!([]), "must be a map"),
+        ("text.trim", json!({}), "`text` is missing"),
+        ("text.trim", json!({"text": 1}), "`text` must be a text, not a number"),
+        ("text.trim", json!({"text": "a", "txet": 1}), "it takes text"),
+        ("text.replace", json!({"text": "a", "from": "", "to": "b"}), "must not be empty"),
+        ("text.slice", json!({"text": "a", "from": -1}), "must not be negative"),
+        ("text.slice", json!({"text": "a", "from": 1.5}), "must be a whole number"),
+        ("text.join", json!({"items": {}}), "`items` must be a list, not a map"),
+        ("text.join", json!({"items": [{"a": 1}], "field": "b"}), "item 0 of `items`"),
+        ("text.split", json!({"text": "a", "by": "page"}), "heading, paragraph, lines or chars"),
+        ("text.split", json!({"text": "a", "by": "chars"}), "needs `max_chars`"),
+        ("text.split", json!({"text": "a", "max_chars": 0}), "at least 1"),
+        ("json.parse", json!({"text": "{"}), "line 1 column 1"),
+        ("json.get", json!({"value": {}, "pointer": "a"}), "begin with `/`"),
+        ("json.get", json!({"value": [], "pointer": "/7"}), "`value` is a list"),
+        ("json.merge", json!({"values": [{}, 1]}), "item 1 of `values`"),
+        ("math.eval", json!({"expression": "1 +"}), "at character 4"),
+        ("math.eval", json!({"expression": "1 2"}), "an operator was expected"),
+        ("math.eval", json!({"expression": "(1"}), "closing parenthesis"),
+        ("math.eval", json!({"expression": "1 / (2 - 2)"}), "division by zero"),
+        ("math.eval", json!({"expression": "1e5"}), "an operator was expected"),
+        ("math.eval", json!({"expression": ""}), "at character 1"),
+        ("math.sum", json!({"items": [1, "x"]}), "item 1 of `items`"),
+        ("list.range", json!({"to": 10_001}), "at most 10000"),
+        ("list.range", json!({"from": i64::MIN, "to": i64::MAX}), "at most 10000"),
+        ("csv.parse", json!({"text": "a,b\n1"}), "row 2 has 1 fields"),
+        ("csv.parse", json!({"text": "a\n\"1"}), "row 2: a quote is not closed"),
+        ("csv.parse", json!({"text": "a\n\"1\"2"}), "row 2: text follows"),
+        ("csv.parse", json!({"text": "a,a\n1,2"}), "must differ"),
+        ("csv.parse", json!({"text": "", "separator": ""}), "one character"),
+        ("csv.parse", json!({"text": "", "separator": "\n"}), "must not be"),
+        ("date.format", json!({"date": "tomorrow", "format": "%Y"}), "RFC 3339"),
+        ("date.format", json!({"format": "%"}), "strftime"),
+        ("date.add", json!({"date": "2026-01-01", "span": "1 week"}), "-7d"),
+        ("date.add", json!({"date": "9999-12-31T23:59:59Z", "span": "365d"}), "0 to 9999"),
+    ];
+    for (name, arguments, expected) in cases {
+        let message = refused(name, &arguments);
+        assert!(message.contains(expected), "{name} {arguments}: {message}");
+    }
+}
+
+#[test]
+fn what_somebody_wrote_is_never_repeated() {
+    let secret = "canary of a person";
+    let cases = [
+        ("json.parse", json!({"text": secret})),
+        ("json.get", json!({"value": {"a": secret}, "pointer": format!("/{secret}")})),
+        ("json.merge", json!({"values": [secret]})),
+        ("math.eval", json!({"expression": secret})),
+        ("math.sum", json!({"items": [secret]})),
+        ("csv.parse", json!({"text": format!("{secret},{secret}\n1")})),
+        ("date.add", json!({"date": secret, "span": "1d"})),
+        ("date.add", json!({"date": "2026-01-01", "span": secret})),
+        ("date.format", json!({"date": "2026-01-01", "format": format!("%{secret}%")})),
+        ("list.take", json!({"items": [], "count": secret})),
+        ("text.trim", json!({"text": "", secret: 1})),
+        ("text.split", json!({"text": "", "by": secret})),
+        ("text.join", json!({"items": [{}], "field": secret})),
+    ];
+    for (name, arguments) in cases {
+        let message = refused(name, &arguments);
+        assert!(!message.contains("canary"), "{message}");
+    }
+}
+
+#[test]
+fn sizes_are_bounded_before_they_are_made() {
+    let mega = "x".repeat(1 << 20);
+    let large = "x".repeat((8 << 20) + 1);
+    let lines = "a\n".repeat(20_000);
+    let wide_header = format!("{mega}\n{}", "1\n".repeat(9_000));
+    let cases = [
+        ("text.trim", json!({"text": large}), "the arguments must have at most 8388608 bytes"),
+        (
+            "text.trim",
+            json!({"text": mega.repeat(5)}),
+            "the answer must have at most 4194304 bytes",
+        ),
+        ("text.replace", json!({"text": mega, "from": "x", "to": mega}), "at most 4194304"),
+        (
+            "text.join",
+            json!({"items": vec![""; 9_000], "separator": mega}),
+            "the answer must have at most 4194304 bytes",
+        ),
+        ("text.words", json!({"text": lines}), "at most 10000 items"),
+        ("text.split", json!({"text": lines, "by": "lines"}), "more than 10000 pieces"),
+        ("text.split", json!({"text": mega, "by": "chars", "max_chars": 1}), "more than 10000"),
+        ("csv.parse", json!({"text": lines}), "at most 10000 rows"),
+        ("csv.parse", json!({"text": wide_header}), "the answer must have at most 4194304 bytes"),
+        ("csv.parse", json!({"text": ",".repeat(20_000)}), "at most 10000 fields"),
+        ("json.parse", json!({"text": "[".repeat(100_000)}), "recursion limit"),
+        ("json.parse", json!({"text": format!("[{}1]", "1,".repeat(10_000))}), "10000 items"),
+        ("list.take", json!({"items": vec![0; 10_001], "count": 1}), "a list in the arguments"),
+        ("math.eval", json!({"expression": "(".repeat(4_000)}), "64 levels"),
+        ("math.eval", json!({"expression": "-".repeat(4_000)}), "64 levels"),
+        ("math.eval", json!({"expression": "1".repeat(5_000)}), "at most 4096"),
+        ("math.eval", json!({"expression": "9".repeat(28) + "*" + &"9".repeat(28)}), "28 digits"),
+        ("date.format", json!({"format": "%Y".repeat(200)}), "at most 200"),
+    ];
+    for (name, arguments, expected) in cases {
+        let message = refused(name, &arguments);
+        assert!(message.contains(expected), "{name}: {message}");
+    }
+}
+
+#[test]
+fn manifests_are_checked_against_the_same_declarations() {
+    let manifest = |with: &str| {
+        format!("name: m\noutput: \"{{{{ nodes.a.output }}}}\"\nnodes:\n  - {{id: a, {with}}}\n")
+    };
+    let cases = [
+        ("tool: text.splt, with: {text: a}", "`text.split`"),
+        ("tool: text.split, with: {text: a, by: page}", "by"),
+        ("tool: text.split, with: {text: a, max_chars: -1}", "max_chars"),
+        ("tool: text.split, with: {txt: a}", "`txt`"),
+        ("tool: text.trim, with: {text: 5}", "text"),
+        ("tool: list.take, with: {items: a, count: 1}", "items"),
+    ];
+    for (with, expected) in cases {
+        let mistakes = graph::parse(&manifest(with), &catalog()).expect_err("a mistake");
+        assert!(mistakes.iter().any(|m| m.message.contains(expected)), "{with}: {mistakes:?}");
+    }
+    let good = "tool: text.split, with: {text: \"{{ inputs.doc }}\", by: lines, max_chars: 5}";
+    graph::parse(&manifest(good), &catalog()).expect("no mistake");
+}
