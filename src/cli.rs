@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use convergio_projections::Store;
 
+use crate::bench::log::LogArgs;
 use crate::bench::steps::StepsArgs;
 use crate::data_dir::DataDir;
 use crate::telemetry::Telemetry;
@@ -275,6 +276,10 @@ pub(crate) enum BenchCommand {
     #[command(after_help = "Example:\n  convergio bench steps --steps 10 --payload 200 \
         --concurrency 1,16,64 --json")]
     Steps(StepsArgs),
+    /// Appends, replays and loads, each beside what the device or the cluster does without us.
+    #[command(after_help = "Example:\n  convergio bench log --json\n  convergio bench log --nats \
+        nats://convergio:secret@127.0.0.1:4222 --replicas 3")]
+    Log(LogArgs),
 }
 
 #[derive(Debug, Clone, Args)]

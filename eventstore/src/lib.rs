@@ -21,6 +21,7 @@ pub use error::{AppendError, LogError};
 pub use live::{LiveHub, LiveNote, StreamNote};
 pub use log::{Durability, EventLog, Page};
 pub use providers::embedded;
+pub use providers::jetstream;
 pub use providers::memory::MemoryLog;
 pub use record::{Body, Hash, Head, PayloadMeta, Position, Record};
 pub use repository::{CommitError, Loaded, Repository};

@@ -12,6 +12,8 @@ use convergio_eventstore::embedded::{Config, EmbeddedLog};
 use convergio_eventstore::{Commit, EventLog, Head, MemoryLog, Payload};
 use uuid::Uuid;
 
+pub(crate) type Log = Arc<dyn EventLog>;
+
 pub(crate) fn stream() -> StreamKey {
     StreamKey::request("default".parse().expect("a name"), Uuid::now_v7())
 }
@@ -40,7 +42,7 @@ pub(crate) fn event(text: &str) -> Event {
 }
 
 /// Every provider, fresh; the folder lives as long as the test.
-pub(crate) fn providers() -> (Vec<Arc<dyn EventLog>>, tempfile::TempDir) {
+pub(crate) fn providers() -> (Vec<Log>, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
     let embedded = EmbeddedLog::open(&Config::new(folder.path())).expect("opens");
     (vec![Arc::new(MemoryLog::new()), Arc::new(embedded)], folder)

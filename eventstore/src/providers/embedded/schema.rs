@@ -47,6 +47,7 @@ CREATE INDEX wake_due ON wake (due);
 
 /// Opens the writer's connection; makes the tables of a new file.
 pub(super) fn open(path: &Path) -> Result<Connection, LogError> {
+    check_not_emptied(path)?;
     let connection = Connection::open(path).map_err(|error| at(path, &error))?;
     configure(&connection).map_err(|error| at(path, &error))?;
     let version = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
@@ -63,6 +64,17 @@ pub(super) fn open(path: &Path) -> Result<Connection, LogError> {
         (Err(error), _) | (_, Err(error)) => return Err(at(path, &error)),
     }
     Ok(connection)
+}
+
+/// SQLite drops the write-ahead log of an empty file and begins anew; we would lose all in silence.
+fn check_not_emptied(path: &Path) -> Result<(), LogError> {
+    let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+    let write_ahead = format!("{}-wal", path.display());
+    if bytes(path) == 0 && bytes(Path::new(&write_ahead)) > 0 {
+        let reason = "it is empty, and its write-ahead log is not: restore it from a backup";
+        return Err(LogError::corrupt(&path.display(), &reason));
+    }
+    Ok(())
 }
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
