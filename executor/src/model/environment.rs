@@ -7,7 +7,9 @@ impl ProviderConfig {
     /// The clouds that `variable` has a key for: `OPENAI_API_KEY`, `ANTHROPIC_API_KEY`,
     /// `GEMINI_API_KEY`, and Azure's `AZURE_OPENAI_ENDPOINT` with `AZURE_OPENAI_DEPLOYMENTS`
     /// (names with commas between) and `AZURE_OPENAI_API_KEY`, or `AZURE_OPENAI_AD_TOKEN` for a
-    /// token of Entra; with `AZURE_OPENAI_API_VERSION` by its classic URLs.
+    /// token of Entra; with `AZURE_OPENAI_API_VERSION` by its classic URLs. `OPENAI_BASE_URL`,
+    /// `ANTHROPIC_BASE_URL` (without `/v1`) and `GEMINI_BASE_URL` lead elsewhere, as they do in
+    /// the SDKs.
     ///
     /// # Errors
     /// Azure's endpoint comes without its deployments.
@@ -17,9 +19,16 @@ impl ProviderConfig {
         let variable = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
         let key = |name: &str| variable(name).map(Secret::new);
         let mut providers = Vec::new();
-        providers.extend(key("OPENAI_API_KEY").map(Self::openai));
-        providers.extend(key("ANTHROPIC_API_KEY").map(Self::anthropic));
-        providers.extend(key("GEMINI_API_KEY").map(Self::gemini));
+        let led = |config: Self, name: &str, end: &str| match variable(name) {
+            Some(url) => Self { base_url: format!("{}{end}", url.trim_end_matches('/')), ..config },
+            None => config,
+        };
+        let openai = key("OPENAI_API_KEY").map(Self::openai);
+        providers.extend(openai.map(|config| led(config, "OPENAI_BASE_URL", "")));
+        let anthropic = key("ANTHROPIC_API_KEY").map(Self::anthropic);
+        providers.extend(anthropic.map(|config| led(config, "ANTHROPIC_BASE_URL", "/v1")));
+        let gemini = key("GEMINI_API_KEY").map(Self::gemini);
+        providers.extend(gemini.map(|config| led(config, "GEMINI_BASE_URL", "")));
         if let Some(endpoint) = variable("AZURE_OPENAI_ENDPOINT") {
             let names = variable("AZURE_OPENAI_DEPLOYMENTS").ok_or_else(|| {
                 let message = "AZURE_OPENAI_ENDPOINT is set: AZURE_OPENAI_DEPLOYMENTS must name \
@@ -57,6 +66,8 @@ mod tests {
         let all = [("OPENAI_API_KEY", "a"), ("ANTHROPIC_API_KEY", "b"), ("GEMINI_API_KEY", "c")];
         let names: Vec<_> = found(&all).into_iter().map(|config| config.name).collect();
         assert_eq!(names, ["openai", "anthropic", "gemini"]);
+        let led = [all[1], ("ANTHROPIC_BASE_URL", "http://127.0.0.1:1/")];
+        assert_eq!(found(&led)[0].base_url, "http://127.0.0.1:1/v1");
     }
 
     #[test]

@@ -185,7 +185,7 @@ fn schema(format: &Value) -> Result<Option<Value>, Refusal> {
         }
         _ => Err(Refusal::invalid(
             "response_format",
-            "must be {type: text}, {type: json_object} or {type: json_schema, json_schema: {schema}}",
+            "must be of type text, json_object, or json_schema with json_schema.schema",
         )),
     }
 }

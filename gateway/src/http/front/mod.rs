@@ -162,7 +162,10 @@ async fn anthropic_messages(
 /// The models, as OpenAI lists them.
 async fn models(State(gateway): State<Gateway>) -> Response {
     let models = gateway.models.models().await;
-    let entry = |model: ModelEntry| json!({"id": model.id, "object": "model", "created": 0, "owned_by": model.owner});
+    let entry = |model: ModelEntry| {
+        let ModelEntry { id, owner } = model;
+        json!({"id": id, "object": "model", "created": 0, "owned_by": owner})
+    };
     let data: Vec<Value> = models.into_iter().map(entry).collect();
     Json(json!({"object": "list", "data": data})).into_response()
 }
@@ -201,10 +204,14 @@ async fn answer<D: Door>(
     // A refusal is told by its status: nothing is answered before something is said.
     let first = turn.next().await;
     let mut response = match first {
-        Said::Failed(failure, pause) => return Err(Refusal::of_failure(failure, pause)),
+        Said::Failed(failure, pause) => {
+            let refusal = Refusal::of_failure(failure, pause);
+            let body = D::error(&refusal);
+            refuse(refusal, &body)
+        }
         Said::Done(reply) if !door.streams() => Json(door.whole(&run, &reply)).into_response(),
         first if door.streams() => stream_of(door, turn, &run, first),
-        _ => whole_of(door, turn, &run).await?,
+        _ => whole_of(door, turn, &run).await,
     };
     if let Ok(id) = HeaderValue::from_str(&run) {
         response.headers_mut().insert(RUN_ID, id);
@@ -218,12 +225,16 @@ fn privacy(headers: &HeaderMap) -> Result<Privacy, Refusal> {
     text.parse().map_err(|why: String| Refusal::invalid(PRIVACY, why))
 }
 
-async fn whole_of<D: Door>(door: D, mut turn: Turn, run: &str) -> Result<Response, Refusal> {
+async fn whole_of<D: Door>(door: D, mut turn: Turn, run: &str) -> Response {
     loop {
         match turn.next().await {
             Said::Text(_) => {}
-            Said::Done(reply) => return Ok(Json(door.whole(run, &reply)).into_response()),
-            Said::Failed(failure, pause) => return Err(Refusal::of_failure(failure, pause)),
+            Said::Done(reply) => return Json(door.whole(run, &reply)).into_response(),
+            Said::Failed(failure, pause) => {
+                let refusal = Refusal::of_failure(failure, pause);
+                let body = D::error(&refusal);
+                return refuse(refusal, &body);
+            }
         }
     }
 }
