@@ -26,6 +26,12 @@ export CONVERGIO_TEST_DATABASE_URL
 CONVERGIO_TEST_MODEL_URL=$(python3 -c 'import json,sys; print(json.load(open(sys.argv[1]))["url"])' "$url_file")
 export CONVERGIO_TEST_MODEL_URL
 
+# The SDKs that the front doors are made for, as their users have them.
+sdks=target/test-sdks
+[ -x "$sdks/bin/pip" ] || python3 -m venv "$sdks"
+"$sdks/bin/pip" install -q --disable-pip-version-check openai==3.52.0 anthropic==2.11.0
+export CONVERGIO_TEST_SDKS=$PWD/$sdks/bin/python
+
 if command -v cargo-nextest >/dev/null; then
     cargo nextest run --workspace --no-fail-fast
 else

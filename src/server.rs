@@ -3,13 +3,15 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use async_trait::async_trait;
+use convergio_domain::chat::Privacy;
 use convergio_domain::id::ExecutorId;
 use convergio_domain::metering::PriceBook;
 use convergio_eventstore::embedded::{Config, EmbeddedLog};
 use convergio_eventstore::{EventLog, LiveHub, LogError, Repository, SystemClock};
-use convergio_executor::model::{Detected, ModelCatalog, ProviderConfig, Secret, detect};
+use convergio_executor::model::{Detected, ModelCatalog, Offer, ProviderConfig, detect};
 use convergio_executor::{Executor, ExecutorConfig, tool};
-use convergio_gateway::{Gateway, Tokens};
+use convergio_gateway::{Gateway, ModelDirectory, ModelEntry, Tokens};
 use convergio_projections::{ProjectionError, Projections, Store};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -87,8 +89,9 @@ impl Server {
         let live = LiveHub::new();
         let (models, model) =
             if config.execute { models(&config).await? } else { (Vec::new(), None) };
+        let catalog = Arc::new(Directory(catalog(&models)?));
         let executor =
-            if config.execute { Some(executor(&repository, &models, live.clone())?) } else { None };
+            config.execute.then(|| executor(&repository, &catalog.0, live.clone())).transpose()?;
         let url = format!("http://{}", listener.local_addr()?);
         let (stop, stopping) = watch::channel(false);
         let owner = ("default".parse()?, "owner".parse()?);
@@ -98,6 +101,7 @@ impl Server {
             live,
             tools: Arc::new(tool::catalog()),
             tokens: Tokens::new([(token.clone(), owner.0, owner.1)]),
+            models: catalog,
             stop: stopping.clone(),
         };
         let gateway = tokio::spawn(convergio_gateway::serve(listener, gateway, stopping));
@@ -172,17 +176,39 @@ async fn models(config: &ServerConfig) -> anyhow::Result<(Vec<Detected>, Option<
     }
 }
 
+/// The models that can be asked, for who lists them.
+struct Directory(Arc<ModelCatalog>);
+
+#[async_trait]
+impl ModelDirectory for Directory {
+    async fn models(&self) -> Vec<ModelEntry> {
+        let offers = self.0.offers().await;
+        let entry = |offer: Offer| ModelEntry {
+            id: format!("{}/{}", offer.provider, offer.model),
+            owner: offer.provider,
+        };
+        offers.into_iter().map(entry).collect()
+    }
+}
+
+/// All providers: the model servers that were found, and those that the environment has keys for.
+fn catalog(models: &[Detected]) -> anyhow::Result<Arc<ModelCatalog>> {
+    let mut providers: Vec<ProviderConfig> = models.iter().map(Detected::provider).collect();
+    providers.extend(ProviderConfig::from_environment(|name| std::env::var(name).ok())?);
+    let prices = Arc::new(PriceBook::parse(convergio_schemas::PRICE_BOOK)?);
+    let catalog = ModelCatalog::new(providers, prices)?;
+    let privacy = std::env::var("CONVERGIO_PRIVACY").ok().filter(|text| !text.is_empty());
+    let privacy: Option<Privacy> =
+        privacy.map(|text| text.parse()).transpose().map_err(exit::bad_input)?;
+    Ok(Arc::new(catalog.held_to(privacy.unwrap_or_default())))
+}
+
 fn executor(
     repository: &Repository,
-    models: &[Detected],
+    catalog: &Arc<ModelCatalog>,
     live: LiveHub,
 ) -> anyhow::Result<Executor> {
     let prices = Arc::new(PriceBook::parse(convergio_schemas::PRICE_BOOK)?);
-    let mut providers: Vec<ProviderConfig> = models.iter().map(Detected::provider).collect();
-    if let Ok(key) = std::env::var("OPENAI_API_KEY") {
-        providers.push(ProviderConfig::openai(Secret::new(key)));
-    }
-    let catalog = Arc::new(ModelCatalog::new(providers, Arc::clone(&prices))?);
     let config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
-    Ok(Executor::start(config, repository.clone(), catalog, live, prices))
+    Ok(Executor::start(config, repository.clone(), Arc::clone(catalog), live, prices))
 }
