@@ -316,6 +316,7 @@ fn commit(stream: &StreamKey, expected: Option<Head>) -> anyhow::Result<Commit> 
         time: Timestamp(1),
         actor: "bench".parse()?,
         events: vec![Event::RequestAccepted(request::Accepted { request_hash: text })],
+        fold: None,
         payloads: Vec::new(),
         wake: Wake::Done,
     })

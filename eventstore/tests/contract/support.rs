@@ -27,6 +27,7 @@ pub(crate) fn commit(stream: &StreamKey, expected: Option<Head>, text: &str) -> 
         time: Timestamp(1),
         actor: "tester".parse().expect("a name"),
         events: vec![event(text)],
+        fold: None,
         payloads: vec![Payload {
             bytes: Bytes::from(text.as_bytes().to_vec()),
             media_type: "text/plain".into(),

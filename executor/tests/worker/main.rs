@@ -5,4 +5,5 @@ mod agents;
 mod graphs;
 mod harness;
 mod recovery;
+mod replay;
 mod waiting;

@@ -2,11 +2,11 @@
 //! not compress, stand as bytes beside the text, which does.
 //!
 //! ```text
-//! ids  = 16 bytes for each UUID, 32 for each hash, in order
+//! ids  = 16 bytes for each UUID, 32 for each hash, 8 for each fingerprint, in order
 //! text = the canonical body without commit, seq, stream, tenant and time;
-//!        a UUID in it is the byte 01, 64 hexadecimal digits are the byte 02
+//!        a UUID in it is the byte 01, 64 hexadecimal digits are the byte 02, 16 the byte 03
 //! ```
-//! Canonical JSON holds no control characters, so the two bytes mean nothing else.
+//! Canonical JSON holds no control characters, so these bytes mean nothing else.
 
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
@@ -14,8 +14,10 @@ use uuid::Uuid;
 
 const UUID_MARK: u8 = 1;
 const HASH_MARK: u8 = 2;
+const PRINT_MARK: u8 = 3;
 const UUID_DIGITS: usize = 36;
 const HASH_DIGITS: usize = 64;
+const PRINT_DIGITS: usize = 16;
 
 /// What a record's row says beside its body.
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +85,11 @@ pub(super) fn unshape(ids: &[u8], text: &[u8], row: &Row<'_>) -> Option<Vec<u8>>
                 ids = rest;
                 canonical.extend_from_slice(crate::seal::hex(hash).as_bytes());
             }
+            PRINT_MARK => {
+                let (print, rest) = ids.split_first_chunk::<8>()?;
+                ids = rest;
+                canonical.extend_from_slice(crate::seal::hex(print).as_bytes());
+            }
             other => canonical.push(other),
         }
     }
@@ -112,18 +119,20 @@ fn id(part: &[u8]) -> Option<(u8, Vec<u8>)> {
             let id = Uuid::try_parse(text).ok()?;
             (id.to_string() == text).then(|| (UUID_MARK, id.as_bytes().to_vec()))
         }
-        HASH_DIGITS => {
-            let digit = |byte: u8| match byte {
-                b'0'..=b'9' => Some(byte - b'0'),
-                b'a'..=b'f' => Some(byte - b'a' + 10),
-                _ => None,
-            };
-            let pair = |pair: &[u8]| Some(digit(pair[0])? << 4 | digit(pair[1])?);
-            let bytes: Option<Vec<u8>> = part.chunks_exact(2).map(pair).collect();
-            bytes.map(|bytes| (HASH_MARK, bytes))
-        }
+        HASH_DIGITS => digits(part).map(|bytes| (HASH_MARK, bytes)),
+        PRINT_DIGITS => digits(part).map(|bytes| (PRINT_MARK, bytes)),
         _ => None,
     }
+}
+
+/// The bytes of lower-case hexadecimal digits.
+fn digits(part: &[u8]) -> Option<Vec<u8>> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    part.chunks_exact(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
 }
 
 fn varint(mut number: usize) -> Vec<u8> {
