@@ -165,9 +165,41 @@ static void bench_router(void) {
   report("route over 200 candidates", 1e6 * (now() - started) / DECISIONS, "us", 20);
 }
 
+#define ITEMS 100000u
+#define DIMENSIONS 384u
+#define RANKINGS 20u
+
+static void bench_recall(void) {
+  static int8_t vector[DIMENSIONS];
+  cvg_memory *memory = NULL;
+  cvg_recalled best[50];
+  size_t count = 0;
+  must(cvg_memory_new(&allocator, DIMENSIONS, &memory));
+  double started = now();
+  for (uint32_t i = 0; i < ITEMS; i++) {
+    char words[128];
+    uint32_t id = 0;
+    int size = 0;
+    for (int k = 0; k < 12; k++) {
+      uint32_t rank = below(100);
+      size += snprintf(words + size, sizeof words - (size_t)size, "w%u ", below(10 + rank * rank));
+    }
+    for (size_t k = 0; k < DIMENSIONS; k++) vector[k] = (int8_t)below(256);
+    const cvg_memory_item item = {{words, (size_t)size}, vector, i, 20 + below(100), below(1000)};
+    must(cvg_memory_add(memory, &item, &id));
+  }
+  report("add an item of 12 words, 384 dimensions", 1e6 * (now() - started) / ITEMS, "us", 20);
+  const cvg_query query = {{"w1 w7 w50 w700", 14}, vector, ITEMS, {400, 400, 100, 100, 10000}};
+  started = now();
+  for (size_t i = 0; i < RANKINGS; i++) must(cvg_memory_rank(memory, &query, best, 50, &count));
+  report("rank 100,000 items of 384 dimensions", 1e3 * (now() - started) / RANKINGS, "ms", 20);
+  cvg_memory_free(memory);
+}
+
 int main(int argument_count, char **arguments) {
   as_json = argument_count > 1 && strcmp(arguments[1], "--json") == 0;
   bench_scheduler();
   bench_router();
+  bench_recall();
   return 0;
 }

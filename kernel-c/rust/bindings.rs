@@ -7,9 +7,19 @@ pub const CVG_NODES_MAX: u32 = 16777216;
 pub const CVG_EDGES_MAX: u32 = 268435456;
 pub const CVG_MAP_WIDTH_MAX: u32 = 1048576;
 pub const CVG_ITERATIONS_MAX: u32 = 65535;
+pub const CVG_DIMENSIONS_MAX: u32 = 65536;
+pub const CVG_ITEMS_MAX: u32 = 16777216;
+pub const CVG_ITEM_TEXT_MAX: u32 = 1048576;
+pub const CVG_QUERY_WORDS_MAX: u32 = 256;
+pub const CVG_IMPORTANCE_MAX: u32 = 1000;
+pub const CVG_WEIGHT_MAX: u32 = 1000;
 pub const CVG_CANDIDATES_MAX: u32 = 65536;
 pub const CVG_CAPABILITIES_ALL: u32 = 15;
 pub const CVG_QUALITY_MAX: u32 = 1000;
+pub const CVG_JSON_DEPTH_MAX: u32 = 64;
+pub const CVG_JSON_SIZE_MAX: u32 = 16777216;
+pub const CVG_PATH_SIZE: u32 = 256;
+pub const CVG_EFFECTS_ALL: u32 = 63;
 pub const CVG_OK: cvg_status = 0;
 pub const CVG_NO_MEMORY: cvg_status = 1;
 pub const CVG_BAD_ARGUMENT: cvg_status = 2;
@@ -65,6 +75,12 @@ pub struct cvg_allocator {
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct cvg_text {
+    pub bytes: *const ::core::ffi::c_char,
+    pub size: usize,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct cvg_abi {
     pub version: u32,
     pub allocator_size: u32,
@@ -76,6 +92,14 @@ pub struct cvg_abi {
     pub route_request_size: u32,
     pub decision_size: u32,
     pub features_size: u32,
+    pub text_size: u32,
+    pub violation_size: u32,
+    pub permission_size: u32,
+    pub tool_size: u32,
+    pub memory_item_size: u32,
+    pub query_size: u32,
+    pub weights_size: u32,
+    pub recalled_size: u32,
 }
 #[repr(C)]
 #[derive(Debug)]
@@ -172,6 +196,44 @@ pub struct cvg_node_state {
     pub iterating: u32,
     pub items: *const u8,
 }
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cvg_weights {
+    pub text: u32,
+    pub vector: u32,
+    pub recency: u32,
+    pub importance: u32,
+    pub half_life_ms: i64,
+}
+#[repr(C)]
+#[derive(Debug)]
+pub struct cvg_memory {
+    _unused: [u8; 0],
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cvg_memory_item {
+    pub text: cvg_text,
+    pub vector: *const i8,
+    pub time_ms: i64,
+    pub tokens: u32,
+    pub importance: u32,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cvg_query {
+    pub text: cvg_text,
+    pub vector: *const i8,
+    pub now_ms: i64,
+    pub weights: cvg_weights,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cvg_recalled {
+    pub score: f64,
+    pub item: u32,
+    pub tokens: u32,
+}
 pub const CVG_CLASS_LOCAL: cvg_provider_class = 0;
 pub const CVG_CLASS_CLOUD: cvg_provider_class = 1;
 pub type cvg_provider_class = ::core::ffi::c_uint;
@@ -256,6 +318,54 @@ pub struct cvg_features {
 pub const CVG_FEATURE_REASONING: cvg_feature_flag = 1;
 pub const CVG_FEATURE_CODE: cvg_feature_flag = 2;
 pub type cvg_feature_flag = ::core::ffi::c_uint;
+#[repr(C)]
+#[derive(Debug)]
+pub struct cvg_schema {
+    _unused: [u8; 0],
+}
+pub const CVG_VIOLATION_NONE: cvg_violation_kind = 0;
+pub const CVG_VIOLATION_JSON: cvg_violation_kind = 1;
+pub const CVG_VIOLATION_TYPE: cvg_violation_kind = 2;
+pub const CVG_VIOLATION_ENUM: cvg_violation_kind = 3;
+pub const CVG_VIOLATION_RANGE: cvg_violation_kind = 4;
+pub const CVG_VIOLATION_MISSING: cvg_violation_kind = 5;
+pub const CVG_VIOLATION_UNKNOWN: cvg_violation_kind = 6;
+pub const CVG_VIOLATION_KEYWORD: cvg_violation_kind = 7;
+pub const CVG_VIOLATION_KEYWORD_VALUE: cvg_violation_kind = 8;
+pub type cvg_violation_kind = ::core::ffi::c_uint;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cvg_violation {
+    pub kind: u32,
+    pub offset: u32,
+    pub schema_offset: u32,
+    pub path: [::core::ffi::c_char; 256usize],
+}
+pub const CVG_EFFECT_READ: cvg_effect = 1;
+pub const CVG_EFFECT_WRITE: cvg_effect = 2;
+pub const CVG_EFFECT_NETWORK: cvg_effect = 4;
+pub const CVG_EFFECT_PROCESS: cvg_effect = 8;
+pub const CVG_EFFECT_PEOPLE: cvg_effect = 16;
+pub const CVG_EFFECT_MONEY: cvg_effect = 32;
+pub type cvg_effect = ::core::ffi::c_uint;
+pub const CVG_VERDICT_ALLOW: cvg_verdict = 0;
+pub const CVG_VERDICT_ASK: cvg_verdict = 1;
+pub const CVG_VERDICT_DENY: cvg_verdict = 2;
+pub type cvg_verdict = ::core::ffi::c_uint;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cvg_permission {
+    pub tools: cvg_text,
+    pub effects: u32,
+    pub verdict: u32,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cvg_tool {
+    pub name: cvg_text,
+    pub description: cvg_text,
+    pub schema: cvg_text,
+}
 unsafe extern "C" {
     pub fn cvg_status_text(status: cvg_status) -> *const ::core::ffi::c_char;
     pub fn cvg_abi_version() -> u32;
@@ -340,6 +450,37 @@ unsafe extern "C" {
     pub fn cvg_sched_cancel(sched: *mut cvg_sched, delta: *mut cvg_delta) -> cvg_status;
     pub fn cvg_sched_node_status(sched: *const cvg_sched, node: u32, out: *mut u32) -> cvg_status;
     pub fn cvg_sched_result(sched: *const cvg_sched, out: *mut u32) -> cvg_status;
+    pub fn cvg_quantise(vector: *const f32, dimensions: usize, out: *mut i8) -> cvg_status;
+    pub fn cvg_cosine(a: *const i8, b: *const i8, dimensions: usize, out: *mut f64) -> cvg_status;
+    pub fn cvg_score(
+        weights: *const cvg_weights,
+        bm25: f64,
+        cosine: f64,
+        age_ms: i64,
+        importance: u32,
+        out: *mut f64,
+    ) -> cvg_status;
+    pub fn cvg_memory_new(
+        allocator: *const cvg_allocator,
+        dimensions: usize,
+        out: *mut *mut cvg_memory,
+    ) -> cvg_status;
+    pub fn cvg_memory_free(memory: *mut cvg_memory);
+    pub fn cvg_memory_add(
+        memory: *mut cvg_memory,
+        item: *const cvg_memory_item,
+        id: *mut u32,
+    ) -> cvg_status;
+    pub fn cvg_memory_remove(memory: *mut cvg_memory, id: u32) -> cvg_status;
+    pub fn cvg_memory_count(memory: *const cvg_memory) -> u32;
+    pub fn cvg_memory_rank(
+        memory: *const cvg_memory,
+        query: *const cvg_query,
+        out: *mut cvg_recalled,
+        room: usize,
+        count: *mut usize,
+    ) -> cvg_status;
+    pub fn cvg_pack(list: *mut cvg_recalled, count: *mut usize, budget: u64) -> cvg_status;
     pub fn cvg_route(
         request: *const cvg_route_request,
         candidates: *const cvg_candidate,
@@ -348,4 +489,38 @@ unsafe extern "C" {
         accepted_count: *mut usize,
     ) -> cvg_status;
     pub fn cvg_complexity(features: *const cvg_features, out: *mut u32) -> cvg_status;
+    pub fn cvg_schema_compile(
+        allocator: *const cvg_allocator,
+        schema: cvg_text,
+        out: *mut *mut cvg_schema,
+        violation: *mut cvg_violation,
+    ) -> cvg_status;
+    pub fn cvg_schema_free(schema: *mut cvg_schema);
+    pub fn cvg_schema_check(
+        schema: *const cvg_schema,
+        allocator: *const cvg_allocator,
+        value: cvg_text,
+        violation: *mut cvg_violation,
+    ) -> cvg_status;
+    pub fn cvg_permit(
+        rules: *const cvg_permission,
+        count: usize,
+        tool: cvg_text,
+        effects: u32,
+        verdict: *mut u32,
+        rule: *mut u32,
+    ) -> cvg_status;
+    pub fn cvg_tool_count() -> usize;
+    pub fn cvg_tool_at(index: usize, out: *mut cvg_tool) -> cvg_status;
+    pub fn cvg_tool_call(
+        allocator: *const cvg_allocator,
+        tool: cvg_text,
+        arguments: cvg_text,
+        now_ms: i64,
+        bytes: *mut u8,
+        room: usize,
+        size: *mut usize,
+        violation: *mut cvg_violation,
+        why: *mut *const ::core::ffi::c_char,
+    ) -> cvg_status;
 }

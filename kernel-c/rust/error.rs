@@ -140,3 +140,16 @@ impl From<KernelError> for CompileError {
         Self { kind, node: None, edge: None }
     }
 }
+
+/// Where a mistake lies before one is found.
+pub(crate) const NO_FAULT: c::cvg_fault = c::cvg_fault { node: c::CVG_NONE, edge: c::CVG_NONE };
+
+/// `Ok` for `CVG_OK`, or else the status with its place.
+pub(crate) fn check_at(status: c::cvg_status, fault: c::cvg_fault) -> Result<(), CompileError> {
+    let index = |value: u32| (value != c::CVG_NONE).then_some(value);
+    KernelError::check(status).map_err(|kind| CompileError {
+        kind,
+        node: index(fault.node),
+        edge: index(fault.edge),
+    })
+}

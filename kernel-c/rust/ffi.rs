@@ -9,9 +9,11 @@ use std::ffi::{CStr, c_void};
 use std::ptr::{self, NonNull};
 use std::slice;
 
+use crate::abi;
 use crate::bindings as c;
-use crate::error::{CompileError, KernelError};
+use crate::error::{CompileError, KernelError, NO_FAULT, check_at};
 use crate::scheduler::{Delta, RawState, Ready, RunResult};
+use crate::tools::{SchemaError, Tool, ToolError, Violation, no_violation, refused};
 
 /// Enough for any C object on the targets we build for.
 const ALIGNMENT: usize = 16;
@@ -51,25 +53,15 @@ pub(crate) fn status_text(status: c::cvg_status) -> &'static str {
 
 /// Whether library and wrapper were built from the same header.
 pub(crate) fn check_abi() -> Result<(), KernelError> {
-    let caller = c::cvg_abi {
-        version: c::CVG_ABI_VERSION,
-        allocator_size: size_u32::<c::cvg_allocator>(),
-        node_spec_size: size_u32::<c::cvg_node_spec>(),
-        edge_spec_size: size_u32::<c::cvg_edge_spec>(),
-        node_state_size: size_u32::<c::cvg_node_state>(),
-        delta_view_size: size_u32::<c::cvg_delta_view>(),
-        candidate_size: size_u32::<c::cvg_candidate>(),
-        route_request_size: size_u32::<c::cvg_route_request>(),
-        decision_size: size_u32::<c::cvg_decision>(),
-        features_size: size_u32::<c::cvg_features>(),
-    };
+    let caller = abi::of_caller();
     // SAFETY: `caller` is a valid struct of the size given, read during the call only.
     KernelError::check(unsafe { c::cvg_abi_check(&raw const caller, size_of::<c::cvg_abi>()) })
 }
 
-/// A size that does not fit can match no size of the library.
-fn size_u32<T>() -> u32 {
-    u32::try_from(size_of::<T>()).unwrap_or(u32::MAX)
+/// What a C function writes to its last pointer, which is valid for a write.
+fn written<T>(mut value: T, call: impl FnOnce(*mut T) -> c::cvg_status) -> Result<T, KernelError> {
+    KernelError::check(call(&raw mut value))?;
+    Ok(value)
 }
 
 /// A handle that C has just written after reporting success.
@@ -77,26 +69,42 @@ fn handle<T>(written: *mut T) -> Result<NonNull<T>, KernelError> {
     NonNull::new(written).ok_or(KernelError::AbiMismatch)
 }
 
-const NO_FAULT: c::cvg_fault = c::cvg_fault { node: c::CVG_NONE, edge: c::CVG_NONE };
+/// A type that owns a handle of C and frees it once. What C says of such a handle: through a shared
+/// reference it is only read, which any threads may do at once; one thread at a time may change or
+/// free it, and it need not be the one that made it. The allocator, Rust's own, has no thread.
+macro_rules! handles {
+    ($($(#[$note:meta])* $name:ident($handle:ident, $free:ident);)*) => {$(
+        $(#[$note])*
+        #[derive(Debug)]
+        pub(crate) struct $name(NonNull<c::$handle>);
 
-fn check_at(status: c::cvg_status, fault: c::cvg_fault) -> Result<(), CompileError> {
-    let index = |value: u32| (value != c::CVG_NONE).then_some(value);
-    KernelError::check(status).map_err(|kind| CompileError {
-        kind,
-        node: index(fault.node),
-        edge: index(fault.edge),
-    })
+        // SAFETY: as said of the macro.
+        unsafe impl Send for $name {}
+        // SAFETY: as said of the macro.
+        unsafe impl Sync for $name {}
+
+        impl Drop for $name {
+            fn drop(&mut self) {
+                // SAFETY: the handle is live and freed only here. A scheduler's graph is alive:
+                // whoever holds a scheduler keeps its graph for longer.
+                unsafe { c::$free(self.0.as_ptr()) }
+            }
+        }
+    )*};
 }
 
-/// Owns a compiled graph.
-#[derive(Debug)]
-pub(crate) struct RawGraph(NonNull<c::cvg_graph>);
-
-// SAFETY: a compiled graph never changes, any thread may read it at any time, and it may be freed
-// on any thread because the allocator is Rust's.
-unsafe impl Send for RawGraph {}
-// SAFETY: as for Send; every function that takes a shared graph only reads it.
-unsafe impl Sync for RawGraph {}
+handles! {
+    /// Owns a compiled graph, which never changes.
+    RawGraph(cvg_graph, cvg_graph_free);
+    /// Owns the lists that a scheduler call fills.
+    RawDelta(cvg_delta, cvg_delta_free);
+    /// Owns a scheduler. Whoever holds one keeps its graph alive for longer.
+    RawSched(cvg_sched, cvg_sched_free);
+    /// Owns a compiled schema, which never changes.
+    RawSchema(cvg_schema, cvg_schema_free);
+    /// Owns a memory.
+    RawMemory(cvg_memory, cvg_memory_free);
+}
 
 impl RawGraph {
     pub(crate) fn compile(
@@ -134,36 +142,16 @@ impl RawGraph {
     }
 
     pub(crate) fn hash(&self) -> u64 {
-        let mut hash = 0;
-        // SAFETY: the handle is live and `hash` is valid for writes; neither is null, so the call
-        // cannot fail.
-        unsafe { c::cvg_graph_hash(self.0.as_ptr(), &raw mut hash) };
-        hash
+        // SAFETY: the handle is live; nothing is null, so the call cannot fail.
+        written(0, |out| unsafe { c::cvg_graph_hash(self.0.as_ptr(), out) }).unwrap_or_default()
     }
 }
-
-impl Drop for RawGraph {
-    fn drop(&mut self) {
-        // SAFETY: the handle is freed once, and schedulers keep their graph alive (see RawSched).
-        unsafe { c::cvg_graph_free(self.0.as_ptr()) }
-    }
-}
-
-/// Owns the lists that a scheduler call fills.
-#[derive(Debug)]
-pub(crate) struct RawDelta(NonNull<c::cvg_delta>);
-
-// SAFETY: a delta refers to nothing but its own memory, which may be freed on any thread.
-unsafe impl Send for RawDelta {}
-// SAFETY: through a shared reference a delta is only read.
-unsafe impl Sync for RawDelta {}
 
 impl RawDelta {
     pub(crate) fn new() -> Result<Self, KernelError> {
-        let mut out = ptr::null_mut();
-        // SAFETY: `out` is valid for writes.
-        KernelError::check(unsafe { c::cvg_delta_new(&ALLOCATOR, &raw mut out) })?;
-        Ok(Self(handle(out)?))
+        // SAFETY: the allocator is valid.
+        let made = written(ptr::null_mut(), |out| unsafe { c::cvg_delta_new(&ALLOCATOR, out) });
+        Ok(Self(handle(made?)?))
     }
 
     /// A copy of what the last call changed.
@@ -219,23 +207,6 @@ impl Clone for RawDelta {
     }
 }
 
-impl Drop for RawDelta {
-    fn drop(&mut self) {
-        // SAFETY: the handle is freed once.
-        unsafe { c::cvg_delta_free(self.0.as_ptr()) }
-    }
-}
-
-/// Owns a scheduler. Whoever holds one keeps its graph alive for longer.
-#[derive(Debug)]
-pub(crate) struct RawSched(NonNull<c::cvg_sched>);
-
-// SAFETY: a scheduler may be used on any thread, one at a time, and the graph that it refers to is
-// shared freely between threads.
-unsafe impl Send for RawSched {}
-// SAFETY: through a shared reference a scheduler is only read, which any threads may do at once.
-unsafe impl Sync for RawSched {}
-
 impl RawSched {
     pub(crate) fn start(graph: &RawGraph, delta: &mut RawDelta) -> Result<Self, KernelError> {
         let mut out = ptr::null_mut();
@@ -252,7 +223,7 @@ impl RawSched {
         delta: &mut RawDelta,
     ) -> Result<Self, CompileError> {
         let states: Vec<c::cvg_node_state> =
-            states.iter().map(node_state).collect::<Result<_, _>>()?;
+            states.iter().map(RawState::to_raw).collect::<Result<_, _>>()?;
         let mut out = ptr::null_mut();
         let mut fault = NO_FAULT;
         // SAFETY: graph and delta are live handles; the states are valid for their number, and so
@@ -273,15 +244,25 @@ impl RawSched {
         Ok(Self(handle(out)?))
     }
 
+    /// Lets C change the scheduler. Both pointers given to `call` are live handles and, being
+    /// borrowed mutably, in no other use.
+    fn change(
+        &mut self,
+        delta: &mut RawDelta,
+        call: impl FnOnce(*mut c::cvg_sched, *mut c::cvg_delta) -> c::cvg_status,
+    ) -> Result<(), KernelError> {
+        KernelError::check(call(self.0.as_ptr(), delta.0.as_ptr()))
+    }
+
     pub(crate) fn complete(
         &mut self,
         node: u32,
         outcome: c::cvg_outcome,
         delta: &mut RawDelta,
     ) -> Result<(), KernelError> {
-        // SAFETY: both handles are live and, being borrowed mutably, in no other use.
-        KernelError::check(unsafe {
-            c::cvg_sched_complete(self.0.as_ptr(), node, outcome, delta.0.as_ptr())
+        // SAFETY: as `change` says of its pointers.
+        self.change(delta, |sched, delta| unsafe {
+            c::cvg_sched_complete(sched, node, outcome, delta)
         })
     }
 
@@ -292,9 +273,9 @@ impl RawSched {
         max_parallel: u32,
         delta: &mut RawDelta,
     ) -> Result<(), KernelError> {
-        // SAFETY: both handles are live and, being borrowed mutably, in no other use.
-        KernelError::check(unsafe {
-            c::cvg_sched_expand(self.0.as_ptr(), node, width, max_parallel, delta.0.as_ptr())
+        // SAFETY: as `change` says of its pointers.
+        self.change(delta, |sched, delta| unsafe {
+            c::cvg_sched_expand(sched, node, width, max_parallel, delta)
         })
     }
 
@@ -305,15 +286,15 @@ impl RawSched {
         outcome: c::cvg_outcome,
         delta: &mut RawDelta,
     ) -> Result<(), KernelError> {
-        // SAFETY: both handles are live and, being borrowed mutably, in no other use.
-        KernelError::check(unsafe {
-            c::cvg_sched_complete_item(self.0.as_ptr(), node, item, outcome, delta.0.as_ptr())
+        // SAFETY: as `change` says of its pointers.
+        self.change(delta, |sched, delta| unsafe {
+            c::cvg_sched_complete_item(sched, node, item, outcome, delta)
         })
     }
 
     pub(crate) fn iterate(&mut self, node: u32, delta: &mut RawDelta) -> Result<(), KernelError> {
-        // SAFETY: both handles are live and, being borrowed mutably, in no other use.
-        KernelError::check(unsafe { c::cvg_sched_iterate(self.0.as_ptr(), node, delta.0.as_ptr()) })
+        // SAFETY: as `change` says of its pointers.
+        self.change(delta, |sched, delta| unsafe { c::cvg_sched_iterate(sched, node, delta) })
     }
 
     pub(crate) fn answer(
@@ -322,15 +303,15 @@ impl RawSched {
         answer: c::cvg_answer,
         delta: &mut RawDelta,
     ) -> Result<(), KernelError> {
-        // SAFETY: both handles are live and, being borrowed mutably, in no other use.
-        KernelError::check(unsafe {
-            c::cvg_sched_answer(self.0.as_ptr(), node, answer, delta.0.as_ptr())
+        // SAFETY: as `change` says of its pointers.
+        self.change(delta, |sched, delta| unsafe {
+            c::cvg_sched_answer(sched, node, answer, delta)
         })
     }
 
     pub(crate) fn cancel(&mut self, delta: &mut RawDelta) -> Result<(), KernelError> {
-        // SAFETY: both handles are live and, being borrowed mutably, in no other use.
-        KernelError::check(unsafe { c::cvg_sched_cancel(self.0.as_ptr(), delta.0.as_ptr()) })
+        // SAFETY: as `change` says of its pointers.
+        self.change(delta, |sched, delta| unsafe { c::cvg_sched_cancel(sched, delta) })
     }
 
     pub(crate) fn save(&self) -> Result<Vec<u8>, KernelError> {
@@ -363,48 +344,28 @@ impl RawSched {
     }
 
     pub(crate) fn hash(&self) -> u64 {
-        let mut hash = 0;
-        // SAFETY: the handle is live and `hash` is valid for writes; neither is null, so the call
-        // cannot fail.
-        unsafe { c::cvg_sched_hash(self.0.as_ptr(), &raw mut hash) };
-        hash
+        // SAFETY: the handle is live; nothing is null, so the call cannot fail.
+        written(0, |out| unsafe { c::cvg_sched_hash(self.0.as_ptr(), out) }).unwrap_or_default()
     }
 
     pub(crate) fn node_status(&self, node: u32) -> Result<u32, KernelError> {
-        let mut status = c::CVG_NODE_PENDING;
-        // SAFETY: the handle is live; `status` is valid for writes.
-        KernelError::check(unsafe {
-            c::cvg_sched_node_status(self.0.as_ptr(), node, &raw mut status)
-        })?;
-        Ok(status)
+        // SAFETY: the handle is live.
+        written(0, |out| unsafe { c::cvg_sched_node_status(self.0.as_ptr(), node, out) })
     }
 
     pub(crate) fn result(&self) -> u32 {
-        let mut result = c::CVG_RUN_RUNNING;
-        // SAFETY: the handle is live and `result` is valid for writes; neither is null, so the
-        // call cannot fail.
-        unsafe { c::cvg_sched_result(self.0.as_ptr(), &raw mut result) };
-        result
-    }
-
-    fn try_clone(&self) -> Result<Self, KernelError> {
-        let mut out = ptr::null_mut();
-        // SAFETY: the handle is live; `out` is valid for writes.
-        KernelError::check(unsafe { c::cvg_sched_clone(self.0.as_ptr(), &raw mut out) })?;
-        Ok(Self(handle(out)?))
+        // SAFETY: the handle is live; nothing is null, so the call cannot fail.
+        written(0, |out| unsafe { c::cvg_sched_result(self.0.as_ptr(), out) }).unwrap_or_default()
     }
 }
 
 impl Clone for RawSched {
     fn clone(&self) -> Self {
-        self.try_clone().unwrap_or_else(|_| out_of_memory::<c::cvg_node_state>())
-    }
-}
-
-impl Drop for RawSched {
-    fn drop(&mut self) {
-        // SAFETY: the handle is freed once, while its graph is alive.
-        unsafe { c::cvg_sched_free(self.0.as_ptr()) }
+        // SAFETY: the handle is live.
+        let made =
+            written(ptr::null_mut(), |out| unsafe { c::cvg_sched_clone(self.0.as_ptr(), out) });
+        let copy = made.and_then(handle).map(Self);
+        copy.unwrap_or_else(|_| out_of_memory::<c::cvg_node_state>())
     }
 }
 
@@ -427,19 +388,6 @@ fn fill(
 /// What Rust's collections do when they cannot grow; C cannot tell how much it asked for.
 fn out_of_memory<T>() -> ! {
     handle_alloc_error(Layout::new::<T>())
-}
-
-fn node_state(state: &RawState<'_>) -> Result<c::cvg_node_state, KernelError> {
-    Ok(c::cvg_node_state {
-        status: state.status,
-        choice: state.choice,
-        max_parallel: state.max_parallel,
-        iterations: state.iterations,
-        iterating: u32::from(state.iterating),
-        width: u32::try_from(state.items.len()).map_err(|_| KernelError::TooLarge)?,
-        // ItemState is a u8 in memory.
-        items: state.items.as_ptr().cast(),
-    })
 }
 
 /// Decisions over all candidates, and how many of them, from the first, are accepted.
@@ -466,8 +414,186 @@ pub(crate) fn route(
 
 /// The complexity of a request with these features, whose flags are known ones.
 pub(crate) fn complexity(features: &c::cvg_features) -> u32 {
-    let mut out = 0;
-    // SAFETY: `features` is valid and only read; `out` is valid for writes.
-    unsafe { c::cvg_complexity(features, &raw mut out) };
-    out
+    // SAFETY: `features` is valid and only read.
+    written(0, |out| unsafe { c::cvg_complexity(features, out) }).unwrap_or_default()
+}
+
+/// A text for the duration of a call.
+pub(crate) fn text(text: &str) -> c::cvg_text {
+    c::cvg_text { bytes: text.as_ptr().cast(), size: text.len() }
+}
+
+/// A text that C keeps for as long as the program runs.
+///
+/// # Safety
+/// The text is a constant of the C library, in UTF-8.
+unsafe fn constant(text: c::cvg_text) -> &'static str {
+    // SAFETY: what the caller promises.
+    let bytes = unsafe { array(text.bytes.cast(), text.size) };
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+impl RawSchema {
+    pub(crate) fn compile(schema: &str) -> Result<Self, SchemaError> {
+        check_abi()?;
+        let (mut out, mut violation) = (ptr::null_mut(), no_violation());
+        // SAFETY: the text is read during the call only; `out` and `violation` are valid for
+        // writes.
+        let status = unsafe {
+            c::cvg_schema_compile(&ALLOCATOR, text(schema), &raw mut out, &raw mut violation)
+        };
+        refused(status, &violation)?;
+        Ok(Self(handle(out)?))
+    }
+
+    pub(crate) fn check(&self, value: &str) -> Result<(), SchemaError> {
+        let mut violation = no_violation();
+        // SAFETY: the handle is live; the text is read during the call only; `violation` is valid
+        // for writes.
+        let status = unsafe {
+            c::cvg_schema_check(self.0.as_ptr(), &ALLOCATOR, text(value), &raw mut violation)
+        };
+        refused(status, &violation)
+    }
+}
+
+/// The verdict and the rule that decided.
+pub(crate) fn permit(
+    rules: &[c::cvg_permission],
+    tool: &str,
+    effects: u32,
+) -> Result<(u32, u32), KernelError> {
+    let (mut verdict, mut rule) = (c::CVG_VERDICT_DENY, c::CVG_NONE);
+    // SAFETY: rules and texts are valid and read during the call only; the rest is valid for
+    // writes.
+    KernelError::check(unsafe {
+        let (rules, count, tool) = (rules.as_ptr(), rules.len(), text(tool));
+        c::cvg_permit(rules, count, tool, effects, &raw mut verdict, &raw mut rule)
+    })?;
+    Ok((verdict, rule))
+}
+
+/// All built-in tools.
+pub(crate) fn tools() -> Vec<Tool> {
+    // SAFETY: the call has no conditions.
+    let count = unsafe { c::cvg_tool_count() };
+    let tool = |index| {
+        let empty = text("");
+        let mut tool = c::cvg_tool { name: empty, description: empty, schema: empty };
+        // SAFETY: the index is below the count, and `tool` is valid for writes.
+        unsafe { c::cvg_tool_at(index, &raw mut tool) };
+        // SAFETY: C fills a tool with constants.
+        unsafe {
+            Tool {
+                name: constant(tool.name),
+                description: constant(tool.description),
+                schema: constant(tool.schema),
+            }
+        }
+    };
+    (0..count).map(tool).collect()
+}
+
+/// The JSON that a tool answers.
+pub(crate) fn call_tool(name: &str, arguments: &str, now_ms: i64) -> Result<String, ToolError> {
+    let (mut violation, mut why) = (no_violation(), ptr::null());
+    // SAFETY: the texts are read during the call only; what `fill` gives is valid for `room`
+    // writes, the rest for one.
+    let answer = fill(|bytes, room, size| unsafe {
+        let (name, arguments) = (text(name), text(arguments));
+        let (wrong, why) = (&raw mut violation, &raw mut why);
+        c::cvg_tool_call(&ALLOCATOR, name, arguments, now_ms, bytes, room, size, wrong, why)
+    });
+    let bytes = answer.map_err(|error| match error {
+        KernelError::UnknownTool => ToolError::Unknown,
+        KernelError::BadJson | KernelError::Mismatch => {
+            ToolError::Arguments(Violation::from_raw(&violation))
+        }
+        KernelError::ToolFailed => {
+            // SAFETY: after this status `why` is a constant, terminated text.
+            let why = unsafe { CStr::from_ptr(why) };
+            ToolError::Failed(why.to_str().unwrap_or_default())
+        }
+        error => error.into(),
+    })?;
+    String::from_utf8(bytes).map_err(|_| KernelError::BadJson.into())
+}
+
+impl RawMemory {
+    pub(crate) fn new(dimensions: usize) -> Result<Self, KernelError> {
+        check_abi()?;
+        // SAFETY: the allocator is valid.
+        let made = written(ptr::null_mut(), |out| unsafe {
+            c::cvg_memory_new(&ALLOCATOR, dimensions, out)
+        });
+        Ok(Self(handle(made?)?))
+    }
+
+    /// The item's text is valid, and its vector has as many dimensions as the memory.
+    pub(crate) fn add(&mut self, item: &c::cvg_memory_item) -> Result<u32, KernelError> {
+        // SAFETY: the handle is live and not shared; the item is read during the call only.
+        written(0, |id| unsafe { c::cvg_memory_add(self.0.as_ptr(), item, id) })
+    }
+
+    pub(crate) fn remove(&mut self, id: u32) -> Result<(), KernelError> {
+        // SAFETY: the handle is live and not shared.
+        KernelError::check(unsafe { c::cvg_memory_remove(self.0.as_ptr(), id) })
+    }
+
+    pub(crate) fn count(&self) -> u32 {
+        // SAFETY: the handle is live.
+        unsafe { c::cvg_memory_count(self.0.as_ptr()) }
+    }
+
+    /// The query's text is valid, and its vector null or of as many dimensions as the memory.
+    pub(crate) fn rank(
+        &self,
+        query: &c::cvg_query,
+        limit: usize,
+    ) -> Result<Vec<c::cvg_recalled>, KernelError> {
+        let mut list = vec![c::cvg_recalled { score: 0.0, item: 0, tokens: 0 }; limit];
+        let mut count = 0;
+        // SAFETY: the handle is live; the query is read during the call only; `list` is valid for
+        // as many writes as it is long.
+        KernelError::check(unsafe {
+            let (room, out) = (list.len(), list.as_mut_ptr());
+            c::cvg_memory_rank(self.0.as_ptr(), query, out, room, &raw mut count)
+        })?;
+        list.truncate(count);
+        Ok(list)
+    }
+}
+
+pub(crate) fn pack(list: &mut Vec<c::cvg_recalled>, budget: u64) {
+    let mut count = list.len();
+    // SAFETY: the list is valid for `count` reads and writes; no argument is null.
+    unsafe { c::cvg_pack(list.as_mut_ptr(), &raw mut count, budget) };
+    list.truncate(count);
+}
+
+pub(crate) fn quantise(vector: &[f32]) -> Result<Vec<i8>, KernelError> {
+    let mut out = vec![0; vector.len()];
+    // SAFETY: the vector is valid for reads, and `out`, of the same length, for writes.
+    KernelError::check(unsafe {
+        c::cvg_quantise(vector.as_ptr(), vector.len(), out.as_mut_ptr())
+    })?;
+    Ok(out)
+}
+
+/// Of vectors of the same length.
+pub(crate) fn cosine(a: &[i8], b: &[i8]) -> Result<f64, KernelError> {
+    let len = a.len().min(b.len());
+    // SAFETY: both vectors are valid for `len` reads.
+    written(0.0, |out| unsafe { c::cvg_cosine(a.as_ptr(), b.as_ptr(), len, out) })
+}
+
+pub(crate) fn score(
+    weights: &c::cvg_weights,
+    bm25: f64,
+    cosine: f64,
+    age_ms: i64,
+    importance: u32,
+) -> Result<f64, KernelError> {
+    // SAFETY: the weights are read during the call only.
+    written(0.0, |out| unsafe { c::cvg_score(weights, bm25, cosine, age_ms, importance, out) })
 }

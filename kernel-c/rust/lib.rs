@@ -1,9 +1,12 @@
 //! The deterministic C kernel and its safe wrapper.
 //!
-//! Two parts: the scheduler ([`Graph`], [`Scheduler`]) says which nodes of a graph run next, the
-//! router ([`route`]) says which model may answer a request. Both are pure functions of what they
-//! are given; the meaning of every term is defined in `include/convergio/kernel.h`.
+//! Four parts: the scheduler ([`Graph`], [`Scheduler`]) says which nodes of a graph run next, the
+//! router ([`route`]) says which model may answer a request, tools ([`Schema`], [`permit`],
+//! [`call_tool`]) check calls and answer the built-in ones, and recall ([`Memory`]) finds what of a
+//! memory fits into a prompt. All are pure functions of what they are given; the meaning of every
+//! term is defined in `include/convergio/`.
 
+mod abi;
 #[expect(
     dead_code,
     non_camel_case_types,
@@ -17,15 +20,22 @@ mod ffi;
 mod graph;
 #[cfg(test)]
 mod heap;
+mod recall;
 mod route;
 mod scheduler;
+mod tools;
 
 pub use error::{CompileError, KernelError};
 pub use graph::{EdgeSpec, Graph, NodeSpec, OnError, Scope};
+pub use recall::{Memory, MemoryItem, Query, Recalled, Weights, cosine, pack, quantise, score};
 pub use route::{
     Candidate, Capabilities, Decision, Features, PRICE_UNKNOWN, Platform, ProviderClass, Reason,
     Request, complexity, route,
 };
 pub use scheduler::{
     Answer, Delta, ItemState, NodeState, NodeStatus, Outcome, Ready, RunResult, Scheduler,
+};
+pub use tools::{
+    Effects, Permission, Schema, SchemaError, Tool, ToolError, Verdict, Violation, ViolationKind,
+    call_tool, permit, tools,
 };

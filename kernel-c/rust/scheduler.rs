@@ -340,6 +340,22 @@ pub(crate) struct RawState<'a> {
     pub(crate) items: &'a [ItemState],
 }
 
+impl RawState<'_> {
+    /// The same with the pointer, which holds as long as the items do.
+    pub(crate) fn to_raw(&self) -> Result<c::cvg_node_state, KernelError> {
+        Ok(c::cvg_node_state {
+            status: self.status,
+            choice: self.choice,
+            max_parallel: self.max_parallel,
+            iterations: self.iterations,
+            iterating: u32::from(self.iterating),
+            width: u32::try_from(self.items.len()).map_err(|_| KernelError::TooLarge)?,
+            // ItemState is a u8 in memory.
+            items: self.items.as_ptr().cast(),
+        })
+    }
+}
+
 impl NodeStatus {
     fn raw(self) -> c::cvg_node_status {
         match self {

@@ -33,6 +33,10 @@ extern const test_case restore_tests[];
 extern const test_case memory_tests[];
 extern const test_case scope_tests[];
 extern const test_case save_tests[];
+extern const test_case schema_tests[];
+extern const test_case permit_tests[];
+extern const test_case tool_tests[];
+extern const test_case recall_tests[];
 extern const test_case route_tests[];
 
 /* Counts what is lent out; refuses once `grants` blocks have been granted. */

@@ -112,6 +112,12 @@ typedef struct cvg_allocator {
   void *context;
 } cvg_allocator;
 
+/* Bytes, not terminated; `bytes` may be null when `size` is 0. */
+typedef struct cvg_text {
+  const char *bytes;
+  size_t size;
+} cvg_text;
+
 /* What the caller was compiled against; fill it with CVG_ABI_OF_CALLER. */
 typedef struct cvg_abi {
   uint32_t version;
@@ -124,6 +130,14 @@ typedef struct cvg_abi {
   uint32_t route_request_size;
   uint32_t decision_size;
   uint32_t features_size;
+  uint32_t text_size;
+  uint32_t violation_size;
+  uint32_t permission_size;
+  uint32_t tool_size;
+  uint32_t memory_item_size;
+  uint32_t query_size;
+  uint32_t weights_size;
+  uint32_t recalled_size;
 } cvg_abi;
 
 /* clang-format off */
@@ -132,7 +146,11 @@ typedef struct cvg_abi {
     (uint32_t)sizeof(cvg_edge_spec), (uint32_t)sizeof(cvg_node_state), \
     (uint32_t)sizeof(cvg_delta_view), (uint32_t)sizeof(cvg_candidate), \
     (uint32_t)sizeof(cvg_route_request), (uint32_t)sizeof(cvg_decision), \
-    (uint32_t)sizeof(cvg_features) }
+    (uint32_t)sizeof(cvg_features), (uint32_t)sizeof(cvg_text), \
+    (uint32_t)sizeof(cvg_violation), (uint32_t)sizeof(cvg_permission), \
+    (uint32_t)sizeof(cvg_tool), (uint32_t)sizeof(cvg_memory_item), \
+    (uint32_t)sizeof(cvg_query), (uint32_t)sizeof(cvg_weights), \
+    (uint32_t)sizeof(cvg_recalled) }
 /* clang-format on */
 
 /* The CVG_ABI_VERSION that the library was built with. Any thread. */

@@ -2,9 +2,11 @@
 
 mod examples;
 mod graphs;
+mod recall;
 mod restore;
 mod route;
 mod route_model;
 mod scheduler;
 mod scheduler_model;
 mod scopes;
+mod tools;

@@ -1,0 +1,189 @@
+//! Recall: what of a memory fits into a prompt.
+
+use crate::bindings as c;
+use crate::error::KernelError;
+use crate::ffi::{self, RawMemory};
+
+/// What each part of a score counts, from 0 to 1000; not all 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Weights {
+    /// BM25 over the words of the query.
+    pub text: u32,
+    /// The cosine between item and query.
+    pub vector: u32,
+    /// How new the item is.
+    pub recency: u32,
+    /// How important it is.
+    pub importance: u32,
+    /// The age, in milliseconds, at which recency is one half; above 0.
+    pub half_life_ms: i64,
+}
+
+impl Weights {
+    pub(crate) fn raw(&self) -> c::cvg_weights {
+        c::cvg_weights {
+            text: self.text,
+            vector: self.vector,
+            recency: self.recency,
+            importance: self.importance,
+            half_life_ms: self.half_life_ms,
+        }
+    }
+}
+
+/// Something to be remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryItem<'a> {
+    /// What it says.
+    pub text: &'a str,
+    /// Its vector, of as many dimensions as the memory has.
+    pub vector: &'a [i8],
+    /// When it happened, in milliseconds.
+    pub time_ms: i64,
+    /// What it takes of a prompt.
+    pub tokens: u32,
+    /// From 0 to 1000.
+    pub importance: u32,
+}
+
+/// What is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Query<'a> {
+    /// Words.
+    pub text: &'a str,
+    /// A vector of as many dimensions as the memory has.
+    pub vector: Option<&'a [i8]>,
+    /// The time of the query, in milliseconds.
+    pub now_ms: i64,
+    /// What counts.
+    pub weights: Weights,
+}
+
+/// An item that was found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Recalled {
+    /// From 0 to 1.
+    pub score: f64,
+    /// Its number.
+    pub item: u32,
+    /// What it takes of a prompt.
+    pub tokens: u32,
+}
+
+/// A set of items with an index over their words and vectors.
+#[derive(Debug)]
+pub struct Memory {
+    raw: RawMemory,
+    dimensions: usize,
+}
+
+impl Memory {
+    /// An empty memory whose vectors have `dimensions` (0: no vectors).
+    ///
+    /// # Errors
+    /// [`KernelError::TooLarge`] beyond 65,536, [`KernelError::NoMemory`].
+    pub fn new(dimensions: usize) -> Result<Self, KernelError> {
+        Ok(Self { raw: RawMemory::new(dimensions)?, dimensions })
+    }
+
+    /// Adds an item; its number is that of items added before.
+    ///
+    /// # Errors
+    /// [`KernelError::BadArgument`] for a vector of other dimensions or an importance out of range,
+    /// [`KernelError::TooLarge`], [`KernelError::NoMemory`].
+    pub fn add(&mut self, item: &MemoryItem<'_>) -> Result<u32, KernelError> {
+        self.check(item.vector)?;
+        self.raw.add(&c::cvg_memory_item {
+            text: ffi::text(item.text),
+            vector: item.vector.as_ptr(),
+            time_ms: item.time_ms,
+            tokens: item.tokens,
+            importance: item.importance,
+        })
+    }
+
+    /// Forgets an item: it is never found again and counts in no statistic.
+    ///
+    /// # Errors
+    /// [`KernelError::BadNode`] if there is no such item.
+    pub fn remove(&mut self, item: u32) -> Result<(), KernelError> {
+        self.raw.remove(item)
+    }
+
+    /// How many items there are.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.raw.count()
+    }
+
+    /// The best items, at most `limit`, best first: by score, then newer, then of lower number.
+    ///
+    /// # Errors
+    /// [`KernelError::BadArgument`] for weights out of range or a vector of other dimensions,
+    /// [`KernelError::NoMemory`].
+    pub fn rank(&self, query: &Query<'_>, limit: usize) -> Result<Vec<Recalled>, KernelError> {
+        if let Some(vector) = query.vector {
+            self.check(vector)?;
+        }
+        let limit = limit.min(self.count() as usize);
+        let raw = c::cvg_query {
+            text: ffi::text(query.text),
+            vector: query.vector.map_or(std::ptr::null(), <[i8]>::as_ptr),
+            now_ms: query.now_ms,
+            weights: query.weights.raw(),
+        };
+        let found = self.raw.rank(&raw, limit)?;
+        Ok(found.iter().map(Recalled::from_raw).collect())
+    }
+
+    fn check(&self, vector: &[i8]) -> Result<(), KernelError> {
+        if vector.len() == self.dimensions { Ok(()) } else { Err(KernelError::BadArgument) }
+    }
+}
+
+impl Recalled {
+    fn from_raw(raw: &c::cvg_recalled) -> Self {
+        Self { score: raw.score, item: raw.item, tokens: raw.tokens }
+    }
+}
+
+/// Keeps of a ranked list what fits into `budget` tokens: each item for which there is room after
+/// those before it.
+#[must_use]
+pub fn pack(ranked: &[Recalled], budget: u64) -> Vec<Recalled> {
+    let raw = |r: &Recalled| c::cvg_recalled { score: r.score, item: r.item, tokens: r.tokens };
+    let mut list: Vec<c::cvg_recalled> = ranked.iter().map(raw).collect();
+    ffi::pack(&mut list, budget);
+    list.iter().map(Recalled::from_raw).collect()
+}
+
+/// Turns a vector of floats into bytes, the largest of them (by size) into 127 or -127.
+///
+/// # Errors
+/// [`KernelError::BadArgument`] for what is not finite, [`KernelError::TooLarge`] beyond 65,536
+/// dimensions.
+pub fn quantise(vector: &[f32]) -> Result<Vec<i8>, KernelError> {
+    ffi::quantise(vector)
+}
+
+/// The cosine of two vectors of the same dimensions, from -1 to 1; 0 if one is all zeros.
+///
+/// # Errors
+/// [`KernelError::BadArgument`] for vectors of different dimensions, [`KernelError::TooLarge`].
+pub fn cosine(a: &[i8], b: &[i8]) -> Result<f64, KernelError> {
+    if a.len() == b.len() { ffi::cosine(a, b) } else { Err(KernelError::BadArgument) }
+}
+
+/// The score of an item, from 0 to 1, from its parts.
+///
+/// # Errors
+/// [`KernelError::BadArgument`] for anything out of range.
+pub fn score(
+    weights: &Weights,
+    bm25: f64,
+    cosine: f64,
+    age_ms: i64,
+    importance: u32,
+) -> Result<f64, KernelError> {
+    ffi::score(&weights.raw(), bm25, cosine, age_ms, importance)
+}
