@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use convergio_projections::Store;
 
 use crate::bench::log::LogArgs;
 use crate::bench::steps::StepsArgs;
 use crate::data_dir::DataDir;
+use crate::log_place::Promise;
 use crate::telemetry::Telemetry;
 
 /// Runs graphs of AI agents on a durable log.
@@ -47,9 +48,15 @@ pub(crate) struct Global {
     /// JSON in place of text for people.
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Log level on standard error: error, warn, info, debug.
+    /// The log, if it is not in the data folder: nats://user:password@host:port[,host:port][/NAME].
+    #[arg(long, global = true, env = "CONVERGIO_LOG_URL", hide_env_values = true)]
+    pub(crate) log: Option<String>,
+    /// The least that a log in a cluster must promise.
+    #[arg(long, global = true, value_enum, default_value = "quorum-fsync")]
+    pub(crate) durability: Promise,
+    /// What is said on standard error: error, warn, info, debug.
     #[arg(long, global = true, env = "CONVERGIO_LOG", default_value = "error")]
-    log: String,
+    log_level: String,
 }
 
 impl Global {
@@ -65,14 +72,15 @@ impl Global {
 impl Cli {
     /// Begins to log and to trace; to be kept until the end.
     pub(crate) fn init_telemetry(&self) -> Telemetry {
-        Telemetry::start(&self.global.log)
+        Telemetry::start(&self.global.log_level)
     }
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Starts a server: gateway, executor and projections in one process.
-    #[command(after_help = "Example:\n  convergio serve --listen 127.0.0.1:7420 --data ./data")]
+    #[command(after_help = "Example:\n  convergio serve --listen 127.0.0.1:7420 --data ./data\n  \
+        convergio serve --role executor --log nats://convergio:secret@a:4222,b:4222 --data ./e1")]
     Serve(ServeArgs),
     /// Checks and runs graphs.
     #[command(subcommand)]
@@ -98,7 +106,7 @@ pub(crate) enum Command {
     /// Builds read models anew.
     #[command(subcommand)]
     Projections(ProjectionsCommand),
-    /// Checks the log.
+    /// Makes and checks the log.
     #[command(subcommand)]
     Log(LogCommand),
     /// Checks that everything is in place.
@@ -120,6 +128,36 @@ pub(crate) struct ServeArgs {
     /// End when no run is under way any more.
     #[arg(long)]
     pub(crate) until_idle: bool,
+    /// What this process does. Roles apart need a log in a cluster.
+    #[arg(long, value_enum, default_value = "all")]
+    pub(crate) role: Role,
+}
+
+/// What a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// Everything.
+    All,
+    /// Answers requests, from read models in its own data folder.
+    Gateway,
+    /// Executes its share of the runs.
+    Executor,
+    /// Keeps the read models of its data folder.
+    Projector,
+}
+
+impl Role {
+    pub(crate) fn answers(self) -> bool {
+        matches!(self, Self::All | Self::Gateway)
+    }
+
+    pub(crate) fn executes(self) -> bool {
+        matches!(self, Self::All | Self::Executor)
+    }
+
+    pub(crate) fn projects(self) -> bool {
+        !matches!(self, Self::Executor)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -268,6 +306,23 @@ pub(crate) enum LogCommand {
     /// Walks every hash chain from its first record.
     #[command(after_help = "Example:\n  convergio log verify")]
     Verify,
+    /// Makes the streams of a new log in a cluster.
+    #[command(after_help = "Example:\n  convergio log create --log \
+        nats://convergio:secret@a:4222,b:4222,c:4222 --replicas 3 --data ./data")]
+    Create(CreateArgs),
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct CreateArgs {
+    /// Copies of each record on different servers.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) replicas: usize,
+    /// Most GiB of records; then appends are refused.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) log_gib: u64,
+    /// Most GiB of payloads.
+    #[arg(long, default_value_t = 256)]
+    pub(crate) payload_gib: u64,
 }
 
 #[derive(Debug, Subcommand)]

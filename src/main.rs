@@ -6,6 +6,7 @@ mod client;
 mod commands;
 mod data_dir;
 mod exit;
+mod log_place;
 mod managed_model;
 mod server;
 mod target;

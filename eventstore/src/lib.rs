@@ -13,6 +13,7 @@ mod providers;
 mod record;
 mod repository;
 mod seal;
+mod share;
 mod tail;
 
 pub use clock::{Clock, SystemClock};
@@ -26,3 +27,4 @@ pub use providers::memory::MemoryLog;
 pub use record::{Body, Hash, Head, PayloadMeta, Position, Record};
 pub use repository::{CommitError, Loaded, Repository};
 pub use seal::{PayloadKeys, TenantKey};
+pub use share::{SLOTS, Share};

@@ -5,6 +5,7 @@ mod demo;
 mod doctor;
 mod graph;
 mod lists;
+mod log;
 mod models;
 mod offline;
 mod runs;
@@ -30,7 +31,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Audit(of) => lists::audit(&global, &of).await,
         Command::Models(command) => models::run(&global, command).await,
         Command::Projections(command) => offline::projections(&global, command).await,
-        Command::Log(command) => offline::log(&global, command).await,
+        Command::Log(command) => log::run(&global, command).await,
         Command::Doctor => doctor::run(&global).await,
         Command::Bench(BenchCommand::Steps(args)) => {
             bench::steps::run(args, global.json).await.map(|()| ExitCode::SUCCESS)

@@ -15,6 +15,7 @@ mod heads;
 mod inner;
 mod payloads;
 mod read;
+mod shares;
 mod streams;
 mod wakes;
 mod wire;
@@ -42,6 +43,7 @@ pub use config::{Address, Config, Layout, Login};
 use follower::Follower;
 use heads::KnownHeads;
 use inner::Inner;
+pub use shares::Shares;
 use wire::Names;
 use witness::Witness;
 
@@ -49,6 +51,8 @@ use witness::Witness;
 const UNDER_WAY: usize = 1024;
 /// How often the witness is written down.
 const WITNESS_EVERY: Duration = Duration::from_secs(1);
+/// Wait before a tail reads again that could not.
+const FOLLOW_AGAIN: Duration = Duration::from_secs(1);
 /// After so many of these the servers are asked again what they promise.
 const PROVE_EVERY: u64 = 15;
 
@@ -107,6 +111,11 @@ impl JetStreamLog {
         inner.check_witness().await?;
         tokio::spawn(keep(Arc::clone(&inner)));
         Ok(Self { inner, follower: OnceLock::new(), require: config.require, durability })
+    }
+
+    /// Takes part in the work on the log's streams.
+    pub fn share(&self) -> Shares {
+        shares::join(Arc::clone(&self.inner))
     }
 
     /// Walks every chain from its first record; gives the number of records and events.
@@ -242,16 +251,26 @@ impl EventLog for JetStreamLog {
 }
 
 /// A page that holds what followers have been given already, as a tail needs it: the follower may
-/// hear of a record a moment before the leader that is asked.
+/// hear of a record a moment before the leader that is asked. A tail outlives every outage.
 async fn read_up_to(
     inner: &Inner,
     follower: &Follower,
     after: Position,
     limit: usize,
 ) -> Result<Page, LogError> {
-    let given = follower.applied();
-    if given > after {
-        inner.leaders(given).await?;
+    loop {
+        let given = follower.applied();
+        let there = if given > after { inner.leaders(given).await.map(drop) } else { Ok(()) };
+        let page = match there {
+            Ok(()) => inner.read_all(after, limit).await,
+            Err(error) => Err(error),
+        };
+        match page {
+            Err(LogError::Unavailable(reason)) => {
+                tracing::warn!(reason, "the log cannot be followed for now");
+                inner.pause(FOLLOW_AGAIN).await?;
+            }
+            page => return page,
+        }
     }
-    inner.read_all(after, limit).await
 }

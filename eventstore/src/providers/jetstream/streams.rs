@@ -32,12 +32,16 @@ pub(super) async fn create(
     layout: &Layout,
     key: &[u8; 32],
 ) -> Result<(), LogError> {
-    for stream in [&names.log, &names.payloads, &names.derived] {
-        if api.info(stream).await.map_err(no_answer)?.is_some() {
-            return Err(LogError::Unavailable(format!("the stream {stream} exists already")));
-        }
+    let refuse = |reason: String| Err(LogError::Unavailable(reason));
+    if api.info(&names.log).await.map_err(no_answer)?.is_some() {
+        return refuse(format!("the stream {} exists already", names.log));
     }
-    // The log comes last: where it is, the others are.
+    let payloads = api.info(&names.payloads).await.map_err(no_answer)?;
+    if payloads.is_some_and(|info| info.state.messages > 0) {
+        let (log, payloads) = (&names.log, &names.payloads);
+        return refuse(format!("{payloads} has payloads and {log} is gone: restore the log"));
+    }
+    // The log comes last: where it is, the others are. What an earlier try left is taken as it is.
     let streams = [
         (&names.derived, names.all_derived(), DERIVED_BYTES),
         (&names.payloads, names.all_payloads(), layout.payload_bytes),
