@@ -3,9 +3,10 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 DATA ?= .convergio
+FUZZ_SECONDS ?= 60
 BIN := target/debug/convergio
 
-.PHONY: help run test build lint fmt ffi_test examples bench clean need
+.PHONY: help run test build lint fmt ffi_test fuzz examples bench bench_kernel clean need
 
 help: ## Shows the targets.
 	@grep -hE '^[a-z_]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,11 +32,18 @@ fmt: ## Formats the code.
 ffi_test: need ## The C kernel's own tests under address and undefined-behaviour sanitizers.
 	$(MAKE) -C kernel-c test
 
+fuzz: need ## Fuzzes each entry of the C kernel that takes bytes for FUZZ_SECONDS, three at a time.
+	$(MAKE) -C kernel-c -j3 fuzz FUZZ_SECONDS=$(FUZZ_SECONDS)
+
 examples: build ## Runs every example against the real local model.
 	deploy/examples.sh $(BIN)
 
 bench: ## Measures steps on the embedded log, beside a raw append and sync.
 	cargo run --release -p convergio -- bench steps --steps 10 --payload 200 --concurrency 1,16,64
+
+bench_kernel: ## Measures the C kernel, by itself and beside petgraph.
+	$(MAKE) -C kernel-c bench
+	cargo bench -p convergio-kernel-c
 
 clean: ## Removes what was built; the data folder stays.
 	cargo clean

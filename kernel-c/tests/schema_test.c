@@ -160,6 +160,24 @@ static void long_paths_are_cut(void) {
   CHECK_TEXT(checked("{\"additionalProperties\":{\"type\":\"string\"}}", value), wanted);
 }
 
+static void each_block_may_be_refused(void) {
+  test_heap heap = {UNLIMITED, 0, 0};
+  const cvg_allocator allocator = heap_allocator(&heap);
+  cvg_status status = CVG_NO_MEMORY;
+  size_t grants = 0;
+  for (; status == CVG_NO_MEMORY && grants < 20; grants++) {
+    cvg_schema *schema = NULL;
+    heap.grants = grants;
+    status = cvg_schema_compile(&allocator, text("{\"items\":{\"type\":\"null\"}}"), &schema, NULL);
+    if (status == CVG_OK) status = cvg_schema_check(schema, &allocator, text("[null]"), NULL);
+    cvg_schema_free(schema);
+    CHECK(heap.lent_blocks == 0);
+  }
+  CHECK_STATUS(status, CVG_OK);
+  /* The schema, its text, values and rules; then the values checked and their rules. */
+  CHECK(grants == 7);
+}
+
 static void wrong_arguments_are_refused(void) {
   test_heap heap = {UNLIMITED, 0, 0};
   const cvg_allocator allocator = heap_allocator(&heap);
@@ -179,6 +197,7 @@ const test_case schema_tests[] = {
     {"each_keyword_holds", each_keyword_holds},
     {"schemas_beyond_the_subset_are_refused", schemas_beyond_the_subset_are_refused},
     {"long_paths_are_cut", long_paths_are_cut},
+    {"each_block_may_be_refused (schema)", each_block_may_be_refused},
     {"wrong_arguments_are_refused", wrong_arguments_are_refused},
     {NULL, NULL},
 };

@@ -2,6 +2,7 @@
 
 mod examples;
 mod graphs;
+mod large;
 mod recall;
 mod restore;
 mod route;
