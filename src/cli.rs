@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use convergio_projections::Store;
 
 use crate::bench::log::LogArgs;
 use crate::bench::steps::StepsArgs;
+use crate::data_dir::DataDir;
 use crate::log_place::Promise;
 use crate::telemetry::Telemetry;
 
@@ -40,6 +42,9 @@ pub(crate) struct Global {
     /// URL of a model server with OpenAI's chat completions; may be given several times.
     #[arg(long = "model-url", global = true, env = "CONVERGIO_MODEL_URL", value_delimiter = ',')]
     pub(crate) model_urls: Vec<String>,
+    /// URL of a PostgreSQL server for the read models, in place of a file in the data folder.
+    #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true)]
+    pub(crate) database: Option<String>,
     /// JSON in place of text for people.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -52,6 +57,16 @@ pub(crate) struct Global {
     /// What is said on standard error: error, warn, info, debug.
     #[arg(long, global = true, env = "CONVERGIO_LOG", default_value = "error")]
     log_level: String,
+}
+
+impl Global {
+    /// Where the read models lie.
+    pub(crate) fn read_models(&self) -> Store {
+        match &self.database {
+            Some(url) => Store::Server(url.clone()),
+            None => Store::File(DataDir::find(self.data.as_deref()).read_models()),
+        }
+    }
 }
 
 impl Cli {
@@ -123,11 +138,11 @@ pub(crate) struct ServeArgs {
 pub(crate) enum Role {
     /// Everything.
     All,
-    /// Answers requests, from read models in its own data folder.
+    /// Answers requests. It keeps its own read models, unless they lie on a database server.
     Gateway,
     /// Executes its share of the runs.
     Executor,
-    /// Keeps the read models of its data folder.
+    /// Keeps the read models.
     Projector,
 }
 
@@ -140,8 +155,13 @@ impl Role {
         matches!(self, Self::All | Self::Executor)
     }
 
-    pub(crate) fn projects(self) -> bool {
-        !matches!(self, Self::Executor)
+    /// Read models in a file belong to one process, so a gateway keeps its own.
+    pub(crate) fn projects(self, store: &Store) -> bool {
+        match self {
+            Self::All | Self::Projector => true,
+            Self::Gateway => matches!(store, Store::File(_)),
+            Self::Executor => false,
+        }
     }
 }
 

@@ -3,14 +3,16 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use async_trait::async_trait;
+use convergio_domain::chat::Privacy;
 use convergio_domain::id::ExecutorId;
 use convergio_domain::metering::PriceBook;
 use convergio_eventstore::jetstream::Shares;
 use convergio_eventstore::{Durability, EventLog, LiveHub, Repository, Share, SystemClock};
-use convergio_executor::model::{Detected, ModelCatalog, ProviderConfig, Secret, detect};
+use convergio_executor::model::{Detected, ModelCatalog, Offer, ProviderConfig, detect};
 use convergio_executor::{Executor, ExecutorConfig, tool};
-use convergio_gateway::{Gateway, Tokens};
-use convergio_projections::{ProjectionError, Projections, Queries};
+use convergio_gateway::{Gateway, ModelDirectory, ModelEntry, Tokens};
+use convergio_projections::{ProjectionError, Projections, Store};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -27,6 +29,8 @@ use crate::managed_model::{self, ManagedModel};
 pub(crate) struct ServerConfig {
     pub(crate) data: DataDir,
     pub(crate) listen: SocketAddr,
+    /// Where the read models lie.
+    pub(crate) read_models: Store,
     /// Model servers in place of those found on the machine.
     pub(crate) model_urls: Vec<String>,
     /// Where the log is.
@@ -59,7 +63,18 @@ pub(crate) struct Server {
 struct Projector {
     task: JoinHandle<Result<(), ProjectionError>>,
     stop: oneshot::Sender<()>,
-    queries: Queries,
+}
+
+/// Opens read models, with a clear error.
+pub(crate) async fn open_read_models(store: &Store) -> anyhow::Result<Projections> {
+    Projections::open(store.clone()).await.map_err(|error| {
+        let place = match store {
+            Store::File(file) => file.display().to_string(),
+            // The URL may hold a password.
+            Store::Server(_) => "the PostgreSQL server (--database, DATABASE_URL)".to_owned(),
+        };
+        exit::unavailable(format!("cannot use the read models in {place}: {error}"))
+    })
 }
 
 impl Server {
@@ -77,32 +92,39 @@ impl Server {
         let (token, token_is_new) = config.data.token_or_new()?;
         let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
         let live = LiveHub::new();
-        let projector = if role.projects() {
-            Some(Projector::start(&config.data, Arc::clone(&log)).await?)
-        } else {
-            None
+        let projections = match role {
+            Role::Executor => None,
+            _ => Some(open_read_models(&config.read_models).await?),
         };
+        let queries = projections.as_ref().map(Projections::queries);
+        let projects = role.projects(&config.read_models);
+        let projector = projections.filter(|_| projects);
+        let projector = projector.map(|models| Projector::start(models, Arc::clone(&log)));
         let (mut models, mut model, mut shares, mut executor) = (Vec::new(), None, None, None);
         if role.executes() {
             (models, model) = find_models(&config).await?;
+        }
+        let catalog = Arc::new(Directory(catalog(&models)?));
+        if role.executes() {
             shares = match &open {
                 OpenLog::Embedded(_) => None,
                 OpenLog::Cluster(log) => Some(log.share()),
             };
             let share = shares.as_ref().map(Shares::watch);
-            executor = Some(start_executor(&repository, &models, live.clone(), share)?);
+            executor = Some(start_executor(&repository, &catalog.0, live.clone(), share)?);
         }
         let (stop, stopping) = watch::channel(false);
         let (mut url, mut gateway) = (String::new(), None);
-        if let (Some(listener), Some(projector)) = (listener, &projector) {
+        if let (Some(listener), Some(queries)) = (listener, queries) {
             url = format!("http://{}", listener.local_addr()?);
             let owner = ("default".parse()?, "owner".parse()?);
             let app = Gateway {
                 repository,
-                queries: projector.queries.clone(),
+                queries,
                 live,
                 tools: Arc::new(tool::catalog()),
                 tokens: Tokens::new([(token.clone(), owner.0, owner.1)]),
+                models: catalog,
                 stop: stopping.clone(),
             };
             gateway = Some(tokio::spawn(convergio_gateway::serve(listener, app, stopping)));
@@ -191,12 +213,10 @@ impl Server {
 }
 
 impl Projector {
-    async fn start(data: &DataDir, log: Arc<dyn EventLog>) -> anyhow::Result<Self> {
-        let projections = Projections::open(&data.read_models()).await?;
-        let queries = projections.queries();
+    fn start(projections: Projections, log: Arc<dyn EventLog>) -> Self {
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(async move { projections.run(log, stopped).await });
-        Ok(Self { task, stop, queries })
+        Self { task, stop }
     }
 }
 
@@ -222,21 +242,43 @@ async fn find_models(
     }
 }
 
+/// The models that can be asked, for who lists them.
+struct Directory(Arc<ModelCatalog>);
+
+#[async_trait]
+impl ModelDirectory for Directory {
+    async fn models(&self) -> Vec<ModelEntry> {
+        let offers = self.0.offers().await;
+        let entry = |offer: Offer| ModelEntry {
+            id: format!("{}/{}", offer.provider, offer.model),
+            owner: offer.provider,
+        };
+        offers.into_iter().map(entry).collect()
+    }
+}
+
+/// All providers: the model servers that were found, and those that the environment has keys for.
+fn catalog(models: &[Detected]) -> anyhow::Result<Arc<ModelCatalog>> {
+    let mut providers: Vec<ProviderConfig> = models.iter().map(Detected::provider).collect();
+    providers.extend(ProviderConfig::from_environment(|name| std::env::var(name).ok())?);
+    let prices = Arc::new(PriceBook::parse(convergio_schemas::PRICE_BOOK)?);
+    let catalog = ModelCatalog::new(providers, prices)?;
+    let privacy = std::env::var("CONVERGIO_PRIVACY").ok().filter(|text| !text.is_empty());
+    let privacy: Option<Privacy> =
+        privacy.map(|text| text.parse()).transpose().map_err(exit::bad_input)?;
+    Ok(Arc::new(catalog.held_to(privacy.unwrap_or_default())))
+}
+
 fn start_executor(
     repository: &Repository,
-    models: &[Detected],
+    catalog: &Arc<ModelCatalog>,
     live: LiveHub,
     share: Option<watch::Receiver<Share>>,
 ) -> anyhow::Result<Executor> {
     let prices = Arc::new(PriceBook::parse(convergio_schemas::PRICE_BOOK)?);
-    let mut providers: Vec<ProviderConfig> = models.iter().map(Detected::provider).collect();
-    if let Ok(key) = std::env::var("OPENAI_API_KEY") {
-        providers.push(ProviderConfig::openai(Secret::new(key)));
-    }
-    let catalog = Arc::new(ModelCatalog::new(providers, Arc::clone(&prices))?);
     let mut config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
     if let Some(share) = share {
         config.share = share;
     }
-    Ok(Executor::start(config, repository.clone(), catalog, live, prices))
+    Ok(Executor::start(config, repository.clone(), Arc::clone(catalog), live, prices))
 }

@@ -35,6 +35,7 @@ impl Target {
             data,
             listen: ([127, 0, 0, 1], 0).into(),
             model_urls: global.model_urls.clone(),
+            read_models: global.read_models(),
             place: LogPlace::find(global)?,
             role: if execute { Role::All } else { Role::Gateway },
         };

@@ -19,7 +19,7 @@ mod tail;
 pub use clock::{Clock, SystemClock};
 pub use commit::{Commit, Limits, Payload};
 pub use error::{AppendError, LogError};
-pub use live::{LiveHub, LiveNote, StreamNote};
+pub use live::{LiveHub, LiveListener, LiveNote, StreamNote};
 pub use log::{Durability, EventLog, Page};
 pub use providers::embedded;
 pub use providers::jetstream;

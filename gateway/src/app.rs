@@ -21,6 +21,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::auth::{self, Tokens};
+use crate::http::front::{self, ModelDirectory};
 use crate::http::{approvals, billing, events, graphs, health, runs};
 use crate::problem::ApiError;
 use convergio_schemas::error_code;
@@ -44,6 +45,8 @@ pub struct Gateway {
     pub tools: Arc<ToolCatalog>,
     /// Who may come in, and as which tenant.
     pub tokens: Tokens,
+    /// Which models can be asked.
+    pub models: Arc<dyn ModelDirectory>,
     /// Tells streams to end.
     pub stop: watch::Receiver<bool>,
 }
@@ -85,10 +88,11 @@ fn open_routes() -> OpenApiRouter<Gateway> {
         .routes(routes!(health::readyz))
 }
 
-/// All routes: those under `/v1` ask for a token.
+/// All routes: those under `/v1` and the front doors ask for a token.
 pub fn router(gateway: Gateway) -> Router {
     let (guarded, _) = routes().split_for_parts();
     let guarded = guarded
+        .merge(front::routes(gateway.clone()))
         .layer(middleware::from_fn_with_state(gateway.clone(), auth::authenticate))
         .layer(DefaultBodyLimit::max(BODY_LIMIT));
     let (open, _) = open_routes().split_for_parts();

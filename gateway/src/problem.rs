@@ -12,6 +12,8 @@ use convergio_projections::ProjectionError;
 use convergio_schemas::error_code::{self, ErrorCode};
 use convergio_schemas::wire::{MistakeView, Problem};
 
+use crate::http::front::InDialect;
+
 /// An error as a handler gives it.
 #[derive(Debug, Clone)]
 pub(crate) struct ApiError {
@@ -70,6 +72,9 @@ impl IntoResponse for ApiError {
 /// Turns errors into problem details with the request's id. Errors of the framework itself (a body
 /// too large, a query that cannot be read) get the same form.
 pub(crate) fn stamp(response: &mut Response, request_id: &str) {
+    if response.extensions().get::<InDialect>().is_some() {
+        return;
+    }
     let status = response.status();
     let error = response.extensions_mut().remove::<ApiError>();
     let is_problem = status.is_client_error() || status.is_server_error();

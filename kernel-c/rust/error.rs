@@ -42,6 +42,28 @@ pub enum KernelError {
     RunEnded = c::CVG_RUN_ENDED,
     /// The states given cannot come from a run of the graph.
     BadState = c::CVG_BAD_STATE,
+    /// A body leaves its scope, an edge crosses one, or the node has no body.
+    BadScope = c::CVG_BAD_SCOPE,
+    /// The scope has had all its iterations.
+    IterationLimit = c::CVG_ITERATION_LIMIT,
+    /// The node asks nothing.
+    NotAsking = c::CVG_NOT_ASKING,
+    /// The answer does not fit into the room given.
+    BufferTooSmall = c::CVG_BUFFER_TOO_SMALL,
+    /// The bytes are damaged, or of another format, version or graph.
+    BadBytes = c::CVG_BAD_BYTES,
+    /// The text is not JSON within the reader's limits.
+    BadJson = c::CVG_BAD_JSON,
+    /// The schema is not of the subset that can be compiled.
+    BadSchema = c::CVG_BAD_SCHEMA,
+    /// The arguments break the schema.
+    Mismatch = c::CVG_MISMATCH,
+    /// The permissions do not cover the call.
+    Denied = c::CVG_DENIED,
+    /// No built-in tool has this name.
+    UnknownTool = c::CVG_UNKNOWN_TOOL,
+    /// The tool has no answer for these arguments.
+    ToolFailed = c::CVG_TOOL_FAILED,
 }
 
 impl KernelError {
@@ -64,6 +86,17 @@ impl KernelError {
             c::CVG_ITEM_NOT_READY => Self::ItemNotReady,
             c::CVG_RUN_ENDED => Self::RunEnded,
             c::CVG_BAD_STATE => Self::BadState,
+            c::CVG_BAD_SCOPE => Self::BadScope,
+            c::CVG_ITERATION_LIMIT => Self::IterationLimit,
+            c::CVG_NOT_ASKING => Self::NotAsking,
+            c::CVG_BUFFER_TOO_SMALL => Self::BufferTooSmall,
+            c::CVG_BAD_BYTES => Self::BadBytes,
+            c::CVG_BAD_JSON => Self::BadJson,
+            c::CVG_BAD_SCHEMA => Self::BadSchema,
+            c::CVG_MISMATCH => Self::Mismatch,
+            c::CVG_DENIED => Self::Denied,
+            c::CVG_UNKNOWN_TOOL => Self::UnknownTool,
+            c::CVG_TOOL_FAILED => Self::ToolFailed,
             _ => Self::AbiMismatch,
         })
     }
@@ -81,6 +114,11 @@ pub struct CompileError {
 }
 
 impl CompileError {
+    /// A mistake in the node with this index.
+    pub(crate) fn at_node(kind: KernelError, node: u32) -> Self {
+        Self { kind, node: Some(node), edge: None }
+    }
+
     /// A mistake in the edge with this index.
     pub(crate) fn at_edge(kind: KernelError, edge: u32) -> Self {
         Self { kind, node: None, edge: Some(edge) }

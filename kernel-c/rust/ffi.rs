@@ -61,6 +61,7 @@ pub(crate) fn check_abi() -> Result<(), KernelError> {
         candidate_size: size_u32::<c::cvg_candidate>(),
         route_request_size: size_u32::<c::cvg_route_request>(),
         decision_size: size_u32::<c::cvg_decision>(),
+        features_size: size_u32::<c::cvg_features>(),
     };
     // SAFETY: `caller` is a valid struct of the size given, read during the call only.
     KernelError::check(unsafe { c::cvg_abi_check(&raw const caller, size_of::<c::cvg_abi>()) })
@@ -131,6 +132,14 @@ impl RawGraph {
         // SAFETY: the handle is live while `self` is.
         unsafe { c::cvg_graph_edge_count(self.0.as_ptr()) }
     }
+
+    pub(crate) fn hash(&self) -> u64 {
+        let mut hash = 0;
+        // SAFETY: the handle is live and `hash` is valid for writes; neither is null, so the call
+        // cannot fail.
+        unsafe { c::cvg_graph_hash(self.0.as_ptr(), &raw mut hash) };
+        hash
+    }
 }
 
 impl Drop for RawGraph {
@@ -164,19 +173,28 @@ impl RawDelta {
             ready_count: 0,
             skipped: ptr::null(),
             skipped_count: 0,
+            cancelled: ptr::null(),
+            cancelled_count: 0,
+            asking: c::CVG_NONE,
             result: c::CVG_RUN_RUNNING,
         };
         // SAFETY: the handle is live and `view` is valid for writes; neither is null, so the call
         // cannot fail.
         unsafe { c::cvg_delta_read(self.0.as_ptr(), &raw mut view) };
-        // SAFETY: C fills both arrays to the counts given, and they hold until the delta is next
+        // SAFETY: C fills the arrays to the counts given, and they hold until the delta is next
         // written, for which `&mut self` is needed.
-        let (ready, skipped) = unsafe {
-            (array(view.ready, view.ready_count), array(view.skipped, view.skipped_count))
+        let (ready, skipped, cancelled) = unsafe {
+            (
+                array(view.ready, view.ready_count),
+                array(view.skipped, view.skipped_count),
+                array(view.cancelled, view.cancelled_count),
+            )
         };
         Delta {
             ready: ready.iter().map(Ready::from_raw).collect(),
             skipped: skipped.to_vec(),
+            cancelled: cancelled.to_vec(),
+            asking: (view.asking != c::CVG_NONE).then_some(view.asking),
             result: RunResult::from_raw(view.result),
         }
     }
@@ -293,6 +311,65 @@ impl RawSched {
         })
     }
 
+    pub(crate) fn iterate(&mut self, node: u32, delta: &mut RawDelta) -> Result<(), KernelError> {
+        // SAFETY: both handles are live and, being borrowed mutably, in no other use.
+        KernelError::check(unsafe { c::cvg_sched_iterate(self.0.as_ptr(), node, delta.0.as_ptr()) })
+    }
+
+    pub(crate) fn answer(
+        &mut self,
+        node: u32,
+        answer: c::cvg_answer,
+        delta: &mut RawDelta,
+    ) -> Result<(), KernelError> {
+        // SAFETY: both handles are live and, being borrowed mutably, in no other use.
+        KernelError::check(unsafe {
+            c::cvg_sched_answer(self.0.as_ptr(), node, answer, delta.0.as_ptr())
+        })
+    }
+
+    pub(crate) fn cancel(&mut self, delta: &mut RawDelta) -> Result<(), KernelError> {
+        // SAFETY: both handles are live and, being borrowed mutably, in no other use.
+        KernelError::check(unsafe { c::cvg_sched_cancel(self.0.as_ptr(), delta.0.as_ptr()) })
+    }
+
+    pub(crate) fn save(&self) -> Result<Vec<u8>, KernelError> {
+        // SAFETY: the handle is live; what `write` is given is valid for `room` writes.
+        fill(|bytes, room, size| unsafe { c::cvg_sched_save(self.0.as_ptr(), bytes, room, size) })
+    }
+
+    pub(crate) fn load(
+        graph: &RawGraph,
+        bytes: &[u8],
+        delta: &mut RawDelta,
+    ) -> Result<Self, CompileError> {
+        let mut out = ptr::null_mut();
+        let mut fault = NO_FAULT;
+        // SAFETY: graph and delta are live handles; the bytes are read during the call only; `out`
+        // and `fault` are valid for writes.
+        let status = unsafe {
+            c::cvg_sched_load(
+                graph.0.as_ptr(),
+                &ALLOCATOR,
+                bytes.as_ptr(),
+                bytes.len(),
+                &raw mut out,
+                delta.0.as_ptr(),
+                &raw mut fault,
+            )
+        };
+        check_at(status, fault)?;
+        Ok(Self(handle(out)?))
+    }
+
+    pub(crate) fn hash(&self) -> u64 {
+        let mut hash = 0;
+        // SAFETY: the handle is live and `hash` is valid for writes; neither is null, so the call
+        // cannot fail.
+        unsafe { c::cvg_sched_hash(self.0.as_ptr(), &raw mut hash) };
+        hash
+    }
+
     pub(crate) fn node_status(&self, node: u32) -> Result<u32, KernelError> {
         let mut status = c::CVG_NODE_PENDING;
         // SAFETY: the handle is live; `status` is valid for writes.
@@ -331,6 +408,22 @@ impl Drop for RawSched {
     }
 }
 
+/// The bytes that a C function writes: it is asked for their number first.
+fn fill(
+    mut write: impl FnMut(*mut u8, usize, *mut usize) -> c::cvg_status,
+) -> Result<Vec<u8>, KernelError> {
+    let mut size = 0;
+    match KernelError::check(write(ptr::null_mut(), 0, &raw mut size)) {
+        Ok(()) => return Ok(Vec::new()),
+        Err(KernelError::BufferTooSmall) => {}
+        Err(error) => return Err(error),
+    }
+    let mut bytes = vec![0; size];
+    KernelError::check(write(bytes.as_mut_ptr(), bytes.len(), &raw mut size))?;
+    bytes.truncate(size);
+    Ok(bytes)
+}
+
 /// What Rust's collections do when they cannot grow; C cannot tell how much it asked for.
 fn out_of_memory<T>() -> ! {
     handle_alloc_error(Layout::new::<T>())
@@ -341,6 +434,8 @@ fn node_state(state: &RawState<'_>) -> Result<c::cvg_node_state, KernelError> {
         status: state.status,
         choice: state.choice,
         max_parallel: state.max_parallel,
+        iterations: state.iterations,
+        iterating: u32::from(state.iterating),
         width: u32::try_from(state.items.len()).map_err(|_| KernelError::TooLarge)?,
         // ItemState is a u8 in memory.
         items: state.items.as_ptr().cast(),
@@ -367,4 +462,12 @@ pub(crate) fn route(
         )
     })?;
     Ok((decisions, accepted_count))
+}
+
+/// The complexity of a request with these features, whose flags are known ones.
+pub(crate) fn complexity(features: &c::cvg_features) -> u32 {
+    let mut out = 0;
+    // SAFETY: `features` is valid and only read; `out` is valid for writes.
+    unsafe { c::cvg_complexity(features, &raw mut out) };
+    out
 }

@@ -14,6 +14,8 @@ pub enum OnError {
     Skip,
     /// The node with this index stands in. It has one more in-edge for that, live on failure.
     Fallback(u32),
+    /// Somebody is asked; the rest of the run goes on meanwhile.
+    Ask,
 }
 
 /// A node; its index is its place in the slice given to [`Graph::compile`].
@@ -36,6 +38,18 @@ pub struct EdgeSpec {
     pub port: Option<u32>,
 }
 
+/// A node with a body: a sub-graph (one iteration) or a bounded loop (several). Its body is the
+/// `body` nodes that follow it, scopes among them included; edges and fallbacks stay in a scope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scope {
+    /// Index of the node.
+    pub node: u32,
+    /// How many of the following nodes are its body; at least 1.
+    pub body: u32,
+    /// How often the body may run; from 1 to 65,535.
+    pub max_iterations: u32,
+}
+
 /// A checked, compiled, immutable graph.
 #[derive(Debug)]
 pub struct Graph {
@@ -48,7 +62,27 @@ impl Graph {
     /// # Errors
     /// The first mistake found, with the node or edge it lies in.
     pub fn compile(nodes: &[NodeSpec], edges: &[EdgeSpec]) -> Result<Self, CompileError> {
-        let nodes: Vec<c::cvg_node_spec> = nodes.iter().map(node_spec).collect();
+        Self::compile_scoped(nodes, edges, &[])
+    }
+
+    /// Checks and compiles a graph with sub-graphs and loops.
+    ///
+    /// # Errors
+    /// The first mistake found, with the node or edge it lies in.
+    pub fn compile_scoped(
+        nodes: &[NodeSpec],
+        edges: &[EdgeSpec],
+        scopes: &[Scope],
+    ) -> Result<Self, CompileError> {
+        let mut nodes: Vec<c::cvg_node_spec> = nodes.iter().map(node_spec).collect();
+        for scope in scopes {
+            let node = nodes.get_mut(scope.node as usize).ok_or(KernelError::BadNode)?;
+            if scope.body == 0 {
+                return Err(CompileError::at_node(KernelError::BadScope, scope.node));
+            }
+            node.body = scope.body;
+            node.max_iterations = scope.max_iterations;
+        }
         let edges: Vec<c::cvg_edge_spec> =
             (0u32..).zip(edges).map(edge_spec).collect::<Result<_, _>>()?;
         Ok(Self { raw: RawGraph::compile(&nodes, &edges)? })
@@ -66,6 +100,12 @@ impl Graph {
         self.raw.edge_count()
     }
 
+    /// A hash of all that was compiled; the same on every machine.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        self.raw.hash()
+    }
+
     pub(crate) fn raw(&self) -> &RawGraph {
         &self.raw
     }
@@ -76,8 +116,9 @@ fn node_spec(node: &NodeSpec) -> c::cvg_node_spec {
         OnError::Fail => (c::CVG_ON_ERROR_FAIL, c::CVG_NONE),
         OnError::Skip => (c::CVG_ON_ERROR_SKIP, c::CVG_NONE),
         OnError::Fallback(fallback) => (c::CVG_ON_ERROR_FALLBACK, fallback),
+        OnError::Ask => (c::CVG_ON_ERROR_ASK, c::CVG_NONE),
     };
-    c::cvg_node_spec { join: node.join, on_error, fallback }
+    c::cvg_node_spec { join: node.join, on_error, fallback, body: 0, max_iterations: 0 }
 }
 
 fn edge_spec((index, edge): (u32, &EdgeSpec)) -> Result<c::cvg_edge_spec, CompileError> {

@@ -21,10 +21,11 @@ mod route;
 mod scheduler;
 
 pub use error::{CompileError, KernelError};
-pub use graph::{EdgeSpec, Graph, NodeSpec, OnError};
+pub use graph::{EdgeSpec, Graph, NodeSpec, OnError, Scope};
 pub use route::{
-    Candidate, Capabilities, Decision, Platform, ProviderClass, Reason, Request, route,
+    Candidate, Capabilities, Decision, Features, PRICE_UNKNOWN, Platform, ProviderClass, Reason,
+    Request, complexity, route,
 };
 pub use scheduler::{
-    Delta, ItemState, NodeState, NodeStatus, Outcome, Ready, RunResult, Scheduler,
+    Answer, Delta, ItemState, NodeState, NodeStatus, Outcome, Ready, RunResult, Scheduler,
 };

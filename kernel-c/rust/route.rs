@@ -30,6 +30,9 @@ pub enum Platform {
     CloudApi = c::CVG_PLATFORM_CLOUD_API,
 }
 
+/// A price that nobody knows: such a candidate comes last, and not at all when there is a budget.
+pub const PRICE_UNKNOWN: u64 = u64::MAX;
+
 /// What a model can do, or a request needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Capabilities {
@@ -56,9 +59,9 @@ pub struct Candidate {
     pub healthy: bool,
     /// What it can do.
     pub capabilities: Capabilities,
-    /// Price of an input token, in 1e-15 currency units.
+    /// Price of an input token, in 1e-15 currency units, or [`PRICE_UNKNOWN`].
     pub price_in: u64,
-    /// Price of an output token, in 1e-15 currency units.
+    /// Price of an output token, in 1e-15 currency units, or [`PRICE_UNKNOWN`].
     pub price_out: u64,
     /// Input and output tokens that it can hold.
     pub context_tokens: u64,
@@ -71,8 +74,10 @@ pub struct Candidate {
 /// What is asked of the router.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Request {
-    /// Nothing may leave the premises: for privacy, or because we are offline.
+    /// Nothing may leave the premises.
     pub require_local: bool,
+    /// There is no network.
+    pub offline: bool,
     /// What the model must be able to do.
     pub capabilities: Capabilities,
     /// Estimated tokens of the input.
@@ -81,6 +86,10 @@ pub struct Request {
     pub max_output_tokens: u64,
     /// What may still be spent, in 1e-15 currency units; `None`: no limit.
     pub budget: Option<u64>,
+    /// Below this budget price counts before ability; 0: never.
+    pub downgrade_line: u64,
+    /// A model that is measured to be slower, in milliseconds, is rejected.
+    pub max_latency_ms: Option<u32>,
     /// From 0 to 1000: models of lower quality are only used when no better one answers.
     pub complexity: u32,
     /// Index of the only candidate wanted.
@@ -103,6 +112,10 @@ pub enum Reason {
     Quality = c::CVG_REASON_QUALITY,
     /// Accepted: less able than the request is complex.
     Fallback = c::CVG_REASON_FALLBACK,
+    /// Accepted: the same, but the budget is low and it costs less.
+    Downgraded = c::CVG_REASON_DOWNGRADED,
+    /// Accepted, after all others: nobody knows its price.
+    Unpriced = c::CVG_REASON_UNPRICED,
     /// Rejected: another one was asked for.
     NotRequested = c::CVG_REASON_NOT_REQUESTED,
     /// Rejected: it is not local, and that is required.
@@ -115,6 +128,12 @@ pub enum Reason {
     Unhealthy = c::CVG_REASON_UNHEALTHY,
     /// Rejected: in the worst case it costs more than is left.
     OverBudget = c::CVG_REASON_OVER_BUDGET,
+    /// Rejected: it is not local, and there is no network.
+    Offline = c::CVG_REASON_OFFLINE,
+    /// Rejected: it is measured to be slower than is acceptable.
+    TooSlow = c::CVG_REASON_TOO_SLOW,
+    /// Rejected: nobody knows its price, and there is a budget.
+    PriceUnknown = c::CVG_REASON_PRICE_UNKNOWN,
 }
 
 /// The verdict on one candidate.
@@ -149,6 +168,41 @@ pub fn route(request: &Request, candidates: &[Candidate]) -> Result<Vec<Decision
     Ok(decisions.iter().enumerate().map(decide).collect())
 }
 
+/// What is known of a request before it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Features {
+    /// Tokens that are sent.
+    pub input_tokens: u64,
+    /// Most tokens that may be answered.
+    pub max_output_tokens: u64,
+    /// Tools offered.
+    pub tools: u32,
+    /// Properties of the answer's schema, at all depths.
+    pub schema_properties: u32,
+    /// Messages before this one.
+    pub turns: u32,
+    /// It asks for reasoning.
+    pub reasoning: bool,
+    /// It asks for code.
+    pub code: bool,
+}
+
+/// How complex a request is, from 0 to 1000; `include/convergio/router.h` has the formula.
+#[must_use]
+pub fn complexity(features: &Features) -> u32 {
+    ffi::complexity(&c::cvg_features {
+        input_tokens: features.input_tokens,
+        max_output_tokens: features.max_output_tokens,
+        tools: features.tools,
+        schema_properties: features.schema_properties,
+        turns: features.turns,
+        flags: bits(&[
+            (features.reasoning, c::CVG_FEATURE_REASONING),
+            (features.code, c::CVG_FEATURE_CODE),
+        ]),
+    })
+}
+
 impl Capabilities {
     fn bits(self) -> u32 {
         bits(&[
@@ -173,6 +227,11 @@ impl Reason {
             c::CVG_REASON_CONTEXT_TOO_SMALL => Self::ContextTooSmall,
             c::CVG_REASON_UNHEALTHY => Self::Unhealthy,
             c::CVG_REASON_OVER_BUDGET => Self::OverBudget,
+            c::CVG_REASON_DOWNGRADED => Self::Downgraded,
+            c::CVG_REASON_UNPRICED => Self::Unpriced,
+            c::CVG_REASON_OFFLINE => Self::Offline,
+            c::CVG_REASON_TOO_SLOW => Self::TooSlow,
+            c::CVG_REASON_PRICE_UNKNOWN => Self::PriceUnknown,
             _ => Self::NotRequested,
         }
     }
@@ -193,12 +252,17 @@ fn raw_request(request: &Request) -> Result<c::cvg_route_request, KernelError> {
         max_output_tokens: request.max_output_tokens,
         // The largest value is CVG_BUDGET_NONE.
         budget: request.budget.unwrap_or(u64::MAX),
-        flags: bits(&[(request.require_local, c::CVG_REQUEST_LOCAL_ONLY)]),
+        flags: bits(&[
+            (request.require_local, c::CVG_REQUEST_LOCAL_ONLY),
+            (request.offline, c::CVG_REQUEST_OFFLINE),
+        ]),
         capabilities: request.capabilities.bits(),
         complexity: request.complexity,
         pinned: request.pinned.unwrap_or(c::CVG_NONE),
         preferred_platform: request.preferred_platform.map_or(c::CVG_NONE, |p| p as u32),
-        reserved: 0,
+        // In C, 0 means "no limit"; no model is measured to answer in no time.
+        max_latency_ms: request.max_latency_ms.map_or(0, |limit| limit.max(1)),
+        downgrade_line: request.downgrade_line,
     })
 }
 

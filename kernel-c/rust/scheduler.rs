@@ -30,8 +30,24 @@ pub enum NodeStatus {
     Done,
     /// It failed.
     Failed,
-    /// It can no longer become ready.
+    /// It can no longer become ready, or was skipped by an answer.
     Skipped,
+    /// It failed and asks what to do; it counts as in flight.
+    Asking,
+    /// It was in flight when its scope failed or the run was cancelled.
+    Cancelled,
+}
+
+/// What becomes of a node that asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Answer {
+    /// It is in flight again; a scope starts over.
+    Retry = c::CVG_ANSWER_RETRY,
+    /// The run goes on without it and what hangs on it.
+    Skip = c::CVG_ANSWER_SKIP,
+    /// It has failed for good.
+    Fail = c::CVG_ANSWER_FAIL,
 }
 
 /// Where an item of a map stands.
@@ -69,6 +85,21 @@ pub enum NodeState {
     Failed,
     /// It was skipped.
     Skipped,
+    /// It failed and asks.
+    Asking,
+    /// It was cancelled.
+    Cancelled,
+    /// It is a scope that has begun iterations.
+    Scope {
+        /// Where it stands.
+        status: NodeStatus,
+        /// The port taken, if it is done and chose one.
+        choice: Option<u32>,
+        /// How many iterations were begun.
+        iterations: u32,
+        /// Whether it is in flight and the last one is not over.
+        iterating: bool,
+    },
 }
 
 /// How the run as a whole stands.
@@ -80,6 +111,8 @@ pub enum RunResult {
     Succeeded,
     /// A node failed and nothing catches that. Others may still be in flight.
     Failed,
+    /// It was cancelled.
+    Cancelled,
 }
 
 /// Something to be started now.
@@ -87,7 +120,8 @@ pub enum RunResult {
 pub struct Ready {
     /// Index of the node.
     pub node: u32,
-    /// Index of the item if the node is a map; `None` for the node itself.
+    /// Index of the item if the node is a map; the iteration that is over if it is a scope; `None`
+    /// for the node itself.
     pub item: Option<u32>,
 }
 
@@ -98,6 +132,10 @@ pub struct Delta {
     pub ready: Vec<Ready>,
     /// Nodes that will never start, ascending.
     pub skipped: Vec<u32>,
+    /// Nodes that were in flight and are to be stopped, ascending.
+    pub cancelled: Vec<u32>,
+    /// The node that has failed and asks what to do.
+    pub asking: Option<u32>,
     /// How the run stands after the call.
     pub result: RunResult,
 }
@@ -139,7 +177,7 @@ impl Scheduler {
     ) -> Result<(Self, Delta), CompileError> {
         let states: Vec<RawState<'_>> = (0u32..)
             .zip(states)
-            .map(|(node, state)| raw_state(state).map_err(|kind| at_node(kind, node)))
+            .map(|(node, state)| raw_state(state).map_err(|kind| CompileError::at_node(kind, node)))
             .collect::<Result<_, _>>()?;
         let mut delta = RawDelta::new()?;
         let raw = RawSched::restore(graph.raw(), &states, &mut delta)?;
@@ -191,6 +229,60 @@ impl Scheduler {
         Ok(self.delta.read())
     }
 
+    /// Starts an idle scope's body afresh; the delta holds its first members. When all members are
+    /// resolved, a delta names the scope with the iteration that is over.
+    ///
+    /// # Errors
+    /// `BadNode`, `NotReady`, `BadScope`, `AlreadyExpanded`, `IterationLimit`, `RunEnded`,
+    /// `NoMemory`.
+    pub fn iterate(&mut self, node: u32) -> Result<Delta, KernelError> {
+        self.raw.iterate(node, &mut self.delta)?;
+        Ok(self.delta.read())
+    }
+
+    /// Decides what becomes of a node that asks.
+    ///
+    /// # Errors
+    /// `BadNode`, `NotAsking`, `RunEnded`, `NoMemory`.
+    pub fn answer(&mut self, node: u32, answer: Answer) -> Result<Delta, KernelError> {
+        self.raw.answer(node, answer as u32, &mut self.delta)?;
+        Ok(self.delta.read())
+    }
+
+    /// Ends a run that goes on; the delta holds what is to be stopped.
+    ///
+    /// # Errors
+    /// `RunEnded`, `NoMemory`.
+    pub fn cancel(&mut self) -> Result<Delta, KernelError> {
+        self.raw.cancel(&mut self.delta)?;
+        Ok(self.delta.read())
+    }
+
+    /// The state as bytes for [`Scheduler::load`]: equal states have equal bytes.
+    ///
+    /// # Errors
+    /// None but those of a broken kernel.
+    pub fn save(&self) -> Result<Vec<u8>, KernelError> {
+        self.raw.save()
+    }
+
+    /// Reads what [`Scheduler::save`] wrote for the same graph.
+    ///
+    /// # Errors
+    /// [`KernelError::BadBytes`] for anything else, [`KernelError::BadState`] if no run of this
+    /// graph leads to the state, `NoMemory`.
+    pub fn load(graph: &Arc<Graph>, bytes: &[u8]) -> Result<Self, CompileError> {
+        let mut delta = RawDelta::new()?;
+        let raw = RawSched::load(graph.raw(), bytes, &mut delta)?;
+        Ok(Self { raw, delta, graph: Arc::clone(graph) })
+    }
+
+    /// A hash of the state and its graph: equal for equal states, on every machine.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        self.raw.hash()
+    }
+
     /// Where a node stands.
     ///
     /// # Errors
@@ -201,7 +293,9 @@ impl Scheduler {
             c::CVG_NODE_READY => NodeStatus::Ready,
             c::CVG_NODE_DONE => NodeStatus::Done,
             c::CVG_NODE_FAILED => NodeStatus::Failed,
-            _ => NodeStatus::Skipped,
+            c::CVG_NODE_SKIPPED => NodeStatus::Skipped,
+            c::CVG_NODE_ASKING => NodeStatus::Asking,
+            _ => NodeStatus::Cancelled,
         })
     }
 
@@ -223,6 +317,7 @@ impl RunResult {
         match result {
             c::CVG_RUN_RUNNING => Self::Running,
             c::CVG_RUN_SUCCEEDED => Self::Succeeded,
+            c::CVG_RUN_CANCELLED => Self::Cancelled,
             _ => Self::Failed,
         }
     }
@@ -240,23 +335,54 @@ pub(crate) struct RawState<'a> {
     pub(crate) status: c::cvg_node_status,
     pub(crate) choice: u32,
     pub(crate) max_parallel: u32,
+    pub(crate) iterations: u32,
+    pub(crate) iterating: bool,
     pub(crate) items: &'a [ItemState],
 }
 
-fn raw_state(state: &NodeState) -> Result<RawState<'_>, KernelError> {
-    let plain = |status| RawState { status, choice: c::CVG_NONE, max_parallel: 0, items: &[] };
-    Ok(match state {
-        NodeState::Pending => plain(c::CVG_NODE_PENDING),
-        NodeState::Ready => plain(c::CVG_NODE_READY),
-        NodeState::Done { choice } => {
-            RawState { choice: port(*choice)?, ..plain(c::CVG_NODE_DONE) }
+impl NodeStatus {
+    fn raw(self) -> c::cvg_node_status {
+        match self {
+            Self::Pending => c::CVG_NODE_PENDING,
+            Self::Ready => c::CVG_NODE_READY,
+            Self::Done => c::CVG_NODE_DONE,
+            Self::Failed => c::CVG_NODE_FAILED,
+            Self::Skipped => c::CVG_NODE_SKIPPED,
+            Self::Asking => c::CVG_NODE_ASKING,
+            Self::Cancelled => c::CVG_NODE_CANCELLED,
         }
-        NodeState::Failed => plain(c::CVG_NODE_FAILED),
-        NodeState::Skipped => plain(c::CVG_NODE_SKIPPED),
+    }
+}
+
+fn raw_state(state: &NodeState) -> Result<RawState<'_>, KernelError> {
+    let plain = |status: NodeStatus| RawState {
+        status: status.raw(),
+        choice: c::CVG_NONE,
+        max_parallel: 0,
+        iterations: 0,
+        iterating: false,
+        items: &[],
+    };
+    Ok(match state {
+        NodeState::Pending => plain(NodeStatus::Pending),
+        NodeState::Ready => plain(NodeStatus::Ready),
+        NodeState::Done { choice } => {
+            RawState { choice: port(*choice)?, ..plain(NodeStatus::Done) }
+        }
+        NodeState::Failed => plain(NodeStatus::Failed),
+        NodeState::Skipped => plain(NodeStatus::Skipped),
+        NodeState::Asking => plain(NodeStatus::Asking),
+        NodeState::Cancelled => plain(NodeStatus::Cancelled),
+        NodeState::Scope { status, choice, iterations, iterating } => RawState {
+            choice: port(*choice)?,
+            iterations: *iterations,
+            iterating: *iterating,
+            ..plain(*status)
+        },
         // In C, 0 means "not a map".
         NodeState::Map { max_parallel: 0, .. } => return Err(KernelError::BadArgument),
         NodeState::Map { max_parallel, items } => {
-            RawState { max_parallel: *max_parallel, items, ..plain(c::CVG_NODE_READY) }
+            RawState { max_parallel: *max_parallel, items, ..plain(NodeStatus::Ready) }
         }
     })
 }
@@ -268,8 +394,4 @@ fn raw_outcome(outcome: Outcome) -> Result<c::cvg_outcome, KernelError> {
         }
         Outcome::Failed => c::cvg_outcome { kind: c::CVG_OUTCOME_FAILED, choice: c::CVG_NONE },
     })
-}
-
-fn at_node(kind: KernelError, node: u32) -> CompileError {
-    CompileError { kind, node: Some(node), edge: None }
 }

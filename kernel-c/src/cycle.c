@@ -6,6 +6,8 @@
 ** things can happen is a graph of events, and the search is a depth-first walk over it:
 **   start(u)  -> settle(u), start(fallback of u)
 **   settle(u) -> start(v) for each edge u -> v, settle(p) for each p whose fallback is u
+** Whether all can happen is told by letting them happen, which is quick; only if they cannot, the
+** walk finds out why.
 */
 #include <string.h>
 
@@ -76,19 +78,81 @@ static uint32_t search(walk *w, uint32_t root) {
   return CVG_NONE;
 }
 
+static uint32_t search_all(walk *w) {
+  uint32_t found = CVG_NONE;
+  memset(w->colours, UNSEEN, 2 * (size_t)w->graph->node_count);
+  for (uint32_t i = 0; i < w->graph->node_count && found == CVG_NONE; i++) {
+    found = search(w, start_of(i));
+  }
+  return found;
+}
+
+enum progress { NOT_STARTED = 0, STARTED = 1, SETTLED = 2 };
+
+/* Events that can happen, in order; `waits[u]` is what start(u) still waits for. */
+typedef struct rehearsal {
+  const cvg_graph *graph;
+  uint32_t *events;
+  uint32_t *waits;
+  unsigned char *progress; /* of each node: enum progress */
+  size_t event_count;
+} rehearsal;
+
+static void happen(rehearsal *r, uint32_t event) {
+  r->events[r->event_count++] = event;
+}
+
+static void one_less(rehearsal *r, uint32_t node) {
+  if (--r->waits[node] == 0) happen(r, start_of(node));
+}
+
+static void pass_start(rehearsal *r, uint32_t node) {
+  uint32_t fallback = r->graph->nodes[node].fallback;
+  r->progress[node] = STARTED;
+  if (fallback != CVG_NONE) one_less(r, fallback);
+  if (fallback == CVG_NONE || r->progress[fallback] == SETTLED) happen(r, settle_of(node));
+}
+
+static void pass_settle(rehearsal *r, uint32_t node) {
+  const cvgi_node *spec = &r->graph->nodes[node];
+  r->progress[node] = SETTLED;
+  for (uint32_t i = spec->out_begin; i < spec[1].out_begin; i++) one_less(r, r->graph->edges[i].to);
+  for (uint32_t i = spec->owner_begin; i < spec[1].owner_begin; i++) {
+    uint32_t owner = r->graph->owners[i];
+    if (r->progress[owner] == STARTED) happen(r, settle_of(owner));
+  }
+}
+
+/* Whether every event can happen. */
+static int rehearse(rehearsal *r) {
+  memset(r->progress, NOT_STARTED, r->graph->node_count);
+  for (uint32_t i = 0; i < r->graph->node_count; i++) {
+    r->waits[i] = r->graph->nodes[i].in_degree;
+    if (r->waits[i] == 0) happen(r, start_of(i));
+  }
+  for (size_t i = 0; i < r->event_count; i++) {
+    uint32_t node = node_of(r->events[i]);
+    if (r->events[i] == start_of(node)) {
+      pass_start(r, node);
+    } else {
+      pass_settle(r, node);
+    }
+  }
+  return r->event_count == 2 * (size_t)r->graph->node_count;
+}
+
 cvg_status cvgi_find_cycle(const cvg_graph *graph, uint32_t *node) {
   if (graph->node_count == 0) return CVG_OK;
   size_t events = 2 * (size_t)graph->node_count;
   size_t event_bytes = 2 * sizeof(uint32_t) + 1;
   uint32_t *scratch = cvgi_allocate(&graph->allocator, events, event_bytes);
   if (scratch == NULL) return CVG_NO_MEMORY;
-  walk w = {graph, scratch, scratch + events, (unsigned char *)(scratch + 2 * events), 0};
-  memset(w.colours, UNSEEN, events);
+  unsigned char *bytes = (unsigned char *)(scratch + 2 * events);
+  rehearsal r = {graph, scratch, scratch + events, bytes, 0};
   cvg_status status = CVG_OK;
-  for (uint32_t root = 0; root < graph->node_count && status == CVG_OK; root++) {
-    uint32_t event = search(&w, start_of(root));
-    if (event == CVG_NONE) continue;
-    *node = node_of(event);
+  if (!rehearse(&r)) {
+    walk w = {graph, scratch, scratch + events, bytes, 0};
+    *node = node_of(search_all(&w));
     status = CVG_CYCLE;
   }
   cvgi_release(&graph->allocator, scratch, events, event_bytes);

@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "hash.h"
 #include "memory.h"
 #include "sort.h"
 
@@ -33,14 +34,21 @@ static cvg_status check_size(const source *in) {
   return CVG_OK;
 }
 
+static int scope_valid(const source *in, size_t node) {
+  uint32_t body = in->nodes[node].body, limit = in->nodes[node].max_iterations;
+  if (body == 0) return limit == 0;
+  return body < in->node_count - node && limit > 0 && limit <= CVG_ITERATIONS_MAX;
+}
+
 static cvg_status check_nodes(const source *in, cvg_fault *fault) {
   for (size_t i = 0; i < in->node_count; i++) {
     const cvg_node_spec *node = &in->nodes[i];
-    if (node->on_error > CVG_ON_ERROR_FALLBACK) return wrong_node(fault, CVG_BAD_ARGUMENT, i);
+    if (node->on_error > CVG_ON_ERROR_ASK) return wrong_node(fault, CVG_BAD_ARGUMENT, i);
     int usable = node->on_error == CVG_ON_ERROR_FALLBACK
                      ? node->fallback < in->node_count && node->fallback != i
                      : node->fallback == CVG_NONE;
     if (!usable) return wrong_node(fault, CVG_BAD_FALLBACK, i);
+    if (!scope_valid(in, i)) return wrong_node(fault, CVG_BAD_SCOPE, i);
   }
   return CVG_OK;
 }
@@ -88,7 +96,10 @@ static cvg_graph *allocate_graph(const cvg_allocator *allocator, const source *i
 static void count_rows(cvg_graph *graph, const source *in) {
   for (size_t i = 0; i < in->node_count; i++) {
     cvgi_node *node = &graph->nodes[i];
-    node->on_error = in->nodes[i].on_error;
+    node->on_error = (uint16_t)in->nodes[i].on_error;
+    node->scope = CVG_NONE;
+    node->body = in->nodes[i].body;
+    node->max_iterations = (uint16_t)in->nodes[i].max_iterations;
     node->fallback = in->nodes[i].fallback;
     if (node->fallback == CVG_NONE) continue;
     graph->nodes[node->fallback].owner_begin++;
@@ -122,6 +133,41 @@ static void fill_rows(cvg_graph *graph, const source *in) {
     uint32_t fallback = graph->nodes[i - 1].fallback;
     if (fallback != CVG_NONE) graph->owners[--graph->nodes[fallback].owner_begin] = i - 1;
   }
+}
+
+/* Whether the body of `node` lies within that of `scope`. */
+static int nested(const cvg_graph *graph, uint32_t node, uint32_t scope) {
+  return scope == CVG_NONE || node + graph->nodes[node].body <= scope + graph->nodes[scope].body;
+}
+
+/* Bodies follow their scopes, so the scope of a node is the nearest one before it that reaches. */
+static cvg_status set_scopes(cvg_graph *graph, cvg_fault *fault) {
+  uint32_t scope = CVG_NONE;
+  for (uint32_t i = 0; i < graph->node_count; i++) {
+    cvgi_node *node = &graph->nodes[i];
+    while (scope != CVG_NONE && i > scope + graph->nodes[scope].body) {
+      scope = graph->nodes[scope].scope;
+    }
+    node->scope = scope;
+    if (!nested(graph, i, scope)) return wrong_node(fault, CVG_BAD_SCOPE, i);
+    if (node->body > 0) scope = i;
+  }
+  return CVG_OK;
+}
+
+/* Edges and fallbacks stay within a scope. */
+static cvg_status check_borders(const cvg_graph *graph, const source *in, cvg_fault *fault) {
+  for (uint32_t i = 0; i < graph->node_count; i++) {
+    uint32_t fallback = graph->nodes[i].fallback;
+    if (fallback == CVG_NONE || graph->nodes[fallback].scope == graph->nodes[i].scope) continue;
+    return wrong_node(fault, CVG_BAD_SCOPE, i);
+  }
+  for (size_t i = 0; i < in->edge_count; i++) {
+    const cvg_edge_spec *edge = &in->edges[i];
+    if (graph->nodes[edge->from].scope == graph->nodes[edge->to].scope) continue;
+    return wrong_edge(fault, CVG_BAD_SCOPE, i);
+  }
+  return CVG_OK;
 }
 
 static cvg_status set_needs(cvg_graph *graph, const source *in, cvg_fault *fault) {
@@ -167,7 +213,13 @@ static cvg_status sort_rows(cvg_graph *graph, const source *in, cvg_fault *fault
 
 static cvg_status fill_graph(cvg_graph *graph, const source *in, cvg_fault *fault) {
   count_rows(graph, in);
-  cvg_status status = set_needs(graph, in, fault);
+  cvg_status status = CVG_OK;
+  int has_scopes = 0;
+  for (uint32_t i = 0; i < graph->node_count && !has_scopes; i++)
+    has_scopes = in->nodes[i].body > 0;
+  if (has_scopes) status = set_scopes(graph, fault);
+  if (has_scopes && status == CVG_OK) status = check_borders(graph, in, fault);
+  if (status == CVG_OK) status = set_needs(graph, in, fault);
   if (status != CVG_OK) return status;
   end_rows(graph);
   fill_rows(graph, in);
@@ -219,4 +271,21 @@ uint32_t cvg_graph_node_count(const cvg_graph *graph) {
 
 uint32_t cvg_graph_edge_count(const cvg_graph *graph) {
   return graph == NULL ? 0 : graph->edge_count;
+}
+
+cvg_status cvg_graph_hash(const cvg_graph *graph, uint64_t *out) {
+  if (graph == NULL || out == NULL) return CVG_BAD_ARGUMENT;
+  uint64_t hash = cvgi_hash_word(CVGI_HASH_START, graph->node_count);
+  for (uint32_t i = 0; i < graph->node_count; i++) {
+    const cvgi_node *node = &graph->nodes[i];
+    const uint32_t words[] = {node[1].out_begin, node->need,           node->fallback,
+                              node->body,        node->max_iterations, node->on_error};
+    for (size_t k = 0; k < sizeof words / sizeof *words; k++) hash = cvgi_hash_word(hash, words[k]);
+  }
+  for (uint32_t i = 0; i < graph->edge_count; i++) {
+    hash = cvgi_hash_word(hash, graph->edges[i].to);
+    hash = cvgi_hash_word(hash, graph->edges[i].port);
+  }
+  *out = hash;
+  return CVG_OK;
 }

@@ -16,8 +16,11 @@ typedef struct cvgi_node {
   uint32_t owner_begin;
   uint32_t in_degree; /* with the edges from its owners */
   uint32_t need;      /* live in-edges that make it ready */
-  uint32_t on_error;
-  uint32_t fallback; /* CVG_NONE unless on_error is CVG_ON_ERROR_FALLBACK */
+  uint32_t fallback;  /* CVG_NONE unless on_error is CVG_ON_ERROR_FALLBACK */
+  uint32_t scope;     /* the scope it is a member of, or CVG_NONE */
+  uint32_t body;      /* how many of the following nodes are its body */
+  uint16_t max_iterations;
+  uint16_t on_error;
 } cvgi_node;
 
 typedef struct cvgi_edge {

@@ -4,8 +4,14 @@
 #include "convergio/kernel.h"
 #include "sort.h"
 
-/* Stands for any reason to accept until the order is known, which tells the real one. */
-#define ACCEPTABLE ((uint32_t)CVG_REASON_PINNED)
+/*
+** Stands for any reason to accept until the order is known, which tells the real one. What ranks
+** an accepted candidate before its cost is added, so that the sort seldom looks at candidates.
+*/
+#define ACCEPTABLE 0u
+#define RANK_NOT_ABLE 1u
+#define RANK_NOT_PREFERRED 2u
+#define RANK_UNPRICED 4u
 
 /* What the sort needs to compare two decisions. */
 typedef struct table {
@@ -21,7 +27,12 @@ static uint64_t multiply(uint64_t a, uint64_t b) {
   return b != 0 && a > UINT64_MAX / b ? UINT64_MAX : a * b;
 }
 
+static int unpriced(const cvg_candidate *candidate) {
+  return candidate->price_in == CVG_PRICE_UNKNOWN || candidate->price_out == CVG_PRICE_UNKNOWN;
+}
+
 static uint64_t worst_cost(const cvg_route_request *request, const cvg_candidate *candidate) {
+  if (unpriced(candidate)) return UINT64_MAX;
   return add(multiply(request->input_tokens, candidate->price_in),
              multiply(request->max_output_tokens, candidate->price_out));
 }
@@ -38,6 +49,16 @@ static int able(const cvg_route_request *request, const cvg_candidate *candidate
   return candidate->quality >= request->complexity;
 }
 
+/* Whether the budget is so low that price counts before ability. */
+static int downgraded(const cvg_route_request *request) {
+  return request->budget < request->downgrade_line;
+}
+
+static int too_slow(const cvg_route_request *request, const cvg_candidate *candidate) {
+  return request->max_latency_ms > 0 && candidate->latency_ms != CVG_NONE &&
+         candidate->latency_ms > request->max_latency_ms;
+}
+
 static int preferred(const cvg_route_request *request, const cvg_candidate *candidate) {
   return candidate->platform == request->preferred_platform;
 }
@@ -46,14 +67,17 @@ static int preferred(const cvg_route_request *request, const cvg_candidate *cand
 static uint32_t objection(const cvg_route_request *request, const cvg_candidate *candidate,
                           uint32_t index, uint64_t cost) {
   uint64_t tokens = add(request->input_tokens, request->max_output_tokens);
-  int local_only = (request->flags & CVG_REQUEST_LOCAL_ONLY) != 0;
   if (request->pinned != CVG_NONE && request->pinned != index) return CVG_REASON_NOT_REQUESTED;
-  if (local_only && !is_local(candidate)) return CVG_REASON_NOT_LOCAL;
+  if (request->flags != 0 && !is_local(candidate)) {
+    return request->flags & CVG_REQUEST_LOCAL_ONLY ? CVG_REASON_NOT_LOCAL : CVG_REASON_OFFLINE;
+  }
   if ((request->capabilities & ~candidate->capabilities) != 0) {
     return CVG_REASON_MISSING_CAPABILITY;
   }
   if (tokens > candidate->context_tokens) return CVG_REASON_CONTEXT_TOO_SMALL;
   if ((candidate->flags & CVG_CANDIDATE_HEALTHY) == 0) return CVG_REASON_UNHEALTHY;
+  if (too_slow(request, candidate)) return CVG_REASON_TOO_SLOW;
+  if (unpriced(candidate) && request->budget != CVG_BUDGET_NONE) return CVG_REASON_PRICE_UNKNOWN;
   if (cost > request->budget) return CVG_REASON_OVER_BUDGET;
   return ACCEPTABLE;
 }
@@ -62,14 +86,20 @@ static int rejected(const cvg_decision *decision) {
   return decision->reason >= CVG_REASON_NOT_REQUESTED;
 }
 
-/* The order of the header; CVG_NONE, the largest value, sorts a latency not measured last. */
+static uint32_t rank(const cvg_route_request *request, const cvg_candidate *candidate) {
+  uint32_t ability = (able(request, candidate) ? 0 : RANK_NOT_ABLE) |
+                     (preferred(request, candidate) ? 0 : RANK_NOT_PREFERRED);
+  if (unpriced(candidate)) return RANK_UNPRICED | ability;
+  return downgraded(request) ? 0 : ability;
+}
+
+/* Of the same rank and cost; CVG_NONE, the largest value, sorts a latency not measured last. */
 static int better(const table *t, const cvg_decision *left, const cvg_decision *right) {
   const cvg_candidate *a = &t->candidates[left->index], *b = &t->candidates[right->index];
   int a_preferred = preferred(t->request, a), b_preferred = preferred(t->request, b);
   int a_able = able(t->request, a), b_able = able(t->request, b);
   if (a_preferred != b_preferred) return a_preferred;
   if (a_able != b_able) return a_able;
-  if (left->cost != right->cost) return left->cost < right->cost;
   if (a->quality != b->quality) return a->quality > b->quality;
   if (a->latency_ms != b->latency_ms) return a->latency_ms < b->latency_ms;
   return left->index < right->index;
@@ -77,14 +107,20 @@ static int better(const table *t, const cvg_decision *left, const cvg_decision *
 
 static int decision_before(const void *context, const void *left, const void *right) {
   const cvg_decision *a = left, *b = right;
-  if (rejected(a) != rejected(b)) return rejected(b);
-  return rejected(a) ? a->index < b->index : better(context, a, b);
+  if (rejected(a) || rejected(b)) {
+    return rejected(a) && rejected(b) ? a->index < b->index : rejected(b);
+  }
+  if (a->reason != b->reason) return a->reason < b->reason;
+  return a->cost != b->cost ? a->cost < b->cost : better(context, a, b);
 }
 
 static uint32_t reason_to_accept(const table *t, const cvg_decision *decision, uint64_t cheapest) {
   const cvg_candidate *candidate = &t->candidates[decision->index];
   if (t->request->pinned != CVG_NONE) return CVG_REASON_PINNED;
-  if (!able(t->request, candidate)) return CVG_REASON_FALLBACK;
+  if (unpriced(candidate)) return CVG_REASON_UNPRICED;
+  if (!able(t->request, candidate)) {
+    return downgraded(t->request) ? CVG_REASON_DOWNGRADED : CVG_REASON_FALLBACK;
+  }
   if (preferred(t->request, candidate)) return CVG_REASON_PREFERRED_PLATFORM;
   return decision->cost <= cheapest ? CVG_REASON_CHEAPEST : CVG_REASON_QUALITY;
 }
@@ -103,11 +139,11 @@ static size_t explain(const table *t, cvg_decision *decisions, size_t count) {
 
 static int request_valid(const cvg_route_request *request, size_t count) {
   uint32_t platform = request->preferred_platform;
-  return (request->flags & ~(uint32_t)CVG_REQUEST_LOCAL_ONLY) == 0 &&
-         (request->capabilities & ~CVG_CAPABILITIES_ALL) == 0 &&
+  const uint32_t flags = CVG_REQUEST_LOCAL_ONLY | CVG_REQUEST_OFFLINE;
+  return (request->flags & ~flags) == 0 && (request->capabilities & ~CVG_CAPABILITIES_ALL) == 0 &&
          request->complexity <= CVG_QUALITY_MAX &&
          (request->pinned == CVG_NONE || request->pinned < count) &&
-         (platform == CVG_NONE || platform <= CVG_PLATFORM_CLOUD_API) && request->reserved == 0;
+         (platform == CVG_NONE || platform <= CVG_PLATFORM_CLOUD_API);
 }
 
 static int candidate_valid(const cvg_candidate *candidate) {
@@ -136,9 +172,37 @@ cvg_status cvg_route(const cvg_route_request *request, const cvg_candidate *cand
     decision->cost = worst_cost(request, &candidates[i]);
     decision->index = i;
     decision->reason = objection(request, &candidates[i], i, decision->cost);
+    if (decision->reason == ACCEPTABLE) decision->reason = rank(request, &candidates[i]);
   }
   const table t = {request, candidates};
   cvgi_sort(decisions, count, sizeof *decisions, decision_before, &t);
   *accepted_count = explain(&t, decisions, count);
+  return CVG_OK;
+}
+
+/* How often `value` doubles beyond 256. */
+static uint32_t doublings(uint64_t value) {
+  uint32_t count = 0;
+  while (value > 256) {
+    value = value / 2 + value % 2;
+    count++;
+  }
+  return count;
+}
+
+static uint32_t points(uint32_t count, uint32_t each, uint32_t most) {
+  return count > most / each ? most : count * each;
+}
+
+cvg_status cvg_complexity(const cvg_features *features, uint32_t *out) {
+  const uint32_t flags = CVG_FEATURE_REASONING | CVG_FEATURE_CODE;
+  if (features == NULL || out == NULL || (features->flags & ~flags) != 0) return CVG_BAD_ARGUMENT;
+  uint32_t sum = points(doublings(features->input_tokens), 40, 320) +
+                 points(doublings(features->max_output_tokens), 30, 180) +
+                 points(features->tools, 25, 200) + points(features->schema_properties, 5, 100) +
+                 points(features->turns, 5, 50);
+  if (features->flags & CVG_FEATURE_REASONING) sum += 200;
+  if (features->flags & CVG_FEATURE_CODE) sum += 150;
+  *out = sum < CVG_QUALITY_MAX ? sum : CVG_QUALITY_MAX;
   return CVG_OK;
 }

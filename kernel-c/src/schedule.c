@@ -11,6 +11,13 @@ static size_t sched_bytes(const cvg_graph *graph) {
   return sizeof(cvg_sched) + graph->node_count * sizeof(cvgi_run_node);
 }
 
+void cvgi_reset_node(cvg_sched *sched, uint32_t node) {
+  const cvgi_run_node fresh = {.missing = sched->graph->nodes[node].need,
+                               .unresolved = sched->graph->nodes[node].in_degree,
+                               .value = CVG_NONE};
+  sched->nodes[node] = fresh;
+}
+
 cvg_sched *cvgi_sched_new(const cvg_graph *graph, const cvg_allocator *allocator,
                           uint32_t map_room) {
   cvg_sched *sched = cvgi_allocate(allocator, 1, sched_bytes(graph));
@@ -18,11 +25,9 @@ cvg_sched *cvgi_sched_new(const cvg_graph *graph, const cvg_allocator *allocator
   memset(sched, 0, sched_bytes(graph));
   sched->graph = graph;
   sched->allocator = *allocator;
-  sched->open = graph->node_count;
   for (uint32_t i = 0; i < graph->node_count; i++) {
-    sched->nodes[i].unresolved = graph->nodes[i].in_degree;
-    sched->nodes[i].choice = CVG_NONE;
-    sched->nodes[i].map = CVG_NONE;
+    cvgi_reset_node(sched, i);
+    if (graph->nodes[i].scope == CVG_NONE) sched->open++;
   }
   if (cvgi_map_table_reserve(allocator, &sched->maps, map_room)) return sched;
   cvg_sched_free(sched);
@@ -45,14 +50,14 @@ cvg_status cvg_sched_clone(const cvg_sched *sched, cvg_sched **out) {
     return CVG_NO_MEMORY;
   }
   copy->open = sched->open;
-  copy->failed = sched->failed;
+  copy->ended = sched->ended;
   memcpy(copy->nodes, sched->nodes, sched->graph->node_count * sizeof *sched->nodes);
   *out = copy;
   return CVG_OK;
 }
 
 uint32_t cvgi_sched_result(const cvg_sched *sched) {
-  if (sched->failed) return CVG_RUN_FAILED;
+  if (sched->ended) return sched->ended;
   return sched->open == 0 ? CVG_RUN_SUCCEEDED : CVG_RUN_RUNNING;
 }
 
@@ -69,11 +74,6 @@ cvg_status cvg_sched_node_status(const cvg_sched *sched, uint32_t node, uint32_t
   return CVG_OK;
 }
 
-static void finish_call(cvg_sched *sched, cvg_delta *delta) {
-  cvgi_settle_all(sched, delta);
-  cvgi_delta_finish(delta, cvgi_sched_result(sched));
-}
-
 cvg_status cvg_sched_start(const cvg_graph *graph, const cvg_allocator *allocator, cvg_sched **out,
                            cvg_delta *delta) {
   if (delta == NULL) return CVG_BAD_ARGUMENT;
@@ -84,29 +84,18 @@ cvg_status cvg_sched_start(const cvg_graph *graph, const cvg_allocator *allocato
   cvg_sched *sched = cvgi_sched_new(graph, allocator, 0);
   if (sched == NULL) return CVG_NO_MEMORY;
   for (uint32_t i = 0; i < graph->node_count; i++) cvgi_judge(sched, i, delta);
-  finish_call(sched, delta);
+  cvgi_finish_call(sched, delta);
   *out = sched;
   return CVG_OK;
 }
 
-static void finish(cvg_sched *sched, uint32_t node, uint8_t status, cvg_delta *delta) {
-  cvgi_run_node *state = &sched->nodes[node];
-  if (state->map != CVG_NONE) {
-    cvgi_map_table_drop(&sched->allocator, &sched->maps, state->map);
-    state->map = CVG_NONE;
-  }
-  state->status = status;
-  sched->open--;
-  if (!sched->failed) cvgi_announce(sched, node, delta);
+int cvgi_in_flight(const cvg_sched *sched, uint32_t node) {
+  uint32_t status = sched->nodes[node].status;
+  return status == CVG_NODE_READY || status == CVG_NODE_ASKING;
 }
 
-void cvgi_finish_done(cvg_sched *sched, uint32_t node, uint32_t choice, cvg_delta *delta) {
-  sched->nodes[node].choice = choice;
-  finish(sched, node, CVG_NODE_DONE, delta);
-}
-
-void cvgi_finish_failed(cvg_sched *sched, uint32_t node, cvg_delta *delta) {
-  finish(sched, node, CVG_NODE_FAILED, delta);
+int cvgi_status_resolved(uint32_t status) {
+  return status != CVG_NODE_PENDING && status != CVG_NODE_READY && status != CVG_NODE_ASKING;
 }
 
 /* What every call on a node in flight checks before it changes anything. */
@@ -118,13 +107,17 @@ static cvg_status begin_call(const cvg_sched *sched, uint32_t node, cvg_delta *d
   return sched->nodes[node].status == CVG_NODE_READY ? CVG_OK : CVG_NOT_READY;
 }
 
+static int is_scope(const cvg_sched *sched, uint32_t node) {
+  return sched->graph->nodes[node].body > 0;
+}
+
 cvg_status cvg_sched_complete(cvg_sched *sched, uint32_t node, cvg_outcome outcome,
                               cvg_delta *delta) {
   cvg_status status = begin_call(sched, node, delta);
   if (status != CVG_OK) return status;
   if (outcome.kind > CVG_OUTCOME_FAILED) return CVG_BAD_ARGUMENT;
   int done = outcome.kind == CVG_OUTCOME_DONE;
-  if (done && sched->nodes[node].map != CVG_NONE) return CVG_ALREADY_EXPANDED;
+  if (done && cvgi_has(sched, node, CVGI_EXPANDED | CVGI_ITERATING)) return CVG_ALREADY_EXPANDED;
   status = cvgi_delta_reserve(delta, sched->graph->node_count, 0);
   if (status != CVG_OK) return status;
   if (done) {
@@ -132,7 +125,7 @@ cvg_status cvg_sched_complete(cvg_sched *sched, uint32_t node, cvg_outcome outco
   } else {
     cvgi_finish_failed(sched, node, delta);
   }
-  finish_call(sched, delta);
+  cvgi_finish_call(sched, delta);
   return CVG_OK;
 }
 
@@ -147,27 +140,28 @@ static cvg_status add_map(cvg_sched *sched, uint32_t node, uint32_t width, uint3
   if (!make_map_room(sched)) return CVG_NO_MEMORY;
   cvgi_map *map = cvgi_map_new(&sched->allocator, width, max_parallel);
   if (map == NULL) return CVG_NO_MEMORY;
-  sched->nodes[node].map = cvgi_map_table_add(&sched->maps, map);
+  sched->nodes[node].value = cvgi_map_table_add(&sched->maps, map);
+  sched->nodes[node].flags |= CVGI_EXPANDED;
   return CVG_OK;
 }
 
 cvgi_map *cvgi_map_of(const cvg_sched *sched, uint32_t node) {
-  return sched->maps.slots[sched->nodes[node].map];
+  return sched->maps.slots[sched->nodes[node].value];
 }
 
 void cvgi_emit_items(cvg_sched *sched, uint32_t node, cvg_delta *delta) {
   cvgi_map *map = cvgi_map_of(sched, node);
-  while (!sched->failed && cvgi_map_can_emit(map)) cvgi_delta_ready(delta, node, map->emitted++);
+  while (!sched->ended && cvgi_map_can_emit(map)) cvgi_delta_ready(delta, node, map->emitted++);
 }
 
 cvg_status cvg_sched_expand(cvg_sched *sched, uint32_t node, uint32_t width, uint32_t max_parallel,
                             cvg_delta *delta) {
   cvg_status status = begin_call(sched, node, delta);
   if (status != CVG_OK) return status;
-  if (sched->nodes[node].map != CVG_NONE) return CVG_ALREADY_EXPANDED;
+  if (is_scope(sched, node) || cvgi_has(sched, node, CVGI_EXPANDED)) return CVG_ALREADY_EXPANDED;
   if (max_parallel == 0) return CVG_BAD_ARGUMENT;
   if (width > CVG_MAP_WIDTH_MAX) return CVG_TOO_LARGE;
-  if (sched->failed) return CVG_RUN_ENDED;
+  if (sched->ended) return CVG_RUN_ENDED;
   uint32_t first = width < max_parallel ? width : max_parallel;
   status = cvgi_delta_reserve(delta, sched->graph->node_count, first);
   if (status != CVG_OK) return status;
@@ -178,7 +172,7 @@ cvg_status cvg_sched_expand(cvg_sched *sched, uint32_t node, uint32_t width, uin
     if (status != CVG_OK) return status;
     cvgi_emit_items(sched, node, delta);
   }
-  finish_call(sched, delta);
+  cvgi_finish_call(sched, delta);
   return CVG_OK;
 }
 
@@ -197,7 +191,7 @@ cvg_status cvg_sched_complete_item(cvg_sched *sched, uint32_t node, uint32_t ite
   cvg_status status = begin_call(sched, node, delta);
   if (status != CVG_OK) return status;
   if (outcome.kind > CVG_OUTCOME_FAILED) return CVG_BAD_ARGUMENT;
-  if (sched->nodes[node].map == CVG_NONE) return CVG_NOT_EXPANDED;
+  if (!cvgi_has(sched, node, CVGI_EXPANDED)) return CVG_NOT_EXPANDED;
   if (!cvgi_map_item_in_flight(cvgi_map_of(sched, node), item)) return CVG_ITEM_NOT_READY;
   status = cvgi_delta_reserve(delta, sched->graph->node_count, 1);
   if (status != CVG_OK) return status;
@@ -206,6 +200,6 @@ cvg_status cvg_sched_complete_item(cvg_sched *sched, uint32_t node, uint32_t ite
   } else {
     cvgi_finish_failed(sched, node, delta);
   }
-  finish_call(sched, delta);
+  cvgi_finish_call(sched, delta);
   return CVG_OK;
 }

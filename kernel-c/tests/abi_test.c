@@ -24,8 +24,8 @@ static void callers_of_another_header_are_not(void) {
 }
 
 static void each_status_has_its_text(void) {
-  const char *unknown = cvg_status_text((cvg_status)(CVG_BAD_STATE + 1));
-  for (int a = CVG_OK; a <= CVG_BAD_STATE; a++) {
+  const char *unknown = cvg_status_text((cvg_status)(CVG_TOOL_FAILED + 1));
+  for (int a = CVG_OK; a <= CVG_TOOL_FAILED; a++) {
     const char *text = cvg_status_text((cvg_status)a);
     CHECK(strcmp(text, unknown) != 0);
     for (int b = CVG_OK; b < a; b++) CHECK(strcmp(text, cvg_status_text((cvg_status)b)) != 0);

@@ -35,8 +35,8 @@ fn generate() -> String {
         .raw_line(PREAMBLE)
         .disable_header_comment()
         .allowlist_item("(cvg|CVG)_.*")
-        // bindgen reads macros as i64, where this one is -1.
-        .blocklist_item("CVG_BUDGET_NONE")
+        // bindgen reads macros as i64, where these are -1.
+        .blocklist_item("CVG_(BUDGET_NONE|PRICE_UNKNOWN)")
         .prepend_enum_name(false)
         .generate_comments(false)
         // Sizes are compared by cvg_abi_check on every target, and not only on this one.

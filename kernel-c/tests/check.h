@@ -31,6 +31,8 @@ extern const test_case schedule_tests[];
 extern const test_case map_tests[];
 extern const test_case restore_tests[];
 extern const test_case memory_tests[];
+extern const test_case scope_tests[];
+extern const test_case save_tests[];
 extern const test_case route_tests[];
 
 /* Counts what is lent out; refuses once `grants` blocks have been granted. */
@@ -56,11 +58,15 @@ typedef struct fixture {
 
 /* A node with a join and a failure policy; the third argument of FALLBACK is an index. */
 #define NODE(join) \
-  { join, CVG_ON_ERROR_FAIL, CVG_NONE }
+  { join, CVG_ON_ERROR_FAIL, CVG_NONE, 0, 0 }
 #define SKIPPING(join) \
-  { join, CVG_ON_ERROR_SKIP, CVG_NONE }
+  { join, CVG_ON_ERROR_SKIP, CVG_NONE, 0, 0 }
 #define FALLBACK(join, node) \
-  { join, CVG_ON_ERROR_FALLBACK, node }
+  { join, CVG_ON_ERROR_FALLBACK, node, 0, 0 }
+#define ASKING(join) \
+  { join, CVG_ON_ERROR_ASK, CVG_NONE, 0, 0 }
+#define SCOPE(on_error, body, max_iterations) \
+  { 0, on_error, CVG_NONE, body, max_iterations }
 #define EDGE(from, to) \
   { from, to, CVG_PORT_ALWAYS }
 
@@ -81,6 +87,12 @@ const char *failed(fixture *f, uint32_t node);
 const char *expanded(fixture *f, uint32_t node, uint32_t width, uint32_t max_parallel);
 const char *item_done(fixture *f, uint32_t node, uint32_t item);
 const char *item_failed(fixture *f, uint32_t node, uint32_t item);
+const char *iterated(fixture *f, uint32_t node);
+const char *answered(fixture *f, uint32_t node, uint32_t answer);
+const char *cancelled(fixture *f);
+
+/* Saves the run, loads it, and goes on with what was loaded; returns whether both are the same. */
+int reloaded(fixture *f);
 
 uint32_t status_of(const fixture *f, uint32_t node);
 

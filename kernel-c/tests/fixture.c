@@ -60,8 +60,15 @@ static void append(fixture *f, const char *format, ...) {
   va_end(arguments);
 }
 
+static void append_nodes(fixture *f, const char *label, const uint32_t *nodes, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    if (i == 0) append(f, "%s%s", f->text[0] == '\0' ? "" : " ", label);
+    append(f, " %u", nodes[i]);
+  }
+}
+
 const char *delta_text(fixture *f) {
-  static const char *const results[] = {"running", "succeeded", "failed"};
+  static const char *const results[] = {"running", "succeeded", "failed", "cancelled"};
   cvg_delta_view view;
   f->text[0] = '\0';
   CHECK_STATUS(cvg_delta_read(f->delta, &view), CVG_OK);
@@ -69,13 +76,9 @@ const char *delta_text(fixture *f) {
     append(f, "%s%u", i == 0 ? "ready " : " ", view.ready[i].node);
     if (view.ready[i].item != CVG_NONE) append(f, ":%u", view.ready[i].item);
   }
-  for (size_t i = 0; i < view.skipped_count; i++) {
-    append(f, "%s%u",
-           i > 0                  ? " "
-           : view.ready_count > 0 ? " skipped "
-                                  : "skipped ",
-           view.skipped[i]);
-  }
+  append_nodes(f, "skipped", view.skipped, view.skipped_count);
+  append_nodes(f, "stopped", view.cancelled, view.cancelled_count);
+  append_nodes(f, "asking", &view.asking, view.asking != CVG_NONE);
   append(f, "%s%s", f->text[0] == '\0' ? "" : " ", results[view.result]);
   return f->text;
 }
@@ -115,6 +118,37 @@ const char *item_done(fixture *f, uint32_t node, uint32_t item) {
 
 const char *item_failed(fixture *f, uint32_t node, uint32_t item) {
   return complete_item(f, node, item, CVG_OUTCOME_FAILED);
+}
+
+const char *iterated(fixture *f, uint32_t node) {
+  CHECK_STATUS(cvg_sched_iterate(f->sched, node, f->delta), CVG_OK);
+  return delta_text(f);
+}
+
+const char *answered(fixture *f, uint32_t node, uint32_t answer) {
+  CHECK_STATUS(cvg_sched_answer(f->sched, node, answer, f->delta), CVG_OK);
+  return delta_text(f);
+}
+
+const char *cancelled(fixture *f) {
+  CHECK_STATUS(cvg_sched_cancel(f->sched, f->delta), CVG_OK);
+  return delta_text(f);
+}
+
+int reloaded(fixture *f) {
+  uint8_t bytes[512];
+  size_t size = 0;
+  uint64_t before = 0, after = 1;
+  cvg_sched *sched = NULL;
+  CHECK_STATUS(cvg_sched_save(f->sched, bytes, sizeof bytes, &size), CVG_OK);
+  CHECK_STATUS(cvg_sched_hash(f->sched, &before), CVG_OK);
+  cvg_status status = cvg_sched_load(f->graph, &f->allocator, bytes, size, &sched, f->delta, NULL);
+  CHECK_STATUS(status, CVG_OK);
+  if (status != CVG_OK) return 0;
+  CHECK_STATUS(cvg_sched_hash(sched, &after), CVG_OK);
+  cvg_sched_free(f->sched);
+  f->sched = sched;
+  return before == after;
 }
 
 uint32_t status_of(const fixture *f, uint32_t node) {

@@ -66,8 +66,8 @@ static void a_fallback_is_another_node(void) {
   const cvg_node_spec itself[] = {NODE(0), FALLBACK(0, 1)};
   const cvg_node_spec missing[] = {FALLBACK(0, CVG_NONE)};
   const cvg_node_spec unknown[] = {FALLBACK(0, 1)};
-  const cvg_node_spec unwanted[] = {{0, CVG_ON_ERROR_SKIP, 1}, NODE(0)};
-  const cvg_node_spec policy[] = {{0, 3, CVG_NONE}};
+  const cvg_node_spec unwanted[] = {{0, CVG_ON_ERROR_SKIP, 1, 0, 0}, NODE(0)};
+  const cvg_node_spec policy[] = {{0, 4, CVG_NONE, 0, 0}};
   refused(itself, 2, NULL, 0, CVG_BAD_FALLBACK, 1, CVG_NONE);
   refused(missing, 1, NULL, 0, CVG_BAD_FALLBACK, 0, CVG_NONE);
   refused(unknown, 1, NULL, 0, CVG_BAD_FALLBACK, 0, CVG_NONE);

@@ -30,8 +30,9 @@ void check_text(const char *actual, const char *wanted, const char *what, const 
 }
 
 int main(void) {
-  const test_case *const suites[] = {abi_tests,     graph_tests,  schedule_tests, map_tests,
-                                     restore_tests, memory_tests, route_tests};
+  const test_case *const suites[] = {abi_tests,  graph_tests,  schedule_tests,
+                                     map_tests,  scope_tests,  restore_tests,
+                                     save_tests, memory_tests, route_tests};
   int passed_count = 0, failed_count = 0;
   for (size_t i = 0; i < COUNT(suites); i++) {
     for (const test_case *test = suites[i]; test->name != NULL; test++) {

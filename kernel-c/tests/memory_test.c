@@ -8,11 +8,17 @@ static const cvg_node_spec nodes[] = {NODE(0), FALLBACK(0, 2), NODE(0), NODE(0)}
 static const cvg_edge_spec edges[] = {EDGE(0, 3), EDGE(1, 3)};
 static const uint8_t items[] = {CVG_ITEM_DONE, CVG_ITEM_READY, CVG_ITEM_WAITING};
 static const cvg_node_state states[] = {
-    {CVG_NODE_READY, CVG_NONE, 2, COUNT(items), items},
-    {CVG_NODE_FAILED, CVG_NONE, 0, 0, NULL},
-    {CVG_NODE_READY, CVG_NONE, 0, 0, NULL},
-    {CVG_NODE_PENDING, CVG_NONE, 0, 0, NULL},
+    {CVG_NODE_READY, CVG_NONE, 2, COUNT(items), 0, 0, items},
+    {CVG_NODE_FAILED, CVG_NONE, 0, 0, 0, 0, NULL},
+    {CVG_NODE_READY, CVG_NONE, 0, 0, 0, 0, NULL},
+    {CVG_NODE_PENDING, CVG_NONE, 0, 0, 0, 0, NULL},
 };
+
+static uint32_t status_of_sched(const cvg_sched *sched, uint32_t node) {
+  uint32_t status = CVG_NONE;
+  CHECK_STATUS(cvg_sched_node_status(sched, node, &status), CVG_OK);
+  return status;
+}
 
 typedef cvg_status (*operation)(fixture *f);
 
@@ -40,6 +46,35 @@ static cvg_status restore(fixture *f) {
   if (status == CVG_OK) {
     status = cvg_sched_restore(f->graph, &f->allocator, states, 4, &sched, delta, NULL);
   }
+  cvg_sched_free(sched);
+  cvg_delta_free(delta);
+  return status;
+}
+
+/* Saved once with all memory there is, then loaded. */
+static cvg_status load(fixture *f) {
+  uint8_t bytes[256];
+  size_t size = 0;
+  cvg_delta *delta = NULL;
+  cvg_sched *sched = NULL;
+  CHECK_STATUS(cvg_sched_save(f->sched, bytes, sizeof bytes, &size), CVG_OK);
+  cvg_status status = cvg_delta_new(&f->allocator, &delta);
+  if (status == CVG_OK) {
+    status = cvg_sched_load(f->graph, &f->allocator, bytes, size, &sched, delta, NULL);
+  }
+  cvg_sched_free(sched);
+  cvg_delta_free(delta);
+  return status;
+}
+
+/* Cancels a copy with a new delta. */
+static cvg_status cancel(fixture *f) {
+  cvg_delta *delta = NULL;
+  cvg_sched *sched = NULL;
+  cvg_status status = cvg_sched_clone(f->sched, &sched);
+  if (status == CVG_OK) status = cvg_delta_new(&f->allocator, &delta);
+  if (status == CVG_OK) status = cvg_sched_cancel(sched, delta);
+  if (status == CVG_NO_MEMORY && delta != NULL) CHECK(status_of_sched(sched, 0) == CVG_NODE_READY);
   cvg_sched_free(sched);
   cvg_delta_free(delta);
   return status;
@@ -100,6 +135,9 @@ static void each_block_may_be_refused(void) {
   CHECK(refusals(&f, expand) == 6);
   expanded(&f, 0, 3, 2);
   CHECK(refusals(&f, copy) == 3);
+  /* The states and the items as read, then what restoring takes. */
+  CHECK(refusals(&f, load) == 8);
+  CHECK(refusals(&f, cancel) == 6);
   fixture_end(&f);
 }
 
@@ -135,7 +173,30 @@ static void a_fresh_delta_may_fail_a_completion_which_changes_nothing(void) {
   fixture_end(&f);
 }
 
+#define LARGE 4096u
+
+/* Every second node falls back to the next one, which is the dearest kind of graph. */
+static void a_run_takes_no_more_memory_than_the_header_says(void) {
+  static cvg_node_spec many[LARGE];
+  static cvg_edge_spec edges_of_many[3 * LARGE];
+  size_t edge_count = 0;
+  fixture f;
+  for (uint32_t i = 0; i < LARGE; i++) {
+    const cvg_node_spec plain = NODE(0), backed = FALLBACK(0, i + 1);
+    many[i] = i % 2 == 0 ? backed : plain;
+    for (uint32_t k = 2; k < 5 && i + k < LARGE; k++) {
+      const cvg_edge_spec edge = EDGE(i, i + k);
+      edges_of_many[edge_count++] = edge;
+    }
+  }
+  fixture_start(&f, many, LARGE, edges_of_many, edge_count);
+  CHECK(f.heap.lent_bytes <= 64 * LARGE + 8 * edge_count + 1024);
+  fixture_end(&f);
+}
+
 const test_case memory_tests[] = {
+    {"a_run_takes_no_more_memory_than_the_header_says",
+     a_run_takes_no_more_memory_than_the_header_says},
     {"each_block_may_be_refused", each_block_may_be_refused},
     {"completing_needs_no_memory", completing_needs_no_memory},
     {"a_fresh_delta_may_fail_a_completion_which_changes_nothing",

@@ -4,11 +4,11 @@
 #include "check.h"
 
 #define STATE(status) \
-  { status, CVG_NONE, 0, 0, NULL }
+  { status, CVG_NONE, 0, 0, 0, 0, NULL }
 #define CHOSE(choice) \
-  { CVG_NODE_DONE, choice, 0, 0, NULL }
+  { CVG_NODE_DONE, choice, 0, 0, 0, 0, NULL }
 #define MAP(items, max_parallel) \
-  { CVG_NODE_READY, CVG_NONE, max_parallel, COUNT(items), items }
+  { CVG_NODE_READY, CVG_NONE, max_parallel, COUNT(items), 0, 0, items }
 
 #define PENDING STATE(CVG_NODE_PENDING)
 #define READY STATE(CVG_NODE_READY)
@@ -72,9 +72,9 @@ static void accounts_that_cannot_be_are_refused(void) {
   const cvg_node_state too_early[] = {READY, PENDING, READY, PENDING};
   const cvg_node_state wrong_branch[] = {CHOSE(1), DONE, PENDING, PENDING};
   const cvg_node_state skipped_in_vain[] = {CHOSE(1), SKIPPED, SKIPPED, PENDING};
-  const cvg_node_state unknown[] = {CHOSE(1), STATE(5), PENDING, PENDING};
+  const cvg_node_state unknown[] = {CHOSE(1), STATE(7), PENDING, PENDING};
   const cvg_node_state half_map[] = {
-      {CVG_NODE_READY, CVG_NONE, 0, 3, NULL}, PENDING, PENDING, PENDING};
+      {CVG_NODE_READY, CVG_NONE, 0, 3, 0, 0, NULL}, PENDING, PENDING, PENDING};
   fixture f;
   start_branch(&f);
   refused(&f, too_early, 4, CVG_BAD_STATE, 2);
@@ -108,7 +108,7 @@ static void maps_go_on_where_they_were(void) {
 static void maps_whose_items_are_done_are_done(void) {
   static const uint8_t items[] = {CVG_ITEM_DONE, CVG_ITEM_DONE};
   const cvg_node_state full[] = {MAP(items, 2), PENDING};
-  const cvg_node_state empty[] = {{CVG_NODE_READY, CVG_NONE, 2, 0, NULL}, PENDING};
+  const cvg_node_state empty[] = {{CVG_NODE_READY, CVG_NONE, 2, 0, 0, 0, NULL}, PENDING};
   const cvg_node_spec nodes[] = {NODE(0), NODE(0)};
   const cvg_edge_spec edges[] = {EDGE(0, 1)};
   fixture f;
@@ -123,9 +123,9 @@ static void maps_that_cannot_be_are_refused(void) {
   static const uint8_t odd[] = {CVG_ITEM_READY, 3};
   const cvg_node_state with_gap[] = {READY, MAP(gap, 2)};
   const cvg_node_state with_odd[] = {READY, MAP(odd, 2)};
-  const cvg_node_state too_wide[] = {READY,
-                                     {CVG_NODE_READY, CVG_NONE, 1, CVG_MAP_WIDTH_MAX + 1, gap}};
-  const cvg_node_state no_items[] = {READY, {CVG_NODE_READY, CVG_NONE, 1, 2, NULL}};
+  const cvg_node_state too_wide[] = {
+      READY, {CVG_NODE_READY, CVG_NONE, 1, CVG_MAP_WIDTH_MAX + 1, 0, 0, gap}};
+  const cvg_node_state no_items[] = {READY, {CVG_NODE_READY, CVG_NONE, 1, 2, 0, 0, NULL}};
   const cvg_node_spec nodes[] = {NODE(0), NODE(0)};
   fixture f;
   fixture_start(&f, nodes, 2, NULL, 0);

@@ -47,6 +47,11 @@ static const char *reason_text(uint32_t reason) {
     case CVG_REASON_CONTEXT_TOO_SMALL: return "context";
     case CVG_REASON_UNHEALTHY: return "unhealthy";
     case CVG_REASON_OVER_BUDGET: return "budget";
+    case CVG_REASON_DOWNGRADED: return "downgraded";
+    case CVG_REASON_UNPRICED: return "unpriced";
+    case CVG_REASON_OFFLINE: return "offline";
+    case CVG_REASON_TOO_SLOW: return "slow";
+    case CVG_REASON_PRICE_UNKNOWN: return "no-price";
     default: return "?";
   }
 }
@@ -141,7 +146,8 @@ static void a_pin_leaves_no_other_choice(void) {
 }
 
 static void costs_do_not_overflow(void) {
-  const cvg_candidate candidates[] = {cloud_model(1, UINT64_MAX), cloud_model(1, UINT64_MAX / 4)};
+  const cvg_candidate candidates[] = {cloud_model(1, UINT64_MAX - 1),
+                                      cloud_model(1, UINT64_MAX / 4)};
   cvg_route_request request = plain_request();
   cvg_decision decisions[2];
   size_t accepted = 0;
@@ -163,14 +169,13 @@ static cvg_status route_one(const cvg_route_request *request, const cvg_candidat
 
 static void requests_out_of_range_are_refused(void) {
   const cvg_candidate good = local_model(500);
-  cvg_route_request requests[6];
+  cvg_route_request requests[5];
   for (size_t i = 0; i < COUNT(requests); i++) requests[i] = plain_request();
-  requests[0].flags = 2;
+  requests[0].flags = 4;
   requests[1].capabilities = 16;
   requests[2].complexity = 1001;
   requests[3].pinned = 1;
   requests[4].preferred_platform = 5;
-  requests[5].reserved = 1;
   for (size_t i = 0; i < COUNT(requests); i++) {
     CHECK_STATUS(route_one(&requests[i], &good), CVG_BAD_ARGUMENT);
   }
@@ -206,6 +211,56 @@ static void null_and_too_much_are_refused(void) {
   CHECK(accepted == 0);
 }
 
+static void a_low_budget_brings_cheaper_models_forward(void) {
+  const cvg_candidate candidates[] = {cloud_model(900, 9), cloud_model(500, 2), local_model(100)};
+  cvg_route_request request = plain_request();
+  request.complexity = 800;
+  request.budget = 20000;
+  request.downgrade_line = 20000;
+  CHECK_TEXT(routed(&request, candidates, 3), "0 cheapest, 2 fallback, 1 fallback");
+  request.budget = 19999;
+  CHECK_TEXT(routed(&request, candidates, 3), "2 downgraded, 1 downgraded, 0 cheapest");
+}
+
+static void what_has_no_price_comes_last_or_not_at_all(void) {
+  const cvg_candidate candidates[] = {cloud_model(900, CVG_PRICE_UNKNOWN), cloud_model(100, 9)};
+  cvg_route_request request = plain_request();
+  request.complexity = 800;
+  CHECK_TEXT(routed(&request, candidates, 2), "1 fallback, 0 unpriced");
+  request.budget = 1000000;
+  CHECK_TEXT(routed(&request, candidates, 2), "1 fallback | 0 no-price");
+  request.pinned = 0;
+  CHECK_TEXT(routed(&request, candidates, 2), "| 0 no-price, 1 not-requested");
+  request.budget = CVG_BUDGET_NONE;
+  CHECK_TEXT(routed(&request, candidates, 2), "0 pinned | 1 not-requested");
+}
+
+static void offline_only_local_models_answer(void) {
+  const cvg_candidate candidates[] = {cloud_model(900, 0), local_model(100)};
+  cvg_route_request request = plain_request();
+  request.flags = CVG_REQUEST_OFFLINE;
+  CHECK_TEXT(routed(&request, candidates, 2), "1 cheapest | 0 offline");
+  request.flags |= CVG_REQUEST_LOCAL_ONLY;
+  CHECK_TEXT(routed(&request, candidates, 2), "1 cheapest | 0 not-local");
+}
+
+static void models_measured_too_slow_are_left_out(void) {
+  cvg_candidate candidates[] = {local_model(100), local_model(100), local_model(100)};
+  cvg_route_request request = plain_request();
+  candidates[0].latency_ms = 501;
+  candidates[1].latency_ms = 500;
+  request.max_latency_ms = 500;
+  CHECK_TEXT(routed(&request, candidates, 3), "1 cheapest, 2 cheapest | 0 slow");
+}
+
+static void unknown_features_have_no_complexity(void) {
+  const cvg_features odd = {.flags = 4};
+  uint32_t complexity = 0;
+  CHECK_STATUS(cvg_complexity(&odd, &complexity), CVG_BAD_ARGUMENT);
+  CHECK_STATUS(cvg_complexity(NULL, &complexity), CVG_BAD_ARGUMENT);
+  CHECK_STATUS(cvg_complexity(&odd, NULL), CVG_BAD_ARGUMENT);
+}
+
 const test_case route_tests[] = {
     {"the_cheapest_able_model_comes_first", the_cheapest_able_model_comes_first},
     {"the_preferred_platform_comes_before_the_others",
@@ -218,5 +273,10 @@ const test_case route_tests[] = {
     {"requests_out_of_range_are_refused", requests_out_of_range_are_refused},
     {"candidates_out_of_range_are_refused", candidates_out_of_range_are_refused},
     {"null_and_too_much_are_refused (route)", null_and_too_much_are_refused},
+    {"a_low_budget_brings_cheaper_models_forward", a_low_budget_brings_cheaper_models_forward},
+    {"what_has_no_price_comes_last_or_not_at_all", what_has_no_price_comes_last_or_not_at_all},
+    {"offline_only_local_models_answer", offline_only_local_models_answer},
+    {"models_measured_too_slow_are_left_out", models_measured_too_slow_are_left_out},
+    {"unknown_features_have_no_complexity", unknown_features_have_no_complexity},
     {NULL, NULL},
 };

@@ -11,6 +11,7 @@ use crate::cli::{Global, ProjectionsCommand};
 use crate::data_dir::DataDir;
 use crate::exit;
 use crate::log_place::LogPlace;
+use crate::server::open_read_models;
 
 pub(super) async fn projections(
     global: &Global,
@@ -19,16 +20,16 @@ pub(super) async fn projections(
     let data = DataDir::find(global.data.as_deref());
     let log = LogPlace::find(global)?.open(&data).await?.shared();
     let done = match command {
-        ProjectionsCommand::Rebuild => build(global, &data, &*log).await,
+        ProjectionsCommand::Rebuild => build(global, &*log).await,
         ProjectionsCommand::Check => check(global, &data, &*log).await,
     };
     log.close().await?;
     done
 }
 
-async fn build(global: &Global, data: &DataDir, log: &dyn EventLog) -> anyhow::Result<ExitCode> {
+async fn build(global: &Global, log: &dyn EventLog) -> anyhow::Result<ExitCode> {
     let mut records = 0;
-    rebuild(&data.read_models(), log, |at, tail| {
+    rebuild(global.read_models(), log, |at, tail| {
         records = at.0;
         eprintln!("rebuilding: {} of {} records", at.0, tail.0);
     })
@@ -41,7 +42,7 @@ async fn build(global: &Global, data: &DataDir, log: &dyn EventLog) -> anyhow::R
 }
 
 async fn check(global: &Global, data: &DataDir, log: &dyn EventLog) -> anyhow::Result<ExitCode> {
-    let live = Projections::open(&data.read_models()).await?;
+    let live = open_read_models(&global.read_models()).await?;
     live.catch_up(log, |_, _| {}).await?;
     let fresh_file = data.path().join("check.db");
     rebuild(&fresh_file, log, |_, _| {}).await?;

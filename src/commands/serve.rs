@@ -21,6 +21,7 @@ pub(super) async fn run(global: &Global, args: &ServeArgs) -> anyhow::Result<Exi
         data: DataDir::find(global.data.as_deref()),
         listen: args.listen,
         model_urls: global.model_urls.clone(),
+        read_models: global.read_models(),
         place: LogPlace::find(global)?,
         role: args.role,
     })

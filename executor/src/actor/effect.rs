@@ -170,7 +170,8 @@ impl Asked<'_> {
         let sink = |text: &str, tokens_out: u64| {
             let (step, attempt) = (self.step.to_string(), self.attempt);
             let offset = told.fetch_add(text.len() as u64, Ordering::Relaxed);
-            let note = LiveNote { step, attempt, tokens_out, offset, text: text.into() };
+            let text = text.to_owned();
+            let note = LiveNote { step, attempt, tokens_out, offset, text, ..LiveNote::default() };
             self.shared.live.publish(self.stream, note);
         };
         let asked = Call { model: &call.model, body: &call.body, timeout: self.timeout };
@@ -223,6 +224,12 @@ impl Asked<'_> {
         };
         if is_cancelled {
             return (DoneResult::Interrupted, Some(report));
+        }
+        if let Some(pause) = error.retry_after {
+            let (step, attempt) = (self.step.to_string(), self.attempt);
+            let retry_after_ms = u64::try_from(pause.as_millis()).ok();
+            let note = LiveNote { step, attempt, retry_after_ms, ..LiveNote::default() };
+            self.shared.live.publish(self.stream, note);
         }
         let is_heard = call.answers == Answers::Whole && error.has_begun;
         let failure = error.into_failure();

@@ -93,10 +93,14 @@ impl Answer {
     /// Counts bytes that came.
     pub(super) fn receive(&mut self, bytes: usize) -> Result<(), TooLarge> {
         self.received += bytes;
-        let kept = self.text.len() + self.thinking.len() + self.signature.len();
-        let kept = kept + self.tools.iter().map(|tool| tool.arguments.len()).sum::<usize>();
-        let is_large = self.received > WIRE_LIMIT || kept > TEXT_LIMIT;
-        if is_large || self.tools.len() > TOOLS_LIMIT { Err(TooLarge) } else { Ok(()) }
+        if self.received > WIRE_LIMIT { Err(TooLarge) } else { Ok(()) }
+    }
+
+    /// Whether what was taken in is within its limits.
+    pub(super) fn check(&self) -> Result<(), TooLarge> {
+        let written: usize = self.tools.iter().map(|tool| tool.arguments.len()).sum();
+        let kept = self.text.len() + self.thinking.len() + self.signature.len() + written;
+        if kept > TEXT_LIMIT || self.tools.len() > TOOLS_LIMIT { Err(TooLarge) } else { Ok(()) }
     }
 
     fn begin(&mut self) {

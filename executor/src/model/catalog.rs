@@ -89,6 +89,8 @@ pub(super) enum Wanted<'a> {
     Provider(&'a str),
     /// `PROVIDER/MODEL`: this one.
     Model(&'a str, &'a str),
+    /// `MODEL`: this one, at whoever has it.
+    Anywhere(&'a str),
 }
 
 impl<'a> Wanted<'a> {
@@ -103,7 +105,7 @@ impl<'a> Wanted<'a> {
 
     fn takes_provider(self, config: &ProviderConfig) -> bool {
         match self {
-            Self::Any => config.missing_key().is_none(),
+            Self::Any | Self::Anywhere(_) => config.missing_key().is_none(),
             Self::Local => config.class == ProviderClass::Local,
             Self::Provider(name) | Self::Model(name, _) => config.name == name,
         }
@@ -114,7 +116,7 @@ impl<'a> Wanted<'a> {
         let is_known =
             offer.class == ProviderClass::Local || offer.price_in.is_some() || is_configured;
         match self {
-            Self::Model(_, model) => {
+            Self::Model(_, model) | Self::Anywhere(model) => {
                 // Ollama's names without a tag mean the latest.
                 offer.model == model || offer.model.strip_suffix(":latest") == Some(model)
             }
@@ -162,6 +164,16 @@ impl ModelCatalog {
     pub async fn offers(&self) -> Vec<Offer> {
         let found = self.find(Wanted::Any, self.privacy).await;
         found.offers.into_iter().map(|(offer, _)| offer).collect()
+    }
+
+    /// What a text asks for. Who names no provider of ours names a model.
+    pub(super) fn wanted<'a>(&self, text: &'a str) -> Wanted<'a> {
+        match Wanted::parse(text) {
+            Wanted::Provider(name) | Wanted::Model(name, _) if !self.names().contains(&name) => {
+                Wanted::Anywhere(text)
+            }
+            wanted => wanted,
+        }
     }
 
     /// Whether there is no provider at all.

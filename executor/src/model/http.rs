@@ -220,6 +220,7 @@ impl HttpProvider {
             serde_json::from_str(data).map_err(|_| self.malformed("a piece is not JSON"))?;
         let read = self.dialect.read_piece(&piece, &mut asked.answer);
         read.map_err(|error| self.unreadable(error, asked.call.body))?;
+        asked.answer.check().map_err(|TooLarge| self.too_large())?;
         asked.hear();
         Ok(())
     }
@@ -228,8 +229,7 @@ impl HttpProvider {
         let whole = self.json(response).await?;
         let read = self.dialect.read_whole(&whole, &mut asked.answer);
         read.map_err(|error| self.unreadable(error, asked.call.body))?;
-        // What came at once is within the limit of its bytes; the limit of its parts counts too.
-        asked.answer.receive(0).map_err(|TooLarge| self.too_large())?;
+        asked.answer.check().map_err(|TooLarge| self.too_large())?;
         asked.hear();
         Ok(())
     }

@@ -8,6 +8,7 @@ mod config;
 mod detect;
 mod dialect;
 mod endpoint;
+mod environment;
 mod error;
 mod health;
 mod http;

@@ -44,7 +44,7 @@ impl ModelCatalog {
     /// # Errors
     /// No model can be used; the message says what to do.
     pub async fn choose(&self, wanted: &str, need: &Need) -> Result<Choice, Failure> {
-        let wish = Wanted::parse(wanted);
+        let wish = self.wanted(wanted);
         let privacy = need.privacy.max(self.privacy());
         let found = self.find(wish, privacy).await;
         if found.offers.is_empty() {
@@ -53,7 +53,8 @@ impl ModelCatalog {
                 None => self.nothing(wanted, wish, privacy, found).await,
             });
         }
-        let is_pinned = matches!(wish, Wanted::Model(..)) && found.offers.len() == 1;
+        let is_named = matches!(wish, Wanted::Model(..) | Wanted::Anywhere(_));
+        let is_pinned = is_named && found.offers.len() == 1;
         let request = Request {
             input_tokens: need.input_tokens,
             max_output_tokens: u64::from(need.output_tokens),
@@ -83,7 +84,9 @@ impl ModelCatalog {
         // Ollama's own cloud, behind a local address.
         let is_cloud_name = |model: &str| model.ends_with("-cloud") || model.ends_with(":cloud");
         let why = match wish {
-            Wanted::Model(_, model) if is_cloud_name(model) => "it runs in Ollama's cloud",
+            Wanted::Model(_, model) | Wanted::Anywhere(model) if is_cloud_name(model) => {
+                "it runs in Ollama's cloud"
+            }
             _ if self.has_private(wish) => return None,
             Wanted::Any | Wanted::Local => {
                 "no model server has a loopback address, or another of this network in digits"
@@ -197,5 +200,10 @@ fn reason(reason: Reason) -> &'static str {
         Reason::ContextTooSmall => "the model's context is too small",
         Reason::Unhealthy => "unhealthy",
         Reason::OverBudget => "over budget",
+        Reason::Downgraded => "downgraded: the budget is low",
+        Reason::Unpriced => "unpriced",
+        Reason::Offline => "there is no network",
+        Reason::TooSlow => "too slow",
+        Reason::PriceUnknown => "its price is unknown",
     }
 }

@@ -1,9 +1,12 @@
 //! Model providers against servers that answer as the documented ones do, and as broken ones do.
 
+mod breaker;
 mod chat;
 mod detection;
 mod limits;
 mod prices;
+mod privacy;
+mod providers;
 mod real;
 mod refusals;
 mod routes;

@@ -3,6 +3,7 @@
 pub(crate) mod approvals;
 pub(crate) mod billing;
 pub(crate) mod events;
+pub(crate) mod front;
 pub(crate) mod graphs;
 pub(crate) mod health;
 pub(crate) mod runs;

@@ -61,6 +61,7 @@ impl Api {
                 ("cvg_one".to_owned(), tenant("one"), actor()),
                 ("cvg_two".to_owned(), tenant("two"), actor()),
             ]),
+            models: Arc::new(()),
             stop: stopping.clone(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

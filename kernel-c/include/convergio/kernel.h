@@ -1,14 +1,17 @@
 /*
 ** kernel.h: the deterministic core of Convergio.
 **
-** Two parts: a scheduler (which node of a graph runs next) and a router (which model answers a
-** request). The same input always yields the same answer, in the same order, on every machine.
+** Four parts: a scheduler (which node of a graph runs next; here), a router (which model answers a
+** request; router.h), tools (may a call be made, and what do the built-in ones answer; tools.h) and
+** recall (what of a memory fits into a prompt; recall.h). This header includes the others. The same
+** input always yields the same answer, in the same order, on every machine.
 **
 ** Rules that hold for every function here:
 ** - Memory. Every byte comes from the caller's cvg_allocator. Nothing is global, nothing is static
 **   and mutable. No input or output, no clock, no randomness, no recursion; nothing aborts.
 ** - Errors. A function that can fail returns a cvg_status. When it is not CVG_OK, every handle is
-**   as it was before the call and no out-parameter but `fault` and the delta has been written.
+**   as it was before the call and no out-parameter has been written but `fault`, the delta, and the
+**   `size` that a buffer would have needed.
 ** - Ownership. Arrays passed in are read during the call only and stay the caller's. A handle
 **   written to `out` belongs to the caller, who gives it back with the matching _free function.
 ** - Threads. "Any thread" means: any thread, also at the same time as others. "One thread at a
@@ -26,7 +29,7 @@ extern "C" {
 #endif
 
 /* Changes whenever a struct, a constant or a meaning in this file changes. */
-#define CVG_ABI_VERSION 1u
+#define CVG_ABI_VERSION 2u
 
 /* "No node", "no edge", "no item", "no choice", "not measured": never a valid index. */
 #define CVG_NONE 0xFFFFFFFFu
@@ -38,7 +41,7 @@ extern "C" {
 #define CVG_NODES_MAX 16777216u
 #define CVG_EDGES_MAX 268435456u
 #define CVG_MAP_WIDTH_MAX 1048576u
-#define CVG_CANDIDATES_MAX 65536u
+#define CVG_ITERATIONS_MAX 65535u
 
 /*
 ** {==================================================================
@@ -63,7 +66,18 @@ typedef enum cvg_status {
   CVG_ALREADY_EXPANDED = 13, /* the node has items: they complete it, one by one */
   CVG_ITEM_NOT_READY = 14,   /* the item is not in flight */
   CVG_RUN_ENDED = 15,        /* the run has failed: nothing more is started */
-  CVG_BAD_STATE = 16         /* the states given cannot come from a run of this graph */
+  CVG_BAD_STATE = 16,        /* the states given cannot come from a run of this graph */
+  CVG_BAD_SCOPE = 17,        /* a body, or what crosses its border, is wrong; or there is no body */
+  CVG_ITERATION_LIMIT = 18,  /* the scope may not be iterated once more */
+  CVG_NOT_ASKING = 19,       /* the node asks nothing */
+  CVG_BUFFER_TOO_SMALL = 20, /* the answer does not fit into the room given */
+  CVG_BAD_BYTES = 21,        /* not bytes of this format, version and graph, or damaged */
+  CVG_BAD_JSON = 22,         /* not JSON, or beyond the limits of the reader */
+  CVG_BAD_SCHEMA = 23,       /* not a schema of the subset */
+  CVG_MISMATCH = 24,         /* the arguments break the schema */
+  CVG_DENIED = 25,           /* the permissions do not cover the call */
+  CVG_UNKNOWN_TOOL = 26,     /* no built-in tool has this name */
+  CVG_TOOL_FAILED = 27       /* the tool has no answer for these arguments */
 } cvg_status;
 
 /*
@@ -109,6 +123,7 @@ typedef struct cvg_abi {
   uint32_t candidate_size;
   uint32_t route_request_size;
   uint32_t decision_size;
+  uint32_t features_size;
 } cvg_abi;
 
 /* clang-format off */
@@ -116,7 +131,8 @@ typedef struct cvg_abi {
   { CVG_ABI_VERSION, (uint32_t)sizeof(cvg_allocator), (uint32_t)sizeof(cvg_node_spec), \
     (uint32_t)sizeof(cvg_edge_spec), (uint32_t)sizeof(cvg_node_state), \
     (uint32_t)sizeof(cvg_delta_view), (uint32_t)sizeof(cvg_candidate), \
-    (uint32_t)sizeof(cvg_route_request), (uint32_t)sizeof(cvg_decision) }
+    (uint32_t)sizeof(cvg_route_request), (uint32_t)sizeof(cvg_decision), \
+    (uint32_t)sizeof(cvg_features) }
 /* clang-format on */
 
 /* The CVG_ABI_VERSION that the library was built with. Any thread. */
@@ -150,21 +166,31 @@ cvg_status cvg_abi_check(const cvg_abi *caller, size_t size);
 **
 ** A node becomes READY as soon as `join` of its in-edges are live (0: all of them; a node without
 ** in-edges at once) and SKIPPED as soon as that can no longer happen. Nothing takes that back.
+**
+** A node with a body is a scope: a sub-graph (one iteration) or a bounded loop (several). Its body
+** is the `body` nodes that follow it in the array, and may hold scopes in turn. Edges and fallbacks
+** join nodes of the same scope only. A READY scope is idle until cvg_sched_iterate starts its body
+** afresh; when every member is resolved it is idle again, and the caller completes it or iterates
+** once more. A failure that nothing in the body catches fails the scope; members still in flight
+** are then CANCELLED.
 */
 
 typedef struct cvg_graph cvg_graph;
 
 /* What the failure of a node does. */
 enum cvg_on_error {
-  CVG_ON_ERROR_FAIL = 0,    /* the run fails; nothing more becomes ready */
-  CVG_ON_ERROR_SKIP = 1,    /* the run goes on without what hangs on the node */
-  CVG_ON_ERROR_FALLBACK = 2 /* another node stands in for it */
+  CVG_ON_ERROR_FAIL = 0,     /* the scope, or else the run, fails; nothing more becomes ready */
+  CVG_ON_ERROR_SKIP = 1,     /* the run goes on without what hangs on the node */
+  CVG_ON_ERROR_FALLBACK = 2, /* another node stands in for it */
+  CVG_ON_ERROR_ASK = 3       /* it is ASKING until cvg_sched_answer decides; the rest goes on */
 };
 
 typedef struct cvg_node_spec {
-  uint32_t join;     /* live in-edges needed; 0 = all */
-  uint32_t on_error; /* enum cvg_on_error */
-  uint32_t fallback; /* node index with CVG_ON_ERROR_FALLBACK, else CVG_NONE */
+  uint32_t join;           /* live in-edges needed; 0 = all */
+  uint32_t on_error;       /* enum cvg_on_error */
+  uint32_t fallback;       /* node index with CVG_ON_ERROR_FALLBACK, else CVG_NONE */
+  uint32_t body;           /* how many of the following nodes are its body; 0 = not a scope */
+  uint32_t max_iterations; /* of a scope: 1 to CVG_ITERATIONS_MAX; else 0 */
 } cvg_node_spec;
 
 typedef struct cvg_edge_spec {
@@ -177,8 +203,10 @@ typedef struct cvg_edge_spec {
 ** Checks and compiles a graph. `nodes` and `edges` may be null when their count is 0. A cycle is
 ** also one that closes only through fallbacks, since what hangs on a node waits for its fallback.
 ** On error `fault` (may be null) names the first wrong node or edge. Any thread.
+** Graph, scheduler and delta together take at most 64 bytes a node, 8 an edge, 1024 in all and
+** what the maps in flight need.
 ** Errors: BAD_ARGUMENT, TOO_LARGE, NO_MEMORY, BAD_EDGE, DUPLICATE_EDGE, CYCLE, BAD_JOIN,
-** BAD_FALLBACK.
+** BAD_FALLBACK, BAD_SCOPE.
 */
 cvg_status cvg_graph_compile(const cvg_allocator *allocator, const cvg_node_spec *nodes,
                              size_t node_count, const cvg_edge_spec *edges, size_t edge_count,
@@ -193,6 +221,12 @@ uint32_t cvg_graph_node_count(const cvg_graph *graph);
 /* Number of edges as given, without those to fallbacks; 0 for null. Any thread. */
 uint32_t cvg_graph_edge_count(const cvg_graph *graph);
 
+/*
+** Writes a 64-bit hash of everything that was compiled; the same on every machine. Not meant to
+** withstand forgery. Any thread. Errors: BAD_ARGUMENT.
+*/
+cvg_status cvg_graph_hash(const cvg_graph *graph, uint64_t *out);
+
 /* }================================================================== */
 
 /*
@@ -203,20 +237,28 @@ uint32_t cvg_graph_edge_count(const cvg_graph *graph);
 
 typedef struct cvg_delta cvg_delta;
 
-enum cvg_run_result { CVG_RUN_RUNNING = 0, CVG_RUN_SUCCEEDED = 1, CVG_RUN_FAILED = 2 };
+enum cvg_run_result {
+  CVG_RUN_RUNNING = 0,
+  CVG_RUN_SUCCEEDED = 1,
+  CVG_RUN_FAILED = 2,
+  CVG_RUN_CANCELLED = 3
+};
 
-/* A node, or one item of a map, that is to be started now. */
+/* A node, or one item of a map, that is to be started now; or a scope that is idle again. */
 typedef struct cvg_ready {
   uint32_t node;
-  uint32_t item; /* CVG_NONE for the node itself */
+  uint32_t item; /* CVG_NONE for the node itself; of a scope: the iteration, from 0, that is over */
 } cvg_ready;
 
-/* Both lists ascend by node, then item. */
+/* All lists ascend by node, then item. */
 typedef struct cvg_delta_view {
   const cvg_ready *ready;
   size_t ready_count;
   const uint32_t *skipped; /* node indices */
   size_t skipped_count;
+  const uint32_t *cancelled; /* node indices: they were in flight and are to be stopped */
+  size_t cancelled_count;
+  uint32_t asking; /* the node that has failed and asks what to do, or CVG_NONE */
   uint32_t result; /* enum cvg_run_result, of the run as a whole */
 } cvg_delta_view;
 
@@ -250,7 +292,9 @@ enum cvg_node_status {
   CVG_NODE_READY = 1, /* in flight: told to start, not yet resolved */
   CVG_NODE_DONE = 2,
   CVG_NODE_FAILED = 3,
-  CVG_NODE_SKIPPED = 4
+  CVG_NODE_SKIPPED = 4,
+  CVG_NODE_ASKING = 5,   /* failed, and not yet decided; counts as in flight */
+  CVG_NODE_CANCELLED = 6 /* was in flight when its scope failed or the run was cancelled */
 };
 
 enum cvg_outcome_kind { CVG_OUTCOME_DONE = 0, CVG_OUTCOME_FAILED = 1 };
@@ -260,6 +304,12 @@ typedef struct cvg_outcome {
   uint32_t choice; /* with CVG_OUTCOME_DONE of a node: the port taken, or CVG_NONE */
 } cvg_outcome;
 
+enum cvg_answer {
+  CVG_ANSWER_RETRY = 0, /* the node is READY again */
+  CVG_ANSWER_SKIP = 1,  /* the node is SKIPPED: the run goes on without what hangs on it */
+  CVG_ANSWER_FAIL = 2   /* as with CVG_ON_ERROR_FAIL */
+};
+
 enum cvg_item_state { CVG_ITEM_WAITING = 0, CVG_ITEM_READY = 1, CVG_ITEM_DONE = 2 };
 
 /* A node as the log knows it. `max_parallel` > 0 marks a READY node that is an expanded map. */
@@ -268,6 +318,8 @@ typedef struct cvg_node_state {
   uint32_t choice;       /* of a DONE node, or CVG_NONE */
   uint32_t max_parallel; /* of a map, else 0 */
   uint32_t width;        /* of a map, else 0 */
+  uint32_t iterations;   /* of a scope: how many were begun, else 0 */
+  uint32_t iterating;    /* of a READY scope: 1 if the last one is not over, else 0 */
   const uint8_t *items;  /* `width` values of enum cvg_item_state; may be null when width is 0 */
 } cvg_node_state;
 
@@ -291,6 +343,29 @@ cvg_status cvg_sched_restore(const cvg_graph *graph, const cvg_allocator *alloca
                              cvg_delta *delta, cvg_fault *fault);
 
 /*
+** Writes the state as bytes that cvg_sched_load reads: a header with format version and the graph's
+** hash, the nodes, a checksum. Equal states have equal bytes, on every machine. `size` gets the
+** bytes needed also when `room` is too small (then `bytes`, which may be null, is not written).
+** Any thread, while nobody changes `sched`. Errors: BAD_ARGUMENT, BUFFER_TOO_SMALL.
+*/
+cvg_status cvg_sched_save(const cvg_sched *sched, uint8_t *bytes, size_t room, size_t *size);
+
+/*
+** Reads what cvg_sched_save wrote for the same graph. Checks as cvg_sched_restore does, and needs
+** up to 32 bytes a node and 8 a byte read while it works. The delta is empty afterwards.
+** Errors: BAD_ARGUMENT, NO_MEMORY, BAD_BYTES, BAD_STATE.
+*/
+cvg_status cvg_sched_load(const cvg_graph *graph, const cvg_allocator *allocator,
+                          const uint8_t *bytes, size_t size, cvg_sched **out, cvg_delta *delta,
+                          cvg_fault *fault);
+
+/*
+** Writes a 64-bit hash of the state and its graph: equal for equal states, on every machine. Not
+** meant to withstand forgery. Any thread, while nobody changes `sched`. Errors: BAD_ARGUMENT.
+*/
+cvg_status cvg_sched_hash(const cvg_sched *sched, uint64_t *out);
+
+/*
 ** Copies a scheduler; the copy refers to the same graph and allocator and is independent from then
 ** on. Any thread, while nobody changes `sched`. Errors: BAD_ARGUMENT, NO_MEMORY.
 */
@@ -300,8 +375,9 @@ cvg_status cvg_sched_clone(const cvg_sched *sched, cvg_sched **out);
 void cvg_sched_free(cvg_sched *sched);
 
 /*
-** Records how a READY node ended. A map can be failed as a whole but is done only by its items.
-** Once the run has failed, outcomes of nodes in flight are recorded and start nothing. Costs
+** Records how a READY node ended. A map, and a scope that iterates, can be failed as a whole but is
+** done only by its items or once it is idle. Once the run has failed, outcomes of nodes in flight
+*are recorded and start nothing. Costs
 ** O(edges resolved). One thread at a time.
 ** Errors: BAD_ARGUMENT, BAD_NODE, NOT_READY, ALREADY_EXPANDED, NO_MEMORY.
 */
@@ -326,6 +402,25 @@ cvg_status cvg_sched_complete_item(cvg_sched *sched, uint32_t node, uint32_t ite
                                    cvg_outcome outcome, cvg_delta *delta);
 
 /*
+** Starts an idle scope's body afresh; the delta holds its first members. Costs O(body). One thread
+** at a time. Errors: BAD_ARGUMENT, BAD_NODE, NOT_READY, BAD_SCOPE (not a scope), ALREADY_EXPANDED
+** (it iterates), ITERATION_LIMIT, RUN_ENDED, NO_MEMORY.
+*/
+cvg_status cvg_sched_iterate(cvg_sched *sched, uint32_t node, cvg_delta *delta);
+
+/*
+** Decides what becomes of an ASKING node: an enum cvg_answer. One thread at a time.
+** Errors: BAD_ARGUMENT, BAD_NODE, NOT_ASKING, RUN_ENDED, NO_MEMORY.
+*/
+cvg_status cvg_sched_answer(cvg_sched *sched, uint32_t node, uint32_t answer, cvg_delta *delta);
+
+/*
+** Ends a run that is RUNNING: whatever is in flight is CANCELLED and nothing more starts. Costs
+** O(nodes). One thread at a time. Errors: BAD_ARGUMENT, RUN_ENDED, NO_MEMORY.
+*/
+cvg_status cvg_sched_cancel(cvg_sched *sched, cvg_delta *delta);
+
+/*
 ** Writes the enum cvg_node_status of a node to `out`. Any thread, while nobody changes `sched`.
 ** Errors: BAD_ARGUMENT, BAD_NODE.
 */
@@ -333,122 +428,20 @@ cvg_status cvg_sched_node_status(const cvg_sched *sched, uint32_t node, uint32_t
 
 /*
 ** Writes the enum cvg_run_result of the run to `out`: FAILED from the first failure that nothing
-** catches, SUCCEEDED once every node is DONE, FAILED or SKIPPED. Any thread, while nobody changes
+** catches, SUCCEEDED once every node outside of scopes is DONE, FAILED or SKIPPED. Any thread,
+*while nobody changes
 ** `sched`. Errors: BAD_ARGUMENT.
 */
 cvg_status cvg_sched_result(const cvg_sched *sched, uint32_t *out);
 
 /* }================================================================== */
 
-/*
-** {==================================================================
-** Router: which model answers
-** ===================================================================
-**
-** A candidate is rejected for the first of these that holds: another one was pinned, it is not
-** local although that is required, it lacks a capability, its context is too small, it is
-** unhealthy, its worst-case cost is above the budget left. The order of checks is the order of
-** the reasons below.
-**
-** The accepted ones are ordered by: preferred platform first, quality of at least the request's
-** complexity first, lower cost, higher quality, lower latency (not measured last), lower index.
-*/
-
-enum cvg_provider_class { CVG_CLASS_LOCAL = 0, CVG_CLASS_CLOUD = 1 };
-
-enum cvg_platform {
-  CVG_PLATFORM_MLX = 0,
-  CVG_PLATFORM_OLLAMA = 1,
-  CVG_PLATFORM_LLAMACPP = 2,
-  CVG_PLATFORM_OPENAI_COMPATIBLE = 3,
-  CVG_PLATFORM_CLOUD_API = 4
-};
-
-enum cvg_capability {
-  CVG_CAPABILITY_TOOLS = 1,
-  CVG_CAPABILITY_JSON = 2,
-  CVG_CAPABILITY_VISION = 4,
-  CVG_CAPABILITY_AUDIO = 8
-};
-
-enum cvg_candidate_flag {
-  CVG_CANDIDATE_HEALTHY = 1,
-  CVG_CANDIDATE_DECLARED_LOCAL = 2 /* the operator vouches that its endpoint is local */
-};
-
-enum cvg_request_flag { CVG_REQUEST_LOCAL_ONLY = 1 /* for privacy, or because we are offline */ };
-
-enum cvg_reason {
-  /* accepted */
-  CVG_REASON_PINNED = 0,             /* it is the one that was asked for */
-  CVG_REASON_PREFERRED_PLATFORM = 1, /* able enough, and on the platform preferred */
-  CVG_REASON_CHEAPEST = 2,           /* able enough, and none such off that platform costs less */
-  CVG_REASON_QUALITY = 3,            /* able enough, at a higher price */
-  CVG_REASON_FALLBACK = 4,           /* less able than the request is complex */
-  /* rejected */
-  CVG_REASON_NOT_REQUESTED = 256,
-  CVG_REASON_NOT_LOCAL = 257,
-  CVG_REASON_MISSING_CAPABILITY = 258,
-  CVG_REASON_CONTEXT_TOO_SMALL = 259,
-  CVG_REASON_UNHEALTHY = 260,
-  CVG_REASON_OVER_BUDGET = 261
-};
-
-/* Capabilities, quality and complexity beyond these are CVG_BAD_ARGUMENT. */
-#define CVG_CAPABILITIES_ALL 15u
-#define CVG_QUALITY_MAX 1000u
-
-/* A budget that nothing exceeds. */
-#define CVG_BUDGET_NONE 0xFFFFFFFFFFFFFFFFu
-
-/*
-** A model that could answer. Prices are in 1e-15 currency units per token. A candidate counts as
-** local if its class is local and its platform is MLX, Ollama or llama.cpp; an OpenAI-compatible
-** endpoint of local class must be declared local besides; a cloud API never is.
-*/
-typedef struct cvg_candidate {
-  uint64_t price_in;
-  uint64_t price_out;
-  uint64_t context_tokens;
-  uint32_t provider_class; /* enum cvg_provider_class */
-  uint32_t platform;       /* enum cvg_platform */
-  uint32_t capabilities;   /* bits of enum cvg_capability */
-  uint32_t flags;          /* bits of enum cvg_candidate_flag */
-  uint32_t latency_ms;     /* measured, or CVG_NONE */
-  uint32_t quality;        /* 0 to CVG_QUALITY_MAX */
-} cvg_candidate;
-
-typedef struct cvg_route_request {
-  uint64_t input_tokens;       /* estimate */
-  uint64_t max_output_tokens;  /* worst case */
-  uint64_t budget;             /* what is left, in 1e-15 currency units, or CVG_BUDGET_NONE */
-  uint32_t flags;              /* bits of enum cvg_request_flag */
-  uint32_t capabilities;       /* needed: bits of enum cvg_capability */
-  uint32_t complexity;         /* 0 to CVG_QUALITY_MAX */
-  uint32_t pinned;             /* index of the only candidate wanted, or CVG_NONE */
-  uint32_t preferred_platform; /* enum cvg_platform, or CVG_NONE */
-  uint32_t reserved;           /* 0 */
-} cvg_route_request;
-
-typedef struct cvg_decision {
-  uint64_t cost;   /* worst case in 1e-15 currency units; saturates at the largest value */
-  uint32_t index;  /* of the candidate */
-  uint32_t reason; /* enum cvg_reason */
-} cvg_decision;
-
-/*
-** Decides over `count` candidates. Writes `count` decisions: first the accepted ones, best first,
-** then the rejected ones by index; `accepted_count` tells how many are accepted. `candidates` and
-** `decisions` may be null when count is 0. Allocates nothing. Any thread.
-** Errors: BAD_ARGUMENT, TOO_LARGE.
-*/
-cvg_status cvg_route(const cvg_route_request *request, const cvg_candidate *candidates,
-                     size_t count, cvg_decision *decisions, size_t *accepted_count);
-
-/* }================================================================== */
-
 #ifdef __cplusplus
 }
 #endif
+
+#include "recall.h"
+#include "router.h"
+#include "tools.h"
 
 #endif

@@ -7,3 +7,4 @@ mod route;
 mod route_model;
 mod scheduler;
 mod scheduler_model;
+mod scopes;

@@ -19,7 +19,13 @@ proptest! {
         for throw in dice {
             let (mut scheduler, implied) = Scheduler::restore(&graph, &model.states)
                 .expect("a true account is accepted");
-            let nothing = Delta { ready: vec![], skipped: vec![], result: model.result() };
+            let nothing = Delta {
+                ready: vec![],
+                skipped: vec![],
+                cancelled: vec![],
+                asking: None,
+                result: model.result(),
+            };
             prop_assert_eq!(implied, nothing);
             let Some(action) = pick(&model, throw) else { break };
             model.record(action);

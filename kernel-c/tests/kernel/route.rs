@@ -1,7 +1,8 @@
 //! Random requests over random candidates: every decision is that of the model.
 
 use convergio_kernel_c::{
-    Candidate, Capabilities, KernelError, Platform, ProviderClass, Request, route,
+    Candidate, Capabilities, Features, KernelError, PRICE_UNKNOWN, Platform, ProviderClass,
+    Request, complexity, route,
 };
 use proptest::prelude::*;
 
@@ -34,7 +35,7 @@ prop_compose! {
         declared_local in any::<bool>(),
         healthy in prop::bool::weighted(0.9),
         capabilities in capabilities(),
-        price_in in 0..4u64,
+        price_in in prop_oneof![9 => 0..4u64, 1 => Just(PRICE_UNKNOWN)],
         price_out in 0..4u64,
         context_tokens in prop_oneof![Just(100u64), Just(1000), Just(u64::MAX)],
         latency_ms in prop::option::of(0..3u32),
@@ -51,17 +52,20 @@ prop_compose! {
 prop_compose! {
     fn request(candidate_count: u32)(
         require_local in any::<bool>(),
+        offline in any::<bool>(),
         capabilities in capabilities(),
         input_tokens in 0..150u64,
         max_output_tokens in 0..150u64,
         budget in prop::option::of(0..600u64),
+        downgrade_line in prop_oneof![Just(0), 0..600u64],
+        max_latency_ms in prop::option::of(1..3u32),
         complexity in prop::sample::select(vec![0, 500, 501, 1000]),
         pinned in prop::option::weighted(0.2, 0..candidate_count),
         preferred_platform in prop::option::of(platform()),
     ) -> Request {
         Request {
-            require_local, capabilities, input_tokens, max_output_tokens, budget, complexity,
-            pinned, preferred_platform,
+            require_local, offline, capabilities, input_tokens, max_output_tokens, budget,
+            downgrade_line, max_latency_ms, complexity, pinned, preferred_platform,
         }
     }
 }
@@ -100,10 +104,15 @@ proptest! {
         }
     }
 
-    /// Privacy is hard: neither a pin nor a price nor a declaration lets a cloud candidate through.
+    /// Privacy is hard, and so is being offline: neither a pin nor a price nor a declaration lets a
+    /// cloud candidate through.
     #[test]
-    fn nothing_leaves_the_premises((mut request, candidates) in question()) {
-        request.require_local = true;
+    fn nothing_leaves_the_premises(
+        (mut request, candidates) in question(),
+        is_private in any::<bool>(),
+    ) {
+        request.require_local |= is_private;
+        request.offline |= !is_private;
         for decision in route(&request, &candidates).expect("every value is in range") {
             let candidate = &candidates[decision.index as usize];
             if decision.accepted {
@@ -126,4 +135,23 @@ fn a_pin_on_nothing_is_refused() {
         let request = Request { pinned: Some(pinned), ..Request::default() };
         assert_eq!(route(&request, &[]), Err(KernelError::BadArgument));
     }
+}
+
+#[test]
+fn complexity_grows_with_what_is_asked() {
+    assert_eq!(complexity(&Features::default()), 0);
+    let chat = Features { input_tokens: 600, max_output_tokens: 512, ..Features::default() };
+    assert_eq!(complexity(&chat), 2 * 40 + 30);
+    let agent = Features { tools: 4, schema_properties: 7, turns: 3, code: true, ..chat };
+    assert_eq!(complexity(&agent), 110 + 4 * 25 + 7 * 5 + 3 * 5 + 150);
+    let everything = Features {
+        input_tokens: u64::MAX,
+        max_output_tokens: u64::MAX,
+        tools: u32::MAX,
+        schema_properties: u32::MAX,
+        turns: u32::MAX,
+        reasoning: true,
+        code: true,
+    };
+    assert_eq!(complexity(&everything), 1000);
 }

@@ -2,7 +2,9 @@
 
 use std::cmp::Reverse;
 
-use convergio_kernel_c::{Candidate, Decision, Platform, ProviderClass, Reason, Request};
+use convergio_kernel_c::{
+    Candidate, Decision, PRICE_UNKNOWN, Platform, ProviderClass, Reason, Request,
+};
 
 pub(crate) fn is_local(candidate: &Candidate) -> bool {
     candidate.provider_class == ProviderClass::Local
@@ -13,8 +15,20 @@ pub(crate) fn is_local(candidate: &Candidate) -> bool {
         }
 }
 
+fn is_unpriced(candidate: &Candidate) -> bool {
+    candidate.price_in == PRICE_UNKNOWN || candidate.price_out == PRICE_UNKNOWN
+}
+
+/// Whether price counts before ability.
+fn is_downgraded(request: &Request) -> bool {
+    request.budget.is_some_and(|budget| budget < request.downgrade_line)
+}
+
 /// Worst-case cost: exact wherever it fits, and far beyond any budget where it does not.
 pub(crate) fn cost(request: &Request, candidate: &Candidate) -> u128 {
+    if is_unpriced(candidate) {
+        return u128::MAX;
+    }
     let input = u128::from(request.input_tokens) * u128::from(candidate.price_in);
     let output = u128::from(request.max_output_tokens) * u128::from(candidate.price_out);
     input.saturating_add(output)
@@ -32,9 +46,15 @@ fn objection(request: &Request, candidate: &Candidate, index: u32) -> Option<Rea
     let objections = [
         (request.pinned.is_some_and(|pinned| pinned != index), Reason::NotRequested),
         (request.require_local && !is_local(candidate), Reason::NotLocal),
+        (request.offline && !is_local(candidate), Reason::Offline),
         (lacks.contains(&true), Reason::MissingCapability),
         (tokens > u128::from(candidate.context_tokens), Reason::ContextTooSmall),
         (!candidate.healthy, Reason::Unhealthy),
+        (
+            matches!((candidate.latency_ms, request.max_latency_ms), (Some(a), Some(b)) if a > b),
+            Reason::TooSlow,
+        ),
+        (request.budget.is_some() && is_unpriced(candidate), Reason::PriceUnknown),
         (
             request.budget.is_some_and(|budget| cost(request, candidate) > u128::from(budget)),
             Reason::OverBudget,
@@ -48,8 +68,10 @@ fn objection(request: &Request, candidate: &Candidate, index: u32) -> Option<Rea
 fn approval(request: &Request, candidate: &Candidate, cheapest: u128) -> Reason {
     if request.pinned.is_some() {
         Reason::Pinned
+    } else if is_unpriced(candidate) {
+        Reason::Unpriced
     } else if candidate.quality < request.complexity {
-        Reason::Fallback
+        if is_downgraded(request) { Reason::Downgraded } else { Reason::Fallback }
     } else if request.preferred_platform == Some(candidate.platform) {
         Reason::PreferredPlatform
     } else if cost(request, candidate) == cheapest {
@@ -69,7 +91,9 @@ pub(crate) fn route(request: &Request, candidates: &[Candidate]) -> Vec<Decision
     accepted.sort_by_key(|(index, c, _)| {
         let latency = c.latency_ms.map_or(u64::MAX, u64::from);
         let quality = Reverse(c.quality);
-        (!preferred(c), !able(c), cost(request, c), quality, latency, *index)
+        let cost = cost(request, c);
+        let first = if is_downgraded(request) { cost } else { 0 };
+        (is_unpriced(c), first, !preferred(c), !able(c), cost, quality, latency, *index)
     });
     let able_elsewhere = accepted.iter().filter(|(_, c, _)| able(c) && !preferred(c));
     let cheapest = able_elsewhere.map(|(_, c, _)| cost(request, c)).min().unwrap_or(0);

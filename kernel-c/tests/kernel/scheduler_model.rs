@@ -68,7 +68,7 @@ impl Model {
         }
         ready.sort();
         skipped.sort_unstable();
-        Delta { ready, skipped, result: self.result() }
+        Delta { ready, skipped, cancelled: vec![], asking: None, result: self.result() }
     }
 
     /// All that is in flight.
@@ -189,7 +189,7 @@ impl Model {
             NodeState::Done { .. } => Fate::Live,
             NodeState::Skipped => Fate::Dead,
             NodeState::Failed => match self.nodes[node as usize].on_error {
-                OnError::Fail => Fate::Unresolved,
+                OnError::Fail | OnError::Ask => Fate::Unresolved,
                 OnError::Skip => Fate::Dead,
                 OnError::Fallback(fallback) => self.delivery(fallback),
             },
