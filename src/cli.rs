@@ -138,11 +138,11 @@ pub(crate) struct ServeArgs {
 pub(crate) enum Role {
     /// Everything.
     All,
-    /// Answers requests, from read models in its own data folder.
+    /// Answers requests. It keeps its own read models, unless they lie on a database server.
     Gateway,
     /// Executes its share of the runs.
     Executor,
-    /// Keeps the read models of its data folder.
+    /// Keeps the read models.
     Projector,
 }
 
@@ -155,8 +155,13 @@ impl Role {
         matches!(self, Self::All | Self::Executor)
     }
 
-    pub(crate) fn projects(self) -> bool {
-        !matches!(self, Self::Executor)
+    /// Read models in a file belong to one process, so a gateway keeps its own.
+    pub(crate) fn projects(self, store: &Store) -> bool {
+        match self {
+            Self::All | Self::Projector => true,
+            Self::Gateway => matches!(store, Store::File(_)),
+            Self::Executor => false,
+        }
     }
 }
 

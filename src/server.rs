@@ -12,7 +12,7 @@ use convergio_eventstore::{Durability, EventLog, LiveHub, Repository, Share, Sys
 use convergio_executor::model::{Detected, ModelCatalog, Offer, ProviderConfig, detect};
 use convergio_executor::{Executor, ExecutorConfig, tool};
 use convergio_gateway::{Gateway, ModelDirectory, ModelEntry, Tokens};
-use convergio_projections::{ProjectionError, Projections, Queries, Store};
+use convergio_projections::{ProjectionError, Projections, Store};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -63,7 +63,6 @@ pub(crate) struct Server {
 struct Projector {
     task: JoinHandle<Result<(), ProjectionError>>,
     stop: oneshot::Sender<()>,
-    queries: Queries,
 }
 
 /// Opens read models, with a clear error.
@@ -93,36 +92,39 @@ impl Server {
         let (token, token_is_new) = config.data.token_or_new()?;
         let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
         let live = LiveHub::new();
-        let projector = if role.projects() {
-            Some(Projector::start(&config.read_models, Arc::clone(&log)).await?)
-        } else {
-            None
+        let projections = match role {
+            Role::Executor => None,
+            _ => Some(open_read_models(&config.read_models).await?),
         };
+        let queries = projections.as_ref().map(Projections::queries);
+        let projects = role.projects(&config.read_models);
+        let projector = projections.filter(|_| projects);
+        let projector = projector.map(|models| Projector::start(models, Arc::clone(&log)));
         let (mut models, mut model, mut shares, mut executor) = (Vec::new(), None, None, None);
-        let mut directory: Arc<dyn ModelDirectory> = Arc::new(());
         if role.executes() {
             (models, model) = find_models(&config).await?;
+        }
+        let catalog = Arc::new(Directory(catalog(&models)?));
+        if role.executes() {
             shares = match &open {
                 OpenLog::Embedded(_) => None,
                 OpenLog::Cluster(log) => Some(log.share()),
             };
             let share = shares.as_ref().map(Shares::watch);
-            let catalog = catalog(&models)?;
-            executor = Some(start_executor(&repository, &catalog, live.clone(), share)?);
-            directory = Arc::new(Directory(catalog));
+            executor = Some(start_executor(&repository, &catalog.0, live.clone(), share)?);
         }
         let (stop, stopping) = watch::channel(false);
         let (mut url, mut gateway) = (String::new(), None);
-        if let (Some(listener), Some(projector)) = (listener, &projector) {
+        if let (Some(listener), Some(queries)) = (listener, queries) {
             url = format!("http://{}", listener.local_addr()?);
             let owner = ("default".parse()?, "owner".parse()?);
             let app = Gateway {
                 repository,
-                queries: projector.queries.clone(),
+                queries,
                 live,
                 tools: Arc::new(tool::catalog()),
                 tokens: Tokens::new([(token.clone(), owner.0, owner.1)]),
-                models: directory,
+                models: catalog,
                 stop: stopping.clone(),
             };
             gateway = Some(tokio::spawn(convergio_gateway::serve(listener, app, stopping)));
@@ -211,12 +213,10 @@ impl Server {
 }
 
 impl Projector {
-    async fn start(store: &Store, log: Arc<dyn EventLog>) -> anyhow::Result<Self> {
-        let projections = open_read_models(store).await?;
-        let queries = projections.queries();
+    fn start(projections: Projections, log: Arc<dyn EventLog>) -> Self {
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(async move { projections.run(log, stopped).await });
-        Ok(Self { task, stop, queries })
+        Self { task, stop }
     }
 }
 
