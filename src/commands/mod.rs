@@ -35,6 +35,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bench(BenchCommand::Steps(args)) => {
             bench::steps::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
         }
+        Command::Bench(BenchCommand::Gateway(args)) => {
+            bench::gateway::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
+        }
         Command::Demo(args) => demo::run(&global, &args).await,
     }
 }
