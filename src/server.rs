@@ -75,7 +75,7 @@ impl Server {
         let live = LiveHub::new();
         let (models, model) =
             if config.execute { models(&config).await? } else { (Vec::new(), None) };
-        let catalog = Arc::new(Directory(catalog(&models)?));
+        let catalog = Arc::new(Directory(catalog(&config.data, &models)?));
         let executor =
             config.execute.then(|| executor(&repository, &catalog.0, live.clone())).transpose()?;
         let url = format!("http://{}", listener.local_addr()?);
@@ -177,10 +177,18 @@ impl ModelDirectory for Directory {
     }
 }
 
-/// All providers: the model servers that were found, and those that the environment has keys for.
-fn catalog(models: &[Detected]) -> anyhow::Result<Arc<ModelCatalog>> {
+/// All providers: the model servers that were found, those that the environment has keys for, and
+/// those of the data folder's file, which stand for others of the same name.
+fn catalog(data: &DataDir, models: &[Detected]) -> anyhow::Result<Arc<ModelCatalog>> {
+    let variable = |name: &str| std::env::var(name).ok();
     let mut providers: Vec<ProviderConfig> = models.iter().map(Detected::provider).collect();
-    providers.extend(ProviderConfig::from_environment(|name| std::env::var(name).ok())?);
+    providers.extend(ProviderConfig::from_environment(variable)?);
+    if let Ok(text) = std::fs::read_to_string(data.path().join("providers.json")) {
+        let named = ProviderConfig::from_file(&text, data.path(), variable);
+        let named = named.map_err(|error| exit::bad_input(error.message))?;
+        providers.retain(|known| named.iter().all(|entry| entry.name != known.name));
+        providers.extend(named);
+    }
     let prices = Arc::new(PriceBook::parse(convergio_schemas::PRICE_BOOK)?);
     let catalog = ModelCatalog::new(providers, prices)?;
     let privacy = std::env::var("CONVERGIO_PRIVACY").ok().filter(|text| !text.is_empty());

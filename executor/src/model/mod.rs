@@ -10,6 +10,7 @@ mod dialect;
 mod endpoint;
 mod environment;
 mod error;
+mod file;
 mod health;
 mod http;
 mod library;
