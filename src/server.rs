@@ -23,6 +23,7 @@ use crate::data_dir::{DataDir, Running};
 use crate::exit;
 use crate::log_place::{LogPlace, OpenLog};
 use crate::managed_model::{self, ManagedModel};
+use crate::replayer::LogReplayer;
 
 /// What a server is started with.
 #[derive(Debug, Clone)]
@@ -104,7 +105,7 @@ impl Server {
         if role.executes() {
             (models, model) = find_models(&config).await?;
         }
-        let catalog = Arc::new(Directory(catalog(&models)?));
+        let catalog = Arc::new(Directory(catalog(&config.data, &models)?));
         if role.executes() {
             shares = match &open {
                 OpenLog::Embedded(_) => None,
@@ -119,6 +120,7 @@ impl Server {
             url = format!("http://{}", listener.local_addr()?);
             let owner = ("default".parse()?, "owner".parse()?);
             let app = Gateway {
+                replayer: Arc::new(LogReplayer(repository.clone())),
                 repository,
                 queries,
                 live,
@@ -257,10 +259,18 @@ impl ModelDirectory for Directory {
     }
 }
 
-/// All providers: the model servers that were found, and those that the environment has keys for.
-fn catalog(models: &[Detected]) -> anyhow::Result<Arc<ModelCatalog>> {
+/// All providers: the model servers that were found, those that the environment has keys for, and
+/// those of the data folder's file, which stand for others of the same name.
+fn catalog(data: &DataDir, models: &[Detected]) -> anyhow::Result<Arc<ModelCatalog>> {
+    let variable = |name: &str| std::env::var(name).ok();
     let mut providers: Vec<ProviderConfig> = models.iter().map(Detected::provider).collect();
-    providers.extend(ProviderConfig::from_environment(|name| std::env::var(name).ok())?);
+    providers.extend(ProviderConfig::from_environment(variable)?);
+    if let Ok(text) = std::fs::read_to_string(data.path().join("providers.json")) {
+        let named = ProviderConfig::from_file(&text, data.path(), variable);
+        let named = named.map_err(|error| exit::bad_input(error.message))?;
+        providers.retain(|known| named.iter().all(|entry| entry.name != known.name));
+        providers.extend(named);
+    }
     let prices = Arc::new(PriceBook::parse(convergio_schemas::PRICE_BOOK)?);
     let catalog = ModelCatalog::new(providers, prices)?;
     let privacy = std::env::var("CONVERGIO_PRIVACY").ok().filter(|text| !text.is_empty());

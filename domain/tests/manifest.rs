@@ -455,6 +455,35 @@ fn templates_keep_types_and_conditions_are_true_or_false() {
     assert!(render_value(&json!("{{ nodes.b.output }}"), &scope).is_err());
 }
 
+#[test]
+fn an_agent_has_a_prompt_or_a_whole_request_and_may_be_private() {
+    let agent = |fields: &str| {
+        let text = format!(
+            "name: a\ninputs: {{type: object, properties: {{chat: {{type: object}}}}}}\n\
+             nodes: [{{id: one, agent: {{{fields}}}}}]"
+        );
+        parse(&text, &tools()).map(|parsed| serde_json::to_value(parsed.graph).unwrap())
+    };
+    let whole = agent(r#"request: "{{ inputs.chat }}", privacy: local"#).unwrap();
+    let read = &whole["nodes"][0]["agent"];
+    assert_eq!(
+        (&read["request"], &read["privacy"]),
+        (&json!("{{ inputs.chat }}"), &json!("local"))
+    );
+    assert_eq!(read.get("prompt"), None);
+    let plain = agent("prompt: hi").unwrap();
+    // What is not said leaves the manifest, and so its version, as it was.
+    assert_eq!(plain["nodes"][0]["agent"].get("privacy"), None);
+    for (fields, word) in [
+        (r#"prompt: hi, request: "{{ inputs.chat }}""#, "exclude each other"),
+        ("model: local", "needs a prompt"),
+        ("prompt: hi, privacy: cloud", "`any` or `local`"),
+    ] {
+        let mistakes = agent(fields).unwrap_err();
+        assert!(mistakes.iter().any(|mistake| mistake.message.contains(word)), "{mistakes:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_text_ends_the_process(text in any::<String>()) {

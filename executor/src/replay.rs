@@ -10,13 +10,14 @@ use std::sync::Arc;
 use convergio_domain::decider::Decider;
 use convergio_domain::event::{Event, run};
 use convergio_domain::graph::manifest::Graph;
-use convergio_domain::id::{NodeId, StepId};
+use convergio_domain::id::{GraphId, GraphVersion, NodeId, StepId, TenantId};
 use convergio_domain::run::{Phase, Run, RunState, StepStatus};
 use convergio_domain::stream::Seq;
-use convergio_eventstore::Record;
+use convergio_eventstore::{Record, Repository};
 use convergio_kernel_c::{Delta, NodeStatus, Outcome, RunResult, Scheduler};
 
 use crate::graphs::CompiledGraph;
+pub use crate::graphs::GraphError;
 
 /// A difference between what was written and what is computed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,13 +72,17 @@ impl Replay {
         })
     }
 
-    /// Computes one commit again.
+    /// Computes one commit again, up to an event if one is named: the state is then the one after
+    /// it.
     ///
     /// # Errors
     /// The first difference from what was written.
-    pub fn commit(&mut self, record: &Arc<Record>) -> Result<(), Box<Divergence>> {
+    pub fn commit(&mut self, record: &Arc<Record>, at: Option<Seq>) -> Result<(), Box<Divergence>> {
         let appearing = self.appearing(record);
         for recorded in record.events() {
+            if at.is_some_and(|at| recorded.seq > at) {
+                return Ok(());
+            }
             self.decision(recorded.seq, recorded.event)?;
             Run::evolve(&mut self.state, recorded);
             self.events += 1;
@@ -260,6 +265,19 @@ impl Replay {
         let steps = self.state.steps.iter();
         steps.map(|(id, step)| (id.to_string(), status_name(&step.status))).collect()
     }
+}
+
+/// A registered graph version, from the log.
+///
+/// # Errors
+/// It is not registered, its manifest was erased, or the log cannot be read.
+pub async fn read_graph(
+    repository: &Repository,
+    tenant: &TenantId,
+    graph: GraphId,
+    version: &GraphVersion,
+) -> Result<Graph, GraphError> {
+    crate::graphs::read_manifest(repository, tenant, graph, version).await
 }
 
 fn status_name(status: &StepStatus) -> &'static str {

@@ -22,7 +22,8 @@ use uuid::Uuid;
 
 use crate::auth::{self, Tokens};
 use crate::http::front::{self, ModelDirectory};
-use crate::http::{approvals, billing, events, graphs, health, runs};
+use crate::http::replay::Replayer;
+use crate::http::{approvals, billing, events, graphs, health, replay, runs};
 use crate::problem::ApiError;
 use convergio_schemas::error_code;
 
@@ -47,6 +48,8 @@ pub struct Gateway {
     pub tokens: Tokens,
     /// Which models can be asked.
     pub models: Arc<dyn ModelDirectory>,
+    /// What computes runs again.
+    pub replayer: Arc<dyn Replayer>,
     /// Tells streams to end.
     pub stop: watch::Receiver<bool>,
 }
@@ -68,6 +71,7 @@ fn routes() -> OpenApiRouter<Gateway> {
         .routes(routes!(runs::list))
         .routes(routes!(runs::show))
         .routes(routes!(runs::cancel))
+        .routes(routes!(replay::replay))
         .routes(routes!(events::list))
         .routes(routes!(events::stream))
         .routes(routes!(approvals::list))

@@ -13,3 +13,4 @@ mod problem;
 pub use app::{Gateway, openapi, router, serve};
 pub use auth::Tokens;
 pub use http::front::{ModelDirectory, ModelEntry};
+pub use http::replay::{ReplayError, Replayer};

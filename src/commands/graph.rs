@@ -22,7 +22,7 @@ pub(super) async fn run(global: &Global, command: GraphCommand) -> anyhow::Resul
     }
 }
 
-fn read(file: &Path) -> anyhow::Result<String> {
+pub(super) fn read(file: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(file)
         .map_err(|error| exit::bad_input(format!("cannot read {}: {error}", file.display())))
 }

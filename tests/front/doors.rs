@@ -231,6 +231,28 @@ async fn bad_requests_are_refused_with_the_field_that_is_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_door_asks_for_a_token() {
+    let upstream = Upstream::start().await;
+    let server = Server::start(&upstream.url);
+    let http = convergio_executor::model::http_client().expect("a client");
+    for path in [CHAT, RESPONSES, MESSAGES] {
+        let body = chat("local/fix", "hi", false);
+        let ask = || http.post(format!("{}{path}", server.url)).json(&body);
+        let none = ask().send().await.expect("an answer").status().as_u16();
+        let wrong = ask().header("x-api-key", "cvg_no").send().await.expect("an answer");
+        assert_eq!((none, wrong.status().as_u16()), (401, 401), "{path}");
+    }
+    let listed = http.get(format!("{}/openai/v1/models", server.url)).send().await;
+    assert_eq!(listed.expect("an answer").status().as_u16(), 401);
+    assert!(upstream.calls().is_empty());
+    let asked = json!({"model": "local", "max_tokens": 9,
+        "messages": [{"role": "user", "content": "hi"}]});
+    let request = http.post(format!("{}{MESSAGES}", server.url)).json(&asked);
+    let answer = request.header("x-api-key", &server.token).send().await.expect("an answer");
+    assert_eq!(answer.status().as_u16(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn privacy_keeps_a_call_from_the_cloud() {
     let upstream = Upstream::start().await;
     let server = Server::start(&upstream.url);

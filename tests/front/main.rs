@@ -3,5 +3,6 @@
 
 mod doors;
 mod harness;
+mod privacy;
 mod sdk;
 mod upstream;

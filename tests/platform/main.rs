@@ -10,4 +10,5 @@ mod load;
 #[path = "../../eventstore/tests/contract/nats.rs"]
 #[expect(dead_code, reason = "the log's own tests use more of it")]
 mod nats;
+mod replay;
 mod telemetry;

@@ -40,13 +40,14 @@ pub(crate) fn of_value(agent: &Agent, value: Value) -> Result<ChatRequest, Failu
 
 /// What a request needs of a model.
 pub(crate) fn need(request: &ChatRequest) -> Need {
-    let parts = request.messages.iter().flat_map(|message| &message.parts);
-    let said: u64 = parts.map(tokens_of).sum();
+    let parts = || request.messages.iter().flat_map(|message| &message.parts);
+    let said: u64 = parts().map(tokens_of).sum();
     let tools: u64 = request.tools.iter().map(|tool| tokens(&tool.parameters.to_string())).sum();
     Need {
         input_tokens: tokens(request.system.as_deref().unwrap_or("")) + said + tools,
         output_tokens: request.max_tokens.unwrap_or(LEAST_ANSWER),
         privacy: request.privacy,
+        fetches: parts().any(|part| matches!(part, Part::ImageUrl { .. })),
     }
 }
 

@@ -8,7 +8,7 @@ use convergio_kernel_c::{Platform, ProviderClass};
 use super::error::ModelError;
 
 /// The newest version of Anthropic's interface; it takes no sampling parameters.
-const ANTHROPIC_VERSION: &str = "2026-10-21";
+pub(super) const ANTHROPIC_VERSION: &str = "2026-10-21";
 
 /// A key that never shows itself: only its last four characters do.
 #[derive(Clone, PartialEq, Eq)]

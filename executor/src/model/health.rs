@@ -81,14 +81,19 @@ impl Watched {
         self.provider.is_private()
     }
 
-    /// Errors that are the request's own say nothing about the provider.
     fn watch<T>(&self, result: &Result<T, ModelError>) {
+        match result {
+            Ok(_) => *self.health() = Health::default(),
+            Err(error) => self.fail(error, 1),
+        }
+    }
+
+    /// Errors that are the request's own say nothing about the provider.
+    fn fail(&self, error: &ModelError, failures: u32) {
+        if !is_own(error.code) {
+            return;
+        }
         let mut health = self.health();
-        let error = match result {
-            Ok(_) => return *health = Health::default(),
-            Err(error) if is_own(error.code) => error,
-            Err(_) => return,
-        };
         let (why, pause) = match error.retry_after {
             _ if error.code.starts_with("byok.") => (Why::Key, REFUSED),
             _ if is_money(error) => (Why::Money, PARKED),
@@ -98,7 +103,7 @@ impl Watched {
         *health = Health {
             until: Instant::now().checked_add(pause),
             why,
-            failures: health.failures.saturating_add(1),
+            failures: health.failures.saturating_add(failures),
         };
     }
 
@@ -173,9 +178,10 @@ impl Provider for Watched {
 
     async fn models(&self) -> Result<Vec<ModelInfo>, ModelError> {
         let result = self.provider.models().await;
-        // A list that can be had is no sign that the model answers: it lifts no pause.
-        if result.is_err() {
-            self.watch(&result);
+        // A list that can be had is no sign that the model answers: it lifts no pause. One that
+        // cannot be had is no call that failed: the server may be about to start.
+        if let Err(error) = &result {
+            self.fail(error, 0);
         }
         result
     }

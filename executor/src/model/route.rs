@@ -22,6 +22,8 @@ pub struct Need {
     pub output_tokens: u32,
     /// Where the prompt may travel.
     pub privacy: Privacy,
+    /// Whether the model's server would fetch parts of the prompt by itself.
+    pub fetches: bool,
 }
 
 /// The model that was chosen, and why.
@@ -46,6 +48,11 @@ impl ModelCatalog {
     pub async fn choose(&self, wanted: &str, need: &Need) -> Result<Choice, Failure> {
         let wish = self.wanted(wanted);
         let privacy = need.privacy.max(self.privacy());
+        if privacy == Privacy::Local && need.fetches {
+            let message = "privacy is `local`, and a picture would be fetched by its URL: send its \
+                bytes; nothing was sent";
+            return Err(failure("privacy.cloud_denied", message));
+        }
         let found = self.find(wish, privacy).await;
         if found.offers.is_empty() {
             return Err(match self.denied(wanted, wish, privacy) {

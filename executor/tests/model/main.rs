@@ -3,6 +3,7 @@
 mod breaker;
 mod chat;
 mod detection;
+mod library;
 mod limits;
 mod prices;
 mod privacy;

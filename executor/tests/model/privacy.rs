@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::server::{PATIENCE, Server, call, delta, json, request, sse, stop};
 
-const NEED: Need = Need { input_tokens: 10, output_tokens: 10, privacy: Privacy::Local };
+const NEED: Need =
+    Need { input_tokens: 10, output_tokens: 10, privacy: Privacy::Local, fetches: false };
 
 fn catalog(configs: Vec<ProviderConfig>) -> ModelCatalog {
     let prices = Arc::new(PriceBook::parse("[]").expect("an empty book"));
@@ -93,6 +94,16 @@ async fn a_model_of_ollamas_cloud_is_refused_though_its_address_is_local() {
     // By its name alone it may look harmless; what Ollama tells of it counts.
     let choice = catalog.choose("local", &NEED).await.expect("the local one");
     assert_eq!(choice.model, "tiny");
+}
+
+#[tokio::test]
+async fn a_picture_that_would_be_fetched_is_refused() {
+    let near = serving().await;
+    let catalog = catalog(vec![local(&near, Platform::LlamaCpp)]);
+    let fetching = Need { fetches: true, ..NEED };
+    let denied = catalog.choose("local", &fetching).await.err().expect("denied");
+    assert_eq!(denied.code, "privacy.cloud_denied");
+    assert_eq!(near.connections(), 0);
 }
 
 #[tokio::test]

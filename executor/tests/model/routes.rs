@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::server::{PATIENCE, Server, call, delta, json, nowhere, request, sse, stop};
 
-const NEED: Need = Need { input_tokens: 100, output_tokens: 20, privacy: Privacy::Any };
+const NEED: Need =
+    Need { input_tokens: 100, output_tokens: 20, privacy: Privacy::Any, fetches: false };
 
 fn book() -> Arc<PriceBook> {
     let price = |provider: &str, model: &str, each: &str| {

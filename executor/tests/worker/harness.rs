@@ -170,7 +170,7 @@ impl Platform {
         let parsed = graph::parse(manifest, &tool::catalog()).expect("the manifest is valid");
         let mut replay = Replay::new(parsed.graph).expect("the kernel takes it");
         for record in self.records(run).await {
-            replay.commit(&record)?;
+            replay.commit(&record, None)?;
         }
         Ok(replay)
     }

@@ -2,6 +2,7 @@
 //! crash.
 
 mod agents;
+mod fallback;
 mod graphs;
 mod harness;
 mod recovery;

@@ -54,10 +54,10 @@ async fn a_state_that_folds_otherwise_is_named_by_both_values() {
     let graph = parsed.expect("valid").graph;
     let mut replay = convergio_executor::replay::Replay::new(graph).expect("valid");
     let records = platform.records(&run).await;
-    replay.commit(&records[0]).expect("as written");
+    replay.commit(&records[0], None).expect("as written");
     let mut changed = (*records[1]).clone();
     let written = changed.body.fold.replace(Fingerprint(7)).expect("a fingerprint");
-    let found = replay.commit(&Arc::new(changed)).expect_err("it diverges");
+    let found = replay.commit(&Arc::new(changed), None).expect_err("it diverges");
     assert_eq!(found.what, "the state");
     assert_eq!((found.recorded, found.computed), (Fingerprint(7).to_string(), written.to_string()));
 }

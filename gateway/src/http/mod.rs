@@ -6,6 +6,7 @@ pub(crate) mod events;
 pub(crate) mod front;
 pub(crate) mod graphs;
 pub(crate) mod health;
+pub(crate) mod replay;
 pub(crate) mod runs;
 
 use std::time::Duration;

@@ -8,6 +8,10 @@ use super::{Dialect, ReadError, arguments, encoded, refuse_errors, text, vectors
 use crate::model::answer::{Answer, UsageReader};
 use crate::model::usage;
 
+/// What Google documents for calls of tools whose mark is not at hand: conversations come from
+/// interfaces that have no place for it, and without one newer models refuse the whole request.
+const NO_SIGNATURE: &str = "skip_thought_signature_validator";
+
 /// `generateContent`.
 pub(super) struct GenerateContent;
 
@@ -158,8 +162,11 @@ fn part_of(part: &Part) -> Option<Value> {
             Some(json!({"inlineData": {"mimeType": media_type, "data": data}}))
         }
         Part::ImageUrl { url } => Some(json!({"fileData": {"fileUri": url}})),
-        Part::ToolCall(call) => Some(json!({"functionCall": {"name": call.name,
-            "args": arguments(&call.arguments)}})),
+        Part::ToolCall(call) => {
+            let args = arguments(&call.arguments);
+            let call = json!({"name": call.name, "args": args});
+            Some(json!({"functionCall": call, "thoughtSignature": NO_SIGNATURE}))
+        }
         Part::ToolResult { name, text, is_error, .. } => {
             let key = if *is_error { "error" } else { "result" };
             Some(json!({"functionResponse": {"name": name, "response": {key: text}}}))

@@ -50,7 +50,9 @@ fn a_whole_conversation_is_written_in_its_words() {
     assert_eq!(body["contents"][0]["parts"][1], image);
     assert_eq!(body["contents"][1]["role"], "model");
     let call = json!({"functionCall": {"name": "weather", "args": {"city": "Oslo"}}});
-    assert_eq!(body["contents"][1]["parts"][0], call);
+    assert_eq!(body["contents"][1]["parts"][0]["functionCall"], call["functionCall"]);
+    let mark = &body["contents"][1]["parts"][0]["thoughtSignature"];
+    assert!(mark.is_string(), "without a mark newer models refuse the request");
     let result = json!({"functionResponse": {"name": "weather", "response": {"result": "snow"}}});
     assert_eq!(body["contents"][2]["parts"][0], result);
     let choice = json!({"mode": "ANY", "allowedFunctionNames": ["weather"]});

@@ -33,7 +33,7 @@ use crate::auth::Identity;
 use crate::idempotency;
 pub(crate) use refusal::InDialect;
 use refusal::{Refusal, refuse};
-use turn::{Said, Turn};
+use turn::{DoorGraph, Said, Turn};
 use watch::Watch;
 
 const RUN_ID: HeaderName = HeaderName::from_static("x-convergio-run");
@@ -69,13 +69,13 @@ impl ModelDirectory for () {
 pub(crate) struct Front {
     gateway: Gateway,
     watch: Arc<Watch>,
-    tenants: Arc<turn::Tenants>,
+    graph: Arc<DoorGraph>,
 }
 
 /// The routes of all doors. They are the interfaces of others: our document does not describe them.
 pub(crate) fn routes(gateway: Gateway) -> Router<Gateway> {
     let watch = Arc::new(Watch::new(gateway.repository.log(), gateway.stop.clone()));
-    let front = Front { gateway, watch, tenants: Arc::default() };
+    let front = Front { gateway, watch, graph: Arc::new(DoorGraph::new()) };
     Router::new()
         .route("/openai/v1/chat/completions", post(chat_completions))
         .route("/openai/v1/responses", post(openai_responses))

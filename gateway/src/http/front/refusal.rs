@@ -9,6 +9,7 @@ use convergio_domain::event::run::Failure;
 use convergio_domain::graph::Never;
 use convergio_domain::run::Rejection;
 use convergio_eventstore::{AppendError, CommitError};
+use convergio_schemas::error_code;
 use serde_json::Value;
 
 use super::in_dialect;
@@ -75,22 +76,10 @@ impl Refusal {
     }
 }
 
-/// The status of a code.
+/// The status of a code; what a step tells beyond them is wrong with the request.
 fn status(code: &str) -> StatusCode {
-    match code {
-        "byok.missing_key" | "byok.bad_key" => StatusCode::UNAUTHORIZED,
-        "budget.exceeded" => StatusCode::PAYMENT_REQUIRED,
-        "privacy.cloud_denied" => StatusCode::FORBIDDEN,
-        "not_found" => StatusCode::NOT_FOUND,
-        "request.conflict" => StatusCode::CONFLICT,
-        "request.too_large" => StatusCode::PAYLOAD_TOO_LARGE,
-        "provider.rate_limited" => StatusCode::TOO_MANY_REQUESTS,
-        "provider.timeout" => StatusCode::GATEWAY_TIMEOUT,
-        "provider.unavailable" | "log.unavailable" => StatusCode::SERVICE_UNAVAILABLE,
-        "provider.invalid_answer" => StatusCode::BAD_GATEWAY,
-        "internal" => StatusCode::INTERNAL_SERVER_ERROR,
-        _ => StatusCode::BAD_REQUEST,
-    }
+    let known = error_code::find(code).and_then(|known| StatusCode::from_u16(known.status).ok());
+    known.unwrap_or(StatusCode::BAD_REQUEST)
 }
 
 /// The answer that tells of a refusal, its body in the dialect of the door.

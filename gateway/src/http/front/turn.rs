@@ -1,7 +1,7 @@
 //! One call as a run of one node: begun by a command, heard by live notes, ended by the log.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,11 +9,11 @@ use convergio_domain::chat::{ChatReply, ChatRequest};
 use convergio_domain::event::Event;
 use convergio_domain::event::run::Failure;
 use convergio_domain::graph::{self, GraphNoun, Register, ToolCatalog, manifest::Graph};
-use convergio_domain::id::{GraphId, RunId, TenantId};
+use convergio_domain::id::{GraphId, GraphVersion, RunId, TenantId};
 use convergio_domain::payload::{PayloadRef, PayloadSlot, Purpose};
 use convergio_domain::run::{CreateRun, Phase, Run, RunCommand, RunState, run_id_for_key};
 use convergio_domain::stream::StreamKey;
-use convergio_eventstore::{LiveListener, LiveNote, Payload, Record};
+use convergio_eventstore::{LiveListener, LiveNote, Loaded, Payload, Record};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -38,9 +38,6 @@ output: "{{ nodes.reply.output }}"
 "#;
 /// Longest time that a caller waits: longer than the run itself may take.
 const PATIENCE: Duration = Duration::from_secs(900);
-
-/// Tenants whose log has the graph.
-pub(super) type Tenants = Mutex<BTreeSet<TenantId>>;
 
 /// What is heard of a call.
 pub(super) enum Said {
@@ -86,7 +83,7 @@ impl Turn {
         key: Option<&str>,
         body: &Bytes,
     ) -> Result<Self, Refusal> {
-        let (graph, id) = front.graph(&caller).await?;
+        let graph = front.graph.register(&front.gateway, &caller).await?;
         let run = match key {
             Some(key) => run_id_for_key(&caller.tenant, key),
             None => RunId(Uuid::now_v7()),
@@ -95,18 +92,30 @@ impl Turn {
         let records = front.watch.records(&stream).await.map_err(Refusal::internal)?;
         let live = front.gateway.live.listen(&stream);
         let create = CreateRun {
-            graph: id,
-            version: graph.version(),
+            graph,
+            version: front.graph.version.clone(),
             input: PayloadSlot(0),
-            budget: graph.budget,
+            budget: front.graph.graph.budget,
             request_hash: idempotency::request_hash("front", body),
         };
         let input = serde_json::to_vec(&json!({"request": request})).map_err(Refusal::internal)?;
         let input = payload(input, Purpose::Input);
-        let command = |_: &_, _| (RunCommand::Create(create.clone()), vec![input.clone()]);
         let context = front.gateway.context(&caller);
         let repository = &front.gateway.repository;
-        let created = repository.execute::<Run>(&stream, &context, command).await?;
+        let created = match key {
+            Some(_) => {
+                let command = |_: &_, _| (RunCommand::Create(create.clone()), vec![input.clone()]);
+                repository.execute::<Run>(&stream, &context, command).await?
+            }
+            // Nobody else knows of this run: there is nothing to load, and no rival.
+            None => {
+                let mut new =
+                    Loaded { stream: stream.clone(), state: RunState::default(), head: None };
+                let command = RunCommand::Create(create);
+                repository.commit::<Run>(&mut new, command, vec![input], &context).await?;
+                new
+            }
+        };
         Ok(Self {
             found: found(&created.state),
             gateway: front.gateway,
@@ -239,32 +248,45 @@ impl Drop for Turn {
     }
 }
 
-impl Front {
-    /// The graph of the doors, in the log of the caller's tenant.
-    async fn graph(&self, caller: &Identity) -> Result<(Graph, GraphId), Refusal> {
+/// The graph of the doors, and the tenants whose log has it.
+pub(super) struct DoorGraph {
+    graph: Graph,
+    version: GraphVersion,
+    tenants: Mutex<BTreeSet<TenantId>>,
+}
+
+impl DoorGraph {
+    /// # Panics
+    /// Never: a test reads the manifest.
+    pub(super) fn new() -> Self {
         let parsed = graph::parse(MANIFEST, &ToolCatalog::new(Vec::new()));
-        let graph = parsed.map_err(|mistakes| Refusal::internal(format!("{mistakes:?}")))?.graph;
-        let id = graph::graph_id(&caller.tenant, &graph.name);
-        let is_known = |tenants: &Tenants| {
-            tenants.lock().unwrap_or_else(PoisonError::into_inner).contains(&caller.tenant)
-        };
-        if is_known(&self.tenants) {
-            return Ok((graph, id));
+        let graph = parsed.expect("the manifest of the doors is valid").graph;
+        Self { version: graph.version(), graph, tenants: Mutex::default() }
+    }
+
+    fn tenants(&self) -> MutexGuard<'_, BTreeSet<TenantId>> {
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers the graph for a tenant, unless that was done before.
+    async fn register(&self, gateway: &Gateway, caller: &Identity) -> Result<GraphId, Refusal> {
+        let id = graph::graph_id(&caller.tenant, &self.graph.name);
+        if self.tenants().contains(&caller.tenant) {
+            return Ok(id);
         }
         let register = Register {
-            name: graph.name.clone(),
-            version: graph.version(),
-            nodes: u32::try_from(graph.nodes.len()).unwrap_or(u32::MAX),
+            name: self.graph.name.clone(),
+            version: self.version.clone(),
+            nodes: u32::try_from(self.graph.nodes.len()).unwrap_or(u32::MAX),
             manifest: PayloadSlot(0),
         };
-        let manifest = payload(graph.canonical(), Purpose::Manifest);
+        let manifest = payload(self.graph.canonical(), Purpose::Manifest);
         let command = |_: &_, _| (register.clone(), vec![manifest.clone()]);
         let stream = StreamKey::graph(caller.tenant.clone(), id);
-        let context = self.gateway.context(caller);
-        self.gateway.repository.execute::<GraphNoun>(&stream, &context, command).await?;
-        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
-        tenants.insert(caller.tenant.clone());
-        Ok((graph, id))
+        let context = gateway.context(caller);
+        gateway.repository.execute::<GraphNoun>(&stream, &context, command).await?;
+        self.tenants().insert(caller.tenant.clone());
+        Ok(id)
     }
 }
 
@@ -305,4 +327,14 @@ fn too_late() -> Failure {
 
 fn erased() -> Failure {
     failure("not_found", "the answer was erased")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DoorGraph;
+
+    #[test]
+    fn the_manifest_of_the_doors_is_valid() {
+        assert_eq!(DoorGraph::new().graph.nodes.len(), 1);
+    }
 }
