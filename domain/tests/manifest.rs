@@ -61,101 +61,238 @@ fn expressions_make_edges() {
     assert!(edges.contains(&(3, 4, Some(0))) && edges.contains(&(3, 5, Some(1))));
 }
 
-/// One broken manifest, and a piece of what must be said at which path.
-const BAD: &[(&str, &str, &str)] = &[
-    ("nodes: []", "name", "missing"),
-    ("name: a", "nodes", "missing"),
-    ("name: a\nnodes: []", "nodes", "1 to"),
-    ("name: A\nnodes: [{id: x, sleep: 1s}]", "name", "not a valid"),
-    ("name: a\nnodes: [{id: x}]", "nodes[0]", "does nothing"),
+/// One broken manifest, a piece of what must be said, at which path and on which line.
+const BAD: &[(&str, &str, usize, &str)] = &[
+    ("nodes: []", "name", 1, "missing"),
+    ("name: a", "nodes", 1, "missing"),
+    ("name: a\nnodes: []", "nodes", 2, "1 to"),
+    ("name: A\nnodes: [{id: x, sleep: 1s}]", "name", 1, "not a valid"),
+    ("name: a\nnodes: [{id: x}]", "nodes[0]", 2, "does nothing"),
+    ("name: a\nnodes:\n- {id: x, sleep: 1s, approval: {show: a}}", "nodes[0]", 3, "more than one"),
+    ("name: a\nnodes:\n- id: x\n  sleep: 5 years", "nodes[0].sleep", 4, "length of time"),
+    ("name: a\nnodes: [{id: x, slep: 5s}]", "nodes[0].slep", 2, "did you mean `sleep`"),
     (
-        "name: a\nnodes: [{id: x, sleep: 1s, tool: text.trim, with: {text: a}}]",
-        "nodes[0]",
-        "more than one",
-    ),
-    ("name: a\nnodes: [{id: x, sleep: 5 years}]", "nodes[0].sleep", "length of time"),
-    ("name: a\nnodes: [{id: x, slep: 5s}]", "nodes[0].slep", "did you mean `sleep`"),
-    (
-        "name: a\nnodes: [{id: x, tool: text.trin, with: {text: a}}]",
+        "name: a\nnodes:\n- id: x\n  tool: text.trin\n  with: {text: a}",
         "nodes[0].tool",
+        4,
         "did you mean `text.trim`",
     ),
-    ("name: a\nnodes: [{id: x, tool: text.trim}]", "nodes[0].tool", "needs the argument `text`"),
+    ("name: a\nnodes: [{id: x, tool: text.trim}]", "nodes[0].tool", 2, "needs the argument `text`"),
     (
-        "name: a\nnodes: [{id: x, tool: text.trim, with: {text: 5}}]",
-        "nodes[0].tool",
-        "argument text",
+        "name: a\nnodes:\n- {id: x, tool: text.trim,\n   with: {text: 5}}",
+        "nodes[0].with.text",
+        4,
+        "not of type",
     ),
     (
-        "name: a\nnodes: [{id: x, tool: text.trim, with: {text: a, txt: b}}]",
-        "nodes[0].tool",
-        "no argument `txt`",
+        "name: a\nnodes:\n- id: x\n  tool: text.trim\n  with:\n    text: a\n    txt: b",
+        "nodes[0].with.txt",
+        7,
+        "no argument `txt`; did you mean `text`",
     ),
-    ("name: a\nnodes: [{id: x, needs: [y], sleep: 1s}]", "nodes[0].needs", "no node `y`"),
-    ("name: a\nnodes: [{id: x, sleep: 1s}, {id: x, sleep: 1s}]", "nodes[1].id", "nodes[0] too"),
+    ("name: a\nnodes: [{id: x, needs: [y], sleep: 1s}]", "nodes[0].needs[0]", 2, "no node `y`"),
     (
-        "name: a\nnodes: [{id: x, needs: [y], sleep: 1s}, {id: y, needs: [x], sleep: 1s}]",
+        "name: a\nnodes:\n- {id: x, sleep: 1s}\n- {id: x, sleep: 1s}",
+        "nodes[1].id",
+        4,
+        "nodes[0] too",
+    ),
+    (
+        "name: a\nnodes:\n- {id: z, needs: [x], sleep: 1s}\n- {id: y, needs: [z], sleep: 1s}\n\
+        - {id: x, needs: [y], sleep: 1s}",
         "nodes[0]",
-        "circle",
+        3,
+        "in a circle: z -> y -> x -> z",
+    ),
+    (
+        "name: a\nnodes:\n- {id: p, sleep: 1s, on_error: {fallback: q}}\n\
+        - {id: q, sleep: 1s, on_error: {fallback: p}}",
+        "nodes[0]",
+        3,
+        "p -> q -> p",
     ),
     (
         "name: a\nnodes: [{id: x, tool: text.trim, with: {text: '{{ nodes.x.output }}'}}]",
-        "nodes[0]",
+        "nodes[0].with.text",
+        2,
         "its own output",
     ),
     (
-        "name: a\nnodes: [{id: x, tool: text.trim, with: {text: '{{ nodes.z.output }}'}}]",
-        "nodes[0]",
-        "no node `z`",
+        "name: a\nnodes:\n- id: x\n  tool: text.trim\n  with:\n    text: |-\n      one\n      \
+        {{ nodes.q.output }}",
+        "nodes[0].with.text",
+        8,
+        "no node `q`",
     ),
     (
-        "name: a\nnodes: [{id: x, tool: text.trim, with: {text: '{{ oops'}}]",
-        "nodes[0].tool",
+        "name: a\nnodes:\n- id: x\n  tool: text.trim\n  with:\n    text: |\n      one\n      \
+        {{ oops",
+        "nodes[0].with.text",
+        8,
         "template",
     ),
     (
         "name: a\nnodes: [{id: x, tool: text.trim, with: {text: '{{ item }}'}}]",
-        "nodes[0]",
+        "nodes[0].with.text",
+        2,
         "inside of a map",
     ),
-    ("name: a\nnodes: [{id: x, branch: {if: '1 +', then: x}}]", "nodes[0].branch.if", "CEL"),
-    ("name: a\nnodes: [{id: x, on_error: ask, sleep: 1s}]", "nodes[0].on_error", "not available"),
-    ("name: a\nnodes: [{id: x, plugin: p}]", "nodes[0].plugin", "not available"),
+    (
+        "name: a\nnodes: [{id: x, tool: text.trim, with: {text: '{{ inputz.a }}'}}]",
+        "nodes[0].with.text",
+        2,
+        "did you mean `inputs`",
+    ),
+    (
+        "name: a\nnodes: [{id: x, tool: text.trim, with: {text: '{{ inputs.a|uper }}'}}]",
+        "nodes[0].with.text",
+        2,
+        "no filter `uper`",
+    ),
+    (
+        "name: a\nnodes: [{id: x, tool: text.trim, with: {text: '{% set a = 1 %}'}}]",
+        "nodes[0].with.text",
+        2,
+        "no statement `set`",
+    ),
+    (
+        "name: a\nnodes: [{id: x, tool: text.trim, with: {text: '{{ nodes }}'}}]",
+        "nodes[0].with.text",
+        2,
+        "name the node",
+    ),
+    ("name: a\nnodes: [{id: x, branch: {if: '1 +', then: x}}]", "nodes[0].branch.if", 2, "CEL"),
+    (
+        "name: a\nnodes:\n- {id: x, sleep: 1s}\n- {id: b, branch: {if: 'inputz.x == 1', then: x}}",
+        "nodes[1].branch.if",
+        4,
+        "`inputz` is not known",
+    ),
+    (
+        "name: a\nnodes:\n- {id: x, sleep: 1s}\n- {id: b, branch: {if: 'nodes.y.output', then: x}}",
+        "nodes[1].branch.if",
+        4,
+        "no node `y`",
+    ),
+    (
+        "name: a\nnodes:\n- {id: x, sleep: 1s}\n- id: b\n  branch:\n    cases:\n    \
+        - {when: 'true', to: [x, w]}",
+        "nodes[1].branch.cases[0].to[1]",
+        7,
+        "no node `w`",
+    ),
+    (
+        "name: a\nnodes:\n- {id: b, branch: {if: 'true', then: x}}\n\
+        - {id: x, tool: text.trim, with: {text: '{{ nodes.b.output }}'}}",
+        "nodes[1].with.text",
+        4,
+        "is a branch and has no output",
+    ),
+    (
+        "name: a\nnodes: [{id: x, on_error: ask, sleep: 1s}]",
+        "nodes[0].on_error",
+        2,
+        "not available",
+    ),
+    (
+        "name: a\nnodes: [{id: x, on_error: {fallback: x}, sleep: 1s}]",
+        "nodes[0].on_error.fallback",
+        2,
+        "its own fallback",
+    ),
+    (
+        "name: a\nnodes: [{id: x, on_error: {fallback: y}, sleep: 1s}]",
+        "nodes[0].on_error.fallback",
+        2,
+        "no node `y`",
+    ),
+    ("name: a\nnodes: [{id: x, plugin: p}]", "nodes[0].plugin", 2, "not available"),
     (
         "name: a\nnodes: [{id: x, agent: {prompt: p, tools: [t]}}]",
         "nodes[0].agent.tools",
+        2,
         "not available",
     ),
     (
         "name: a\nnodes: [{id: x, agent: {prompt: p, max_tokens: -1}}]",
         "nodes[0].agent.max_tokens",
+        2,
         "whole number",
     ),
     (
         "name: a\nbudget: {cost: 0.1.2}\nnodes: [{id: x, sleep: 1s}]",
         "budget.cost",
+        2,
         "amount of money",
     ),
-    ("name: a\ninputs: {type: 5}\nnodes: [{id: x, sleep: 1s}]", "inputs", "JSON Schema"),
+    ("name: a\ninputs: {type: 5}\nnodes: [{id: x, sleep: 1s}]", "inputs", 2, "JSON Schema"),
     (
-        "name: a\noutput: '{{ nodes.q.output }}'\nnodes: [{id: x, sleep: 1s}]",
-        "output",
+        "name: a\noutput:\n  deep: ['{{ nodes.q.output }}']\nnodes: [{id: x, sleep: 1s}]",
+        "output.deep[0]",
+        3,
         "no node `q`",
     ),
-    ("name: a\nnodes: [{id: x, join: 3, sleep: 1s}]", "nodes[0].join", "fewer"),
-    ("name: a\nname: b", "", "twice"),
-    ("name: &a b", "", "anchors"),
-    ("name: [", "", "not readable as YAML"),
-    ("name: a\n---\nname: b", "", "one manifest"),
+    ("name: a\nnodes: [{id: x, join: 3, sleep: 1s}]", "nodes[0].join", 2, "fewer"),
+    ("name: a\nname: b", "", 2, "twice"),
+    ("name: &a b", "", 1, "anchors"),
+    ("name: [", "", 2, "not readable as YAML"),
+    ("name: a\n---\nname: b", "", 2, "one manifest"),
 ];
 
 #[test]
-fn every_mistake_is_named_by_path_and_reason() {
-    for (text, path, reason) in BAD {
+fn every_mistake_is_named_by_path_line_and_reason() {
+    for (text, path, line, reason) in BAD {
         let found = mistakes(text);
-        let named = found.iter().any(|m| m.path == *path && m.message.contains(reason));
-        assert!(named, "{text}\nwants {path}: {reason}\nfound {found:#?}");
-        assert!(found.iter().all(|mistake| mistake.line > 0), "{found:#?}");
+        let named = |m: &Mistake| m.path == *path && m.line == *line && m.message.contains(reason);
+        assert!(found.iter().any(named), "{text}\nwants {path}:{line}: {reason}\n{found:#?}");
+    }
+}
+
+#[test]
+fn mistakes_of_every_kind_are_found_in_one_reading() {
+    let text = "name: A\noutput: '{{ nodes.zz.output }}'\nnodes:\n\
+        - {id: x, needs: [y], sleep: 1s}\n- {id: y, needs: [x, q], sleep: 1s}\n- {id: broken}\n\
+        - {id: w, needs: [broken], sleep: 1s}";
+    let found: Vec<_> = mistakes(text).iter().map(|m| (m.line, m.path.clone())).collect();
+    let expected = [(1, "name"), (2, "output"), (4, "nodes[0]"), (5, "nodes[1].needs[1]")];
+    for (line, path) in expected {
+        assert!(found.contains(&(line, path.to_owned())), "{path}: {found:?}");
+    }
+    assert!(found.contains(&(6, "nodes[2]".to_owned())) && found.len() == 5, "{found:?}");
+}
+
+#[test]
+fn what_is_allowed_and_probably_not_meant_is_a_warning() {
+    let text = "name: a\nnodes:\n- {id: b, branch: {if: 'true', then: x, else: y}}\n\
+        - {id: x, tool: text.trim, with: {text: a}}\n- {id: y, tool: text.trim, with: {text: b}}\n\
+        - {id: z, join: any, needs: [y], tool: text.trim, with: {text: '{{ nodes.x.output }}'}}";
+    let warnings = parse(text, &tools()).expect("valid").warnings;
+    let said =
+        |line, what: &str| warnings.iter().any(|w| w.line == line && w.message.contains(what));
+    assert!(said(6, "`x` may be skipped") && said(6, "nothing uses"), "{warnings:#?}");
+    let guarded = text.replace("nodes.x.output", "nodes.x.output | default(1)");
+    let warnings = parse(&guarded, &tools()).expect("valid").warnings;
+    assert!(!warnings.iter().any(|w| w.message.contains("skipped")), "{warnings:#?}");
+}
+
+#[test]
+fn a_node_named_by_index_is_waited_for() {
+    for (field, by) in
+        [("branch", "nodes[\"a\"].status == 'completed'"), ("tool", "{{ nodes['a'].output }}")]
+    {
+        let last = match field {
+            "branch" => format!(
+                "- {{id: b, branch: {{if: {}, then: x}}}}\n- {{id: x, sleep: 1s}}",
+                json!(by)
+            ),
+            _ => format!("- {{id: b, tool: text.trim, with: {{text: {}}}}}", json!(by)),
+        };
+        let text = format!("name: a\nnodes:\n- {{id: a, sleep: 1s}}\n{last}");
+        let graph = parse(&text, &tools()).expect("valid").graph;
+        assert!(
+            topology::edges(&graph).iter().any(|edge| (edge.from, edge.to) == (0, 1)),
+            "{text}"
+        );
     }
 }
 
@@ -191,17 +328,111 @@ fn ten_megabytes_of_nesting_are_refused() {
     assert!(mistakes(&blocks)[0].message.contains("nested deeper"));
 }
 
+/// Expressions that would exhaust the stack of a parser that recurses once for each operator.
+fn hostile() -> Vec<String> {
+    let repeated = [
+        "(",
+        "[",
+        "{",
+        "!",
+        "-",
+        "- ",
+        "! ",
+        "not ",
+        "1 + ",
+        "1+",
+        "1 ~ ",
+        "1 if 1 else ",
+        "true ? ",
+        "a.",
+        "a|upper|",
+        "1 and ",
+        "1 == ",
+        "x is defined and ",
+        "f(",
+        "a[0].",
+        "[1].all(x, ",
+    ];
+    let long = |piece: &&str| piece.repeat(60_000 / piece.len());
+    let mut hostile: Vec<_> = repeated.iter().map(long).collect();
+    hostile.extend(repeated.iter().map(|piece| format!("{}1", long(piece))));
+    hostile.extend(repeated.iter().map(|piece| format!("{}1", piece.repeat(4000 / piece.len()))));
+    hostile.extend(
+        ["|upper", ".a", "[0]", "()", " + 1", " if 1", "[:1]"]
+            .map(|tail| format!("a{}", tail.repeat(60_000 / tail.len()))),
+    );
+    hostile
+}
+
 #[test]
-fn hostile_expressions_are_refused_or_evaluated_and_never_end_the_process() {
+fn hostile_expressions_are_refused_and_never_end_the_process() {
     let scope = Scope { inputs: Arc::new(json!({"n": 3})), ..Scope::default() };
-    for hostile in ["(".repeat(5000), "!".repeat(4000), "[".repeat(4000), "-".repeat(4000)] {
+    for hostile in hostile() {
         assert!(holds(&hostile, &scope).is_err());
-        let template = json!(format!("{{{{ {hostile} }}}}"));
-        assert!(render_value(&template, &scope).is_err());
+        for template in [format!("{{{{ {hostile} }}}}"), format!("a{{% if {hostile} %}}")] {
+            let manifest = json!({"name": "a", "nodes": [
+                {"id": "x", "tool": "text.trim", "with": {"text": template}},
+                {"id": "b", "branch": {"if": hostile, "then": "x"}}]});
+            assert!(parse(&manifest.to_string(), &tools()).is_err());
+            assert!(render_value(&json!(template), &scope).is_err());
+        }
     }
-    let endless =
-        json!("{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}");
-    assert!(render_value(&endless, &scope).is_err());
+}
+
+#[test]
+fn as_many_operators_as_allowed_are_evaluated() {
+    let scope = Scope { inputs: Arc::new(json!({"n": 3, "l": [1]})), ..Scope::default() };
+    for piece in ["not ", "- ", "1 - ", "1 if 0 else ", "1 and "] {
+        let template = json!(format!("{{{{ {}1 }}}}", piece.repeat(120)));
+        render_value(&template, &scope).expect(piece);
+    }
+    for (piece, end) in [("1+", "1 > 0"), ("!", "true"), ("true && ", "true"), ("-", "1 < 2")] {
+        holds(&format!("{}{end}", piece.repeat(90)), &scope).expect(piece);
+    }
+    let nested = "{% if 1 %}".repeat(16) + &"{% endif %}".repeat(16);
+    render_value(&json!(nested), &scope).expect("statements within each other");
+}
+
+#[test]
+fn templates_are_bounded_in_work_and_memory() {
+    let inputs = json!({"doc": "x".repeat(1 << 20), "list": vec!["y"; 1000]});
+    let scope = Scope { inputs: Arc::new(inputs), ..Scope::default() };
+    let endless = "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}";
+    let wide = "a{% for i in range(9999) %}{{ inputs.doc }}{% endfor %}";
+    let tenfold =
+        format!("{{{{ '{0}'{1} }}}}", "a".repeat(10), "|replace('a', 'aaaaaaaaaa')".repeat(12));
+    let joined = "{{ inputs.list|join(inputs.doc) }}";
+    let times = "{{ 'x' * 100000000 }}";
+    let header = "{% for a in [inputs.doc ~ inputs.doc] %}{{ a }}{% endfor %}";
+    let nested = "{% for a in [1] %}".repeat(4) + &"{% endfor %}".repeat(4);
+    let mapped = "{{ inputs.list|map('replace', 'y', inputs.doc)|list|length }}";
+    for hostile in [endless, wide, &tenfold, joined, times, header, &nested, mapped] {
+        assert!(render_value(&json!(hostile), &scope).is_err(), "{hostile}");
+    }
+}
+
+#[test]
+fn conditions_loop_once_at_most() {
+    let scope = Scope { inputs: Arc::new(json!({"l": [1, 2]})), ..Scope::default() };
+    assert!(
+        holds("inputs.l.all(x, x > 0) && inputs.l.exists(x, x > 1)", &scope).expect("two loops")
+    );
+    let error = holds("inputs.l.all(x, inputs.l.all(y, y > 0))", &scope).expect_err("nested");
+    assert!(error.message.contains("within a loop"), "{error}");
+}
+
+#[test]
+fn large_manifests_are_checked_in_time_that_grows_with_their_size() {
+    let mut keys = String::from("name: a\nnodes: [{id: x, sleep: 1s}]\n");
+    keys.extend((0..60_000).map(|i| format!("k{i}: 1\n")));
+    assert_eq!(mistakes(&keys).len(), 200);
+    let mut branches = String::from("name: a\nnodes:\n");
+    branches.extend((0..2000).map(|i| {
+        format!("- {{id: b{i}, branch: {{if: 'true', then: s{i}, else: []}}}}\n- {{id: s{i}, sleep: 1s}}\n")
+    }));
+    let needs: Vec<_> = (0..2000).map(|i| format!("s{i}")).collect();
+    branches.push_str(&format!("- {{id: last, sleep: 1s, needs: [{}]}}\n", needs.join(",")));
+    parse(&branches, &tools()).expect("valid");
 }
 
 #[test]
@@ -222,6 +453,35 @@ fn templates_keep_types_and_conditions_are_true_or_false() {
     assert!(holds("inputs.n", &scope).is_err());
     assert!(holds("nodes.b.output == 'x'", &scope).is_err());
     assert!(render_value(&json!("{{ nodes.b.output }}"), &scope).is_err());
+}
+
+#[test]
+fn an_agent_has_a_prompt_or_a_whole_request_and_may_be_private() {
+    let agent = |fields: &str| {
+        let text = format!(
+            "name: a\ninputs: {{type: object, properties: {{chat: {{type: object}}}}}}\n\
+             nodes: [{{id: one, agent: {{{fields}}}}}]"
+        );
+        parse(&text, &tools()).map(|parsed| serde_json::to_value(parsed.graph).unwrap())
+    };
+    let whole = agent(r#"request: "{{ inputs.chat }}", privacy: local"#).unwrap();
+    let read = &whole["nodes"][0]["agent"];
+    assert_eq!(
+        (&read["request"], &read["privacy"]),
+        (&json!("{{ inputs.chat }}"), &json!("local"))
+    );
+    assert_eq!(read.get("prompt"), None);
+    let plain = agent("prompt: hi").unwrap();
+    // What is not said leaves the manifest, and so its version, as it was.
+    assert_eq!(plain["nodes"][0]["agent"].get("privacy"), None);
+    for (fields, word) in [
+        (r#"prompt: hi, request: "{{ inputs.chat }}""#, "exclude each other"),
+        ("model: local", "needs a prompt"),
+        ("prompt: hi, privacy: cloud", "`any` or `local`"),
+    ] {
+        let mistakes = agent(fields).unwrap_err();
+        assert!(mistakes.iter().any(|mistake| mistake.message.contains(word)), "{mistakes:?}");
+    }
 }
 
 proptest! {

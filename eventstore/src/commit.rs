@@ -1,7 +1,7 @@
 //! What is appended: events of one stream, with their payloads.
 
 use bytes::Bytes;
-use convergio_domain::decider::Wake;
+use convergio_domain::decider::{Fingerprint, Wake};
 use convergio_domain::event::Event;
 use convergio_domain::id::ActorId;
 use convergio_domain::payload::Purpose;
@@ -57,6 +57,8 @@ pub struct Commit {
     pub actor: ActorId,
     /// The events.
     pub events: Vec<Event>,
+    /// The fingerprint of the stream's state after them.
+    pub fold: Option<Fingerprint>,
     /// The payloads that the events refer to.
     pub payloads: Vec<Payload>,
     /// When the stream wants to be looked at after this commit. Kept as an index, not in the chain.

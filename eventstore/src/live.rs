@@ -1,23 +1,32 @@
 //! Notes that are not in the log: how far a model has come with its answer. Lossy and bounded; who
 //! misses one misses nothing that counts.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use convergio_domain::stream::StreamKey;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 
-/// Notes kept for slow listeners.
+/// Notes kept for slow listeners to all runs.
 const BACKLOG: usize = 1024;
+/// Notes kept for a slow listener to one run.
+const LISTENER_BACKLOG: usize = 4096;
 
 /// Progress of a step.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LiveNote {
     /// The step.
     pub step: String,
+    /// The try.
+    pub attempt: u32,
     /// Tokens of the answer so far.
     pub tokens_out: u64,
+    /// Bytes of the answer's text before this piece: who finds a gap has missed a note.
+    pub offset: u64,
     /// The new piece of text.
     pub text: String,
+    /// How long the provider, which refused, asks to be left alone, in milliseconds.
+    pub retry_after_ms: Option<u64>,
 }
 
 /// A note and the run it belongs to.
@@ -29,10 +38,13 @@ pub struct StreamNote {
     pub note: LiveNote,
 }
 
+type Listeners = HashMap<StreamKey, Vec<mpsc::Sender<LiveNote>>>;
+
 /// Where executors say how far they are, and gateways listen.
 #[derive(Debug, Clone)]
 pub struct LiveHub {
     notes: broadcast::Sender<Arc<StreamNote>>,
+    listeners: Arc<Mutex<Listeners>>,
 }
 
 impl Default for LiveHub {
@@ -44,18 +56,65 @@ impl Default for LiveHub {
 impl LiveHub {
     /// A hub without listeners.
     pub fn new() -> Self {
-        Self { notes: broadcast::channel(BACKLOG).0 }
+        Self { notes: broadcast::channel(BACKLOG).0, listeners: Arc::default() }
+    }
+
+    fn listeners(&self) -> MutexGuard<'_, Listeners> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says something to whoever listens.
     pub fn publish(&self, stream: &StreamKey, note: LiveNote) {
-        let note = StreamNote { stream: stream.clone(), note };
-        // Nobody listening is the usual case.
-        let _listeners = self.notes.send(Arc::new(note));
+        for listener in self.listeners().get(stream).into_iter().flatten() {
+            // One that is too slow finds the gap by the offsets.
+            let _heard = listener.try_send(note.clone());
+        }
+        if self.notes.receiver_count() > 0 {
+            let note = StreamNote { stream: stream.clone(), note };
+            let _listeners = self.notes.send(Arc::new(note));
+        }
     }
 
-    /// Listens from now on.
+    /// Listens to all runs from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<StreamNote>> {
         self.notes.subscribe()
+    }
+
+    /// Listens to one run from now on.
+    pub fn listen(&self, stream: &StreamKey) -> LiveListener {
+        let (sender, notes) = mpsc::channel(LISTENER_BACKLOG);
+        self.listeners().entry(stream.clone()).or_default().push(sender);
+        LiveListener { notes, stream: stream.clone(), hub: self.clone() }
+    }
+}
+
+/// A listener to one run.
+#[derive(Debug)]
+pub struct LiveListener {
+    notes: mpsc::Receiver<LiveNote>,
+    stream: StreamKey,
+    hub: LiveHub,
+}
+
+impl LiveListener {
+    /// The next note. It waits for ever when there is none.
+    pub async fn next(&mut self) -> LiveNote {
+        match self.notes.recv().await {
+            Some(note) => note,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for LiveListener {
+    fn drop(&mut self) {
+        self.notes.close();
+        let mut listeners = self.hub.listeners();
+        if let Some(others) = listeners.get_mut(&self.stream) {
+            others.retain(|other| !other.is_closed());
+            if others.is_empty() {
+                listeners.remove(&self.stream);
+            }
+        }
     }
 }

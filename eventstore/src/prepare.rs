@@ -41,7 +41,7 @@ impl Prepared {
 /// Encodes, chains and seals.
 pub(crate) fn prepare(commit: Commit, keys: &dyn PayloadKeys) -> Result<Prepared, AppendError> {
     commit.check()?;
-    let Commit { stream, id, expected, time, actor, events, payloads, wake } = commit;
+    let Commit { stream, id, expected, time, actor, events, fold, payloads, wake } = commit;
     let seq = expected.map_or(Seq(0), |head| head.seq).plus(1);
     let key = keys.key(&stream.tenant)?;
     let mut sealed = Vec::with_capacity(payloads.len());
@@ -59,7 +59,8 @@ pub(crate) fn prepare(commit: Commit, keys: &dyn PayloadKeys) -> Result<Prepared
         });
     }
     let (tenant, name) = (stream.tenant.clone(), stream.name());
-    let body = Body { actor, commit: id, events, payloads: metas, seq, stream: name, tenant, time };
+    let body =
+        Body { actor, commit: id, events, fold, payloads: metas, seq, stream: name, tenant, time };
     let canonical = body.canonical().map_err(|error| LogError::corrupt(&stream, &error))?;
     if canonical.len() > Limits::BODY_BYTES {
         let (what, limit) = ("the events of a commit", Limits::BODY_BYTES);

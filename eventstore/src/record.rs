@@ -1,6 +1,6 @@
 //! What is read: records, chained by hash, and where they stand.
 
-use convergio_domain::decider::Recorded;
+use convergio_domain::decider::{Fingerprint, Recorded};
 use convergio_domain::event::{self, Event};
 use convergio_domain::id::{ActorId, TenantId};
 use convergio_domain::payload::Purpose;
@@ -63,6 +63,9 @@ pub struct Body {
     pub commit: Uuid,
     /// The events.
     pub events: Vec<Event>,
+    /// The fingerprint of the stream's state after them, for nouns that can be replayed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fold: Option<Fingerprint>,
     /// The payloads they refer to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub payloads: Vec<PayloadMeta>,
@@ -82,6 +85,8 @@ struct WrittenBody {
     actor: ActorId,
     commit: Uuid,
     events: Vec<Value>,
+    #[serde(default)]
+    fold: Option<Fingerprint>,
     #[serde(default)]
     payloads: Vec<PayloadMeta>,
     seq: Seq,
@@ -106,9 +111,10 @@ impl Body {
     pub fn decode(bytes: &[u8]) -> Result<Self, LogError> {
         let written: WrittenBody =
             serde_json::from_slice(bytes).map_err(|error| LogError::corrupt("a record", &error))?;
-        let WrittenBody { actor, commit, events, payloads, seq, stream, tenant, time } = written;
+        let WrittenBody { actor, commit, events, fold, payloads, seq, stream, tenant, time } =
+            written;
         let events = events.into_iter().map(event::decode).collect::<Result<_, _>>()?;
-        Ok(Self { actor, commit, events, payloads, seq, stream, tenant, time })
+        Ok(Self { actor, commit, events, fold, payloads, seq, stream, tenant, time })
     }
 }
 

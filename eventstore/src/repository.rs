@@ -134,6 +134,7 @@ impl Repository {
             D::evolve(&mut loaded.state, recorded);
         }
         let count = events.len();
+        let fold = D::fingerprint(&mut loaded.state);
         let commit = Commit {
             stream: loaded.stream.clone(),
             id: Uuid::now_v7(),
@@ -141,6 +142,7 @@ impl Repository {
             time: context.now,
             actor: context.actor.clone(),
             events,
+            fold,
             payloads,
             wake: D::wake(&loaded.state),
         };

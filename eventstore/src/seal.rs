@@ -1,10 +1,13 @@
 //! Sealing payloads: XChaCha20-Poly1305 with a key per tenant.
 //!
-//! Nonce and salt are derived from the key, the payload's place and its plaintext (keyed BLAKE3, in
-//! the manner of SIV, RFC 5297): sealing the same commit again gives the same bytes, and no nonce
-//! ever meets two plaintexts. The commitment in the chain is SHA-256(salt ‖ plaintext) with the
+//! The salt is derived from the key, the payload's place and its plaintext (keyed BLAKE3, in the
+//! manner of SIV, RFC 5297), the nonce from the key, the place and the commitment: sealing the same
+//! commit again gives the same bytes, no nonce ever meets two plaintexts, and none need be stored.
+//! The commitment in the chain is SHA-256(salt ‖ plaintext) with the
 //! 32-byte salt; without the key the salt is secret, so a commitment tells nothing about a short
 //! plaintext, and destroying the key or the sealed bytes leaves nothing to check guesses against.
+
+use std::cell::RefCell;
 
 use chacha20poly1305::aead::{Aead, KeyInit, Payload as Input};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
@@ -12,9 +15,17 @@ use convergio_domain::id::TenantId;
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::StreamKey;
 use sha2::{Digest, Sha256};
+use zstd::bulk::Compressor;
 
 use crate::error::LogError;
 
+thread_local! {
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> =
+        RefCell::new(Compressor::new(COMPRESSION_LEVEL).ok());
+}
+
+/// Fast: payloads are many and small.
+const COMPRESSION_LEVEL: i32 = 1;
 const SALT_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
 
@@ -52,33 +63,34 @@ impl PayloadKeys for MasterKey {
 
 /// A sealed payload, and what the chain says of it.
 pub(crate) struct Sealed {
-    /// Nonce ‖ ciphertext with tag.
+    /// Ciphertext with tag.
     pub(crate) bytes: Vec<u8>,
     pub(crate) commitment: String,
-}
-
-/// What is derived from a payload's key, place and plaintext.
-struct Derived {
-    nonce: XNonce,
-    commitment: String,
 }
 
 fn place(stream: &StreamKey, reference: PayloadRef) -> String {
     format!("{stream}#{reference}")
 }
 
-fn derive(key: &TenantKey, place: &str, plaintext: &[u8]) -> Derived {
-    let mut salt = [0_u8; SALT_BYTES];
-    let mut nonce = [0_u8; NONCE_BYTES];
+/// Keyed BLAKE3 of what is used for one purpose at one place.
+fn derive(key: &TenantKey, purpose: u8, place: &str, bytes: &[u8]) -> blake3::OutputReader {
     let mut hasher = blake3::Hasher::new_keyed(&key.0);
     hasher.update(place.as_bytes());
-    hasher.update(&[0]);
-    hasher.update(plaintext);
-    let mut output = hasher.finalize_xof();
-    output.fill(&mut salt);
-    output.fill(&mut nonce);
-    let commitment = Sha256::new().chain_update(salt).chain_update(plaintext).finalize();
-    Derived { nonce: nonce.into(), commitment: hex(&commitment) }
+    hasher.update(&[0, purpose]);
+    hasher.update(bytes);
+    hasher.finalize_xof()
+}
+
+fn commitment(key: &TenantKey, place: &str, plaintext: &[u8]) -> String {
+    let mut salt = [0_u8; SALT_BYTES];
+    derive(key, 1, place, plaintext).fill(&mut salt);
+    hex(&Sha256::new().chain_update(salt).chain_update(plaintext).finalize())
+}
+
+fn nonce(key: &TenantKey, place: &str, commitment: &str) -> XNonce {
+    let mut nonce = [0_u8; NONCE_BYTES];
+    derive(key, 2, place, commitment.as_bytes()).fill(&mut nonce);
+    nonce.into()
 }
 
 /// Seals a plaintext for its place. It is compressed first when that makes it smaller; the last
@@ -90,20 +102,20 @@ pub(crate) fn seal(
     plaintext: &[u8],
 ) -> Result<Sealed, LogError> {
     let place = place(stream, reference);
-    let Derived { nonce, commitment } = derive(key, &place, plaintext);
+    let commitment = commitment(key, &place, plaintext);
+    let nonce = nonce(key, &place, &commitment);
     let mut packed = pack(plaintext).unwrap_or_else(|| plaintext.to_vec());
     packed.push(u8::from(packed.len() < plaintext.len()));
     let input = Input { msg: &packed, aad: place.as_bytes() };
-    let ciphertext = cipher(key).encrypt(&nonce, input);
-    let ciphertext = ciphertext.map_err(|_| LogError::Unavailable("sealing failed".into()))?;
-    let mut bytes = nonce.to_vec();
-    bytes.extend_from_slice(&ciphertext);
+    let sealed = cipher(key).encrypt(&nonce, input);
+    let bytes = sealed.map_err(|_| LogError::Unavailable("sealing failed".into()))?;
     Ok(Sealed { bytes, commitment })
 }
 
 /// The plaintext compressed, if that makes it smaller.
 fn pack(plaintext: &[u8]) -> Option<Vec<u8>> {
-    let packed = zstd::bulk::compress(plaintext, 1).ok()?;
+    let packed =
+        COMPRESSOR.with_borrow_mut(|compressor| compressor.as_mut()?.compress(plaintext).ok())?;
     (packed.len() < plaintext.len()).then_some(packed)
 }
 
@@ -118,11 +130,8 @@ pub(crate) fn open(
 ) -> Result<Vec<u8>, LogError> {
     let place = place(stream, reference);
     let corrupt = |reason: &str| LogError::corrupt(&place, reason);
-    let (nonce, ciphertext) =
-        sealed.split_at_checked(NONCE_BYTES).ok_or_else(|| corrupt("the payload is cut short"))?;
-    let nonce = XNonce::try_from(nonce).map_err(|_| corrupt("the payload is cut short"))?;
-    let input = Input { msg: ciphertext, aad: place.as_bytes() };
-    let opened = cipher(key).decrypt(&nonce, input);
+    let input = Input { msg: sealed, aad: place.as_bytes() };
+    let opened = cipher(key).decrypt(&nonce(key, &place, commitment), input);
     let mut packed =
         opened.map_err(|_| corrupt("the payload was changed, or its key is another"))?;
     let plaintext = if packed.pop() == Some(1) {
@@ -132,7 +141,7 @@ pub(crate) fn open(
     } else {
         packed
     };
-    if derive(key, &place, &plaintext).commitment != commitment {
+    if self::commitment(key, &place, &plaintext) != commitment {
         return Err(corrupt("the payload is not the one that the chain commits to"));
     }
     Ok(plaintext)

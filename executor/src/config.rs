@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use convergio_domain::id::ExecutorId;
+use convergio_eventstore::Share;
+use tokio::sync::watch;
 
 /// Settings of one executor process.
 #[derive(Debug, Clone)]
@@ -19,6 +21,8 @@ pub struct ExecutorConfig {
     pub steps_per_run: usize,
     /// How long steps under way may go on after a shutdown was asked for.
     pub grace: Duration,
+    /// Which runs are ours, where several processes share them.
+    pub share: watch::Receiver<Share>,
 }
 
 impl ExecutorConfig {
@@ -31,6 +35,7 @@ impl ExecutorConfig {
             model_calls_per_run: 10,
             steps_per_run: 64,
             grace: Duration::from_secs(5),
+            share: watch::channel(Share::ALL).1,
         }
     }
 }

@@ -10,10 +10,10 @@ use convergio_domain::event::run::Failure;
 use convergio_domain::run::{Advance, End, Run, RunCommand};
 use convergio_domain::stream::{StreamKey, StreamKind};
 use convergio_domain::time::Timestamp;
-use convergio_eventstore::{LogError, Position, Record};
+use convergio_eventstore::{LogError, Position, Record, SLOTS, Share};
 use futures_util::StreamExt;
-use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::sync::{Notify, watch};
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::actor::{Actor, ActorError, Shared};
 
@@ -27,6 +27,7 @@ struct Active {
     signal: Arc<Notify>,
     /// Whether somebody appended while it worked; it may have looked before.
     signalled: bool,
+    task: AbortHandle,
 }
 
 /// What an actor came to.
@@ -58,6 +59,7 @@ impl Dispatcher {
     pub(crate) async fn run(mut self) -> Result<(), LogError> {
         let log = self.shared.repository.log();
         let mut tail = log.tail(log.read_all(Position::START, 0).await?.tail);
+        let mut share = self.shared.config.share.clone();
         self.wake_due().await?;
         loop {
             let alarm = alarm(self.next_due, self.shared.repository.clock().now());
@@ -74,10 +76,29 @@ impl Dispatcher {
                     None => break,
                 },
                 () = alarm => self.wake_due().await?,
+                () = changed(&mut share) => self.reshare().await?,
             }
         }
         self.drain().await;
         Ok(())
+    }
+
+    fn share(&self) -> Share {
+        *self.shared.config.share.borrow()
+    }
+
+    /// Runs that are not ours any more are left at once: another process goes on with them. Runs
+    /// that are ours now may have been left in the middle.
+    async fn reshare(&mut self) -> Result<(), LogError> {
+        let share = self.share();
+        self.active.retain(|stream, active| {
+            let is_ours = share.covers(stream);
+            if !is_ours {
+                active.task.abort();
+            }
+            is_ours
+        });
+        self.wake_due().await
     }
 
     /// An event that we did not write ourselves may mean work.
@@ -89,6 +110,9 @@ impl Dispatcher {
     }
 
     fn wake(&mut self, stream: StreamKey) {
+        if !self.share().covers(&stream) {
+            return;
+        }
         if let Some(active) = self.active.get_mut(&stream) {
             active.signalled = true;
             active.signal.notify_one();
@@ -106,9 +130,9 @@ impl Dispatcher {
 
     fn spawn(&mut self, stream: StreamKey) {
         let signal = Arc::new(Notify::new());
-        let active = Active { signal: Arc::clone(&signal), signalled: false };
-        self.active.insert(stream.clone(), active);
-        self.actors.spawn(work(Arc::clone(&self.shared), stream, signal));
+        let work = work(Arc::clone(&self.shared), stream.clone(), Arc::clone(&signal));
+        let task = self.actors.spawn(work);
+        self.active.insert(stream, Active { signal, signalled: false, task });
     }
 
     fn finished(&mut self, (stream, result): Finished) {
@@ -135,11 +159,24 @@ impl Dispatcher {
         self.next_due = Some(self.next_due.map_or(due, |known| known.min(due)));
     }
 
-    /// Gives an actor to every run that the wake index names.
+    /// Gives an actor to every run that the wake index names; later, if it cannot be read now.
     async fn wake_due(&mut self) -> Result<(), LogError> {
+        match self.wake_named().await {
+            Err(LogError::Unavailable(reason)) => {
+                tracing::warn!(reason, "the wake index cannot be read");
+                self.due_by(self.shared.repository.clock().now().after(span(AGAIN)));
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    async fn wake_named(&mut self) -> Result<(), LogError> {
         let log = self.shared.repository.log();
         let now = self.shared.repository.clock().now();
-        let limit = self.active.len() + PENDING_LIMIT;
+        // The index names the runs of all: ours must be among them.
+        let processes = SLOTS / self.share().count().max(1);
+        let limit = (self.active.len() + PENDING_LIMIT) * processes as usize;
         let due = log.due(now, limit).await?;
         self.next_due = log.next_due(now).await?;
         for stream in due {
@@ -165,6 +202,13 @@ impl Dispatcher {
                 }
             }
         }
+    }
+}
+
+/// Waits until the share is another; for ever if nobody can change it.
+async fn changed(share: &mut watch::Receiver<Share>) {
+    if share.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -51,12 +51,25 @@ impl Executor {
         Self { task, stopping }
     }
 
+    /// Waits until the executor ends by itself, which it should not, and tells why.
+    pub async fn failed(&mut self) -> LogError {
+        match (&mut self.task).await {
+            Ok(Ok(())) => LogError::Closed,
+            Ok(Err(error)) => error,
+            Err(error) => LogError::Unavailable(format!("the executor's task: {error}")),
+        }
+    }
+
     /// Starts no further step, lets those under way finish within the grace, and records them.
     ///
     /// # Errors
     /// The log failed while the executor worked.
     pub async fn shutdown(self) -> Result<(), LogError> {
         self.stopping.cancel();
+        if self.task.is_finished() {
+            // Why was told by `failed`.
+            return Ok(());
+        }
         match self.task.await {
             Ok(result) => result,
             Err(error) => Err(LogError::Unavailable(format!("the executor's task: {error}"))),

@@ -86,9 +86,11 @@ type CacheKey = (TenantId, GraphVersion);
 
 /// Why a graph version cannot be had.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum GraphError {
+pub enum GraphError {
+    /// The log cannot be read.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The version is not registered, or its manifest cannot be used.
     #[error(transparent)]
     Broken(#[from] Failure),
 }
@@ -126,7 +128,7 @@ impl GraphCache {
     }
 }
 
-async fn read_manifest(
+pub(crate) async fn read_manifest(
     repository: &Repository,
     tenant: &TenantId,
     graph: GraphId,

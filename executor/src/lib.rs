@@ -11,6 +11,7 @@ mod executor;
 mod graphs;
 pub mod model;
 mod outputs;
+pub mod replay;
 mod scheduler;
 pub mod tool;
 

@@ -13,6 +13,7 @@ use convergio_eventstore::{LiveHub, Repository};
 use convergio_projections::Queries;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tracing::Instrument;
 use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as Document;
 use utoipa_axum::router::OpenApiRouter;
@@ -20,7 +21,9 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::auth::{self, Tokens};
-use crate::http::{approvals, billing, events, graphs, health, runs};
+use crate::http::front::{self, ModelDirectory};
+use crate::http::replay::Replayer;
+use crate::http::{approvals, billing, events, graphs, health, replay, runs};
 use crate::problem::ApiError;
 use convergio_schemas::error_code;
 
@@ -43,6 +46,10 @@ pub struct Gateway {
     pub tools: Arc<ToolCatalog>,
     /// Who may come in, and as which tenant.
     pub tokens: Tokens,
+    /// Which models can be asked.
+    pub models: Arc<dyn ModelDirectory>,
+    /// What computes runs again.
+    pub replayer: Arc<dyn Replayer>,
     /// Tells streams to end.
     pub stop: watch::Receiver<bool>,
 }
@@ -64,6 +71,7 @@ fn routes() -> OpenApiRouter<Gateway> {
         .routes(routes!(runs::list))
         .routes(routes!(runs::show))
         .routes(routes!(runs::cancel))
+        .routes(routes!(replay::replay))
         .routes(routes!(events::list))
         .routes(routes!(events::stream))
         .routes(routes!(approvals::list))
@@ -84,10 +92,11 @@ fn open_routes() -> OpenApiRouter<Gateway> {
         .routes(routes!(health::readyz))
 }
 
-/// All routes: those under `/v1` ask for a token.
+/// All routes: those under `/v1` and the front doors ask for a token.
 pub fn router(gateway: Gateway) -> Router {
     let (guarded, _) = routes().split_for_parts();
     let guarded = guarded
+        .merge(front::routes(gateway.clone()))
         .layer(middleware::from_fn_with_state(gateway.clone(), auth::authenticate))
         .layer(DefaultBodyLimit::max(BODY_LIMIT));
     let (open, _) = open_routes().split_for_parts();
@@ -114,7 +123,17 @@ async fn with_request_id(request: Request, next: Next) -> Response {
     let id = given.filter(usable).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let method = request.method().clone();
-    let mut response = next.run(request).await;
+    let span = tracing::info_span!(
+        "http",
+        otel.name = format!("{method} {}", path.as_deref().unwrap_or_default()),
+        otel.kind = "server",
+        http.request.method = %method,
+        http.route = path,
+        http.response.status_code = tracing::field::Empty,
+        convergio.request.id = id,
+    );
+    let mut response = next.run(request).instrument(span.clone()).await;
+    span.record("http.response.status_code", response.status().as_u16());
     crate::problem::stamp(&mut response, &id);
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);

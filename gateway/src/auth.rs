@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use convergio_domain::decider::Context;
@@ -55,11 +56,9 @@ pub(crate) async fn authenticate(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = header.and_then(|value| value.strip_prefix("Bearer "));
-    match token.and_then(|token| gateway.tokens.find(token)) {
+    let identity = token(request.headers()).and_then(|token| gateway.tokens.find(token)).cloned();
+    match identity {
         Some(identity) => {
-            let identity = identity.clone();
             request.extensions_mut().insert(identity);
             next.run(request).await
         }
@@ -68,4 +67,11 @@ pub(crate) async fn authenticate(
             ApiError::new(error_code::AUTH_INVALID, detail).into_response()
         }
     }
+}
+
+/// The token of a request. Anthropic's SDKs send what they take for a key in a header of their own.
+fn token(headers: &HeaderMap) -> Option<&str> {
+    let header = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let bearer = header(AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+    bearer.or_else(|| header(HeaderName::from_static("x-api-key")))
 }

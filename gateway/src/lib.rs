@@ -12,3 +12,5 @@ mod problem;
 
 pub use app::{Gateway, openapi, router, serve};
 pub use auth::Tokens;
+pub use http::front::{ModelDirectory, ModelEntry};
+pub use http::replay::{ReplayError, Replayer};

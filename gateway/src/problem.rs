@@ -12,6 +12,8 @@ use convergio_projections::ProjectionError;
 use convergio_schemas::error_code::{self, ErrorCode};
 use convergio_schemas::wire::{MistakeView, Problem};
 
+use crate::http::front::InDialect;
+
 /// An error as a handler gives it.
 #[derive(Debug, Clone)]
 pub(crate) struct ApiError {
@@ -70,6 +72,9 @@ impl IntoResponse for ApiError {
 /// Turns errors into problem details with the request's id. Errors of the framework itself (a body
 /// too large, a query that cannot be read) get the same form.
 pub(crate) fn stamp(response: &mut Response, request_id: &str) {
+    if response.extensions().get::<InDialect>().is_some() {
+        return;
+    }
     let status = response.status();
     let error = response.extensions_mut().remove::<ApiError>();
     let is_problem = status.is_client_error() || status.is_server_error();
@@ -82,7 +87,7 @@ pub(crate) fn stamp(response: &mut Response, request_id: &str) {
     let mut answer = (status, Json(problem)).into_response();
     let kind = HeaderValue::from_static("application/problem+json");
     answer.headers_mut().insert(header::CONTENT_TYPE, kind);
-    if status == StatusCode::SERVICE_UNAVAILABLE {
+    if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE) {
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     *response = answer.map(Body::new);
@@ -150,6 +155,11 @@ impl From<AppendError> for ApiError {
         match error {
             AppendError::TooLarge { .. } => {
                 Self::new(error_code::REQUEST_TOO_LARGE, error.to_string())
+            }
+            AppendError::Full => {
+                let detail = "the log's disk is full: nothing was done; make room, then send the \
+                    same request again";
+                Self { retryable: true, ..Self::new(error_code::LOG_FULL, detail) }
             }
             AppendError::Corrupt { .. } | AppendError::CommitMismatch => Self::internal(&error),
             other => Self::unavailable(&other),

@@ -9,6 +9,7 @@ mod projector;
 mod query;
 mod rebuild;
 mod rows;
+mod store;
 
 pub use error::ProjectionError;
 pub use projector::Projections;
@@ -17,3 +18,4 @@ pub use rebuild::rebuild;
 pub use rows::{
     ApprovalRow, AuditRow, BalanceRow, GraphRow, LedgerRow, Listed, RunRow, StepRow, UsageRow,
 };
+pub use store::Store;

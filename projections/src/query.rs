@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use convergio_eventstore::Position;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{FromRow, SqlitePool};
+use sqlx::any::AnyRow;
+use sqlx::{AnyPool, Column, FromRow, Row};
 use tokio::sync::watch;
 
 use crate::apply::signed;
 use crate::error::ProjectionError;
+use crate::projector::written_position;
 use crate::rows::{
     ApprovalRow, AuditRow, BalanceRow, GraphRow, LedgerRow, Listed, RunRow, StepRow, UsageRow,
 };
@@ -16,18 +17,21 @@ use crate::rows::{
 /// Rows of one page at most.
 const PAGE_LIMIT: usize = 1000;
 
-/// Every table, with the columns that put its rows in order.
-const TABLES: [(&str, &str); 10] = [
-    ("projection_position", "name"),
-    ("graph_version", "tenant, graph, version"),
-    ("run_status", "tenant, run"),
-    ("step", "tenant, run, step"),
-    ("usage_line", "usage_id"),
-    ("usage_conflict", "pos, usage_id"),
-    ("ledger_entry", "entry"),
-    ("ledger_balance", "tenant, account, currency"),
-    ("audit", "tenant, pos, idx"),
-    ("approval", "tenant, approval"),
+/// How often a shared store is asked how far it has come, while somebody waits.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Every table.
+const TABLES: [&str; 10] = [
+    "projection_position",
+    "graph_version",
+    "run_status",
+    "step",
+    "usage_line",
+    "usage_conflict",
+    "ledger_entry",
+    "ledger_balance",
+    "audit",
+    "approval",
 ];
 
 /// Which runs are listed.
@@ -44,15 +48,16 @@ pub struct RunFilter {
 /// Reads the read models. Cheap to clone.
 #[derive(Clone)]
 pub struct Queries {
-    pool: SqlitePool,
+    pool: AnyPool,
     applied: watch::Receiver<Position>,
+    is_shared: bool,
 }
 
 type Result<T> = std::result::Result<T, ProjectionError>;
 
 impl Queries {
-    pub(crate) fn new(pool: SqlitePool, applied: watch::Receiver<Position>) -> Self {
-        Self { pool, applied }
+    pub(crate) fn new(pool: AnyPool, applied: watch::Receiver<Position>, is_shared: bool) -> Self {
+        Self { pool, applied, is_shared }
     }
 
     /// How far the read models have come.
@@ -63,8 +68,24 @@ impl Queries {
     /// Waits until the read models have come as far as a position; tells whether they have.
     pub async fn wait_for(&self, position: Position, timeout: Duration) -> bool {
         let mut applied = self.applied.clone();
-        let reached = applied.wait_for(|at| *at >= position);
-        matches!(tokio::time::timeout(timeout, reached).await, Ok(Ok(_)))
+        let reached = async {
+            if self.is_shared {
+                return self.looks_for(position).await;
+            }
+            applied.wait_for(|at| *at >= position).await.is_ok()
+        };
+        tokio::time::timeout(timeout, reached).await.unwrap_or(false)
+    }
+
+    /// Another process may be the one that writes: only the database knows.
+    async fn looks_for(&self, position: Position) -> bool {
+        loop {
+            match written_position(&self.pool).await {
+                Ok(at) if at >= position => return true,
+                Ok(_) => tokio::time::sleep(LOOK).await,
+                Err(_) => return false,
+            }
+        }
     }
 
     /// Graph versions, the newest first.
@@ -251,30 +272,36 @@ impl Queries {
         Ok(sqlx::query_as(sql).bind(tenant).bind(approval).fetch_optional(&self.pool).await?)
     }
 
-    /// All tables as text, in a fixed order: equal for equal logs.
+    /// All tables as text, in a fixed order: equal for equal logs, on every database.
     ///
     /// # Errors
     /// The database fails.
     pub async fn dump(&self) -> Result<String> {
         let mut dump = String::new();
-        for (table, order) in TABLES {
+        for table in TABLES {
             dump.push_str(&format!("-- {table}\n"));
-            let columns: Vec<String> = sqlx::query_scalar("SELECT name FROM pragma_table_info($1)")
-                .bind(table)
-                .fetch_all(&self.pool)
-                .await?;
-            let quoted: Vec<String> =
-                columns.iter().map(|column| format!("quote({column})")).collect();
-            let sql = format!("SELECT {} FROM {table} ORDER BY {order}", quoted.join("||'|'||"));
-            let rows: Vec<String> =
-                sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_all(&self.pool).await?;
-            for row in rows {
-                dump.push_str(&row);
-                dump.push('\n');
-            }
+            let sql = sqlx::AssertSqlSafe(format!("SELECT * FROM {table}"));
+            let rows = sqlx::query(sql).fetch_all(&self.pool).await?;
+            let mut lines = rows.iter().map(line).collect::<Result<Vec<_>>>()?;
+            // Databases order text each in their own way.
+            lines.sort_unstable();
+            dump.extend(lines.into_iter().map(|line| line + "\n"));
         }
         Ok(dump)
     }
+}
+
+/// A row's columns as JSON values.
+fn line(row: &AnyRow) -> Result<String> {
+    let value = |index: usize| -> Result<String> {
+        if let Ok(number) = row.try_get::<Option<i64>, _>(index) {
+            return Ok(number.map_or_else(|| "null".to_owned(), |number| number.to_string()));
+        }
+        let text: Option<String> = row.try_get(index)?;
+        Ok(serde_json::Value::from(text).to_string())
+    };
+    let columns = row.columns().iter().map(|column| value(column.ordinal()));
+    Ok(columns.collect::<Result<Vec<_>>>()?.join("|"))
 }
 
 /// One row more than asked for tells whether there is another page.
@@ -284,7 +311,7 @@ fn more(limit: usize) -> i64 {
 
 fn listed<T>(mut rows: Vec<T>, limit: usize, cursor: impl Fn(&T) -> String) -> Listed<T>
 where
-    T: for<'r> FromRow<'r, SqliteRow>,
+    T: for<'r> FromRow<'r, AnyRow>,
 {
     let limit = limit.clamp(1, PAGE_LIMIT);
     let has_more = rows.len() > limit;

@@ -40,6 +40,33 @@ codes! {
     GRAPH_INVALID = "graph.invalid", 400, "The manifest has mistakes";
     /// The log cannot be written or read now.
     LOG_UNAVAILABLE = "log.unavailable", 503, "The log is not available";
+    /// The log's disk is full.
+    LOG_FULL = "log.full", 507, "The log's disk is full";
+    /// No key, or none that the provider wants.
+    BYOK_MISSING_KEY = "byok.missing_key", 401, "The provider's key is missing";
+    /// The provider refuses the configured key.
+    BYOK_BAD_KEY = "byok.bad_key", 401, "The provider refuses its key";
+    /// The next call could go over the run's budget.
+    BUDGET_EXCEEDED = "budget.exceeded", 402, "The budget is used up";
+    /// Privacy is `local`, and what was asked for is not.
+    PRIVACY_DENIED = "privacy.cloud_denied", 403, "Privacy keeps it from the cloud";
+    /// The provider wants to be left alone, or its account has no money left.
+    RATE_LIMITED = "provider.rate_limited", 429, "The provider limits its use";
+    /// The provider took too long.
+    PROVIDER_TIMEOUT = "provider.timeout", 504, "The provider did not answer in time";
+    /// The provider cannot be reached, or broke off.
+    PROVIDER_UNAVAILABLE = "provider.unavailable", 503, "The provider is not available";
+    /// The answer is not what was asked for.
+    INVALID_ANSWER = "provider.invalid_answer", 502, "The model answered nonsense";
+    /// The provider's filter refused the prompt or the answer.
+    CONTENT_FILTERED = "provider.content_filtered", 400, "The provider filtered the content";
+    /// The prompt and the answer do not fit the model's context.
+    CONTEXT_EXCEEDED = "provider.context_exceeded", 400, "The prompt is too long for the model";
     /// A defect of the platform.
     INTERNAL = "internal", 500, "Internal error";
+}
+
+/// The code of this name.
+pub fn find(code: &str) -> Option<ErrorCode> {
+    ALL.iter().find(|known| known.code == code).copied()
 }

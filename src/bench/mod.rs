@@ -1,4 +1,6 @@
 //! Benches of the whole path, each beside the physical limit of the same device in the same run.
 
+pub(crate) mod gateway;
+pub(crate) mod log;
 mod raw;
 pub(crate) mod steps;

@@ -22,7 +22,7 @@ pub(super) async fn run(global: &Global, command: GraphCommand) -> anyhow::Resul
     }
 }
 
-fn read(file: &Path) -> anyhow::Result<String> {
+pub(super) fn read(file: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(file)
         .map_err(|error| exit::bad_input(format!("cannot read {}: {error}", file.display())))
 }
@@ -169,6 +169,10 @@ async fn detach(global: &Global, target: Target, run: &str) -> anyhow::Result<Ex
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["serve", "--until-idle", "--listen", "127.0.0.1:0", "--data"]);
         command.arg(data.path());
+        if let Some(url) = &global.database {
+            // Not as an argument: others could read it there.
+            command.env("DATABASE_URL", url);
+        }
         for url in &global.model_urls {
             command.args(["--model-url", url]);
         }

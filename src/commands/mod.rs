@@ -5,8 +5,10 @@ mod demo;
 mod doctor;
 mod graph;
 mod lists;
+mod log;
 mod models;
 mod offline;
+mod replay;
 mod runs;
 mod serve;
 
@@ -30,10 +32,17 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Audit(of) => lists::audit(&global, &of).await,
         Command::Models(command) => models::run(&global, command).await,
         Command::Projections(command) => offline::projections(&global, command).await,
-        Command::Log(command) => offline::log(&global, command).await,
+        Command::Log(command) => log::run(&global, command).await,
+        Command::Replay(args) => replay::run(&global, &args).await,
         Command::Doctor => doctor::run(&global).await,
         Command::Bench(BenchCommand::Steps(args)) => {
             bench::steps::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
+        }
+        Command::Bench(BenchCommand::Log(args)) => {
+            bench::log::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
+        }
+        Command::Bench(BenchCommand::Gateway(args)) => {
+            bench::gateway::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
         }
         Command::Demo(args) => demo::run(&global, &args).await,
     }

@@ -2,12 +2,14 @@
 
 use std::process::ExitCode;
 
-use convergio_executor::model::detect;
-use serde_json::json;
+use convergio_executor::model::{Detected, Library, Progress, ServerKind, detect};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
 
 use super::print_json;
 use crate::cli::{Global, ModelsCommand};
 use crate::data_dir::DataDir;
+use crate::exit;
 use crate::managed_model;
 use crate::view;
 
@@ -15,13 +17,10 @@ pub(super) async fn run(global: &Global, command: ModelsCommand) -> anyhow::Resu
     let data = DataDir::find(global.data.as_deref());
     match command {
         ModelsCommand::List => list(global, &data).await?,
-        ModelsCommand::Install => {
-            let folder = managed_model::install(&data)?;
-            match global.json {
-                true => print_json(&json!({"installed": folder}))?,
-                false => println!("the local model is set up in {}", folder.display()),
-            }
-        }
+        ModelsCommand::Pull { model } => pull(global, &data, &model).await?,
+        ModelsCommand::Rm { model } => remove(global, &data, &model).await?,
+        ModelsCommand::Show { model } => show(global, &data, &model).await?,
+        ModelsCommand::Install => install(global, &data)?,
         ModelsCommand::Up => up(global, &data).await?,
     }
     Ok(ExitCode::SUCCESS)
@@ -30,14 +29,7 @@ pub(super) async fn run(global: &Global, command: ModelsCommand) -> anyhow::Resu
 async fn list(global: &Global, data: &DataDir) -> anyhow::Result<()> {
     let found = detect(&global.model_urls).await;
     let installed = managed_model::installed(data).is_some();
-    let models: Vec<_> = found
-        .iter()
-        .flat_map(|server| server.models.iter().map(move |model| (server, model)))
-        .map(|(server, model)| {
-            json!({"model": model.id, "server": server.kind.as_str(),
-            "url": server.base_url, "context_tokens": model.context_tokens})
-        })
-        .collect();
+    let models: Vec<Value> = found.iter().flat_map(described).collect();
     if global.json {
         return print_json(&json!({"running": models, "managed_installed": installed}));
     }
@@ -57,6 +49,110 @@ async fn list(global: &Global, data: &DataDir) -> anyhow::Result<()> {
         false => println!("`convergio models install` sets up a small local model"),
     }
     Ok(())
+}
+
+/// The models of a server, as values.
+fn described(server: &Detected) -> Vec<Value> {
+    let describe = |model: &convergio_executor::model::ModelInfo| {
+        json!({"model": model.id, "server": server.kind.as_str(), "url": server.base_url,
+            "context_tokens": model.context_tokens})
+    };
+    server.models.iter().map(describe).collect()
+}
+
+fn install(global: &Global, data: &DataDir) -> anyhow::Result<()> {
+    let folder = managed_model::install(data)?;
+    if global.json {
+        return print_json(&json!({"installed": folder}));
+    }
+    println!("the local model is set up in {}", folder.display());
+    Ok(())
+}
+
+/// The library of the Ollama server on this machine, or of the one that was named. One without
+/// models answers too.
+async fn library(global: &Global) -> anyhow::Result<Library> {
+    let found = detect(&global.model_urls).await;
+    let ollama = found.iter().find(|server| server.kind == ServerKind::Ollama);
+    let usual = || global.model_urls.first().map_or("http://127.0.0.1:11434", String::as_str);
+    let url = ollama.map_or_else(usual, |server| server.base_url.as_str());
+    Ok(Library::new(url)?)
+}
+
+async fn pull(global: &Global, data: &DataDir, model: &str) -> anyhow::Result<()> {
+    if model == managed_model::ALIAS {
+        return install(global, data);
+    }
+    let library = library(global).await?;
+    let bar = (!global.json).then(progress_bar);
+    let heard = |progress: Progress| match &bar {
+        Some(bar) => show_progress(bar, &progress),
+        None => println!(
+            "{}",
+            json!({"status": progress.status, "digest": progress.digest,
+                "total": progress.total, "completed": progress.completed})
+        ),
+    };
+    let pulled = library.pull(model, heard).await;
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    pulled.map_err(|error| exit::unavailable(error.message))?;
+    if !global.json {
+        println!("{model} is here: use it as `local/{model}`");
+    }
+    Ok(())
+}
+
+fn progress_bar() -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {eta}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}
+
+fn show_progress(bar: &ProgressBar, progress: &Progress) {
+    bar.set_length(progress.total);
+    bar.set_position(progress.completed);
+    bar.set_message(progress.status.clone());
+}
+
+async fn remove(global: &Global, data: &DataDir, model: &str) -> anyhow::Result<()> {
+    if model == managed_model::ALIAS {
+        managed_model::remove(data)?;
+    } else {
+        let removed = library(global).await?.remove(model).await;
+        removed.map_err(|error| exit::unavailable(error.message))?;
+    }
+    match global.json {
+        true => print_json(&json!({"removed": model}))?,
+        false => println!("{model} is removed"),
+    }
+    Ok(())
+}
+
+/// What is known of a model: what Ollama tells, or what its server lists.
+async fn show(global: &Global, data: &DataDir, model: &str) -> anyhow::Result<()> {
+    let found = detect(&global.model_urls).await;
+    let has = |server: &&Detected| {
+        server
+            .models
+            .iter()
+            .any(|known| known.id == model || known.id.strip_suffix(":latest") == Some(model))
+    };
+    let Some(server) = found.iter().find(has) else {
+        if model == managed_model::ALIAS && managed_model::installed(data).is_some() {
+            return print_json(&json!({"model": model, "server": "managed", "running": false}));
+        }
+        let message = format!("no model server has `{model}`: see `convergio models list`");
+        return Err(exit::bad_input(message));
+    };
+    if server.kind == ServerKind::Ollama {
+        let told = Library::new(&server.base_url)?.show(model).await;
+        return print_json(&told.map_err(|error| exit::unavailable(error.message))?);
+    }
+    let listed = described(server).into_iter().find(|known| known["model"] == model);
+    print_json(&listed.unwrap_or(Value::Null))
 }
 
 async fn up(global: &Global, data: &DataDir) -> anyhow::Result<()> {

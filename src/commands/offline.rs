@@ -1,4 +1,4 @@
-//! Commands that need the data folder for themselves: read models and the log's chains.
+//! Commands that need the data folder for themselves: read models.
 
 use std::process::ExitCode;
 
@@ -7,28 +7,29 @@ use convergio_projections::{Projections, rebuild};
 use serde_json::json;
 
 use super::print_json;
-use crate::cli::{Global, LogCommand, ProjectionsCommand};
+use crate::cli::{Global, ProjectionsCommand};
 use crate::data_dir::DataDir;
 use crate::exit;
-use crate::server::open_log;
+use crate::log_place::LogPlace;
+use crate::server::open_read_models;
 
 pub(super) async fn projections(
     global: &Global,
     command: ProjectionsCommand,
 ) -> anyhow::Result<ExitCode> {
     let data = DataDir::find(global.data.as_deref());
-    let log = open_log(&data)?;
+    let log = LogPlace::find(global)?.open(&data).await?.shared();
     let done = match command {
-        ProjectionsCommand::Rebuild => build(global, &data, &log).await,
-        ProjectionsCommand::Check => check(global, &data, &log).await,
+        ProjectionsCommand::Rebuild => build(global, &*log).await,
+        ProjectionsCommand::Check => check(global, &data, &*log).await,
     };
     log.close().await?;
     done
 }
 
-async fn build(global: &Global, data: &DataDir, log: &dyn EventLog) -> anyhow::Result<ExitCode> {
+async fn build(global: &Global, log: &dyn EventLog) -> anyhow::Result<ExitCode> {
     let mut records = 0;
-    rebuild(&data.read_models(), log, |at, tail| {
+    rebuild(global.read_models(), log, |at, tail| {
         records = at.0;
         eprintln!("rebuilding: {} of {} records", at.0, tail.0);
     })
@@ -41,7 +42,7 @@ async fn build(global: &Global, data: &DataDir, log: &dyn EventLog) -> anyhow::R
 }
 
 async fn check(global: &Global, data: &DataDir, log: &dyn EventLog) -> anyhow::Result<ExitCode> {
-    let live = Projections::open(&data.read_models()).await?;
+    let live = open_read_models(&global.read_models()).await?;
     live.catch_up(log, |_, _| {}).await?;
     let fresh_file = data.path().join("check.db");
     rebuild(&fresh_file, log, |_, _| {}).await?;
@@ -61,27 +62,4 @@ async fn check(global: &Global, data: &DataDir, log: &dyn EventLog) -> anyhow::R
         }
     }
     Ok(if same { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
-}
-
-pub(super) async fn log(global: &Global, command: LogCommand) -> anyhow::Result<ExitCode> {
-    let LogCommand::Verify = command;
-    let log = open_log(&DataDir::find(global.data.as_deref()))?;
-    let verified = log.verify().await;
-    log.close().await?;
-    match verified {
-        Ok((records, events)) => {
-            match global.json {
-                true => print_json(&json!({"ok": true, "records": records, "events": events}))?,
-                false => println!("every chain holds: {records} records, {events} events"),
-            }
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(error) => {
-            match global.json {
-                true => print_json(&json!({"ok": false, "error": error.to_string()}))?,
-                false => println!("{error}"),
-            }
-            Ok(ExitCode::from(exit::FAILED))
-        }
-    }
 }

@@ -3,12 +3,14 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use convergio_eventstore::Durability;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{Global, ServeArgs};
 use crate::data_dir::DataDir;
 use crate::exit;
+use crate::log_place::LogPlace;
 use crate::server::{Server, ServerConfig};
 
 /// How often `--until-idle` looks whether work is left.
@@ -19,7 +21,9 @@ pub(super) async fn run(global: &Global, args: &ServeArgs) -> anyhow::Result<Exi
         data: DataDir::find(global.data.as_deref()),
         listen: args.listen,
         model_urls: global.model_urls.clone(),
-        execute: true,
+        read_models: global.read_models(),
+        place: LogPlace::find(global)?,
+        role: args.role,
     })
     .await?;
     announce(global, &server)?;
@@ -65,17 +69,22 @@ fn announce(global: &Global, server: &Server) -> anyhow::Result<()> {
         .collect();
     if global.json {
         let ready = json!({"url": server.url, "data": data.path(), "models": models,
-            "durability": server.durability, "pid": std::process::id()});
+            "durability": server.durability.as_str(), "pid": std::process::id()});
         println!("{ready}");
         return Ok(());
     }
     println!("convergio {} is ready", env!("CARGO_PKG_VERSION"));
-    println!("  url         {}", server.url);
+    if !server.url.is_empty() {
+        println!("  url         {}", server.url);
+    }
     println!("  data        {}", data.path().display());
-    println!("  durability  {}: what is acknowledged survives a power cut", server.durability);
+    println!("  durability  {}: {}", server.durability.as_str(), survives(server.durability));
     match models.is_empty() {
         true => println!("  models      none: see `convergio models list`"),
         false => println!("  models      {}", models.join(", ")),
+    }
+    if server.url.is_empty() {
+        return Ok(());
     }
     if server.token_is_new {
         println!("  token       {} (shown once; kept in the data folder)", server.token);
@@ -89,4 +98,13 @@ fn announce(global: &Global, server: &Server) -> anyhow::Result<()> {
         server.url
     );
     Ok(())
+}
+
+/// What an acknowledged commit outlives.
+fn survives(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Process => "a power cut may lose what was acknowledged",
+        Durability::Fsync => "what is acknowledged survives a power cut",
+        Durability::QuorumFsync => "what is acknowledged survives the loss of a server",
+    }
 }

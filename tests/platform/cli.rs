@@ -107,6 +107,7 @@ fn every_command_has_an_example() {
         "runs events",
         "runs tail",
         "runs cancel",
+        "replay",
         "approvals list",
         "approvals answer",
         "ledger",

@@ -20,9 +20,15 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server on a folder and waits until it says that it is ready.
     pub(crate) fn start(data: &Path) -> Self {
+        Self::start_as(data, &[])
+    }
+
+    /// The same, with further options.
+    pub(crate) fn start_as(data: &Path, options: &[&str]) -> Self {
         let mut child = Command::new(BINARY)
             .args(["serve", "--listen", "127.0.0.1:0", "--json", "--data"])
             .arg(data)
+            .args(options)
             .env("CONVERGIO_MODEL_URL", model_url().unwrap_or_default())
             .stdout(Stdio::piped())
             .spawn()

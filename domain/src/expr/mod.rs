@@ -1,12 +1,15 @@
 //! Templates and conditions: pure, deterministic, bounded.
 
 mod condition;
+mod filters;
 mod refs;
 mod scope;
 mod template;
+mod tokens;
+mod walk;
 
-pub use condition::{check_condition, holds};
-pub use refs::{Refs, nodes_in_value, refs_in_condition, refs_in_text, refs_in_value};
+pub use condition::holds;
+pub use refs::{Named, Refs, nodes_in_value, refs_in_condition, refs_in_text};
 pub use scope::{NodeView, Scope};
 pub use template::{render_text, render_value};
 

@@ -1,10 +1,14 @@
 //! Templates by minijinja: no clock, no randomness, no includes, bounded work and output.
 
+use std::io;
+use std::sync::LazyLock;
+
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior, Value as Jinja};
 use serde_json::Value;
 
-use super::{ExprError, Scope};
+use super::tokens::{Form, scan};
+use super::{ExprError, Scope, filters};
 
 /// Instructions that one rendering may take.
 const FUEL: u64 = 2_000_000;
@@ -12,12 +16,14 @@ const FUEL: u64 = 2_000_000;
 const OUTPUT_LIMIT: usize = 4 << 20;
 /// Bytes of one template.
 const TEMPLATE_LIMIT: usize = 256 << 10;
-/// Brackets within brackets: bounds the parser's recursion.
-const NESTING_LIMIT: usize = 64;
 
-/// The environment of every template: built-in filters and tests, strict about what is undefined.
-pub(super) fn environment() -> Environment<'static> {
-    let mut environment = Environment::new();
+/// The environment of every template: chosen filters and tests, strict about what is undefined.
+pub(super) static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(environment);
+
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::empty();
+    filters::add(&mut environment);
+    environment.add_function("range", minijinja::functions::range);
     environment.set_fuel(Some(FUEL));
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
@@ -41,30 +47,35 @@ pub(super) fn sole_expression(text: &str) -> Option<&str> {
     is_sole.then(|| inner.trim_start_matches('-').trim_end_matches('-'))
 }
 
-/// Refuses what could exhaust a parser before it is asked.
-pub(super) fn check_size(text: &str) -> Result<(), ExprError> {
+/// Whether anything in a text is to be evaluated.
+pub(super) fn is_template(text: &str) -> bool {
+    ["{{", "{%", "{#"].iter().any(|mark| text.contains(mark))
+}
+
+pub(super) fn check_length(text: &str) -> Result<(), ExprError> {
     if text.len() > TEMPLATE_LIMIT {
         return Err(ExprError::new(format!("the template is longer than {TEMPLATE_LIMIT} bytes")));
     }
-    check_nesting(text)
+    Ok(())
 }
 
-/// Refuses brackets nested too deep; counts them without regard to strings, which is stricter.
-pub(super) fn check_nesting(text: &str) -> Result<(), ExprError> {
-    let (mut depth, mut deepest, mut operators) = (0_usize, 0, 0);
-    for byte in text.bytes() {
-        match byte {
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            b'!' | b'-' => operators += 1,
-            _ => operators = 0,
+/// A text that refuses to grow beyond the limit.
+#[derive(Default)]
+struct Bounded(Vec<u8>);
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > OUTPUT_LIMIT {
+            let message = format!("the template yields more than {OUTPUT_LIMIT} bytes");
+            return Err(io::Error::other(message));
         }
-        deepest = deepest.max(depth).max(operators / 2);
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
     }
-    if deepest > NESTING_LIMIT {
-        return Err(ExprError::new(format!("brackets are nested deeper than {NESTING_LIMIT}")));
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
-    Ok(())
 }
 
 /// Renders a template to text.
@@ -72,16 +83,16 @@ pub(super) fn check_nesting(text: &str) -> Result<(), ExprError> {
 /// # Errors
 /// The template is malformed, names something undefined, or exceeds a limit.
 pub fn render_text(text: &str, scope: &Scope) -> Result<String, ExprError> {
-    if !text.contains("{{") && !text.contains("{%") && !text.contains("{#") {
+    if !is_template(text) {
         return Ok(text.to_owned());
     }
-    check_size(text)?;
+    check_length(text)?;
+    scan(text, Form::Template)?;
+    let template = ENVIRONMENT.template_from_str(text).map_err(|error| explain(&error))?;
     let values = Jinja::from(Serde(scope.values_for(text)));
-    let rendered = environment().render_str(text, values).map_err(|error| explain(&error))?;
-    if rendered.len() > OUTPUT_LIMIT {
-        return Err(ExprError::new(format!("the template yields more than {OUTPUT_LIMIT} bytes")));
-    }
-    Ok(rendered)
+    let mut rendered = Bounded::default();
+    template.render_captured_to(values, &mut rendered).map_err(|error| explain(&error))?;
+    String::from_utf8(rendered.0).map_err(|error| ExprError::new(error.to_string()))
 }
 
 /// Renders every string within a value. A string that is nothing but one `{{ expression }}` keeps
@@ -106,9 +117,9 @@ pub fn render_value(value: &Value, scope: &Scope) -> Result<Value, ExprError> {
 }
 
 fn evaluate(expression: &str, scope: &Scope) -> Result<Value, ExprError> {
-    check_size(expression)?;
-    let environment = environment();
-    let compiled = environment.compile_expression(expression).map_err(|error| explain(&error))?;
+    check_length(expression)?;
+    scan(expression, Form::Expression)?;
+    let compiled = ENVIRONMENT.compile_expression(expression).map_err(|error| explain(&error))?;
     let values = Jinja::from(Serde(scope.values_for(expression)));
     let value = compiled.eval(values).map_err(|error| explain(&error))?;
     if value.is_undefined() {

@@ -2,249 +2,239 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use petgraph::algo::{has_path_connecting, tarjan_scc};
 use petgraph::graphmap::DiGraphMap;
 
-use super::decode::Places;
+use super::circle::circles;
+use super::decode::{Mention, Mentions, Places};
 use super::manifest::{Graph, Join, OnError, Work};
-use super::mistake::{Mistakes, Place, hint};
+use super::mistake::{Mistakes, hint};
+use super::sides::torn;
 use super::topology::{Edge, edges};
-use crate::expr;
-use crate::id::NodeId;
 
 /// Checks the graph, and adds to each node's needs what its expressions refer to.
 pub(super) fn check(graph: &mut Graph, places: &Places, mistakes: &mut Mistakes) {
     let mut check = Check { places, mistakes, numbers: BTreeMap::new() };
     check.names(graph);
-    check.references(graph);
+    for number in 0..graph.nodes.len() {
+        check.mentions(graph, &places.mentions[number], Some(number));
+    }
+    check.mentions(graph, &places.output, None);
     check.fallbacks(graph);
-    if check.mistakes.is_empty() {
-        let edges = edges(graph);
-        check.circles(graph, &edges);
+    let edges = edges(graph);
+    if !check.circles(graph, &edges) && !places.is_partial {
         check.joins(graph, &edges);
-        check.output(graph);
         check.unused(graph, &edges);
+        check.absent(graph, &edges);
     }
 }
 
 struct Check<'a> {
     places: &'a Places,
     mistakes: &'a mut Mistakes,
-    numbers: BTreeMap<NodeId, usize>,
+    numbers: BTreeMap<String, usize>,
 }
 
 impl Check<'_> {
     fn add(&mut self, node: usize, field: &str, message: impl Into<String>) {
-        let place = self.places.nodes.get(node).copied().unwrap_or_default();
+        let at = &self.places.nodes[node];
         let dot = if field.is_empty() { "" } else { "." };
-        self.mistakes.add(place, &format!("nodes[{node}]{dot}{field}"), message);
+        self.mistakes.add(at.place, &format!("{}{dot}{field}", at.path), message);
+    }
+
+    fn add_at(&mut self, mention: &Mention, message: impl Into<String>) {
+        self.mistakes.add(mention.at.place, &mention.at.path, message);
     }
 
     fn names(&mut self, graph: &Graph) {
         for (number, node) in graph.nodes.iter().enumerate() {
-            if let Some(first) = self.numbers.insert(node.id.clone(), number) {
-                self.numbers.insert(node.id.clone(), first);
-                let message = format!("`{}` is the name of nodes[{first}] too", node.id);
-                self.add(number, "id", message);
-            }
-        }
-    }
-
-    fn known(&mut self, node: usize, field: &str, id: &str) -> bool {
-        let known = self.numbers.keys().any(|known| known.as_str() == id);
-        if !known {
-            let hint = hint(id, self.numbers.keys().map(NodeId::as_str));
-            self.add(node, field, format!("there is no node `{id}`{hint}"));
-        }
-        known
-    }
-
-    fn references(&mut self, graph: &mut Graph) {
-        for number in 0..graph.nodes.len() {
-            let node = graph.nodes[number].clone();
-            for need in &node.needs {
-                self.known(number, "needs", need.as_str());
-            }
-            if let Work::Branch(branch) = &node.work {
-                let ways = branch.cases.iter().flat_map(|case| &case.to).chain(&branch.otherwise);
-                for target in ways {
-                    self.known(number, "branch", target.as_str());
+            match self.numbers.get(node.id.as_str()) {
+                Some(first) => {
+                    let other = &self.places.nodes[*first].path;
+                    let message = format!("`{}` is the name of {other} too", node.id);
+                    self.add(number, "id", message);
+                }
+                None => {
+                    self.numbers.insert(node.id.to_string(), number);
                 }
             }
-            let refs = self.places.refs.get(number).cloned().unwrap_or_default();
-            for id in &refs.nodes {
-                self.reference(graph, number, id);
+        }
+    }
+
+    /// The node that is meant; a name that nobody has is a mistake.
+    fn known(&mut self, mention: &Mention) -> Option<usize> {
+        let number = self.numbers.get(&mention.name).copied();
+        if number.is_none() && !self.places.broken.contains(&mention.name) {
+            let hint = hint(&mention.name, self.numbers.keys().map(String::as_str));
+            self.add_at(mention, format!("there is no node `{}`{hint}", mention.name));
+        }
+        number
+    }
+
+    /// What a node, or the graph's output, names.
+    fn mentions(&mut self, graph: &mut Graph, mentions: &Mentions, node: Option<usize>) {
+        for target in &mentions.targets {
+            self.known(target);
+        }
+        for mention in &mentions.nodes {
+            if let Some(named) = self.known(mention) {
+                self.reference(graph, mention, named, node);
             }
-            self.variables(number, &refs.variables);
+        }
+        for mention in &mentions.variables {
+            self.variable(mention);
         }
     }
 
     /// A node that an expression names is waited for.
-    fn reference(&mut self, graph: &mut Graph, number: usize, id: &str) {
-        if !self.known(number, "", id) {
-            return;
+    fn reference(
+        &mut self,
+        graph: &mut Graph,
+        mention: &Mention,
+        named: usize,
+        node: Option<usize>,
+    ) {
+        let name = &mention.name;
+        if matches!(graph.nodes[named].work, Work::Branch(_)) {
+            let message =
+                format!("`{name}` is a branch and has no output: refer to a node that it leads to");
+            return self.add_at(mention, message);
         }
-        let Ok(id) = id.parse::<NodeId>() else { return };
-        let node = &mut graph.nodes[number];
-        if node.id == id {
-            self.add(number, "", format!("`{id}` refers to its own output"));
-        } else if !node.needs.contains(&id) {
-            node.needs.push(id);
+        let Some(node) = node else { return };
+        if named == node {
+            return self.add_at(mention, format!("`{name}` refers to its own output"));
+        }
+        let id = graph.nodes[named].id.clone();
+        let needs = &mut graph.nodes[node].needs;
+        if !needs.contains(&id) {
+            needs.push(id);
         }
     }
 
-    fn variables(&mut self, number: usize, variables: &BTreeSet<String>) {
+    fn variable(&mut self, mention: &Mention) {
         let known = ["inputs", "nodes"];
-        for name in variables.iter().filter(|name| !known.contains(&name.as_str())) {
-            let message = match name.as_str() {
-                "item" | "index" => format!("`{name}` is known only inside of a map"),
-                _ => format!(
-                    "`{name}` is not known: use `inputs.NAME` or `nodes.NAME.output`{}",
-                    hint(name, known.into_iter())
-                ),
-            };
-            self.add(number, "", message);
-        }
+        let name = mention.name.as_str();
+        let message = match name {
+            "inputs" | "nodes" => return,
+            "item" | "index" => format!("`{name}` is known only inside of a map"),
+            _ => format!(
+                "`{name}` is not known: use `inputs.NAME` or `nodes.NAME.output`{}",
+                hint(name, known.into_iter())
+            ),
+        };
+        self.add_at(mention, message);
     }
 
     fn fallbacks(&mut self, graph: &Graph) {
         for (number, node) in graph.nodes.iter().enumerate() {
             let OnError::Fallback(other) = &node.on_error else { continue };
-            if !self.known(number, "on_error", other.as_str()) {
-                continue;
-            }
-            let target = graph.node(other);
+            let Some(target) = graph.node(other) else { continue };
             if *other == node.id {
-                self.add(number, "on_error", "a node cannot be its own fallback");
-            } else if target.is_some_and(|node| matches!(node.work, Work::Branch(_))) {
-                self.add(number, "on_error", "a branch cannot be a fallback");
+                self.add(number, "on_error.fallback", "a node cannot be its own fallback");
+            } else if matches!(target.work, Work::Branch(_)) {
+                self.add(number, "on_error.fallback", "a branch cannot be a fallback");
             }
         }
     }
 
-    /// Needs, branch targets and fallbacks together must not lead back.
-    fn circles(&mut self, graph: &Graph, edges: &[Edge]) {
-        let mut map = as_map(graph, edges);
+    /// Needs, branch targets and fallbacks together must not lead back. Whether one does.
+    fn circles(&mut self, graph: &Graph, edges: &[Edge]) -> bool {
+        let mut map = DiGraphMap::<usize, ()>::new();
+        for edge in edges {
+            map.add_edge(edge.from, edge.to, ());
+        }
         for (from, node) in graph.nodes.iter().enumerate() {
             if let OnError::Fallback(other) = &node.on_error
-                && let Some(to) = self.numbers.get(other)
+                && let Some(to) = self.numbers.get(other.as_str())
             {
                 map.add_edge(from, *to, ());
             }
         }
-        for mut circle in tarjan_scc(&map) {
-            if circle.len() < 2 && !circle.iter().any(|node| map.contains_edge(*node, *node)) {
-                continue;
-            }
-            circle.sort_unstable();
-            let names = circle.iter().map(|number| graph.nodes[*number].id.as_str());
-            let names: Vec<_> = names.collect();
-            let message = format!("the nodes {} wait for each other in a circle", names.join(", "));
+        let circles = circles(&map);
+        for circle in &circles {
+            let names: Vec<_> = circle.iter().map(|node| graph.nodes[*node].id.as_str()).collect();
+            let message = format!("wait for each other in a circle: {}", names.join(" -> "));
             self.add(circle[0], "", message);
         }
+        !circles.is_empty()
     }
 
-    /// A node that needs both sides of one branch can never have all of them.
     fn joins(&mut self, graph: &Graph, edges: &[Edge]) {
-        if !self.mistakes.is_empty() {
-            return;
+        let mut inputs: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+        for edge in edges {
+            inputs.entry(edge.to).or_default().insert(edge.from);
         }
-        let map = as_map(graph, edges);
         for (number, node) in graph.nodes.iter().enumerate() {
-            let inputs: Vec<usize> =
-                edges.iter().filter(|edge| edge.to == number).map(|edge| edge.from).collect();
-            if let Join::AtLeast(count) = node.join
-                && count as usize > inputs.len()
+            let count = inputs.get(&number).map_or(0, BTreeSet::len);
+            if let Join::AtLeast(least) = node.join
+                && least as usize > count
             {
-                let message =
-                    format!("waits for {count} of its {} inputs: there are fewer", inputs.len());
-                self.add(number, "join", message);
-            }
-            if node.join == Join::All && self.is_torn(graph, edges, &map, &inputs) {
-                let message = "needs both sides of a branch, and only one of them runs: \
-                    add `join: any`";
+                let message = format!("waits for {least} of its {count} inputs: there are fewer");
                 self.add(number, "join", message);
             }
         }
-    }
-
-    /// Whether two of the inputs lie on different sides of one branch, each reachable by its side
-    /// alone.
-    fn is_torn(
-        &self,
-        graph: &Graph,
-        edges: &[Edge],
-        map: &DiGraphMap<usize, ()>,
-        inputs: &[usize],
-    ) -> bool {
-        let is_branch = |number: &usize| matches!(graph.nodes[*number].work, Work::Branch(_));
-        (0..graph.nodes.len()).filter(is_branch).any(|branch| {
-            let sides = |input: usize| -> BTreeSet<u32> {
-                let out = edges.iter().filter(|edge| edge.from == branch);
-                let leads = out.filter(|edge| {
-                    edge.to == input
-                        || (only_by_all(graph, input)
-                            && has_path_connecting(map, edge.to, input, None))
-                });
-                leads.filter_map(|edge| edge.port).collect()
-            };
-            let sides: Vec<_> =
-                inputs.iter().map(|input| sides(*input)).filter(|s| !s.is_empty()).collect();
-            sides.iter().any(|a| sides.iter().any(|b| a.is_disjoint(b)))
-        })
-    }
-
-    fn output(&mut self, graph: &Graph) {
-        let Some(output) = &graph.output else { return };
-        let refs = expr::refs_in_value(output).unwrap_or_default();
-        for id in &refs.nodes {
-            if !self.numbers.keys().any(|known| known.as_str() == id) {
-                let hint = hint(id, self.numbers.keys().map(NodeId::as_str));
-                self.at_output(format!("there is no node `{id}`{hint}"));
-            }
-        }
-        for name in refs.variables.iter().filter(|name| *name != "inputs" && *name != "nodes") {
-            self.at_output(format!("`{name}` is not known here: use inputs and nodes"));
+        for number in torn(graph, edges) {
+            let message =
+                "needs both sides of a branch, and only one of them runs: add `join: any`";
+            self.add(number, "join", message);
         }
     }
 
     /// A node whose output nobody uses is probably forgotten, unless it waits or asks.
     fn unused(&mut self, graph: &Graph, edges: &[Edge]) {
-        let refs = graph.output.as_ref().map(expr::refs_in_value);
-        let named = refs.and_then(Result::ok).unwrap_or_default().nodes;
+        let mut used: BTreeSet<&str> =
+            self.places.output.nodes.iter().map(|mention| mention.name.as_str()).collect();
+        used.extend(edges.iter().map(|edge| graph.nodes[edge.from].id.as_str()));
+        for node in &graph.nodes {
+            if let OnError::Fallback(other) = &node.on_error {
+                used.insert(other.as_str());
+            }
+        }
         for (number, node) in graph.nodes.iter().enumerate() {
             let is_work = matches!(node.work, Work::Agent(_) | Work::Tool(_) | Work::Map(_));
-            let leads_on = edges.iter().any(|edge| edge.from == number);
-            let replaces = graph
-                .nodes
-                .iter()
-                .any(|other| other.on_error == OnError::Fallback(node.id.clone()));
-            if is_work && !leads_on && !replaces && !named.contains(node.id.as_str()) {
-                let place = self.places.nodes.get(number).copied().unwrap_or_default();
+            if is_work && !used.contains(node.id.as_str()) {
+                let at = &self.places.nodes[number];
                 let message = format!("nothing uses the output of `{}`", node.id);
-                self.mistakes.warn(place, &format!("nodes[{number}]"), message);
+                self.mistakes.warn(at.place, &at.path, message);
             }
         }
     }
 
-    fn at_output(&mut self, message: String) {
-        let place: Place = self.places.output;
-        self.mistakes.add(place, "output", message);
+    /// Who runs although one of its inputs was skipped should provide for its absence.
+    fn absent(&mut self, graph: &Graph, edges: &[Edge]) {
+        let skippable = skippable(graph, edges);
+        let lenient = (0..graph.nodes.len()).filter(|node| graph.nodes[*node].join != Join::All);
+        let mentions = lenient.flat_map(|node| &self.places.mentions[node].nodes);
+        for mention in mentions.chain(&self.places.output.nodes) {
+            let may_lack = self.numbers.get(&mention.name).is_some_and(|n| skippable.contains(n));
+            if may_lack && !mention.is_guarded {
+                let name = &mention.name;
+                let message = format!(
+                    "`{name}` may be skipped: provide for it, as \
+                    `nodes.{name}.output | default(\"\")`"
+                );
+                self.mistakes.warn(mention.at.place, &mention.at.path, message);
+            }
+        }
     }
 }
 
-/// Whether everything on the way to the node needs all its inputs: then a skipped one skips it.
-fn only_by_all(graph: &Graph, node: usize) -> bool {
-    graph.nodes[node].join == Join::All
-}
-
-fn as_map(graph: &Graph, edges: &[Edge]) -> DiGraphMap<usize, ()> {
-    let mut map = DiGraphMap::new();
-    for number in 0..graph.nodes.len() {
-        map.add_node(number);
-    }
+/// The nodes that may be skipped: a branch's targets, failures that are skipped, and whatever needs
+/// one of them.
+fn skippable(graph: &Graph, edges: &[Edge]) -> BTreeSet<usize> {
+    let mut found: Vec<usize> = (0..graph.nodes.len())
+        .filter(|node| graph.nodes[*node].on_error == OnError::Skip)
+        .chain(edges.iter().filter(|edge| edge.port.is_some()).map(|edge| edge.to))
+        .collect();
+    let mut follow: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for edge in edges {
-        map.add_edge(edge.from, edge.to, ());
+        follow.entry(edge.from).or_default().push(edge.to);
     }
-    map
+    let mut skippable = BTreeSet::new();
+    while let Some(node) = found.pop() {
+        if skippable.insert(node) {
+            let next = follow.get(&node).into_iter().flatten();
+            found.extend(next.filter(|to| graph.nodes[**to].join == Join::All));
+        }
+    }
+    skippable
 }

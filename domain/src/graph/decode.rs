@@ -1,6 +1,6 @@
 //! From a tree to a graph, collecting every mistake on the way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use super::mistake::{Mistakes, Place, hint};
 use super::nodes;
 use super::source::{Kind, Tree};
 use super::tools::ToolCatalog;
-use crate::expr::{self, ExprError};
+use crate::expr::{self, ExprError, Refs};
 use crate::id::NodeId;
 use crate::money::Money;
 use crate::run::Budget;
@@ -19,12 +19,70 @@ use crate::time::Span;
 /// Where the parts of a graph stand, for the checks that follow.
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    /// Each node's place, by index.
-    pub(super) nodes: Vec<Place>,
-    pub(super) output: Place,
-    /// What each node's expressions name, by index.
-    pub(super) refs: Vec<expr::Refs>,
+    /// Each usable node's path and place, by index.
+    pub(super) nodes: Vec<At>,
+    /// What each usable node names, by index.
+    pub(super) mentions: Vec<Mentions>,
+    /// What the graph's output names.
+    pub(super) output: Mentions,
+    /// Names of nodes that are unusable, and are not missed by others.
+    pub(super) broken: BTreeSet<String>,
+    /// Whether a node is unusable: what depends on all of them is not judged then.
+    pub(super) is_partial: bool,
 }
+
+/// A place by path and line.
+#[derive(Debug, Clone, Default)]
+pub(super) struct At {
+    pub(super) path: String,
+    pub(super) place: Place,
+}
+
+/// What is named, and where.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Mentions {
+    /// Nodes whose output an expression uses.
+    pub(super) nodes: Vec<Mention>,
+    /// Other variables of expressions.
+    pub(super) variables: Vec<Mention>,
+    /// Nodes named by `needs`, branches and fallbacks.
+    pub(super) targets: Vec<Mention>,
+}
+
+/// One name.
+#[derive(Debug, Clone)]
+pub(super) struct Mention {
+    pub(super) name: String,
+    pub(super) at: At,
+    /// Whether the text provides for the value's absence.
+    pub(super) is_guarded: bool,
+}
+
+impl Mentions {
+    /// Takes in what another names.
+    pub(super) fn take(&mut self, other: Self) {
+        self.nodes.extend(other.nodes);
+        self.variables.extend(other.variables);
+        self.targets.extend(other.targets);
+    }
+
+    /// Takes in what an expression names.
+    fn read(&mut self, tree: &Tree, path: &str, refs: &Refs) {
+        let is_guarded = match &tree.kind {
+            Kind::Scalar(Value::String(text)) => GUARDS.iter().any(|guard| text.contains(guard)),
+            _ => false,
+        };
+        let mention = |(name, line): (&String, &usize)| {
+            let at = At { path: path.to_owned(), place: tree.line(*line) };
+            Mention { name: name.clone(), at, is_guarded }
+        };
+        self.nodes.extend(refs.nodes.iter().map(mention));
+        self.variables.extend(refs.variables.iter().map(mention));
+    }
+}
+
+/// Words by which an expression provides for a value that is absent.
+const GUARDS: [&str; 5] = ["default", "| d(", "defined", ".status", "has("];
 
 /// What decoding carries along.
 pub(super) struct Decoder<'a> {
@@ -131,30 +189,68 @@ impl Decoder<'_> {
         }
     }
 
-    /// One name or a list of names.
-    pub(super) fn node_ids(&mut self, tree: &Tree, path: &str) -> Vec<NodeId> {
-        match &tree.kind {
-            Kind::List(list) => (0..)
-                .zip(list)
-                .filter_map(|(i, tree): (usize, _)| self.node_id(tree, &format!("{path}[{i}]")))
-                .collect(),
-            _ => self.node_id(tree, path).into_iter().collect(),
-        }
-    }
-
-    /// Notes an expression that cannot be read.
-    pub(super) fn expression<T: Default>(
+    /// A node that another one names.
+    pub(super) fn target(
         &mut self,
         tree: &Tree,
         path: &str,
-        read: Result<T, ExprError>,
-    ) -> T {
-        read.unwrap_or_else(|error| {
-            let mut place = tree.place;
-            place.line += error.line.map_or(0, |line| line.saturating_sub(1));
-            self.mistakes.add(place, path, error.message);
-            T::default()
-        })
+        mentions: &mut Mentions,
+    ) -> Option<NodeId> {
+        let id = self.node_id(tree, path)?;
+        let at = At { path: path.to_owned(), place: tree.place };
+        mentions.targets.push(Mention { name: id.to_string(), at, is_guarded: true });
+        Some(id)
+    }
+
+    /// One name or a list of names.
+    pub(super) fn targets(
+        &mut self,
+        tree: &Tree,
+        path: &str,
+        mentions: &mut Mentions,
+    ) -> Vec<NodeId> {
+        let Kind::List(list) = &tree.kind else {
+            return self.target(tree, path, mentions).into_iter().collect();
+        };
+        let target = |(index, tree)| self.target(tree, &format!("{path}[{index}]"), mentions);
+        list.iter().enumerate().filter_map(target).collect()
+    }
+
+    /// Takes in what the templates within a value name.
+    pub(super) fn templates(&mut self, tree: &Tree, path: &str, mentions: &mut Mentions) {
+        match &tree.kind {
+            Kind::Scalar(Value::String(text)) => {
+                self.expression(tree, path, expr::refs_in_text(text), mentions);
+            }
+            Kind::Scalar(_) => {}
+            Kind::List(list) => {
+                for (index, item) in list.iter().enumerate() {
+                    self.templates(item, &format!("{path}[{index}]"), mentions);
+                }
+            }
+            Kind::Map(fields) => {
+                for (key, field) in fields {
+                    self.templates(field, &format!("{path}.{key}"), mentions);
+                }
+            }
+        }
+    }
+
+    /// Takes in what an expression names, or notes why it cannot be read.
+    pub(super) fn expression(
+        &mut self,
+        tree: &Tree,
+        path: &str,
+        read: Result<Refs, ExprError>,
+        mentions: &mut Mentions,
+    ) {
+        match read {
+            Ok(refs) => mentions.read(tree, path, &refs),
+            Err(error) => {
+                let place = tree.line(error.line.unwrap_or(1));
+                self.mistakes.add(place, path, error.message);
+            }
+        }
     }
 
     /// A JSON Schema.
@@ -167,7 +263,7 @@ impl Decoder<'_> {
     }
 }
 
-/// Reads a graph; `None` when it is too broken to be checked further.
+/// Reads a graph; `None` when there are no nodes to be checked further.
 pub(super) fn graph(
     tree: &Tree,
     tools: &ToolCatalog,
@@ -190,11 +286,8 @@ pub(super) fn graph(
     let budget = fields.take("budget").map(|tree| decoder.budget(tree)).unwrap_or_default();
     let mut places = Places::default();
     let output = fields.take("output").map(|tree| {
-        places.output = tree.place;
-        let value = tree.value();
-        let refs = expr::refs_in_value(&value);
-        decoder.expression(tree, "output", refs);
-        value
+        decoder.templates(tree, "output", &mut places.output);
+        tree.value()
     });
     let nodes = match fields.take("nodes") {
         Some(tree) => nodes::nodes(&mut decoder, tree, &mut places),
@@ -204,7 +297,8 @@ pub(super) fn graph(
         }
     };
     decoder.finish(&fields);
-    let graph = Graph { name: name?, description, inputs, budget, nodes: nodes?, output };
+    let name = name.unwrap_or_default();
+    let graph = Graph { name, description, inputs, budget, nodes: nodes?, output };
     Some((graph, places))
 }
 

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::chat::Privacy;
 use crate::id::NodeId;
 use crate::run::Budget;
 use crate::time::Span;
@@ -126,8 +127,16 @@ pub struct Agent {
     /// The system prompt, a template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
-    /// The user prompt, a template.
+    /// The user prompt, a template; empty when there is a `request`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub prompt: String,
+    /// A whole conversation in place of the prompt: a template that yields a
+    /// [`crate::chat::ChatRequest`]. The output is then a [`crate::chat::ChatReply`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+    /// Where the prompt may travel.
+    #[serde(default, skip_serializing_if = "Privacy::is_any")]
+    pub privacy: Privacy,
     /// Most tokens of the answer.
     pub max_tokens: u32,
     /// Sampling temperature, 0 to 2; the provider's default when absent.

@@ -1,12 +1,15 @@
 //! The graph noun: manifests, their validation and their versions.
 
+mod call;
 mod check;
+mod circle;
 mod decide;
 mod decode;
 mod inputs;
 pub mod manifest;
 mod mistake;
 mod nodes;
+mod sides;
 mod source;
 mod tools;
 pub mod topology;
@@ -33,4 +36,12 @@ pub fn parse(text: &str, tools: &ToolCatalog) -> Result<Parsed, Vec<Mistake>> {
         }
     }
     Err(mistakes.sorted())
+}
+
+/// A manifest's text as a plain value, within the limits of size and depth.
+///
+/// # Errors
+/// It is not readable as YAML or JSON.
+pub fn to_value(text: &str) -> Result<serde_json::Value, Mistake> {
+    source::read(text).map(|tree| tree.value())
 }

@@ -1,14 +1,14 @@
 //! Reading nodes.
 
-use serde_json::{Map as Object, Value};
+use serde_json::Value;
 
-use super::decode::{Decoder, Fields, Places};
+use super::call;
+use super::decode::{At, Decoder, Fields, Mentions, Places};
 use super::manifest::{
-    Agent, Approval, Branch, Case, Join, Map, MapWork, Node, OnError, Retry, Sleep, Tool, Work,
+    Agent, Approval, Branch, Case, Join, Map, MapWork, Node, OnError, Retry, Sleep, Work,
 };
-use super::mistake::hint;
 use super::source::{Kind, Tree};
-use crate::expr::{self, Refs};
+use crate::expr;
 use crate::id::NodeId;
 
 /// Nodes of a graph at most.
@@ -20,7 +20,7 @@ const LATER_AGENT_KEYS: [&str; 3] = ["tools", "max_turns", "memory"];
 /// Tokens of an answer when the manifest names no limit.
 const MAX_TOKENS: u32 = 512;
 
-/// Reads all nodes; `None` when one of them is unusable.
+/// Reads all nodes that are usable; `None` when there is no list of them.
 pub(super) fn nodes(
     decoder: &mut Decoder<'_>,
     tree: &Tree,
@@ -36,16 +36,29 @@ pub(super) fn nodes(
     }
     let mut nodes = Vec::with_capacity(list.len());
     for (index, tree) in list.iter().enumerate() {
-        let mut refs = Refs::default();
-        let read = node(decoder, tree, &format!("nodes[{index}]"), &mut refs);
-        places.nodes.push(tree.place);
-        places.refs.push(refs);
-        nodes.push(read);
+        let path = format!("nodes[{index}]");
+        let mut mentions = Mentions::default();
+        match node(decoder, tree, &path, &mut mentions) {
+            Some(node) => {
+                nodes.push(node);
+                places.nodes.push(At { path, place: tree.place });
+                places.mentions.push(mentions);
+            }
+            None => {
+                places.is_partial = true;
+                places.broken.extend(tree.field("id").and_then(Tree::as_str).map(str::to_owned));
+            }
+        }
     }
-    nodes.into_iter().collect()
+    Some(nodes)
 }
 
-fn node(decoder: &mut Decoder<'_>, tree: &Tree, path: &str, refs: &mut Refs) -> Option<Node> {
+fn node(
+    decoder: &mut Decoder<'_>,
+    tree: &Tree,
+    path: &str,
+    mentions: &mut Mentions,
+) -> Option<Node> {
     let mut fields = decoder.fields(tree, path)?;
     let id = match fields.take("id") {
         Some(tree) => decoder.node_id(tree, &fields.at("id")),
@@ -54,12 +67,13 @@ fn node(decoder: &mut Decoder<'_>, tree: &Tree, path: &str, refs: &mut Refs) -> 
             None
         }
     };
-    let needs = fields.take("needs").map(|t| decoder.node_ids(t, &fields.at("needs")));
+    let needs = fields.take("needs").map(|t| decoder.targets(t, &fields.at("needs"), mentions));
     let join = fields.take("join").map(|t| join(decoder, t, &fields.at("join")));
     let retry = fields.take("retry").map(|t| retry(decoder, t, &fields.at("retry")));
     let timeout = fields.take("timeout").and_then(|t| decoder.parsed(t, &fields.at("timeout")));
-    let on_error = fields.take("on_error").map(|t| on_error(decoder, t, &fields.at("on_error")));
-    let work = work(decoder, tree, &mut fields, refs);
+    let on_error =
+        fields.take("on_error").map(|t| on_error(decoder, t, &fields.at("on_error"), mentions));
+    let work = work(decoder, tree, &mut fields, mentions);
     decoder.finish(&fields);
     Some(Node {
         id: id?,
@@ -110,7 +124,12 @@ fn retry(decoder: &mut Decoder<'_>, tree: &Tree, path: &str) -> Retry {
     retry
 }
 
-fn on_error(decoder: &mut Decoder<'_>, tree: &Tree, path: &str) -> OnError {
+fn on_error(
+    decoder: &mut Decoder<'_>,
+    tree: &Tree,
+    path: &str,
+    mentions: &mut Mentions,
+) -> OnError {
     match &tree.kind {
         Kind::Scalar(Value::String(text)) if text == "fail" => OnError::Fail,
         Kind::Scalar(Value::String(text)) if text == "skip" => OnError::Skip,
@@ -122,7 +141,7 @@ fn on_error(decoder: &mut Decoder<'_>, tree: &Tree, path: &str) -> OnError {
         Kind::Map(_) => {
             let Some(mut fields) = decoder.fields(tree, path) else { return OnError::Fail };
             let node = fields.take("fallback");
-            let node = node.and_then(|tree| decoder.node_id(tree, &fields.at("fallback")));
+            let node = node.and_then(|tree| decoder.target(tree, &fields.at("fallback"), mentions));
             decoder.finish(&fields);
             node.map_or(OnError::Fail, OnError::Fallback)
         }
@@ -137,7 +156,7 @@ fn work(
     decoder: &mut Decoder<'_>,
     tree: &Tree,
     fields: &mut Fields<'_>,
-    refs: &mut Refs,
+    mentions: &mut Mentions,
 ) -> Option<Work> {
     for kind in LATER_KINDS {
         if let Some(tree) = fields.take(kind) {
@@ -146,7 +165,7 @@ fn work(
             return None;
         }
     }
-    let with = fields.take("with");
+    let with = fields.take("with").map(|tree| (tree, fields.at("with")));
     let mut found: Vec<(&str, &Tree)> = Vec::new();
     for kind in KINDS {
         found.extend(fields.take(kind).map(|tree| (kind, tree)));
@@ -160,26 +179,36 @@ fn work(
         return None;
     };
     let path = fields.at(kind);
-    if let (Some(with), true) = (with, kind != "tool") {
-        decoder.add(with, &fields.at("with"), "`with` belongs to a tool");
+    if let (Some((with, path)), true) = (&with, kind != "tool") {
+        decoder.add(with, path, "`with` belongs to a tool");
     }
     match kind {
-        "agent" => agent(decoder, body, &path, refs).map(Work::Agent),
-        "tool" => tool(decoder, body, with, &path, refs).map(Work::Tool),
-        "branch" => branch(decoder, body, &path, refs).map(Work::Branch),
-        "map" => map(decoder, body, &path, refs).map(Work::Map),
-        "approval" => approval(decoder, body, &path, refs).map(Work::Approval),
+        "agent" => agent(decoder, body, &path, mentions).map(Work::Agent),
+        "tool" => call::tool(decoder, body, with, &path, mentions).map(Work::Tool),
+        "branch" => branch(decoder, body, &path, mentions).map(Work::Branch),
+        "map" => map(decoder, body, &path, mentions).map(Work::Map),
+        "approval" => approval(decoder, body, &path, mentions).map(Work::Approval),
         _ => sleep(decoder, body, &path).map(Work::Sleep),
     }
 }
 
-fn template(decoder: &mut Decoder<'_>, tree: &Tree, path: &str, refs: &mut Refs) -> Option<String> {
+fn template(
+    decoder: &mut Decoder<'_>,
+    tree: &Tree,
+    path: &str,
+    mentions: &mut Mentions,
+) -> Option<String> {
     let text = decoder.text(tree, path)?;
-    refs.merge(decoder.expression(tree, path, expr::refs_in_text(&text)));
+    decoder.templates(tree, path, mentions);
     Some(text)
 }
 
-fn agent(decoder: &mut Decoder<'_>, tree: &Tree, path: &str, refs: &mut Refs) -> Option<Agent> {
+fn agent(
+    decoder: &mut Decoder<'_>,
+    tree: &Tree,
+    path: &str,
+    mentions: &mut Mentions,
+) -> Option<Agent> {
     let mut fields = decoder.fields(tree, path)?;
     for key in LATER_AGENT_KEYS {
         if let Some(tree) = fields.take(key) {
@@ -189,14 +218,10 @@ fn agent(decoder: &mut Decoder<'_>, tree: &Tree, path: &str, refs: &mut Refs) ->
     }
     let model = fields.take("model").and_then(|tree| decoder.text(tree, &fields.at("model")));
     let system =
-        fields.take("system").and_then(|t| template(decoder, t, &fields.at("system"), refs));
-    let prompt = match fields.take("prompt") {
-        Some(tree) => template(decoder, tree, &fields.at("prompt"), refs),
-        None => {
-            decoder.add(tree, &fields.at("prompt"), "missing: an agent needs a prompt");
-            None
-        }
-    };
+        fields.take("system").and_then(|t| template(decoder, t, &fields.at("system"), mentions));
+    let (prompt, request) = question(decoder, tree, &mut fields, mentions);
+    let privacy = fields.take("privacy");
+    let privacy = privacy.and_then(|tree| decoder.parsed(tree, &fields.at("privacy")));
     let max_tokens = fields.take("max_tokens");
     let max_tokens =
         max_tokens.and_then(|t| decoder.number(t, &fields.at("max_tokens"), 1, 32_768));
@@ -211,98 +236,66 @@ fn agent(decoder: &mut Decoder<'_>, tree: &Tree, path: &str, refs: &mut Refs) ->
     let schema = fields.take("schema").map(|tree| decoder.schema(tree, &fields.at("schema")));
     decoder.finish(&fields);
     let model = model.unwrap_or_else(|| "auto".into());
-    Some(Agent { model, system, prompt: prompt?, max_tokens, temperature, schema })
+    let (prompt, privacy) = (prompt?, privacy.unwrap_or_default());
+    Some(Agent { model, system, prompt, request, privacy, max_tokens, temperature, schema })
 }
 
-/// `tool: NAME` with `with` beside it, or `tool: {name, with}`.
-fn tool(
+/// What an agent asks: its prompt, or a whole request in place of it.
+fn question(
     decoder: &mut Decoder<'_>,
     tree: &Tree,
-    with: Option<&Tree>,
-    path: &str,
-    refs: &mut Refs,
-) -> Option<Tool> {
-    let (name, with) = match &tree.kind {
-        Kind::Map(_) => {
-            let mut fields = decoder.fields(tree, path)?;
-            let name = fields.take("name").and_then(|t| decoder.text(t, &fields.at("name")));
-            let inner = fields.take("with");
-            decoder.finish(&fields);
-            (name, inner.or(with))
+    fields: &mut Fields<'_>,
+    mentions: &mut Mentions,
+) -> (Option<String>, Option<String>) {
+    match (fields.take("prompt"), fields.take("request")) {
+        (Some(tree), None) => (template(decoder, tree, &fields.at("prompt"), mentions), None),
+        (None, Some(tree)) => {
+            (Some(String::new()), template(decoder, tree, &fields.at("request"), mentions))
         }
-        _ => (decoder.text(tree, path), with),
-    };
-    let Some(name) = name else {
-        decoder.add(tree, path, "missing: the tool's name, as `tool: text.split`");
-        return None;
-    };
-    let arguments = with.map_or_else(|| Value::Object(Object::new()), Tree::value);
-    if let Some(with) = with {
-        refs.merge(decoder.expression(with, path, expr::refs_in_value(&arguments)));
-    }
-    check_arguments(decoder, &name, with.unwrap_or(tree), &arguments, path);
-    Some(Tool { name, with: arguments })
-}
-
-/// Names unknown tools, and arguments that are missing or unknown.
-fn check_arguments(
-    decoder: &mut Decoder<'_>,
-    name: &str,
-    tree: &Tree,
-    arguments: &Value,
-    path: &str,
-) {
-    let tools = decoder.tools;
-    let Some(spec) = tools.get(name) else {
-        let hint = hint(name, tools.names());
-        decoder.add(tree, path, format!("there is no tool `{name}`{hint}"));
-        return;
-    };
-    let Some(given) = arguments.as_object() else {
-        decoder.add(tree, path, "`with` must be a map of arguments");
-        return;
-    };
-    let properties = spec.arguments["properties"].as_object().cloned().unwrap_or_default();
-    for key in given.keys().filter(|key| !properties.contains_key(*key)) {
-        let hint = hint(key, properties.keys().map(String::as_str));
-        decoder.add(tree, path, format!("`{name}` has no argument `{key}`{hint}"));
-    }
-    let required = spec.arguments["required"].as_array().into_iter().flatten();
-    for key in required.filter_map(Value::as_str).filter(|key| !given.contains_key(*key)) {
-        decoder.add(tree, path, format!("`{name}` needs the argument `{key}`"));
-    }
-    for (key, value) in given {
-        let is_literal = !value.to_string().contains("{{") && !value.to_string().contains("{%");
-        let Some(schema) = properties.get(key).filter(|_| is_literal) else { continue };
-        for message in super::inputs::check_inputs(schema, value) {
-            let message = message.replacen("inputs", key, 1);
-            decoder.add(tree, path, format!("`{name}`, argument {message}"));
+        (Some(_), Some(_)) => {
+            let message = "`prompt` and `request` exclude each other: a request has its prompts";
+            decoder.add(tree, &fields.at("request"), message);
+            (None, None)
+        }
+        (None, None) => {
+            decoder.add(tree, &fields.at("prompt"), "missing: an agent needs a prompt");
+            (None, None)
         }
     }
 }
 
-fn condition(decoder: &mut Decoder<'_>, tree: &Tree, path: &str, refs: &mut Refs) -> String {
+fn condition(
+    decoder: &mut Decoder<'_>,
+    tree: &Tree,
+    path: &str,
+    mentions: &mut Mentions,
+) -> String {
     let text = decoder.text(tree, path).unwrap_or_default();
-    refs.merge(decoder.expression(tree, path, expr::refs_in_condition(&text)));
+    decoder.expression(tree, path, expr::refs_in_condition(&text), mentions);
     text
 }
 
-fn branch(decoder: &mut Decoder<'_>, tree: &Tree, path: &str, refs: &mut Refs) -> Option<Branch> {
+fn branch(
+    decoder: &mut Decoder<'_>,
+    tree: &Tree,
+    path: &str,
+    mentions: &mut Mentions,
+) -> Option<Branch> {
     let mut fields = decoder.fields(tree, path)?;
     let mut cases = Vec::new();
     let (when, then) = (fields.take("if"), fields.take("then"));
     match (when, then) {
         (Some(when), Some(then)) => cases.push(Case {
-            when: condition(decoder, when, &fields.at("if"), refs),
-            to: decoder.node_ids(then, &fields.at("then")),
+            when: condition(decoder, when, &fields.at("if"), mentions),
+            to: decoder.targets(then, &fields.at("then"), mentions),
         }),
         (None, None) => {}
         _ => decoder.add(tree, path, "`if` and `then` belong together"),
     }
     if let Some(tree) = fields.take("cases") {
-        cases.extend(list_of_cases(decoder, tree, &fields.at("cases"), refs));
+        cases.extend(list_of_cases(decoder, tree, &fields.at("cases"), mentions));
     }
-    let otherwise = fields.take("else").map(|t| decoder.node_ids(t, &fields.at("else")));
+    let otherwise = fields.take("else").map(|t| decoder.targets(t, &fields.at("else"), mentions));
     decoder.finish(&fields);
     if cases.is_empty() {
         decoder.add(tree, path, "needs `if` and `then`, or `cases`");
@@ -311,7 +304,12 @@ fn branch(decoder: &mut Decoder<'_>, tree: &Tree, path: &str, refs: &mut Refs) -
     Some(Branch { cases, otherwise: otherwise.unwrap_or_default() })
 }
 
-fn list_of_cases(decoder: &mut Decoder<'_>, tree: &Tree, path: &str, refs: &mut Refs) -> Vec<Case> {
+fn list_of_cases(
+    decoder: &mut Decoder<'_>,
+    tree: &Tree,
+    path: &str,
+    mentions: &mut Mentions,
+) -> Vec<Case> {
     let Kind::List(list) = &tree.kind else {
         decoder.add(tree, path, "must be a list of {when, to}");
         return Vec::new();
@@ -322,8 +320,8 @@ fn list_of_cases(decoder: &mut Decoder<'_>, tree: &Tree, path: &str, refs: &mut 
         let Some(mut fields) = decoder.fields(tree, &path) else { continue };
         match (fields.take("when"), fields.take("to")) {
             (Some(when), Some(to)) => cases.push(Case {
-                when: condition(decoder, when, &fields.at("when"), refs),
-                to: decoder.node_ids(to, &fields.at("to")),
+                when: condition(decoder, when, &fields.at("when"), mentions),
+                to: decoder.targets(to, &fields.at("to"), mentions),
             }),
             _ => decoder.add(tree, &path, "a case needs `when` and `to`"),
         }
@@ -332,10 +330,10 @@ fn list_of_cases(decoder: &mut Decoder<'_>, tree: &Tree, path: &str, refs: &mut 
     cases
 }
 
-fn map(decoder: &mut Decoder<'_>, tree: &Tree, path: &str, refs: &mut Refs) -> Option<Map> {
+fn map(decoder: &mut Decoder<'_>, tree: &Tree, path: &str, mentions: &mut Mentions) -> Option<Map> {
     let mut fields = decoder.fields(tree, path)?;
     let over = match fields.take("over") {
-        Some(tree) => template(decoder, tree, &fields.at("over"), refs),
+        Some(tree) => template(decoder, tree, &fields.at("over"), mentions),
         None => {
             decoder.add(tree, &fields.at("over"), "missing: the list that the map runs over");
             None
@@ -344,14 +342,14 @@ fn map(decoder: &mut Decoder<'_>, tree: &Tree, path: &str, refs: &mut Refs) -> O
     let max_parallel = fields.take("max_parallel");
     let max_parallel =
         max_parallel.and_then(|t| decoder.number(t, &fields.at("max_parallel"), 1, 1000));
-    let with = fields.take("with");
-    let mut inner = Refs::default();
+    let with = fields.take("with").map(|tree| (tree, fields.at("with")));
+    let mut inner = Mentions::default();
     let work = match (fields.take("agent"), fields.take("tool")) {
         (Some(body), None) => {
             agent(decoder, body, &fields.at("agent"), &mut inner).map(MapWork::Agent)
         }
         (None, Some(body)) => {
-            tool(decoder, body, with, &fields.at("tool"), &mut inner).map(MapWork::Tool)
+            call::tool(decoder, body, with, &fields.at("tool"), &mut inner).map(MapWork::Tool)
         }
         _ => {
             decoder.add(tree, path, "a map does one thing with each item: an agent or a tool");
@@ -359,9 +357,8 @@ fn map(decoder: &mut Decoder<'_>, tree: &Tree, path: &str, refs: &mut Refs) -> O
         }
     };
     // Only here the item is known.
-    inner.variables.remove("item");
-    inner.variables.remove("index");
-    refs.merge(inner);
+    inner.variables.retain(|mention| mention.name != "item" && mention.name != "index");
+    mentions.take(inner);
     decoder.finish(&fields);
     let max_parallel = u32::try_from(max_parallel.unwrap_or(10)).unwrap_or(10);
     Some(Map { over: over?, max_parallel, work: work? })
@@ -371,13 +368,13 @@ fn approval(
     decoder: &mut Decoder<'_>,
     tree: &Tree,
     path: &str,
-    refs: &mut Refs,
+    mentions: &mut Mentions,
 ) -> Option<Approval> {
     let mut fields = decoder.fields(tree, path)?;
     let role = fields.take("role").and_then(|tree| decoder.parsed(tree, &fields.at("role")));
     let role = role.map_or_else(|| "owner".to_owned(), |role: NodeId| role.to_string());
     let show = match fields.take("show") {
-        Some(tree) => template(decoder, tree, &fields.at("show"), refs),
+        Some(tree) => template(decoder, tree, &fields.at("show"), mentions),
         None => {
             decoder.add(tree, &fields.at("show"), "missing: what the person is to approve");
             None

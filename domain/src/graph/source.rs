@@ -3,6 +3,8 @@
 //! Built from the parser's events, not by recursion, with limits on size, depth and count: what a
 //! stranger sends costs no more than the limits allow.
 
+use std::collections::BTreeSet;
+
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 use serde_json::{Map, Number, Value};
 
@@ -30,6 +32,18 @@ pub(super) enum Kind {
 }
 
 impl Tree {
+    fn new(place: Place, kind: Kind) -> Self {
+        Self { place, kind }
+    }
+
+    /// Where a line of the text stands; `line` counts from 1.
+    pub(super) fn line(&self, line: usize) -> Place {
+        match line.saturating_sub(1) {
+            0 => self.place,
+            further => Place { line: self.place.line + further, column: 1 },
+        }
+    }
+
     /// The value without its places. As deep as [`DEPTH_LIMIT`] at most.
     pub(super) fn value(&self) -> Value {
         match &self.kind {
@@ -40,6 +54,17 @@ impl Tree {
                 Value::Object(fields.collect::<Map<_, _>>())
             }
         }
+    }
+
+    /// A field of a map.
+    pub(super) fn field(&self, key: &str) -> Option<&Self> {
+        let Kind::Map(fields) = &self.kind else { return None };
+        fields.iter().find(|(name, _)| name == key).map(|(_, field)| field)
+    }
+
+    /// The text, if it is one.
+    pub(super) fn as_str(&self) -> Option<&str> {
+        if let Kind::Scalar(Value::String(text)) = &self.kind { Some(text) } else { None }
     }
 
     /// What kind of value this is, for people.
@@ -84,7 +109,7 @@ fn place(span: &Span) -> Place {
 /// A collection that is still open.
 enum Open {
     List(Place, Vec<Tree>),
-    Map(Place, Vec<(String, Tree)>, Option<String>),
+    Map(Place, Vec<(String, Tree)>, BTreeSet<String>, Option<String>),
 }
 
 #[derive(Default)]
@@ -111,7 +136,9 @@ impl Builder {
             | Event::MappingStart(_, Some(_)) => refuse("tags (!name) are not allowed"),
             Event::Scalar(text, style, ..) => self.scalar(&text, style, place),
             Event::SequenceStart(..) => self.begin(Open::List(place, Vec::new()), place),
-            Event::MappingStart(..) => self.begin(Open::Map(place, Vec::new(), None), place),
+            Event::MappingStart(..) => {
+                self.begin(Open::Map(place, Vec::new(), BTreeSet::new(), None), place)
+            }
             Event::SequenceEnd | Event::MappingEnd => self.end(),
             Event::DocumentStart(_) if self.root.is_some() => {
                 refuse("one manifest a file: a second document begins here")
@@ -121,7 +148,7 @@ impl Builder {
     }
 
     fn begin(&mut self, open: Open, place: Place) -> Result<(), Mistake> {
-        if let Some(Open::Map(_, _, None)) = self.open.last() {
+        if let Some(Open::Map(.., None)) = self.open.last() {
             return Err(mistake(place, "", "a key must be text"));
         }
         if self.open.len() == DEPTH_LIMIT {
@@ -134,22 +161,21 @@ impl Builder {
 
     fn end(&mut self) -> Result<(), Mistake> {
         match self.open.pop() {
-            Some(Open::List(place, list)) => self.put(Tree { place, kind: Kind::List(list) }),
-            Some(Open::Map(place, map, _)) => self.put(Tree { place, kind: Kind::Map(map) }),
+            Some(Open::List(place, list)) => self.put(Tree::new(place, Kind::List(list))),
+            Some(Open::Map(place, map, ..)) => self.put(Tree::new(place, Kind::Map(map))),
             None => Ok(()),
         }
     }
 
     fn scalar(&mut self, text: &str, style: ScalarStyle, place: Place) -> Result<(), Mistake> {
-        if let Some(Open::Map(_, fields, key @ None)) = self.open.last_mut() {
-            if fields.iter().any(|(known, _)| known == text) {
+        if let Some(Open::Map(_, _, known, key @ None)) = self.open.last_mut() {
+            if !known.insert(text.to_owned()) {
                 return Err(mistake(place, "", format!("the key `{text}` stands here twice")));
             }
             *key = Some(text.to_owned());
             return Ok(());
         }
-        let kind = Kind::Scalar(resolve(text, style));
-        self.put(Tree { place, kind })
+        self.put(Tree::new(place, Kind::Scalar(resolve(text, style))))
     }
 
     fn put(&mut self, tree: Tree) -> Result<(), Mistake> {
@@ -160,7 +186,9 @@ impl Builder {
         }
         match self.open.last_mut() {
             Some(Open::List(_, list)) => list.push(tree),
-            Some(Open::Map(_, fields, key)) => fields.push((key.take().unwrap_or_default(), tree)),
+            Some(Open::Map(_, fields, _, key)) => {
+                fields.push((key.take().unwrap_or_default(), tree));
+            }
             None => self.root = Some(tree),
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! What each event means for the state of a run. Total: any sequence of events folds.
 
+use super::fingerprint::Part;
 use super::state::{Approval, ApprovalState, Call, Phase, RunState, Spent, StepStatus};
 use crate::decider::Recorded;
 use crate::event::{Event, run};
@@ -116,7 +117,9 @@ impl RunState {
             expires: event.expires,
             state: ApprovalState::Open,
             reason: None,
+            print: 0,
         };
+        self.changed.insert(Part::Approval(event.approval));
         self.approvals.insert(event.approval, approval);
     }
 
@@ -125,6 +128,7 @@ impl RunState {
         if let Some(approval) = self.approvals.get_mut(&id) {
             approval.state = answer;
             approval.reason.clone_from(&event.reason);
+            self.changed.insert(Part::Approval(id));
         }
     }
 
@@ -141,7 +145,12 @@ impl RunState {
     }
 
     fn release(&mut self, id: &StepId) {
-        if let Some(call) = self.steps.get_mut(id).and_then(|step| step.call.take()) {
+        let is_held = self.steps.get(id).is_some_and(|step| step.call.is_some());
+        let mut held = None;
+        if is_held {
+            self.change(id, |step| held = step.call.take());
+        }
+        if let Some(call) = held {
             self.spent.release(&call);
         }
     }

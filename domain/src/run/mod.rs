@@ -4,6 +4,7 @@ mod advance;
 mod command;
 mod decide;
 mod evolve;
+mod fingerprint;
 mod rejection;
 mod retry;
 mod state;
@@ -15,7 +16,7 @@ pub use rejection::Rejection;
 pub use retry::next_try;
 pub use state::{Approval, ApprovalState, Budget, Call, Phase, RunState, Spent, Step, StepStatus};
 
-use crate::decider::{Context, Decider, Recorded, Wake};
+use crate::decider::{Context, Decider, Fingerprint, Recorded, Wake};
 use crate::event::Event;
 use crate::id::{RunId, TenantId};
 use crate::request::derived_uuid;
@@ -50,5 +51,9 @@ impl Decider for Run {
 
     fn wake(state: &RunState) -> Wake {
         state.wake()
+    }
+
+    fn fingerprint(state: &mut RunState) -> Option<Fingerprint> {
+        Some(state.fingerprint())
     }
 }

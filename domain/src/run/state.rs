@@ -1,9 +1,10 @@
 //! What is known of a run: the fold of its events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::fingerprint::Part;
 use crate::decider::Wake;
 use crate::event::run::Failure;
 use crate::id::{ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, StepId};
@@ -57,7 +58,7 @@ impl Phase {
 }
 
 /// Where a step stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum StepStatus {
     /// May be taken by an executor, not before `due`.
     Scheduled {
@@ -94,7 +95,7 @@ pub enum StepStatus {
 }
 
 /// What is known of a step.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Step {
     /// Where it stands.
     pub status: StepStatus,
@@ -112,10 +113,13 @@ pub struct Step {
     pub failures: u32,
     /// Why the last try failed.
     pub error: Option<Failure>,
+    /// Its part of the run's fingerprint, as last printed.
+    #[serde(skip)]
+    pub(super) print: u64,
 }
 
 /// A model call that is under way.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Call {
     /// The provider's name.
     pub provider: String,
@@ -138,6 +142,7 @@ impl Step {
             call: None,
             failures: 0,
             error: None,
+            print: 0,
         }
     }
 
@@ -167,7 +172,7 @@ pub enum ApprovalState {
 }
 
 /// A question to a person.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Approval {
     /// The step that waits.
     pub step: StepId,
@@ -181,10 +186,13 @@ pub struct Approval {
     pub state: ApprovalState,
     /// The reason given with the answer.
     pub reason: Option<String>,
+    /// Its part of the run's fingerprint, as last printed.
+    #[serde(skip)]
+    pub(super) print: u64,
 }
 
 /// What has been spent and is held.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Spent {
     /// Tokens of settled calls.
     pub tokens: u64,
@@ -226,6 +234,10 @@ pub struct RunState {
     pub output: Option<PayloadRef>,
     /// Why it failed.
     pub error: Option<Failure>,
+    /// What changed since the last fingerprint.
+    pub(super) changed: BTreeSet<Part>,
+    /// The sum of the prints of all parts.
+    pub(super) prints: u64,
 }
 
 impl RunState {
@@ -242,6 +254,7 @@ impl RunState {
     /// Changes one step, keeping the count of runnable ones.
     pub(super) fn change(&mut self, id: &StepId, change: impl FnOnce(&mut Step)) {
         let unheard = || Step::new(StepStatus::Skipped);
+        self.changed.insert(Part::Step(id.clone()));
         let step = self.steps.entry(id.clone()).or_insert_with(unheard);
         let before = step.is_runnable();
         change(step);

@@ -58,6 +58,22 @@ fn commands() -> impl Strategy<Value = Vec<(RunCommand, u16)>> {
 
 proptest! {
     #[test]
+    fn the_fingerprint_is_of_the_state_and_not_of_the_way_to_it(commands in commands()) {
+        let run = history(commands);
+        let (mut at_the_end, mut at_every_event) = (RunState::default(), RunState::default());
+        for (index, event) in run.events.iter().enumerate() {
+            let recorded = Recorded { seq: Seq(index as u64 + 1), time: run.now, event };
+            let before = at_every_event.fingerprint();
+            Run::evolve(&mut at_the_end, recorded);
+            Run::evolve(&mut at_every_event, recorded);
+            prop_assert!(before != at_every_event.fingerprint(), "an event changes it");
+        }
+        prop_assert_eq!(at_the_end.fingerprint(), at_every_event.fingerprint());
+    }
+}
+
+proptest! {
+    #[test]
     fn completed_steps_never_run_again(commands in commands()) {
         let run = history(commands);
         let mut completed = BTreeMap::new();

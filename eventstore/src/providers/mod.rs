@@ -1,4 +1,5 @@
 //! Where the log is kept.
 
 pub mod embedded;
+pub mod jetstream;
 pub(crate) mod memory;

@@ -12,6 +12,8 @@ use convergio_eventstore::embedded::{Config, EmbeddedLog};
 use convergio_eventstore::{Commit, EventLog, Head, MemoryLog, Payload};
 use uuid::Uuid;
 
+pub(crate) type Log = Arc<dyn EventLog>;
+
 pub(crate) fn stream() -> StreamKey {
     StreamKey::request("default".parse().expect("a name"), Uuid::now_v7())
 }
@@ -25,6 +27,7 @@ pub(crate) fn commit(stream: &StreamKey, expected: Option<Head>, text: &str) -> 
         time: Timestamp(1),
         actor: "tester".parse().expect("a name"),
         events: vec![event(text)],
+        fold: None,
         payloads: vec![Payload {
             bytes: Bytes::from(text.as_bytes().to_vec()),
             media_type: "text/plain".into(),
@@ -40,7 +43,7 @@ pub(crate) fn event(text: &str) -> Event {
 }
 
 /// Every provider, fresh; the folder lives as long as the test.
-pub(crate) fn providers() -> (Vec<Arc<dyn EventLog>>, tempfile::TempDir) {
+pub(crate) fn providers() -> (Vec<Log>, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
     let embedded = EmbeddedLog::open(&Config::new(folder.path())).expect("opens");
     (vec![Arc::new(MemoryLog::new()), Arc::new(embedded)], folder)

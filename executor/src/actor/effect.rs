@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,9 +15,10 @@ use convergio_eventstore::LiveNote;
 use futures_util::FutureExt;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
-use super::Shared;
-use crate::model::{ChatAnswer, ModelError, Provider};
+use super::{Shared, span};
+use crate::model::{Call, ChatAnswer, ModelError, Provider};
 use crate::tool;
 
 /// Arguments beyond this size are worked on outside of the threads that serve everybody.
@@ -43,7 +45,19 @@ pub(super) struct ModelCall {
     pub(super) provider: Arc<dyn Provider>,
     pub(super) model: String,
     pub(super) body: Bytes,
-    pub(super) has_schema: bool,
+    pub(super) answers: Answers,
+}
+
+/// What an answer becomes as the output of its step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answers {
+    /// Its text.
+    Text,
+    /// The JSON that its text is.
+    Json,
+    /// The whole of it. Who asked hears it piece by piece: once it has begun it is not begun
+    /// anew behind their back.
+    Whole,
 }
 
 /// What came of a step.
@@ -76,21 +90,26 @@ pub(super) async fn perform(
     started: Timestamp,
     cancel: CancellationToken,
 ) -> Done {
+    let span = span::of(&stream, &launch);
     let Launch { step, attempt, timeout, work } = launch;
     let effect = async {
         match work {
             Work::Tool { name, args } => (call_tool(name, args, started).await, None),
             Work::Model(call) => {
-                let asked = Asked { shared: &shared, stream: &stream, step: &step, timeout };
+                let asked =
+                    Asked { shared: &shared, stream: &stream, step: &step, attempt, timeout };
                 asked.ask(call, &cancel).await
             }
         }
     };
-    let (result, call) = AssertUnwindSafe(effect).catch_unwind().await.unwrap_or_else(|_| {
+    let caught = AssertUnwindSafe(effect).catch_unwind().instrument(span.clone()).await;
+    let (result, call) = caught.unwrap_or_else(|_| {
         let message = "the step's code panicked: this is a defect, please report it".to_owned();
         (DoneResult::Failed(failure("internal", message)), None)
     });
-    Done { step, attempt, result, call }
+    let done = Done { step, attempt, result, call };
+    span::note(&span, &done);
+    done
 }
 
 async fn call_tool(name: String, args: Value, now: Timestamp) -> DoneResult {
@@ -134,6 +153,7 @@ struct Asked<'a> {
     shared: &'a Shared,
     stream: &'a StreamKey,
     step: &'a StepId,
+    attempt: u32,
     timeout: Duration,
 }
 
@@ -146,15 +166,20 @@ impl Asked<'_> {
         let Ok(_slot) = self.shared.model_calls.acquire().await else {
             return (DoneResult::Interrupted, None);
         };
+        let told = AtomicU64::new(0);
         let sink = |text: &str, tokens_out: u64| {
-            let step = self.step.to_string();
-            self.shared.live.publish(self.stream, LiveNote { step, tokens_out, text: text.into() });
+            let (step, attempt) = (self.step.to_string(), self.attempt);
+            let offset = told.fetch_add(text.len() as u64, Ordering::Relaxed);
+            let text = text.to_owned();
+            let note = LiveNote { step, attempt, tokens_out, offset, text, ..LiveNote::default() };
+            self.shared.live.publish(self.stream, note);
         };
-        let answer = call.provider.chat(&call.body, self.timeout, &sink, cancel).await;
+        let asked = Call { model: &call.model, body: &call.body, timeout: self.timeout };
+        let answer = call.provider.chat(asked, &sink, cancel).await;
         match answer {
             Ok(answer) => {
                 let report = self.report(&call, &answer);
-                (value_of(answer.text, call.has_schema), Some(report))
+                (value_of(&call, answer), Some(report))
             }
             Err(error) => self.failed(&call, error, cancel.is_cancelled()),
         }
@@ -197,19 +222,30 @@ impl Asked<'_> {
             confirmed: false,
             charge,
         };
-        let interrupted = DoneResult::Interrupted;
-        let result =
-            if is_cancelled { interrupted } else { DoneResult::Failed(error.into_failure()) };
-        (result, Some(report))
+        if is_cancelled {
+            return (DoneResult::Interrupted, Some(report));
+        }
+        if let Some(pause) = error.retry_after {
+            let (step, attempt) = (self.step.to_string(), self.attempt);
+            let retry_after_ms = u64::try_from(pause.as_millis()).ok();
+            let note = LiveNote { step, attempt, retry_after_ms, ..LiveNote::default() };
+            self.shared.live.publish(self.stream, note);
+        }
+        let is_heard = call.answers == Answers::Whole && error.has_begun;
+        let failure = error.into_failure();
+        let retryable = failure.retryable && !is_heard;
+        (DoneResult::Failed(Failure { retryable, ..failure }), Some(report))
     }
 }
 
-/// The answer as a value: parsed when the manifest gave a schema, else the text.
-fn value_of(text: String, has_schema: bool) -> DoneResult {
-    if !has_schema {
-        return completed(Value::String(text));
-    }
-    match serde_json::from_str(&text) {
+/// The answer as the value that the manifest asks for.
+fn value_of(call: &ModelCall, answer: ChatAnswer) -> DoneResult {
+    let read = match call.answers {
+        Answers::Text => return completed(Value::String(answer.text)),
+        Answers::Json => serde_json::from_str(&answer.text),
+        Answers::Whole => serde_json::to_value(answer.into_reply(call.provider.name())),
+    };
+    match read {
         Ok(value) => completed(value),
         Err(error) => DoneResult::Failed(Failure {
             code: "provider.invalid_answer".into(),

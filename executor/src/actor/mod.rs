@@ -8,6 +8,7 @@ mod commit;
 mod effect;
 mod plan;
 mod prepare;
+mod span;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use convergio_domain::chat::ChatRequest;
 use convergio_domain::event::run::Failure;
 use convergio_domain::expr::{self, ExprError, Scope};
 use convergio_domain::graph::manifest::{Agent, Approval, Branch, Map, MapWork, Sleep, Tool, Work};
@@ -15,9 +16,9 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::Actor;
-use super::effect::{DoneResult, Launch, ModelCall, Work as EffectWork};
+use super::effect::{Answers, DoneResult, Launch, ModelCall, Work as EffectWork};
 use super::plan::Plan;
-use crate::model::{ChatRequest, Need};
+use crate::model::{Need, ask};
 use crate::outputs::{Extra, OutputError};
 
 /// Longest list that a map runs over.
@@ -129,38 +130,31 @@ impl Actor {
         agent: &Agent,
         scope: &Scope,
     ) -> Result<Prepared, OutputError> {
-        let system = agent.system.as_deref().map(|text| expr::render_text(text, scope)).transpose();
-        let system = system.map_err(|error| failed(&error))?;
-        let prompt = expr::render_text(&agent.prompt, scope).map_err(|error| failed(&error))?;
-        let input_tokens =
-            estimate_tokens(system.as_deref().unwrap_or("")) + estimate_tokens(&prompt);
-        let need = Need { input_tokens, output_tokens: agent.max_tokens };
-        let choice = self.shared.models.choose(&agent.model, &need).await;
+        let request = asked(agent, scope)?;
+        let need = ask::need(&request);
+        let choice = self.shared.models.choose(&request.model, &need).await;
         let choice = choice.map_err(OutputError::Failure)?;
-        let request = ChatRequest {
-            model: choice.model.clone(),
-            system,
-            prompt,
-            max_tokens: agent.max_tokens,
-            temperature: agent.temperature,
-            schema: agent.schema.clone(),
-        };
-        let body = request.body();
+        let request = ask::addressed(request, &need, &choice);
+        let need = ask::need(&request);
+        let body = choice.provider.body(&request);
         let slot = plan.store(body.to_vec(), "application/json", Purpose::Prompt);
-        let reserved_tokens = input_tokens + u64::from(agent.max_tokens);
         let intent = Intent::CallModel {
             provider: choice.provider.name().to_owned(),
             model: choice.model.clone(),
             route: choice.route,
             prompt: slot,
-            reserved_tokens,
+            reserved_tokens: need.input_tokens + u64::from(need.output_tokens),
             reserved_cost: self.worst_cost(choice.provider.name(), &choice.model, &need),
         };
         let call = ModelCall {
             provider: choice.provider,
             model: choice.model,
             body,
-            has_schema: agent.schema.is_some(),
+            answers: match &agent.request {
+                Some(_) => Answers::Whole,
+                None if agent.schema.is_some() => Answers::Json,
+                None => Answers::Text,
+            },
         };
         Ok(Prepared::Start { intent, launch: Some(start.launch(EffectWork::Model(call))) })
     }
@@ -239,9 +233,17 @@ fn choose(branch: &Branch, scope: &Scope) -> Result<Prepared, OutputError> {
     Ok(Prepared::Instant(DoneResult::Chosen(u32::try_from(taken).unwrap_or(u32::MAX))))
 }
 
-/// Tokens of a text, estimated high: one for every three bytes, and some for the chat's frame.
-fn estimate_tokens(text: &str) -> u64 {
-    text.len() as u64 / 3 + 16
+/// What an agent asks, its templates rendered.
+fn asked(agent: &Agent, scope: &Scope) -> Result<ChatRequest, OutputError> {
+    if let Some(template) = &agent.request {
+        let value = expr::render_value(&Value::String(template.clone()), scope);
+        let value = value.map_err(|error| failed(&error))?;
+        return ask::of_value(agent, value).map_err(OutputError::Failure);
+    }
+    let system = agent.system.as_deref().map(|text| expr::render_text(text, scope)).transpose();
+    let system = system.map_err(|error| failed(&error))?;
+    let prompt = expr::render_text(&agent.prompt, scope).map_err(|error| failed(&error))?;
+    Ok(ask::of_prompt(agent, system, prompt))
 }
 
 fn failed(error: &ExprError) -> OutputError {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use convergio_domain::chat::Privacy;
 use convergio_domain::metering::{Meter, PriceBook};
 use convergio_eventstore::{Clock, SystemClock};
 use convergio_kernel_c::{Capabilities, Platform, ProviderClass};
@@ -13,7 +14,7 @@ use super::chat::Provider;
 use super::config::{ModelInfo, ProviderConfig};
 use super::error::ModelError;
 use super::health::Watched;
-use super::openai::OpenAi;
+use super::http::HttpProvider;
 
 /// How long a list of models is good for.
 const FRESH: Duration = Duration::from_secs(30);
@@ -56,6 +57,7 @@ pub struct Offer {
 pub struct ModelCatalog {
     entries: Vec<Entry>,
     prices: Arc<PriceBook>,
+    privacy: Privacy,
 }
 
 /// A provider, and what it answered when it was last asked for its models.
@@ -87,6 +89,8 @@ pub(super) enum Wanted<'a> {
     Provider(&'a str),
     /// `PROVIDER/MODEL`: this one.
     Model(&'a str, &'a str),
+    /// `MODEL`: this one, at whoever has it.
+    Anywhere(&'a str),
 }
 
 impl<'a> Wanted<'a> {
@@ -101,7 +105,7 @@ impl<'a> Wanted<'a> {
 
     fn takes_provider(self, config: &ProviderConfig) -> bool {
         match self {
-            Self::Any => config.missing_key().is_none(),
+            Self::Any | Self::Anywhere(_) => config.missing_key().is_none(),
             Self::Local => config.class == ProviderClass::Local,
             Self::Provider(name) | Self::Model(name, _) => config.name == name,
         }
@@ -112,7 +116,7 @@ impl<'a> Wanted<'a> {
         let is_known =
             offer.class == ProviderClass::Local || offer.price_in.is_some() || is_configured;
         match self {
-            Self::Model(_, model) => {
+            Self::Model(_, model) | Self::Anywhere(model) => {
                 // Ollama's names without a tag mean the latest.
                 offer.model == model || offer.model.strip_suffix(":latest") == Some(model)
             }
@@ -128,17 +132,48 @@ impl ModelCatalog {
     /// A provider's URL is not one, or the machine has no usable TLS.
     pub fn new(configs: Vec<ProviderConfig>, prices: Arc<PriceBook>) -> Result<Self, ModelError> {
         let entry = |config| {
-            let provider = Arc::new(Watched::new(OpenAi::new(config)?));
+            let provider = Arc::new(Watched::new(HttpProvider::new(config)?));
             Ok(Entry { provider, listed: Mutex::new(None) })
         };
         let entries = configs.into_iter().map(entry).collect::<Result<_, ModelError>>()?;
-        Ok(Self { entries, prices })
+        Ok(Self { entries, prices, privacy: Privacy::Any })
+    }
+
+    /// The same catalogue, held to a privacy that no request can loosen.
+    #[must_use]
+    pub fn held_to(self, privacy: Privacy) -> Self {
+        Self { privacy, ..self }
+    }
+
+    pub(super) fn privacy(&self) -> Privacy {
+        self.privacy
+    }
+
+    /// Whether one of the wanted providers may be asked for what must not leave the premises.
+    pub(super) fn has_private(&self, wanted: Wanted<'_>) -> bool {
+        let is_wanted = |entry: &&Entry| wanted.takes_provider(entry.provider.info());
+        self.entries.iter().filter(is_wanted).any(|entry| entry.provider.is_private())
+    }
+
+    /// The providers, to be managed rather than chosen from.
+    pub fn providers(&self) -> impl Iterator<Item = Arc<dyn Provider>> {
+        self.entries.iter().map(|entry| Arc::clone(&entry.provider) as Arc<dyn Provider>)
     }
 
     /// The models that `auto` chooses from.
     pub async fn offers(&self) -> Vec<Offer> {
-        let found = self.find(Wanted::Any).await;
+        let found = self.find(Wanted::Any, self.privacy).await;
         found.offers.into_iter().map(|(offer, _)| offer).collect()
+    }
+
+    /// What a text asks for. Who names no provider of ours names a model.
+    pub(super) fn wanted<'a>(&self, text: &'a str) -> Wanted<'a> {
+        match Wanted::parse(text) {
+            Wanted::Provider(name) | Wanted::Model(name, _) if !self.names().contains(&name) => {
+                Wanted::Anywhere(text)
+            }
+            wanted => wanted,
+        }
     }
 
     /// Whether there is no provider at all.
@@ -155,8 +190,12 @@ impl ModelCatalog {
 
     /// The models that are wanted, by provider in the order of the configuration. All providers
     /// are asked at once; one that does not answer does not stand in the way of the others.
-    pub(super) async fn find(&self, wanted: Wanted<'_>) -> Found<'_> {
-        let is_wanted = |entry: &&Entry| wanted.takes_provider(entry.provider.info());
+    /// Who must not be told of the request is not asked either.
+    pub(super) async fn find(&self, wanted: Wanted<'_>, privacy: Privacy) -> Found<'_> {
+        let is_wanted = |entry: &&Entry| {
+            let may_be_told = privacy == Privacy::Any || entry.provider.is_private();
+            may_be_told && wanted.takes_provider(entry.provider.info())
+        };
         let entries: Vec<&Entry> = self.entries.iter().filter(is_wanted).collect();
         let lists = join_all(entries.iter().map(|entry| entry.models())).await;
         let mut found = Found::default();

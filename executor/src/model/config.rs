@@ -7,6 +7,9 @@ use convergio_kernel_c::{Platform, ProviderClass};
 
 use super::error::ModelError;
 
+/// The newest version of Anthropic's interface; it takes no sampling parameters.
+pub(super) const ANTHROPIC_VERSION: &str = "2026-10-21";
+
 /// A key that never shows itself: only its last four characters do.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -68,15 +71,67 @@ impl Default for Timeouts {
     }
 }
 
-/// A provider that speaks OpenAI's chat completions.
+/// The interface that a provider speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Api {
+    /// OpenAI's chat completions: OpenAI, Azure's v1 URLs, llama.cpp, MLX, and many others.
+    OpenAiChat,
+    /// OpenAI's responses.
+    OpenAiResponses,
+    /// Azure's URLs with a deployment and a version.
+    AzureClassic {
+        /// The version, as `2024-10-21`.
+        api_version: String,
+    },
+    /// Anthropic's messages.
+    Anthropic {
+        /// The version, as `2026-10-21`.
+        version: String,
+    },
+    /// Google's `generateContent`.
+    Gemini,
+    /// Ollama's own.
+    Ollama,
+}
+
+/// The header that carries a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyHeader {
+    /// `Authorization: Bearer KEY`.
+    Bearer,
+    /// `api-key: KEY`, as Azure wants it.
+    ApiKey,
+    /// `x-api-key: KEY`, as Anthropic wants it.
+    XApiKey,
+    /// `x-goog-api-key: KEY`. Google would take it in the URL too, where logs would get it.
+    XGoogApiKey,
+}
+
+impl KeyHeader {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Bearer => "authorization",
+            Self::ApiKey => "api-key",
+            Self::XApiKey => "x-api-key",
+            Self::XGoogApiKey => "x-goog-api-key",
+        }
+    }
+}
+
+/// A provider of models.
 #[derive(Debug, Clone)]
 pub struct ProviderConfig {
     /// The name used in manifests and in the price book: `local`, `openai`, ...
     pub name: String,
-    /// The URL up to and without `/chat/completions`.
+    /// The interface.
+    pub api: Api,
+    /// The URL that the interface's paths follow, as `https://api.openai.com/v1`; for Ollama the
+    /// URL with `/v1` will do too.
     pub base_url: String,
     /// The key, when there is one.
     pub key: Option<Secret>,
+    /// The header that carries it.
+    pub key_header: KeyHeader,
     /// The environment variable that a key is expected in; absent when no key is needed.
     pub api_key_env: Option<String>,
     /// Whether the model runs on machines of the person or the operator.
@@ -94,6 +149,8 @@ impl ProviderConfig {
     pub fn keyless(name: &str, base_url: &str, class: ProviderClass, platform: Platform) -> Self {
         Self {
             name: name.to_owned(),
+            api: if platform == Platform::Ollama { Api::Ollama } else { Api::OpenAiChat },
+            key_header: KeyHeader::Bearer,
             base_url: base_url.trim_end_matches('/').to_owned(),
             key: None,
             api_key_env: None,
@@ -111,12 +168,63 @@ impl ProviderConfig {
         Self { models, ..Self::keyless(name, base_url, class, platform) }
     }
 
-    /// OpenAI itself, with the tenant's own key.
-    pub fn openai(key: Secret) -> Self {
+    /// A cloud, with the tenant's own key.
+    fn cloud(name: &str, base_url: &str, variable: &str, key: Secret) -> Self {
         let (class, platform) = (ProviderClass::Cloud, Platform::CloudApi);
-        let config = Self::keyless("openai", "https://api.openai.com/v1", class, platform);
+        let config = Self::keyless(name, base_url, class, platform);
         let key = Some(key).filter(|key| !key.is_empty());
-        Self { key, api_key_env: Some("OPENAI_API_KEY".to_owned()), ..config }
+        Self { key, api_key_env: Some(variable.to_owned()), ..config }
+    }
+
+    /// OpenAI itself.
+    pub fn openai(key: Secret) -> Self {
+        Self::cloud("openai", "https://api.openai.com/v1", "OPENAI_API_KEY", key)
+    }
+
+    /// Anthropic.
+    pub fn anthropic(key: Secret) -> Self {
+        let url = "https://api.anthropic.com/v1";
+        Self {
+            api: Api::Anthropic { version: ANTHROPIC_VERSION.to_owned() },
+            key_header: KeyHeader::XApiKey,
+            ..Self::cloud("anthropic", url, "ANTHROPIC_API_KEY", key)
+        }
+    }
+
+    /// Google's Gemini.
+    pub fn gemini(key: Secret) -> Self {
+        let url = "https://generativelanguage.googleapis.com/v1beta";
+        Self {
+            api: Api::Gemini,
+            key_header: KeyHeader::XGoogApiKey,
+            ..Self::cloud("gemini", url, "GEMINI_API_KEY", key)
+        }
+    }
+
+    /// Azure's OpenAI at a resource's `endpoint`, as `https://RES.openai.azure.com`: with an
+    /// `api_version` by its classic URLs, else by its v1 ones. Its models are its deployments,
+    /// which only the operator knows.
+    pub fn azure(
+        key: Secret,
+        endpoint: &str,
+        api_version: Option<&str>,
+        deployments: &[&str],
+    ) -> Self {
+        let endpoint = endpoint.trim_end_matches('/');
+        let (api, base_url) = match api_version {
+            Some(version) => {
+                let api = Api::AzureClassic { api_version: version.to_owned() };
+                (api, format!("{endpoint}/openai"))
+            }
+            None => (Api::OpenAiChat, format!("{endpoint}/openai/v1")),
+        };
+        let model = |id: &&str| ModelInfo { id: (*id).to_owned(), context_tokens: None };
+        Self {
+            api,
+            key_header: KeyHeader::ApiKey,
+            models: deployments.iter().map(model).collect(),
+            ..Self::cloud("azure", &base_url, "AZURE_OPENAI_API_KEY", key)
+        }
     }
 
     /// That the key is missing, if it is.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use convergio_kernel_c::{Platform, ProviderClass};
 use futures_util::future::join_all;
 use reqwest::Client;
+use reqwest::header::HeaderMap;
 use serde_json::Value;
 
 use super::config::{ModelInfo, ProviderConfig, Timeouts};
@@ -19,7 +20,7 @@ const USUAL: [&str; 2] = ["http://127.0.0.1:11434", "http://127.0.0.1:8080"];
 /// What runs the models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerKind {
-    /// Ollama, spoken to by its OpenAI-compatible routes. They cut long prompts silently.
+    /// Ollama, spoken to by its own routes: the OpenAI-compatible ones cut long prompts silently.
     Ollama,
     /// llama.cpp's server, the managed one included.
     LlamaCpp,
@@ -90,7 +91,12 @@ async fn probe(url: &str) -> Option<Detected> {
     let base_url = if url.ends_with("/v1") { url.to_owned() } else { format!("{url}/v1") };
     let endpoint = Endpoint::parse(&base_url).ok()?;
     let client: Client = endpoint.client(Timeouts { connect: TIMEOUT, idle: TIMEOUT }).ok()?;
-    let lister = Lister { client: &client, endpoint: &endpoint, key: None, timeout: TIMEOUT };
+    let lister = Lister {
+        client: &client,
+        endpoint: &endpoint,
+        headers: &HeaderMap::new(),
+        timeout: TIMEOUT,
+    };
     let (list, tags) = tokio::join!(lister.openai(), lister.ollama());
     // llama.cpp answers some of Ollama's routes too, so its own mark is looked for first.
     let list = list.unwrap_or(Value::Null);

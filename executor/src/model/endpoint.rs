@@ -1,6 +1,6 @@
 //! Where a provider stands: its URL, how far away it is, and the HTTP client fit for that.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Once;
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ pub(super) struct Endpoint {
     base: String,
     is_tls: bool,
     pub(super) reach: Reach,
+    /// Whether the host can be reached without asking a name server.
+    is_known: bool,
 }
 
 impl Endpoint {
@@ -49,9 +51,11 @@ impl Endpoint {
         if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
             return Err(wrong("holds no user, password or query: a key has its own place"));
         }
-        let reach = url.host_str().map_or(Reach::Internet, reach);
+        let host = url.host_str().unwrap_or_default();
+        let reach = reach(host);
         let base = text.trim_end_matches('/').to_owned();
-        Ok(Self { base, is_tls: url.scheme() == "https", reach })
+        let is_known = host == "localhost" || address(host).is_some();
+        Ok(Self { base, is_tls: url.scheme() == "https", reach, is_known })
     }
 
     /// The URL of a path under the base, as `/chat/completions`.
@@ -64,14 +68,20 @@ impl Endpoint {
         format!("{}{path}", self.base.strip_suffix("/v1").unwrap_or(&self.base))
     }
 
+    /// Whether what is sent stays on machines of the person or the operator, and nobody is told of
+    /// it: a name would have to be looked up.
+    pub(super) fn is_private(&self) -> bool {
+        self.reach != Reach::Internet && self.is_known
+    }
+
     /// Whether a key would travel unencrypted over networks of others.
     pub(super) fn exposes_keys(&self) -> bool {
         !self.is_tls && self.reach == Reach::Internet
     }
 
-    /// A client for this endpoint. Proxies are for what is far away.
+    /// A client for this endpoint. Proxies are for what is far away: what is local never meets one.
     pub(super) fn client(&self, timeouts: Timeouts) -> Result<Client, ModelError> {
-        let local = self.reach == Reach::Loopback;
+        let local = self.reach != Reach::Internet;
         let pool_idle = if local { POOL_IDLE_LOCAL } else { POOL_IDLE_REMOTE };
         let builder = builder().connect_timeout(timeouts.connect).pool_idle_timeout(pool_idle);
         let builder = if local { builder.no_proxy() } else { builder };
@@ -92,11 +102,22 @@ pub fn client() -> Result<Client, ModelError> {
     client.map_err(|error| no_tls(&error))
 }
 
-fn builder() -> ClientBuilder {
+/// Chooses the cryptography of every TLS connection of the process; must come before the first
+/// client.
+pub fn install_tls() {
     static TLS: Once = Once::new();
     // A provider installed by somebody else does as well.
     TLS.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
-    Client::builder().tcp_nodelay(true).redirect(reqwest::redirect::Policy::none())
+}
+
+fn builder() -> ClientBuilder {
+    install_tls();
+    let here = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+    let here = here.map(|address| SocketAddr::new(address, 0));
+    Client::builder()
+        .tcp_nodelay(true)
+        .redirect(reqwest::redirect::Policy::none())
+        .resolve_to_addrs("localhost", &here)
 }
 
 fn no_tls(error: &reqwest::Error) -> ModelError {
@@ -105,10 +126,10 @@ fn no_tls(error: &reqwest::Error) -> ModelError {
 
 /// How far away a host is, by its name or address alone: no name is looked up.
 fn reach(host: &str) -> Reach {
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-    if let Ok(address) = host.parse::<IpAddr>() {
+    if let Some(address) = address(host) {
         return reach_of(address);
     }
+    let host = host.to_ascii_lowercase();
     let is_home = ["local", "lan", "internal", "home.arpa"];
     if host == "localhost" || host.ends_with(".localhost") {
         Reach::Loopback
@@ -117,6 +138,10 @@ fn reach(host: &str) -> Reach {
     } else {
         Reach::Internet
     }
+}
+
+fn address(host: &str) -> Option<IpAddr> {
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 fn reach_of(address: IpAddr) -> Reach {
@@ -160,6 +185,24 @@ mod tests {
         ];
         for (url, reach) in cases {
             assert_eq!(Endpoint::parse(url).unwrap().reach, reach, "{url}");
+        }
+    }
+
+    #[test]
+    fn only_what_needs_no_name_server_is_private() {
+        let cases = [
+            ("http://127.0.0.1:8080/v1", true),
+            ("http://localhost:8080/v1", true),
+            ("http://[::1]:8080/v1", true),
+            ("http://192.168.1.4/v1", true),
+            ("http://ollama:11434/v1", false),
+            ("http://evil.localhost/v1", false),
+            ("http://studio.local/v1", false),
+            ("https://api.openai.com/v1", false),
+            ("http://8.8.8.8/v1", false),
+        ];
+        for (url, is_private) in cases {
+            assert_eq!(Endpoint::parse(url).unwrap().is_private(), is_private, "{url}");
         }
     }
 

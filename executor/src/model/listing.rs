@@ -8,7 +8,7 @@ use reqwest::header::HeaderMap;
 use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
 
-use super::config::{ModelInfo, Secret};
+use super::config::{Api, ModelInfo, ProviderConfig};
 use super::endpoint::Endpoint;
 
 /// Bytes of one list at most.
@@ -33,16 +33,27 @@ pub(super) enum ListError {
 pub(super) struct Lister<'a> {
     pub(super) client: &'a Client,
     pub(super) endpoint: &'a Endpoint,
-    pub(super) key: Option<&'a Secret>,
+    pub(super) headers: &'a HeaderMap,
     pub(super) timeout: Duration,
 }
 
 impl Lister<'_> {
-    /// The models that a server of this platform has.
-    pub(super) async fn models(&self, platform: Platform) -> Result<Vec<ModelInfo>, ListError> {
-        match platform {
-            Platform::Ollama => self.ollama().await,
-            Platform::LlamaCpp => self.llama_cpp(&self.openai().await?).await,
+    /// The models that a provider has.
+    pub(super) async fn models(
+        &self,
+        config: &ProviderConfig,
+    ) -> Result<Vec<ModelInfo>, ListError> {
+        match (&config.api, config.platform) {
+            (Api::Ollama, _) => self.ollama().await,
+            (Api::Gemini, _) => {
+                let list = self.get(&self.endpoint.at("/models?pageSize=1000")).await?;
+                Ok(of_gemini(&list))
+            }
+            (Api::Anthropic { .. }, _) => {
+                let list = self.get(&self.endpoint.at("/models?limit=1000")).await?;
+                Ok(of_openai(&list))
+            }
+            (_, Platform::LlamaCpp) => self.llama_cpp(&self.openai().await?).await,
             _ => Ok(of_openai(&self.openai().await?)),
         }
     }
@@ -84,10 +95,7 @@ impl Lister<'_> {
     }
 
     async fn get(&self, url: &str) -> Result<Value, ListError> {
-        let mut request = self.client.get(url).timeout(self.timeout);
-        if let Some(key) = self.key {
-            request = request.bearer_auth(key.reveal());
-        }
+        let request = self.client.get(url).timeout(self.timeout).headers(self.headers.clone());
         let response = request.send().await.map_err(|error| ListError::Unreachable(Some(error)))?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = read(response, LIST_LIMIT).await.ok_or(ListError::Unreachable(None))?;
@@ -114,7 +122,8 @@ pub(super) async fn read(response: Response, limit: usize) -> Option<String> {
 
 /// The models of OpenAI's list that chat. Servers tell the context in different places.
 pub(super) fn of_openai(list: &Value) -> Vec<ModelInfo> {
-    const CONTEXT: [&str; 5] = [
+    const CONTEXT: [&str; 6] = [
+        "/max_input_tokens",
         "/meta/n_ctx",
         "/meta/n_ctx_train",
         "/max_model_len",
@@ -126,6 +135,19 @@ pub(super) fn of_openai(list: &Value) -> Vec<ModelInfo> {
         let id = model["id"].as_str().filter(|id| !id.is_empty())?.to_owned();
         let context_tokens = CONTEXT.iter().find_map(|place| model.pointer(place)?.as_u64());
         let chats = !NOT_CHAT.iter().any(|part| id.to_lowercase().contains(part));
+        chats.then_some(ModelInfo { id, context_tokens })
+    };
+    models.filter_map(info).take(MODELS_LIMIT).collect()
+}
+
+/// Gemini's list, of the models that chat.
+fn of_gemini(list: &Value) -> Vec<ModelInfo> {
+    let models = list["models"].as_array().into_iter().flatten();
+    let info = |model: &Value| {
+        let id = model["name"].as_str()?.strip_prefix("models/")?.to_owned();
+        let methods = model["supportedGenerationMethods"].as_array()?;
+        let chats = methods.iter().any(|method| method == "generateContent");
+        let context_tokens = model["inputTokenLimit"].as_u64();
         chats.then_some(ModelInfo { id, context_tokens })
     };
     models.filter_map(info).take(MODELS_LIMIT).collect()

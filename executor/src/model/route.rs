@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use convergio_domain::chat::Privacy;
 use convergio_domain::event::run::Failure;
 use convergio_kernel_c::{Candidate, Decision, ProviderClass, Reason, Request, route};
 
@@ -13,12 +14,16 @@ use super::error::ModelError;
 const NAMES_LIMIT: usize = 8;
 
 /// What a call needs of a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Need {
     /// Tokens that are sent, estimated high.
     pub input_tokens: u64,
     /// Most tokens of the answer.
     pub output_tokens: u32,
+    /// Where the prompt may travel.
+    pub privacy: Privacy,
+    /// Whether the model's server would fetch parts of the prompt by itself.
+    pub fetches: bool,
 }
 
 /// The model that was chosen, and why.
@@ -30,6 +35,8 @@ pub struct Choice {
     pub model: String,
     /// The router's reason.
     pub route: String,
+    /// Tokens of input and output together, when known.
+    pub context_tokens: Option<u64>,
 }
 
 impl ModelCatalog {
@@ -39,16 +46,27 @@ impl ModelCatalog {
     /// # Errors
     /// No model can be used; the message says what to do.
     pub async fn choose(&self, wanted: &str, need: &Need) -> Result<Choice, Failure> {
-        let wish = Wanted::parse(wanted);
-        let found = self.find(wish).await;
-        if found.offers.is_empty() {
-            return Err(self.nothing(wanted, wish, found).await);
+        let wish = self.wanted(wanted);
+        let privacy = need.privacy.max(self.privacy());
+        if privacy == Privacy::Local && need.fetches {
+            let message = "privacy is `local`, and a picture would be fetched by its URL: send its \
+                bytes; nothing was sent";
+            return Err(failure("privacy.cloud_denied", message));
         }
-        let is_pinned = matches!(wish, Wanted::Model(..)) && found.offers.len() == 1;
+        let found = self.find(wish, privacy).await;
+        if found.offers.is_empty() {
+            return Err(match self.denied(wanted, wish, privacy) {
+                Some(denied) => denied,
+                None => self.nothing(wanted, wish, privacy, found).await,
+            });
+        }
+        let is_named = matches!(wish, Wanted::Model(..) | Wanted::Anywhere(_));
+        let is_pinned = is_named && found.offers.len() == 1;
         let request = Request {
             input_tokens: need.input_tokens,
             max_output_tokens: u64::from(need.output_tokens),
             pinned: is_pinned.then_some(0),
+            require_local: privacy == Privacy::Local,
             ..Request::default()
         };
         let decisions = decide(&request, &found.offers)?;
@@ -61,11 +79,40 @@ impl ModelCatalog {
             provider: Arc::clone(&entry.provider) as Arc<dyn Provider>,
             model: offer.model.clone(),
             route: reason(decision.reason).to_owned(),
+            context_tokens: offer.context_tokens,
         })
     }
 
+    /// That privacy is why there is nothing to choose from, if it is.
+    fn denied(&self, wanted: &str, wish: Wanted<'_>, privacy: Privacy) -> Option<Failure> {
+        if privacy == Privacy::Any {
+            return None;
+        }
+        // Ollama's own cloud, behind a local address.
+        let is_cloud_name = |model: &str| model.ends_with("-cloud") || model.ends_with(":cloud");
+        let why = match wish {
+            Wanted::Model(_, model) | Wanted::Anywhere(model) if is_cloud_name(model) => {
+                "it runs in Ollama's cloud"
+            }
+            _ if self.has_private(wish) => return None,
+            Wanted::Any | Wanted::Local => {
+                "no model server has a loopback address, or another of this network in digits"
+            }
+            _ => "its provider is not on this machine, or its name would have to be looked up",
+        };
+        let message =
+            format!("privacy is `local`, and `{wanted}` cannot be used: {why}; nothing was sent");
+        Some(failure("privacy.cloud_denied", message))
+    }
+
     /// Why there is nothing to choose from.
-    async fn nothing(&self, wanted: &str, wish: Wanted<'_>, found: Found<'_>) -> Failure {
+    async fn nothing(
+        &self,
+        wanted: &str,
+        wish: Wanted<'_>,
+        privacy: Privacy,
+        found: Found<'_>,
+    ) -> Failure {
         if self.is_empty() {
             let message = "no model is available: start Ollama, a llama.cpp server or an MLX \
                 server, run `convergio models install`, or set OPENAI_API_KEY";
@@ -79,7 +126,7 @@ impl ModelCatalog {
             Wanted::Model(name, _) | Wanted::Provider(name) => name,
             _ => "",
         };
-        let siblings = self.find(Wanted::Provider(provider)).await.offers;
+        let siblings = self.find(Wanted::Provider(provider), privacy).await.offers;
         let siblings: Vec<&str> =
             siblings.iter().map(|(offer, _)| offer.model.as_str()).take(NAMES_LIMIT).collect();
         let has = if siblings.is_empty() {

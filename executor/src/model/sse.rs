@@ -1,12 +1,23 @@
-//! Server-sent events (WHATWG HTML, section 9.2) as model servers send them: `data:` lines and
-//! comments, bounded in length. Each data line of a chat is a whole piece of JSON.
+//! Streams of lines, bounded in length, each a whole piece of JSON: server-sent events (WHATWG
+//! HTML, section 9.2) with `data:` lines and comments, or one piece a line.
 
 /// Bytes of one line at most.
 const LINE_LIMIT: usize = 1 << 20;
 
+/// How pieces are told apart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// Server-sent events.
+    #[default]
+    Events,
+    /// One piece a line.
+    Lines,
+}
+
 /// Collects bytes into data lines.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
+    framing: Framing,
     pending: Vec<u8>,
 }
 
@@ -15,6 +26,10 @@ pub(super) struct Lines {
 pub(super) struct TooLong;
 
 impl Lines {
+    pub(super) fn new(framing: Framing) -> Self {
+        Self { framing, pending: Vec::new() }
+    }
+
     /// Takes bytes in; gives the data of the lines that are complete.
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<Vec<String>, TooLong> {
         let mut data = Vec::new();
@@ -24,7 +39,7 @@ impl Lines {
                 return Err(TooLong);
             }
             if part.ends_with(b"\n") || part.ends_with(b"\r") {
-                data.extend(data_of(&self.pending));
+                data.extend(self.data());
                 self.pending.clear();
             }
         }
@@ -33,14 +48,19 @@ impl Lines {
 
     /// The data of a last line that nothing ended.
     pub(super) fn rest(&self) -> Option<String> {
-        data_of(&self.pending)
+        self.data()
     }
-}
 
-fn data_of(line: &[u8]) -> Option<String> {
-    let line = String::from_utf8_lossy(line);
-    let data = line.strip_prefix('\u{feff}').unwrap_or(&line).strip_prefix("data:")?.trim();
-    (!data.is_empty()).then(|| data.to_owned())
+    fn data(&self) -> Option<String> {
+        let line = String::from_utf8_lossy(&self.pending);
+        let line = line.strip_prefix('\u{feff}').unwrap_or(&line);
+        let data = match self.framing {
+            Framing::Events => line.strip_prefix("data:")?,
+            Framing::Lines => line,
+        };
+        let data = data.trim();
+        (!data.is_empty()).then(|| data.to_owned())
+    }
 }
 
 #[cfg(test)]

@@ -13,11 +13,11 @@ const MESSAGE_TOKENS: u64 = 4;
 /// disjoint here and sum to `prompt_tokens + completion_tokens`; a part that is larger than what
 /// it is a part of is cut to it. `None` when the block counts nothing, or absurdly much.
 pub(super) fn from_openai(block: &Value) -> Option<Usage> {
-    let prompt = block.get("prompt_tokens")?.as_u64()?;
-    let completion = block.get("completion_tokens").and_then(Value::as_u64).unwrap_or(0);
-    if prompt > COUNT_LIMIT || completion > COUNT_LIMIT {
-        return None;
-    }
+    let prompt = count(block, "/prompt_tokens")?;
+    let completion = match block.get("completion_tokens") {
+        Some(_) => count(block, "/completion_tokens")?,
+        None => 0,
+    };
     let mut usage = Usage::default();
     let parts = [
         (Meter::InCacheRead, "/prompt_tokens_details/cached_tokens"),
@@ -32,6 +32,85 @@ pub(super) fn from_openai(block: &Value) -> Option<Usage> {
     ];
     divide(&mut usage, block, completion, &parts, Meter::OutText);
     Some(usage)
+}
+
+/// The usage block of OpenAI's responses: as that of chat completions, with other names.
+pub(super) fn from_responses(block: &Value) -> Option<Usage> {
+    let input = count(block, "/input_tokens")?;
+    let output = count(block, "/output_tokens").unwrap_or(0);
+    let mut usage = Usage::default();
+    let parts = [
+        (Meter::InCacheRead, "/input_tokens_details/cached_tokens"),
+        (Meter::InCacheWrite5m, "/input_tokens_details/cache_write_tokens"),
+    ];
+    divide(&mut usage, block, input, &parts, Meter::InFresh);
+    let parts = [(Meter::OutReasoning, "/output_tokens_details/reasoning_tokens")];
+    divide(&mut usage, block, output, &parts, Meter::OutText);
+    Some(usage)
+}
+
+/// The usage block of Anthropic's messages. `input_tokens` excludes what was read from the cache
+/// and written to it; `output_tokens` includes thinking.
+pub(super) fn from_anthropic(block: &Value) -> Option<Usage> {
+    let fresh = count(block, "/input_tokens")?;
+    let output = count(block, "/output_tokens").unwrap_or(0);
+    let mut usage = Usage::default();
+    set(&mut usage, Meter::InFresh, fresh);
+    set(&mut usage, Meter::InCacheRead, count(block, "/cache_read_input_tokens").unwrap_or(0));
+    let written = count(block, "/cache_creation_input_tokens").unwrap_or(0);
+    let parts = [(Meter::InCacheWrite1h, "/cache_creation/ephemeral_1h_input_tokens")];
+    divide(&mut usage, block, written, &parts, Meter::InCacheWrite5m);
+    let parts = [(Meter::OutReasoning, "/output_tokens_details/thinking_tokens")];
+    divide(&mut usage, block, output, &parts, Meter::OutText);
+    Some(usage)
+}
+
+/// Gemini's `usageMetadata`. `promptTokenCount` includes cached tokens, `candidatesTokenCount`
+/// excludes thoughts, and what tools put into the prompt is counted apart.
+pub(super) fn from_gemini(block: &Value) -> Option<Usage> {
+    let prompt = count(block, "/promptTokenCount")?;
+    let cached = count(block, "/cachedContentTokenCount").unwrap_or(0).min(prompt);
+    let mut usage = Usage::default();
+    set(&mut usage, Meter::InCacheRead, cached);
+    let mut left = prompt - cached;
+    for (meter, modality) in [(Meter::InAudio, "AUDIO"), (Meter::InImage, "IMAGE")] {
+        let all = modal(block, "promptTokensDetails", modality);
+        let fresh = all.saturating_sub(modal(block, "cacheTokensDetails", modality)).min(left);
+        left -= fresh;
+        set(&mut usage, meter, fresh);
+    }
+    let by_tools = count(block, "/toolUsePromptTokenCount").unwrap_or(0);
+    set(&mut usage, Meter::InFresh, left + by_tools);
+    let answer = count(block, "/candidatesTokenCount").unwrap_or(0);
+    let audio = modal(block, "candidatesTokensDetails", "AUDIO").min(answer);
+    set(&mut usage, Meter::OutAudio, audio);
+    set(&mut usage, Meter::OutText, answer - audio);
+    set(&mut usage, Meter::OutReasoning, count(block, "/thoughtsTokenCount").unwrap_or(0));
+    Some(usage)
+}
+
+/// Tokens of one modality in one of Gemini's lists.
+fn modal(block: &Value, list: &str, modality: &str) -> u64 {
+    let mut entries = block[list].as_array().into_iter().flatten();
+    let entry = entries.find(|entry| entry["modality"] == modality);
+    entry.and_then(|entry| count(entry, "/tokenCount")).unwrap_or(0)
+}
+
+/// The counts of Ollama's last line. It leaves a count of 0 out.
+pub(super) fn from_ollama(block: &Value) -> Option<Usage> {
+    let mut usage = Usage::default();
+    set(&mut usage, Meter::InFresh, tokens_or_zero(block, "/prompt_eval_count")?);
+    set(&mut usage, Meter::OutText, tokens_or_zero(block, "/eval_count")?);
+    Some(usage)
+}
+
+fn tokens_or_zero(block: &Value, pointer: &str) -> Option<u64> {
+    if block.pointer(pointer).is_none() { Some(0) } else { count(block, pointer) }
+}
+
+/// A count that can be one.
+fn count(block: &Value, pointer: &str) -> Option<u64> {
+    block.pointer(pointer)?.as_u64().filter(|tokens| *tokens <= COUNT_LIMIT)
 }
 
 /// Takes the parts out of a total; what is left is the rest.

@@ -6,12 +6,14 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::header;
 use convergio_domain::metering::Meter;
-use convergio_executor::model::{ChatAnswer, OpenAi, Provider, ProviderConfig, Secret};
+use convergio_executor::model::{ChatAnswer, HttpProvider, Provider, ProviderConfig, Secret};
 use convergio_kernel_c::{Platform, ProviderClass};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::server::{PATIENCE, Server, ask, delta, json, raw_sse, request, sse, stop};
+use crate::server::{
+    PATIENCE, PROMPT, Server, ask, call, delta, json, raw_sse, request, sse, stop,
+};
 
 fn meters(answer: &ChatAnswer) -> Vec<(Meter, u64)> {
     answer.usage.0.iter().map(|(meter, tokens)| (*meter, *tokens)).collect()
@@ -44,13 +46,13 @@ fn usage() -> Value {
 #[tokio::test]
 async fn a_stream_of_openai_is_put_together() {
     let server = Server::chatting(|| sse(&openai_stream())).await;
-    let provider = OpenAi::new(server.config()).expect("a valid URL");
+    let provider = HttpProvider::new(server.config()).expect("a valid URL");
     let heard = Mutex::new(Vec::new());
     let sink = |text: &str, pieces: u64| {
         heard.lock().expect("not poisoned").push((text.to_owned(), pieces));
     };
     let body = provider.body(&request());
-    let answer = provider.chat(&body, PATIENCE, &sink, &CancellationToken::new()).await;
+    let answer = provider.chat(call(&body, PATIENCE), &sink, &CancellationToken::new()).await;
     let answer = answer.expect("an answer");
     assert_eq!((answer.text.as_str(), answer.finish.as_str()), ("Grüß Gott", "stop"));
     assert_eq!(answer.model, "gpt-x-2026");
@@ -74,7 +76,10 @@ async fn exactly_the_recorded_bytes_are_sent_with_the_key_in_its_header() {
     ask(config).await.expect("an answer");
     let seen = server.seen();
     assert_eq!((seen.len(), seen[0].path.as_str()), (1, "/v1/chat/completions"));
-    assert_eq!(seen[0].body, request().body());
+    let sent: Value = serde_json::from_slice(&seen[0].body).expect("JSON");
+    assert_eq!(sent["messages"], json!([{"role": "user", "content": PROMPT}]));
+    let provider = HttpProvider::new(server.config()).expect("a valid URL");
+    assert_eq!(seen[0].body, provider.body(&request()));
     assert_eq!(seen[0].headers[header::AUTHORIZATION], "Bearer sk-canary-1");
     assert_eq!(seen[0].headers[header::CONTENT_TYPE], "application/json");
     server.ask().await.expect("an answer");
@@ -89,7 +94,7 @@ async fn openai_is_asked_in_its_own_words() {
         ProviderClass::Cloud,
         Platform::CloudApi,
     );
-    let body = OpenAi::new(cloud).expect("a valid URL").body(&request());
+    let body = HttpProvider::new(cloud).expect("a valid URL").body(&request());
     let body: Value = serde_json::from_slice(&body).expect("JSON");
     assert_eq!((&body["max_completion_tokens"], &body["max_tokens"]), (&json!(20), &Value::Null));
 }
@@ -167,11 +172,11 @@ async fn a_stream_may_end_without_its_mark_once_the_model_has_stopped() {
 #[tokio::test]
 async fn one_connection_serves_call_after_call() {
     let server = Server::chatting(|| sse(&[delta("ok"), stop()])).await;
-    let provider = OpenAi::new(server.config()).expect("a valid URL");
+    let provider = HttpProvider::new(server.config()).expect("a valid URL");
     let body = provider.body(&request());
     for _ in 0..5 {
         let token = CancellationToken::new();
-        provider.chat(&body, PATIENCE, &|_, _| {}, &token).await.expect("an answer");
+        provider.chat(call(&body, PATIENCE), &|_, _| {}, &token).await.expect("an answer");
     }
     assert_eq!(server.connections(), 1);
 }
@@ -200,10 +205,10 @@ fn endless(dropped: Dropped) -> Body {
 async fn a_cancelled_call_closes_its_connection_and_reports_what_came() {
     let (sender, mut closed) = tokio::sync::mpsc::unbounded_channel();
     let server = Server::chatting(move || raw_sse(endless(Dropped(sender.clone())))).await;
-    let provider = OpenAi::new(server.config()).expect("a valid URL");
+    let provider = HttpProvider::new(server.config()).expect("a valid URL");
     let (body, token) = (provider.body(&request()), CancellationToken::new());
     let sink = |_: &str, _: u64| token.cancel();
-    let error = provider.chat(&body, PATIENCE, &sink, &token).await.expect_err("cancelled");
+    let error = provider.chat(call(&body, PATIENCE), &sink, &token).await.expect_err("cancelled");
     let partial = error.partial_usage.expect("something was used");
     assert_eq!((partial.tokens_in(), partial.tokens_out()), (14, 1));
     let waited = tokio::time::timeout(PATIENCE, closed.recv()).await;
@@ -213,10 +218,11 @@ async fn a_cancelled_call_closes_its_connection_and_reports_what_came() {
 #[tokio::test]
 async fn a_call_that_is_cancelled_before_it_begins_asks_nobody() {
     let server = Server::chatting(|| sse(&[stop()])).await;
-    let provider = OpenAi::new(server.config()).expect("a valid URL");
+    let provider = HttpProvider::new(server.config()).expect("a valid URL");
     let (body, token) = (provider.body(&request()), CancellationToken::new());
     token.cancel();
     let timeout = Duration::from_secs(1);
-    let error = provider.chat(&body, timeout, &|_, _| {}, &token).await.expect_err("cancelled");
+    let error =
+        provider.chat(call(&body, timeout), &|_, _| {}, &token).await.expect_err("cancelled");
     assert_eq!((error.partial_usage, server.seen().len()), (None, 0));
 }

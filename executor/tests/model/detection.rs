@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use convergio_executor::model::{Detected, ModelInfo, Provider, ServerKind};
-use convergio_executor::model::{OpenAi, detect};
+use convergio_executor::model::{HttpProvider, detect};
 use convergio_kernel_c::{Platform, ProviderClass};
 use futures_util::stream;
 use serde_json::json;
@@ -101,7 +101,7 @@ async fn ollama_is_found_without_the_models_that_are_not_local_or_do_not_chat() 
     assert_eq!(found.kind, ServerKind::Ollama);
     assert_eq!(found.models, [model("llama3.2:latest", Some(4096)), model("old:latest", None)]);
     // Asked again as a provider, it is asked the same way.
-    let provider = OpenAi::new(found.provider()).expect("a valid URL");
+    let provider = HttpProvider::new(found.provider()).expect("a valid URL");
     assert_eq!(provider.models().await.expect("a list"), found.models);
 }
 
@@ -162,7 +162,7 @@ fn a_server_is_local_only_where_it_stands() {
 #[tokio::test]
 async fn a_provider_lists_its_models_or_says_why_not() {
     let server = Server::start(vllm).await;
-    let provider = OpenAi::new(server.config()).expect("a valid URL");
+    let provider = HttpProvider::new(server.config()).expect("a valid URL");
     assert_eq!(provider.models().await.expect("a list"), [model("m", Some(32_768))]);
     type Answer = fn(&str) -> Response;
     let cases: [(Answer, &str); 3] = [
@@ -172,7 +172,7 @@ async fn a_provider_lists_its_models_or_says_why_not() {
     ];
     for (answer, code) in cases {
         let server = Server::start(answer).await;
-        let provider = OpenAi::new(server.config()).expect("a valid URL");
+        let provider = HttpProvider::new(server.config()).expect("a valid URL");
         assert_eq!(provider.models().await.expect_err("no list").code, code);
     }
 }

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use convergio_executor::model::{ModelError, OpenAi, Provider, ProviderConfig, Timeouts};
+use convergio_executor::model::{HttpProvider, ModelError, Provider, ProviderConfig, Timeouts};
 use futures_util::{StreamExt, stream};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::server::{Server, Then, ask, broken_sse, delta, raw_sse, request, sse, stop};
+use crate::server::{Server, Then, ask, broken_sse, call, delta, raw_sse, request, sse, stop};
 
 async fn error_of<A>(answer: A) -> ModelError
 where
@@ -88,10 +88,10 @@ async fn silence_after_the_model_has_stopped_takes_only_the_count_away() {
 #[tokio::test]
 async fn a_server_that_never_answers_runs_into_the_limit_of_the_call() {
     let server = Server::chatting(|| broken_sse(": reading\n\n".into(), Then::Silence)).await;
-    let provider = OpenAi::new(impatient(&server)).expect("a valid URL");
+    let provider = HttpProvider::new(impatient(&server)).expect("a valid URL");
     let (body, token) = (provider.body(&request()), CancellationToken::new());
     let limit = Duration::from_millis(100);
-    let error = provider.chat(&body, limit, &|_, _| {}, &token).await.expect_err("too late");
+    let error = provider.chat(call(&body, limit), &|_, _| {}, &token).await.expect_err("too late");
     assert_eq!((error.code, error.retryable), ("provider.timeout", true));
     let partial = error.partial_usage.expect("the prompt was read, and may be billed");
     assert_eq!((partial.tokens_in(), partial.tokens_out()), (14, 0));
@@ -149,4 +149,60 @@ async fn bytes_that_come_one_by_one_are_put_together() {
         raw_sse(Body::from_stream(bytes))
     });
     assert_eq!(server.await.ask().await.expect("an answer").text, "Grüße");
+}
+
+#[tokio::test]
+async fn an_answer_of_a_hundred_megabytes_is_read_in_part() {
+    let piece = Bytes::from(vec![b'x'; 1 << 20]);
+    let json = move || {
+        let piece = piece.clone();
+        let begun = stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"{\"a\":\""))]);
+        let many = stream::repeat_with(move || Ok(piece.clone())).take(100);
+        ([("content-type", "application/json")], Body::from_stream(begun.chain(many)))
+            .into_response()
+    };
+    let error = error_of(json).await;
+    assert_eq!((error.code, error.retryable), ("provider.unavailable", false));
+}
+
+#[tokio::test]
+async fn what_is_packed_is_not_unpacked() {
+    // It was not asked for, and a kilobyte of it can be a gigabyte.
+    for coding in ["gzip", "br", "zstd", "deflate"] {
+        let error = error_of(move || {
+            let headers = [("content-type", "application/json"), ("content-encoding", coding)];
+            (headers, Body::from(vec![0x1f, 0x8b, 8, 0])).into_response()
+        });
+        let error = error.await;
+        assert_eq!((error.code, error.retryable), ("request.invalid", false), "{coding}");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_drip_runs_into_the_limit_of_the_call() {
+    // Each byte comes in time for the limit of silence; the limit of the call is another one.
+    let drip = || {
+        let bytes = stream::unfold(false, async |has_begun| {
+            if has_begun {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let piece = if has_begun { ":\n".to_owned() } else { begun() };
+            Some((Ok::<_, std::io::Error>(piece), true))
+        });
+        raw_sse(Body::from_stream(bytes))
+    };
+    let server = Server::chatting(drip).await;
+    let provider = HttpProvider::new(impatient(&server)).expect("a valid URL");
+    let (body, token) = (provider.body(&request()), CancellationToken::new());
+    let limit = Duration::from_millis(200);
+    let error = provider.chat(call(&body, limit), &|_, _| {}, &token).await.expect_err("slow");
+    assert_eq!((error.code, error.has_begun), ("provider.timeout", true));
+}
+
+#[tokio::test]
+async fn tools_without_number_end_the_call() {
+    let calls: Vec<_> = (0..500).map(|n| json!({"index": n, "id": "c"})).collect();
+    let piece = json!({"choices": [{"index": 0, "delta": {"tool_calls": calls}}]});
+    let error = error_of(move || sse(&[piece.clone(), stop()])).await;
+    assert_eq!((error.code, error.retryable), ("provider.unavailable", false));
 }

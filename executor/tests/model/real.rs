@@ -1,12 +1,13 @@
 //! A real model: any OpenAI-compatible server on this machine, named by `CONVERGIO_TEST_MODEL_URL`.
 
+use convergio_domain::chat::ChatRequest;
 use convergio_domain::metering::{Meter, PriceBook};
-use convergio_executor::model::{ChatRequest, ModelCatalog, Need, detect};
+use convergio_executor::model::{ModelCatalog, Need, detect};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-use crate::server::PATIENCE;
+use crate::server::{PATIENCE, call};
 
 /// The server's models as a catalogue, and the name of one.
 async fn real() -> (ModelCatalog, String) {
@@ -20,12 +21,10 @@ async fn real() -> (ModelCatalog, String) {
 
 fn request(model: &str, prompt: &str) -> ChatRequest {
     ChatRequest {
-        model: model.into(),
         system: Some("You answer in one short sentence.".into()),
-        prompt: prompt.into(),
-        max_tokens: 24,
+        max_tokens: Some(24),
         temperature: Some(0.0),
-        schema: None,
+        ..ChatRequest::prompt(model, prompt)
     }
 }
 
@@ -33,13 +32,13 @@ fn request(model: &str, prompt: &str) -> ChatRequest {
 #[ignore = "needs a model server: set CONVERGIO_TEST_MODEL_URL"]
 async fn a_real_model_answers_streams_and_counts() {
     let (catalog, model) = real().await;
-    let need = Need { input_tokens: 60, output_tokens: 24 };
+    let need = Need { input_tokens: 60, output_tokens: 24, ..Need::default() };
     let choice = catalog.choose(&format!("local/{model}"), &need).await.expect("it is there");
     let body = choice.provider.body(&request(&model, "What is the capital of France?"));
     let token = CancellationToken::new();
     let mut answers = Vec::new();
     for _ in 0..2 {
-        let answer = choice.provider.chat(&body, PATIENCE, &|_, _| {}, &token).await;
+        let answer = choice.provider.chat(call(&body, PATIENCE), &|_, _| {}, &token).await;
         answers.push(answer.expect("an answer"));
     }
     for answer in &answers {
@@ -56,20 +55,21 @@ async fn a_real_model_answers_streams_and_counts() {
 #[ignore = "needs a model server: set CONVERGIO_TEST_MODEL_URL"]
 async fn a_real_model_keeps_to_a_schema_and_to_its_context() {
     let (catalog, model) = real().await;
-    let need = Need { input_tokens: 60, output_tokens: 24 };
+    let need = Need { input_tokens: 60, output_tokens: 24, ..Need::default() };
     let provider = catalog.choose("auto", &need).await.expect("it is there").provider;
     let schema = json!({"type": "object", "properties": {"city": {"type": "string"}},
         "required": ["city"], "additionalProperties": false});
     let asked = request(&model, "Which city is the capital of France?");
     let body = provider.body(&ChatRequest { schema: Some(schema), ..asked });
     let token = CancellationToken::new();
-    let answer = provider.chat(&body, PATIENCE, &|_, _| {}, &token).await.expect("an answer");
+    let answer = provider.chat(call(&body, PATIENCE), &|_, _| {}, &token).await.expect("an answer");
     let value: Value = serde_json::from_str(&answer.text).expect("JSON, as was asked");
     assert!(value["city"].is_string(), "{value}");
     let body = provider.body(&request(&model, &"long ".repeat(20_000)));
-    let error = provider.chat(&body, PATIENCE, &|_, _| {}, &token).await.expect_err("too long");
+    let error =
+        provider.chat(call(&body, PATIENCE), &|_, _| {}, &token).await.expect_err("too long");
     assert_eq!((error.code, error.retryable), ("provider.context_exceeded", false));
-    let need = Need { input_tokens: 1 << 30, output_tokens: 24 };
+    let need = Need { input_tokens: 1 << 30, output_tokens: 24, ..Need::default() };
     let refused = catalog.choose("auto", &need).await.err().expect("too long for every model");
     assert_eq!(refused.code, "provider.context_exceeded");
 }
@@ -78,17 +78,17 @@ async fn a_real_model_keeps_to_a_schema_and_to_its_context() {
 #[ignore = "needs a model server: set CONVERGIO_TEST_MODEL_URL"]
 async fn a_real_call_ends_when_it_is_cancelled() {
     let (catalog, model) = real().await;
-    let need = Need { input_tokens: 60, output_tokens: 500 };
+    let need = Need { input_tokens: 60, output_tokens: 500, ..Need::default() };
     let provider = catalog.choose("auto", &need).await.expect("it is there").provider;
     let asked = request(&model, "Count from one to two hundred in words.");
-    let body = provider.body(&ChatRequest { max_tokens: 500, ..asked });
+    let body = provider.body(&ChatRequest { max_tokens: Some(500), ..asked });
     let token = CancellationToken::new();
     let sink = |_: &str, pieces: u64| {
         if pieces == 3 {
             token.cancel();
         }
     };
-    let error = provider.chat(&body, PATIENCE, &sink, &token).await.expect_err("cancelled");
+    let error = provider.chat(call(&body, PATIENCE), &sink, &token).await.expect_err("cancelled");
     let partial = error.partial_usage.expect("something was used");
     assert!(partial.tokens_out() >= 3 && partial.tokens_out() < 500);
 }

@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use convergio_executor::model::{ModelError, OpenAi, ProviderConfig, Secret};
+use convergio_executor::model::{HttpProvider, ModelError, ProviderConfig, Secret};
 use serde_json::{Value, json};
 
 use crate::server::{PROMPT, Server, ask, delta, json, nowhere, raw_sse, sse};
@@ -80,7 +80,7 @@ async fn a_key_that_no_header_can_hold_is_not_shown() {
 async fn a_key_is_never_sent_unencrypted_over_the_internet() {
     let key = Some(Secret::new(KEY));
     let config = ProviderConfig::local("far", "http://models.example.com/v1", "m");
-    let error = OpenAi::new(ProviderConfig { key, ..config }).err().expect("refused");
+    let error = HttpProvider::new(ProviderConfig { key, ..config }).err().expect("refused");
     assert!(error.message.contains("https"), "{error}");
 }
 

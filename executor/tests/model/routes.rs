@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::response::Response;
+use convergio_domain::chat::Privacy;
 use convergio_domain::event::run::Failure;
 use convergio_domain::metering::PriceBook;
 use convergio_executor::model::{ModelCatalog, ModelInfo, Need, ProviderConfig, Secret};
@@ -11,9 +12,10 @@ use convergio_kernel_c::{Platform, ProviderClass};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::server::{PATIENCE, Server, delta, json, nowhere, request, sse, stop};
+use crate::server::{PATIENCE, Server, call, delta, json, nowhere, request, sse, stop};
 
-const NEED: Need = Need { input_tokens: 100, output_tokens: 20 };
+const NEED: Need =
+    Need { input_tokens: 100, output_tokens: 20, privacy: Privacy::Any, fetches: false };
 
 fn book() -> Arc<PriceBook> {
     let price = |provider: &str, model: &str, each: &str| {
@@ -150,7 +152,7 @@ async fn fail(catalog: &ModelCatalog, wanted: &str) {
     let choice = catalog.choose(wanted, &NEED).await.expect("a model");
     let body = choice.provider.body(&request());
     let token = CancellationToken::new();
-    choice.provider.chat(&body, PATIENCE, &|_, _| {}, &token).await.expect_err("broken");
+    choice.provider.chat(call(&body, PATIENCE), &|_, _| {}, &token).await.expect_err("broken");
 }
 
 #[tokio::test]
@@ -170,7 +172,7 @@ async fn a_provider_that_failed_is_left_alone_while_there_is_another() {
     let choice = catalog.choose("local", &NEED).await.expect("the same");
     is_broken.store(false, Ordering::SeqCst);
     let (body, token) = (choice.provider.body(&request()), CancellationToken::new());
-    choice.provider.chat(&body, PATIENCE, &|_, _| {}, &token).await.expect("an answer");
+    choice.provider.chat(call(&body, PATIENCE), &|_, _| {}, &token).await.expect("an answer");
     assert_eq!(chosen(&catalog, "auto").await.expect("a model")[0], "local");
 }
 

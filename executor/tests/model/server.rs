@@ -11,8 +11,10 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::serve::ListenerExt;
-use convergio_executor::model::{ChatAnswer, ChatRequest, ModelError, OpenAi};
-use convergio_executor::model::{Provider, ProviderConfig};
+use convergio_domain::chat::ChatRequest;
+use convergio_executor::model::{
+    Call, ChatAnswer, HttpProvider, ModelError, Provider, ProviderConfig,
+};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -102,21 +104,20 @@ pub(crate) async fn nowhere() -> String {
 }
 
 pub(crate) fn request() -> ChatRequest {
-    ChatRequest {
-        model: "tiny".into(),
-        system: None,
-        prompt: PROMPT.into(),
-        max_tokens: 20,
-        temperature: Some(0.0),
-        schema: None,
-    }
+    let (max_tokens, temperature) = (Some(20), Some(0.0));
+    ChatRequest { max_tokens, temperature, ..ChatRequest::prompt("tiny", PROMPT) }
+}
+
+/// A call of the usual model.
+pub(crate) fn call(body: &Bytes, timeout: Duration) -> Call<'_> {
+    Call { model: "tiny", body, timeout }
 }
 
 /// Asks the usual question.
 pub(crate) async fn ask(config: ProviderConfig) -> Result<ChatAnswer, ModelError> {
-    let provider = OpenAi::new(config).expect("the configuration is valid");
+    let provider = HttpProvider::new(config).expect("the configuration is valid");
     let body = provider.body(&request());
-    provider.chat(&body, PATIENCE, &|_, _| {}, &CancellationToken::new()).await
+    provider.chat(call(&body, PATIENCE), &|_, _| {}, &CancellationToken::new()).await
 }
 
 pub(crate) fn json(status: u16, value: &Value) -> Response {

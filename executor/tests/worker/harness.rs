@@ -14,9 +14,10 @@ use convergio_domain::payload::{PayloadSlot, Purpose};
 use convergio_domain::run::{Answer, CreateRun, Phase, Run, RunCommand, RunState};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{
-    EventLog, LiveHub, Loaded, MemoryLog, Payload, Position, Repository, SystemClock,
+    EventLog, LiveHub, Loaded, MemoryLog, Payload, Position, Record, Repository, SystemClock,
 };
 use convergio_executor::model::{ModelCatalog, ProviderConfig};
+use convergio_executor::replay::{Divergence, Replay};
 use convergio_executor::{Executor, ExecutorConfig, tool};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -150,12 +151,33 @@ impl Platform {
         }
         let state = self.ended(&run).await;
         self.stop().await;
+        // Every run of every test: what was written is what is computed again.
+        self.replay(&run, manifest).await.expect("no divergence");
         Ended {
             output: self.output(&run, &state).await,
             events: self.events(&run).await,
             commits: self.commits(&run).await,
             state,
         }
+    }
+
+    /// Computes a run again against a manifest.
+    pub(crate) async fn replay(
+        &self,
+        run: &StreamKey,
+        manifest: &str,
+    ) -> Result<Replay, Box<Divergence>> {
+        let parsed = graph::parse(manifest, &tool::catalog()).expect("the manifest is valid");
+        let mut replay = Replay::new(parsed.graph).expect("the kernel takes it");
+        for record in self.records(run).await {
+            replay.commit(&record, None)?;
+        }
+        Ok(replay)
+    }
+
+    pub(crate) async fn records(&self, run: &StreamKey) -> Vec<Arc<Record>> {
+        let log = self.repository.log();
+        log.read_stream(run, Seq(0), 100_000).await.expect("the log works")
     }
 
     pub(crate) async fn state(&self, run: &StreamKey) -> RunState {

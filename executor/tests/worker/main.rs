@@ -2,7 +2,9 @@
 //! crash.
 
 mod agents;
+mod fallback;
 mod graphs;
 mod harness;
 mod recovery;
+mod replay;
 mod waiting;

@@ -258,9 +258,9 @@ impl Follower {
                     Some(Err(_)) | None => return None,
                 },
                 note = self.notes.recv() => match note {
-                    Ok(note) if note.stream == self.stream => {
+                    Ok(note) if note.stream == self.stream && !note.note.text.is_empty() => {
                         let note = note.note.clone();
-                        let convergio_eventstore::LiveNote { step, tokens_out, text } = note;
+                        let convergio_eventstore::LiveNote { step, tokens_out, text, .. } = note;
                         return Some(Frame::Progress(ProgressNote { step, tokens_out, text }));
                     }
                     Ok(_) | Err(RecvError::Lagged(_)) => {}

@@ -3,8 +3,10 @@
 pub(crate) mod approvals;
 pub(crate) mod billing;
 pub(crate) mod events;
+pub(crate) mod front;
 pub(crate) mod graphs;
 pub(crate) mod health;
+pub(crate) mod replay;
 pub(crate) mod runs;
 
 use std::time::Duration;

@@ -37,6 +37,7 @@ use crate::{convert, idempotency};
     (status = 413, description = "The inputs are too large", body = Problem),
     (status = 422, description = "The idempotency key was used before", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
+    (status = 507, description = "The log's disk is full", body = Problem),
 ))]
 pub(crate) async fn execute(
     State(gateway): App,

@@ -61,6 +61,8 @@ impl Api {
                 ("cvg_one".to_owned(), tenant("one"), actor()),
                 ("cvg_two".to_owned(), tenant("two"), actor()),
             ]),
+            models: Arc::new(()),
+            replayer: Arc::new(NoReplay),
             stop: stopping.clone(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -142,4 +144,19 @@ impl Api {
 pub(crate) async fn parts(response: Response) -> (u16, Value) {
     let status = response.status().as_u16();
     (status, response.json().await.unwrap_or(Value::Null))
+}
+
+/// Replays are the binary's; its tests try them.
+struct NoReplay;
+
+#[async_trait::async_trait]
+impl convergio_gateway::Replayer for NoReplay {
+    async fn replay(
+        &self,
+        _run: &convergio_domain::stream::StreamKey,
+        _at: Option<u64>,
+        _graph: Option<convergio_domain::graph::manifest::Graph>,
+    ) -> Result<convergio_schemas::wire::ReplayReport, convergio_gateway::ReplayError> {
+        Err(convergio_gateway::ReplayError::Graph("no replays here".into()))
+    }
 }

@@ -2,11 +2,11 @@
 
 use convergio_domain::event::Event;
 use serde_json::{Value, json};
-use sqlx::SqliteConnection;
+use sqlx::AnyConnection;
 
 use super::{Applied, signed};
 
-pub(super) async fn apply(to: &mut SqliteConnection, a: &Applied<'_>) -> sqlx::Result<()> {
+pub(super) async fn apply(to: &mut AnyConnection, a: &Applied<'_>) -> sqlx::Result<()> {
     let Some(summary) = summary(a.event) else { return Ok(()) };
     let sql = "INSERT INTO audit (tenant, pos, idx, event, stream, seq, at_ms, actor, type, \
         summary, hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";

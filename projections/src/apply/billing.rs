@@ -4,12 +4,12 @@ use convergio_domain::event::run::UsageRecorded;
 use convergio_domain::id::RunId;
 use convergio_domain::metering::{Meter, usage_id};
 use convergio_domain::money::Money;
-use sqlx::{Row, SqliteConnection};
+use sqlx::{AnyConnection, Row};
 
-use super::{Applied, signed};
+use super::{Applied, signed, storable};
 
 pub(super) async fn apply(
-    to: &mut SqliteConnection,
+    to: &mut AnyConnection,
     a: &Applied<'_>,
     usage: &UsageRecorded,
 ) -> sqlx::Result<()> {
@@ -31,7 +31,7 @@ pub(super) async fn apply(
 
 /// Whether the line is new.
 async fn insert(
-    to: &mut SqliteConnection,
+    to: &mut AnyConnection,
     a: &Applied<'_>,
     usage: &UsageRecorded,
     id: &str,
@@ -52,8 +52,8 @@ async fn insert(
         .bind(i64::from(usage.attempt))
         .bind(meter.as_str())
         .bind(signed(quantity))
-        .bind(&usage.provider)
-        .bind(&usage.model)
+        .bind(storable(&usage.provider))
+        .bind(storable(&usage.model))
         .bind(i64::from(usage.confirmed))
         .bind(charge.map(|charge| charge.price.as_str()))
         .bind(charge.map(|charge| charge.currency.code()))
@@ -68,7 +68,7 @@ async fn insert(
 
 /// The same id with another quantity is a conflict: noted, and never billed.
 async fn compare(
-    to: &mut SqliteConnection,
+    to: &mut AnyConnection,
     a: &Applied<'_>,
     id: &str,
     quantity: u64,
@@ -87,15 +87,15 @@ async fn compare(
 
 /// Double entry: what the run cost, and whom it is owed to.
 async fn post(
-    to: &mut SqliteConnection,
+    to: &mut AnyConnection,
     a: &Applied<'_>,
     usage: &UsageRecorded,
     id: &str,
     currency: &str,
     amount: Money,
 ) -> sqlx::Result<()> {
-    let debit = format!("cost:{}", usage.model);
-    let credit = format!("payable:{}", usage.provider);
+    let debit = storable(&format!("cost:{}", usage.model));
+    let credit = storable(&format!("payable:{}", usage.provider));
     let sql = "INSERT INTO ledger_entry (entry, tenant, run, debit, credit, currency, amount, \
         at_ms, pos) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
     sqlx::query(sql)
@@ -115,7 +115,7 @@ async fn post(
 }
 
 async fn balance(
-    to: &mut SqliteConnection,
+    to: &mut AnyConnection,
     a: &Applied<'_>,
     account: &str,
     currency: &str,

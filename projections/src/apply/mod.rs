@@ -9,7 +9,7 @@ use convergio_domain::event::Event;
 use convergio_domain::stream::{Seq, StreamKind};
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::Record;
-use sqlx::SqliteConnection;
+use sqlx::AnyConnection;
 
 /// An event and where it stands.
 pub(crate) struct Applied<'a> {
@@ -47,8 +47,13 @@ pub(crate) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
+/// A text as every database takes it: PostgreSQL's has no character zero.
+pub(crate) fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
 /// Applies all events of a record within the caller's transaction.
-pub(crate) async fn apply(to: &mut SqliteConnection, record: &Record) -> sqlx::Result<()> {
+pub(crate) async fn apply(to: &mut AnyConnection, record: &Record) -> sqlx::Result<()> {
     let numbers = record.first_seq().0..;
     for (index, (seq, event)) in numbers.zip(&record.body.events).enumerate() {
         let applied = Applied { record, event, index, seq: Seq(seq) };
@@ -65,7 +70,7 @@ pub(crate) async fn apply(to: &mut SqliteConnection, record: &Record) -> sqlx::R
     Ok(())
 }
 
-async fn apply_run(to: &mut SqliteConnection, applied: &Applied<'_>) -> sqlx::Result<()> {
+async fn apply_run(to: &mut AnyConnection, applied: &Applied<'_>) -> sqlx::Result<()> {
     run::apply(to, applied).await?;
     step::apply(to, applied).await?;
     if let Event::UsageRecorded(usage) = applied.event {

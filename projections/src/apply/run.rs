@@ -3,11 +3,11 @@
 use convergio_domain::event::{Event, run};
 use convergio_domain::money::Money;
 use convergio_eventstore::Record;
-use sqlx::{Row, SqliteConnection};
+use sqlx::{AnyConnection, Row};
 
-use super::{Applied, signed};
+use super::{Applied, signed, storable};
 
-pub(super) async fn register(to: &mut SqliteConnection, a: &Applied<'_>) -> sqlx::Result<()> {
+pub(super) async fn register(to: &mut AnyConnection, a: &Applied<'_>) -> sqlx::Result<()> {
     let Event::GraphRegistered(graph) = a.event else { return Ok(()) };
     let sql = "INSERT INTO graph_version (tenant, graph, version, name, nodes, manifest, \
         registered_ms, pos) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
@@ -26,7 +26,7 @@ pub(super) async fn register(to: &mut SqliteConnection, a: &Applied<'_>) -> sqlx
     Ok(())
 }
 
-pub(super) async fn apply(to: &mut SqliteConnection, a: &Applied<'_>) -> sqlx::Result<()> {
+pub(super) async fn apply(to: &mut AnyConnection, a: &Applied<'_>) -> sqlx::Result<()> {
     match a.event {
         Event::RunCreated(created) => create(to, a, created).await,
         Event::UsageRecorded(usage) => spend(to, a, usage).await,
@@ -43,7 +43,7 @@ pub(super) async fn apply(to: &mut SqliteConnection, a: &Applied<'_>) -> sqlx::R
 }
 
 /// Notes the last event of a run.
-pub(super) async fn touch(to: &mut SqliteConnection, record: &Record) -> sqlx::Result<()> {
+pub(super) async fn touch(to: &mut AnyConnection, record: &Record) -> sqlx::Result<()> {
     let sql = "UPDATE run_status SET seq = $1, updated_ms = $2 WHERE tenant = $3 AND run = $4";
     sqlx::query(sql)
         .bind(signed(record.last_seq().0))
@@ -56,7 +56,7 @@ pub(super) async fn touch(to: &mut SqliteConnection, record: &Record) -> sqlx::R
 }
 
 async fn create(
-    to: &mut SqliteConnection,
+    to: &mut AnyConnection,
     a: &Applied<'_>,
     created: &run::Created,
 ) -> sqlx::Result<()> {
@@ -80,7 +80,7 @@ async fn create(
 }
 
 async fn spend(
-    to: &mut SqliteConnection,
+    to: &mut AnyConnection,
     a: &Applied<'_>,
     usage: &run::UsageRecorded,
 ) -> sqlx::Result<()> {
@@ -103,7 +103,7 @@ async fn spend(
 }
 
 async fn end(
-    to: &mut SqliteConnection,
+    to: &mut AnyConnection,
     a: &Applied<'_>,
     status: &str,
     output: Option<String>,
@@ -116,7 +116,7 @@ async fn end(
         .bind(a.at().0)
         .bind(output)
         .bind(error.map(|error| error.code.as_str()))
-        .bind(error.map(|error| error.message.as_str()))
+        .bind(error.map(|error| storable(&error.message)))
         .bind(a.tenant())
         .bind(a.id())
         .execute(&mut *to)
@@ -128,7 +128,7 @@ async fn end(
 }
 
 async fn ask(
-    to: &mut SqliteConnection,
+    to: &mut AnyConnection,
     a: &Applied<'_>,
     asked: &run::ApprovalRequested,
 ) -> sqlx::Result<()> {
@@ -151,7 +151,7 @@ async fn ask(
 }
 
 async fn answered(
-    to: &mut SqliteConnection,
+    to: &mut AnyConnection,
     a: &Applied<'_>,
     answer: &run::ApprovalAnswered,
     state: &str,
@@ -162,7 +162,7 @@ async fn answered(
         .bind(state)
         .bind(answer.by.as_str())
         .bind(a.at().0)
-        .bind(answer.reason.as_deref())
+        .bind(answer.reason.as_deref().map(storable))
         .bind(a.tenant())
         .bind(answer.approval.to_string())
         .execute(to)

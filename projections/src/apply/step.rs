@@ -4,11 +4,11 @@ use convergio_domain::event::Event;
 use convergio_domain::event::run::{Failure, UsageRecorded};
 use convergio_domain::id::StepId;
 use convergio_domain::money::Money;
-use sqlx::{Row, SqliteConnection};
+use sqlx::{AnyConnection, Row};
 
-use super::{Applied, signed};
+use super::{Applied, signed, storable};
 
-pub(super) async fn apply(to: &mut SqliteConnection, a: &Applied<'_>) -> sqlx::Result<()> {
+pub(super) async fn apply(to: &mut AnyConnection, a: &Applied<'_>) -> sqlx::Result<()> {
     match a.event {
         Event::StepScheduled(e) => set(to, a, &e.step, "scheduled").await,
         Event::StepStarted(e) => start(to, a, &e.step, e.attempt).await,
@@ -22,7 +22,7 @@ pub(super) async fn apply(to: &mut SqliteConnection, a: &Applied<'_>) -> sqlx::R
             kind(to, a, &e.step, "agent").await?;
             let sql = "UPDATE step SET provider = $1, model = $2 WHERE tenant = $3 AND run = $4 \
                 AND step = $5";
-            let row = sqlx::query(sql).bind(&e.provider).bind(&e.model);
+            let row = sqlx::query(sql).bind(storable(&e.provider)).bind(storable(&e.model));
             row.bind(a.tenant()).bind(a.id()).bind(e.step.to_string()).execute(to).await?;
             Ok(())
         }
@@ -55,7 +55,7 @@ pub(super) async fn apply(to: &mut SqliteConnection, a: &Applied<'_>) -> sqlx::R
 
 /// A step's row, made at its first event; the run's count grows with it.
 async fn set(
-    to: &mut SqliteConnection,
+    to: &mut AnyConnection,
     a: &Applied<'_>,
     step: &StepId,
     status: &str,
@@ -80,11 +80,7 @@ async fn set(
     count(to, a, "steps_total = steps_total + 1").await
 }
 
-async fn count(
-    to: &mut SqliteConnection,
-    a: &Applied<'_>,
-    change: &'static str,
-) -> sqlx::Result<()> {
+async fn count(to: &mut AnyConnection, a: &Applied<'_>, change: &'static str) -> sqlx::Result<()> {
     let sql = match change {
         "steps_total = steps_total + 1" => {
             "UPDATE run_status SET steps_total = steps_total + 1 WHERE tenant = $1 AND run = $2"
@@ -96,7 +92,7 @@ async fn count(
 }
 
 async fn kind(
-    to: &mut SqliteConnection,
+    to: &mut AnyConnection,
     a: &Applied<'_>,
     step: &StepId,
     kind: &str,
@@ -108,7 +104,7 @@ async fn kind(
 }
 
 async fn start(
-    to: &mut SqliteConnection,
+    to: &mut AnyConnection,
     a: &Applied<'_>,
     step: &StepId,
     attempt: u32,
@@ -136,7 +132,7 @@ struct End<'a> {
 }
 
 async fn conclude(
-    to: &mut SqliteConnection,
+    to: &mut AnyConnection,
     a: &Applied<'_>,
     step: &StepId,
     end: End<'_>,
@@ -149,7 +145,7 @@ async fn conclude(
         .bind(a.at().0)
         .bind(end.output)
         .bind(end.error.map(|error| error.code.as_str()))
-        .bind(end.error.map(|error| error.message.as_str()))
+        .bind(end.error.map(|error| storable(&error.message)))
         .bind(a.tenant())
         .bind(a.id())
         .bind(step.to_string())
@@ -162,7 +158,7 @@ async fn conclude(
 }
 
 async fn skip(
-    to: &mut SqliteConnection,
+    to: &mut AnyConnection,
     a: &Applied<'_>,
     nodes: &[convergio_domain::id::NodeId],
 ) -> sqlx::Result<()> {
@@ -173,11 +169,7 @@ async fn skip(
     Ok(())
 }
 
-async fn spend(
-    to: &mut SqliteConnection,
-    a: &Applied<'_>,
-    usage: &UsageRecorded,
-) -> sqlx::Result<()> {
+async fn spend(to: &mut AnyConnection, a: &Applied<'_>, usage: &UsageRecorded) -> sqlx::Result<()> {
     let step = usage.step.to_string();
     let sql = "SELECT cost FROM step WHERE tenant = $1 AND run = $2 AND step = $3";
     let row = sqlx::query(sql).bind(a.tenant()).bind(a.id()).bind(&step);

@@ -4,12 +4,14 @@ mod billing;
 mod events;
 mod graphs;
 mod problem;
+mod replay;
 mod runs;
 
 pub use billing::{AuditEntry, Balance, LedgerEntry, LedgerView, UsageLine};
 pub use events::{EventEnvelope, Frame, PayloadView, ProgressNote};
 pub use graphs::{GraphAccepted, GraphSummary, GraphView};
 pub use problem::{MistakeView, Problem};
+pub use replay::{DivergenceView, ReplayReport, ReplayRequest, ReplayedStep};
 pub use runs::{
     ApprovalAnswer, ApprovalView, Decision, ExecuteRequest, ModelView, RunAccepted, RunError,
     RunView, StepView, UsageSummary,

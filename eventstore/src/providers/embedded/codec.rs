@@ -1,5 +1,5 @@
-//! How bodies lie on disk: zstd with a dictionary, so that the words which every body repeats cost
-//! nothing. The chain is over the canonical bytes, not over these.
+//! How bodies lie on disk: shaped, then zstd with a dictionary, so that the words which every body
+//! repeats cost nothing. The chain is over the canonical bytes, not over these.
 
 use std::cell::RefCell;
 use std::sync::LazyLock;
@@ -7,15 +7,17 @@ use std::sync::LazyLock;
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::dict::{DecoderDictionary, EncoderDictionary};
 
+use super::shape::{self, Row};
 use crate::commit::Limits;
 use crate::error::LogError;
 
-/// Typical bodies, as raw content: version 1 of the codec for ever. A better one is a new version.
+/// Typical shaped bodies, the commonest last, as raw content: version 1 of the codec for ever. A
+/// better one is a new version.
 const DICTIONARY: &[u8] = include_bytes!("bodies.v1.dict");
-const LEVEL: i32 = 3;
+const LEVEL: i32 = 9;
 
 const PLAIN: u8 = 0;
-const ZSTD_V1: u8 = 1;
+const SHAPED_ZSTD: u8 = 1;
 
 static ENCODER: LazyLock<EncoderDictionary<'static>> =
     LazyLock::new(|| EncoderDictionary::copy(DICTIONARY, LEVEL));
@@ -35,35 +37,115 @@ fn bare(mut compressor: Compressor<'static>) -> Compressor<'static> {
     // If an option is refused, the frames are a few bytes longer, and as readable.
     let _shorter = compressor.include_checksum(false);
     let _shorter = compressor.include_dictid(false);
+    let _shorter = compressor.include_contentsize(false);
     compressor
 }
 
 /// Packs canonical bytes; the first byte names the codec.
-pub(super) fn pack(canonical: &[u8]) -> Vec<u8> {
-    let packed = COMPRESSOR.with_borrow_mut(|compressor| {
-        compressor.as_mut().and_then(|compressor| compressor.compress(canonical).ok())
+pub(super) fn pack(canonical: &[u8], row: &Row<'_>) -> Vec<u8> {
+    let packed = shape::shape(canonical, row).and_then(|(ids, text)| {
+        let text =
+            COMPRESSOR.with_borrow_mut(|compressor| compressor.as_mut()?.compress(&text).ok());
+        Some((ids, text?))
     });
-    let (codec, bytes) = match &packed {
-        Some(packed) if packed.len() < canonical.len() => (ZSTD_V1, packed.as_slice()),
-        _ => (PLAIN, canonical),
-    };
-    let mut body = Vec::with_capacity(bytes.len() + 1);
-    body.push(codec);
-    body.extend_from_slice(bytes);
+    let mut body = Vec::with_capacity(canonical.len() / 2);
+    match packed {
+        Some((ids, text)) if ids.len() + text.len() + 4 < canonical.len() => {
+            body.push(SHAPED_ZSTD);
+            body.extend_from_slice(&shape::prefixed(&ids));
+            body.extend_from_slice(&text);
+        }
+        _ => {
+            body.push(PLAIN);
+            body.extend_from_slice(canonical);
+        }
+    }
     body
 }
 
 /// Gives the canonical bytes back.
-pub(super) fn unpack(body: &[u8]) -> Result<Vec<u8>, LogError> {
+pub(super) fn unpack(body: &[u8], row: &Row<'_>) -> Result<Vec<u8>, LogError> {
     let corrupt = |reason: &str| LogError::corrupt(&"a record", &reason);
     let (codec, bytes) = body.split_first().ok_or_else(|| corrupt("the body is empty"))?;
     match *codec {
         PLAIN => Ok(bytes.to_vec()),
-        ZSTD_V1 => DECOMPRESSOR.with_borrow_mut(|decompressor| {
-            let decompressor = decompressor.as_mut().ok_or_else(|| corrupt("no decompressor"))?;
-            let unpacked = decompressor.decompress(bytes, Limits::BODY_BYTES);
-            unpacked.map_err(|_| corrupt("the body cannot be unpacked"))
-        }),
+        SHAPED_ZSTD => {
+            let (ids, text) =
+                shape::split(bytes).ok_or_else(|| corrupt("the body is cut short"))?;
+            let text = DECOMPRESSOR.with_borrow_mut(|decompressor| {
+                decompressor.as_mut()?.decompress(text, Limits::BODY_BYTES).ok()
+            });
+            let text = text.ok_or_else(|| corrupt("the body cannot be unpacked"))?;
+            shape::unshape(ids, &text, row).ok_or_else(|| corrupt("the body lacks an id"))
+        }
         _ => Err(corrupt("the body's codec is not known: use a newer convergio")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use convergio_domain::stream::{Seq, StreamKey};
+    use convergio_domain::time::Timestamp;
+    use proptest::prelude::{prop_assert_eq, proptest};
+    use uuid::Uuid;
+
+    use super::{PLAIN, Row, SHAPED_ZSTD, pack, unpack};
+
+    fn stream() -> StreamKey {
+        StreamKey::run("acme".parse().unwrap(), convergio_domain::id::RunId(Uuid::from_u128(9)))
+    }
+
+    fn canonical(row: &Row<'_>, middle: &str) -> Vec<u8> {
+        let (stream, commit) = (row.stream.name(), row.commit);
+        let head = format!("{{\"actor\":\"a\",\"commit\":\"{commit}\",\"events\":[{middle}]");
+        let tail = format!("\"stream\":\"{stream}\",\"tenant\":\"acme\",\"time\":{}", row.time.0);
+        format!("{head},\"seq\":{},{tail}}}", row.seq).into_bytes()
+    }
+
+    #[test]
+    fn ids_and_what_the_row_says_cost_their_bytes() {
+        let stream = stream();
+        let row = Row { stream: &stream, commit: Uuid::max(), seq: Seq(7), time: Timestamp(5) };
+        let ids = format!("\"{}\",\"{}\"", Uuid::from_u128(77), "0af9".repeat(16));
+        let body = canonical(&row, &ids);
+        let packed = pack(&body, &row);
+        assert_eq!(packed[0], SHAPED_ZSTD);
+        assert!(packed.len() < 16 + 32 + 60, "{}", packed.len());
+        assert_eq!(unpack(&packed, &row).unwrap(), body);
+        for cut in 0..packed.len() {
+            assert_ne!(unpack(&packed[..cut], &row).ok(), Some(body.clone()));
+        }
+    }
+
+    #[test]
+    fn what_its_row_does_not_say_is_kept_as_it_is() {
+        let stream = stream();
+        let row = Row { stream: &stream, commit: Uuid::max(), seq: Seq(7), time: Timestamp(5) };
+        let body = canonical(&Row { seq: Seq(8), ..row }, "1");
+        let packed = pack(&body, &row);
+        assert_eq!((packed[0], unpack(&packed, &row).unwrap()), (PLAIN, body));
+    }
+
+    proptest! {
+        #[test]
+        fn every_body_comes_back(text in ".*", id: u128, upper: bool, n: u64) {
+            let stream = stream();
+            let (seq, time) = (Seq(n >> 2), Timestamp(7));
+            let row = Row { stream: &stream, commit: Uuid::from_u128(id), seq, time };
+            let mut id = Uuid::from_u128(id).to_string();
+            if upper {
+                id = id.to_uppercase();
+            }
+            let middle = serde_json::to_string(&(&text, id, text.len())).unwrap();
+            let body = canonical(&row, &middle);
+            prop_assert_eq!(unpack(&pack(&body, &row), &row).unwrap(), body);
+        }
+
+        #[test]
+        fn no_bytes_end_the_process(bytes: Vec<u8>) {
+            let stream = stream();
+            let row = Row { stream: &stream, commit: Uuid::nil(), seq: Seq(1), time: Timestamp(1) };
+            let _read = unpack(&bytes, &row);
+        }
     }
 }

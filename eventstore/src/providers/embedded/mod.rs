@@ -9,6 +9,7 @@ mod folder;
 mod reader;
 mod rows;
 mod schema;
+mod shape;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -136,7 +137,7 @@ impl EventLog for EmbeddedLog {
 
     async fn append(&self, commit: Commit) -> Result<Head, AppendError> {
         let prepared = prepare(commit, &*self.keys)?;
-        let body = codec::pack(&prepared.canonical);
+        let body = codec::pack(&prepared.canonical, &prepared.row());
         let jobs = self.sender().ok_or_else(|| AppendError::from(LogError::Closed))?;
         let (reply, answer) = oneshot::channel();
         let job = Job { prepared, body, reply };

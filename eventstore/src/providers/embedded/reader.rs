@@ -11,8 +11,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use super::rows::{kind_number, kind_of, signed, sqlite_error, unsigned};
-use super::writer::payload_id;
-use super::{codec, schema};
+use super::writer::{commit, payload_id};
+use super::{codec, schema, shape};
 use crate::error::LogError;
 use crate::log::Page;
 use crate::record::{Body, Hash, Head, Position, Record, chain};
@@ -22,9 +22,10 @@ use crate::seal::{PayloadKeys, open};
 const IDLE: usize = 8;
 
 /// A record with the hash of the one before it in its stream, and its stream's key.
-const RECORDS: &str = "SELECT r.position, r.seq, r.recorded_at, r.hash, r.body, s.tenant, s.kind, \
-    s.uuid, (SELECT p.hash FROM record p WHERE p.stream = r.stream AND p.seq < r.seq \
-    ORDER BY p.seq DESC LIMIT 1) FROM record r JOIN stream s ON s.id = r.stream";
+const RECORDS: &str = "SELECT r.position, r.seq, r.time, r.delay, r.dedup, r.commit_end, r.hash, \
+    r.body, s.tenant, s.kind, s.uuid, (SELECT p.hash FROM record p WHERE p.stream = r.stream \
+    AND p.seq < r.seq ORDER BY p.seq DESC LIMIT 1) \
+    FROM record r JOIN stream s ON s.id = r.stream";
 
 pub(super) struct Readers {
     path: PathBuf,
@@ -215,27 +216,34 @@ fn stream_key(row: &Row<'_>, first: usize) -> Result<StreamKey, LogError> {
 
 /// Reads a row of [`RECORDS`] and checks that it is what was written.
 fn record(row: &Row<'_>) -> Result<Record, LogError> {
-    let stream = stream_key(row, 5)?;
+    let stream = stream_key(row, 8)?;
     let position: i64 = row.get(0).map_err(failed)?;
     let corrupt =
         |reason: &str| LogError::corrupt(&format!("{stream}, position {position}"), &reason);
     let seq = Seq(unsigned(row.get(1).map_err(failed)?));
-    let hash: Hash = row.get(3).map_err(|_| corrupt("the hash is not a hash"))?;
-    let packed: Vec<u8> = row.get(4).map_err(failed)?;
-    let prev_hash: Option<Hash> = row.get(8).map_err(|_| corrupt("the hash before is no hash"))?;
+    let (time, delay): (i64, i64) = (row.get(2).map_err(failed)?, row.get(3).map_err(failed)?);
+    let commit = commit(row.get(4).map_err(failed)?, row.get(5).map_err(failed)?);
+    let hash: Hash = row.get(6).map_err(|_| corrupt("the hash is not a hash"))?;
+    let packed: Vec<u8> = row.get(7).map_err(failed)?;
+    let prev_hash: Option<Hash> = row.get(11).map_err(|_| corrupt("the hash before is no hash"))?;
     let prev_hash = match prev_hash {
         None if seq != Seq(1) => return Err(corrupt("the record before it is missing")),
         hash => hash.unwrap_or([0; 32]),
     };
-    let canonical = codec::unpack(&packed).map_err(|error| corrupt(&error.to_string()))?;
+    let place = shape::Row { stream: &stream, commit, seq, time: Timestamp(time) };
+    let canonical = codec::unpack(&packed, &place).map_err(|error| corrupt(&error.to_string()))?;
     if chain(&prev_hash, &canonical) != hash {
         return Err(corrupt("the hash does not match: the record or its chain was changed"));
     }
     let body = Body::decode(&canonical).map_err(|error| corrupt(&error.to_string()))?;
-    if body.seq != seq || body.stream != stream.name() || body.tenant != stream.tenant {
+    if body.seq != seq
+        || body.commit != commit
+        || body.stream != stream.name()
+        || body.tenant != stream.tenant
+    {
         return Err(corrupt("the record stands in another place than it was written for"));
     }
     let position = Position(unsigned(position));
-    let recorded_at = Timestamp(row.get(2).map_err(failed)?);
+    let recorded_at = Timestamp(time.saturating_add(delay));
     Ok(Record { position, recorded_at, stream, prev_hash, hash, body })
 }

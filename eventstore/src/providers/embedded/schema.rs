@@ -9,12 +9,14 @@ use crate::error::LogError;
 
 /// Marks our files ("CVGL").
 const APPLICATION_ID: i32 = 0x4356_474C;
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 /// Pages of write-ahead log after which it is folded into the database.
 const CHECKPOINT_PAGES: i32 = 4000;
 
-/// `record.dedup` is the first half of the commit id: UUIDv7 begins with the time, so the index
-/// grows at its end. `payload.id` is `position * 64 + index`. `wake.due` is 0 for "now".
+/// `record.dedup` is the first half of the commit id and `record.commit_end` the other: UUIDv7
+/// begins with the time, so the index grows at its end. `record.delay` is the time from `time`,
+/// when the events occurred, to their arrival in the log. `payload.id` is `position * 64 + index`.
+/// `wake.due` is 0 for "now".
 const TABLES: &str = "
 CREATE TABLE stream (
     id INTEGER PRIMARY KEY,
@@ -29,8 +31,10 @@ CREATE TABLE record (
     position INTEGER PRIMARY KEY,
     stream INTEGER NOT NULL,
     seq INTEGER NOT NULL,
-    recorded_at INTEGER NOT NULL,
+    time INTEGER NOT NULL,
+    delay INTEGER NOT NULL,
     dedup INTEGER NOT NULL,
+    commit_end INTEGER NOT NULL,
     hash BLOB NOT NULL,
     body BLOB NOT NULL
 );
@@ -43,6 +47,7 @@ CREATE INDEX wake_due ON wake (due);
 
 /// Opens the writer's connection; makes the tables of a new file.
 pub(super) fn open(path: &Path) -> Result<Connection, LogError> {
+    check_not_emptied(path)?;
     let connection = Connection::open(path).map_err(|error| at(path, &error))?;
     configure(&connection).map_err(|error| at(path, &error))?;
     let version = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
@@ -59,6 +64,17 @@ pub(super) fn open(path: &Path) -> Result<Connection, LogError> {
         (Err(error), _) | (_, Err(error)) => return Err(at(path, &error)),
     }
     Ok(connection)
+}
+
+/// SQLite drops the write-ahead log of an empty file and begins anew; we would lose all in silence.
+fn check_not_emptied(path: &Path) -> Result<(), LogError> {
+    let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+    let write_ahead = format!("{}-wal", path.display());
+    if bytes(path) == 0 && bytes(Path::new(&write_ahead)) > 0 {
+        let reason = "it is empty, and its write-ahead log is not: restore it from a backup";
+        return Err(LogError::corrupt(&path.display(), &reason));
+    }
+    Ok(())
 }
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {

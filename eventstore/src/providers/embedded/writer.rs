@@ -6,11 +6,13 @@ use std::sync::atomic::Ordering;
 
 use convergio_domain::decider::Wake;
 use convergio_domain::stream::{Seq, StreamKey};
+use convergio_domain::time::Timestamp;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use uuid::Uuid;
 
 use super::rows::{kind_number, signed, sqlite_error, unsigned};
+use super::shape::Row;
 use super::{Counters, codec};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{AppendError, LogError};
@@ -50,6 +52,14 @@ struct Written {
     reply: oneshot::Sender<Result<Head, AppendError>>,
     head: Head,
     record: Option<Arc<Record>>,
+}
+
+impl Prepared {
+    /// What the row of this commit will say.
+    pub(super) fn row(&self) -> Row<'_> {
+        let Self { stream, commit, body, .. } = self;
+        Row { stream, commit: *commit, seq: body.seq, time: body.time }
+    }
 }
 
 impl Writer {
@@ -169,19 +179,23 @@ impl Writer {
 
     /// The commit, if it stands in the stream already.
     fn find(&self, stream: i64, prepared: &Prepared) -> rusqlite::Result<Option<Verdict>> {
-        let sql = "SELECT position, hash, body FROM record WHERE dedup = ? AND stream = ?";
+        let sql = "SELECT position, hash, body, seq, time, commit_end FROM record \
+            WHERE dedup = ? AND stream = ?";
         let mut statement = self.connection.prepare_cached(sql)?;
         let mut rows = statement.query(params![dedup(prepared.commit), stream])?;
         while let Some(row) = rows.next()? {
+            let commit = commit(dedup(prepared.commit), row.get(5)?);
+            if commit != prepared.commit {
+                continue;
+            }
             let body: Vec<u8> = row.get(2)?;
-            let decoded = codec::unpack(&body).and_then(|canonical| Body::decode(&canonical));
+            let (seq, time) = (Seq(unsigned(row.get(3)?)), Timestamp(row.get(4)?));
+            let place = Row { stream: &prepared.stream, commit, seq, time };
+            let decoded = codec::unpack(&body, &place).and_then(|c| Body::decode(&c));
             let body = match decoded {
                 Ok(body) => body,
                 Err(error) => return Ok(Some(Verdict::Refuse(error.into()))),
             };
-            if body.commit != prepared.commit {
-                continue;
-            }
             if !prepared.is_same(&body) {
                 return Ok(Some(Verdict::Refuse(AppendError::CommitMismatch)));
             }
@@ -222,14 +236,17 @@ impl Writer {
         let head = Head { position, seq: prepared.last_seq(), hash: prepared.hash };
         let stream = self.write_stream(&prepared.stream, known, head)?;
         let recorded_at = SystemClock.now();
-        let sql = "INSERT INTO record (position, stream, seq, recorded_at, dedup, hash, body) \
-            VALUES (?, ?, ?, ?, ?, ?, ?)";
+        let sql = "INSERT INTO record \
+            (position, stream, seq, time, delay, dedup, commit_end, hash, body) \
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
         self.connection.prepare_cached(sql)?.execute(params![
             signed(position.0),
             stream,
             signed(prepared.body.seq.0),
-            recorded_at.0,
+            prepared.body.time.0,
+            recorded_at.0 - prepared.body.time.0,
             dedup(prepared.commit),
+            commit_end(prepared.commit),
             prepared.hash,
             body
         ])?;
@@ -305,6 +322,18 @@ enum Verdict {
 fn dedup(commit: Uuid) -> i64 {
     let (first, _) = commit.as_u64_pair();
     i64::from_ne_bytes(first.to_ne_bytes())
+}
+
+/// Its second half.
+fn commit_end(commit: Uuid) -> i64 {
+    let (_, second) = commit.as_u64_pair();
+    i64::from_ne_bytes(second.to_ne_bytes())
+}
+
+/// A commit's id from its halves.
+pub(super) fn commit(dedup: i64, end: i64) -> Uuid {
+    let half = |number: i64| u64::from_ne_bytes(number.to_ne_bytes());
+    Uuid::from_u64_pair(half(dedup), half(end))
 }
 
 /// Where a payload lies.

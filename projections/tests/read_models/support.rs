@@ -1,4 +1,4 @@
-//! Read models are disposable: rebuilt equals live, byte for byte; tenants see their own.
+//! A log with runs of several shapes and tenants.
 
 use std::sync::Arc;
 
@@ -14,8 +14,6 @@ use convergio_domain::run::{
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::{Clock, EventLog, MemoryLog, Payload, Repository, SystemClock};
-use convergio_projections::{ProjectionError, Projections, RunFilter, rebuild};
-use tokio::sync::oneshot;
 use uuid::Uuid;
 
 const PRICES: &str = r#"[{"provider": "local", "model": "*", "from_ms": 0, "currency": "USD",
@@ -26,7 +24,7 @@ fn tenant(name: &str) -> TenantId {
 }
 
 /// A log with runs of several shapes and tenants.
-async fn filled() -> Arc<dyn EventLog> {
+pub(crate) async fn filled() -> Arc<dyn EventLog> {
     let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
     let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
     for number in 0..60_u32 {
@@ -34,6 +32,14 @@ async fn filled() -> Arc<dyn EventLog> {
         run(&repository, &tenant, number).await;
     }
     log
+}
+
+/// Adds a few more runs.
+pub(crate) async fn more(log: &Arc<dyn EventLog>) {
+    let repository = Repository::new(Arc::clone(log), Arc::new(SystemClock));
+    for number in 60..70 {
+        run(&repository, &tenant("one"), number).await;
+    }
 }
 
 async fn run(repository: &Repository, tenant: &TenantId, number: u32) {
@@ -118,89 +124,4 @@ fn answered(number: u32) -> Outcome {
     let result = StepResult::Completed { output: Some(PayloadSlot(0)), case: None };
     let step = "agent".parse().expect("a step");
     Outcome { step, attempt: 1, result, call: Some(call), skipped: Vec::new() }
-}
-
-#[tokio::test]
-async fn a_rebuild_equals_the_live_read_models_byte_for_byte() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let log = filled().await;
-    let live = Projections::open(&folder.path().join("live.db")).await.expect("opens");
-    // Followed in pieces: stopped and started again in the middle.
-    let (queries, tail) = (live.queries(), log.read_all(convergio_eventstore::Position(0), 1));
-    let tail = tail.await.expect("readable").tail;
-    let (stop, stopped) = oneshot::channel();
-    let running = live.run(Arc::clone(&log), stopped);
-    let (ran, _) = tokio::join!(running, async {
-        assert!(queries.wait_for(tail, std::time::Duration::from_secs(30)).await);
-        stop.send(()).expect("it runs");
-    });
-    ran.expect("it works");
-    let fresh = folder.path().join("fresh.db");
-    rebuild(&fresh, &*log, |_, _| {}).await.expect("rebuilds");
-    let fresh = Projections::open(&fresh).await.expect("opens");
-    let (live, fresh) = (queries.dump().await.expect("rows"), fresh.queries().dump().await);
-    assert!(live.lines().count() > 500, "there is something to compare");
-    assert_eq!(live, fresh.expect("rows"));
-}
-
-#[tokio::test]
-async fn two_projectors_on_one_file_do_not_both_go_on() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("read.db");
-    let log = filled().await;
-    let (one, two) = (Projections::open(&file).await, Projections::open(&file).await);
-    let (one, two) = (one.expect("opens"), two.expect("opens"));
-    let (a, b) = tokio::join!(one.catch_up(&*log, |_, _| {}), two.catch_up(&*log, |_, _| {}));
-    let refused = |result: &Result<(), ProjectionError>| {
-        matches!(result, Err(ProjectionError::NotAlone | ProjectionError::Database(_)))
-    };
-    assert!(a.is_ok() || b.is_ok());
-    assert!(a.is_ok() && b.is_ok() || refused(&a) || refused(&b));
-    rebuild(&folder.path().join("fresh.db"), &*log, |_, _| {}).await.expect("rebuilds");
-    let fresh = Projections::open(&folder.path().join("fresh.db")).await.expect("opens");
-    let rows = one.queries().dump().await.expect("rows");
-    assert_eq!(rows, fresh.queries().dump().await.expect("rows"), "nothing is counted twice");
-}
-
-#[tokio::test]
-async fn queries_show_a_tenant_its_own_rows_and_pages_are_whole() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let log = filled().await;
-    let projections = Projections::open(&folder.path().join("read.db")).await.expect("opens");
-    projections.catch_up(&*log, |_, _| {}).await.expect("applies");
-    let queries = projections.queries();
-    let (mut runs, mut cursor) = (Vec::new(), None);
-    loop {
-        let filter = RunFilter::default();
-        let page = queries.runs("one", &filter, cursor.as_deref(), 7).await.expect("rows");
-        runs.extend(page.items);
-        cursor = page.next_cursor;
-        if cursor.is_none() {
-            break;
-        }
-    }
-    assert_eq!(runs.len(), 20);
-    let ids: std::collections::BTreeSet<_> = runs.iter().map(|run| run.run.clone()).collect();
-    assert_eq!(ids.len(), 20, "no page repeats a run");
-    let all = queries.usage("one", None, None, 1000).await.expect("rows");
-    assert!(all.items.iter().all(|line| ids.contains(&line.run)));
-    let (lines, mut cursor) = (all.items.len(), None);
-    let mut paged = 0;
-    loop {
-        let page = queries.usage("one", None, cursor.as_deref(), 3).await.expect("rows");
-        paged += page.items.len();
-        cursor = page.next_cursor;
-        if cursor.is_none() {
-            break;
-        }
-    }
-    assert_eq!(paged, lines);
-    let nobody = queries.run("nobody", &runs[0].run).await.expect("rows");
-    assert_eq!(nobody, None);
-    assert!(queries.steps("two", &runs[0].run).await.expect("rows").is_empty());
-    let balances = queries.balances("one").await.expect("rows");
-    let sum: i128 = balances.iter().map(|b| b.amount.parse::<i128>().expect("a number")).sum();
-    assert_eq!(sum, 0, "double entry: {balances:?}");
-    assert!(queries.unpriced("one").await.expect("rows") > 0);
-    assert!(queries.runs("one", &RunFilter::default(), Some("x"), 7).await.is_err());
 }

@@ -1,0 +1,109 @@
+//! What a condition in CEL names, and how deep its loops are, by a walk over its syntax tree.
+
+use cel::Program;
+use cel::common::ast::{
+    CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators,
+};
+
+use super::tokens::NODE_BY_NAME;
+use super::{ExprError, Refs};
+
+/// What a program names. The recursion is as deep as the condition has operators, which is bounded
+/// before it is compiled.
+///
+/// # Errors
+/// A loop within a loop, or `nodes` without the name of a node.
+pub(super) fn refs(program: &Program) -> Result<Refs, ExprError> {
+    let mut walk = Walk::default();
+    walk.expression(program.expression())?;
+    Ok(walk.refs)
+}
+
+#[derive(Default)]
+struct Walk {
+    refs: Refs,
+    /// Variables of the loops around.
+    bound: Vec<String>,
+    loops: usize,
+}
+
+impl Walk {
+    fn expression(&mut self, node: &IdedExpr) -> Result<(), ExprError> {
+        match &node.expr {
+            Expr::Unspecified | Expr::Literal(_) => Ok(()),
+            Expr::Ident(name) => self.variable(name),
+            Expr::Select(select) if is_nodes(&select.operand) => {
+                self.refs.node(&select.field, 1);
+                self.refs.variable("nodes", 1);
+                Ok(())
+            }
+            Expr::Select(select) => self.expression(&select.operand),
+            Expr::Call(call) => self.call(call),
+            Expr::Comprehension(comprehension) => self.comprehension(comprehension),
+            Expr::List(list) => list.elements.iter().try_for_each(|item| self.expression(item)),
+            Expr::Map(map) => map.entries.iter().try_for_each(|entry| self.entry(&entry.expr)),
+            Expr::Struct(fields) => {
+                fields.entries.iter().try_for_each(|entry| self.entry(&entry.expr))
+            }
+        }
+    }
+
+    fn variable(&mut self, name: &str) -> Result<(), ExprError> {
+        if name == "nodes" {
+            return Err(ExprError::new(NODE_BY_NAME));
+        }
+        let is_inner = name.starts_with('@') || self.bound.iter().any(|bound| bound == name);
+        if !is_inner {
+            self.refs.variable(name, 1);
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, call: &CallExpr) -> Result<(), ExprError> {
+        if let (operators::INDEX, [operand, index]) = (call.func_name.as_str(), &call.args[..])
+            && is_nodes(operand)
+        {
+            let Expr::Literal(LiteralValue::String(name)) = &index.expr else {
+                return Err(ExprError::new(NODE_BY_NAME));
+            };
+            self.refs.node(name.inner(), 1);
+            return Ok(());
+        }
+        let target = call.target.as_deref();
+        target.into_iter().chain(&call.args).try_for_each(|item| self.expression(item))
+    }
+
+    /// A loop's own variables are not the run's. Loops within loops multiply: one level is enough
+    /// for a condition.
+    fn comprehension(&mut self, inner: &ComprehensionExpr) -> Result<(), ExprError> {
+        self.expression(&inner.iter_range)?;
+        self.expression(&inner.accu_init)?;
+        if self.loops > 0 {
+            let message = "CEL: a loop (all, exists, map, filter) within a loop is not allowed";
+            return Err(ExprError::new(message));
+        }
+        let names = [Some(&inner.iter_var), inner.iter_var2.as_ref(), Some(&inner.accu_var)];
+        let before = self.bound.len();
+        self.bound.extend(names.into_iter().flatten().cloned());
+        self.loops += 1;
+        let parts = [&inner.loop_cond, &inner.loop_step, &inner.result];
+        let walked = parts.into_iter().try_for_each(|part| self.expression(part));
+        self.loops -= 1;
+        self.bound.truncate(before);
+        walked
+    }
+
+    fn entry(&mut self, entry: &EntryExpr) -> Result<(), ExprError> {
+        match entry {
+            EntryExpr::StructField(field) => self.expression(&field.value),
+            EntryExpr::MapEntry(entry) => {
+                self.expression(&entry.key)?;
+                self.expression(&entry.value)
+            }
+        }
+    }
+}
+
+fn is_nodes(node: &IdedExpr) -> bool {
+    matches!(&node.expr, Expr::Ident(name) if name == "nodes")
+}

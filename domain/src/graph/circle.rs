@@ -1,0 +1,48 @@
+//! Circles: nodes that wait for each other.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use petgraph::algo::tarjan_scc;
+use petgraph::graphmap::DiGraphMap;
+
+/// A shortest way round each group of nodes that wait for each other, each beginning and ending
+/// with its first node.
+pub(super) fn circles(map: &DiGraphMap<usize, ()>) -> Vec<Vec<usize>> {
+    let groups = tarjan_scc(map).into_iter();
+    let mut circles: Vec<_> = groups.filter_map(|group| way_round(map, &group)).collect();
+    circles.sort();
+    circles
+}
+
+/// From the smallest node of a group back to it, by breadth-first search within the group.
+fn way_round(map: &DiGraphMap<usize, ()>, group: &[usize]) -> Option<Vec<usize>> {
+    let start = *group.iter().min()?;
+    let group: std::collections::BTreeSet<_> = group.iter().copied().collect();
+    let mut came_from: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut queue = VecDeque::from([start]);
+    while let Some(node) = queue.pop_front() {
+        for next in map.neighbors(node).filter(|next| group.contains(next)) {
+            if came_from.contains_key(&next) {
+                continue;
+            }
+            came_from.insert(next, node);
+            if next == start {
+                return Some(way_back(&came_from, start));
+            }
+            queue.push_back(next);
+        }
+    }
+    None
+}
+
+fn way_back(came_from: &BTreeMap<usize, usize>, start: usize) -> Vec<usize> {
+    let mut way = vec![start];
+    let mut node = came_from[&start];
+    while node != start {
+        way.push(node);
+        node = came_from[&node];
+    }
+    way.push(start);
+    way.reverse();
+    way
+}

@@ -1,0 +1,109 @@
+//! Which sides of branches a node depends on: one that needs two sides of a branch never runs.
+//!
+//! Each side of each branch is a bit. A node carries the sides that cannot be taken when it runs;
+//! the sets grow along the edges, so the work is edges times bits.
+
+use super::manifest::{Graph, Join, Work};
+use super::topology::Edge;
+
+/// Where the bits of each branch begin, and how many it has.
+struct Sides {
+    ranges: Vec<Option<(usize, usize)>>,
+    words: usize,
+}
+
+/// The nodes that need all inputs and have some on different sides of one branch. Of a chain of
+/// such nodes the first is named. The graph has no circles.
+pub(super) fn torn(graph: &Graph, edges: &[Edge]) -> Vec<usize> {
+    let sides = Sides::of(graph);
+    let mut excluded: Vec<Vec<u64>> = vec![vec![0; sides.words]; graph.nodes.len()];
+    let inputs = by_target(graph.nodes.len(), edges);
+    let mut torn = Vec::new();
+    for node in order(&inputs, graph.nodes.len()) {
+        if graph.nodes[node].join != Join::All {
+            continue;
+        }
+        let mut set = vec![0; sides.words];
+        for edge in &inputs[node] {
+            for (word, from) in set.iter_mut().zip(&excluded[edge.from]) {
+                *word |= from;
+            }
+        }
+        sides.exclude_other_ports(&inputs[node], &mut set);
+        if sides.has_no_way(&set) {
+            torn.push(node);
+        } else {
+            excluded[node] = set;
+        }
+    }
+    torn.sort_unstable();
+    torn
+}
+
+impl Sides {
+    fn of(graph: &Graph) -> Self {
+        let mut bits = 0;
+        let mut range = |node: &super::manifest::Node| {
+            let Work::Branch(branch) = &node.work else { return None };
+            let count = branch.cases.len() + 1;
+            bits += count;
+            Some((bits - count, count))
+        };
+        let ranges = graph.nodes.iter().map(&mut range).collect();
+        Self { ranges, words: bits.div_ceil(64) }
+    }
+
+    /// Of a branch that leads here directly, the sides that do not are excluded.
+    fn exclude_other_ports(&self, inputs: &[Edge], set: &mut [u64]) {
+        for edge in inputs {
+            let Some((begin, count)) = self.ranges[edge.from] else { continue };
+            if edge.port.is_none() {
+                continue;
+            }
+            for port in 0..count {
+                let leads = |other: &Edge| {
+                    other.from == edge.from && other.port.is_some_and(|p| p as usize == port)
+                };
+                if !inputs.iter().any(leads) {
+                    set[(begin + port) / 64] |= 1 << ((begin + port) % 64);
+                }
+            }
+        }
+    }
+
+    /// Whether some branch has no side left.
+    fn has_no_way(&self, set: &[u64]) -> bool {
+        let is_excluded = |bit: usize| set[bit / 64] >> (bit % 64) & 1 == 1;
+        let mut ranges = self.ranges.iter().flatten();
+        ranges.any(|(begin, count)| (*begin..begin + count).all(is_excluded))
+    }
+}
+
+fn by_target(nodes: usize, edges: &[Edge]) -> Vec<Vec<Edge>> {
+    let mut inputs = vec![Vec::new(); nodes];
+    for edge in edges {
+        inputs[edge.to].push(*edge);
+    }
+    inputs
+}
+
+/// The nodes, each after those it waits for.
+fn order(inputs: &[Vec<Edge>], nodes: usize) -> Vec<usize> {
+    let mut waits: Vec<usize> = inputs.iter().map(Vec::len).collect();
+    let mut follow = vec![Vec::new(); nodes];
+    for edge in inputs.iter().flatten() {
+        follow[edge.from].push(edge.to);
+    }
+    let mut order: Vec<usize> = (0..nodes).filter(|node| waits[*node] == 0).collect();
+    let mut next = 0;
+    while let Some(node) = order.get(next).copied() {
+        next += 1;
+        for to in &follow[node] {
+            waits[*to] -= 1;
+            if waits[*to] == 0 {
+                order.push(*to);
+            }
+        }
+    }
+    order
+}

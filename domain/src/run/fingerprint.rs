@@ -1,0 +1,58 @@
+//! The fingerprint of a run's state, kept up to date at the cost of what changed.
+//!
+//! Each step and each question has a print of its own; the state's is the sum of them, hashed with
+//! what there is once. A commit prints only what it touched, so that its cost does not grow with the
+//! graph.
+
+use serde::Serialize;
+
+use super::state::RunState;
+use crate::decider::Fingerprint;
+use crate::id::{ApprovalId, StepId};
+
+/// A part of the state that changed since the last print.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
+    Step(StepId),
+    Approval(ApprovalId),
+}
+
+impl RunState {
+    /// The fingerprint of the state as it is.
+    pub fn fingerprint(&mut self) -> Fingerprint {
+        for part in std::mem::take(&mut self.changed) {
+            self.print_part(&part);
+        }
+        let once = (
+            (self.prints, self.seq, self.phase, self.created),
+            (&self.graph, &self.input, &self.request_hash, &self.budget),
+            (&self.spent, &self.output, &self.error),
+        );
+        Fingerprint(print(&once))
+    }
+
+    fn print_part(&mut self, part: &Part) {
+        let (print_before, now) = match part {
+            Part::Step(id) => {
+                let Some(step) = self.steps.get_mut(id) else { return };
+                let now = print(&(id, &*step));
+                (std::mem::replace(&mut step.print, now), now)
+            }
+            Part::Approval(id) => {
+                let Some(approval) = self.approvals.get_mut(id) else { return };
+                let now = print(&(id, &*approval));
+                (std::mem::replace(&mut approval.print, now), now)
+            }
+        };
+        self.prints = self.prints.wrapping_sub(print_before).wrapping_add(now);
+    }
+}
+
+/// The first eight bytes of BLAKE3 of the value as JSON.
+fn print(value: &impl Serialize) -> u64 {
+    // Serialising plain values into memory cannot fail.
+    let bytes = serde_json::to_vec(value).unwrap_or_default();
+    let hash = blake3::hash(&bytes);
+    let first = hash.as_bytes().first_chunk::<8>().copied().unwrap_or_default();
+    u64::from_be_bytes(first)
+}

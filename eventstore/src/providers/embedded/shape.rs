@@ -1,0 +1,157 @@
+//! The shape of a body on disk: what its row says already is left out, and ids and hashes, which do
+//! not compress, stand as bytes beside the text, which does.
+//!
+//! ```text
+//! ids  = 16 bytes for each UUID, 32 for each hash, 8 for each fingerprint, in order
+//! text = the canonical body without commit, seq, stream, tenant and time;
+//!        a UUID in it is the byte 01, 64 hexadecimal digits are the byte 02, 16 the byte 03
+//! ```
+//! Canonical JSON holds no control characters, so these bytes mean nothing else.
+
+use convergio_domain::stream::{Seq, StreamKey};
+use convergio_domain::time::Timestamp;
+use uuid::Uuid;
+
+const UUID_MARK: u8 = 1;
+const HASH_MARK: u8 = 2;
+const PRINT_MARK: u8 = 3;
+const UUID_DIGITS: usize = 36;
+const HASH_DIGITS: usize = 64;
+const PRINT_DIGITS: usize = 16;
+
+/// What a record's row says beside its body.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Row<'a> {
+    pub(super) stream: &'a StreamKey,
+    pub(super) commit: Uuid,
+    pub(super) seq: Seq,
+    pub(super) time: Timestamp,
+}
+
+impl Row<'_> {
+    fn commit_field(&self) -> String {
+        format!(",\"commit\":\"{}\"", self.commit)
+    }
+
+    fn end(&self) -> String {
+        let Row { stream, seq, time, .. } = self;
+        let (name, tenant) = (stream.name(), &stream.tenant);
+        format!(
+            ",\"seq\":{seq},\"stream\":\"{name}\",\"tenant\":\"{tenant}\",\"time\":{}}}",
+            time.0
+        )
+    }
+}
+
+/// The ids and the text of a canonical body; `None` if it does not say what its row says.
+pub(super) fn shape(canonical: &[u8], row: &Row<'_>) -> Option<(Vec<u8>, Vec<u8>)> {
+    let body = canonical.strip_suffix(row.end().as_bytes())?;
+    let actor_end = body.iter().position(|byte| *byte == b',')?;
+    let (actor, rest) = body.split_at(actor_end);
+    let rest = rest.strip_prefix(row.commit_field().as_bytes())?;
+    let (mut ids, mut text) = (Vec::new(), Vec::with_capacity(canonical.len()));
+    text.extend_from_slice(actor);
+    let mut quoted = rest.split(|byte| *byte == b'"');
+    text.extend_from_slice(quoted.next()?);
+    for part in quoted {
+        text.push(b'"');
+        match id(part) {
+            Some((mark, bytes)) => {
+                text.push(mark);
+                ids.extend_from_slice(&bytes);
+            }
+            None => text.extend_from_slice(part),
+        }
+    }
+    Some((ids, text))
+}
+
+/// The canonical body again; `None` if this is not what [`shape`] makes.
+pub(super) fn unshape(ids: &[u8], text: &[u8], row: &Row<'_>) -> Option<Vec<u8>> {
+    let mut ids = ids;
+    let actor_end = text.iter().position(|byte| *byte == b',')?;
+    let mut canonical = Vec::with_capacity(text.len() * 2);
+    canonical.extend_from_slice(&text[..actor_end]);
+    canonical.extend_from_slice(row.commit_field().as_bytes());
+    for byte in &text[actor_end..] {
+        match *byte {
+            UUID_MARK => {
+                let (id, rest) = ids.split_first_chunk::<16>()?;
+                ids = rest;
+                canonical.extend_from_slice(Uuid::from_bytes(*id).to_string().as_bytes());
+            }
+            HASH_MARK => {
+                let (hash, rest) = ids.split_first_chunk::<32>()?;
+                ids = rest;
+                canonical.extend_from_slice(crate::seal::hex(hash).as_bytes());
+            }
+            PRINT_MARK => {
+                let (print, rest) = ids.split_first_chunk::<8>()?;
+                ids = rest;
+                canonical.extend_from_slice(crate::seal::hex(print).as_bytes());
+            }
+            other => canonical.push(other),
+        }
+    }
+    canonical.extend_from_slice(row.end().as_bytes());
+    ids.is_empty().then_some(canonical)
+}
+
+/// Splits what [`shape`] and the compressor made: the ids, and the compressed text. How long the
+/// ids are stands before them.
+pub(super) fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = read_varint(bytes)?;
+    rest.split_at_checked(length)
+}
+
+/// The ids with their length before them.
+pub(super) fn prefixed(ids: &[u8]) -> Vec<u8> {
+    let mut bytes = varint(ids.len());
+    bytes.extend_from_slice(ids);
+    bytes
+}
+
+/// A quoted part that is an id in its canonical form, as bytes.
+fn id(part: &[u8]) -> Option<(u8, Vec<u8>)> {
+    match part.len() {
+        UUID_DIGITS => {
+            let text = std::str::from_utf8(part).ok()?;
+            let id = Uuid::try_parse(text).ok()?;
+            (id.to_string() == text).then(|| (UUID_MARK, id.as_bytes().to_vec()))
+        }
+        HASH_DIGITS => digits(part).map(|bytes| (HASH_MARK, bytes)),
+        PRINT_DIGITS => digits(part).map(|bytes| (PRINT_MARK, bytes)),
+        _ => None,
+    }
+}
+
+/// The bytes of lower-case hexadecimal digits.
+fn digits(part: &[u8]) -> Option<Vec<u8>> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    part.chunks_exact(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
+}
+
+fn varint(mut number: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while number >= 0x80 {
+        bytes.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+    bytes
+}
+
+fn read_varint(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let mut number = 0_usize;
+    for (index, byte) in bytes.iter().enumerate().take(4) {
+        number |= usize::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            return Some((number, &bytes[index + 1..]));
+        }
+    }
+    None
+}

@@ -1,0 +1,298 @@
+//! The few calls that the log makes, with their answers told apart by what they prove.
+
+use std::time::Duration;
+
+use async_nats::client::{Request, RequestErrorKind};
+use async_nats::connection::State;
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::{Info, RawMessageError, RawMessageErrorKind, Stream};
+use async_nats::jetstream::{self, Context, ErrorCode};
+use async_nats::{Client, HeaderMap};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde::Deserialize;
+use serde_json::json;
+
+/// Wait for one answer.
+pub(super) const ANSWER: Duration = Duration::from_secs(3);
+
+/// What a publish came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Published {
+    /// It is stored.
+    Stored {
+        /// Its sequence number.
+        sequence: u64,
+        /// The broker had a message with this id: `sequence` is that one's.
+        is_duplicate: bool,
+    },
+    /// The version is not the expected one. It may be our own message that moved it.
+    WrongVersion,
+    /// Refused for now; this message was not stored.
+    NotNow(String),
+    /// The stream or the server has no room; this message was not stored.
+    Full,
+    /// Refused for ever; this message was not stored.
+    Refused(String),
+    /// No answer: it may be stored, now or later.
+    Unknown(String),
+}
+
+/// Why a read gave nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NoAnswer(pub(super) String);
+
+#[derive(Deserialize)]
+struct Ack {
+    #[serde(default)]
+    seq: u64,
+    #[serde(default)]
+    duplicate: bool,
+    error: Option<ApiError>,
+}
+
+#[derive(Deserialize)]
+struct ApiError {
+    code: u16,
+    #[serde(default)]
+    err_code: u32,
+    #[serde(default)]
+    description: String,
+}
+
+/// A connection and what is asked over it.
+#[derive(Clone)]
+pub(super) struct Api {
+    pub(super) client: Client,
+    pub(super) context: Context,
+}
+
+impl Api {
+    pub(super) fn new(client: Client) -> Self {
+        let context = jetstream::ContextBuilder::new().timeout(ANSWER).build(client.clone());
+        Self { client, context }
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    /// Publishes once.
+    pub(super) async fn publish(
+        &self,
+        subject: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Published {
+        if !self.is_connected() {
+            return Published::NotNow("not connected to the cluster".into());
+        }
+        let request = Request::new().headers(headers).payload(body).timeout(None);
+        let sent = self.client.send_request(subject.to_owned(), request);
+        let answer = match tokio::time::timeout(ANSWER, sent).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => {
+                let reason = error.to_string();
+                return match error.kind() {
+                    RequestErrorKind::NoResponders => {
+                        Published::NotNow("the stream has no leader".into())
+                    }
+                    RequestErrorKind::InvalidSubject | RequestErrorKind::MaxPayloadExceeded => {
+                        Published::Refused(reason)
+                    }
+                    RequestErrorKind::TimedOut | RequestErrorKind::Other => {
+                        Published::Unknown(reason)
+                    }
+                };
+            }
+            Err(_) => return Published::Unknown("the cluster does not answer".into()),
+        };
+        match serde_json::from_slice::<Ack>(&answer.payload) {
+            Ok(Ack { error: Some(error), .. }) => refusal(error),
+            Ok(Ack { seq, duplicate, .. }) if seq > 0 => {
+                Published::Stored { sequence: seq, is_duplicate: duplicate }
+            }
+            _ => Published::Unknown("the acknowledgement cannot be read".into()),
+        }
+    }
+
+    /// A stream's settings and state, from its leader.
+    pub(super) async fn info(&self, stream: &str) -> Result<Option<Info>, NoAnswer> {
+        use jetstream::context::GetStreamErrorKind;
+        match self.context.get_stream(stream).await {
+            Ok(stream) => Ok(Some(stream.cached_info().clone())),
+            Err(error) => match error.kind() {
+                GetStreamErrorKind::JetStream(inner)
+                    if inner.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+                {
+                    Ok(None)
+                }
+                _ => Err(NoAnswer(error.to_string())),
+            },
+        }
+    }
+
+    /// The message at a sequence number, from the leader.
+    pub(super) async fn at(
+        &self,
+        stream: &str,
+        sequence: u64,
+    ) -> Result<Option<StreamMessage>, NoAnswer> {
+        let request = self.stream(stream).await?.raw_message_builder().sequence(sequence);
+        found(request.send().await)
+    }
+
+    /// A subject's last message, from the leader.
+    pub(super) async fn last(
+        &self,
+        stream: &str,
+        subject: &str,
+    ) -> Result<Option<StreamMessage>, NoAnswer> {
+        let request = self.stream(stream).await?.raw_message_builder().last_by_subject(subject);
+        found(request.send().await)
+    }
+
+    /// A subject's first message at or after a sequence number, from the leader.
+    pub(super) async fn next(
+        &self,
+        stream: &str,
+        subject: &str,
+        from: u64,
+    ) -> Result<Option<StreamMessage>, NoAnswer> {
+        let request = self.stream(stream).await?.raw_message_builder();
+        found(request.next_by_subject(subject).sequence(from).send().await)
+    }
+
+    /// Up to `limit` messages of a subject from a sequence number on, from any copy: the end may
+    /// be missing, as may everything if the copy is behind.
+    pub(super) async fn batch(
+        &self,
+        stream: &str,
+        subject: &str,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<StreamMessage>, NoAnswer> {
+        let told = |error: &dyn std::fmt::Display| NoAnswer(error.to_string());
+        let inbox = self.client.new_inbox();
+        let mut answers =
+            self.client.subscribe(inbox.clone()).await.map_err(|error| told(&error))?;
+        let request = json!({"seq": from, "batch": limit, "next_by_subj": subject});
+        let call = format!("$JS.API.DIRECT.GET.{stream}");
+        let sent = self.client.publish_with_reply(call, inbox, request.to_string().into()).await;
+        sent.map_err(|error| told(&error))?;
+        let mut messages = Vec::with_capacity(limit.min(1024));
+        loop {
+            let answer = tokio::time::timeout(ANSWER, answers.next()).await;
+            let Ok(Some(answer)) = answer else {
+                return Err(NoAnswer("the cluster does not answer".into()));
+            };
+            match answer.status.map(|status| status.as_u16()) {
+                None => {
+                    let message = StreamMessage::try_from(answer);
+                    messages.push(message.map_err(|error| told(&error))?);
+                }
+                // 204 ends a batch, 404 says that there is nothing.
+                Some(204 | 404) => return Ok(messages),
+                Some(code) => {
+                    let reason = answer.description.unwrap_or_default();
+                    return Err(NoAnswer(format!("{code} {reason}")));
+                }
+            }
+        }
+    }
+
+    /// Overwrites and removes a message; true if it was there.
+    pub(super) async fn erase(&self, stream: &str, sequence: u64) -> Result<bool, NoAnswer> {
+        let call = format!("STREAM.MSG.DELETE.{stream}");
+        let request = json!({"seq": sequence, "no_erase": false});
+        let answer: Result<Deleted, _> = self.context.request(call, &request).await;
+        match answer.map_err(|error| NoAnswer(error.to_string()))? {
+            Deleted { error: Some(error), .. } if error.err_code != NO_MESSAGE => {
+                Err(NoAnswer(error.description))
+            }
+            Deleted { success, .. } => Ok(success),
+        }
+    }
+
+    async fn stream(&self, name: &str) -> Result<Stream<()>, NoAnswer> {
+        let stream = self.context.get_stream_no_info(name).await;
+        stream.map_err(|error| NoAnswer(error.to_string()))
+    }
+
+    /// Asks once, and collects every answer that comes until `enough` says so or `wait` is over.
+    pub(super) async fn ask_all(
+        &self,
+        subject: &str,
+        wait: Duration,
+        enough: impl Fn(&[Bytes]) -> bool,
+    ) -> Result<Vec<Bytes>, NoAnswer> {
+        let told = |error: &dyn std::fmt::Display| NoAnswer(error.to_string());
+        let inbox = self.client.new_inbox();
+        let mut answers =
+            self.client.subscribe(inbox.clone()).await.map_err(|error| told(&error))?;
+        let sent = self.client.publish_with_reply(subject.to_owned(), inbox, Bytes::new()).await;
+        sent.map_err(|error| told(&error))?;
+        let mut found = Vec::new();
+        let until = tokio::time::Instant::now() + wait;
+        while !enough(&found) {
+            match tokio::time::timeout_at(until, answers.next()).await {
+                Ok(Some(answer)) if answer.status.is_none() => {
+                    found.push(answer.payload);
+                }
+                _ => break,
+            }
+        }
+        Ok(found)
+    }
+}
+
+#[derive(Deserialize)]
+struct Deleted {
+    #[serde(default)]
+    success: bool,
+    error: Option<ApiError>,
+}
+
+fn found(
+    answer: Result<StreamMessage, RawMessageError>,
+) -> Result<Option<StreamMessage>, NoAnswer> {
+    match answer {
+        Ok(message) => Ok(Some(message)),
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(error) => Err(NoAnswer(error.to_string())),
+    }
+}
+
+const NO_MESSAGE: u32 = 10_037;
+
+/// What a refusal proves. The numbers are JetStream's error codes.
+fn refusal(error: ApiError) -> Published {
+    let ApiError { code, err_code, description } = error;
+    match err_code {
+        10_071 => Published::WrongVersion,
+        // The version is right or wrong by a message that is on its way; not ready; id on its way.
+        10_164 | 10_163 | 10_158 => Published::NotNow(description),
+        // Insufficient resources, memory or storage exceeded, maximum bytes or messages exceeded.
+        10_023 | 10_028 | 10_047 | 10_077 | 10_122 => Published::Full,
+        _ if code == 503 || code == 429 => Published::NotNow(description),
+        _ => Published::Refused(format!("{description} ({err_code})")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ApiError, Published, refusal};
+
+    fn told(code: u16, err_code: u32) -> Published {
+        refusal(ApiError { code, err_code, description: "why".into() })
+    }
+
+    #[test]
+    fn refusals_are_told_apart() {
+        assert_eq!(told(400, 10_071), Published::WrongVersion);
+        assert_eq!(told(400, 10_164), Published::NotNow("why".into()));
+        assert_eq!(told(503, 10_008), Published::NotNow("why".into()));
+        assert_eq!(told(503, 10_077), Published::Full);
+        assert_eq!(told(400, 10_060), Published::Refused("why (10060)".into()));
+    }
+}

@@ -1,0 +1,87 @@
+//! What all parts of the log share, and how long they are patient with the cluster.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+
+use super::api::{Api, NoAnswer};
+use super::gate::Proof;
+use super::heads::KnownHeads;
+use super::wire::Names;
+use super::witness::Witness;
+use crate::error::LogError;
+use crate::seal::MasterKey;
+
+/// How long a call that has left no trace is tried again before the log is called unavailable.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+const FIRST_WAIT: Duration = Duration::from_millis(1);
+const LONGEST_WAIT: Duration = Duration::from_millis(250);
+
+/// A log that is open.
+pub(super) struct Inner {
+    pub(super) api: Api,
+    pub(super) names: Names,
+    pub(super) keys: MasterKey,
+    pub(super) heads: KnownHeads,
+    pub(super) witness: Witness,
+    /// Commits that may be under way at once.
+    pub(super) permits: Semaphore,
+    pub(super) closed: watch::Sender<bool>,
+    /// What an acknowledgement is worth, as last proven.
+    pub(super) proof: watch::Sender<Proof>,
+}
+
+impl Inner {
+    /// Asks until there is an answer, the log is closed, or patience ends.
+    pub(super) async fn patiently<T, F>(&self, ask: impl Fn() -> F) -> Result<T, LogError>
+    where
+        F: Future<Output = Result<T, NoAnswer>>,
+    {
+        let until = Instant::now() + PATIENCE;
+        let mut waits = Waits::default();
+        loop {
+            match ask().await {
+                Ok(answer) => return Ok(answer),
+                Err(NoAnswer(reason)) if Instant::now() >= until => {
+                    return Err(LogError::Unavailable(reason));
+                }
+                Err(_) => self.pause(waits.next()).await?,
+            }
+        }
+    }
+
+    /// Waits, unless the log is closed.
+    pub(super) async fn pause(&self, wait: Duration) -> Result<(), LogError> {
+        let mut closed = self.closed.subscribe();
+        match tokio::time::timeout(wait, closed.wait_for(|closed| *closed)).await {
+            Ok(_) => Err(LogError::Closed),
+            Err(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn check_open(&self) -> Result<(), LogError> {
+        if *self.closed.borrow() { Err(LogError::Closed) } else { Ok(()) }
+    }
+}
+
+/// Waits between tries: doubled, with jitter, so that rivals do not meet again.
+pub(super) struct Waits(Duration);
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self(FIRST_WAIT)
+    }
+}
+
+impl Waits {
+    pub(super) fn next(&mut self) -> Duration {
+        let mut random = [0_u8; 1];
+        // Without randomness the wait is the same for all, and the next try may lose again.
+        let _filled = getrandom::fill(&mut random);
+        let wait = self.0.mul_f64(0.5 + f64::from(random[0]) / 256.0);
+        self.0 = (self.0 * 2).min(LONGEST_WAIT);
+        wait
+    }
+}

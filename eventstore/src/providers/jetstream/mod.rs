@@ -1,0 +1,276 @@
+//! The log on a NATS JetStream cluster: several processes on several machines, each record on a
+//! quorum of disks before it is acknowledged.
+//!
+//! A record is one message; its subject is its stream, so the broker compares the expected version
+//! on exactly one stream. The broker's promises are checked (`gate`), its refusals are settled by
+//! reading (`append`), and what it delivers is checked against our own chain and against holes.
+
+mod api;
+mod append;
+mod config;
+mod connect;
+mod follower;
+mod gate;
+mod heads;
+mod inner;
+mod payloads;
+mod read;
+mod shares;
+mod streams;
+mod wakes;
+mod wire;
+mod witness;
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use convergio_domain::payload::PayloadRef;
+use convergio_domain::stream::{Seq, StreamKey};
+use convergio_domain::time::Timestamp;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use tokio::sync::{Semaphore, watch};
+
+use crate::commit::Commit;
+use crate::error::{AppendError, LogError};
+use crate::log::{Durability, EventLog, Page};
+use crate::record::{Head, Position, Record};
+use crate::seal::MasterKey;
+use crate::tail;
+pub use config::{Address, Config, Layout, Login};
+use follower::Follower;
+use heads::KnownHeads;
+use inner::Inner;
+pub use shares::Shares;
+use wire::Names;
+use witness::Witness;
+
+/// Commits that may be under way at once; more wait, and then are told that the log is busy.
+const UNDER_WAY: usize = 1024;
+/// How often the witness is written down.
+const WITNESS_EVERY: Duration = Duration::from_secs(1);
+/// Wait before a tail reads again that could not.
+const FOLLOW_AGAIN: Duration = Duration::from_secs(1);
+/// After so many of these the servers are asked again what they promise.
+const PROVE_EVERY: u64 = 15;
+
+/// The log in a cluster.
+pub struct JetStreamLog {
+    inner: Arc<Inner>,
+    follower: OnceLock<Arc<Follower>>,
+    require: Durability,
+    durability: Durability,
+}
+
+impl JetStreamLog {
+    /// Makes the streams of a new log.
+    ///
+    /// # Errors
+    /// The cluster cannot be reached or refuses, or the streams exist.
+    pub async fn create(config: &Config, layout: &Layout) -> Result<(), LogError> {
+        let api = connect::connect(&config.address).await?;
+        let names = Names::new(&config.address.name);
+        streams::create(&api, &names, layout, &config.payload_key).await
+    }
+
+    /// Opens a log whose streams exist.
+    ///
+    /// # Errors
+    /// One line: unreachable, wrong credentials, missing stream, wrong settings, another payload
+    /// key, an old server, or less durable than required.
+    pub async fn open(config: &Config) -> Result<Self, LogError> {
+        let api = connect::connect(&config.address).await?;
+        let names = Names::new(&config.address.name);
+        let info = streams::check(&api, &names, &config.address, &config.payload_key).await?;
+        if info.state.messages != info.state.last_sequence {
+            let missing = info.state.last_sequence.saturating_sub(info.state.messages);
+            return Err(LogError::corrupt(&names.log, &format!("{missing} records are missing")));
+        }
+        let proof = gate::prove(&api, &info).await?;
+        if proof.durability < config.require {
+            return Err(LogError::Unavailable(format!(
+                "{} is required, and the cluster promises {}: {}",
+                config.require.as_str(),
+                proof.durability.as_str(),
+                proof.reason
+            )));
+        }
+        let durability = proof.durability;
+        let inner = Arc::new(Inner {
+            api,
+            names,
+            keys: MasterKey(config.payload_key),
+            heads: KnownHeads::default(),
+            witness: Witness::default(),
+            permits: Semaphore::new(UNDER_WAY),
+            closed: watch::channel(false).0,
+            proof: watch::channel(proof).0,
+        });
+        inner.check_witness().await?;
+        tokio::spawn(keep(Arc::clone(&inner)));
+        Ok(Self { inner, follower: OnceLock::new(), require: config.require, durability })
+    }
+
+    /// Takes part in the work on the log's streams.
+    pub fn share(&self) -> Shares {
+        shares::join(Arc::clone(&self.inner))
+    }
+
+    /// Walks every chain from its first record; gives the number of records and events.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] names the first record that is not what was written.
+    pub async fn verify(&self) -> Result<(u64, u64), LogError> {
+        self.inner.verify().await
+    }
+
+    /// Overwrites a payload in the cluster's files; true if there was one. The chain still holds.
+    ///
+    /// # Errors
+    /// The cluster does not answer; the payload may be gone in part, and can be erased again.
+    pub async fn erase_payload(
+        &self,
+        stream: &StreamKey,
+        reference: PayloadRef,
+    ) -> Result<bool, AppendError> {
+        self.inner.erase_payload(stream, reference).await
+    }
+
+    fn follower(&self) -> &Arc<Follower> {
+        self.follower.get_or_init(|| Follower::start(Arc::clone(&self.inner)))
+    }
+
+    /// The wake index, with everything that was acknowledged before this call.
+    async fn index(&self) -> Result<&Follower, LogError> {
+        let tail = self.inner.tail_position().await?;
+        let follower = self.follower();
+        follower.reached(tail).await?;
+        Ok(follower)
+    }
+}
+
+/// What goes on beside the log while it is open.
+async fn keep(inner: Arc<Inner>) {
+    for round in 1_u64.. {
+        if inner.pause(WITNESS_EVERY).await.is_err() {
+            return;
+        }
+        if let Err(error) = inner.save_witness().await {
+            tracing::debug!(reason = error.0, "the witness is not written this time");
+        }
+        if round.is_multiple_of(PROVE_EVERY) {
+            prove_again(&inner).await;
+        }
+    }
+}
+
+/// A server may come back with other settings.
+async fn prove_again(inner: &Inner) {
+    let Ok(Some(info)) = inner.api.info(&inner.names.log).await else { return };
+    let proof = match gate::prove(&inner.api, &info).await {
+        Ok(proof) => proof,
+        Err(error) => gate::Proof { durability: Durability::Process, reason: error.to_string() },
+    };
+    let known = inner.proof.send_replace(proof.clone());
+    if known != proof {
+        let (durability, reason) = (proof.durability.as_str(), proof.reason);
+        tracing::warn!(durability, reason, "what the log's cluster promises has changed");
+    }
+}
+
+#[async_trait]
+impl EventLog for JetStreamLog {
+    fn durability(&self) -> Durability {
+        self.durability.min(self.inner.proof.borrow().durability)
+    }
+
+    async fn append(&self, commit: Commit) -> Result<Head, AppendError> {
+        self.inner.append(commit, self.require).await
+    }
+
+    async fn head(&self, stream: &StreamKey) -> Result<Option<Head>, LogError> {
+        self.inner.head(stream).await
+    }
+
+    async fn read_stream(
+        &self,
+        stream: &StreamKey,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<Arc<Record>>, LogError> {
+        self.inner.read_stream(stream, after, limit).await
+    }
+
+    async fn read_all(&self, after: Position, limit: usize) -> Result<Page, LogError> {
+        self.inner.read_all(after, limit).await
+    }
+
+    fn tail(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
+        let follower = Arc::clone(self.follower());
+        let ended = Arc::clone(&follower);
+        let failure = stream::iter(std::iter::from_fn(move || ended.failure()).take(1)).map(Err);
+        let Some(live) = follower.subscribe() else { return failure.boxed() };
+        let inner = Arc::clone(&self.inner);
+        let read = Arc::new(move |after, limit| {
+            let (inner, follower) = (Arc::clone(&inner), Arc::clone(&follower));
+            let page = async move { read_up_to(&inner, &follower, after, limit).await };
+            Box::pin(page) as BoxFuture<'static, _>
+        });
+        tail::follow(read, live, after).chain(failure).boxed()
+    }
+
+    async fn payload(
+        &self,
+        stream: &StreamKey,
+        reference: PayloadRef,
+    ) -> Result<Option<Bytes>, LogError> {
+        self.inner.payload(stream, reference).await
+    }
+
+    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError> {
+        Ok(self.index().await?.due(now, limit))
+    }
+
+    async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, LogError> {
+        Ok(self.index().await?.next_due(now))
+    }
+
+    async fn close(&self) -> Result<(), LogError> {
+        if self.inner.closed.send_replace(true) {
+            return Ok(());
+        }
+        if let Err(error) = self.inner.save_witness().await {
+            tracing::debug!(reason = error.0, "the witness is not written");
+        }
+        // The connection ends when its last user does.
+        let _flushed = self.inner.api.client.flush().await;
+        Ok(())
+    }
+}
+
+/// A page that holds what followers have been given already, as a tail needs it: the follower may
+/// hear of a record a moment before the leader that is asked. A tail outlives every outage.
+async fn read_up_to(
+    inner: &Inner,
+    follower: &Follower,
+    after: Position,
+    limit: usize,
+) -> Result<Page, LogError> {
+    loop {
+        let given = follower.applied();
+        let there = if given > after { inner.leaders(given).await.map(drop) } else { Ok(()) };
+        let page = match there {
+            Ok(()) => inner.read_all(after, limit).await,
+            Err(error) => Err(error),
+        };
+        match page {
+            Err(LogError::Unavailable(reason)) => {
+                tracing::warn!(reason, "the log cannot be followed for now");
+                inner.pause(FOLLOW_AGAIN).await?;
+            }
+            page => return page,
+        }
+    }
+}

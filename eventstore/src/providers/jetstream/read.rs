@@ -1,0 +1,214 @@
+//! Reading: bulk from any copy, truth from the leader, every hash checked, no hole skipped.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_nats::jetstream::message::StreamMessage;
+use convergio_domain::stream::{Seq, StreamKey};
+use tokio::time::Instant;
+
+use super::inner::{Inner, PATIENCE, Waits};
+use super::wire;
+use crate::error::LogError;
+use crate::log::Page;
+use crate::record::{Head, Position, Record};
+
+/// Messages asked for at once.
+const BATCH: usize = 512;
+/// Records read at once by `verify`.
+const VERIFY_PAGE: usize = 2048;
+
+impl Inner {
+    pub(super) async fn head(&self, stream: &StreamKey) -> Result<Option<Head>, LogError> {
+        Ok(self.last_record(stream).await?.map(|record| record.head()))
+    }
+
+    async fn last_record(&self, stream: &StreamKey) -> Result<Option<Record>, LogError> {
+        self.check_open()?;
+        let subject = self.names.records(stream);
+        let last = self.patiently(|| self.api.last(&self.names.log, &subject)).await?;
+        let Some(message) = last else { return Ok(None) };
+        Ok(Some(wire::read(&self.names, &message)?.0))
+    }
+
+    pub(super) async fn read_stream(
+        &self,
+        stream: &StreamKey,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<Arc<Record>>, LogError> {
+        let Some(last) = self.last_record(stream).await? else { return Ok(Vec::new()) };
+        let head = last.head();
+        if head.seq <= after || limit == 0 {
+            self.heads.saw(stream, head);
+            return Ok(Vec::new());
+        }
+        let mut walk = Walk { previous: self.heads.ending_with(stream, after), stream };
+        let mut found = Vec::new();
+        if walk.previous.is_some() && last.first_seq() == after.plus(1) {
+            walk.step(&last)?;
+            found.push(Arc::new(last));
+        }
+        while found.len() < limit && walk.position() < head.position {
+            let wanted = (limit - found.len()).min(BATCH);
+            // From the start, what comes before `after` is read and left out.
+            let wanted = if walk.previous.is_none() { BATCH } else { wanted };
+            for message in self.after(stream, walk.position(), wanted).await? {
+                let (record, _) = wire::read(&self.names, &message)?;
+                if record.position > head.position || found.len() == limit {
+                    break;
+                }
+                walk.step(&record)?;
+                if record.first_seq() > after {
+                    found.push(Arc::new(record));
+                }
+            }
+        }
+        if let Some(end) = found.last() {
+            self.heads.saw(stream, end.head());
+        }
+        Ok(found)
+    }
+
+    /// Messages of a stream after a position; at least one: there is known to be one.
+    async fn after(
+        &self,
+        stream: &StreamKey,
+        position: Position,
+        wanted: usize,
+    ) -> Result<Vec<StreamMessage>, LogError> {
+        let (log, subject) = (&self.names.log, self.names.records(stream));
+        let from = position.0 + 1;
+        let messages = self.patiently(|| self.api.batch(log, &subject, from, wanted)).await?;
+        if !messages.is_empty() {
+            return Ok(messages);
+        }
+        // The copy that answered is behind; the leader is not.
+        let next = self.patiently(|| self.api.next(log, &subject, from)).await?;
+        let next = next.ok_or_else(|| {
+            LogError::corrupt(
+                stream,
+                &format!("the record after position {} is missing", position.0),
+            )
+        })?;
+        Ok(vec![next])
+    }
+
+    /// The log's last position, from the leader; not before what is known to be in it.
+    pub(super) async fn tail_position(&self) -> Result<Position, LogError> {
+        self.check_open()?;
+        let until = Instant::now() + PATIENCE;
+        let mut waits = Waits::default();
+        loop {
+            let known = self.witness.seen();
+            let info = self.patiently(|| self.api.info(&self.names.log)).await?;
+            let missing = || {
+                let log = &self.names.log;
+                LogError::Unavailable(format!("the stream {log} does not exist any more"))
+            };
+            let info = info.ok_or_else(missing)?;
+            let tail = Position(info.state.last_sequence);
+            let is_alone = info.config.num_replicas == 1;
+            if tail >= known {
+                return Ok(tail);
+            }
+            // A leader that was just elected may not have applied everything yet.
+            if is_alone || Instant::now() >= until {
+                let reason = format!("it ends at {}, and had {} records", tail.0, known.0);
+                return Err(LogError::corrupt(&self.names.log, &reason));
+            }
+            self.pause(waits.next()).await?;
+        }
+    }
+
+    pub(super) async fn read_all(&self, after: Position, limit: usize) -> Result<Page, LogError> {
+        let tail = self.tail_position().await?;
+        let end = after.0.saturating_add(u64::try_from(limit).unwrap_or(u64::MAX)).min(tail.0);
+        let mut records = Vec::new();
+        let mut next = after;
+        while next.0 < end {
+            let wanted = usize::try_from(end - next.0).unwrap_or(BATCH).min(BATCH);
+            for message in self.dense(next, wanted).await? {
+                let (record, _) = wire::read(&self.names, &message)?;
+                next = record.position;
+                records.push(Arc::new(record));
+            }
+        }
+        Ok(Page { records, next, tail })
+    }
+
+    /// Messages from the one after a position on, without a hole; at least one.
+    async fn dense(&self, after: Position, wanted: usize) -> Result<Vec<StreamMessage>, LogError> {
+        let (log, all) = (&self.names.log, self.names.all_records());
+        let from = after.0 + 1;
+        let mut messages = self.patiently(|| self.api.batch(log, &all, from, wanted)).await?;
+        let dense = (from..).zip(&messages).take_while(|(at, m)| *at == m.sequence).count();
+        messages.truncate(dense);
+        if messages.is_empty() {
+            messages.push(self.leaders(Position(from)).await?);
+        }
+        Ok(messages)
+    }
+
+    /// The message at a position at which there must be one.
+    pub(super) async fn leaders(&self, position: Position) -> Result<StreamMessage, LogError> {
+        let until = Instant::now() + PATIENCE;
+        let mut waits = Waits::default();
+        loop {
+            let found = self.patiently(|| self.api.at(&self.names.log, position.0)).await?;
+            match found {
+                Some(message) => return Ok(message),
+                // A leader that was just elected may not have applied everything yet.
+                None if Instant::now() < until => self.pause(waits.next()).await?,
+                None => {
+                    let at = format!("{} {}", self.names.log, position.0);
+                    return Err(LogError::corrupt(&at, "the record is missing"));
+                }
+            }
+        }
+    }
+
+    /// Walks every chain; gives the number of records and events.
+    pub(super) async fn verify(&self) -> Result<(u64, u64), LogError> {
+        let mut heads: HashMap<StreamKey, Head> = HashMap::new();
+        let (mut records, mut events, mut at) = (0, 0, Position::START);
+        loop {
+            let page = self.read_all(at, VERIFY_PAGE).await?;
+            for record in &page.records {
+                let previous = heads.get(&record.stream).copied();
+                Walk { previous, stream: &record.stream }.step(record)?;
+                heads.insert(record.stream.clone(), record.head());
+                records += 1;
+                events += record.body.events.len() as u64;
+            }
+            if page.records.is_empty() {
+                return Ok((records, events));
+            }
+            at = page.next;
+        }
+    }
+}
+
+/// A walk along a stream's chain.
+struct Walk<'a> {
+    previous: Option<Head>,
+    stream: &'a StreamKey,
+}
+
+impl Walk<'_> {
+    fn position(&self) -> Position {
+        self.previous.map_or(Position::START, |head| head.position)
+    }
+
+    /// Checks that a record follows, and goes on to it.
+    fn step(&mut self, record: &Record) -> Result<(), LogError> {
+        let (seq, hash) = self.previous.map_or((Seq(0), [0; 32]), |head| (head.seq, head.hash));
+        if record.first_seq() != seq.plus(1) || record.prev_hash != hash {
+            let at = format!("{} event {}", self.stream, record.first_seq());
+            let reason = format!("it does not follow event {seq}");
+            return Err(LogError::corrupt(&at, &reason));
+        }
+        self.previous = Some(record.head());
+        Ok(())
+    }
+}

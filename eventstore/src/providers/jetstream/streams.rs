@@ -1,0 +1,136 @@
+//! The streams of a log: making them once, and checking at every start that they are still right.
+
+use async_nats::jetstream::stream::{
+    Config as StreamConfig, DiscardPolicy, Info, RetentionPolicy, StorageType,
+};
+
+use super::api::{Api, NoAnswer};
+use super::config::{Address, Layout};
+use super::wire::Names;
+use crate::error::LogError;
+use crate::seal::hex;
+
+/// The broker remembers message ids this long. Idempotency does not rest on it.
+const WINDOW: std::time::Duration = std::time::Duration::from_secs(120);
+/// Largest message: a record or a piece of a payload, with headers.
+const MESSAGE_BYTES: i32 = 1 << 20;
+/// Most bytes of what is derived.
+const DERIVED_BYTES: u64 = 256 << 20;
+const KEY: &str = "cvg-payload-key";
+const FORMAT: &str = "cvg-format";
+/// The version of subjects, headers and bodies.
+const FORMAT_VERSION: &str = "1";
+
+pub(super) fn no_answer(error: NoAnswer) -> LogError {
+    LogError::Unavailable(error.0)
+}
+
+/// Makes the streams of a new log.
+pub(super) async fn create(
+    api: &Api,
+    names: &Names,
+    layout: &Layout,
+    key: &[u8; 32],
+) -> Result<(), LogError> {
+    let refuse = |reason: String| Err(LogError::Unavailable(reason));
+    if api.info(&names.log).await.map_err(no_answer)?.is_some() {
+        return refuse(format!("the stream {} exists already", names.log));
+    }
+    let payloads = api.info(&names.payloads).await.map_err(no_answer)?;
+    if payloads.is_some_and(|info| info.state.messages > 0) {
+        let (log, payloads) = (&names.log, &names.payloads);
+        return refuse(format!("{payloads} has payloads and {log} is gone: restore the log"));
+    }
+    // The log comes last: where it is, the others are. What an earlier try left is taken as it is.
+    let streams = [
+        (&names.derived, names.all_derived(), DERIVED_BYTES),
+        (&names.payloads, names.all_payloads(), layout.payload_bytes),
+        (&names.log, names.all_records(), layout.log_bytes),
+    ];
+    for (name, subject, bytes) in streams {
+        let config = StreamConfig {
+            max_bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
+            // Of what is derived only the newest counts.
+            max_messages_per_subject: if name == &names.derived { 1 } else { -1 },
+            metadata: [(KEY.into(), fingerprint(key)), (FORMAT.into(), FORMAT_VERSION.into())]
+                .into(),
+            ..config(name, subject, layout.replicas)
+        };
+        let created = api.context.create_stream(config).await;
+        created.map_err(|error| {
+            LogError::Unavailable(format!("the stream {name} cannot be made: {error}"))
+        })?;
+    }
+    Ok(())
+}
+
+fn config(name: &str, subject: String, replicas: usize) -> StreamConfig {
+    StreamConfig {
+        name: name.to_owned(),
+        subjects: vec![subject],
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::New,
+        storage: StorageType::File,
+        num_replicas: replicas,
+        max_message_size: MESSAGE_BYTES,
+        duplicate_window: WINDOW,
+        allow_direct: true,
+        ..StreamConfig::default()
+    }
+}
+
+/// The log's stream, if all streams are there and as they must be.
+pub(super) async fn check(
+    api: &Api,
+    names: &Names,
+    address: &Address,
+    key: &[u8; 32],
+) -> Result<Info, LogError> {
+    let mut found = Vec::new();
+    for stream in [&names.payloads, &names.derived, &names.log] {
+        let info = api.info(stream).await.map_err(|error| match api.is_connected() {
+            true => {
+                LogError::Unavailable(format!("{address} has no JetStream for us: {}", error.0))
+            }
+            false => no_answer(error),
+        })?;
+        let missing = || {
+            LogError::Unavailable(format!(
+                "the stream {stream} does not exist on {address}: \
+                 make it with `convergio log create`, or restore it from the archive"
+            ))
+        };
+        let info = info.ok_or_else(missing)?;
+        settings(&info, key)?;
+        found.push(info);
+    }
+    found.pop().ok_or_else(|| LogError::Unavailable("no stream".into()))
+}
+
+/// Settings under which an acknowledged record could be lost or a payload not be read.
+fn settings(info: &Info, key: &[u8; 32]) -> Result<(), LogError> {
+    let config = &info.config;
+    let wrong =
+        |what: &str| Err(LogError::Unavailable(format!("the stream {} {what}", config.name)));
+    if config.storage != StorageType::File {
+        return wrong("is kept in memory: it must be a file");
+    }
+    if config.discard != DiscardPolicy::New || !config.max_age.is_zero() {
+        return wrong("drops old records: it must have discard=new and no max_age");
+    }
+    if config.retention != RetentionPolicy::Limits || config.no_ack {
+        return wrong("must have retention=limits and acknowledge");
+    }
+    if config.metadata.get(FORMAT).map(String::as_str) != Some(FORMAT_VERSION) {
+        return wrong("is not a convergio log of format 1: use the program that wrote it");
+    }
+    if config.metadata.get(KEY).is_none_or(|known| *known != fingerprint(key)) {
+        return wrong("was made with another payload key: use the same payload.key everywhere");
+    }
+    Ok(())
+}
+
+/// Tells two keys apart without telling anything of them.
+fn fingerprint(key: &[u8; 32]) -> String {
+    hex(&blake3::derive_key("convergio payload key fingerprint v1", key)[..16])
+}

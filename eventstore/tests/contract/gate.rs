@@ -1,0 +1,63 @@
+//! What opening a log refuses, each in one clear line.
+
+use convergio_eventstore::jetstream::{Config, JetStreamLog};
+use convergio_eventstore::{Durability, EventLog, LogError};
+
+use crate::nats::{Cluster, Sync, opened};
+
+/// Why a log is not opened.
+async fn refusal(config: &Config) -> String {
+    match JetStreamLog::open(config).await {
+        Ok(_) => panic!("it was opened"),
+        Err(error @ LogError::Unavailable(_)) => {
+            let line = error.to_string();
+            assert!(!line.contains('\n') && !line.contains("secret"), "{line}");
+            line
+        }
+        Err(error) => panic!("another kind: {error}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_is_told_in_one_line() {
+    let cluster = Cluster::start(1, Sync::Always);
+    let config = cluster.create("GOOD").await;
+
+    let line = refusal(&cluster.config("NONE")).await;
+    assert!(line.contains("stream NONE_PAYLOAD does not exist"), "{line}");
+    assert!(line.contains("convergio log create"), "{line}");
+
+    let mut other_key = config.clone();
+    other_key.payload_key = [1; 32];
+    let line = refusal(&other_key).await;
+    assert!(line.contains("another payload key"), "{line}");
+
+    let wrong = cluster.url("GOOD").replace("cvg:secret", "cvg:secret2");
+    let line = refusal(&Config::new(wrong.parse().expect("an address"), [9; 32])).await;
+    assert!(line.contains("refuses the credentials"), "{line}");
+
+    let mut quorum = config.clone();
+    quorum.require = Durability::QuorumFsync;
+    let line = refusal(&quorum).await;
+    assert!(line.contains("quorum fsync is required") && line.contains("one copy"), "{line}");
+
+    let port = cluster.servers[0].client_port;
+    drop(cluster);
+    let line = refusal(&config).await;
+    assert!(line.contains("no server of") && line.contains(&port.to_string()), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_do_not_sync_are_not_called_durable() {
+    for servers in [1, 3] {
+        let cluster = Cluster::start(servers, Sync::Default);
+        let config = cluster.create("LAX").await;
+        let line = refusal(&config).await;
+        assert!(line.contains("fsync is required"), "{line}");
+        assert!(line.contains("without `sync_interval: always`"), "{line}");
+        let mut knowing = config;
+        knowing.require = Durability::Process;
+        let log = opened(&knowing).await;
+        assert_eq!(log.durability(), Durability::Process);
+    }
+}

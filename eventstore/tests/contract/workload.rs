@@ -1,0 +1,97 @@
+//! Writers that go on whatever happens, and the check that nothing they were told is untrue.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use convergio_domain::stream::{Seq, StreamKey};
+use convergio_eventstore::{AppendError, EventLog, Head};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::support::{Log, commit, stream};
+
+/// What a writer was told: its commits in order, with their heads.
+type Told = Vec<(Uuid, Head)>;
+
+/// Writers at work, each alone on its stream.
+pub(crate) struct Writers {
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
+    tasks: JoinSet<(StreamKey, Told)>,
+}
+
+impl Writers {
+    pub(crate) fn start(log: &Log, count: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let acknowledged = Arc::new(AtomicU64::new(0));
+        let mut tasks = JoinSet::new();
+        for _ in 0..count {
+            let (stop, acknowledged) = (Arc::clone(&stop), Arc::clone(&acknowledged));
+            tasks.spawn(write(Arc::clone(log), stop, acknowledged));
+        }
+        Self { stop, acknowledged, tasks }
+    }
+
+    /// Commits acknowledged so far.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many more commits are acknowledged.
+    pub(crate) async fn more(&self, count: u64) {
+        let goal = self.acknowledged() + count;
+        crate::nats::eventually("the writers get on", async || {
+            (self.acknowledged() >= goal).then_some(())
+        })
+        .await;
+    }
+
+    /// Lets every writer end its commit, and checks each stream; gives the number of commits.
+    pub(crate) async fn finish(self, log: &dyn EventLog) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        let told: BTreeMap<_, _> = self.tasks.join_all().await.into_iter().collect();
+        let mut total = 0;
+        for (stream, told) in &told {
+            check(log, stream, told).await;
+            total += told.len() as u64;
+        }
+        total
+    }
+}
+
+async fn write(log: Log, stop: Arc<AtomicBool>, acknowledged: Arc<AtomicU64>) -> (StreamKey, Told) {
+    let (stream, mut head, mut told) = (stream(), None, Vec::new());
+    while !stop.load(Ordering::Relaxed) {
+        let mut commit = commit(&stream, head, &told.len().to_string());
+        if told.len() % 8 != 0 {
+            commit.payloads.clear();
+        }
+        let appended = loop {
+            match log.append(commit.clone()).await {
+                Ok(appended) => break appended,
+                // The same commit again is the same commit.
+                Err(AppendError::Unavailable(_) | AppendError::Busy) => {}
+                Err(error) => panic!("alone on its stream, and told: {error}"),
+            }
+        };
+        told.push((commit.id, appended));
+        head = Some(appended);
+        acknowledged.fetch_add(1, Ordering::Relaxed);
+    }
+    (stream, told)
+}
+
+/// The stream holds exactly what was told, in order.
+async fn check(log: &dyn EventLog, stream: &StreamKey, told: &Told) {
+    let mut found = Vec::new();
+    loop {
+        let after = found.last().map_or(Seq(0), |(_, head): &(Uuid, Head)| head.seq);
+        let page = log.read_stream(stream, after, 256).await.expect("readable");
+        found.extend(page.iter().map(|record| (record.body.commit, record.head())));
+        if page.is_empty() {
+            break;
+        }
+    }
+    assert!(found == *told, "{stream}: {} told, {} found", told.len(), found.len());
+}

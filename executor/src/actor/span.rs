@@ -1,0 +1,61 @@
+//! What traces say of an effect, by OpenTelemetry's names for generative AI. Prompts and answers are
+//! not in them; the run's id and the step lead to the log, which is the truth.
+
+use convergio_domain::metering::Usage;
+use convergio_domain::stream::StreamKey;
+use tracing::field::Empty;
+use tracing::{Span, info_span};
+
+use super::effect::{Done, DoneResult, Launch, Work};
+
+/// The span of an effect, from its dispatch to its outcome.
+pub(super) fn of(stream: &StreamKey, launch: &Launch) -> Span {
+    let (run, step, attempt) = (stream.id, &launch.step, launch.attempt);
+    match &launch.work {
+        Work::Tool { name, .. } => info_span!(
+            "execute_tool",
+            otel.name = format!("execute_tool {name}"),
+            otel.status_code = Empty,
+            error.type = Empty,
+            gen_ai.operation.name = "execute_tool",
+            gen_ai.tool.name = name,
+            convergio.run.id = %run,
+            convergio.step = %step,
+            convergio.attempt = attempt,
+        ),
+        Work::Model(call) => info_span!(
+            "chat",
+            otel.name = format!("chat {}", call.model),
+            otel.kind = "client",
+            otel.status_code = Empty,
+            error.type = Empty,
+            gen_ai.operation.name = "chat",
+            gen_ai.provider.name = call.provider.name(),
+            gen_ai.request.model = call.model,
+            gen_ai.response.model = Empty,
+            gen_ai.response.finish_reasons = Empty,
+            gen_ai.usage.input_tokens = Empty,
+            gen_ai.usage.output_tokens = Empty,
+            convergio.run.id = %run,
+            convergio.step = %step,
+            convergio.attempt = attempt,
+        ),
+    }
+}
+
+/// Notes on the span what came of the effect.
+pub(super) fn note(span: &Span, done: &Done) {
+    if span.is_disabled() {
+        return;
+    }
+    if let DoneResult::Failed(failure) = &done.result {
+        span.record("otel.status_code", "ERROR");
+        span.record("error.type", failure.code.as_str());
+    }
+    if let Some(call) = &done.call {
+        span.record("gen_ai.response.model", call.model.as_str());
+        span.record("gen_ai.response.finish_reasons", call.finish.as_deref());
+        span.record("gen_ai.usage.input_tokens", call.usage.as_ref().map(Usage::tokens_in));
+        span.record("gen_ai.usage.output_tokens", call.usage.as_ref().map(Usage::tokens_out));
+    }
+}

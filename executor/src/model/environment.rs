@@ -1,0 +1,91 @@
+//! Providers that the environment has keys for, under the names that their own tools use.
+
+use super::config::{KeyHeader, ProviderConfig, Secret};
+use super::error::ModelError;
+
+impl ProviderConfig {
+    /// The clouds that `variable` has a key for: `OPENAI_API_KEY`, `ANTHROPIC_API_KEY`,
+    /// `GEMINI_API_KEY`, and Azure's `AZURE_OPENAI_ENDPOINT` with `AZURE_OPENAI_DEPLOYMENTS`
+    /// (names with commas between) and `AZURE_OPENAI_API_KEY`, or `AZURE_OPENAI_AD_TOKEN` for a
+    /// token of Entra; with `AZURE_OPENAI_API_VERSION` by its classic URLs. `OPENAI_BASE_URL`,
+    /// `ANTHROPIC_BASE_URL` (without `/v1`) and `GEMINI_BASE_URL` lead elsewhere, as they do in
+    /// the SDKs.
+    ///
+    /// # Errors
+    /// Azure's endpoint comes without its deployments.
+    pub fn from_environment(
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Vec<Self>, ModelError> {
+        let variable = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
+        let key = |name: &str| variable(name).map(Secret::new);
+        let mut providers = Vec::new();
+        let led = |config: Self, name: &str, end: &str| match variable(name) {
+            Some(url) => Self { base_url: format!("{}{end}", url.trim_end_matches('/')), ..config },
+            None => config,
+        };
+        let openai = key("OPENAI_API_KEY").map(Self::openai);
+        providers.extend(openai.map(|config| led(config, "OPENAI_BASE_URL", "")));
+        let anthropic = key("ANTHROPIC_API_KEY").map(Self::anthropic);
+        providers.extend(anthropic.map(|config| led(config, "ANTHROPIC_BASE_URL", "/v1")));
+        let gemini = key("GEMINI_API_KEY").map(Self::gemini);
+        providers.extend(gemini.map(|config| led(config, "GEMINI_BASE_URL", "")));
+        if let Some(endpoint) = variable("AZURE_OPENAI_ENDPOINT") {
+            let names = variable("AZURE_OPENAI_DEPLOYMENTS").ok_or_else(|| {
+                let message = "AZURE_OPENAI_ENDPOINT is set: AZURE_OPENAI_DEPLOYMENTS must name \
+                    its deployments, with commas between";
+                ModelError::new("request.invalid", false, message)
+            })?;
+            let names: Vec<&str> = names.split(',').map(str::trim).collect();
+            let version = variable("AZURE_OPENAI_API_VERSION");
+            let token = key("AZURE_OPENAI_AD_TOKEN");
+            let key_header = if token.is_some() { KeyHeader::Bearer } else { KeyHeader::ApiKey };
+            let key = token.or_else(|| key("AZURE_OPENAI_API_KEY"));
+            let key = key.unwrap_or_else(|| Secret::new(""));
+            let azure = Self::azure(key, &endpoint, version.as_deref(), &names);
+            providers.push(Self { key_header, ..azure });
+        }
+        Ok(providers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::{Api, KeyHeader, ProviderConfig};
+
+    fn found(variables: &[(&str, &str)]) -> Vec<ProviderConfig> {
+        let find = |name: &str| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        ProviderConfig::from_environment(find).unwrap()
+    }
+
+    #[test]
+    fn each_key_makes_its_provider_and_no_key_makes_none() {
+        assert!(found(&[("OPENAI_API_KEY", " "), ("GEMINI_API_KEY", "")]).is_empty());
+        let all = [("OPENAI_API_KEY", "a"), ("ANTHROPIC_API_KEY", "b"), ("GEMINI_API_KEY", "c")];
+        let names: Vec<_> = found(&all).into_iter().map(|config| config.name).collect();
+        assert_eq!(names, ["openai", "anthropic", "gemini"]);
+        let led = [all[1], ("ANTHROPIC_BASE_URL", "http://127.0.0.1:1/")];
+        assert_eq!(found(&led)[0].base_url, "http://127.0.0.1:1/v1");
+    }
+
+    #[test]
+    fn azure_takes_a_key_or_a_token_and_needs_its_deployments() {
+        let base = [
+            ("AZURE_OPENAI_ENDPOINT", "https://r.openai.azure.com/"),
+            ("AZURE_OPENAI_DEPLOYMENTS", "one, two"),
+            ("AZURE_OPENAI_AD_TOKEN", "eyJ0"),
+            ("AZURE_OPENAI_API_VERSION", "2024-10-21"),
+        ];
+        let classic = &found(&base)[0];
+        assert_eq!(classic.api, Api::AzureClassic { api_version: "2024-10-21".into() });
+        assert_eq!((classic.key_header, classic.models.len()), (KeyHeader::Bearer, 2));
+        let keyed = [base[0], base[1], ("AZURE_OPENAI_API_KEY", "k")];
+        let v1 = &found(&keyed)[0];
+        assert_eq!((v1.api.clone(), v1.key_header), (Api::OpenAiChat, KeyHeader::ApiKey));
+        assert_eq!(v1.base_url, "https://r.openai.azure.com/openai/v1");
+        let only = |name: &str| (name == base[0].0).then(|| base[0].1.to_owned());
+        assert!(ProviderConfig::from_environment(only).is_err());
+    }
+}

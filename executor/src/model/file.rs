@@ -1,0 +1,193 @@
+//! Providers by a file of the operator: any interface that we speak, at any URL.
+
+use std::path::Path;
+
+use convergio_kernel_c::{Platform, ProviderClass};
+use serde::Deserialize;
+
+use super::config::{ANTHROPIC_VERSION, Api, KeyHeader, ModelInfo, ProviderConfig, Secret};
+use super::error::ModelError;
+
+/// One provider as the file says it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    #[serde(default)]
+    api: Interface,
+    base_url: String,
+    /// The environment variable that holds the key.
+    #[serde(default)]
+    key_env: Option<String>,
+    /// The file that holds the key; relative to the file of providers.
+    #[serde(default)]
+    key_file: Option<String>,
+    #[serde(default)]
+    class: Class,
+    #[serde(default)]
+    models: Vec<Model>,
+    /// The version of the interface, for those that have one.
+    #[serde(default)]
+    api_version: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Interface {
+    #[default]
+    OpenaiChat,
+    OpenaiResponses,
+    Azure,
+    Anthropic,
+    Gemini,
+    Ollama,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Class {
+    Local,
+    #[default]
+    Cloud,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Model {
+    id: String,
+    #[serde(default)]
+    context_tokens: Option<u64>,
+}
+
+impl ProviderConfig {
+    /// The providers of a file: a JSON list of `{name, api, base_url, key_env | key_file, class,
+    /// models, api_version}`. `variable` gives the values of environment variables.
+    ///
+    /// # Errors
+    /// The text is not such a list, or a key's file cannot be read; keys are never repeated.
+    pub fn from_file(
+        text: &str,
+        folder: &Path,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Vec<Self>, ModelError> {
+        let entries: Vec<Entry> =
+            serde_json::from_str(text).map_err(|error| wrong(&error.to_string()))?;
+        entries.into_iter().map(|entry| entry.config(folder, &variable)).collect()
+    }
+}
+
+impl Entry {
+    fn config(
+        self,
+        folder: &Path,
+        variable: &impl Fn(&str) -> Option<String>,
+    ) -> Result<ProviderConfig, ModelError> {
+        let is_name = |letter: char| letter.is_ascii_lowercase() || "0123456789-_".contains(letter);
+        let is_word = ["auto", "local", ""].contains(&self.name.as_str()) && !self.is_local();
+        if is_word || !self.name.chars().all(is_name) {
+            let why = "a name has letters a-z, digits, - and _; `local` is for local servers";
+            return Err(wrong(&format!("provider `{}`: {why}", self.name)));
+        }
+        let (class, platform) = match (self.class, self.api) {
+            (Class::Local, Interface::Ollama) => (ProviderClass::Local, Platform::Ollama),
+            (Class::Local, _) => (ProviderClass::Local, Platform::OpenAiCompatible),
+            (Class::Cloud, _) => (ProviderClass::Cloud, Platform::CloudApi),
+        };
+        let key = match (&self.key_env, &self.key_file) {
+            (Some(name), _) => variable(name).map(Secret::new),
+            (None, Some(file)) => {
+                let read = std::fs::read_to_string(folder.join(file));
+                let read = read.map_err(|error| wrong(&format!("key_file `{file}`: {error}")))?;
+                Some(Secret::new(read))
+            }
+            (None, None) => None,
+        };
+        let needed = self.key_env.clone().or_else(|| self.key_file.clone());
+        let (api, key_header) = self.interface();
+        let model = |Model { id, context_tokens }| ModelInfo { id, context_tokens };
+        Ok(ProviderConfig {
+            api,
+            key_header,
+            key: key.filter(|key| !key.is_empty()),
+            api_key_env: needed,
+            models: self.models.into_iter().map(model).collect(),
+            ..ProviderConfig::keyless(&self.name, &self.base_url, class, platform)
+        })
+    }
+
+    fn is_local(&self) -> bool {
+        self.name == "local" && self.class == Class::Local
+    }
+
+    fn interface(&self) -> (Api, KeyHeader) {
+        let version = self.api_version.clone();
+        match self.api {
+            Interface::OpenaiChat => (Api::OpenAiChat, KeyHeader::Bearer),
+            Interface::OpenaiResponses => (Api::OpenAiResponses, KeyHeader::Bearer),
+            Interface::Azure => {
+                let classic = version.map(|api_version| Api::AzureClassic { api_version });
+                (classic.unwrap_or(Api::OpenAiChat), KeyHeader::ApiKey)
+            }
+            Interface::Anthropic => {
+                let version = version.unwrap_or_else(|| ANTHROPIC_VERSION.to_owned());
+                (Api::Anthropic { version }, KeyHeader::XApiKey)
+            }
+            Interface::Gemini => (Api::Gemini, KeyHeader::XGoogApiKey),
+            Interface::Ollama => (Api::Ollama, KeyHeader::Bearer),
+        }
+    }
+}
+
+fn wrong(why: &str) -> ModelError {
+    let message = format!("the file of providers: {why}");
+    ModelError::new("request.invalid", false, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use convergio_kernel_c::ProviderClass;
+
+    use crate::model::{Api, KeyHeader, ModelError, ProviderConfig};
+
+    fn read(text: &str) -> Result<Vec<ProviderConfig>, ModelError> {
+        let variable = |name: &str| (name == "KEY").then(|| "canary-0123456789".to_owned());
+        ProviderConfig::from_file(text, Path::new("/nowhere"), variable)
+    }
+
+    #[test]
+    fn every_interface_can_be_had_at_any_url() {
+        let text = r#"[
+            {"name": "groq", "base_url": "https://g/openai/v1", "key_env": "KEY"},
+            {"name": "work", "api": "azure", "base_url": "https://r/openai", "key_env": "KEY",
+             "api_version": "2024-10-21", "models": [{"id": "d", "context_tokens": 9}]},
+            {"name": "claude", "api": "anthropic", "base_url": "https://a/v1", "key_env": "NONE"},
+            {"name": "local", "api": "ollama", "class": "local", "base_url": "http://127.0.0.1:1"}
+        ]"#;
+        let all = read(text).unwrap();
+        assert_eq!((&all[0].api, all[0].key.is_some()), (&Api::OpenAiChat, true));
+        assert_eq!(all[1].api, Api::AzureClassic { api_version: "2024-10-21".into() });
+        assert_eq!((all[1].key_header, all[1].models.len()), (KeyHeader::ApiKey, 1));
+        assert_eq!(all[2].missing_key().unwrap().code, "byok.missing_key");
+        assert_eq!((&all[3].api, all[3].class), (&Api::Ollama, ProviderClass::Local));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let cases = [
+            ("{}", "sequence"),
+            (r#"[{"name": "a"}]"#, "base_url"),
+            (r#"[{"name": "a", "base_url": "x", "key": "canary-0123456789"}]"#, "`key`"),
+            (r#"[{"name": "auto", "base_url": "x"}]"#, "`auto`"),
+            (r#"[{"name": "local", "base_url": "x"}]"#, "local servers"),
+            (r#"[{"name": "A/b", "base_url": "x"}]"#, "`A/b`"),
+            (r#"[{"name": "a", "base_url": "x", "key_file": "k"}]"#, "key_file `k`"),
+        ];
+        for (text, word) in cases {
+            let error = read(text).unwrap_err();
+            assert!(error.message.contains(word), "{error}");
+            assert!(!error.message.contains("canary"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! A provider over HTTP: one way to send, to bound and to give up, whatever the dialect.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use convergio_domain::chat::ChatRequest;
+use futures_util::{Stream, StreamExt};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Client, Response, StatusCode, header};
+use serde_json::Value;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::answer::{self, Answer, TooLarge};
+use super::chat::{Call, ChatAnswer, Embeddings, Provider, Sink};
+use super::config::{Api, KeyHeader, ModelInfo, ProviderConfig};
+use super::dialect::{self, Dialect, ReadError};
+use super::endpoint::Endpoint;
+use super::error::ModelError;
+use super::listing::{self, ListError, Lister};
+use super::refusal::Refusal;
+use super::scrub::scrub;
+use super::sse::{Framing, Lines};
+
+/// Bytes of an error's body that are read.
+const ERROR_LIMIT: usize = 64 << 10;
+/// Bytes of an answer that comes at once.
+const WHOLE_LIMIT: usize = 16 << 20;
+/// Longest wait for a list of models.
+const LIST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for embeddings.
+const EMBED_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest wait for the end of a stream whose last event has come: read to its end, the connection
+/// serves the next call.
+const DRAIN: Duration = Duration::from_millis(100);
+
+/// A provider that is spoken to over HTTP.
+pub struct HttpProvider {
+    config: ProviderConfig,
+    endpoint: Endpoint,
+    dialect: Box<dyn Dialect>,
+    client: Client,
+}
+
+/// How an answer comes.
+enum Form {
+    Stream(Framing),
+    Whole,
+    Unknown,
+}
+
+/// A call under way: what was asked, who hears the answer, and what came of it so far.
+struct Asked<'a> {
+    call: Call<'a>,
+    sink: Sink<'a>,
+    answer: Answer,
+}
+
+impl HttpProvider {
+    /// A provider by its configuration.
+    ///
+    /// # Errors
+    /// The URL is not one, or would carry the key unencrypted over the internet; or the machine
+    /// has no usable TLS.
+    pub fn new(config: ProviderConfig) -> Result<Self, ModelError> {
+        let endpoint = Endpoint::parse(&config.base_url)?;
+        if config.key.is_some() && endpoint.exposes_keys() {
+            let name = &config.name;
+            let message = format!("the key of {name} would be sent unencrypted: use https://");
+            return Err(ModelError::new("request.invalid", false, message));
+        }
+        let client = endpoint.client(config.timeouts)?;
+        let dialect = dialect::of(&config);
+        Ok(Self { config, endpoint, dialect, client })
+    }
+
+    /// Whether what it is sent stays on machines of the person or the operator.
+    pub(super) fn is_private(&self) -> bool {
+        self.endpoint.is_private() && self.config.class == convergio_kernel_c::ProviderClass::Local
+    }
+
+    fn url(&self, path: &str) -> String {
+        match self.config.api {
+            Api::Ollama => self.endpoint.beside(path),
+            _ => self.endpoint.at(path),
+        }
+    }
+
+    /// The headers of every request, the key's among them.
+    fn headers(&self) -> Result<HeaderMap, ModelError> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in self.dialect.headers() {
+            let value = HeaderValue::from_str(&value).map_err(|_| self.bad_key("its version"))?;
+            headers.insert(HeaderName::from_static(name), value);
+        }
+        if let Some(key) = &self.config.key {
+            let text = match self.config.key_header {
+                KeyHeader::Bearer => format!("Bearer {}", key.reveal()),
+                _ => key.reveal().to_owned(),
+            };
+            let value = HeaderValue::from_str(&text);
+            let mut value = value.map_err(|_| self.bad_key("its key"))?;
+            value.set_sensitive(true);
+            headers.insert(HeaderName::from_static(self.config.key_header.name()), value);
+        }
+        Ok(headers)
+    }
+
+    fn bad_key(&self, what: &str) -> ModelError {
+        let name = &self.config.name;
+        let message = format!("{name}: {what} has characters that no header can hold");
+        ModelError::new("byok.bad_key", false, message)
+    }
+
+    /// Asks, and takes the answer in as it comes.
+    async fn ask(&self, asked: &mut Asked<'_>) -> Result<(), ModelError> {
+        if let Some(missing) = self.config.missing_key() {
+            return Err(missing);
+        }
+        let response = self.send(asked).await?;
+        match form(&response) {
+            Form::Stream(framing) => self.stream(response, framing, asked).await?,
+            Form::Whole => self.whole(response, asked).await?,
+            Form::Unknown => {
+                let message = format!(
+                    "{} answered neither JSON nor a stream: is {} its URL?",
+                    self.config.name, self.config.base_url
+                );
+                return Err(ModelError::new("request.invalid", false, message));
+            }
+        }
+        asked.answer.verdict(&self.config.name)
+    }
+
+    async fn send(&self, asked: &mut Asked<'_>) -> Result<Response, ModelError> {
+        let request = self
+            .client
+            .post(self.url(&self.dialect.chat_path(asked.call.model)))
+            .headers(self.headers()?)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::ACCEPT, "text/event-stream, application/x-ndjson, application/json")
+            .body(asked.call.body.clone());
+        asked.answer.is_asked = true;
+        let response = request.send().await.map_err(|error| {
+            asked.answer.is_asked = !(error.is_connect() || error.is_builder());
+            self.unreachable(&error)
+        })?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        if status == StatusCode::OK {
+            return Ok(response);
+        }
+        // A request that was refused was not worked on.
+        asked.answer.is_asked = false;
+        let text = listing::read(response, ERROR_LIMIT).await.unwrap_or_default();
+        Err(self.refused(Refusal::of_answer(status, &headers, &text), asked.call.body))
+    }
+
+    async fn stream(
+        &self,
+        response: Response,
+        framing: Framing,
+        asked: &mut Asked<'_>,
+    ) -> Result<(), ModelError> {
+        let mut bytes = response.bytes_stream();
+        let mut lines = Lines::new(framing);
+        while let Some(chunk) = self.next(&mut bytes, &asked.answer).await? {
+            asked.answer.receive(chunk.len()).map_err(|TooLarge| self.too_large())?;
+            let data = lines.feed(&chunk).map_err(|_| self.malformed("an endless line"))?;
+            for data in data {
+                self.piece(&data, asked)?;
+            }
+            if asked.answer.is_ended() {
+                let drained = async { while bytes.next().await.is_some_and(|b| b.is_ok()) {} };
+                // The answer is whole, however long its connection stays open.
+                let _ended = timeout(DRAIN, drained).await;
+                return Ok(());
+            }
+        }
+        if let Some(data) = lines.rest() {
+            self.piece(&data, asked)?;
+        }
+        Ok(())
+    }
+
+    /// The next bytes, or `None` at the end. Once the model has said that it stopped, a connection
+    /// that breaks or stays silent takes nothing away but counts.
+    async fn next(
+        &self,
+        bytes: &mut (impl Stream<Item = reqwest::Result<Bytes>> + Unpin),
+        answer: &Answer,
+    ) -> Result<Option<Bytes>, ModelError> {
+        let idle = self.config.timeouts.idle;
+        let next = if answer.has_begun() || answer.is_finished() {
+            timeout(idle, bytes.next()).await
+        } else {
+            Ok(bytes.next().await)
+        };
+        let name = &self.config.name;
+        match next {
+            Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
+            Ok(None) => Ok(None),
+            _ if answer.is_finished() => Ok(None),
+            Ok(Some(Err(_))) => {
+                Err(ModelError::unavailable(format!("{name} broke off: the connection was cut")))
+            }
+            Err(_) => {
+                let message = format!("{name} fell silent in the middle, for {idle:?}");
+                Err(ModelError::new("provider.timeout", true, message))
+            }
+        }
+    }
+
+    fn piece(&self, data: &str, asked: &mut Asked<'_>) -> Result<(), ModelError> {
+        if data == "[DONE]" {
+            asked.answer.end();
+            return Ok(());
+        }
+        let piece: Value =
+            serde_json::from_str(data).map_err(|_| self.malformed("a piece is not JSON"))?;
+        let read = self.dialect.read_piece(&piece, &mut asked.answer);
+        read.map_err(|error| self.unreadable(error, asked.call.body))?;
+        asked.answer.check().map_err(|TooLarge| self.too_large())?;
+        asked.hear();
+        Ok(())
+    }
+
+    async fn whole(&self, response: Response, asked: &mut Asked<'_>) -> Result<(), ModelError> {
+        let whole = self.json(response).await?;
+        let read = self.dialect.read_whole(&whole, &mut asked.answer);
+        read.map_err(|error| self.unreadable(error, asked.call.body))?;
+        asked.answer.check().map_err(|TooLarge| self.too_large())?;
+        asked.hear();
+        Ok(())
+    }
+
+    /// A body that came at once, as JSON.
+    async fn json(&self, response: Response) -> Result<Value, ModelError> {
+        let text = listing::read(response, WHOLE_LIMIT).await;
+        let text =
+            text.ok_or_else(|| ModelError::unavailable(format!("{} broke off", self.config.name)))?;
+        if text.len() >= WHOLE_LIMIT {
+            return Err(self.too_large());
+        }
+        serde_json::from_str(&text).map_err(|_| self.malformed("it is not JSON"))
+    }
+
+    fn unreadable(&self, error: ReadError, body: &Bytes) -> ModelError {
+        match error {
+            ReadError::Refused(refusal) => self.refused(refusal, body),
+            ReadError::Malformed(what) => self.malformed(what),
+        }
+    }
+
+    /// A refusal in our codes; without a key, no key can be a bad one.
+    fn refused(&self, refusal: Refusal, body: &Bytes) -> ModelError {
+        let prompt = answer::texts(body).join("\n");
+        let said = scrub(&refusal.said, self.config.key.as_ref(), &prompt);
+        let error = refusal.into_error(&self.config.name, &said);
+        match (error.code, &self.config.key) {
+            ("byok.bad_key", None) => ModelError { code: "byok.missing_key", ..error },
+            _ => error,
+        }
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> ModelError {
+        let ProviderConfig { name, base_url, .. } = &self.config;
+        if error.is_timeout() && !error.is_connect() {
+            return ModelError::new("provider.timeout", true, format!("{name} did not answer"));
+        }
+        let message = if error.is_connect() {
+            format!("{name} cannot be reached at {base_url}: is it running?")
+        } else {
+            format!("{name} broke off before it answered")
+        };
+        ModelError::unavailable(message)
+    }
+
+    fn malformed(&self, what: &str) -> ModelError {
+        let name = &self.config.name;
+        ModelError::unavailable(format!("{name} answered what cannot be used: {what}"))
+    }
+
+    fn too_large(&self) -> ModelError {
+        let message = format!("{} answered more than 8 MiB of text", self.config.name);
+        ModelError::new("provider.unavailable", false, message)
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Result<Value, ModelError> {
+        if let Some(missing) = self.config.missing_key() {
+            return Err(missing);
+        }
+        let body = Bytes::from(body.to_string());
+        let request = self.client.post(self.url(path)).headers(self.headers()?);
+        let request = request.header(header::CONTENT_TYPE, "application/json");
+        let response = request.body(body.clone()).timeout(EMBED_TIMEOUT).send().await;
+        let response = response.map_err(|error| self.unreachable(&error))?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        if status != StatusCode::OK {
+            let text = listing::read(response, ERROR_LIMIT).await.unwrap_or_default();
+            return Err(self.refused(Refusal::of_answer(status, &headers, &text), &body));
+        }
+        self.json(response).await
+    }
+}
+
+impl Asked<'_> {
+    /// Tells the listener what is new.
+    fn hear(&mut self) {
+        if let Some((text, pieces)) = self.answer.fresh() {
+            (self.sink)(text, pieces);
+        }
+    }
+}
+
+/// What is packed was not asked for, and could unpack to anything: it is nothing that we read.
+fn form(response: &Response) -> Form {
+    let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let is_packed = header(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
+    let kind = header(header::CONTENT_TYPE).unwrap_or_default().to_lowercase();
+    match kind.split(';').next().unwrap_or_default().trim() {
+        _ if is_packed => Form::Unknown,
+        "text/event-stream" => Form::Stream(Framing::Events),
+        "application/x-ndjson" => Form::Stream(Framing::Lines),
+        "application/json" => Form::Whole,
+        _ => Form::Unknown,
+    }
+}
+
+#[async_trait]
+impl Provider for HttpProvider {
+    fn info(&self) -> &ProviderConfig {
+        &self.config
+    }
+
+    fn body(&self, request: &ChatRequest) -> Bytes {
+        Bytes::from(self.dialect.write(request).to_string())
+    }
+
+    async fn chat(
+        &self,
+        call: Call<'_>,
+        sink: Sink<'_>,
+        cancel: &CancellationToken,
+    ) -> Result<ChatAnswer, ModelError> {
+        let mut asked = Asked { call, sink, answer: Answer::new() };
+        let result = tokio::select! {
+            biased;
+            () = cancel.cancelled() => {
+                Err(ModelError::unavailable(format!("the call to {} was cancelled", self.name())))
+            }
+            result = timeout(call.timeout, self.ask(&mut asked)) => {
+                result.unwrap_or_else(|_| {
+                    let message = format!("{} took longer than {:?}", self.name(), call.timeout);
+                    Err(ModelError::new("provider.timeout", true, message))
+                })
+            }
+        };
+        let usage = self.dialect.usage();
+        match result {
+            Ok(()) => Ok(asked.answer.finished(call.body, usage)),
+            Err(error) => Err(asked.answer.broken(error, call.body, usage)),
+        }
+    }
+
+    async fn embed(&self, model: &str, texts: &[String]) -> Result<Embeddings, ModelError> {
+        let request = self.dialect.embed(model, texts);
+        let (path, body) = request.ok_or_else(|| {
+            let message = format!("{} has no embeddings: use another provider", self.name());
+            ModelError::new("request.invalid", false, message)
+        })?;
+        let answer = self.post(&path, &body).await?;
+        let read = self.dialect.read_embeddings(&answer);
+        let (vectors, usage) = read.ok_or_else(|| self.malformed("it has no embeddings"))?;
+        if vectors.len() != texts.len() {
+            return Err(self.malformed("not one vector for each text"));
+        }
+        Ok(Embeddings { vectors, usage })
+    }
+
+    async fn models(&self) -> Result<Vec<ModelInfo>, ModelError> {
+        let headers = self.headers()?;
+        let (client, endpoint) = (&self.client, &self.endpoint);
+        let lister = Lister { client, endpoint, headers: &headers, timeout: LIST_TIMEOUT };
+        lister.models(&self.config).await.map_err(|error| match error {
+            ListError::Unreachable(Some(error)) => self.unreachable(&error),
+            ListError::Unreachable(None) => self.malformed("its list of models broke off"),
+            ListError::Malformed => self.malformed("its list of models is none"),
+            ListError::Refused(status, headers, text) => {
+                self.refused(Refusal::of_answer(status, &headers, &text), &Bytes::new())
+            }
+        })
+    }
+}

@@ -1,0 +1,399 @@
+//! What providers say when they refuse: read from each of their forms, told in our codes.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use reqwest::header::HeaderMap;
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
+
+use super::error::ModelError;
+
+/// A longer pause is nobody's patience.
+const PAUSE_LIMIT: Duration = Duration::from_secs(3600);
+
+/// An error as a provider tells it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    /// The error's type, code and reasons, in lower case.
+    kind: String,
+    /// The provider's words; not yet scrubbed.
+    pub(super) said: String,
+    retry_after: Option<Duration>,
+    /// Whether the provider says that asking again is of no use.
+    is_final: bool,
+}
+
+impl Refusal {
+    /// An answer with a status other than success.
+    pub(super) fn of_answer(status: StatusCode, headers: &HeaderMap, body: &str) -> Self {
+        let body = serde_json::from_str(body).unwrap_or(Value::Null);
+        // Gemini's streams put the error into a list.
+        let body = body.get(0).unwrap_or(&body);
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let read = Self::with_status(status, &body["error"]);
+        let told = retry_after(header("retry-after-ms"), header("retry-after"));
+        Self {
+            retry_after: told.or(read.retry_after),
+            is_final: header("x-should-retry") == Some("false"),
+            ..read
+        }
+    }
+
+    /// An error that comes after the status said success: the stream's own.
+    pub(super) fn of_stream(error: &Value) -> Self {
+        let status = error["code"].as_u64().and_then(|code| u16::try_from(code).ok());
+        let status = status.filter(|code| *code >= 400).and_then(|c| StatusCode::from_u16(c).ok());
+        Self::with_status(status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE), error)
+    }
+
+    /// An error's value, under this status.
+    pub(super) fn with_status(status: StatusCode, error: &Value) -> Self {
+        let text = |name: &str| error[name].as_str().unwrap_or("");
+        let inner = error.pointer("/innererror/code").and_then(Value::as_str).unwrap_or("");
+        let spent = error.pointer("/details/error_code").and_then(Value::as_str).unwrap_or("");
+        let mut kind = [text("type"), text("code"), text("status"), inner, spent].join(" ");
+        let mut pause = None;
+        for detail in error["details"].as_array().into_iter().flatten() {
+            kind = [&kind, " ", detail["reason"].as_str().unwrap_or("")].concat();
+            pause = pause.or_else(|| gemini_pause(detail));
+            // A quota of a day is back tomorrow, which is no time to wait for.
+            let quotas = detail["violations"].as_array().into_iter().flatten();
+            let mut quotas = quotas.filter_map(|quota| quota["quotaId"].as_str());
+            if quotas.any(|quota| quota.contains("PerDay")) {
+                kind.push_str(" quota_exceeded");
+            }
+        }
+        let is_bare = error.is_string();
+        Self {
+            status,
+            kind: if is_bare { "bare".to_owned() } else { kind.to_lowercase() },
+            said: error.as_str().unwrap_or_else(|| text("message")).to_owned(),
+            retry_after: pause,
+            is_final: false,
+        }
+    }
+
+    /// The error in our codes. `said` are the provider's words, scrubbed.
+    pub(super) fn into_error(self, provider: &str, said: &str) -> ModelError {
+        let (code, retryable) = self.code();
+        let said = if said.is_empty() { String::new() } else { format!(": {said}") };
+        let pause = match self.retry_after {
+            Some(pause) if retryable => format!(" (it asks to wait {} s)", pause.as_secs()),
+            _ => String::new(),
+        };
+        let message = format!("{provider} refused the call ({}){said}{pause}", self.status);
+        let retryable = retryable && !self.is_final;
+        ModelError { retry_after: self.retry_after, ..ModelError::new(code, retryable, message) }
+    }
+
+    /// What the error means: first by what the provider calls it, then by what it says where it
+    /// calls it nothing, then by its status.
+    fn code(&self) -> (&'static str, bool) {
+        let status = self.status.as_u16();
+        let said = self.said.to_lowercase();
+        let named = find(&BY_NAME, &self.kind);
+        let worded = find(&BY_WORDS, &said).filter(|_| (400..500).contains(&status));
+        let by_status = BY_STATUS.iter().find(|(from, to, ..)| (*from..=*to).contains(&status));
+        match (named.or(worded), by_status) {
+            // MLX's server answers 404 with a bare text when generating failed.
+            (None, _) if self.kind == "bare" && status == 404 => ("provider.unavailable", true),
+            (Some(verdict), _) => verdict,
+            (None, Some((_, _, code, retryable))) => (code, *retryable),
+            (None, None) => ("request.invalid", false),
+        }
+    }
+}
+
+/// Words of errors, and what they mean.
+type Meaning = (&'static [&'static str], &'static str, bool);
+
+fn find(table: &[Meaning], text: &str) -> Option<(&'static str, bool)> {
+    let row = table.iter().find(|(words, ..)| words.iter().any(|word| text.contains(word)));
+    row.map(|(_, code, retryable)| (*code, *retryable))
+}
+
+/// Errors by the words that providers use for them in `type`, `code`, `status` and `reason`. Money
+/// and keys do not get better by asking again, load does.
+const BY_NAME: [Meaning; 8] = [
+    (
+        &[
+            "insufficient_quota",
+            "credit_balance",
+            "spend_limit",
+            "usage_limit_exceeded",
+            "billing",
+            "quota_exceeded",
+        ],
+        "provider.rate_limited",
+        false,
+    ),
+    (
+        &["context_length", "exceed_context", "request_too_large"],
+        "provider.context_exceeded",
+        false,
+    ),
+    (
+        &["content_filter", "content_policy", "responsibleaipolicyviolation"],
+        "provider.content_filtered",
+        false,
+    ),
+    (
+        &["invalid_api_key", "api_key_invalid", "authentication", "permission", "unauthenticated"],
+        "byok.bad_key",
+        false,
+    ),
+    (&["rate_limit", "slow_down", "resource_exhausted"], "provider.rate_limited", true),
+    (&["overloaded"], "provider.unavailable", true),
+    (&["deadline_exceeded"], "provider.timeout", true),
+    (&["not_supported"], "request.invalid", false),
+];
+
+/// Errors that only their sentence tells apart.
+const BY_WORDS: [Meaning; 3] = [
+    (
+        &[
+            "prompt is too long",
+            "exceeds the maximum number of tokens",
+            "exceeds the available context",
+            "input length exceeds",
+        ],
+        "provider.context_exceeded",
+        false,
+    ),
+    (&["credit balance is too low", "specified api usage limits"], "provider.rate_limited", false),
+    // Ollama's word for a model that was not pulled.
+    (&["not found"], "request.invalid", false),
+];
+
+/// Errors by status, when their name says nothing.
+const BY_STATUS: [(u16, u16, &str, bool); 9] = [
+    (401, 401, "byok.bad_key", false),
+    (402, 402, "provider.rate_limited", false),
+    (403, 403, "byok.bad_key", false),
+    (408, 408, "provider.timeout", true),
+    (409, 409, "provider.unavailable", true),
+    (413, 413, "provider.context_exceeded", false),
+    (429, 429, "provider.rate_limited", true),
+    (504, 504, "provider.timeout", true),
+    (500, 599, "provider.unavailable", true),
+];
+
+/// RFC 9110, section 10.2.3: seconds or a date.
+fn retry_after(millis: Option<&str>, seconds: Option<&str>) -> Option<Duration> {
+    let number = |text: Option<&str>| text.and_then(|text| text.trim().parse::<f64>().ok());
+    let told = number(millis).map(|ms| ms / 1000.0).or(number(seconds));
+    let told = told.or_else(|| {
+        let date = OffsetDateTime::parse(seconds?.trim(), &Rfc2822).ok()?;
+        Some((date - OffsetDateTime::now_utc()).as_seconds_f64().max(0.0))
+    });
+    Duration::try_from_secs_f64(told?).ok().map(|pause| pause.min(PAUSE_LIMIT))
+}
+
+/// `RetryInfo` of Google's errors: `{"retryDelay": "17s"}`.
+fn gemini_pause(detail: &Value) -> Option<Duration> {
+    let seconds = detail["retryDelay"].as_str()?.strip_suffix('s')?.parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok().map(|pause| pause.min(PAUSE_LIMIT))
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::StatusCode;
+    use reqwest::header::HeaderMap;
+    use serde_json::{Value, json};
+
+    use super::Refusal;
+    use crate::model::ModelError;
+
+    fn read(status: u16, headers: &[(&'static str, &str)], error: &Value) -> ModelError {
+        let headers =
+            headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+        let status = StatusCode::from_u16(status).unwrap();
+        let headers: HeaderMap = headers.collect();
+        let refusal = Refusal::of_answer(status, &headers, &json!({"error": error}).to_string());
+        let said = refusal.said.clone();
+        refusal.into_error("p", &said)
+    }
+
+    fn check(cases: &[(u16, Value, &str, bool)]) {
+        for (status, error, code, retryable) in cases {
+            let read = read(*status, &[], error);
+            assert_eq!((read.code, read.retryable), (*code, *retryable), "{status} {error}");
+        }
+    }
+
+    #[test]
+    fn each_row_of_openais_table_has_its_code() {
+        check(&[
+            (429, json!({"code": "rate_limit_exceeded"}), "provider.rate_limited", true),
+            (429, json!({"code": "slow_down"}), "provider.rate_limited", true),
+            (429, json!({}), "provider.rate_limited", true),
+            (429, json!({"type": "insufficient_quota"}), "provider.rate_limited", false),
+            (429, json!({"code": "credit_balance_exhausted"}), "provider.rate_limited", false),
+            (429, json!({"code": "project_spend_limit_exceeded"}), "provider.rate_limited", false),
+            (
+                429,
+                json!({"code": "organization_usage_limit_exceeded"}),
+                "provider.rate_limited",
+                false,
+            ),
+            (402, json!({"type": "billing_error"}), "provider.rate_limited", false),
+            (401, json!({"code": "invalid_api_key"}), "byok.bad_key", false),
+            (403, json!({"type": "permission_error"}), "byok.bad_key", false),
+            (400, json!({"code": "API_KEY_INVALID"}), "byok.bad_key", false),
+            (400, json!({"code": "context_length_exceeded"}), "provider.context_exceeded", false),
+            (
+                400,
+                json!({"code": 400, "type": "exceed_context_size_error", "n_ctx": 2048}),
+                "provider.context_exceeded",
+                false,
+            ),
+            (413, json!({"type": "request_too_large"}), "provider.context_exceeded", false),
+            (400, json!({"code": "content_filter"}), "provider.content_filtered", false),
+            (
+                400,
+                json!({"innererror": {"code": "ResponsibleAIPolicyViolation"}}),
+                "provider.content_filtered",
+                false,
+            ),
+            (400, json!({"type": "invalid_request_error"}), "request.invalid", false),
+            (404, json!({"code": "model_not_found"}), "request.invalid", false),
+            (404, json!("generation failed"), "provider.unavailable", true),
+            (408, json!({}), "provider.timeout", true),
+            (409, json!({}), "provider.unavailable", true),
+            (422, json!({}), "request.invalid", false),
+            (500, json!({}), "provider.unavailable", true),
+            (501, json!({"type": "not_supported_error"}), "request.invalid", false),
+            (503, json!({"message": "Loading model"}), "provider.unavailable", true),
+            (503, json!({"code": "server_is_overloaded"}), "provider.unavailable", true),
+            (504, json!({}), "provider.timeout", true),
+            (529, json!({"type": "overloaded_error"}), "provider.unavailable", true),
+            (302, json!({}), "request.invalid", false),
+        ]);
+    }
+
+    #[test]
+    fn each_row_of_anthropics_table_has_its_code() {
+        check(&[
+            (429, json!({"type": "rate_limit_error"}), "provider.rate_limited", true),
+            (
+                429,
+                json!({"type": "rate_limit_error",
+                    "details": {"error_code": "enforced_spend_limit_reached"}}),
+                "provider.rate_limited",
+                false,
+            ),
+            (
+                400,
+                json!({"type": "invalid_request_error",
+                    "message": "Your credit balance is too low to access the API."}),
+                "provider.rate_limited",
+                false,
+            ),
+            (
+                400,
+                json!({"type": "invalid_request_error",
+                    "message": "prompt is too long: 210000 tokens > 200000 maximum"}),
+                "provider.context_exceeded",
+                false,
+            ),
+            (401, json!({"type": "authentication_error"}), "byok.bad_key", false),
+            (404, json!({"type": "not_found_error"}), "request.invalid", false),
+            (504, json!({"type": "timeout_error"}), "provider.timeout", true),
+        ]);
+    }
+
+    #[test]
+    fn each_row_of_geminis_table_has_its_code() {
+        check(&[
+            (
+                429,
+                json!({"code": 429, "status": "RESOURCE_EXHAUSTED"}),
+                "provider.rate_limited",
+                true,
+            ),
+            (
+                429,
+                json!({"status": "RESOURCE_EXHAUSTED", "details": [{"violations": [
+                    {"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]}]}),
+                "provider.rate_limited",
+                false,
+            ),
+            (
+                400,
+                json!({"status": "INVALID_ARGUMENT", "details": [{"reason": "API_KEY_INVALID"}]}),
+                "byok.bad_key",
+                false,
+            ),
+            (403, json!({"status": "PERMISSION_DENIED"}), "byok.bad_key", false),
+            (503, json!({"status": "UNAVAILABLE"}), "provider.unavailable", true),
+            (504, json!({"status": "DEADLINE_EXCEEDED"}), "provider.timeout", true),
+            (
+                400,
+                json!({"status": "INVALID_ARGUMENT", "message":
+                    "The input token count exceeds the maximum number of tokens allowed"}),
+                "provider.context_exceeded",
+                false,
+            ),
+        ]);
+    }
+
+    #[test]
+    fn each_row_of_ollamas_table_has_its_code() {
+        check(&[
+            (404, json!("model 'x' not found"), "request.invalid", false),
+            (
+                400,
+                json!("the input length exceeds the context length"),
+                "provider.context_exceeded",
+                false,
+            ),
+            (500, json!("llama runner process has terminated"), "provider.unavailable", true),
+            (502, json!("no route to cloud"), "provider.unavailable", true),
+        ]);
+    }
+
+    #[test]
+    fn a_pause_that_is_asked_for_is_told() {
+        let pause = |headers: &[(&'static str, &str)]| read(429, headers, &json!({})).retry_after;
+        assert_eq!(pause(&[("retry-after", "20")]).unwrap().as_secs(), 20);
+        assert_eq!(pause(&[("retry-after-ms", "1500")]).unwrap().as_millis(), 1500);
+        assert_eq!(pause(&[("retry-after", "99999999")]).unwrap().as_secs(), 3600);
+        let past = pause(&[("retry-after", "Fri, 31 Dec 1999 23:59:59 GMT")]);
+        assert_eq!(past.unwrap().as_secs(), 0);
+        let future = pause(&[("retry-after", "Fri, 31 Dec 2199 23:59:59 GMT")]);
+        assert_eq!(future.unwrap().as_secs(), 3600);
+        for odd in ["-1", "NaN", "inf", "1e300", "tomorrow"] {
+            let pause = pause(&[("retry-after", odd)]);
+            assert!(pause.is_none_or(|pause| pause.as_secs() <= 3600), "{odd}");
+        }
+        let told = read(429, &[("retry-after", "20")], &json!({}));
+        assert!(told.message.ends_with("(it asks to wait 20 s)"), "{}", told.message);
+    }
+
+    #[test]
+    fn googles_pause_stands_in_the_details() {
+        let error = json!({"status": "RESOURCE_EXHAUSTED",
+            "details": [{"@type": "google.rpc.RetryInfo", "retryDelay": "17s"}]});
+        assert_eq!(read(429, &[], &error).retry_after.unwrap().as_secs(), 17);
+    }
+
+    #[test]
+    fn a_provider_may_say_that_asking_again_is_of_no_use() {
+        assert!(!read(503, &[("x-should-retry", "false")], &json!({})).retryable);
+        assert!(read(503, &[("x-should-retry", "true")], &json!({})).retryable);
+    }
+
+    #[test]
+    fn errors_inside_of_a_stream_carry_their_own_status() {
+        let error = json!({"code": 400, "type": "exceed_context_size_error", "message": "m"});
+        assert_eq!(
+            Refusal::of_stream(&error).into_error("p", "").code,
+            "provider.context_exceeded"
+        );
+        let error = json!({"type": "overloaded_error", "message": "m"});
+        assert_eq!(Refusal::of_stream(&error).into_error("p", "").code, "provider.unavailable");
+    }
+}

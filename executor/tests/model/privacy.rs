@@ -1,0 +1,116 @@
+//! Privacy `local`: what may not leave the premises is not even announced elsewhere.
+
+use std::sync::Arc;
+
+use convergio_domain::chat::Privacy;
+use convergio_domain::metering::PriceBook;
+use convergio_executor::model::{ModelCatalog, Need, ProviderConfig, Secret};
+use convergio_kernel_c::{Platform, ProviderClass};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::server::{PATIENCE, Server, call, delta, json, request, sse, stop};
+
+const NEED: Need =
+    Need { input_tokens: 10, output_tokens: 10, privacy: Privacy::Local, fetches: false };
+
+fn catalog(configs: Vec<ProviderConfig>) -> ModelCatalog {
+    let prices = Arc::new(PriceBook::parse("[]").expect("an empty book"));
+    ModelCatalog::new(configs, prices).expect("valid URLs")
+}
+
+async fn serving() -> Server {
+    let server = Server::start(|path| match path {
+        "/v1/models" => json(200, &json!({"data": [{"id": "tiny"}]})),
+        "/v1/chat/completions" => sse(&[delta("ok"), stop()]),
+        "/api/tags" => json(
+            200,
+            &json!({"models": [{"name": "tiny"},
+                {"name": "gpt-oss:120b-cloud", "remote_host": "https://ollama.com:443"}]}),
+        ),
+        _ => json(404, &json!({"error": "no such path"})),
+    });
+    server.await
+}
+
+fn local(server: &Server, platform: Platform) -> ProviderConfig {
+    ProviderConfig::keyless("local", &server.url, ProviderClass::Local, platform)
+}
+
+/// A cloud; that its server stands here lets us count who knocks.
+fn cloud(server: &Server) -> ProviderConfig {
+    let key = Secret::new("canary-key-0123456789");
+    ProviderConfig { base_url: server.url.clone(), ..ProviderConfig::openai(key) }
+}
+
+#[tokio::test]
+async fn nothing_is_sent_to_a_cloud_whatever_is_asked_for() {
+    let far = serving().await;
+    let alone = catalog(vec![cloud(&far)]);
+    for wanted in ["auto", "local", "openai", "openai/tiny"] {
+        let denied = alone.choose(wanted, &NEED).await.err().expect("denied");
+        assert_eq!((denied.code.as_str(), denied.retryable), ("privacy.cloud_denied", false));
+        assert!(denied.message.contains("nothing was sent"), "{denied}");
+    }
+    let near = serving().await;
+    let both = catalog(vec![cloud(&far), local(&near, Platform::LlamaCpp)]);
+    let choice = both.choose("auto", &NEED).await.expect("the local one");
+    assert_eq!(choice.provider.name(), "local");
+    let (body, token) = (choice.provider.body(&request()), CancellationToken::new());
+    choice.provider.chat(call(&body, PATIENCE), &|_, _| {}, &token).await.expect("an answer");
+    let denied = both.choose("openai/tiny", &NEED).await.err().expect("denied");
+    assert_eq!(denied.code, "privacy.cloud_denied");
+    assert_eq!(far.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_catalogue_held_to_privacy_cannot_be_loosened_by_a_request() {
+    let far = serving().await;
+    let held = catalog(vec![cloud(&far)]).held_to(Privacy::Local);
+    let open = Need { privacy: Privacy::Any, ..NEED };
+    let denied = held.choose("openai/tiny", &open).await.err().expect("denied");
+    assert_eq!(denied.code, "privacy.cloud_denied");
+    assert!(held.offers().await.is_empty());
+    assert_eq!(far.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_name_that_would_be_looked_up_is_refused() {
+    for url in ["http://models.lan:8080/v1", "http://ollama:11434/v1", "http://x.localhost/v1"] {
+        let (class, platform) = (ProviderClass::Local, Platform::OpenAiCompatible);
+        let named = catalog(vec![ProviderConfig::keyless("local", url, class, platform)]);
+        let denied = named.choose("local/tiny", &NEED).await.err().expect("denied");
+        assert_eq!(denied.code, "privacy.cloud_denied", "{url}");
+    }
+}
+
+#[tokio::test]
+async fn a_model_of_ollamas_cloud_is_refused_though_its_address_is_local() {
+    let near = serving().await;
+    let catalog = catalog(vec![local(&near, Platform::Ollama)]);
+    let denied = catalog.choose("local/gpt-oss:120b-cloud", &NEED).await.err().expect("denied");
+    assert_eq!(denied.code, "privacy.cloud_denied");
+    assert_eq!(near.count("/api/chat"), 0);
+    // By its name alone it may look harmless; what Ollama tells of it counts.
+    let choice = catalog.choose("local", &NEED).await.expect("the local one");
+    assert_eq!(choice.model, "tiny");
+}
+
+#[tokio::test]
+async fn a_picture_that_would_be_fetched_is_refused() {
+    let near = serving().await;
+    let catalog = catalog(vec![local(&near, Platform::LlamaCpp)]);
+    let fetching = Need { fetches: true, ..NEED };
+    let denied = catalog.choose("local", &fetching).await.err().expect("denied");
+    assert_eq!(denied.code, "privacy.cloud_denied");
+    assert_eq!(near.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_local_cloud_class_is_no_local_provider() {
+    let near = serving().await;
+    let remote = ProviderConfig { class: ProviderClass::Cloud, ..local(&near, Platform::LlamaCpp) };
+    let denied = catalog(vec![remote]).choose("auto", &NEED).await.err().expect("denied");
+    assert_eq!(denied.code, "privacy.cloud_denied");
+    assert_eq!(near.connections(), 0);
+}

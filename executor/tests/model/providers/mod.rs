@@ -1,0 +1,94 @@
+//! Each provider's documented wire shapes: whole, streamed, with tools, with every class of usage.
+
+mod anthropic;
+mod gemini;
+mod ollama;
+mod openai;
+mod responses;
+mod totals;
+
+use convergio_domain::chat::{ChatRequest, Message, Part, Role, ToolCall, ToolChoice, ToolSpec};
+use convergio_domain::metering::Meter;
+use convergio_executor::model::{ChatAnswer, HttpProvider, ModelError, Provider, ProviderConfig};
+use serde_json::{Value, json};
+
+use crate::server::{Server, ask};
+
+/// The key that must never be seen but in its header.
+pub(crate) const KEY: &str = "canary-key-0123456789";
+
+/// The configuration of a provider, led to a server of ours.
+pub(crate) fn led_to(server: &Server, config: ProviderConfig) -> ProviderConfig {
+    ProviderConfig { base_url: server.url.clone(), ..config }
+}
+
+/// The answer of a provider whose server answers so; with what was sent.
+async fn answer_of(server: &Server, config: &ProviderConfig) -> Result<ChatAnswer, ModelError> {
+    let answer = ask(led_to(server, config.clone())).await;
+    let seen = server.seen();
+    let header = config.key_header;
+    for (name, value) in seen.iter().flat_map(|seen| &seen.headers) {
+        let is_key = value.to_str().is_ok_and(|value| value.contains(KEY));
+        assert!(!is_key || carries(header, name.as_str()), "{name} carries the key");
+    }
+    assert!(seen.iter().all(|seen| !String::from_utf8_lossy(&seen.body).contains(KEY)));
+    answer
+}
+
+fn carries(header: convergio_executor::model::KeyHeader, name: &str) -> bool {
+    use convergio_executor::model::KeyHeader;
+    name == match header {
+        KeyHeader::Bearer => "authorization",
+        KeyHeader::ApiKey => "api-key",
+        KeyHeader::XApiKey => "x-api-key",
+        KeyHeader::XGoogApiKey => "x-goog-api-key",
+    }
+}
+
+fn meters(answer: &ChatAnswer) -> Vec<(Meter, u64)> {
+    answer.usage.0.iter().map(|(meter, tokens)| (*meter, *tokens)).collect()
+}
+
+/// A conversation with everything in it.
+fn conversation() -> ChatRequest {
+    let parameters = json!({"type": "object", "properties": {"city": {"type": "string"}}});
+    let call = ToolCall {
+        id: "call_1".into(),
+        name: "weather".into(),
+        arguments: r#"{"city":"Oslo"}"#.into(),
+    };
+    let image = Part::Image { media_type: "image/png".into(), data: "aGk=".into() };
+    let result = Part::ToolResult {
+        id: "call_1".into(),
+        name: "weather".into(),
+        text: "snow".into(),
+        is_error: false,
+    };
+    ChatRequest {
+        model: "m".into(),
+        system: Some("be brief".into()),
+        messages: vec![
+            Message { role: Role::User, parts: vec![Part::Text { text: "look".into() }, image] },
+            Message { role: Role::Assistant, parts: vec![Part::ToolCall(call)] },
+            Message { role: Role::User, parts: vec![result] },
+        ],
+        tools: vec![ToolSpec { name: "weather".into(), description: "Tells.".into(), parameters }],
+        tool_choice: ToolChoice::Named("weather".into()),
+        max_tokens: Some(64),
+        temperature: Some(0.5),
+        top_p: Some(0.9),
+        stop: vec!["END".into()],
+        ..ChatRequest::default()
+    }
+}
+
+/// What a provider would be sent.
+fn written(config: &ProviderConfig, request: &ChatRequest) -> Value {
+    let provider = HttpProvider::new(config.clone()).expect("a valid configuration");
+    serde_json::from_slice(&provider.body(request)).expect("JSON")
+}
+
+fn weather(id: &str) -> Vec<ToolCall> {
+    let (name, arguments) = ("weather".to_owned(), r#"{"city":"Oslo"}"#.to_owned());
+    vec![ToolCall { id: id.to_owned(), name, arguments }]
+}

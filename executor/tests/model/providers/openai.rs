@@ -1,0 +1,137 @@
+//! Chat completions with tools, and Azure's two forms of them.
+
+use convergio_domain::chat::{ChatRequest, ToolChoice};
+use convergio_domain::metering::Meter;
+use convergio_executor::model::{HttpProvider, Provider, ProviderConfig, Secret};
+use serde_json::{Value, json};
+
+use super::{KEY, answer_of, conversation, led_to, meters, weather, written};
+use crate::server::{Server, delta, json, sse, stop};
+
+fn config() -> ProviderConfig {
+    ProviderConfig::openai(Secret::new(KEY))
+}
+
+#[test]
+fn a_whole_conversation_is_written_in_its_words() {
+    let body = written(&config(), &conversation());
+    let roles: Vec<_> = body["messages"].as_array().expect("a list").iter().collect();
+    assert_eq!(roles[0], &json!({"role": "system", "content": "be brief"}));
+    assert_eq!(roles[1]["content"][1]["image_url"]["url"], "data:image/png;base64,aGk=");
+    assert_eq!(roles[2]["tool_calls"][0]["function"]["arguments"], r#"{"city":"Oslo"}"#);
+    let result = json!({"role": "tool", "tool_call_id": "call_1", "content": "snow"});
+    assert_eq!(roles[3], &result);
+    let choice = json!({"type": "function", "function": {"name": "weather"}});
+    assert_eq!((&body["tool_choice"], &body["stop"]), (&choice, &json!(["END"])));
+    assert_eq!(body["tools"][0]["function"]["name"], "weather");
+    let required = ChatRequest { tool_choice: ToolChoice::Required, ..conversation() };
+    assert_eq!(written(&config(), &required)["tool_choice"], "required");
+}
+
+fn piece(delta: &Value, finish: &Value) -> Value {
+    json!({"model": "gpt", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
+}
+
+#[tokio::test]
+async fn a_tool_call_is_put_together_from_its_fragments() {
+    let call = |function: Value| {
+        let mut call = json!({"index": 0, "function": function});
+        if call["function"]["name"].is_string() {
+            call["id"] = json!("call_9");
+        }
+        piece(&json!({"tool_calls": [call]}), &Value::Null)
+    };
+    let pieces = [
+        call(json!({"name": "weather", "arguments": ""})),
+        call(json!({"arguments": "{\"city\":"})),
+        call(json!({"arguments": "\"Oslo\"}"})),
+        piece(&json!({}), &json!("tool_calls")),
+    ];
+    let server = Server::chatting(move || sse(&pieces)).await;
+    let answer = answer_of(&server, &config()).await.expect("an answer");
+    assert_eq!((answer.tool_calls, answer.finish.as_str()), (weather("call_9"), "tool_calls"));
+}
+
+#[tokio::test]
+async fn tool_calls_side_by_side_are_kept_apart() {
+    let call = |index: u64, id: &str, arguments: &str| {
+        piece(
+            &json!({"tool_calls": [{"index": index, "id": id,
+                "function": {"name": "f", "arguments": arguments}}]}),
+            &Value::Null,
+        )
+    };
+    let more = |index: u64, arguments: &str| {
+        let call = json!({"index": index, "function": {"arguments": arguments}});
+        piece(&json!({"tool_calls": [call]}), &Value::Null)
+    };
+    let pieces =
+        [call(0, "a", "{\"x\""), call(1, "b", "{\"y\""), more(0, ":1}"), more(1, ":2}"), stop()];
+    let server = Server::chatting(move || sse(&pieces)).await;
+    let answer = answer_of(&server, &config()).await.expect("an answer");
+    let calls: Vec<_> = answer.tool_calls.iter().map(|call| call.arguments.as_str()).collect();
+    assert_eq!((calls, answer.finish.as_str()), (vec!["{\"x\":1}", "{\"y\":2}"], "tool_calls"));
+}
+
+#[tokio::test]
+async fn tool_calls_that_come_at_once_are_taken_too() {
+    let body = json!({"model": "gpt", "choices": [{"index": 0, "finish_reason": "tool_calls",
+        "message": {"role": "assistant", "content": null, "tool_calls": [{"id": "c",
+            "type": "function", "function": {"name": "weather",
+                "arguments": "{\"city\":\"Oslo\"}"}}]}}],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 5}});
+    let server = Server::chatting(move || json(200, &body)).await;
+    let answer = answer_of(&server, &config()).await.expect("an answer");
+    assert_eq!(answer.tool_calls, weather("c"));
+    assert_eq!(meters(&answer), [(Meter::InFresh, 9), (Meter::OutText, 5)]);
+}
+
+fn azure(version: Option<&str>) -> ProviderConfig {
+    let endpoint = "https://res.openai.azure.com";
+    ProviderConfig::azure(Secret::new(KEY), endpoint, version, &["tiny"])
+}
+
+#[tokio::test]
+async fn azure_is_spoken_to_by_its_v1_and_its_classic_urls() {
+    let filtered = json!({"choices": [], "prompt_filter_results": [{"prompt_index": 0}]});
+    let cases = [
+        (azure(None), "https://res.openai.azure.com/openai/v1", "/v1/chat/completions"),
+        (
+            azure(Some("2024-10-21")),
+            "https://res.openai.azure.com/openai",
+            "/v1/deployments/tiny/chat/completions",
+        ),
+    ];
+    for (config, base_url, path) in cases {
+        assert_eq!(config.base_url, base_url);
+        let filtered = filtered.clone();
+        let server = Server::chatting(move || sse(&[filtered.clone(), delta("ok"), stop()])).await;
+        let answer = answer_of(&server, &config).await.expect("an answer");
+        assert_eq!((answer.text.as_str(), server.seen()[0].path.as_str()), ("ok", path));
+        assert_eq!(server.seen()[0].headers["api-key"], KEY);
+    }
+}
+
+#[tokio::test]
+async fn texts_become_vectors() {
+    let body = json!({"data": [{"index": 0, "embedding": [0.5, -1.0]}],
+        "usage": {"prompt_tokens": 3, "total_tokens": 3}});
+    let server = Server::chatting(move || json(200, &body)).await;
+    let provider = HttpProvider::new(led_to(&server, config())).expect("a valid URL");
+    let embedded = provider.embed("e", &["hi".into()]).await.expect("vectors");
+    assert_eq!((embedded.vectors, embedded.usage.tokens()), (vec![vec![0.5, -1.0]], 3));
+    let error = provider.embed("e", &["a".into(), "b".into()]).await.expect_err("one vector");
+    assert_eq!(error.code, "provider.unavailable");
+}
+
+#[tokio::test]
+async fn a_key_is_validated_by_a_call_that_costs_nothing() {
+    let server = Server::start(|path| match path {
+        "/v1/models" => json(401, &json!({"error": {"code": "invalid_api_key"}})),
+        _ => json(500, &json!({})),
+    });
+    let server = server.await;
+    let provider = HttpProvider::new(led_to(&server, config())).expect("a valid URL");
+    assert_eq!(provider.validate_key().await.expect_err("bad").code, "byok.bad_key");
+    assert_eq!(server.seen().len(), 1);
+}

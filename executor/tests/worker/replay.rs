@@ -1,0 +1,63 @@
+//! Replay: unchanged runs have no divergence, changed ones are named by their first step.
+
+use std::sync::Arc;
+
+use convergio_domain::decider::Fingerprint;
+use serde_json::json;
+
+use crate::harness::Platform;
+
+const LINE: &str = "name: line\noutput: \"{{ nodes.c.output }}\"\nnodes:\n\
+    - {id: a, tool: text.trim, with: {text: \"{{ inputs.text }}\"}}\n\
+    - {id: b, tool: text.trim, with: {text: \"{{ nodes.a.output }}\"}}\n\
+    - {id: c, tool: text.trim, with: {text: \"{{ nodes.b.output }}\"}}\n";
+
+async fn ran() -> (Platform, convergio_domain::stream::StreamKey) {
+    let mut platform = Platform::new();
+    let run = platform.create(LINE, &json!({"text": "x"})).await;
+    platform.start();
+    platform.ended(&run).await;
+    platform.stop().await;
+    (platform, run)
+}
+
+#[tokio::test]
+async fn a_run_computes_again_to_the_same_state_at_every_commit() {
+    let (platform, run) = ran().await;
+    let replay = platform.replay(&run, LINE).await.expect("no divergence");
+    assert!(replay.is_ended() && replay.commits == 5, "{}", replay.commits);
+    assert!(replay.decisions >= 7, "{}", replay.decisions);
+    assert!(replay.steps().iter().all(|(_, status)| *status == "completed"));
+    let records = platform.records(&run).await;
+    assert!(records.iter().all(|record| record.body.fold.is_some()));
+}
+
+#[tokio::test]
+async fn another_graph_is_named_by_the_first_step_that_it_would_do_otherwise() {
+    let (platform, run) = ran().await;
+    // `b` waits for `c` in the new version: it would not have been next after `a`.
+    let swapped = LINE.replace("nodes.a.output", "nodes.c.output").replace("nodes.b", "nodes.a");
+    let swapped =
+        swapped.replace("nodes.a.output }}\"}}\n- {id: c", "nodes.a.output }}\"}}\n- {id: c");
+    let found = platform.replay(&run, &swapped).await.err().expect("it diverges");
+    assert_eq!(found.step.expect("a step").to_string(), "b", "{}", found.what);
+    assert_eq!((found.recorded.as_str(), found.computed.as_str()), ("ready", "pending"));
+    let renamed = LINE.replace("id: b", "id: bee").replace("nodes.b", "nodes.bee");
+    let found = platform.replay(&run, &renamed).await.err().expect("it diverges");
+    assert!(found.computed.contains("no such node"), "{found:?}");
+}
+
+#[tokio::test]
+async fn a_state_that_folds_otherwise_is_named_by_both_values() {
+    let (platform, run) = ran().await;
+    let parsed = convergio_domain::graph::parse(LINE, &convergio_executor::tool::catalog());
+    let graph = parsed.expect("valid").graph;
+    let mut replay = convergio_executor::replay::Replay::new(graph).expect("valid");
+    let records = platform.records(&run).await;
+    replay.commit(&records[0], None).expect("as written");
+    let mut changed = (*records[1]).clone();
+    let written = changed.body.fold.replace(Fingerprint(7)).expect("a fingerprint");
+    let found = replay.commit(&Arc::new(changed), None).expect_err("it diverges");
+    assert_eq!(found.what, "the state");
+    assert_eq!((found.recorded, found.computed), (Fingerprint(7).to_string(), written.to_string()));
+}

@@ -1,0 +1,118 @@
+//! Refusals at the doors: our stable codes, in the words and statuses that the SDKs understand.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use convergio_domain::event::run::Failure;
+use convergio_domain::graph::Never;
+use convergio_domain::run::Rejection;
+use convergio_eventstore::{AppendError, CommitError};
+use convergio_schemas::error_code;
+use serde_json::Value;
+
+use super::in_dialect;
+
+/// Marks an answer that has its form already.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InDialect;
+
+/// Why a call has no answer.
+#[derive(Debug, Clone)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    /// Our code.
+    pub(super) code: String,
+    pub(super) message: String,
+    /// The field that is wrong.
+    pub(super) param: Option<String>,
+    pause: Option<Duration>,
+    /// Whether the SDK may send the same request again by itself.
+    again: bool,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
+        let (code, message) = (code.to_owned(), message.into());
+        Self { status, code, message, param: None, pause: None, again: false }
+    }
+
+    /// A field of the request is wrong.
+    pub(super) fn invalid(param: &str, message: impl Into<String>) -> Self {
+        let param = Some(param.to_owned()).filter(|param| !param.is_empty());
+        let message = match &param {
+            Some(param) => format!("{param}: {}", message.into()),
+            None => message.into(),
+        };
+        Self { param, ..Self::new(StatusCode::BAD_REQUEST, "request.invalid", message) }
+    }
+
+    pub(super) fn too_large() -> Self {
+        let message = "the body is larger than the API takes";
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "request.too_large", message)
+    }
+
+    /// A defect: the server's log has the reason.
+    pub(super) fn internal(error: impl Display) -> Self {
+        tracing::error!(%error, "a call failed at the door");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server's log has the reason")
+    }
+
+    fn unavailable(error: impl Display) -> Self {
+        tracing::error!(%error, "the log is not available");
+        let message = "the log cannot be used now: nothing was done, send the same request later";
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self { again: true, ..Self::new(status, "log.unavailable", message) }
+    }
+
+    /// A run that failed. It was tried as often as its graph says: the SDK need not try again,
+    /// unless the provider named a time.
+    pub(super) fn of_failure(failure: Failure, pause: Option<Duration>) -> Self {
+        let pause = pause.filter(|_| failure.code == "provider.rate_limited");
+        let again = failure.retryable && pause.is_some();
+        let status = status(&failure.code);
+        Self { pause, again, ..Self::new(status, &failure.code, failure.message) }
+    }
+}
+
+/// The status of a code; what a step tells beyond them is wrong with the request.
+fn status(code: &str) -> StatusCode {
+    let known = error_code::find(code).and_then(|known| StatusCode::from_u16(known.status).ok());
+    known.unwrap_or(StatusCode::BAD_REQUEST)
+}
+
+/// The answer that tells of a refusal, its body in the dialect of the door.
+pub(super) fn refuse(refusal: Refusal, body: &Value) -> Response {
+    let mut response = in_dialect(refusal.status, body);
+    let headers = response.headers_mut();
+    let again = if refusal.again { "true" } else { "false" };
+    headers.insert("x-should-retry", HeaderValue::from_static(again));
+    if let Some(pause) = refusal.pause {
+        let seconds = pause.as_secs() + u64::from(pause.subsec_nanos() > 0);
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+impl From<CommitError<Rejection>> for Refusal {
+    fn from(error: CommitError<Rejection>) -> Self {
+        match error {
+            CommitError::Rejected(Rejection::IdempotencyMismatch) => {
+                let message = Rejection::IdempotencyMismatch.to_string();
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency.mismatch", message)
+            }
+            CommitError::Rejected(rejection) => {
+                Self::new(StatusCode::CONFLICT, "request.conflict", rejection.to_string())
+            }
+            CommitError::Append(AppendError::TooLarge { .. }) => Self::too_large(),
+            other => Self::unavailable(other),
+        }
+    }
+}
+
+impl From<CommitError<Never>> for Refusal {
+    fn from(error: CommitError<Never>) -> Self {
+        Self::unavailable(error)
+    }
+}

@@ -1,0 +1,81 @@
+//! Replaying a run: the work is done by whoever the composition root hands in, for the gateway
+//! executes nothing.
+
+use async_trait::async_trait;
+use axum::extract::{Path, State};
+use axum::{Extension, Json};
+use convergio_domain::graph;
+use convergio_domain::stream::StreamKey;
+use convergio_eventstore::LogError;
+use convergio_schemas::wire::{Problem, ReplayReport, ReplayRequest};
+
+use super::runs::run_stream;
+use crate::app::{App, Caller};
+use crate::problem::ApiError;
+
+/// Computes runs again.
+#[async_trait]
+pub trait Replayer: Send + Sync {
+    /// Replays a run up to an event, against its own graph version or another graph.
+    ///
+    /// # Errors
+    /// See [`ReplayError`].
+    async fn replay(
+        &self,
+        run: &StreamKey,
+        at: Option<u64>,
+        graph: Option<graph::manifest::Graph>,
+    ) -> Result<ReplayReport, ReplayError>;
+}
+
+/// Why a run cannot be replayed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The run has no event of that number.
+    #[error("the run has {events} events: there is no event {asked}")]
+    BeyondTheEnd {
+        /// How many it has.
+        events: u64,
+        /// The event asked for.
+        asked: u64,
+    },
+    /// The graph version is missing or cannot be used.
+    #[error("{0}")]
+    Graph(String),
+}
+
+impl From<ReplayError> for ApiError {
+    fn from(error: ReplayError) -> Self {
+        match error {
+            ReplayError::Log(error) => error.into(),
+            other => Self::invalid(other.to_string()),
+        }
+    }
+}
+
+/// Computes a run again without any effect, and names the first difference from what was written.
+#[utoipa::path(post, path = "/v1/runs/{id}/replay", tag = "runs", params(
+    ("id" = String, Path, description = "The run"),
+), request_body = ReplayRequest, responses(
+    (status = 200, description = "What was found", body = ReplayReport),
+    (status = 400, description = "No such event, or the manifest has mistakes", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such run", body = Problem),
+))]
+pub(crate) async fn replay(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Path(id): Path<String>,
+    Json(request): Json<ReplayRequest>,
+) -> Result<Json<ReplayReport>, ApiError> {
+    let stream = run_stream(&caller, &id)?;
+    if gateway.repository.log().head(&stream).await?.is_none() {
+        return Err(ApiError::not_found("run"));
+    }
+    let parsed = request.manifest.map(|text| graph::parse(&text, &gateway.tools));
+    let graph = parsed.transpose().map_err(ApiError::manifest)?.map(|parsed| parsed.graph);
+    Ok(Json(gateway.replayer.replay(&stream, request.at, graph).await?))
+}

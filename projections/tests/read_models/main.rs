@@ -1,0 +1,5 @@
+//! Read models are disposable folds of the log, the same on every database.
+
+mod postgres;
+mod rebuild;
+mod support;

@@ -1,0 +1,97 @@
+//! PostgreSQL says the same as SQLite, and is shared by projectors of several processes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use convergio_eventstore::{EventLog, Position};
+use convergio_projections::{Projections, RunFilter, Store, rebuild};
+use sqlx::{AnyConnection, Connection, Executor};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::support::filled;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A database of its own on the server that `make test` starts; `None` without one.
+async fn database() -> Option<Store> {
+    let Ok(server) = std::env::var("CONVERGIO_TEST_DATABASE_URL") else {
+        eprintln!("skipped: CONVERGIO_TEST_DATABASE_URL names no PostgreSQL server");
+        return None;
+    };
+    sqlx::any::install_default_drivers();
+    let name = format!("test_{}", Uuid::now_v7().simple());
+    let mut connection = AnyConnection::connect(&server).await.expect("the server answers");
+    let sql = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
+    connection.execute(sql).await.expect("a database");
+    let (base, _) = server.rsplit_once('/').expect("a URL");
+    Some(Store::Server(format!("{base}/{name}")))
+}
+
+async fn tail(log: &dyn EventLog) -> Position {
+    log.read_all(Position::START, 1).await.expect("readable").tail
+}
+
+#[tokio::test]
+async fn both_databases_hold_the_same_rows() {
+    let Some(store) = database().await else { return };
+    let (log, folder) = (filled().await, tempfile::tempdir().expect("a folder"));
+    let file = Projections::open(&folder.path().join("read.db")).await.expect("opens");
+    file.catch_up(&*log, |_, _| {}).await.expect("applies");
+    let server = Projections::open(store.clone()).await.expect("opens");
+    server.catch_up(&*log, |_, _| {}).await.expect("applies");
+    let rows = server.queries().dump().await.expect("rows");
+    assert!(rows.lines().count() > 500);
+    assert_eq!(file.queries().dump().await.expect("rows"), rows);
+    rebuild(store, &*log, |_, _| {}).await.expect("rebuilds");
+    assert_eq!(server.queries().dump().await.expect("rows"), rows, "a rebuild changes nothing");
+}
+
+#[tokio::test]
+async fn every_query_answers_alike() {
+    let Some(store) = database().await else { return };
+    let (log, folder) = (filled().await, tempfile::tempdir().expect("a folder"));
+    let mut answers = Vec::new();
+    for store in [Store::File(folder.path().join("read.db")), store] {
+        let projections = Projections::open(store).await.expect("opens");
+        projections.catch_up(&*log, |_, _| {}).await.expect("applies");
+        let queries = projections.queries();
+        let filter = RunFilter { status: Some("running".into()), ..RunFilter::default() };
+        let runs = queries.runs("two", &filter, None, 7).await.expect("runs");
+        let run = runs.items[0].run.clone();
+        answers.push(serde_json::json!([
+            runs,
+            queries.run("two", &run).await.expect("a run"),
+            queries.steps("two", &run).await.expect("steps"),
+            queries.usage("two", Some(&run), None, 5).await.expect("usage"),
+            queries.ledger("two", None, None, 1000).await.expect("entries").items.len(),
+            queries.balances("two").await.expect("balances"),
+            queries.unpriced("two").await.expect("a count"),
+            queries.audit("two", [None, Some("tester"), None], None, 9).await.expect("audit"),
+            queries.approvals("two", [None, Some("open")], None, 3).await.expect("approvals"),
+            queries.graphs("two", None, 9).await.expect("graphs"),
+        ]));
+    }
+    assert_eq!(answers[0], answers[1]);
+}
+
+#[tokio::test]
+async fn a_projector_that_stands_by_takes_over() {
+    let Some(store) = database().await else { return };
+    let log = filled().await;
+    let (one, two) = (Projections::open(store.clone()).await, Projections::open(store).await);
+    let (one, two) = (one.expect("opens"), two.expect("opens"));
+    let (stop_one, stopped_one) = oneshot::channel();
+    let (stop_two, stopped_two) = oneshot::channel();
+    let queries = two.queries();
+    let (first, second) = (Arc::clone(&log), Arc::clone(&log));
+    let one = tokio::spawn(async move { one.run(first, stopped_one).await });
+    let two = tokio::spawn(async move { two.run(second, stopped_two).await });
+    assert!(queries.wait_for(tail(&*log).await, PATIENCE).await);
+    stop_one.send(()).expect("it runs");
+    one.await.expect("ends").expect("in order");
+    crate::support::more(&log).await;
+    assert!(queries.wait_for(tail(&*log).await, PATIENCE).await, "the other one goes on");
+    stop_two.send(()).expect("it runs");
+    two.await.expect("ends").expect("in order");
+}

@@ -1,0 +1,63 @@
+//! Replaying a run.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// How far, and against which graph.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReplayRequest {
+    /// The last event to be computed again; all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<u64>,
+    /// A manifest, YAML or JSON, in place of the run's own graph version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<String>,
+}
+
+/// What a replay found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReplayReport {
+    /// The run.
+    pub run: String,
+    /// The last event computed again.
+    pub seq: u64,
+    /// Where the run stood then: `running`, `completed`, `failed` or `cancelled`.
+    pub status: String,
+    /// The fingerprint of the state then, as 16 hexadecimal digits.
+    pub fingerprint: String,
+    /// Commits computed again.
+    pub commits: u64,
+    /// Decisions of the kernel computed again.
+    pub decisions: u64,
+    /// Every step and where it stood then.
+    pub steps: Vec<ReplayedStep>,
+    /// The first difference; absent when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diverges: Option<DivergenceView>,
+}
+
+/// A step at the end of a replay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReplayedStep {
+    /// The step.
+    pub step: String,
+    /// Where it stood.
+    pub status: String,
+}
+
+/// The first difference between what was written and what is computed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DivergenceView {
+    /// The event at which it shows.
+    pub seq: u64,
+    /// The step that it is about, if it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// What differs.
+    pub what: String,
+    /// As written.
+    pub recorded: String,
+    /// As computed.
+    pub computed: String,
+}

@@ -1,0 +1,312 @@
+//! `convergio bench gateway`: what a front door adds to a model call, every call durable.
+//!
+//! A closed loop in one process: each of `concurrency` clients asks, reads the whole answer, and
+//! asks again. The model server answers at once. Each measurement is made twice, straight at the
+//! model server and through the door: the difference is what the platform costs, and the raw sync
+//! beside it is what the device takes of it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use clap::Args;
+use reqwest::Client;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::raw::{append_sync_us, percentile};
+use convergio_projections::Store;
+
+use crate::cli::Role;
+use crate::data_dir::DataDir;
+use crate::log_place::LogPlace;
+use crate::server::{Server, ServerConfig};
+
+/// Pieces of a streamed answer.
+const PIECES: usize = 32;
+/// Microseconds of one tick of `/proc/self/stat`.
+const TICK_US: u64 = 10_000;
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub(crate) struct GatewayArgs {
+    /// Calls under way at once, one measurement each.
+    #[arg(long, value_delimiter = ',', default_value = "1,16,64")]
+    concurrency: Vec<usize>,
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// Folder on the device to measure; a new sub-folder is made and removed.
+    #[arg(long, default_value = ".")]
+    dir: PathBuf,
+}
+
+/// How the answer is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Form {
+    Json,
+    Stream,
+}
+
+/// One row. Times are microseconds; CPU is that of a call's share of the whole process, the
+/// clients and the model server included, less what the same call costs without the platform.
+#[derive(Debug, Serialize)]
+struct Row {
+    bench: &'static str,
+    form: Form,
+    concurrency: usize,
+    calls: usize,
+    calls_per_s: u64,
+    p50_us: u64,
+    p99_us: u64,
+    direct_calls_per_s: u64,
+    direct_p50_us: u64,
+    added_p50_us: u64,
+    added_cpu_us: u64,
+    raw_sync_p50_us: u64,
+    memory_mib: u64,
+}
+
+/// Measures every form and concurrency and prints a row for each.
+///
+/// # Errors
+/// The folder cannot be used, or a call fails.
+pub(crate) async fn run(args: GatewayArgs, json: bool) -> anyhow::Result<()> {
+    let folder = args.dir.join(format!("bench-{}", uuid::Uuid::now_v7()));
+    std::fs::create_dir_all(&folder)?;
+    let measured = measure(&folder, &args, json).await;
+    std::fs::remove_dir_all(&folder)?;
+    measured
+}
+
+async fn measure(folder: &Path, args: &GatewayArgs, json: bool) -> anyhow::Result<()> {
+    let mock = mock().await?;
+    let data = DataDir::find(Some(folder));
+    let server = Server::start(ServerConfig {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        model_urls: vec![format!("http://{mock}/v1")],
+        read_models: Store::File(data.read_models()),
+        place: LogPlace::Folder,
+        role: Role::All,
+        data,
+    })
+    .await?;
+    let direct = Target::new(&format!("http://{mock}/v1"), "", "mock")?;
+    let through = Target::new(&format!("{}/openai/v1", server.url), &server.token, "local/mock")?;
+    if !json {
+        println!(
+            "{:>6} {:>11} {:>8} {:>8} {:>8} {:>8} {:>10} {:>9} {:>10} {:>8} {:>7}",
+            "form",
+            "concurrency",
+            "calls/s",
+            "p50 us",
+            "p99 us",
+            "direct",
+            "direct p50",
+            "added p50",
+            "added cpu",
+            "raw sync",
+            "MiB"
+        );
+    }
+    for form in [Form::Json, Form::Stream] {
+        for concurrency in &args.concurrency {
+            let raw = append_sync_us(folder)?;
+            let span = Duration::from_secs(args.seconds);
+            let base = load(&direct, form, *concurrency, span).await?;
+            let load = load(&through, form, *concurrency, span).await?;
+            let row = row(form, *concurrency, &base, &load, percentile(&raw, 50));
+            if json { println!("{}", serde_json::to_string(&row)?) } else { print(&row) }
+        }
+    }
+    server.shutdown().await
+}
+
+fn row(form: Form, concurrency: usize, base: &Load, load: &Load, raw_sync_p50_us: u64) -> Row {
+    let (p50_us, direct_p50_us) = (percentile(&load.times, 50), percentile(&base.times, 50));
+    Row {
+        bench: "gateway",
+        form,
+        concurrency,
+        calls: load.times.len(),
+        calls_per_s: load.calls_per_s(),
+        p50_us,
+        p99_us: percentile(&load.times, 99),
+        direct_calls_per_s: base.calls_per_s(),
+        direct_p50_us,
+        added_p50_us: p50_us.saturating_sub(direct_p50_us),
+        added_cpu_us: load.cpu_us().saturating_sub(base.cpu_us()),
+        raw_sync_p50_us,
+        memory_mib: memory_mib(),
+    }
+}
+
+fn print(row: &Row) {
+    let form = if row.form == Form::Json { "json" } else { "stream" };
+    println!(
+        "{form:>6} {:>11} {:>8} {:>8} {:>8} {:>8} {:>10} {:>9} {:>10} {:>8} {:>7}",
+        row.concurrency,
+        row.calls_per_s,
+        row.p50_us,
+        row.p99_us,
+        row.direct_calls_per_s,
+        row.direct_p50_us,
+        row.added_p50_us,
+        row.added_cpu_us,
+        row.raw_sync_p50_us,
+        row.memory_mib
+    );
+}
+
+/// Whom the clients ask.
+#[derive(Clone)]
+struct Target {
+    http: Client,
+    url: String,
+    token: String,
+    model: String,
+}
+
+impl Target {
+    fn new(base_url: &str, token: &str, model: &str) -> anyhow::Result<Self> {
+        let http = convergio_executor::model::http_client()?;
+        let (token, model) = (token.to_owned(), model.to_owned());
+        Ok(Self { http, url: format!("{base_url}/chat/completions"), token, model })
+    }
+
+    /// One call; its answer is read to the end.
+    async fn ask(&self, form: Form) -> anyhow::Result<()> {
+        let body = json!({"model": self.model, "stream": form == Form::Stream, "max_tokens": 64,
+            "messages": [{"role": "user", "content": "Which city is the capital of France?"}]});
+        let request = self.http.post(&self.url).bearer_auth(&self.token).json(&body);
+        let response = request.send().await?.error_for_status()?;
+        let answer = response.text().await?;
+        let is_whole = match form {
+            Form::Json => answer.contains("\"usage\""),
+            Form::Stream => answer.ends_with("data: [DONE]\n\n"),
+        };
+        anyhow::ensure!(is_whole, "an answer is not whole: {answer}");
+        Ok(())
+    }
+}
+
+/// What a measurement saw.
+struct Load {
+    /// Microseconds of each call, sorted.
+    times: Vec<u64>,
+    elapsed: Duration,
+    cpu_ticks: u64,
+}
+
+impl Load {
+    fn calls_per_s(&self) -> u64 {
+        (self.times.len() as f64 / self.elapsed.as_secs_f64()) as u64
+    }
+
+    /// Microseconds of processor time of each call.
+    fn cpu_us(&self) -> u64 {
+        self.cpu_ticks * TICK_US / self.times.len().max(1) as u64
+    }
+}
+
+async fn load(
+    target: &Target,
+    form: Form,
+    concurrency: usize,
+    span: Duration,
+) -> anyhow::Result<Load> {
+    for _ in 0..20 {
+        target.ask(form).await?;
+    }
+    let (begun, ticks) = (Instant::now(), cpu_ticks());
+    let stop = Arc::new(AtomicBool::new(false));
+    let client = |_| {
+        let (target, stop) = (target.clone(), Arc::clone(&stop));
+        tokio::spawn(async move {
+            let mut times = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                let asked = Instant::now();
+                target.ask(form).await?;
+                times.push(u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX));
+            }
+            anyhow::Ok(times)
+        })
+    };
+    let clients: Vec<_> = (0..concurrency).map(client).collect();
+    tokio::time::sleep(span).await;
+    stop.store(true, Ordering::Relaxed);
+    let mut times = Vec::new();
+    for client in clients {
+        times.extend(client.await??);
+    }
+    times.sort_unstable();
+    Ok(Load { times, elapsed: begun.elapsed(), cpu_ticks: cpu_ticks() - ticks })
+}
+
+/// Ticks of processor time of this process so far; 0 where the system does not tell.
+fn cpu_ticks() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // Fields 14 and 15; the second one, in brackets, may hold blanks.
+    let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
+}
+
+/// Memory in use; 0 where the system does not tell.
+fn memory_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) / 1024
+}
+
+/// A model server that answers at once.
+async fn mock() -> anyhow::Result<SocketAddr> {
+    let stream: Arc<str> = streamed().into();
+    let app = Router::new()
+        .route("/v1/models", get(async || Json(json!({"data": [{"id": "mock"}]}))))
+        .route(
+            "/v1/chat/completions",
+            post(move |Json(request): Json<Value>| {
+                let stream = Arc::clone(&stream);
+                async move { answer(&request, &stream) }
+            }),
+        );
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    Ok(address)
+}
+
+fn answer(request: &Value, stream: &str) -> Response {
+    if request["stream"] == true {
+        let stream = stream.to_owned();
+        return ([(header::CONTENT_TYPE, "text/event-stream")], stream).into_response();
+    }
+    let message = json!({"role": "assistant", "content": "The capital of France is Paris."});
+    Json(json!({"model": "mock", "usage": usage(),
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}))
+    .into_response()
+}
+
+fn usage() -> Value {
+    json!({"prompt_tokens": 12, "completion_tokens": PIECES, "total_tokens": 12 + PIECES})
+}
+
+fn streamed() -> String {
+    let piece = |delta: Value, finish: Value| {
+        json!({"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": "mock",
+            "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
+    };
+    let mut events = vec![piece(json!({"content": " Paris"}), Value::Null); PIECES];
+    events.push(piece(json!({}), json!("stop")));
+    events.push(json!({"model": "mock", "choices": [], "usage": usage()}));
+    let lines = events.iter().map(|event| format!("data: {event}\n\n"));
+    lines.collect::<String>() + "data: [DONE]\n\n"
+}

@@ -1,0 +1,105 @@
+//! Where the log is: in the data folder, or in a cluster that was named.
+
+use std::sync::Arc;
+
+use clap::ValueEnum;
+use convergio_eventstore::embedded::{self, EmbeddedLog};
+use convergio_eventstore::jetstream::{Address, Config, JetStreamLog};
+use convergio_eventstore::{Durability, EventLog, LogError};
+
+use crate::cli::Global;
+use crate::data_dir::DataDir;
+use crate::exit;
+
+/// The least that a cluster must promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Promise {
+    /// Survives the end of the caller. Loses acknowledged records in a power cut.
+    Process,
+    /// Survives a power cut of its one server.
+    Fsync,
+    /// Survives the loss of a minority of servers.
+    QuorumFsync,
+}
+
+impl From<Promise> for Durability {
+    fn from(promise: Promise) -> Self {
+        match promise {
+            Promise::Process => Self::Process,
+            Promise::Fsync => Self::Fsync,
+            Promise::QuorumFsync => Self::QuorumFsync,
+        }
+    }
+}
+
+/// Where a log is.
+#[derive(Debug, Clone)]
+pub(crate) enum LogPlace {
+    /// In the data folder.
+    Folder,
+    /// In a cluster.
+    Cluster { address: Address, promise: Promise },
+}
+
+impl LogPlace {
+    /// The place that the options name.
+    pub(crate) fn find(global: &Global) -> anyhow::Result<Self> {
+        match &global.log {
+            None => Ok(Self::Folder),
+            Some(url) => {
+                let address =
+                    url.parse().map_err(|error: LogError| exit::bad_input(error.to_string()))?;
+                Ok(Self::Cluster { address, promise: global.durability })
+            }
+        }
+    }
+
+    /// What a log in a cluster is opened with; the key lies in the data folder.
+    pub(crate) fn config(address: &Address, promise: Promise, key: [u8; 32]) -> Config {
+        let mut config = Config::new(address.clone(), key);
+        config.require = promise.into();
+        config
+    }
+
+    /// Opens the log, with a clear error.
+    pub(crate) async fn open(&self, data: &DataDir) -> anyhow::Result<OpenLog> {
+        data.create()?;
+        let unavailable = |error: LogError| exit::unavailable(error.to_string());
+        match self {
+            Self::Folder => {
+                let log = EmbeddedLog::open(&embedded::Config::new(data.path()));
+                Ok(OpenLog::Embedded(Arc::new(log.map_err(unavailable)?)))
+            }
+            Self::Cluster { address, promise } => {
+                let config = Self::config(address, *promise, data.payload_key()?);
+                let log = JetStreamLog::open(&config).await;
+                Ok(OpenLog::Cluster(Arc::new(log.map_err(unavailable)?)))
+            }
+        }
+    }
+}
+
+/// A log that is open.
+#[derive(Clone)]
+pub(crate) enum OpenLog {
+    Embedded(Arc<EmbeddedLog>),
+    Cluster(Arc<JetStreamLog>),
+}
+
+impl OpenLog {
+    /// What all providers have.
+    pub(crate) fn shared(&self) -> Arc<dyn EventLog> {
+        match self {
+            Self::Embedded(log) => Arc::clone(log) as _,
+            Self::Cluster(log) => Arc::clone(log) as _,
+        }
+    }
+
+    /// Walks every chain; gives the number of records and events.
+    pub(crate) async fn verify(&self) -> Result<(u64, u64), LogError> {
+        match self {
+            Self::Embedded(log) => log.verify().await,
+            Self::Cluster(log) => log.verify().await,
+        }
+    }
+}

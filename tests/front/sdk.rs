@@ -1,0 +1,53 @@
+//! The SDKs of OpenAI and Anthropic, as their users have them, at the doors.
+
+use std::process::Command;
+
+use crate::harness::Server;
+use crate::upstream::Upstream;
+
+/// A Python with both SDKs, as `make test` sets it up; tests that need one are skipped without it.
+fn python() -> Option<String> {
+    std::env::var("CONVERGIO_TEST_SDKS").ok().filter(|path| !path.is_empty())
+}
+
+fn run(script: &str, server: &Server, model: &str) {
+    let Some(python) = python() else {
+        eprintln!("skipped: CONVERGIO_TEST_SDKS names no Python with the SDKs");
+        return;
+    };
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/gateway/tests/front");
+    let output = Command::new(python)
+        .arg(format!("{folder}/{script}"))
+        .args([&server.url, &server.token, model])
+        .env("NO_PROXY", "127.0.0.1")
+        .output()
+        .expect("Python runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{errors}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openais_sdk_works_in_front_of_a_fixture() {
+    let upstream = Upstream::start().await;
+    let server = Server::start(&upstream.url);
+    tokio::task::block_in_place(|| run("sdk_openai.py", &server, "local/fix"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn anthropics_sdk_works_in_front_of_a_fixture() {
+    let upstream = Upstream::start().await;
+    let server = Server::start(&upstream.url);
+    tokio::task::block_in_place(|| run("sdk_anthropic.py", &server, "local/fix"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_sdks_work_in_front_of_a_real_model() {
+    let url = std::env::var("CONVERGIO_TEST_MODEL_URL").ok().filter(|url| !url.is_empty());
+    let Some(url) = url else {
+        eprintln!("skipped: CONVERGIO_TEST_MODEL_URL names no model server");
+        return;
+    };
+    let server = Server::start(&url);
+    tokio::task::block_in_place(|| run("sdk_real.py", &server, "local"));
+}

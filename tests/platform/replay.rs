@@ -1,0 +1,49 @@
+//! `convergio replay` on real runs of the binary: with and without a server, and against other graphs.
+
+use serde_json::Value;
+
+use crate::harness::{convergio, repository, text};
+
+fn json(output: &std::process::Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)))
+}
+
+#[test]
+fn a_run_is_computed_again_and_a_changed_graph_is_named_by_its_step() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path();
+    let example = repository("examples/parallel.yaml");
+    let example = example.to_str().expect("a path");
+    let ran = convergio(data, &["graph", "run", example]);
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    let runs = json(&convergio(data, &["runs", "list", "--json"]));
+    let run = runs["items"][0]["id"].as_str().expect("a run").to_owned();
+
+    let same = convergio(data, &["replay", &run, "--json"]);
+    assert!(same.status.success(), "{}", text(&same.stdout));
+    let report = json(&same);
+    assert_eq!((&report["status"], &report["diverges"]), (&"completed".into(), &Value::Null));
+    assert!(report["decisions"].as_u64() > Some(50), "{report}");
+
+    let early = json(&convergio(data, &["replay", &run, "--at", "3", "--json"]));
+    assert_eq!((&early["seq"], &early["status"]), (&3.into(), &"running".into()));
+
+    let changed = std::fs::read_to_string(example).expect("there").replace("- id: ", "- id: new_");
+    let changed = changed.replace("nodes.", "nodes.new_");
+    let file = data.join("changed.yaml");
+    std::fs::write(&file, changed).expect("writable");
+    let file = file.to_str().expect("a path");
+    let other = convergio(data, &["replay", &run, "--graph", file, "--json"]);
+    assert_eq!(other.status.code(), Some(1), "{}", text(&other.stderr));
+    let found = &json(&other)["diverges"];
+    assert!(
+        found["step"].is_string() && found["computed"] == "the graph has no such node",
+        "{found}"
+    );
+
+    let beyond = convergio(data, &["replay", &run, "--at", "100000"]);
+    assert_eq!(beyond.status.code(), Some(2));
+    assert!(text(&beyond.stderr).contains("there is no event 100000"), "{}", text(&beyond.stderr));
+    let nobody = convergio(data, &["replay", "01920000-0000-7000-8000-000000000000"]);
+    assert!(!nobody.status.success() && text(&nobody.stderr).lines().count() == 1);
+}
