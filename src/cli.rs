@@ -111,7 +111,7 @@ pub(crate) enum Command {
     /// Builds read models anew.
     #[command(subcommand)]
     Projections(ProjectionsCommand),
-    /// Makes and checks the log.
+    /// Makes, checks, archives and restores the log.
     #[command(subcommand)]
     Log(LogCommand),
     /// Checks that everything is in place.
@@ -342,15 +342,54 @@ pub(crate) enum ProjectionsCommand {
     Check,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum LogCommand {
     /// Walks every hash chain from its first record.
-    #[command(after_help = "Example:\n  convergio log verify")]
-    Verify,
+    #[command(
+        after_help = "Example:\n  convergio log verify\n  convergio log verify --archive ./a"
+    )]
+    Verify {
+        /// An archive in place of the log.
+        #[arg(long)]
+        archive: Option<PathBuf>,
+    },
     /// Makes the streams of a new log in a cluster.
     #[command(after_help = "Example:\n  convergio log create --log \
         nats://convergio:secret@a:4222,b:4222,c:4222 --replicas 3 --data ./data")]
     Create(CreateArgs),
+    /// Writes what an archive does not have yet: files from which the log can be made again.
+    #[command(after_help = "Example:\n  convergio log export ./archive\n  convergio log export \
+        ./one-run --stream run/0190...")]
+    Export {
+        /// The archive's folder.
+        folder: PathBuf,
+        /// Only this stream, into an empty folder: run/UUID, graph/UUID or request/UUID.
+        #[arg(long)]
+        stream: Option<String>,
+        /// The stream's owner.
+        #[arg(long, default_value = "default")]
+        tenant: String,
+    },
+    /// Adds the streams of an archive to a log.
+    #[command(after_help = "Example:\n  convergio log import ./archive --data ./data")]
+    Import {
+        /// The archive's folder.
+        folder: PathBuf,
+    },
+    /// Makes an empty log into what the archive holds; goes on where it was interrupted.
+    #[command(
+        after_help = "Example:\n  convergio log restore ./archive --log nats://... --data ./d"
+    )]
+    Restore {
+        /// The archive's folder.
+        folder: PathBuf,
+    },
+    /// Copies the data folder's log, while a server uses it or not.
+    #[command(after_help = "Example:\n  convergio log backup ./copy --data ./data")]
+    Backup {
+        /// A new data folder.
+        to: PathBuf,
+    },
 }
 
 #[derive(Debug, Clone, Copy, Args)]

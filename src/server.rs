@@ -82,10 +82,6 @@ impl Server {
     /// Starts what the role asks for.
     pub(crate) async fn start(config: ServerConfig) -> anyhow::Result<Self> {
         let role = config.role;
-        if role != Role::All && matches!(config.place, LogPlace::Folder) {
-            let reason = "roles apart need a log in a cluster: --log nats://…";
-            return Err(exit::bad_input(reason));
-        }
         // First what can fail for a reason of its own: an address in use.
         let listener = if role.answers() { Some(listen(config.listen).await?) } else { None };
         let open = config.place.open(&config.data).await?;
@@ -98,7 +94,9 @@ impl Server {
             _ => Some(open_read_models(&config.read_models).await?),
         };
         let queries = projections.as_ref().map(Projections::queries);
-        let projects = role.projects(&config.read_models);
+        // A log in a folder has one process, which does all that is to be done.
+        let is_alone = matches!(config.place, LogPlace::Folder);
+        let projects = is_alone || role.projects(&config.read_models);
         let projector = projections.filter(|_| projects);
         let projector = projector.map(|models| Projector::start(models, Arc::clone(&log)));
         let (mut models, mut model, mut shares, mut executor) = (Vec::new(), None, None, None);

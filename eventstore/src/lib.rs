@@ -3,6 +3,7 @@
 //! A stream is the history of one thing. A commit is 1..n events of one stream, appended atomically
 //! as one record. Records of a stream are chained by hash; payloads lie sealed beside the chain.
 
+pub mod archive;
 mod clock;
 mod commit;
 mod error;
@@ -20,7 +21,7 @@ pub use clock::{Clock, SystemClock};
 pub use commit::{Commit, Limits, Payload};
 pub use error::{AppendError, LogError};
 pub use live::{LiveHub, LiveListener, LiveNote, StreamNote};
-pub use log::{Durability, EventLog, Page};
+pub use log::{Archived, Durability, EventLog, Page};
 pub use providers::embedded;
 pub use providers::jetstream;
 pub use providers::memory::MemoryLog;

@@ -11,6 +11,7 @@ use futures_util::stream::BoxStream;
 
 use crate::commit::Commit;
 use crate::error::{AppendError, LogError};
+use crate::prepare::Prepared;
 use crate::record::{Head, Position, Record};
 
 /// What an acknowledged commit survives.
@@ -45,6 +46,9 @@ pub struct Page {
     /// The last position of the log when the page was read.
     pub tail: Position,
 }
+
+/// A record of an archive, on its way into a log.
+pub struct Archived(pub(crate) Prepared);
 
 /// A log. Guarantees: `Ok` means durable; a commit is all or nothing; positions only grow and
 /// nothing ever appears below one already returned; of n rivals with the same `expected` exactly
@@ -87,6 +91,10 @@ pub trait EventLog: Send + Sync + 'static {
 
     /// The next time after `now` at which a stream wants to be looked at.
     async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, LogError>;
+
+    /// Appends a record of an archive as it was: with its hash, and without payloads that were
+    /// erased.
+    async fn restore(&self, archived: Archived) -> Result<Head, AppendError>;
 
     /// Ends orderly: what was acknowledged is durable, files are released.
     async fn close(&self) -> Result<(), LogError>;

@@ -1,8 +1,12 @@
-//! `convergio log`: making a log in a cluster, and checking chains.
+//! `convergio log`: making a log in a cluster, checking chains, archives.
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use convergio_domain::stream::StreamKey;
+use convergio_eventstore::archive::{self, Import, Inventory};
 use convergio_eventstore::jetstream::{JetStreamLog, Layout};
+use convergio_eventstore::{AppendError, LogError};
 use serde_json::json;
 
 use super::print_json;
@@ -13,8 +17,22 @@ use crate::log_place::LogPlace;
 
 pub(super) async fn run(global: &Global, command: LogCommand) -> anyhow::Result<ExitCode> {
     match command {
-        LogCommand::Verify => verify(global).await,
+        LogCommand::Verify { archive: None } => verify(global).await,
+        LogCommand::Verify { archive: Some(folder) } => {
+            told(global, archive::verify(&folder), |found| {
+                format!("every file and chain holds: {}", shown(found))
+            })
+        }
         LogCommand::Create(args) => create(global, &args).await,
+        LogCommand::Export { folder, stream, tenant } => {
+            let tenant = tenant.parse().map_err(|error| exit::bad_input(format!("{error}")))?;
+            let stream = stream.map(|name| StreamKey::parse(tenant, &name)).transpose();
+            let stream = stream.map_err(|error| exit::bad_input(error.to_string()))?;
+            export(global, &folder, stream.as_ref()).await
+        }
+        LogCommand::Import { folder } => import(global, &folder, Import::Merge).await,
+        LogCommand::Restore { folder } => import(global, &folder, Import::Restore).await,
+        LogCommand::Backup { to } => backup(global, &to),
     }
 }
 
@@ -23,22 +41,74 @@ async fn verify(global: &Global) -> anyhow::Result<ExitCode> {
     let log = LogPlace::find(global)?.open(&data).await?;
     let verified = log.verify().await;
     log.shared().close().await?;
-    match verified {
-        Ok((records, events)) => {
-            match global.json {
-                true => print_json(&json!({"ok": true, "records": records, "events": events}))?,
-                false => println!("every chain holds: {records} records, {events} events"),
-            }
+    let verified = verified.map(|(records, events)| Inventory { segments: 0, records, events });
+    told(global, verified, |found| format!("every chain holds: {}", shown(found)))
+}
+
+/// Prints what was found, or what is wrong.
+fn told(
+    global: &Global,
+    found: Result<Inventory, LogError>,
+    text: impl Fn(&Inventory) -> String,
+) -> anyhow::Result<ExitCode> {
+    match (found, global.json) {
+        (Ok(Inventory { segments, records, events }), true) => {
+            print_json(&json!({"ok": true, "files": segments, "records": records,
+                "events": events}))?;
             Ok(ExitCode::SUCCESS)
         }
-        Err(error) => {
-            match global.json {
+        (Ok(found), false) => {
+            println!("{}", text(&found));
+            Ok(ExitCode::SUCCESS)
+        }
+        (Err(error), json) => {
+            match json {
                 true => print_json(&json!({"ok": false, "error": error.to_string()}))?,
                 false => println!("{error}"),
             }
             Ok(ExitCode::from(exit::FAILED))
         }
     }
+}
+
+fn shown(Inventory { records, events, .. }: &Inventory) -> String {
+    format!("{records} records, {events} events")
+}
+
+async fn export(
+    global: &Global,
+    folder: &Path,
+    stream: Option<&StreamKey>,
+) -> anyhow::Result<ExitCode> {
+    let data = DataDir::find(global.data.as_deref());
+    let log = LogPlace::find(global)?.open(&data).await?.shared();
+    let added = archive::export(&*log, &data.payload_key()?, folder, stream).await;
+    log.close().await?;
+    told(global, added, |added| format!("{} added to {}", shown(added), folder.display()))
+}
+
+async fn import(global: &Global, folder: &Path, how: Import) -> anyhow::Result<ExitCode> {
+    let data = DataDir::find(global.data.as_deref());
+    data.create()?;
+    let log = LogPlace::find(global)?.open(&data).await?.shared();
+    let done = archive::import(&*log, &data.payload_key()?, folder, how).await;
+    log.close().await?;
+    let done = done.map_err(|error| match error {
+        AppendError::Corrupt { at, reason } => LogError::Corrupt { at, reason },
+        other => LogError::Unavailable(other.to_string()),
+    });
+    told(global, done, |held| format!("the log holds all of it: {}", shown(held)))
+}
+
+fn backup(global: &Global, to: &Path) -> anyhow::Result<ExitCode> {
+    let data = DataDir::find(global.data.as_deref());
+    archive::backup_embedded(data.path(), to)
+        .map_err(|error| exit::unavailable(error.to_string()))?;
+    match global.json {
+        true => print_json(&json!({"copied": to}))?,
+        false => println!("copied to {}; check it: convergio log verify --data {0}", to.display()),
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn create(global: &Global, args: &CreateArgs) -> anyhow::Result<ExitCode> {

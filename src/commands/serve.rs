@@ -7,7 +7,7 @@ use convergio_eventstore::Durability;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::{Global, ServeArgs};
+use crate::cli::{Global, Role, ServeArgs};
 use crate::data_dir::DataDir;
 use crate::exit;
 use crate::log_place::LogPlace;
@@ -17,12 +17,16 @@ use crate::server::{Server, ServerConfig};
 const IDLE_CHECK: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(global: &Global, args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    let place = LogPlace::find(global)?;
+    if args.role != Role::All && matches!(place, LogPlace::Folder) {
+        return Err(exit::bad_input("roles apart need a log in a cluster: --log nats://…"));
+    }
     let mut server = Server::start(ServerConfig {
         data: DataDir::find(global.data.as_deref()),
         listen: args.listen,
         model_urls: global.model_urls.clone(),
         read_models: global.read_models(),
-        place: LogPlace::find(global)?,
+        place,
         role: args.role,
     })
     .await?;

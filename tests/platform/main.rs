@@ -1,5 +1,6 @@
 //! The binary as its users meet it: crashes, load, idempotency, bad input.
 
+mod archive;
 mod cli;
 mod cluster;
 mod crash;

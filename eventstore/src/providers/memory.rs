@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::clock::{Clock, SystemClock};
 use crate::commit::Commit;
 use crate::error::{AppendError, LogError};
-use crate::log::{Durability, EventLog, Page};
+use crate::log::{Archived, Durability, EventLog, Page};
 use crate::prepare::{Prepared, prepare};
 use crate::record::{Head, Position, Record};
 use crate::seal::{MasterKey, PayloadKeys, open};
@@ -91,7 +91,8 @@ impl State {
             return Err(AppendError::Conflict { actual });
         }
         let index = self.records.len();
-        for (slot, sealed) in (0_u16..).zip(prepared.sealed) {
+        let sealed = (0_u16..).zip(prepared.sealed);
+        for (slot, sealed) in sealed.filter(|(_, sealed)| !sealed.is_empty()) {
             let reference = PayloadRef { seq: prepared.body.seq, index: slot };
             self.sealed.insert((prepared.stream.clone(), reference), sealed);
         }
@@ -121,7 +122,10 @@ impl EventLog for MemoryLog {
     }
 
     async fn append(&self, commit: Commit) -> Result<Head, AppendError> {
-        let prepared = prepare(commit, &self.shared.keys)?;
+        self.restore(Archived(prepare(commit, &self.shared.keys)?)).await
+    }
+
+    async fn restore(&self, Archived(prepared): Archived) -> Result<Head, AppendError> {
         let mut state = self.shared.state();
         let before = state.records.len();
         let record = state.append(prepared)?;

@@ -1,6 +1,7 @@
 //! The contract of a log: the same laws on every provider, and what only files and servers can
 //! suffer.
 
+mod archive;
 mod crash;
 mod embedded;
 mod faults;

@@ -26,7 +26,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::commit::Commit;
 use crate::error::{AppendError, LogError};
-use crate::log::{Durability, EventLog, Page};
+use crate::log::{Archived, Durability, EventLog, Page};
 use crate::prepare::prepare;
 use crate::record::{Head, Position, Record};
 use crate::seal::{MasterKey, PayloadKeys};
@@ -136,7 +136,10 @@ impl EventLog for EmbeddedLog {
     }
 
     async fn append(&self, commit: Commit) -> Result<Head, AppendError> {
-        let prepared = prepare(commit, &*self.keys)?;
+        self.restore(Archived(prepare(commit, &*self.keys)?)).await
+    }
+
+    async fn restore(&self, Archived(prepared): Archived) -> Result<Head, AppendError> {
         let body = codec::pack(&prepared.canonical, &prepared.row());
         let jobs = self.sender().ok_or_else(|| AppendError::from(LogError::Closed))?;
         let (reply, answer) = oneshot::channel();

@@ -251,7 +251,9 @@ impl Writer {
             body
         ])?;
         let sql = "INSERT INTO payload (id, sealed) VALUES (?, ?)";
-        for (index, sealed) in (0..).zip(&prepared.sealed) {
+        // What is empty was erased before it was archived.
+        let sealed = (0..).zip(&prepared.sealed);
+        for (index, sealed) in sealed.filter(|(_, sealed)| !sealed.is_empty()) {
             let id = payload_id(position, index);
             self.connection.prepare_cached(sql)?.execute(params![id, sealed])?;
         }

@@ -12,10 +12,9 @@ use tokio::time::Instant;
 use super::api::Published;
 use super::inner::{Inner, PATIENCE, Waits};
 use super::wire;
-use crate::commit::Commit;
 use crate::error::{AppendError, LogError};
 use crate::log::Durability;
-use crate::prepare::{Prepared, prepare};
+use crate::prepare::Prepared;
 use crate::record::{Head, Position, Record};
 
 /// Wait for a place among the commits under way.
@@ -24,10 +23,9 @@ const PLACE: Duration = Duration::from_secs(5);
 impl Inner {
     pub(super) async fn append(
         &self,
-        commit: Commit,
+        prepared: Prepared,
         require: Durability,
     ) -> Result<Head, AppendError> {
-        let prepared = prepare(commit, &self.keys)?;
         self.check_open()?;
         self.check_proof(require)?;
         let place = tokio::time::timeout(PLACE, self.permits.acquire()).await;

@@ -35,7 +35,8 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::commit::Commit;
 use crate::error::{AppendError, LogError};
-use crate::log::{Durability, EventLog, Page};
+use crate::log::{Archived, Durability, EventLog, Page};
+use crate::prepare::prepare;
 use crate::record::{Head, Position, Record};
 use crate::seal::MasterKey;
 use crate::tail;
@@ -187,7 +188,12 @@ impl EventLog for JetStreamLog {
     }
 
     async fn append(&self, commit: Commit) -> Result<Head, AppendError> {
-        self.inner.append(commit, self.require).await
+        let prepared = prepare(commit, &self.inner.keys)?;
+        self.inner.append(prepared, self.require).await
+    }
+
+    async fn restore(&self, Archived(prepared): Archived) -> Result<Head, AppendError> {
+        self.inner.append(prepared, self.require).await
     }
 
     async fn head(&self, stream: &StreamKey) -> Result<Option<Head>, LogError> {

@@ -36,6 +36,10 @@ impl Inner {
                 index,
                 commitment: &meta.commitment,
             };
+            if bytes.is_empty() {
+                // It was erased before it was archived.
+                pieces.push((self.names.payload(&place, 0), Bytes::new()));
+            }
             for (number, piece) in bytes.chunks(PIECE).enumerate() {
                 let subject = self.names.payload(&place, number);
                 pieces.push((subject, Bytes::copy_from_slice(piece)));

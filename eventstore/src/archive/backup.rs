@@ -1,0 +1,37 @@
+//! A copy of an embedded log's folder while a process uses it.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::unusable;
+use crate::error::LogError;
+
+/// Copies the log at one moment, and its key, into a new folder; the folder in use is only read.
+///
+/// # Errors
+/// There is no log, the target exists, or it cannot be written.
+pub fn backup_embedded(from: &Path, to: &Path) -> Result<(), LogError> {
+    let database = from.join("log.db");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let told = |error: rusqlite::Error| {
+        LogError::Unavailable(format!("cannot copy {}: {error}", database.display()))
+    };
+    let connection = Connection::open_with_flags(&database, flags).map_err(told)?;
+    if to.join("log.db").exists() {
+        return Err(LogError::Unavailable(format!("{} has a log already", to.display())));
+    }
+    std::fs::create_dir_all(to).map_err(|error| unusable(to, &error))?;
+    let partial = to.join("log.db.new");
+    let name = partial.display().to_string();
+    connection.execute("VACUUM INTO ?", [name]).map_err(told)?;
+    let finish = || {
+        std::fs::File::open(&partial)?.sync_all()?;
+        // The key first: a log without its key is not opened.
+        std::fs::copy(from.join("payload.key"), to.join("payload.key"))?;
+        std::fs::File::open(to.join("payload.key"))?.sync_all()?;
+        std::fs::rename(&partial, to.join("log.db"))?;
+        std::fs::File::open(to)?.sync_all()
+    };
+    finish().map_err(|error| unusable(to, &error))
+}

@@ -1,0 +1,128 @@
+//! Writing an archive: the whole log, going on where the last file ends, or one stream.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use convergio_domain::payload::PayloadSlot;
+use convergio_domain::stream::{Seq, StreamKey};
+
+use super::segment::{self, SegmentWriter, corrupt, key_print};
+use super::{Inventory, files, unusable};
+use crate::error::LogError;
+use crate::log::EventLog;
+use crate::record::{Hash, Position, Record, chain};
+use crate::seal::{MasterKey, PayloadKeys, seal};
+
+/// Records read at once.
+const PAGE: usize = 256;
+
+struct Exporter<'a> {
+    log: &'a dyn EventLog,
+    folder: &'a Path,
+    key: [u8; 32],
+    previous: Hash,
+    open: SegmentWriter,
+    done: Inventory,
+}
+
+/// Writes what the archive does not have yet; gives what was added. `key` seals the payloads, and
+/// must be the log's own. With a stream, only that one, into an empty folder.
+///
+/// # Errors
+/// The log cannot be read, the folder cannot be written, or the archive is of another log or key.
+pub async fn export(
+    log: &dyn EventLog,
+    key: &[u8; 32],
+    folder: &Path,
+    stream: Option<&StreamKey>,
+) -> Result<Inventory, LogError> {
+    std::fs::create_dir_all(folder).map_err(|error| unusable(folder, &error))?;
+    let print = key_print(key);
+    let (previous, records) = match segment::end(&files(folder)?)? {
+        None => (segment::FIRST, 0),
+        Some(_) if stream.is_some() => {
+            return Err(LogError::Unavailable(format!("{} is not empty", folder.display())));
+        }
+        Some((hash, records, known)) if known == print => (hash, records),
+        Some(_) => return Err(corrupt(folder, "the archive was made with another payload key")),
+    };
+    let open = SegmentWriter::new(&previous, records, &print);
+    let done = Inventory::default();
+    let mut exporter = Exporter { log, folder, key: *key, previous, open, done };
+    match stream {
+        Some(stream) => exporter.stream(stream).await?,
+        None => exporter.all(Position(records)).await?,
+    }
+    exporter.flush()?;
+    Ok(exporter.done)
+}
+
+impl Exporter<'_> {
+    /// Positions are dense, so the archive's length is where to go on.
+    async fn all(&mut self, mut at: Position) -> Result<(), LogError> {
+        loop {
+            let page = self.log.read_all(at, PAGE).await?;
+            for record in &page.records {
+                self.push(record).await?;
+            }
+            if page.records.is_empty() {
+                return Ok(());
+            }
+            at = page.next;
+        }
+    }
+
+    async fn stream(&mut self, stream: &StreamKey) -> Result<(), LogError> {
+        let mut after = Seq(0);
+        loop {
+            let records: Vec<Arc<Record>> = self.log.read_stream(stream, after, PAGE).await?;
+            for record in &records {
+                self.push(record).await?;
+                after = record.last_seq();
+            }
+            if records.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn push(&mut self, record: &Record) -> Result<(), LogError> {
+        let body = record.body.canonical();
+        let body = body.map_err(|error| LogError::corrupt(&record.stream, &error))?;
+        if chain(&record.prev_hash, &body) != record.hash {
+            let reason = "it was written in an older form, which cannot be archived";
+            return Err(LogError::corrupt(&record.stream, &reason));
+        }
+        let mut payloads = Vec::with_capacity(record.body.payloads.len());
+        for index in (0_u16..).take(record.body.payloads.len()) {
+            let place = PayloadSlot(index).at(record.first_seq());
+            let payload = self.log.payload(&record.stream, place).await?;
+            let key = MasterKey(self.key).key(&record.stream.tenant)?;
+            // Sealing is deterministic: these are the bytes that the log has.
+            let sealed = payload.map(|bytes| seal(&key, &record.stream, place, &bytes));
+            let sealed = sealed.transpose()?;
+            let meta = &record.body.payloads[usize::from(index)];
+            if sealed.as_ref().is_some_and(|sealed| sealed.commitment != meta.commitment) {
+                return Err(corrupt(self.folder, "the key given is not the log's payload key"));
+            }
+            payloads.push(sealed.map(|sealed| sealed.bytes));
+        }
+        self.open.push(&record.prev_hash, &record.hash, &body, &payloads);
+        self.done.events += record.body.events.len() as u64;
+        if self.open.is_full() { self.flush() } else { Ok(()) }
+    }
+
+    /// Ends the open file, if it holds anything.
+    fn flush(&mut self) -> Result<(), LogError> {
+        if self.open.records() == 0 {
+            return Ok(());
+        }
+        let print = key_print(&self.key);
+        let (total, records) = (self.open.total(), self.open.records());
+        self.previous = self.open.finish(self.folder)?;
+        self.open = SegmentWriter::new(&self.previous, total, &print);
+        self.done.records += records;
+        self.done.segments += 1;
+        Ok(())
+    }
+}

@@ -1,0 +1,68 @@
+//! A second, independent copy of a log: files of records and sealed payloads, chained by hash, from
+//! which any provider's log can be made again.
+//!
+//! What is in a file does not depend on the provider: the same records in the same order are the
+//! same bytes. The files alone tell nothing of payloads: the key is not in them.
+
+mod backup;
+mod export;
+mod import;
+mod segment;
+
+use std::path::{Path, PathBuf};
+
+pub use backup::backup_embedded;
+pub use export::export;
+pub use import::{Import, import};
+
+use crate::error::LogError;
+use segment::Segment;
+
+/// What an archive holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// Files.
+    pub segments: u64,
+    /// Records.
+    pub records: u64,
+    /// Events in them.
+    pub events: u64,
+}
+
+/// Reads every file and checks every hash.
+///
+/// # Errors
+/// [`LogError::Corrupt`] names the first file that is not what was written.
+pub fn verify(folder: &Path) -> Result<Inventory, LogError> {
+    let mut found = Inventory::default();
+    let mut previous = segment::FIRST;
+    for path in files(folder)? {
+        let segment = Segment::read(&path)?;
+        segment.follows(&path, previous, found.records)?;
+        for entry in segment.entries(&path)? {
+            found.records += 1;
+            found.events += entry.record(&path)?.events.len() as u64;
+        }
+        found.segments += 1;
+        previous = segment.hash;
+    }
+    Ok(found)
+}
+
+/// The files of an archive, in order.
+fn files(folder: &Path) -> Result<Vec<PathBuf>, LogError> {
+    let entries = std::fs::read_dir(folder).map_err(|error| unusable(folder, &error))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|error| unusable(folder, &error))?.path();
+        if path.extension().is_some_and(|ending| ending == segment::ENDING) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn unusable(path: &Path, error: &std::io::Error) -> LogError {
+    LogError::Unavailable(format!("cannot use {}: {error}", path.display()))
+}

@@ -1,0 +1,221 @@
+//! A file of an archive: a header, records each with its payloads, and a trailer with the hash of
+//! all before it. The header names the hash of the file before it.
+//!
+//! ```text
+//! header   "CVGARCH1" · hash of the previous file (32) · records before it (8) · key print (16)
+//! entry    kind (1) · length (4) · bytes        numbers are little-endian
+//!   1 record   hash before it (32) · its hash (32) · canonical body
+//!   2 payload  sealed bytes of the record's next payload
+//!   3 erased   the record's next payload is erased
+//!   9 trailer  records in this file (8) · BLAKE3 of everything before the trailer (32)
+//! ```
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::unusable;
+use crate::error::LogError;
+use crate::record::{Body, Hash, chain};
+
+pub(super) const ENDING: &str = "cvgarchive";
+/// What the first file names as the hash before it.
+pub(super) const FIRST: Hash = [0; 32];
+/// Bytes after which a file is ended.
+const FILE_BYTES: usize = 64 << 20;
+const MAGIC: &[u8; 8] = b"CVGARCH1";
+const HEADER_BYTES: usize = 8 + 32 + 8 + 16;
+const TRAILER_BYTES: usize = 5 + 8 + 32;
+
+const RECORD: u8 = 1;
+const PAYLOAD: u8 = 2;
+const ERASED: u8 = 3;
+const TRAILER: u8 = 9;
+
+/// Tells which key sealed the payloads, without telling the key.
+pub(super) fn key_print(key: &[u8; 32]) -> [u8; 16] {
+    let full = blake3::derive_key("convergio archive key print v1", key);
+    let mut print = [0; 16];
+    print.copy_from_slice(&full[..16]);
+    print
+}
+
+/// A file that is being written, in memory until it is whole.
+pub(super) struct SegmentWriter {
+    bytes: Vec<u8>,
+    before: u64,
+    records: u64,
+}
+
+impl SegmentWriter {
+    pub(super) fn new(previous: &Hash, before: u64, print: &[u8; 16]) -> Self {
+        let mut bytes = Vec::with_capacity(1 << 20);
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(previous);
+        bytes.extend_from_slice(&before.to_le_bytes());
+        bytes.extend_from_slice(print);
+        Self { bytes, before, records: 0 }
+    }
+
+    pub(super) fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Records of the archive up to the end of this file.
+    pub(super) fn total(&self) -> u64 {
+        self.before + self.records
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes.len() >= FILE_BYTES
+    }
+
+    /// A record, with its sealed payloads; `None` for one that is erased.
+    pub(super) fn push(
+        &mut self,
+        previous: &Hash,
+        hash: &Hash,
+        body: &[u8],
+        payloads: &[Option<Vec<u8>>],
+    ) {
+        self.entry(RECORD, &[previous, hash, body]);
+        for payload in payloads {
+            match payload {
+                Some(sealed) => self.entry(PAYLOAD, &[sealed]),
+                None => self.entry(ERASED, &[]),
+            }
+        }
+        self.records += 1;
+    }
+
+    fn entry(&mut self, kind: u8, parts: &[&[u8]]) {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        self.bytes.push(kind);
+        // Records and payloads are far below 4 GiB (`Limits`).
+        self.bytes.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
+        for part in parts {
+            self.bytes.extend_from_slice(part);
+        }
+    }
+
+    /// Writes the file whole or not at all; gives its hash. Nothing is added afterwards.
+    pub(super) fn finish(&mut self, folder: &Path) -> Result<Hash, LogError> {
+        let hash: Hash = *blake3::hash(&self.bytes).as_bytes();
+        let records = self.records.to_le_bytes();
+        self.entry(TRAILER, &[&records, &hash]);
+        let path = folder.join(format!("{:020}.{ENDING}", self.before + 1));
+        let write = || {
+            let partial = path.with_extension("new");
+            let mut file = File::create(&partial)?;
+            file.write_all(&self.bytes)?;
+            file.sync_all()?;
+            std::fs::rename(&partial, &path)?;
+            File::open(folder)?.sync_all()
+        };
+        write().map_err(|error| unusable(&path, &error))?;
+        Ok(hash)
+    }
+}
+
+/// A file as it was read, its own hash checked.
+pub(super) struct Segment {
+    bytes: Vec<u8>,
+    previous: Hash,
+    pub(super) before: u64,
+    pub(super) print: [u8; 16],
+    pub(super) records: u64,
+    pub(super) hash: Hash,
+}
+
+/// A record of a file.
+pub(super) struct Entry<'a> {
+    pub(super) previous: Hash,
+    pub(super) hash: Hash,
+    pub(super) body: &'a [u8],
+    pub(super) payloads: Vec<Option<&'a [u8]>>,
+}
+
+impl Entry<'_> {
+    /// The body, if its hash and its payloads are right.
+    pub(super) fn record(&self, path: &Path) -> Result<Body, LogError> {
+        if chain(&self.previous, self.body) != self.hash {
+            return Err(corrupt(path, "the hash of a record is not that of its body"));
+        }
+        let body = Body::decode(self.body)?;
+        if body.payloads.len() != self.payloads.len() {
+            return Err(corrupt(path, "a record has not as many payloads as it names"));
+        }
+        Ok(body)
+    }
+}
+
+impl Segment {
+    pub(super) fn read(path: &Path) -> Result<Self, LogError> {
+        let bytes = std::fs::read(path).map_err(|error| unusable(path, &error))?;
+        let Some(end) = bytes.len().checked_sub(TRAILER_BYTES).filter(|end| *end >= HEADER_BYTES)
+        else {
+            return Err(corrupt(path, "the file is cut short"));
+        };
+        let (content, trailer) = bytes.split_at(end);
+        let hash: Hash = *blake3::hash(content).as_bytes();
+        if trailer[0] != TRAILER || trailer[13..] != hash || !content.starts_with(MAGIC) {
+            return Err(corrupt(path, "the file was changed or cut short"));
+        }
+        let records = number(&trailer[5..13]);
+        let (mut previous, mut print) = ([0; 32], [0; 16]);
+        previous.copy_from_slice(&content[8..40]);
+        print.copy_from_slice(&content[48..64]);
+        let before = number(&content[40..48]);
+        Ok(Self { previous, before, print, records, hash, bytes })
+    }
+
+    /// Checks that it comes after a file with this hash, and so many records.
+    pub(super) fn follows(&self, path: &Path, hash: Hash, records: u64) -> Result<(), LogError> {
+        if self.previous != hash || self.before != records {
+            return Err(corrupt(path, "it does not follow the file before it: one is missing"));
+        }
+        Ok(())
+    }
+
+    /// Its records.
+    pub(super) fn entries(&self, path: &Path) -> Result<Vec<Entry<'_>>, LogError> {
+        let mut rest = &self.bytes[HEADER_BYTES..self.bytes.len() - TRAILER_BYTES];
+        let mut found: Vec<Entry<'_>> = Vec::new();
+        while let Some((head, after)) = rest.split_at_checked(5) {
+            let length = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
+            let Some((bytes, after)) = after.split_at_checked(length) else { break };
+            rest = after;
+            match (head[0], found.last_mut()) {
+                (RECORD, _) if length >= 64 => {
+                    let (mut previous, mut hash) = ([0; 32], [0; 32]);
+                    previous.copy_from_slice(&bytes[..32]);
+                    hash.copy_from_slice(&bytes[32..64]);
+                    let payloads = Vec::new();
+                    found.push(Entry { previous, hash, body: &bytes[64..], payloads });
+                }
+                (PAYLOAD, Some(last)) => last.payloads.push(Some(bytes)),
+                (ERASED, Some(last)) => last.payloads.push(None),
+                _ => return Err(corrupt(path, "an entry is of no known kind")),
+            }
+        }
+        if !rest.is_empty() || found.len() as u64 != self.records {
+            return Err(corrupt(path, "the file has not as many records as it says"));
+        }
+        Ok(found)
+    }
+}
+
+pub(super) fn corrupt(path: &Path, reason: &str) -> LogError {
+    LogError::corrupt(&path.display(), reason)
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+/// Where an archive ends: the last file's hash, the records up to it, and its key print.
+pub(super) fn end(files: &[PathBuf]) -> Result<Option<(Hash, u64, [u8; 16])>, LogError> {
+    let Some(path) = files.last() else { return Ok(None) };
+    let last = Segment::read(path)?;
+    Ok(Some((last.hash, last.before + last.records, last.print)))
+}
