@@ -16,11 +16,6 @@ mod view;
 
 use clap::Parser;
 
-/// Steps make many small, short-lived values: this allocator gives a third more steps a second
-/// than the system's (`convergio bench steps`).
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> std::process::ExitCode {
     let cli = cli::Cli::parse();
     let _telemetry = cli.init_telemetry();

@@ -1,5 +1,5 @@
-//! What the process says of itself: log lines on standard error, and traces by OpenTelemetry where a
-//! collector is named in the environment (`OTEL_EXPORTER_OTLP_ENDPOINT`).
+//! What the process says of itself: log lines on standard error, and traces by OpenTelemetry where
+//! a collector is named in the environment (`OTEL_EXPORTER_OTLP_ENDPOINT`).
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::SpanExporter;

@@ -1,8 +1,8 @@
 //! Replay: what a run's log says, computed again without any effect.
 //!
 //! Two things are recomputed commit by commit and compared with what was written: the state (by its
-//! fingerprint) and the kernel's decisions (which steps became ready, which were skipped, how the run
-//! ended). The first difference is named, with both values.
+//! fingerprint) and the kernel's decisions (which steps became ready, which were skipped, how the
+//! run ended). The first difference is named, with both values.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -17,8 +17,8 @@ const READERS: u32 = 4;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 
-/// What a file's connections are told. Read models are disposable: what a power cut takes is applied
-/// again from the log.
+/// What a file's connections are told. Read models are disposable: what a power cut takes is
+/// applied again from the log.
 const FILE_SETTINGS: &str =
     "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 10000";
 
@@ -126,7 +126,8 @@ impl Place {
                 let mut connection = self.options("rw")?.connect().await?;
                 let mut transaction = connection.begin().await?;
                 let sql = format!(
-                    "DROP SCHEMA IF EXISTS {SCHEMA} CASCADE; ALTER SCHEMA {FRESH} RENAME TO {SCHEMA}"
+                    "DROP SCHEMA IF EXISTS {SCHEMA} CASCADE; \
+                     ALTER SCHEMA {FRESH} RENAME TO {SCHEMA}"
                 );
                 transaction.execute(sqlx::AssertSqlSafe(sql)).await?;
                 transaction.commit().await?;

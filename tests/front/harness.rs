@@ -33,7 +33,7 @@ impl Server {
         let data = tempfile::tempdir().expect("a folder");
         let log = std::fs::File::create(data.path().join("server.err")).expect("a file");
         let mut child = Command::new(env!("CARGO_BIN_EXE_convergio"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--json", "--log", "trace", "--data"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--json", "--log-level", "trace", "--data"])
             .arg(data.path())
             .env("CONVERGIO_MODEL_URL", model_url)
             .env("OPENAI_API_KEY", CANARY)

@@ -1,4 +1,4 @@
-//! `convergio replay` on real runs of the binary: with and without a server, and against other graphs.
+//! `convergio replay` on a real run of the binary, and against another graph.
 
 use serde_json::Value;
 

@@ -1,8 +1,7 @@
 //! The fingerprint of a run's state, kept up to date at the cost of what changed.
 //!
 //! Each step and each question has a print of its own; the state's is the sum of them, hashed with
-//! what there is once. A commit prints only what it touched, so that its cost does not grow with the
-//! graph.
+//! what there is once. A commit prints only what it touched: its cost does not grow with the graph.
 
 use serde::Serialize;
 

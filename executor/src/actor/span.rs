@@ -1,5 +1,7 @@
-//! What traces say of an effect, by OpenTelemetry's names for generative AI. Prompts and answers are
-//! not in them; the run's id and the step lead to the log, which is the truth.
+//! What traces say of an effect, by OpenTelemetry's names for generative AI.
+//!
+//! Prompts and answers are not in them; the run's id and the step lead to the log, which is the
+//! truth.
 
 use convergio_domain::metering::Usage;
 use convergio_domain::stream::StreamKey;

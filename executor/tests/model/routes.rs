@@ -208,7 +208,7 @@ async fn configured_models_of_a_cloud_are_taken_by_the_operators_word() {
     let models = vec![ModelInfo { id: "own".into(), context_tokens: Some(1000) }];
     let config = ProviderConfig { models, ..far("https://models.example.com/v1") };
     let catalog = catalog(vec![config]);
-    assert_eq!(chosen(&catalog, "auto").await.expect("a model"), ["far", "own", "cheapest"]);
+    assert_eq!(chosen(&catalog, "auto").await.expect("a model"), ["far", "own", "unpriced"]);
     let offers = catalog.offers().await;
     assert_eq!((offers.len(), offers[0].price_in, offers[0].healthy), (1, None, true));
 }

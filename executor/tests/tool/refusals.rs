@@ -138,7 +138,8 @@ fn manifests_are_checked_against_the_same_declarations() {
     ];
     for (with, expected) in cases {
         let mistakes = graph::parse(&manifest(with), &catalog()).expect_err("a mistake");
-        assert!(mistakes.iter().any(|m| m.message.contains(expected)), "{with}: {mistakes:?}");
+        let named = |m: &graph::Mistake| m.to_string().contains(expected);
+        assert!(mistakes.iter().any(named), "{with}: {mistakes:?}");
     }
     let good = "tool: text.split, with: {text: \"{{ inputs.doc }}\", by: lines, max_chars: 5}";
     graph::parse(&manifest(good), &catalog()).expect("no mistake");

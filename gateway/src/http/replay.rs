@@ -2,6 +2,7 @@
 //! executes nothing.
 
 use async_trait::async_trait;
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use convergio_domain::graph;
@@ -59,7 +60,7 @@ impl From<ReplayError> for ApiError {
 /// Computes a run again without any effect, and names the first difference from what was written.
 #[utoipa::path(post, path = "/v1/runs/{id}/replay", tag = "runs", params(
     ("id" = String, Path, description = "The run"),
-), request_body = ReplayRequest, responses(
+), request_body = Option<ReplayRequest>, responses(
     (status = 200, description = "What was found", body = ReplayReport),
     (status = 400, description = "No such event, or the manifest has mistakes", body = Problem),
     (status = 401, description = "Not signed in", body = Problem),
@@ -69,12 +70,18 @@ pub(crate) async fn replay(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
-    Json(request): Json<ReplayRequest>,
+    body: Bytes,
 ) -> Result<Json<ReplayReport>, ApiError> {
     let stream = run_stream(&caller, &id)?;
     if gateway.repository.log().head(&stream).await?.is_none() {
         return Err(ApiError::not_found("run"));
     }
+    let request: ReplayRequest = match body.is_empty() {
+        true => ReplayRequest::default(),
+        false => {
+            serde_json::from_slice(&body).map_err(|error| ApiError::invalid(error.to_string()))?
+        }
+    };
     let parsed = request.manifest.map(|text| graph::parse(&text, &gateway.tools));
     let graph = parsed.transpose().map_err(ApiError::manifest)?.map(|parsed| parsed.graph);
     Ok(Json(gateway.replayer.replay(&stream, request.at, graph).await?))

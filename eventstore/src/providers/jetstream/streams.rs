@@ -10,6 +10,8 @@ use super::wire::Names;
 use crate::error::LogError;
 use crate::seal::hex;
 
+/// How often a stream is asked for before it counts as unavailable.
+const INFO_TRIES: usize = 4;
 /// The broker remembers message ids this long. Idempotency does not rest on it.
 const WINDOW: std::time::Duration = std::time::Duration::from_secs(120);
 /// Largest message: a record or a piece of a payload, with headers.
@@ -79,6 +81,20 @@ fn config(name: &str, subject: String, replicas: usize) -> StreamConfig {
     }
 }
 
+/// While the servers choose a leader nobody answers: that passes.
+async fn patient_info(api: &Api, stream: &str) -> Result<Option<Info>, NoAnswer> {
+    let mut answer = api.info(stream).await;
+    for _ in 1..INFO_TRIES {
+        match &answer {
+            Err(error) if error.0.contains("timed out") && api.is_connected() => {
+                answer = api.info(stream).await;
+            }
+            _ => break,
+        }
+    }
+    answer
+}
+
 /// The log's stream, if all streams are there and as they must be.
 pub(super) async fn check(
     api: &Api,
@@ -88,7 +104,7 @@ pub(super) async fn check(
 ) -> Result<Info, LogError> {
     let mut found = Vec::new();
     for stream in [&names.payloads, &names.derived, &names.log] {
-        let info = api.info(stream).await.map_err(|error| match api.is_connected() {
+        let info = patient_info(api, stream).await.map_err(|error| match api.is_connected() {
             true => {
                 LogError::Unavailable(format!("{address} has no JetStream for us: {}", error.0))
             }
