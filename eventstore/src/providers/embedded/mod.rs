@@ -10,6 +10,7 @@ mod reader;
 mod rows;
 mod schema;
 mod shape;
+mod witness;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -91,7 +92,8 @@ impl EmbeddedLog {
         let (live, _) = broadcast::channel(BACKLOG);
         let counters = Arc::new(Counters::default());
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let writer = Writer::new(connection, live.clone(), Arc::clone(&counters))?;
+        let writer =
+            Writer::new(connection, live.clone(), Arc::clone(&counters), &folder.database())?;
         let thread = std::thread::Builder::new().name("log-writer".into());
         let ended = thread
             .spawn(move || writer.run(queue))

@@ -1,6 +1,7 @@
 //! The writer thread: takes what has arrived, compares heads, writes it in one transaction.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,6 +14,7 @@ use uuid::Uuid;
 
 use super::rows::{kind_number, signed, sqlite_error, unsigned};
 use super::shape::Row;
+use super::witness::Witness;
 use super::{Counters, codec};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{AppendError, LogError};
@@ -43,6 +45,7 @@ pub(super) struct Writer {
     connection: Connection,
     live: broadcast::Sender<Arc<Record>>,
     counters: Arc<Counters>,
+    witness: Witness,
     position: u64,
     heads: HashMap<StreamKey, Known>,
 }
@@ -67,11 +70,17 @@ impl Writer {
         connection: Connection,
         live: broadcast::Sender<Arc<Record>>,
         counters: Arc<Counters>,
+        database: &Path,
     ) -> Result<Self, LogError> {
         let last = "SELECT coalesce(max(position), 0) FROM record";
         let position = connection.query_row(last, [], |row| row.get(0));
         let position = unsigned(position.map_err(|error| sqlite_error(&error))?);
-        Ok(Self { connection, live, counters, position, heads: HashMap::new() })
+        let witness = Witness::open(database, Position(position), |at| {
+            let sql = "SELECT hash FROM record WHERE position = ?";
+            let hash = connection.query_row(sql, [signed(at.0)], |row| row.get(0)).optional();
+            hash.map_err(|error| sqlite_error(&error))
+        })?;
+        Ok(Self { connection, live, counters, witness, position, heads: HashMap::new() })
     }
 
     /// Works until nobody can send jobs any more.
@@ -123,6 +132,10 @@ impl Writer {
     fn acknowledge(&self, written: Vec<Written>) {
         self.counters.syncs.fetch_add(1, Ordering::Relaxed);
         self.counters.commits.fetch_add(written.len() as u64, Ordering::Relaxed);
+        let appended = written.iter().filter(|written| written.record.is_some());
+        if let Some(last) = appended.last() {
+            self.witness.note(last.head.position, &last.head.hash);
+        }
         for Written { reply, head, record } in written {
             if let Some(record) = record {
                 // Nobody following is fine.

@@ -1,0 +1,93 @@
+//! The witness of the log's end: a small file that says what was acknowledged last.
+//!
+//! SQLite takes a damaged frame of its write-ahead log for the end of it, and begins anew where its
+//! files are gone: acknowledged commits would be missing without a word. The witness is written after
+//! every group, once the group is durable, and not synced by itself: after a power cut it may be
+//! old, and it is never ahead of what is on disk.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use crate::error::LogError;
+use crate::record::{Hash, Position};
+
+/// Position, hash, and eight bytes of BLAKE3 over both.
+const BYTES: usize = 8 + 32 + 8;
+
+/// The file, open for the writer.
+pub(super) struct Witness(File);
+
+impl Witness {
+    /// Opens the file beside a database, and compares what it says with how the log ends: `hash`
+    /// tells the hash of a position.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] if acknowledged commits are missing or others.
+    pub(super) fn open(
+        database: &Path,
+        end: Position,
+        hash: impl Fn(Position) -> Result<Option<Hash>, LogError>,
+    ) -> Result<Self, LogError> {
+        let path = database.with_file_name("log.end");
+        let mut options = OpenOptions::new();
+        options.create(true).read(true).write(true).truncate(false).mode(0o600);
+        let file = options.open(&path).map_err(|error| {
+            LogError::Unavailable(format!("cannot use {}: {error}", path.display()))
+        })?;
+        let witness = Self(file);
+        if let Some((position, witnessed)) = read(&witness.0) {
+            compare(database, end, position, hash(position)?.is_none_or(|h| h == witnessed))?;
+        }
+        // What was durable and not told to anybody counts from now on.
+        if let Some(last) = hash(end)? {
+            witness.note(end, &last);
+        }
+        Ok(witness)
+    }
+
+    /// Notes the end of a group that is durable.
+    pub(super) fn note(&self, position: Position, hash: &Hash) {
+        let mut bytes = [0; BYTES];
+        bytes[..8].copy_from_slice(&position.0.to_be_bytes());
+        bytes[8..40].copy_from_slice(hash);
+        let check = *blake3::hash(&bytes[..40]).as_bytes();
+        bytes[40..].copy_from_slice(&check[..8]);
+        if let Err(error) = self.0.write_all_at(&bytes, 0) {
+            // The log itself is safe; only its loss would go unnoticed.
+            tracing::warn!(%error, "the witness of the log's end was not written");
+        }
+    }
+}
+
+/// Whether the log holds what its witness says.
+fn compare(
+    database: &Path,
+    end: Position,
+    witnessed: Position,
+    is_same: bool,
+) -> Result<(), LogError> {
+    if witnessed > end {
+        let reason = format!(
+            "it ends at position {}, and commits up to {} were acknowledged: its write-ahead log \
+             is damaged or gone; restore the log from a backup",
+            end.0, witnessed.0
+        );
+        return Err(LogError::corrupt(&database.display(), &reason));
+    }
+    if !is_same {
+        let reason = format!("the record at position {} is not the one written", witnessed.0);
+        return Err(LogError::corrupt(&database.display(), &reason));
+    }
+    Ok(())
+}
+
+/// What a whole witness says; a damaged or empty one says nothing.
+fn read(file: &File) -> Option<(Position, Hash)> {
+    let mut bytes = [0; BYTES];
+    file.read_exact_at(&mut bytes, 0).ok()?;
+    let check = *blake3::hash(&bytes[..40]).as_bytes();
+    let position = bytes.first_chunk::<8>().copied().map(u64::from_be_bytes)?;
+    let hash: Hash = bytes[8..40].try_into().ok()?;
+    (bytes[40..] == check[..8]).then_some((Position(position), hash))
+}
