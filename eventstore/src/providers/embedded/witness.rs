@@ -1,9 +1,9 @@
 //! The witness of the log's end: a small file that says what was acknowledged last.
 //!
 //! SQLite takes a damaged frame of its write-ahead log for the end of it, and begins anew where its
-//! files are gone: acknowledged commits would be missing without a word. The witness is written after
-//! every group, once the group is durable, and not synced by itself: after a power cut it may be
-//! old, and it is never ahead of what is on disk.
+//! files are gone: acknowledged commits would be missing without a word. The witness is written
+//! after every group, once the group is durable, and not synced by itself: after a power cut it may
+//! be old, and it is never ahead of what is on disk.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};

@@ -132,8 +132,8 @@ impl Writer {
     fn acknowledge(&self, written: Vec<Written>) {
         self.counters.syncs.fetch_add(1, Ordering::Relaxed);
         self.counters.commits.fetch_add(written.len() as u64, Ordering::Relaxed);
-        let appended = written.iter().filter(|written| written.record.is_some());
-        if let Some(last) = appended.last() {
+        let mut appended = written.iter().filter(|written| written.record.is_some());
+        if let Some(last) = appended.next_back() {
             self.witness.note(last.head.position, &last.head.hash);
         }
         for Written { reply, head, record } in written {
