@@ -210,6 +210,9 @@ pub(crate) struct RunArgs {
     /// The same key, the same run.
     #[arg(long)]
     pub(crate) idempotency_key: Option<String>,
+    /// `local`: nothing of this run leaves the machines of the person or the operator.
+    #[arg(long, value_parser = ["any", "local"])]
+    pub(crate) privacy: Option<String>,
     /// Start it and leave.
     #[arg(long)]
     pub(crate) detach: bool,

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use convergio_domain::chat::Privacy;
-use convergio_domain::id::ExecutorId;
+use convergio_domain::id::{ExecutorId, TenantId};
 use convergio_domain::metering::PriceBook;
 use convergio_eventstore::jetstream::Shares;
 use convergio_eventstore::{Durability, EventLog, LiveHub, Repository, Share, SystemClock};
-use convergio_executor::model::{Detected, ModelCatalog, Offer, ProviderConfig, detect};
+use convergio_executor::model::{
+    Detected, ModelCatalog, Offer, PrivacyPolicy, ProviderConfig, detect,
+};
 use convergio_executor::{Executor, ExecutorConfig, tool};
 use convergio_gateway::{Gateway, ModelDirectory, ModelEntry, Tokens};
 use convergio_projections::{ProjectionError, Projections, Store};
@@ -247,8 +249,8 @@ struct Directory(Arc<ModelCatalog>);
 
 #[async_trait]
 impl ModelDirectory for Directory {
-    async fn models(&self) -> Vec<ModelEntry> {
-        let offers = self.0.offers().await;
+    async fn models(&self, tenant: &TenantId) -> Vec<ModelEntry> {
+        let offers = self.0.offers(tenant).await;
         let entry = |offer: Offer| ModelEntry {
             id: format!("{}/{}", offer.provider, offer.model),
             owner: offer.provider,
@@ -271,10 +273,25 @@ fn catalog(data: &DataDir, models: &[Detected]) -> anyhow::Result<Arc<ModelCatal
     }
     let prices = Arc::new(PriceBook::parse(convergio_schemas::PRICE_BOOK)?);
     let catalog = ModelCatalog::new(providers, prices)?;
-    let privacy = std::env::var("CONVERGIO_PRIVACY").ok().filter(|text| !text.is_empty());
-    let privacy: Option<Privacy> =
-        privacy.map(|text| text.parse()).transpose().map_err(exit::bad_input)?;
-    Ok(Arc::new(catalog.held_to(privacy.unwrap_or_default())))
+    Ok(Arc::new(catalog.held_to(privacy(data)?)))
+}
+
+/// What no request can loosen: `CONVERGIO_PRIVACY` for all, the data folder's file for tenants.
+fn privacy(data: &DataDir) -> anyhow::Result<PrivacyPolicy> {
+    let all = std::env::var("CONVERGIO_PRIVACY").ok().filter(|text| !text.is_empty());
+    let all: Option<Privacy> = all.map(|text| text.parse()).transpose().map_err(exit::bad_input)?;
+    let all = all.unwrap_or_default();
+    match std::fs::read_to_string(data.path().join("privacy.json")) {
+        Ok(text) => {
+            let policy = PrivacyPolicy::from_file(all, &text);
+            policy.map_err(|error| exit::bad_input(error.message))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(PrivacyPolicy { all, ..PrivacyPolicy::default() })
+        }
+        // Whoever wrote it meant it: without it nothing may be sent.
+        Err(error) => Err(exit::bad_input(format!("privacy.json cannot be read: {error}"))),
+    }
 }
 
 fn start_executor(

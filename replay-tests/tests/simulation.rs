@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use convergio_domain::chat::Privacy;
 use convergio_domain::decider::Context;
 use convergio_domain::event::Event;
 use convergio_domain::graph::{self, GraphNoun, Register};
@@ -244,6 +245,7 @@ impl World {
         repository.execute::<GraphNoun>(&stream, &context, command).await.expect("registered");
         for stream in &self.runs {
             let create = CreateRun {
+                privacy: Privacy::Any,
                 graph: GraphId(id.0),
                 version: register.version.clone(),
                 input: PayloadSlot(0),

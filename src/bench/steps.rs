@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
+use convergio_domain::chat::Privacy;
 use convergio_domain::decider::Context;
 use convergio_domain::event::Event;
 use convergio_domain::graph::{self, GraphNoun, Register};
@@ -181,6 +182,7 @@ impl Bench {
     ) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
         let (repository, input) = (self.repository.clone(), self.input.clone());
         let create = CreateRun {
+            privacy: Privacy::Any,
             graph: convergio_domain::id::GraphId(self.stream.id),
             version: self.graph.version.clone(),
             input: PayloadSlot(0),

@@ -22,7 +22,7 @@ pub(super) async fn run(global: &Global, args: &DemoArgs) -> anyhow::Result<Exit
     let (manifest, document) = (read(&args.graph)?, read(&args.document)?);
     let target = Target::find(global, true).await?;
     eprintln!("running {} on {} ...", args.graph.display(), args.document.display());
-    let run = graph::submit(&target, manifest, json!({"doc": document}), None).await?;
+    let run = graph::submit(&target, manifest, json!({"doc": document}), None, None).await?;
     let mut tree = LiveTree::new();
     target.client.follow(&run.run_id, 0, |frame| tree.hear(frame)).await?;
     tree.finish();

@@ -86,7 +86,8 @@ async fn execute(global: &Global, args: &RunArgs) -> anyhow::Result<ExitCode> {
         return Err(exit::bad_input(format!("{name} has {} mistakes", mistakes.len())));
     }
     let target = Target::find(global, true).await?;
-    let run = submit(&target, manifest, inputs, args.idempotency_key.as_deref()).await;
+    let key = args.idempotency_key.as_deref();
+    let run = submit(&target, manifest, inputs, args.privacy.as_deref(), key).await;
     let run = match run {
         Ok(run) => run,
         Err(error) => {
@@ -105,10 +106,12 @@ pub(super) async fn submit(
     target: &Target,
     manifest: String,
     inputs: Value,
+    privacy: Option<&str>,
     key: Option<&str>,
 ) -> anyhow::Result<RunAccepted> {
     let graph: GraphAccepted = target.client.post_text("/v1/graphs", manifest).await?;
-    let request = ExecuteRequest { inputs, version: Some(graph.version) };
+    let privacy = privacy.map(str::to_owned);
+    let request = ExecuteRequest { inputs, version: Some(graph.version), privacy };
     target.client.post(&format!("/v1/graphs/{}/execute", graph.id), &request, key).await
 }
 

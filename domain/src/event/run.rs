@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::chat::Privacy;
 use crate::id::{ActorId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, StepId};
 use crate::metering::{Charge, Usage};
 use crate::money::Money;
@@ -20,6 +21,9 @@ pub struct Created {
     pub input: PayloadRef,
     /// What the run may spend.
     pub budget: Budget,
+    /// Where its conversations may travel at most.
+    #[serde(default, skip_serializing_if = "Privacy::is_any")]
+    pub privacy: Privacy,
     /// BLAKE3 of the request that created it, so that a retry is recognised.
     pub request_hash: String,
 }

@@ -1,5 +1,6 @@
 //! What may be asked of a run.
 
+use crate::chat::Privacy;
 use crate::event::run::Failure;
 use crate::id::{ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, StepId};
 use crate::metering::{Charge, Usage};
@@ -35,6 +36,8 @@ pub struct CreateRun {
     pub input: PayloadSlot,
     /// What the run may spend.
     pub budget: Budget,
+    /// Where its conversations may travel at most.
+    pub privacy: Privacy,
     /// BLAKE3 of the request.
     pub request_hash: String,
 }

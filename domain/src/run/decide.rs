@@ -33,6 +33,7 @@ fn create(state: &RunState, command: CreateRun, next: Seq) -> Result<Vec<Event>,
         version: command.version,
         input: command.input.at(next),
         budget: command.budget,
+        privacy: command.privacy,
         request_hash: command.request_hash,
     })])
 }

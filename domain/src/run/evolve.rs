@@ -60,6 +60,7 @@ impl RunState {
         self.graph = Some((created.graph, created.version.clone()));
         self.input = Some(created.input);
         self.budget = created.budget;
+        self.privacy = created.privacy;
         self.request_hash.clone_from(&created.request_hash);
     }
 

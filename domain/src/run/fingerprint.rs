@@ -27,7 +27,9 @@ impl RunState {
             (&self.graph, &self.input, &self.request_hash, &self.budget),
             (&self.spent, &self.output, &self.error),
         );
-        Fingerprint(print(&once))
+        // A run that keeps nothing to itself prints as if there were no such word.
+        let privacy = (!self.privacy.is_any()).then_some(self.privacy);
+        Fingerprint(privacy.map_or_else(|| print(&once), |privacy| print(&(&once, privacy))))
     }
 
     fn print_part(&mut self, part: &Part) {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::fingerprint::Part;
+use crate::chat::Privacy;
 use crate::decider::Wake;
 use crate::event::run::Failure;
 use crate::id::{ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, StepId};
@@ -221,6 +222,8 @@ pub struct RunState {
     pub request_hash: String,
     /// What it may spend.
     pub budget: Budget,
+    /// Where its conversations may travel at most.
+    pub privacy: Privacy,
     /// What it has spent.
     pub spent: Spent,
     /// Every step that has been heard of.

@@ -1,5 +1,6 @@
 //! given / when / then for the run's decider, and values that the tests share.
 
+use convergio_domain::chat::Privacy;
 use convergio_domain::decider::{Context, Decider, Recorded};
 use convergio_domain::event::Event;
 use convergio_domain::event::run::Failure;
@@ -61,6 +62,7 @@ impl History {
 
 pub(crate) fn create(request: &str, budget: Budget) -> CreateRun {
     CreateRun {
+        privacy: Privacy::Any,
         graph: GraphId(Uuid::from_u128(1)),
         version: GraphVersion::of(b"{}"),
         input: PayloadSlot(0),

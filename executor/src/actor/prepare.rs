@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use convergio_domain::chat::ChatRequest;
+use convergio_domain::chat::{ChatRequest, Privacy};
 use convergio_domain::event::run::Failure;
 use convergio_domain::expr::{self, ExprError, Scope};
 use convergio_domain::graph::manifest::{Agent, Approval, Branch, Map, MapWork, Sleep, Tool, Work};
@@ -130,7 +130,8 @@ impl Actor {
         agent: &Agent,
         scope: &Scope,
     ) -> Result<Prepared, OutputError> {
-        let request = asked(agent, scope)?;
+        let mut request = asked(agent, scope)?;
+        request.privacy = request.privacy.max(self.privacy());
         let need = ask::need(&request);
         let choice = self.shared.models.choose(&request.model, &need).await;
         let choice = choice.map_err(OutputError::Failure)?;
@@ -157,6 +158,12 @@ impl Actor {
             },
         };
         Ok(Prepared::Start { intent, launch: Some(start.launch(EffectWork::Model(call))) })
+    }
+
+    /// Where this run's conversations may travel at most: by its own word and by its tenant's.
+    fn privacy(&self) -> Privacy {
+        let tenant = &self.run.stream.tenant;
+        self.run.state.privacy.max(self.shared.models.privacy_of(tenant))
     }
 
     fn worst_cost(

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use convergio_domain::chat::Privacy;
+use convergio_domain::id::TenantId;
 use convergio_domain::metering::{Meter, PriceBook};
 use convergio_eventstore::{Clock, SystemClock};
 use convergio_kernel_c::{Capabilities, Platform, ProviderClass};
@@ -15,6 +16,7 @@ use super::config::{ModelInfo, ProviderConfig};
 use super::error::ModelError;
 use super::health::Watched;
 use super::http::HttpProvider;
+use super::policy::PrivacyPolicy;
 
 /// How long a list of models is good for.
 const FRESH: Duration = Duration::from_secs(30);
@@ -57,7 +59,7 @@ pub struct Offer {
 pub struct ModelCatalog {
     entries: Vec<Entry>,
     prices: Arc<PriceBook>,
-    privacy: Privacy,
+    policy: PrivacyPolicy,
 }
 
 /// A provider, and what it answered when it was last asked for its models.
@@ -136,17 +138,23 @@ impl ModelCatalog {
             Ok(Entry { provider, listed: Mutex::new(None) })
         };
         let entries = configs.into_iter().map(entry).collect::<Result<_, ModelError>>()?;
-        Ok(Self { entries, prices, privacy: Privacy::Any })
+        Ok(Self { entries, prices, policy: PrivacyPolicy::default() })
     }
 
     /// The same catalogue, held to a privacy that no request can loosen.
     #[must_use]
-    pub fn held_to(self, privacy: Privacy) -> Self {
-        Self { privacy, ..self }
+    pub fn held_to(self, policy: PrivacyPolicy) -> Self {
+        Self { policy, ..self }
     }
 
+    /// The privacy that holds for everybody.
     pub(super) fn privacy(&self) -> Privacy {
-        self.privacy
+        self.policy.all
+    }
+
+    /// The privacy that holds for a tenant whatever it asks for.
+    pub fn privacy_of(&self, tenant: &TenantId) -> Privacy {
+        self.policy.of(tenant)
     }
 
     /// Whether one of the wanted providers may be asked for what must not leave the premises.
@@ -160,9 +168,9 @@ impl ModelCatalog {
         self.entries.iter().map(|entry| Arc::clone(&entry.provider) as Arc<dyn Provider>)
     }
 
-    /// The models that `auto` chooses from.
-    pub async fn offers(&self) -> Vec<Offer> {
-        let found = self.find(Wanted::Any, self.privacy).await;
+    /// The models that `auto` chooses from for a tenant.
+    pub async fn offers(&self, tenant: &TenantId) -> Vec<Offer> {
+        let found = self.find(Wanted::Any, self.privacy_of(tenant)).await;
         found.offers.into_iter().map(|(offer, _)| offer).collect()
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use convergio_domain::chat::Privacy;
 use convergio_domain::metering::PriceBook;
-use convergio_executor::model::{ModelCatalog, Need, ProviderConfig, Secret};
+use convergio_executor::model::{ModelCatalog, Need, PrivacyPolicy, ProviderConfig, Secret};
 use convergio_kernel_c::{Platform, ProviderClass};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -66,11 +66,12 @@ async fn nothing_is_sent_to_a_cloud_whatever_is_asked_for() {
 #[tokio::test]
 async fn a_catalogue_held_to_privacy_cannot_be_loosened_by_a_request() {
     let far = serving().await;
-    let held = catalog(vec![cloud(&far)]).held_to(Privacy::Local);
+    let policy = PrivacyPolicy { all: Privacy::Local, ..PrivacyPolicy::default() };
+    let held = catalog(vec![cloud(&far)]).held_to(policy);
     let open = Need { privacy: Privacy::Any, ..NEED };
     let denied = held.choose("openai/tiny", &open).await.err().expect("denied");
     assert_eq!(denied.code, "privacy.cloud_denied");
-    assert!(held.offers().await.is_empty());
+    assert!(held.offers(&"anyone".parse().expect("a name")).await.is_empty());
     assert_eq!(far.connections(), 0);
 }
 

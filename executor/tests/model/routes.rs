@@ -209,7 +209,7 @@ async fn configured_models_of_a_cloud_are_taken_by_the_operators_word() {
     let config = ProviderConfig { models, ..far("https://models.example.com/v1") };
     let catalog = catalog(vec![config]);
     assert_eq!(chosen(&catalog, "auto").await.expect("a model"), ["far", "own", "unpriced"]);
-    let offers = catalog.offers().await;
+    let offers = catalog.offers(&"anyone".parse().expect("a name")).await;
     assert_eq!((offers.len(), offers[0].price_in, offers[0].healthy), (1, None, true));
 }
 
@@ -219,5 +219,5 @@ async fn an_endless_list_of_models_ends() {
     let list = json!({"data": many});
     let near = Server::start(move |path| answer(path, &list)).await;
     let catalog = catalog(vec![local(&near)]);
-    assert_eq!(catalog.offers().await.len(), 5_000);
+    assert_eq!(catalog.offers(&"anyone".parse().expect("a name")).await.len(), 5_000);
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use convergio_domain::chat::Privacy;
 use convergio_domain::decider::Context;
 use convergio_domain::event::Event;
 use convergio_domain::event::run::Failure;
@@ -16,7 +17,7 @@ use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{
     EventLog, LiveHub, Loaded, MemoryLog, Payload, Position, Record, Repository, SystemClock,
 };
-use convergio_executor::model::{ModelCatalog, ProviderConfig};
+use convergio_executor::model::{ModelCatalog, PrivacyPolicy, ProviderConfig};
 use convergio_executor::replay::{Divergence, Replay};
 use convergio_executor::{Executor, ExecutorConfig, tool};
 use futures_util::StreamExt;
@@ -31,6 +32,8 @@ pub(crate) struct Platform {
     pub(crate) repository: Repository,
     models: Arc<ModelCatalog>,
     executor: Option<Executor>,
+    /// Of the runs that are created from now on.
+    pub(crate) privacy: Privacy,
 }
 
 impl Platform {
@@ -43,12 +46,19 @@ impl Platform {
     pub(crate) fn with_models(providers: Vec<ProviderConfig>) -> Self {
         let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
         let repository = Repository::new(log, Arc::new(SystemClock));
-        Self { repository, models: models(providers), executor: None }
+        let privacy = Privacy::Any;
+        Self { repository, models: models(providers), executor: None, privacy }
     }
 
     /// Other model servers for the executors that start from now on.
     pub(crate) fn replace_models(&mut self, providers: Vec<ProviderConfig>) {
         self.models = models(providers);
+    }
+
+    /// The same model servers, held to a policy.
+    pub(crate) fn hold(&mut self, providers: Vec<ProviderConfig>, policy: PrivacyPolicy) {
+        let models = ModelCatalog::new(providers, Arc::new(prices())).expect("valid providers");
+        self.models = Arc::new(models.held_to(policy));
     }
 
     /// Starts an executor; an earlier one is left as it is.
@@ -98,6 +108,7 @@ impl Platform {
         inputs: &Value,
     ) -> StreamKey {
         let create = CreateRun {
+            privacy: self.privacy,
             graph: id,
             version: graph.version(),
             input: PayloadSlot(0),

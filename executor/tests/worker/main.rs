@@ -5,6 +5,7 @@ mod agents;
 mod fallback;
 mod graphs;
 mod harness;
+mod privacy;
 mod recovery;
 mod replay;
 mod waiting;

@@ -5,6 +5,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
 use bytes::Bytes;
+use convergio_domain::chat::Privacy;
 use convergio_domain::graph::manifest::Graph;
 use convergio_domain::graph::{GraphNoun, check_inputs};
 use convergio_domain::id::{GraphId, GraphVersion, RunId};
@@ -55,6 +56,8 @@ pub(crate) async fn execute(
     if !wrong.is_empty() {
         return Err(ApiError::invalid(wrong.join("; ")));
     }
+    let privacy: Privacy =
+        request.privacy.as_deref().unwrap_or("any").parse().map_err(ApiError::invalid)?;
     let scope = format!("POST /v1/graphs/{graph}/execute");
     let hashed = serde_json::to_vec(&request).unwrap_or_default();
     let run = match idempotency::key(&headers)? {
@@ -66,6 +69,7 @@ pub(crate) async fn execute(
         version: version.clone(),
         input: PayloadSlot(0),
         budget: manifest.budget,
+        privacy,
         request_hash: idempotency::request_hash(&scope, &hashed),
     };
     let input = Payload {

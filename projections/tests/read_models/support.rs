@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use convergio_domain::chat::Privacy;
 use convergio_domain::decider::Context;
 use convergio_domain::id::{ApprovalId, ExecutorId, GraphId, GraphVersion, RunId, TenantId};
 use convergio_domain::metering::{Meter, PriceBook, Usage};
@@ -57,6 +58,7 @@ async fn run(repository: &Repository, tenant: &TenantId, number: u32) {
         repository.execute::<Run>(&stream, &context, commands).await.expect("the run takes it");
     };
     let create = CreateRun {
+        privacy: Privacy::Any,
         graph: GraphId(Uuid::from_u128(u128::from(number % 5))),
         version: GraphVersion::of(b"{}"),
         input: PayloadSlot(0),

@@ -14,6 +14,10 @@ pub struct ExecuteRequest {
     /// The version to run; the latest when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// `local`: no prompt of this run, nor of what it spawns, leaves the machines of the person or
+    /// the operator. `any` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privacy: Option<String>,
 }
 
 /// A run that will be executed.

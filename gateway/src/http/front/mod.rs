@@ -25,6 +25,7 @@ use axum::{Extension, Json, Router};
 use bytes::Bytes;
 use convergio_domain::chat::{ChatReply, ChatRequest, Privacy};
 use convergio_domain::event::run::Failure;
+use convergio_domain::id::TenantId;
 use futures_util::stream;
 use serde_json::{Value, json};
 
@@ -52,14 +53,14 @@ pub struct ModelEntry {
 /// Which models there are, as the root of the program knows them.
 #[async_trait]
 pub trait ModelDirectory: Send + Sync {
-    /// The models that can be asked now.
-    async fn models(&self) -> Vec<ModelEntry>;
+    /// The models that a tenant can ask now.
+    async fn models(&self, tenant: &TenantId) -> Vec<ModelEntry>;
 }
 
 /// No models.
 #[async_trait]
 impl ModelDirectory for () {
-    async fn models(&self) -> Vec<ModelEntry> {
+    async fn models(&self, _tenant: &TenantId) -> Vec<ModelEntry> {
         Vec::new()
     }
 }
@@ -160,8 +161,8 @@ async fn anthropic_messages(
 }
 
 /// The models, as OpenAI lists them.
-async fn models(State(gateway): State<Gateway>) -> Response {
-    let models = gateway.models.models().await;
+async fn models(State(gateway): State<Gateway>, Extension(caller): Caller) -> Response {
+    let models = gateway.models.models(&caller.tenant).await;
     let entry = |model: ModelEntry| {
         let ModelEntry { id, owner } = model;
         json!({"id": id, "object": "model", "created": 0, "owned_by": owner})

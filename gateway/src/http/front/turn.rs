@@ -96,6 +96,7 @@ impl Turn {
             version: front.graph.version.clone(),
             input: PayloadSlot(0),
             budget: front.graph.graph.budget,
+            privacy: request.privacy,
             request_hash: idempotency::request_hash("front", body),
         };
         let input = serde_json::to_vec(&json!({"request": request})).map_err(Refusal::internal)?;
