@@ -33,6 +33,10 @@ pub enum Meter {
     OutReasoning,
     /// Output tokens of audio.
     OutAudio,
+    /// Milliseconds of audio, for models that are billed by time.
+    AudioMs,
+    /// Characters of text that is spoken, for models that are billed by them.
+    Characters,
 }
 
 impl Meter {
@@ -48,12 +52,19 @@ impl Meter {
             Self::OutText => "out_text",
             Self::OutReasoning => "out_reasoning",
             Self::OutAudio => "out_audio",
+            Self::AudioMs => "audio_ms",
+            Self::Characters => "characters",
         }
     }
 
-    /// Whether these tokens went to the model (the rest came from it).
+    /// Whether these are tokens that went to the model.
     pub fn is_input(self) -> bool {
-        !matches!(self, Self::OutText | Self::OutReasoning | Self::OutAudio)
+        !self.is_output() && !matches!(self, Self::AudioMs | Self::Characters)
+    }
+
+    /// Whether these are tokens that came from the model.
+    pub fn is_output(self) -> bool {
+        matches!(self, Self::OutText | Self::OutReasoning | Self::OutAudio)
     }
 }
 
@@ -70,7 +81,7 @@ impl Usage {
 
     /// Tokens that came from the model.
     pub fn tokens_out(&self) -> u64 {
-        self.0.iter().filter(|(meter, _)| !meter.is_input()).map(|(_, n)| n).sum()
+        self.0.iter().filter(|(meter, _)| meter.is_output()).map(|(_, n)| n).sum()
     }
 
     /// All tokens.

@@ -7,7 +7,7 @@ use crate::id::{ActorId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, 
 use crate::metering::{Charge, Usage};
 use crate::money::Money;
 use crate::payload::PayloadRef;
-use crate::run::Budget;
+use crate::run::{Budget, Fallback};
 use crate::time::Timestamp;
 
 /// `run.created.v1`: a graph version is to be executed.
@@ -118,6 +118,9 @@ pub struct StepRetried {
     pub attempt: u32,
     /// When it may start: the back-off, its jitter drawn.
     pub due: Timestamp,
+    /// Who is not asked again, when the new try asks somebody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Fallback>,
 }
 
 /// `run.branch.decided.v1`: which way a branch node goes.
@@ -190,6 +193,12 @@ pub struct ModelCallIntended {
     pub model: String,
     /// Why the router chose it.
     pub route: String,
+    /// The name of the key that is used, never the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// What was asked for and this provider does not take: it is left out of the request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     /// The exact request.
     pub prompt: PayloadRef,
     /// Worst case of tokens, held against the budget until the call is settled.

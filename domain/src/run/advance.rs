@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::command::{Advance, CallReport, End, Intent, Outcome, Start, StepResult};
+use super::fallback::Fallback;
 use super::rejection::Rejection;
 use super::state::{Phase, RunState, Spent, StepStatus};
 use crate::decider::Context;
@@ -31,7 +32,7 @@ pub(super) fn advance(
     }
     for Outcome { step, attempt, result, skipped, .. } in command.instant {
         commit.check_next(&step, attempt, context)?;
-        commit.result(step, attempt, result, skipped);
+        commit.result(step, attempt, result, skipped, None);
     }
     if let Some(end) = command.end {
         commit.end(end);
@@ -101,10 +102,11 @@ impl Building<'_> {
         if matches!(result, StepResult::Unknown { .. }) {
             self.events.push(Event::StepUnknown(run::StepUnknown { step: step.clone(), attempt }));
         }
+        let fallback = call.as_ref().and_then(|call| call.fallback.clone());
         if let Some(call) = call {
             self.call(&step, attempt, call, &result);
         }
-        self.result(step, attempt, result, skipped);
+        self.result(step, attempt, result, skipped, fallback);
         Ok(())
     }
 
@@ -171,6 +173,7 @@ impl Building<'_> {
         attempt: u32,
         result: StepResult,
         skipped: Vec<crate::id::NodeId>,
+        fallback: Option<Fallback>,
     ) {
         let (error, retry_at) = match result {
             StepResult::Completed { output, case } => {
@@ -192,7 +195,7 @@ impl Building<'_> {
             self.events.push(Event::StepFailed(failed));
         }
         if let Some(due) = retry_at {
-            let retried = run::StepRetried { step, attempt: attempt + 1, due };
+            let retried = run::StepRetried { step, attempt: attempt + 1, due, fallback };
             self.events.push(Event::StepRetried(retried));
         }
     }
@@ -288,6 +291,8 @@ impl Building<'_> {
                 provider,
                 model,
                 route,
+                key,
+                left_out,
                 prompt,
                 reserved_tokens,
                 reserved_cost,
@@ -301,6 +306,8 @@ impl Building<'_> {
                     provider,
                     model,
                     route,
+                    key,
+                    left_out,
                     prompt,
                     reserved_tokens,
                     reserved_cost,

@@ -6,7 +6,7 @@ use crate::id::{ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, StepId};
 use crate::metering::{Charge, Usage};
 use crate::money::Money;
 use crate::payload::PayloadSlot;
-use crate::run::Budget;
+use crate::run::{Budget, Fallback};
 use crate::time::Timestamp;
 
 /// A command to a run.
@@ -121,6 +121,8 @@ pub struct CallReport {
     pub confirmed: bool,
     /// The cost; absent when the model has no price.
     pub charge: Option<Charge>,
+    /// Who is not asked again, when a failed call is followed by one to somebody else.
+    pub fallback: Option<Fallback>,
 }
 
 /// A step that is about to be performed.
@@ -145,6 +147,10 @@ pub enum Intent {
         model: String,
         /// Why the router chose it.
         route: String,
+        /// The name of the key.
+        key: Option<String>,
+        /// What the provider does not take.
+        left_out: Vec<String>,
         /// The exact request.
         prompt: PayloadSlot,
         /// Worst case of tokens.

@@ -22,7 +22,10 @@ pub(super) fn evolve(state: &mut RunState, recorded: Recorded<'_>) {
         Event::StepUnknown(event) => state.set(&event.step, StepStatus::Unknown),
         Event::StepRetried(event) => {
             state.release(&event.step);
-            state.set(&event.step, StepStatus::Scheduled { due: Some(event.due) });
+            state.change(&event.step, |step| {
+                step.status = StepStatus::Scheduled { due: Some(event.due) };
+                step.avoid.extend(event.fallback.clone());
+            });
         }
         Event::BranchDecided(event) => {
             state.change(&StepId::node(event.node.clone()), |step| {

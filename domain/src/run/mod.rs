@@ -4,6 +4,7 @@ mod advance;
 mod command;
 mod decide;
 mod evolve;
+mod fallback;
 mod fingerprint;
 mod rejection;
 mod retry;
@@ -12,6 +13,7 @@ mod state;
 pub use command::{
     Advance, Answer, CallReport, CreateRun, End, Intent, Outcome, RunCommand, Start, StepResult,
 };
+pub use fallback::{Candidate, Fallback, HOPS_LIMIT, KeyOwner, Successor, successor};
 pub use rejection::Rejection;
 pub use retry::next_try;
 pub use state::{Approval, ApprovalState, Budget, Call, Phase, RunState, Spent, Step, StepStatus};

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::fallback::Fallback;
 use super::fingerprint::Part;
 use crate::chat::Privacy;
 use crate::decider::Wake;
@@ -114,6 +115,9 @@ pub struct Step {
     pub failures: u32,
     /// Why the last try failed.
     pub error: Option<Failure>,
+    /// Who is not asked again, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub avoid: Vec<Fallback>,
     /// Its part of the run's fingerprint, as last printed.
     #[serde(skip)]
     pub(super) print: u64,
@@ -143,6 +147,7 @@ impl Step {
             call: None,
             failures: 0,
             error: None,
+            avoid: Vec::new(),
             print: 0,
         }
     }

@@ -117,6 +117,8 @@ pub(crate) fn outcomes(outcomes: Vec<Outcome>) -> RunCommand {
 
 pub(crate) fn model_call(tokens: u64) -> Intent {
     Intent::CallModel {
+        key: None,
+        left_out: Vec::new(),
         provider: "local".into(),
         model: "m".into(),
         route: "cheapest".into(),

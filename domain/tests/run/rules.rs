@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 fn report(tokens: u64) -> CallReport {
     CallReport {
+        fallback: None,
         provider: "local".into(),
         model: "m".into(),
         finish: Some("stop".into()),

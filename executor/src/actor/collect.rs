@@ -73,6 +73,7 @@ impl Actor {
             usage: Some(usage),
             confirmed: false,
             charge,
+            fallback: None,
         }
     }
 

@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use super::hop::Question;
 use super::{Shared, span};
 use crate::model::{Call, ChatAnswer, ModelError, Provider};
 use crate::tool;
@@ -46,6 +47,7 @@ pub(super) struct ModelCall {
     pub(super) model: String,
     pub(super) body: Bytes,
     pub(super) answers: Answers,
+    pub(super) question: Box<Question>,
 }
 
 /// What an answer becomes as the output of its step.
@@ -181,7 +183,7 @@ impl Asked<'_> {
                 let report = self.report(&call, &answer);
                 (value_of(&call, answer), Some(report))
             }
-            Err(error) => self.failed(&call, error, cancel.is_cancelled()),
+            Err(error) => self.failed(&call, error, cancel.is_cancelled()).await,
         }
     }
 
@@ -197,11 +199,12 @@ impl Asked<'_> {
             charge: self.shared.prices.charge(provider, &call.model, now, &answer.usage),
             usage: Some(answer.usage.clone()),
             confirmed: answer.confirmed,
+            fallback: None,
         }
     }
 
     /// A call that was cancelled by us has no known outcome; what it used so far is recorded.
-    fn failed(
+    async fn failed(
         &self,
         call: &ModelCall,
         error: ModelError,
@@ -212,7 +215,7 @@ impl Asked<'_> {
         let charge = usage.as_ref().and_then(|usage| {
             self.shared.prices.charge(provider, &call.model, self.shared.now(), usage)
         });
-        let report = CallReport {
+        let mut report = CallReport {
             provider: provider.to_owned(),
             model: call.model.clone(),
             finish: None,
@@ -221,6 +224,7 @@ impl Asked<'_> {
             usage,
             confirmed: false,
             charge,
+            fallback: None,
         };
         if is_cancelled {
             return (DoneResult::Interrupted, Some(report));
@@ -234,6 +238,10 @@ impl Asked<'_> {
         let is_heard = call.answers == Answers::Whole && error.has_begun;
         let failure = error.into_failure();
         let retryable = failure.retryable && !is_heard;
+        if !is_heard {
+            let asked = (provider, call.model.as_str());
+            report.fallback = call.question.fallback(&self.shared.models, asked, &failure).await;
+        }
         (DoneResult::Failed(Failure { retryable, ..failure }), Some(report))
     }
 }

@@ -6,6 +6,7 @@
 mod collect;
 mod commit;
 mod effect;
+mod hop;
 mod plan;
 mod prepare;
 mod span;

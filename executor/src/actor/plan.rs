@@ -167,7 +167,11 @@ impl Plan {
             }
             DoneResult::Failed(error) => {
                 let jitter = jitter();
-                let retry_at = next_try(&node.retry, failures + 1, error, self.now, jitter);
+                let is_handed_on = done.call.as_ref().is_some_and(|call| call.fallback.is_some());
+                let retry_at = match is_handed_on {
+                    true => Some(self.now),
+                    false => next_try(&node.retry, failures + 1, error, self.now, jitter),
+                };
                 if retry_at.is_none() {
                     self.extra.note(done.step.clone(), "failed", None);
                     self.failed = Some((done.step.clone(), error.clone()));

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::Actor;
 use super::effect::{Answers, DoneResult, Launch, ModelCall, Work as EffectWork};
+use super::hop::Question;
 use super::plan::Plan;
 use crate::model::{Need, ask};
 use crate::outputs::{Extra, OutputError};
@@ -51,7 +52,8 @@ impl Actor {
         };
         let mut scope = self.outputs.scope(&self.run.state, &graph, &node.needs, extra).await?;
         let timeout = Duration::from_millis(node.timeout.unwrap_or(TIMEOUT).0);
-        let start = Start { step, attempt, timeout };
+        let is_repeatable = node.retry.max > 1;
+        let start = Start { step, attempt, timeout, is_repeatable };
         match (&node.work, step.item) {
             (Work::Map(map), Some(item)) => {
                 scope.item = Some((self.item(map, &step.node, &scope, item)?, item));
@@ -133,16 +135,22 @@ impl Actor {
         let mut request = asked(agent, scope)?;
         request.privacy = request.privacy.max(self.privacy());
         let need = ask::need(&request);
-        let choice = self.shared.models.choose(&request.model, &need).await;
+        let known = self.run.state.steps.get(start.step);
+        let avoid = known.map(|step| step.avoid.clone()).unwrap_or_default();
+        let choice = self.shared.models.choose_after(&request.model, &need, &avoid).await;
         let choice = choice.map_err(OutputError::Failure)?;
+        let wanted = request.model.clone();
         let request = ask::addressed(request, &need, &choice);
         let need = ask::need(&request);
+        let left_out = choice.provider.left_out(&request);
         let body = choice.provider.body(&request);
         let slot = plan.store(body.to_vec(), "application/json", Purpose::Prompt);
         let intent = Intent::CallModel {
             provider: choice.provider.name().to_owned(),
             model: choice.model.clone(),
             route: choice.route,
+            key: choice.key.clone(),
+            left_out,
             prompt: slot,
             reserved_tokens: need.input_tokens + u64::from(need.output_tokens),
             reserved_cost: self.worst_cost(choice.provider.name(), &choice.model, &need),
@@ -156,6 +164,13 @@ impl Actor {
                 None if agent.schema.is_some() => Answers::Json,
                 None => Answers::Text,
             },
+            question: Box::new(Question {
+                wanted,
+                need,
+                key: choice.key,
+                avoid,
+                is_repeatable: start.is_repeatable,
+            }),
         };
         Ok(Prepared::Start { intent, launch: Some(start.launch(EffectWork::Model(call))) })
     }
@@ -215,6 +230,7 @@ struct Start<'a> {
     step: &'a StepId,
     attempt: u32,
     timeout: Duration,
+    is_repeatable: bool,
 }
 
 impl Start<'_> {

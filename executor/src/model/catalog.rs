@@ -49,6 +49,8 @@ pub struct Offer {
     pub price_out: Option<u64>,
     /// What it can do.
     pub capabilities: Capabilities,
+    /// The name of the key that it is asked with.
+    pub key: Option<String>,
     /// False when it failed lately.
     pub healthy: bool,
     /// From 0 to 1000: a guess by the number of parameters in its name.
@@ -184,6 +186,11 @@ impl ModelCatalog {
         }
     }
 
+    /// All providers.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
+    }
+
     /// Whether there is no provider at all.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -198,14 +205,17 @@ impl ModelCatalog {
 
     /// The models that are wanted, by provider in the order of the configuration. All providers
     /// are asked at once; one that does not answer does not stand in the way of the others.
-    /// Who must not be told of the request is not asked either.
+    /// Who must not be told of the request is not asked either, nor is anybody at the platform's
+    /// cost by those who have a key of their own.
     pub(super) async fn find(&self, wanted: Wanted<'_>, privacy: Privacy) -> Found<'_> {
         let is_wanted = |entry: &&Entry| {
             let may_be_told = privacy == Privacy::Any || entry.provider.is_private();
             may_be_told && wanted.takes_provider(entry.provider.info())
         };
-        let entries: Vec<&Entry> = self.entries.iter().filter(is_wanted).collect();
-        let lists = join_all(entries.iter().map(|entry| entry.models())).await;
+        let mut entries: Vec<&Entry> = self.entries.iter().filter(is_wanted).collect();
+        let has_own = entries.iter().any(|entry| entry.provider.info().is_own());
+        entries.retain(|entry| entry.provider.info().owner.may_pay(has_own));
+        let lists = join_all(entries.iter().map(|entry| entry.models(privacy))).await;
         let mut found = Found::default();
         for (entry, list) in entries.into_iter().zip(lists) {
             let config = entry.provider.info();
@@ -242,6 +252,7 @@ impl ModelCatalog {
             price_in: per_token(Meter::InFresh),
             price_out: per_token(Meter::OutText),
             capabilities: Capabilities { json, ..Capabilities::default() },
+            key: config.key_name().map(str::to_owned),
             healthy: entry.provider.is_healthy(),
             quality: quality(&model.id),
         }
@@ -251,7 +262,7 @@ impl ModelCatalog {
 impl Entry {
     /// The models that may be used. A server on one's own machine is asked even when its models
     /// are configured: llama.cpp answers for a model that it does not have with the one it has.
-    async fn models(&self) -> Result<Vec<ModelInfo>, ModelError> {
+    async fn models(&self, privacy: Privacy) -> Result<Vec<ModelInfo>, ModelError> {
         let config = self.provider.info();
         if let Some(missing) = config.missing_key() {
             return Err(missing);
@@ -260,8 +271,11 @@ impl Entry {
             return Ok(config.models.clone());
         }
         let listed = match self.listed().await {
-            // A server too busy to list its models can still have them.
-            Err(_) if !config.models.is_empty() => return Ok(config.models.clone()),
+            // A server too busy to list its models can still have them. Where they compute is not
+            // known then: Ollama hands some on to its maker's cloud.
+            Err(_) if !config.models.is_empty() && privacy.is_any() => {
+                return Ok(config.models.clone());
+            }
             listed => listed?,
         };
         if config.models.is_empty() {

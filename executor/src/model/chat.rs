@@ -9,6 +9,7 @@ use convergio_domain::metering::Usage;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::audio::{Recording, Speech, SpeechRequest, Transcript};
 use super::config::{ModelInfo, ProviderConfig};
 use super::error::ModelError;
 
@@ -94,6 +95,9 @@ pub trait Provider: Send + Sync {
     /// The exact bytes of a request, as this provider wants them.
     fn body(&self, request: &ChatRequest) -> Bytes;
 
+    /// What of a request this provider does not take: it stands not in the body.
+    fn left_out(&self, request: &ChatRequest) -> Vec<String>;
+
     /// Sends a request body and waits for the whole answer. Cancelling closes the connection.
     ///
     /// # Errors
@@ -110,6 +114,18 @@ pub trait Provider: Send + Sync {
     /// # Errors
     /// The provider has no embeddings, or the call failed.
     async fn embed(&self, model: &str, texts: &[String]) -> Result<Embeddings, ModelError>;
+
+    /// Speech as text.
+    ///
+    /// # Errors
+    /// The provider has no transcription, or the call failed.
+    async fn transcribe(&self, model: &str, said: &Recording) -> Result<Transcript, ModelError>;
+
+    /// Text as speech.
+    ///
+    /// # Errors
+    /// The provider has no speech, or the call failed.
+    async fn speak(&self, model: &str, request: &SpeechRequest) -> Result<Speech, ModelError>;
 
     /// The models that the provider lists now.
     ///

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use convergio_domain::run::KeyOwner;
 use convergio_kernel_c::{Platform, ProviderClass};
 
 use super::error::ModelError;
@@ -90,6 +91,8 @@ pub enum Api {
     },
     /// Google's `generateContent`.
     Gemini,
+    /// Google's interactions; nothing is stored.
+    GeminiInteractions,
     /// Ollama's own.
     Ollama,
 }
@@ -132,8 +135,10 @@ pub struct ProviderConfig {
     pub key: Option<Secret>,
     /// The header that carries it.
     pub key_header: KeyHeader,
-    /// The environment variable that a key is expected in; absent when no key is needed.
+    /// The environment variable or file that a key is expected in; absent when none is needed.
     pub api_key_env: Option<String>,
+    /// Whose key it is.
+    pub owner: KeyOwner,
     /// Whether the model runs on machines of the person or the operator.
     pub class: ProviderClass,
     /// What runs it.
@@ -154,6 +159,7 @@ impl ProviderConfig {
             base_url: base_url.trim_end_matches('/').to_owned(),
             key: None,
             api_key_env: None,
+            owner: KeyOwner::User,
             class,
             platform,
             models: Vec::new(),
@@ -225,6 +231,17 @@ impl ProviderConfig {
             models: deployments.iter().map(model).collect(),
             ..Self::cloud("azure", &base_url, "AZURE_OPENAI_API_KEY", key)
         }
+    }
+
+    /// The name of the key, for logs and events; absent when there is no key.
+    pub fn key_name(&self) -> Option<&str> {
+        let named = self.api_key_env.as_deref().unwrap_or("key");
+        self.key.as_ref().map(|_| named)
+    }
+
+    /// Whether it is paid by a key of the caller's own.
+    pub(super) fn is_own(&self) -> bool {
+        self.key.is_some() && self.owner == KeyOwner::User
     }
 
     /// That the key is missing, if it is.

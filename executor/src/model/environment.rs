@@ -39,10 +39,13 @@ impl ProviderConfig {
             let version = variable("AZURE_OPENAI_API_VERSION");
             let token = key("AZURE_OPENAI_AD_TOKEN");
             let key_header = if token.is_some() { KeyHeader::Bearer } else { KeyHeader::ApiKey };
+            let named =
+                if token.is_some() { "AZURE_OPENAI_AD_TOKEN" } else { "AZURE_OPENAI_API_KEY" };
             let key = token.or_else(|| key("AZURE_OPENAI_API_KEY"));
             let key = key.unwrap_or_else(|| Secret::new(""));
             let azure = Self::azure(key, &endpoint, version.as_deref(), &names);
-            providers.push(Self { key_header, ..azure });
+            let api_key_env = Some(named.to_owned());
+            providers.push(Self { key_header, api_key_env, ..azure });
         }
         Ok(providers)
     }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use convergio_domain::run::KeyOwner;
 use convergio_kernel_c::{Platform, ProviderClass};
 use serde::Deserialize;
 
@@ -22,6 +23,9 @@ struct Entry {
     /// The file that holds the key; relative to the file of providers.
     #[serde(default)]
     key_file: Option<String>,
+    /// Whose key it is: the tenant's own, or the operator's, who bills for it.
+    #[serde(default)]
+    owner: KeyOwner,
     #[serde(default)]
     class: Class,
     #[serde(default)]
@@ -40,6 +44,7 @@ enum Interface {
     Azure,
     Anthropic,
     Gemini,
+    GeminiInteractions,
     Ollama,
 }
 
@@ -60,8 +65,8 @@ struct Model {
 }
 
 impl ProviderConfig {
-    /// The providers of a file: a JSON list of `{name, api, base_url, key_env | key_file, class,
-    /// models, api_version}`. `variable` gives the values of environment variables.
+    /// The providers of a file: a JSON list of `{name, api, base_url, key_env | key_file, owner,
+    /// class, models, api_version}`. `variable` gives the values of environment variables.
     ///
     /// # Errors
     /// The text is not such a list, or a key's file cannot be read; keys are never repeated.
@@ -110,6 +115,7 @@ impl Entry {
             key_header,
             key: key.filter(|key| !key.is_empty()),
             api_key_env: needed,
+            owner: self.owner,
             models: self.models.into_iter().map(model).collect(),
             ..ProviderConfig::keyless(&self.name, &self.base_url, class, platform)
         })
@@ -133,6 +139,7 @@ impl Entry {
                 (Api::Anthropic { version }, KeyHeader::XApiKey)
             }
             Interface::Gemini => (Api::Gemini, KeyHeader::XGoogApiKey),
+            Interface::GeminiInteractions => (Api::GeminiInteractions, KeyHeader::XGoogApiKey),
             Interface::Ollama => (Api::Ollama, KeyHeader::Bearer),
         }
     }

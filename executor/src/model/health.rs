@@ -9,6 +9,7 @@ use bytes::Bytes;
 use convergio_domain::chat::ChatRequest;
 use tokio_util::sync::CancellationToken;
 
+use super::audio::{Recording, Speech, SpeechRequest, Transcript};
 use super::chat::{Call, ChatAnswer, Embeddings, Provider, Sink};
 use super::config::{ModelInfo, ProviderConfig};
 use super::error::{ModelError, is_money};
@@ -16,6 +17,10 @@ use super::http::HttpProvider;
 
 /// How long a provider is left alone that does not say how long.
 const PAUSE: Duration = Duration::from_secs(10);
+/// Failures in a row after which others are asked in its place, if there are any.
+const SHUNNED: u32 = 2;
+/// A pause that is waited for though others would do.
+const SHORT: Duration = Duration::from_secs(2);
 /// Failures in a row after which it is not even tried.
 const FAILURES: u32 = 5;
 /// Longest time that a call waits for the end of a pause that the provider asked for.
@@ -46,6 +51,8 @@ enum Why {
     /// It failed: others are better, but it may be tried.
     #[default]
     Failing,
+    /// It has too many calls and does not say for how long: it may be tried, but others first.
+    Crowded,
     /// It asked to wait.
     Rate,
     /// Its account has no money left.
@@ -71,9 +78,16 @@ impl Watched {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether it answered when it was last asked, or that was long ago.
+    /// Whether a call is in good hands with it. One failure may be an accident: the same one is
+    /// asked again. After the second, and when it asks to be left alone for long, others are asked.
     pub(super) fn is_healthy(&self) -> bool {
-        self.health().left().is_none()
+        let health = self.health();
+        let Some(left) = health.left() else { return true };
+        match health.why {
+            Why::Failing => health.failures < SHUNNED,
+            Why::Rate => left <= SHORT,
+            Why::Crowded | Why::Money | Why::Key => false,
+        }
     }
 
     /// Whether what it is sent stays on machines of the person or the operator.
@@ -98,6 +112,7 @@ impl Watched {
             _ if error.code.starts_with("byok.") => (Why::Key, REFUSED),
             _ if is_money(error) => (Why::Money, PARKED),
             Some(pause) => (Why::Rate, pause),
+            None if error.code == "provider.rate_limited" => (Why::Crowded, PAUSE),
             None => (Why::Failing, PAUSE),
         };
         *health = Health {
@@ -120,6 +135,7 @@ impl Watched {
         };
         let seconds = left.as_secs() + 1;
         let (code, retryable, why) = match health.why {
+            Why::Crowded => return Ok(Duration::ZERO),
             Why::Failing if health.failures < FAILURES => return Ok(Duration::ZERO),
             Why::Rate if left <= PATIENCE && left < timeout => return Ok(left),
             Why::Failing => ("provider.unavailable", true, "failed again and again"),
@@ -148,6 +164,10 @@ impl Provider for Watched {
         self.provider.body(request)
     }
 
+    fn left_out(&self, request: &ChatRequest) -> Vec<String> {
+        self.provider.left_out(request)
+    }
+
     async fn chat(
         &self,
         call: Call<'_>,
@@ -172,6 +192,20 @@ impl Provider for Watched {
     async fn embed(&self, model: &str, texts: &[String]) -> Result<Embeddings, ModelError> {
         self.admit(Duration::ZERO)?;
         let result = self.provider.embed(model, texts).await;
+        self.watch(&result);
+        result
+    }
+
+    async fn transcribe(&self, model: &str, said: &Recording) -> Result<Transcript, ModelError> {
+        self.admit(Duration::ZERO)?;
+        let result = self.provider.transcribe(model, said).await;
+        self.watch(&result);
+        result
+    }
+
+    async fn speak(&self, model: &str, request: &SpeechRequest) -> Result<Speech, ModelError> {
+        self.admit(Duration::ZERO)?;
+        let result = self.provider.speak(model, request).await;
         self.watch(&result);
         result
     }

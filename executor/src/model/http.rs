@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, Answer, TooLarge};
+use super::audio::{self, Recording, Speech, SpeechRequest, Transcript};
 use super::chat::{Call, ChatAnswer, Embeddings, Provider, Sink};
 use super::config::{Api, KeyHeader, ModelInfo, ProviderConfig};
 use super::dialect::{self, Dialect, ReadError};
@@ -235,7 +236,7 @@ impl HttpProvider {
     }
 
     /// A body that came at once, as JSON.
-    async fn json(&self, response: Response) -> Result<Value, ModelError> {
+    pub(super) async fn json(&self, response: Response) -> Result<Value, ModelError> {
         let text = listing::read(response, WHOLE_LIMIT).await;
         let text =
             text.ok_or_else(|| ModelError::unavailable(format!("{} broke off", self.config.name)))?;
@@ -276,7 +277,7 @@ impl HttpProvider {
         ModelError::unavailable(message)
     }
 
-    fn malformed(&self, what: &str) -> ModelError {
+    pub(super) fn malformed(&self, what: &str) -> ModelError {
         let name = &self.config.name;
         ModelError::unavailable(format!("{name} answered what cannot be used: {what}"))
     }
@@ -287,20 +288,38 @@ impl HttpProvider {
     }
 
     async fn post(&self, path: &str, body: &Value) -> Result<Value, ModelError> {
+        let body = Bytes::from(body.to_string());
+        self.json(self.send_bytes(path, "application/json", body, EMBED_TIMEOUT).await?).await
+    }
+
+    /// Sends a body that is no chat; gives an answer that is a success.
+    pub(super) async fn send_bytes(
+        &self,
+        path: &str,
+        media_type: &str,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<Response, ModelError> {
         if let Some(missing) = self.config.missing_key() {
             return Err(missing);
         }
-        let body = Bytes::from(body.to_string());
         let request = self.client.post(self.url(path)).headers(self.headers()?);
-        let request = request.header(header::CONTENT_TYPE, "application/json");
-        let response = request.body(body.clone()).timeout(EMBED_TIMEOUT).send().await;
+        let request = request.header(header::CONTENT_TYPE, media_type);
+        let response = request.body(body.clone()).timeout(timeout).send().await;
         let response = response.map_err(|error| self.unreachable(&error))?;
         let (status, headers) = (response.status(), response.headers().clone());
-        if status != StatusCode::OK {
-            let text = listing::read(response, ERROR_LIMIT).await.unwrap_or_default();
-            return Err(self.refused(Refusal::of_answer(status, &headers, &text), &body));
+        if status == StatusCode::OK {
+            return Ok(response);
         }
-        self.json(response).await
+        let text = listing::read(response, ERROR_LIMIT).await.unwrap_or_default();
+        Err(self.refused(Refusal::of_answer(status, &headers, &text), &body))
+    }
+
+    fn audio_path(&self, model: &str, end: &str, what: &str) -> Result<String, ModelError> {
+        self.dialect.audio_path(model, end).ok_or_else(|| {
+            let message = format!("{} has no {what}: use another provider", self.config.name);
+            ModelError::new("request.invalid", false, message)
+        })
     }
 }
 
@@ -335,6 +354,21 @@ impl Provider for HttpProvider {
 
     fn body(&self, request: &ChatRequest) -> Bytes {
         Bytes::from(self.dialect.write(request).to_string())
+    }
+
+    fn left_out(&self, request: &ChatRequest) -> Vec<String> {
+        let unknown = self.dialect.unknown();
+        let asked = [
+            ("temperature", request.temperature.is_some()),
+            ("top_p", request.top_p.is_some()),
+            ("seed", request.seed.is_some()),
+            ("effort", request.effort.is_some()),
+            ("stop", !request.stop.is_empty()),
+            ("tool_choice", !request.tool_choice.is_auto()),
+        ];
+        let asked =
+            asked.into_iter().filter(|(name, is_asked)| *is_asked && unknown.contains(name));
+        asked.map(|(name, _)| name.to_owned()).collect()
     }
 
     async fn chat(
@@ -376,6 +410,16 @@ impl Provider for HttpProvider {
             return Err(self.malformed("not one vector for each text"));
         }
         Ok(Embeddings { vectors, usage })
+    }
+
+    async fn transcribe(&self, model: &str, said: &Recording) -> Result<Transcript, ModelError> {
+        let path = self.audio_path(model, "transcriptions", "transcription")?;
+        audio::transcribe(self, &path, model, said).await
+    }
+
+    async fn speak(&self, model: &str, request: &SpeechRequest) -> Result<Speech, ModelError> {
+        let path = self.audio_path(model, "speech", "speech")?;
+        audio::speak(self, &path, model, request).await
     }
 
     async fn models(&self) -> Result<Vec<ModelInfo>, ModelError> {

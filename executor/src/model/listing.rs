@@ -45,7 +45,7 @@ impl Lister<'_> {
     ) -> Result<Vec<ModelInfo>, ListError> {
         match (&config.api, config.platform) {
             (Api::Ollama, _) => self.ollama().await,
-            (Api::Gemini, _) => {
+            (Api::Gemini | Api::GeminiInteractions, _) => {
                 let list = self.get(&self.endpoint.at("/models?pageSize=1000")).await?;
                 Ok(of_gemini(&list))
             }
@@ -108,6 +108,12 @@ impl Lister<'_> {
 
 /// Reads a body up to a limit; `None` when the connection breaks before.
 pub(super) async fn read(response: Response, limit: usize) -> Option<String> {
+    let body = read_bytes(response, limit).await?;
+    Some(String::from_utf8_lossy(&body).into_owned())
+}
+
+/// The same, of a body that is no text.
+pub(super) async fn read_bytes(response: Response, limit: usize) -> Option<Vec<u8>> {
     let mut bytes = response.bytes_stream();
     let mut body = Vec::new();
     while let Some(chunk) = bytes.next().await {
@@ -117,7 +123,7 @@ pub(super) async fn read(response: Response, limit: usize) -> Option<String> {
             break;
         }
     }
-    Some(String::from_utf8_lossy(&body).into_owned())
+    Some(body)
 }
 
 /// The models of OpenAI's list that chat. Servers tell the context in different places.

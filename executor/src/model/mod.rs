@@ -2,6 +2,7 @@
 
 mod answer;
 pub(crate) mod ask;
+mod audio;
 mod catalog;
 mod chat;
 mod config;
@@ -22,6 +23,7 @@ mod scrub;
 mod sse;
 mod usage;
 
+pub use audio::{Recording, Speech, SpeechRequest, Transcript};
 pub use catalog::{ModelCatalog, Offer};
 pub use chat::{Call, ChatAnswer, Embeddings, Provider, Sink};
 pub use config::{Api, KeyHeader, ModelInfo, ProviderConfig, Secret, Timeouts};

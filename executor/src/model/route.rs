@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use convergio_domain::chat::Privacy;
 use convergio_domain::event::run::Failure;
+use convergio_domain::run::{Candidate as Asked, Fallback};
 use convergio_kernel_c::{Candidate, Decision, ProviderClass, Reason, Request, route};
 
 use super::catalog::{Entry, Found, ModelCatalog, Offer, Wanted};
 use super::chat::Provider;
+use super::config::ProviderConfig;
 use super::error::ModelError;
 
 /// Names that a message lists at most.
@@ -35,6 +37,8 @@ pub struct Choice {
     pub model: String,
     /// The router's reason.
     pub route: String,
+    /// The name of the key.
+    pub key: Option<String>,
     /// Tokens of input and output together, when known.
     pub context_tokens: Option<u64>,
 }
@@ -46,6 +50,20 @@ impl ModelCatalog {
     /// # Errors
     /// No model can be used; the message says what to do.
     pub async fn choose(&self, wanted: &str, need: &Need) -> Result<Choice, Failure> {
+        self.choose_after(wanted, need, &[]).await
+    }
+
+    /// The best one for a step that was handed on by these; one of them again when there is no
+    /// other.
+    ///
+    /// # Errors
+    /// As those of [`ModelCatalog::choose`].
+    pub async fn choose_after(
+        &self,
+        wanted: &str,
+        need: &Need,
+        avoid: &[Fallback],
+    ) -> Result<Choice, Failure> {
         let wish = self.wanted(wanted);
         let privacy = need.privacy.max(self.privacy());
         if privacy == Privacy::Local && need.fetches {
@@ -53,22 +71,18 @@ impl ModelCatalog {
                 bytes; nothing was sent";
             return Err(failure("privacy.cloud_denied", message));
         }
-        let found = self.find(wish, privacy).await;
+        let mut found = self.find(wish, privacy).await;
         if found.offers.is_empty() {
             return Err(match self.denied(wanted, wish, privacy) {
                 Some(denied) => denied,
                 None => self.nothing(wanted, wish, privacy, found).await,
             });
         }
-        let is_named = matches!(wish, Wanted::Model(..) | Wanted::Anywhere(_));
-        let is_pinned = is_named && found.offers.len() == 1;
-        let request = Request {
-            input_tokens: need.input_tokens,
-            max_output_tokens: u64::from(need.output_tokens),
-            pinned: is_pinned.then_some(0),
-            require_local: privacy == Privacy::Local,
-            ..Request::default()
-        };
+        let others = others(&found.offers, need, avoid);
+        if !others.is_empty() {
+            found.offers = others;
+        }
+        let request = asked(need, wish, privacy, found.offers.len());
         let decisions = decide(&request, &found.offers)?;
         let best = decisions.first().filter(|decision| decision.accepted);
         let best = best.and_then(|best| Some((found.offers.get(best.index as usize)?, best)));
@@ -79,8 +93,30 @@ impl ModelCatalog {
             provider: Arc::clone(&entry.provider) as Arc<dyn Provider>,
             model: offer.model.clone(),
             route: reason(decision.reason).to_owned(),
+            key: offer.key.clone(),
             context_tokens: offer.context_tokens,
         })
+    }
+
+    /// Whether somebody besides these would do who did not fail lately.
+    pub async fn has_other(&self, wanted: &str, need: &Need, avoid: &[Fallback]) -> bool {
+        let wish = self.wanted(wanted);
+        let privacy = need.privacy.max(self.privacy());
+        let offers = self.find(wish, privacy).await.offers;
+        let mut offers = others(&offers, need, avoid);
+        offers.retain(|(offer, _)| offer.healthy);
+        let request = asked(need, wish, privacy, offers.len());
+        let decisions = decide(&request, &offers).unwrap_or_default();
+        decisions.first().is_some_and(|decision| decision.accepted)
+    }
+
+    /// Whether a call may be made again where it failed.
+    pub fn is_healthy(&self, asked: &Asked) -> bool {
+        let mut entries = self.entries();
+        let is = |info: &ProviderConfig| {
+            info.name == asked.provider && info.key_name() == asked.key.as_deref()
+        };
+        entries.any(|entry| is(entry.provider.info()) && entry.provider.is_healthy())
     }
 
     /// That privacy is why there is nothing to choose from, if it is.
@@ -137,6 +173,43 @@ impl ModelCatalog {
         let message = format!("no model matches `{wanted}`: {has} (see `convergio models`)");
         failure("request.invalid", message)
     }
+}
+
+/// What the router is asked.
+fn asked(need: &Need, wish: Wanted<'_>, privacy: Privacy, offers: usize) -> Request {
+    let is_named = matches!(wish, Wanted::Model(..) | Wanted::Anywhere(_));
+    Request {
+        input_tokens: need.input_tokens,
+        max_output_tokens: u64::from(need.output_tokens),
+        pinned: (is_named && offers == 1).then_some(0),
+        require_local: privacy == Privacy::Local,
+        ..Request::default()
+    }
+}
+
+/// The offers besides those that handed a step on. After a prompt that was too long for one, only
+/// a model that is known to hold more is another.
+fn others<'a>(
+    offers: &[(Offer, &'a Entry)],
+    need: &Need,
+    avoid: &[Fallback],
+) -> Vec<(Offer, &'a Entry)> {
+    let is = |offer: &Offer, from: &Asked| {
+        (&offer.provider, &offer.model, &offer.key) == (&from.provider, &from.model, &from.key)
+    };
+    let refused = avoid.iter().filter(|fallback| fallback.reason == "provider.context_exceeded");
+    let held = |fallback: &Fallback| {
+        let known = offers.iter().find(|(offer, _)| is(offer, &fallback.from));
+        known.and_then(|(offer, _)| offer.context_tokens).unwrap_or(need.input_tokens)
+    };
+    let too_small = refused.map(held).max();
+    let is_larger = |offer: &Offer| match too_small {
+        Some(least) => offer.context_tokens.is_some_and(|context| context > least),
+        None => true,
+    };
+    let is_other = |offer: &Offer| !avoid.iter().any(|fallback| is(offer, &fallback.from));
+    let others = offers.iter().filter(|(offer, _)| is_other(offer) && is_larger(offer));
+    others.map(|(offer, entry)| (offer.clone(), *entry)).collect()
 }
 
 /// The router's verdicts. When all that would do failed lately, they are tried nevertheless.

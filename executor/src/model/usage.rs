@@ -1,7 +1,7 @@
 //! What providers tell of tokens, in disjoint classes; and our estimate, where they tell nothing.
 
 use convergio_domain::metering::{Meter, Usage};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// No call uses more: a count beyond it is not one.
 const COUNT_LIMIT: u64 = 1 << 32;
@@ -86,6 +86,48 @@ pub(super) fn from_gemini(block: &Value) -> Option<Usage> {
     set(&mut usage, Meter::OutAudio, audio);
     set(&mut usage, Meter::OutText, answer - audio);
     set(&mut usage, Meter::OutReasoning, count(block, "/thoughtsTokenCount").unwrap_or(0));
+    Some(usage)
+}
+
+/// The usage block of Google's interactions: as that of `generateContent`, with other names.
+pub(super) fn from_interactions(block: &Value) -> Option<Usage> {
+    let renamed = |list: &str| -> Vec<Value> {
+        let entries = block[list].as_array().into_iter().flatten();
+        let entry = |entry: &Value| {
+            let modality = entry["modality"].as_str().unwrap_or_default().to_uppercase();
+            json!({"modality": modality, "tokenCount": entry["tokens"]})
+        };
+        entries.map(entry).collect()
+    };
+    from_gemini(&json!({
+        "promptTokenCount": block["total_input_tokens"],
+        "cachedContentTokenCount": block["total_cached_tokens"],
+        "candidatesTokenCount": block["total_output_tokens"],
+        "thoughtsTokenCount": block["total_thought_tokens"],
+        "toolUsePromptTokenCount": block["total_tool_use_tokens"],
+        "promptTokensDetails": renamed("input_tokens_by_modality"),
+        "cacheTokensDetails": renamed("cached_tokens_by_modality"),
+        "candidatesTokensDetails": renamed("output_tokens_by_modality"),
+    }))
+}
+
+/// What a transcription tells: tokens, or seconds of audio.
+pub(super) fn from_transcription(block: &Value) -> Option<Usage> {
+    let mut usage = Usage::default();
+    if block["type"] == "duration" {
+        let millis = block["seconds"].as_f64()? * 1000.0;
+        // No recording lasts for longer than a month.
+        if !(0.0..=2.7e9).contains(&millis) {
+            return None;
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in bounds")]
+        set(&mut usage, Meter::AudioMs, millis.round() as u64);
+        return Some(usage);
+    }
+    let (input, output) = (count(block, "/input_tokens")?, count(block, "/output_tokens")?);
+    let parts = [(Meter::InAudio, "/input_token_details/audio_tokens")];
+    divide(&mut usage, block, input, &parts, Meter::InFresh);
+    set(&mut usage, Meter::OutText, output);
     Some(usage)
 }
 

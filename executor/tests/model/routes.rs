@@ -167,6 +167,8 @@ async fn a_provider_that_failed_is_left_alone_while_there_is_another() {
     let (near, cloud) = (near.await, serving(&["cheap"]).await);
     let catalog = catalog(vec![local(&near), far(&cloud.url)]);
     fail(&catalog, "auto").await;
+    assert_eq!(chosen(&catalog, "auto").await.expect("it may be an accident")[0], "local");
+    fail(&catalog, "auto").await;
     assert_eq!(chosen(&catalog, "auto").await.expect("the other")[0], "far");
     // Nobody else will do: it is tried nevertheless, and is well again once it answers.
     let choice = catalog.choose("local", &NEED).await.expect("the same");

@@ -90,6 +90,8 @@ fn advance() -> Advance {
 
 fn starts(number: u32) -> Vec<Start> {
     let call = Intent::CallModel {
+        key: None,
+        left_out: Vec::new(),
         provider: "local".into(),
         model: "m".into(),
         route: "cheapest".into(),
@@ -114,6 +116,7 @@ fn answered(number: u32) -> Outcome {
     let model = if number.is_multiple_of(5) { "unknown" } else { "local" };
     let charge = prices.charge(model, "m", Timestamp(1), &usage);
     let call = CallReport {
+        fallback: None,
         provider: "local".into(),
         model: "m".into(),
         finish: Some("stop".into()),

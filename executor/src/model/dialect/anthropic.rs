@@ -51,6 +51,14 @@ impl Dialect for Messages {
         body
     }
 
+    fn unknown(&self) -> &'static [&'static str] {
+        if self.version == FIRST {
+            &["effort", "seed"]
+        } else {
+            &["effort", "seed", "temperature", "top_p"]
+        }
+    }
+
     fn read_piece(&self, piece: &Value, answer: &mut Answer) -> Result<(), ReadError> {
         refuse_errors(piece)?;
         match text(piece, "type") {

@@ -54,6 +54,10 @@ impl Dialect for GenerateContent {
         body
     }
 
+    fn unknown(&self) -> &'static [&'static str] {
+        &["effort"]
+    }
+
     fn read_piece(&self, piece: &Value, answer: &mut Answer) -> Result<(), ReadError> {
         refuse_errors(piece)?;
         answer.name(&piece["modelVersion"]);
@@ -87,19 +91,28 @@ impl Dialect for GenerateContent {
     }
 
     fn embed(&self, model: &str, texts: &[String]) -> Option<(String, Value)> {
-        let name = format!("models/{model}");
-        let requests =
-            texts.iter().map(|text| json!({"model": name, "content": {"parts": [{"text": text}]}}));
-        let body = json!({"requests": requests.collect::<Vec<_>>()});
-        Some((format!("/models/{}:batchEmbedContents", encoded(model)), body))
+        Some(embed(model, texts))
     }
 
     fn read_embeddings(&self, body: &Value) -> Option<(Vec<Vec<f32>>, Usage)> {
-        let vectors = vectors(body["embeddings"].as_array()?.iter().map(|entry| &entry["values"]))?;
-        let tokens = body["usageMetadata"]["promptTokenCount"].as_u64();
-        let usage = tokens.map(|tokens| Usage([(Meter::InFresh, tokens)].into()));
-        Some((vectors, usage.unwrap_or_default()))
+        read_embeddings(body)
     }
+}
+
+/// Path and body of a request for embeddings, whichever interface is used for chats.
+pub(super) fn embed(model: &str, texts: &[String]) -> (String, Value) {
+    let name = format!("models/{model}");
+    let requests =
+        texts.iter().map(|text| json!({"model": name, "content": {"parts": [{"text": text}]}}));
+    let body = json!({"requests": requests.collect::<Vec<_>>()});
+    (format!("/models/{}:batchEmbedContents", encoded(model)), body)
+}
+
+pub(super) fn read_embeddings(body: &Value) -> Option<(Vec<Vec<f32>>, Usage)> {
+    let vectors = vectors(body["embeddings"].as_array()?.iter().map(|entry| &entry["values"]))?;
+    let tokens = body["usageMetadata"]["promptTokenCount"].as_u64();
+    let usage = tokens.map(|tokens| Usage([(Meter::InFresh, tokens)].into()));
+    Some((vectors, usage.unwrap_or_default()))
 }
 
 fn read_part(part: &Value, answer: &mut Answer) {

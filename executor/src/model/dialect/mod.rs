@@ -2,6 +2,7 @@
 
 mod anthropic;
 mod gemini;
+mod interactions;
 mod ollama;
 mod openai;
 mod responses;
@@ -31,6 +32,11 @@ pub(super) trait Dialect: Send + Sync {
     /// A request as the provider wants it; the answer is asked for as a stream.
     fn write(&self, request: &ChatRequest) -> Value;
 
+    /// Fields of a request that the interface does not have, or refuses.
+    fn unknown(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Takes a piece of a stream in.
     fn read_piece(&self, piece: &Value, answer: &mut Answer) -> Result<(), ReadError>;
 
@@ -50,6 +56,11 @@ pub(super) trait Dialect: Send + Sync {
         None
     }
 
+    /// The path of OpenAI's audio under the base URL; `None` when the provider has none.
+    fn audio_path(&self, _model: &str, _end: &str) -> Option<String> {
+        None
+    }
+
     /// Headers besides the key's.
     fn headers(&self) -> Vec<(&'static str, String)> {
         Vec::new()
@@ -66,6 +77,7 @@ pub(super) fn of(config: &ProviderConfig) -> Box<dyn Dialect> {
         Api::OpenAiResponses => Box::new(responses::Responses),
         Api::Anthropic { version } => Box::new(anthropic::Messages::new(version)),
         Api::Gemini => Box::new(gemini::GenerateContent),
+        Api::GeminiInteractions => Box::new(interactions::Interactions),
         Api::Ollama => Box::new(ollama::Native),
     }
 }

@@ -61,6 +61,10 @@ impl Dialect for Native {
         body
     }
 
+    fn unknown(&self) -> &'static [&'static str] {
+        &["effort", "tool_choice"]
+    }
+
     fn read_piece(&self, piece: &Value, answer: &mut Answer) -> Result<(), ReadError> {
         refuse_errors(piece)?;
         if !piece["message"].is_object() && piece["done"] != json!(true) {

@@ -146,14 +146,25 @@ impl Dialect for Chat {
     }
 
     fn embed(&self, model: &str, texts: &[String]) -> Option<(String, Value)> {
-        let body = json!({"model": model, "input": texts, "encoding_format": "float"});
-        Some((self.path(model, "embeddings"), body))
+        Some((self.path(model, "embeddings"), embeddings_body(model, texts)))
     }
 
     fn read_embeddings(&self, body: &Value) -> Option<(Vec<Vec<f32>>, Usage)> {
-        let vectors = vectors(body["data"].as_array()?.iter().map(|entry| &entry["embedding"]))?;
-        Some((vectors, usage::from_openai(&body["usage"]).unwrap_or_default()))
+        read_embeddings(body)
     }
+
+    fn audio_path(&self, model: &str, end: &str) -> Option<String> {
+        Some(self.path(model, &format!("audio/{end}")))
+    }
+}
+
+pub(super) fn read_embeddings(body: &Value) -> Option<(Vec<Vec<f32>>, Usage)> {
+    let vectors = vectors(body["data"].as_array()?.iter().map(|entry| &entry["embedding"]))?;
+    Some((vectors, usage::from_openai(&body["usage"]).unwrap_or_default()))
+}
+
+pub(super) fn embeddings_body(model: &str, texts: &[String]) -> Value {
+    json!({"model": model, "input": texts, "encoding_format": "float"})
 }
 
 /// A turn as messages: each tool's answer is one of its own.

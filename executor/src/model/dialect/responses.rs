@@ -1,9 +1,10 @@
 //! OpenAI's responses, which store nothing when they are asked not to.
 
 use convergio_domain::chat::{ChatRequest, Message, Part, Role, ToolChoice};
+use convergio_domain::metering::Usage;
 use serde_json::{Value, json};
 
-use super::openai::is_strict;
+use super::openai::{embeddings_body, is_strict, read_embeddings};
 use super::{Dialect, ReadError, refuse_errors, refused, text};
 use crate::model::answer::{Answer, UsageReader};
 use crate::model::usage;
@@ -37,6 +38,10 @@ impl Dialect for Responses {
             }
         }
         body
+    }
+
+    fn unknown(&self) -> &'static [&'static str] {
+        &["seed", "stop"]
     }
 
     fn read_piece(&self, piece: &Value, answer: &mut Answer) -> Result<(), ReadError> {
@@ -88,6 +93,18 @@ impl Dialect for Responses {
 
     fn usage(&self) -> UsageReader {
         usage::from_responses
+    }
+
+    fn embed(&self, model: &str, texts: &[String]) -> Option<(String, Value)> {
+        Some(("/embeddings".to_owned(), embeddings_body(model, texts)))
+    }
+
+    fn read_embeddings(&self, body: &Value) -> Option<(Vec<Vec<f32>>, Usage)> {
+        read_embeddings(body)
+    }
+
+    fn audio_path(&self, _model: &str, end: &str) -> Option<String> {
+        Some(format!("/audio/{end}"))
     }
 }
 

@@ -1,7 +1,9 @@
 //! Each provider's documented wire shapes: whole, streamed, with tools, with every class of usage.
 
 mod anthropic;
+mod audio;
 mod gemini;
+mod interactions;
 mod ollama;
 mod openai;
 mod responses;
@@ -32,7 +34,27 @@ async fn answer_of(server: &Server, config: &ProviderConfig) -> Result<ChatAnswe
         assert!(!is_key || carries(header, name.as_str()), "{name} carries the key");
     }
     assert!(seen.iter().all(|seen| !String::from_utf8_lossy(&seen.body).contains(KEY)));
+    if let Ok(answer) = &answer {
+        adds_up(answer);
+    }
     answer
+}
+
+/// Every answer of every test: the disjoint classes sum to what the provider calls the total.
+fn adds_up(answer: &ChatAnswer) {
+    let Some(raw) = &answer.raw_usage else { return };
+    let count = |name: &str| raw[name].as_u64();
+    let totals = ["total_tokens", "totalTokenCount"];
+    let anthropics = ["input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"];
+    let sum = |input: &str, output: &str| Some(count(input)? + count(output).unwrap_or(0));
+    let total = totals.iter().find_map(|name| count(name));
+    let total = total.or_else(|| sum("prompt_eval_count", "eval_count"));
+    let total = total.or_else(|| sum("prompt_tokens", "completion_tokens"));
+    let input = || anthropics.iter().filter_map(|name| count(name)).sum::<u64>();
+    let total = total.or_else(|| Some(input() + count("output_tokens")?));
+    // Ollama leaves counts of 0 out.
+    let total = total.or_else(|| count("eval_count")).unwrap_or(0);
+    assert_eq!(answer.usage.tokens(), total, "{raw}");
 }
 
 fn carries(header: convergio_executor::model::KeyHeader, name: &str) -> bool {
