@@ -1,7 +1,6 @@
 //! The application: its state, its routes, its life.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue};
@@ -24,13 +23,12 @@ use crate::auth::{self, Tokens};
 use crate::http::front::{self, ModelDirectory};
 use crate::http::replay::Replayer;
 use crate::http::{approvals, billing, events, graphs, health, replay, runs};
+use crate::listen::{self, Limits};
 use crate::problem::ApiError;
 use convergio_schemas::error_code;
 
 /// Bytes of a run's inputs at most; manifests have a smaller limit of their own.
 const BODY_LIMIT: usize = 20 << 20;
-/// How long open streams may go on after a shutdown was asked for.
-const DRAIN: Duration = Duration::from_secs(3);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What the handlers share.
@@ -149,45 +147,30 @@ async fn with_request_id(request: Request, next: Next) -> Response {
 pub async fn serve(
     listener: TcpListener,
     gateway: Gateway,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
-    let app = router(gateway);
-    let mut stopping = stop.clone();
-    let server = axum::serve(TcpNoDelay(listener), app).with_graceful_shutdown(async move {
-        stopped(&mut stop).await;
-    });
-    let limit = async move {
-        stopped(&mut stopping).await;
-        tokio::time::sleep(DRAIN).await;
-    };
-    tokio::select! {
-        result = server => result,
-        () = limit => Ok(()),
-    }
+    serve_within(listener, gateway, stop, Limits::default()).await
+}
+
+/// The same, holding callers to other limits.
+///
+/// # Errors
+/// As those of [`serve`].
+pub async fn serve_within(
+    listener: TcpListener,
+    gateway: Gateway,
+    stop: watch::Receiver<bool>,
+    limits: Limits,
+) -> std::io::Result<()> {
+    let patience =
+        middleware::from_fn(move |request, next| listen::impatient(limits, request, next));
+    listen::serve(listener, router(gateway).layer(patience), limits, stop).await;
+    Ok(())
 }
 
 /// Waits for the word to stop; whoever could say it being gone means the same.
 pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
-}
-
-/// Sends small answers at once.
-struct TcpNoDelay(TcpListener);
-
-impl axum::serve::Listener for TcpNoDelay {
-    type Io = tokio::net::TcpStream;
-    type Addr = std::net::SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let (stream, address) = axum::serve::Listener::accept(&mut self.0).await;
-        // Without it answers are slower, and as right.
-        let _sooner = stream.set_nodelay(true);
-        (stream, address)
-    }
-
-    fn local_addr(&self) -> std::io::Result<Self::Addr> {
-        self.0.local_addr()
-    }
 }
 
 /// What a handler knows of its caller.

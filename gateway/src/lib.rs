@@ -8,9 +8,11 @@ mod auth;
 mod convert;
 mod http;
 mod idempotency;
+mod listen;
 mod problem;
 
-pub use app::{Gateway, openapi, router, serve};
+pub use app::{Gateway, openapi, router, serve, serve_within};
 pub use auth::Tokens;
 pub use http::front::{ModelDirectory, ModelEntry};
 pub use http::replay::{ReplayError, Replayer};
+pub use listen::Limits;

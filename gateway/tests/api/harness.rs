@@ -8,7 +8,7 @@ use convergio_domain::id::{ExecutorId, RunId, TenantId};
 use convergio_domain::run::{Advance, Intent, Run, RunCommand, Start};
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::{EventLog, LiveHub, MemoryLog, Repository, SystemClock};
-use convergio_gateway::{Gateway, Tokens};
+use convergio_gateway::{Gateway, Limits, Tokens};
 use convergio_projections::Projections;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
@@ -26,6 +26,8 @@ pub(crate) struct Api {
     _stop_projector: oneshot::Sender<()>,
 }
 
+/// The token of tenant one.
+pub(crate) const TOKEN: &str = "cvg_one";
 pub(crate) const MANIFEST: &str = r#"
 name: tiny
 inputs: {type: object, required: [text], properties: {text: {type: string}}}
@@ -38,6 +40,10 @@ fn tenant(name: &str) -> TenantId {
 
 impl Api {
     pub(crate) async fn start() -> Self {
+        Self::within(Limits::default()).await
+    }
+
+    pub(crate) async fn within(limits: Limits) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
         let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
@@ -58,7 +64,7 @@ impl Api {
             live: LiveHub::new(),
             tools: Arc::new(tools),
             tokens: Tokens::new([
-                ("cvg_one".to_owned(), tenant("one"), actor()),
+                (TOKEN.to_owned(), tenant("one"), actor()),
                 ("cvg_two".to_owned(), tenant("two"), actor()),
             ]),
             models: Arc::new(()),
@@ -67,7 +73,7 @@ impl Api {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("bound"));
-        tokio::spawn(convergio_gateway::serve(listener, gateway, stopping));
+        tokio::spawn(convergio_gateway::serve_within(listener, gateway, stopping, limits));
         // The provider of TLS may be installed by another test of this process.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");

@@ -3,4 +3,5 @@
 mod access;
 mod document;
 mod harness;
+mod slow;
 mod streams;

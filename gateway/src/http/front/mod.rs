@@ -192,7 +192,7 @@ async fn answer<D: Door>(
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refusal> {
-    let body = body.map_err(|_| Refusal::too_large())?;
+    let body = body.map_err(|rejection| Refusal::of_body(&rejection))?;
     let value: Value = serde_json::from_slice(&body)
         .map_err(|error| Refusal::invalid("", format!("the body is not JSON: {error}")))?;
     let (mut request, door) = D::read(&value)?;

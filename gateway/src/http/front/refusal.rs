@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
+use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use convergio_domain::event::run::Failure;
@@ -46,6 +47,14 @@ impl Refusal {
             None => message.into(),
         };
         Self { param, ..Self::new(StatusCode::BAD_REQUEST, "request.invalid", message) }
+    }
+
+    /// A body that cannot be read: too large, too slow, or broken off.
+    pub(super) fn of_body(rejection: &BytesRejection) -> Self {
+        match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Self::too_large(),
+            _ => Self::invalid("", "the body broke off or came too slowly"),
+        }
     }
 
     pub(super) fn too_large() -> Self {

@@ -1,0 +1,94 @@
+//! Callers who take their time: none of them holds a connection for ever.
+
+use std::time::Duration;
+
+use convergio_gateway::Limits;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::harness::{Api, TOKEN};
+
+const SHORT: Duration = Duration::from_millis(200);
+
+fn limits() -> Limits {
+    Limits { connections: 2, head: SHORT, silence: SHORT, body: Duration::from_secs(2) }
+}
+
+async fn connect(url: &str) -> TcpStream {
+    TcpStream::connect(url.trim_start_matches("http://")).await.expect("it listens")
+}
+
+/// What the server says until it closes the connection.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut said = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut said));
+    // A reset is an end too.
+    let _ended = read.await.expect("the server ends it");
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+fn head(length: usize) -> String {
+    format!(
+        "POST /v1/graphs HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\n\
+         connection: close\r\ncontent-length: {length}\r\n\r\n"
+    )
+}
+
+#[tokio::test]
+async fn half_a_head_is_not_waited_for() {
+    let server = Api::within(limits()).await;
+    let mut slow = connect(&server.url).await;
+    slow.write_all(b"GET /healthz HTTP/1.1\r\nhost:").await.expect("written");
+    assert!(!rest(&mut slow).await.contains("200 OK"));
+}
+
+#[tokio::test]
+async fn half_a_body_is_not_waited_for_and_gets_an_error_of_ours() {
+    let server = Api::within(limits()).await;
+    let mut slow = connect(&server.url).await;
+    slow.write_all(head(1000).as_bytes()).await.expect("written");
+    slow.write_all(b"name: half").await.expect("written");
+    let said = rest(&mut slow).await;
+    assert!(said.starts_with("HTTP/1.1 400") && said.contains("request.invalid"), "{said}");
+}
+
+#[tokio::test]
+async fn a_drip_that_is_never_silent_ends_too() {
+    let server = Api::within(limits()).await;
+    let mut slow = connect(&server.url).await;
+    slow.write_all(head(100_000).as_bytes()).await.expect("written");
+    let (mut reading, mut writing) = slow.into_split();
+    let drip = tokio::spawn(async move {
+        while writing.write_all(b"#").await.is_ok() {
+            tokio::time::sleep(SHORT / 4).await;
+        }
+    });
+    let mut said = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(30), reading.read_to_end(&mut said));
+    let _ended = read.await.expect("the server ends it");
+    assert!(String::from_utf8_lossy(&said).contains("request.invalid"));
+    drip.abort();
+}
+
+#[tokio::test]
+async fn the_front_doors_say_it_in_their_words() {
+    let server = Api::within(limits()).await;
+    let mut slow = connect(&server.url).await;
+    let head = head(1000).replace("/v1/graphs", "/openai/v1/chat/completions");
+    slow.write_all(head.as_bytes()).await.expect("written");
+    let said = rest(&mut slow).await;
+    assert!(said.starts_with("HTTP/1.1 400") && said.contains("invalid_request_error"), "{said}");
+}
+
+#[tokio::test]
+async fn slow_callers_do_not_keep_others_out() {
+    let server = Api::within(limits()).await;
+    // They take every place there is, and say nothing.
+    let _idle = [connect(&server.url).await, connect(&server.url).await];
+    let mut other = connect(&server.url).await;
+    other
+        .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await
+        .expect("written");
+    assert!(rest(&mut other).await.starts_with("HTTP/1.1 200"));
+}
