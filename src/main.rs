@@ -8,6 +8,7 @@ mod data_dir;
 mod exit;
 mod log_place;
 mod managed_model;
+mod model_store;
 mod replayer;
 mod server;
 mod target;

@@ -117,14 +117,19 @@ impl Drop for ManagedModel {
     }
 }
 
-/// Starts the model's server and waits until it answers.
+/// Starts the managed model's server and waits until it answers.
 pub(crate) async fn start(folder: &Path) -> anyhow::Result<ManagedModel> {
+    serve(folder, &folder.join(MODEL_FILE), ALIAS).await
+}
+
+/// Starts a server for a model file under a name.
+pub(crate) async fn serve(folder: &Path, file: &Path, name: &str) -> anyhow::Result<ManagedModel> {
     let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let log = std::fs::File::create(folder.join("server.log"))?;
     let child = Command::new(folder.join("venv/bin/python"))
         .args(["-c", SERVE])
-        .arg(folder.join(MODEL_FILE))
-        .args([&port.to_string(), ALIAS])
+        .arg(file)
+        .args([&port.to_string(), name])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(log)

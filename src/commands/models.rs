@@ -11,17 +11,27 @@ use crate::cli::{Global, ModelsCommand};
 use crate::data_dir::DataDir;
 use crate::exit;
 use crate::managed_model;
+use crate::model_store::{Entry, Fetched, Source, Store};
 use crate::view;
 
 pub(super) async fn run(global: &Global, command: ModelsCommand) -> anyhow::Result<ExitCode> {
     let data = DataDir::find(global.data.as_deref());
     match command {
         ModelsCommand::List => list(global, &data).await?,
-        ModelsCommand::Pull { model } => pull(global, &data, &model).await?,
+        ModelsCommand::Pull { model, name, sha256 } if Source::is_one(&model) => {
+            fetch(global, &data, &model.parse()?, name.as_deref(), sha256.as_deref()).await?;
+        }
+        ModelsCommand::Pull { name: None, sha256: None, model } => {
+            pull(global, &data, &model).await?;
+        }
+        ModelsCommand::Pull { .. } => {
+            let message = "--name and --sha256 are for models of the store: hf:, file:, package:";
+            return Err(exit::bad_input(message));
+        }
         ModelsCommand::Rm { model } => remove(global, &data, &model).await?,
         ModelsCommand::Show { model } => show(global, &data, &model).await?,
         ModelsCommand::Install => install(global, &data)?,
-        ModelsCommand::Up => up(global, &data).await?,
+        ModelsCommand::Up { model } => up(global, &data, model.as_deref()).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -31,7 +41,10 @@ async fn list(global: &Global, data: &DataDir) -> anyhow::Result<()> {
     let installed = managed_model::installed(data).is_some();
     let models: Vec<Value> = found.iter().flat_map(described).collect();
     if global.json {
-        return print_json(&json!({"running": models, "managed_installed": installed}));
+        let kept = Store::of(data).list();
+        return print_json(
+            &json!({"running": models, "kept": kept, "managed_installed": installed}),
+        );
     }
     let rows = found.iter().flat_map(|server| {
         server.models.iter().map(|model| {
@@ -43,6 +56,11 @@ async fn list(global: &Global, data: &DataDir) -> anyhow::Result<()> {
         println!("no model server answers on this machine");
     } else {
         view::table(&["model", "server", "url"], rows);
+    }
+    let kept = Store::of(data).list();
+    if !kept.is_empty() {
+        let row = |entry: &Entry| vec![entry.model.clone(), entry.source.clone()];
+        view::table(&["kept", "source"], kept.iter().map(row).collect());
     }
     match installed {
         true => println!("the managed local model is installed and starts with the server"),
@@ -77,6 +95,44 @@ async fn library(global: &Global) -> anyhow::Result<Library> {
     let usual = || global.model_urls.first().map_or("http://127.0.0.1:11434", String::as_str);
     let url = ollama.map_or_else(usual, |server| server.base_url.as_str());
     Ok(Library::new(url)?)
+}
+
+/// Fetches a model into the store.
+async fn fetch(
+    global: &Global,
+    data: &DataDir,
+    source: &Source,
+    name: Option<&str>,
+    sha256: Option<&str>,
+) -> anyhow::Result<()> {
+    let bar = (!global.json).then(progress_bar);
+    let heard = |status: &str, at: Fetched| {
+        let Fetched { completed, total } = at;
+        match &bar {
+            Some(bar) => {
+                let (status, digest) = (status.to_owned(), None);
+                show_progress(bar, &Progress { status, digest, total, completed });
+            }
+            None => {
+                println!("{}", json!({"status": status, "total": total, "completed": completed}));
+            }
+        }
+    };
+    let store = Store::of(data);
+    let pulled = store.pull(source, name, sha256, &heard).await;
+    if let Some(bar) = &bar {
+        bar.finish_and_clear();
+    }
+    let entry = pulled?;
+    match global.json {
+        true => println!("{}", serde_json::to_string(&entry)?),
+        false => {
+            let (model, path) = (&entry.model, store.path(&entry));
+            println!("{model} is here, its digest is right: {}", path.display());
+            println!("serve it: convergio models up {model}");
+        }
+    }
+    Ok(())
 }
 
 async fn pull(global: &Global, data: &DataDir, model: &str) -> anyhow::Result<()> {
@@ -118,7 +174,10 @@ fn show_progress(bar: &ProgressBar, progress: &Progress) {
 }
 
 async fn remove(global: &Global, data: &DataDir, model: &str) -> anyhow::Result<()> {
-    if model == managed_model::ALIAS {
+    let store = Store::of(data);
+    if let Some(entry) = store.find(model) {
+        store.remove(&entry)?;
+    } else if model == managed_model::ALIAS {
         managed_model::remove(data)?;
     } else {
         let removed = library(global).await?.remove(model).await;
@@ -133,6 +192,12 @@ async fn remove(global: &Global, data: &DataDir, model: &str) -> anyhow::Result<
 
 /// What is known of a model: what Ollama tells, or what its server lists.
 async fn show(global: &Global, data: &DataDir, model: &str) -> anyhow::Result<()> {
+    let store = Store::of(data);
+    if let Some(entry) = store.find(model) {
+        let Entry { model, source, sha256, bytes } = &entry;
+        return print_json(&json!({"model": model, "source": source, "sha256": sha256,
+            "bytes": bytes, "path": store.path(&entry)}));
+    }
     let found = detect(&global.model_urls).await;
     let has = |server: &&Detected| {
         server
@@ -155,9 +220,21 @@ async fn show(global: &Global, data: &DataDir, model: &str) -> anyhow::Result<()
     print_json(&listed.unwrap_or(Value::Null))
 }
 
-async fn up(global: &Global, data: &DataDir) -> anyhow::Result<()> {
+async fn up(global: &Global, data: &DataDir, model: Option<&str>) -> anyhow::Result<()> {
+    let store = Store::of(data);
+    let kept = model.map(|model| {
+        let missing = || exit::bad_input(format!("the store has no `{model}`: see models list"));
+        store.find(model).ok_or_else(missing)
+    });
+    let kept = kept.transpose()?;
     let folder = managed_model::install(data)?;
-    let model = managed_model::start(&folder).await?;
+    let model = match &kept {
+        Some(entry) => {
+            let file = std::path::absolute(store.path(entry))?;
+            managed_model::serve(&folder, &file, &entry.model).await?
+        }
+        None => managed_model::start(&folder).await?,
+    };
     match global.json {
         true => println!("{}", json!({"url": model.server.base_url})),
         false => println!("serving at {}; Ctrl-C ends it", model.server.base_url),

@@ -102,6 +102,15 @@ pub fn client() -> Result<Client, ModelError> {
     client.map_err(|error| no_tls(&error))
 }
 
+/// A client for what is fetched from a URL's host: by the environment's proxy when it is far away,
+/// never when it is near. It follows no redirects.
+///
+/// # Errors
+/// It is no URL of a server, or the machine has no usable TLS.
+pub fn download_client(url: &str) -> Result<Client, ModelError> {
+    Endpoint::parse(url)?.client(Timeouts::default())
+}
+
 /// Chooses the cryptography of every TLS connection of the process; must come before the first
 /// client.
 pub fn install_tls() {

@@ -53,6 +53,12 @@ impl Lister<'_> {
                 let list = self.get(&self.endpoint.at("/models?limit=1000")).await?;
                 Ok(of_openai(&list))
             }
+            (Api::OpenAiChat, Platform::OpenAiCompatible) => {
+                let (list, remote) = tokio::join!(self.openai(), self.remote());
+                let mut models = of_openai(&list?);
+                models.retain(|model| !remote.contains(&model.id));
+                Ok(models)
+            }
             (_, Platform::LlamaCpp) => self.llama_cpp(&self.openai().await?).await,
             _ => Ok(of_openai(&self.openai().await?)),
         }
@@ -92,6 +98,15 @@ impl Lister<'_> {
             Some(ModelInfo { id, context_tokens })
         };
         Ok(local.filter_map(info).take(MODELS_LIMIT).collect())
+    }
+
+    /// The models that an Ollama server hands on to its maker's cloud. OpenAI's list, by which an
+    /// Ollama may be spoken to as well, does not tell them apart.
+    async fn remote(&self) -> Vec<String> {
+        let tags = self.get(&self.endpoint.beside("/api/tags")).await.unwrap_or(Value::Null);
+        let models = tags["models"].as_array().into_iter().flatten();
+        let remote = models.filter(|model| !is_local(model));
+        remote.filter_map(|model| Some(model["name"].as_str()?.to_owned())).collect()
     }
 
     async fn get(&self, url: &str) -> Result<Value, ListError> {

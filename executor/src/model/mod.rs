@@ -28,7 +28,7 @@ pub use catalog::{ModelCatalog, Offer};
 pub use chat::{Call, ChatAnswer, Embeddings, Provider, Sink};
 pub use config::{Api, KeyHeader, ModelInfo, ProviderConfig, Secret, Timeouts};
 pub use detect::{Detected, ServerKind, detect};
-pub use endpoint::{client as http_client, install_tls};
+pub use endpoint::{client as http_client, download_client, install_tls};
 pub use error::ModelError;
 pub use http::HttpProvider;
 pub use library::{Library, Progress};

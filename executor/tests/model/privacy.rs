@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use convergio_domain::chat::Privacy;
 use convergio_domain::metering::PriceBook;
-use convergio_executor::model::{ModelCatalog, Need, PrivacyPolicy, ProviderConfig, Secret};
+use convergio_executor::model::{
+    ModelCatalog, ModelInfo, Need, PrivacyPolicy, ProviderConfig, Secret,
+};
 use convergio_kernel_c::{Platform, ProviderClass};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -95,6 +97,35 @@ async fn a_model_of_ollamas_cloud_is_refused_though_its_address_is_local() {
     // By its name alone it may look harmless; what Ollama tells of it counts.
     let choice = catalog.choose("local", &NEED).await.expect("the local one");
     assert_eq!(choice.model, "tiny");
+}
+
+#[tokio::test]
+async fn ollamas_cloud_is_seen_behind_openais_interface_too() {
+    let near = Server::start(|path| match path {
+        "/v1/models" => json(200, &json!({"data": [{"id": "tiny"}, {"id": "innocent"}]})),
+        "/api/tags" => json(
+            200,
+            &json!({"models": [{"name": "tiny"},
+                {"name": "innocent", "remote_host": "https://ollama.com:443"}]}),
+        ),
+        _ => json(500, &json!({})),
+    });
+    let near = near.await;
+    let catalog = catalog(vec![local(&near, Platform::OpenAiCompatible)]);
+    assert_eq!(catalog.choose("local", &NEED).await.expect("the local one").model, "tiny");
+    assert!(catalog.choose("local/innocent", &NEED).await.is_err());
+}
+
+#[tokio::test]
+async fn a_busy_ollama_is_not_taken_at_its_operators_word() {
+    let near = Server::start(|_| json(503, &json!({"error": "busy"}))).await;
+    let models = vec![ModelInfo { id: "innocent".into(), context_tokens: None }];
+    let config = ProviderConfig { models, ..local(&near, Platform::Ollama) };
+    let catalog = catalog(vec![config]);
+    // Where the model computes is not known: that may be enough for others, not for a secret.
+    assert!(catalog.choose("local/innocent", &NEED).await.is_err());
+    let open = Need { privacy: Privacy::Any, ..NEED };
+    assert_eq!(catalog.choose("local/innocent", &open).await.expect("it may").model, "innocent");
 }
 
 #[tokio::test]

