@@ -17,3 +17,13 @@ sdks=target/test-sdks
 [ -x "$sdks/bin/pip" ] || python3 -m venv "$sdks"
 "$sdks/bin/pip" install -q --disable-pip-version-check openai==3.52.0 anthropic==2.11.0
 export CONVERGIO_TEST_SDKS=$PWD/$sdks/bin/python
+
+# The SDKs for TypeScript, where there is a Node.
+if command -v npm >/dev/null; then
+    node_sdks=target/test-sdks-node
+    mkdir -p "$node_sdks"
+    [ -d "$node_sdks/node_modules/openai" ] && [ -d "$node_sdks/node_modules/@anthropic-ai/sdk" ] ||
+        npm install --silent --no-audit --no-fund --ignore-scripts --prefix "$node_sdks" \
+            openai@7.57.0 @anthropic-ai/sdk@1.12.0
+    export CONVERGIO_TEST_TYPESCRIPT=$PWD/$node_sdks
+fi

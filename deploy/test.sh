@@ -20,9 +20,16 @@ export CONVERGIO_TEST_DATABASE_URL
 
 source deploy/real-model.sh
 
+# What the tests write stays until it has been looked through for keys.
+kept=$PWD/$data/kept
+rm -rf "$kept"
+export CONVERGIO_TEST_KEEP=$kept
+
 if command -v cargo-nextest >/dev/null; then
-    cargo nextest run --workspace --no-fail-fast
+    cargo nextest run --workspace --no-fail-fast 2>&1 | tee "$data/suite.log"
 else
-    cargo test --workspace --no-fail-fast
+    cargo test --workspace --no-fail-fast 2>&1 | tee "$data/suite.log"
 fi
+deploy/canary.sh "$kept" "$data/suite.log"
+rm -rf "$kept"
 CONVERGIO_MODEL_URL=$CONVERGIO_TEST_MODEL_URL deploy/examples.sh "$bin"

@@ -3,7 +3,8 @@
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use crate::harness::{CANARY, Server, files, until};
+use crate::harness::{Server, files, until};
+use crate::kept::{self, CANARY};
 use crate::upstream::Upstream;
 
 const CHAT: &str = "/openai/v1/chat/completions";
@@ -264,6 +265,34 @@ async fn privacy_keeps_a_call_from_the_cloud() {
     let held = Server::with(&upstream.url, &[("CONVERGIO_PRIVACY", "local")]);
     assert_eq!(held.post(CHAT, &asked).await.status().as_u16(), 403);
     assert!(upstream.keys().is_empty(), "nobody was shown the key");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_tenant_is_kept_from_the_cloud_whatever_it_asks_for() {
+    let upstream = Upstream::start().await;
+    let data = kept::folder();
+    std::fs::write(data.path().join("privacy.json"), r#"{"default": "local"}"#).expect("written");
+    let server = Server::on(data, &upstream.url, &[]);
+    let denied = server.post(CHAT, &chat("openai/fix", "secret", false)).await;
+    assert_eq!(denied.status().as_u16(), 403);
+    assert_eq!(server.post(CHAT, &chat("auto", "hi", false)).await.status().as_u16(), 200);
+    let listed = server.get("/openai/v1/models").await;
+    let owners: Vec<_> = listed["data"].as_array().expect("a list").iter().collect();
+    assert!(owners.iter().all(|model| model["owned_by"] == "local"), "{listed}");
+    assert!(upstream.keys().is_empty(), "nobody was shown the key");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_piece_is_passed_on_before_its_event_has_ended() {
+    let upstream = Upstream::start().await;
+    let server = Server::start(&upstream.url);
+    let response = server.post(CHAT, &chat("local/fix", "half an event", true)).await;
+    let (mut body, mut text) = (response.bytes_stream(), String::new());
+    while !text.contains("a piece") {
+        let bytes = body.next().await.expect("it comes").expect("bytes");
+        text.push_str(&String::from_utf8_lossy(&bytes));
+    }
+    assert_eq!(upstream.open(), 1, "the event that it came in has not ended");
 }
 
 #[tokio::test(flavor = "multi_thread")]

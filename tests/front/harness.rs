@@ -9,10 +9,10 @@ use reqwest::Response;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::kept::{self, CANARY};
+
 /// Longest time that a test waits for something that must happen.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// A key that must stand nowhere.
-pub(crate) const CANARY: &str = "sk-canary-0123456789abcdef";
 
 /// A running server; it ends with this value.
 pub(crate) struct Server {
@@ -30,7 +30,11 @@ impl Server {
     }
 
     pub(crate) fn with(model_url: &str, variables: &[(&str, &str)]) -> Self {
-        let data = tempfile::tempdir().expect("a folder");
+        Self::on(kept::folder(), model_url, variables)
+    }
+
+    /// The same, on a folder that has something already.
+    pub(crate) fn on(data: TempDir, model_url: &str, variables: &[(&str, &str)]) -> Self {
         let log = std::fs::File::create(data.path().join("server.err")).expect("a file");
         let mut child = Command::new(env!("CARGO_BIN_EXE_convergio"))
             .args(["serve", "--listen", "127.0.0.1:0", "--json", "--log-level", "trace", "--data"])

@@ -5,6 +5,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::harness::Server;
+use crate::kept;
 use crate::upstream::Upstream;
 
 const CHAT: &str = "/openai/v1/chat/completions";
@@ -72,6 +73,19 @@ async fn inside() {
     }
     let listed = server.get("/openai/v1/models").await;
     assert_eq!(listed["data"].as_array().expect("a list").len(), 1);
+    drop(server);
+    // The same by the tenant's policy alone, and by a request's own word.
+    let data = kept::folder();
+    std::fs::write(data.path().join("privacy.json"), r#"{"default": "local"}"#).expect("written");
+    let server = Server::on(data, &upstream.url, &CLOUDS);
+    assert_eq!(server.post(CHAT, &chat("auto")).await.status().as_u16(), 200);
+    assert_eq!(server.post(CHAT, &chat("openai/gpt-6-sol")).await.status().as_u16(), 403);
+    drop(server);
+    let server = Server::with(&upstream.url, &CLOUDS);
+    let private = ("x-convergio-privacy", "local");
+    assert_eq!(server.post_as(CHAT, &chat("auto"), private).await.status().as_u16(), 200);
+    let denied = server.post_as(CHAT, &chat("anthropic/claude-opus-5"), private).await;
+    assert_eq!(denied.status().as_u16(), 403);
     drop(server);
     assert_eq!(packets_out(), 0);
     // The counter counts: without privacy the same call knocks at the cloud.

@@ -41,10 +41,46 @@ async fn anthropics_sdk_works_in_front_of_a_fixture() {
     tokio::task::block_in_place(|| run("sdk_anthropic.py", &server, "local/fix"));
 }
 
+/// A Node with both SDKs for TypeScript.
+fn run_typescript(server: &Server, arguments: &[&str]) {
+    let folder = std::env::var_os("CONVERGIO_TEST_TYPESCRIPT").filter(|path| !path.is_empty());
+    let Some(folder) = folder else {
+        eprintln!("skipped: CONVERGIO_TEST_TYPESCRIPT names no folder with the SDKs");
+        return;
+    };
+    let folder = std::path::PathBuf::from(folder);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/gateway/tests/front/sdk_typescript.mjs");
+    // Node looks for packages beside the script.
+    let copy = folder.join("sdk_typescript.mjs");
+    std::fs::copy(script, &copy).expect("copied");
+    let output = Command::new("node")
+        .arg(copy)
+        .args([&server.url, &server.token])
+        .args(arguments)
+        .output()
+        .expect("node runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sdks_for_typescript_work_too() {
+    let upstream = Upstream::start().await;
+    let server = Server::start(&upstream.url);
+    tokio::task::block_in_place(|| run_typescript(&server, &["local/fix"]));
+    if let Some(url) = real_model() {
+        let server = Server::start(&url);
+        tokio::task::block_in_place(|| run_typescript(&server, &["local", "real"]));
+    }
+}
+
+fn real_model() -> Option<String> {
+    std::env::var("CONVERGIO_TEST_MODEL_URL").ok().filter(|url| !url.is_empty())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn both_sdks_work_in_front_of_a_real_model() {
-    let url = std::env::var("CONVERGIO_TEST_MODEL_URL").ok().filter(|url| !url.is_empty());
-    let Some(url) = url else {
+    let Some(url) = real_model() else {
         eprintln!("skipped: CONVERGIO_TEST_MODEL_URL names no model server");
         return;
     };

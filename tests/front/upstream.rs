@@ -100,6 +100,10 @@ async fn chat(
         "weather" => sse(tool_call()),
         "cut" => broken(&shared, stream::iter([Err(std::io::Error::other("cut"))]).boxed()),
         "hang" => broken(&shared, stream::pending().boxed()),
+        "half an event" => {
+            let begun = piece(&json!({"content": "a piece"}), &Value::Null);
+            begun_with(&shared, begun.trim_end().to_owned() + "\n", stream::pending().boxed())
+        }
         _ => sse(whole(&format!("you said: {asked}"))),
     }
 }
@@ -151,6 +155,14 @@ fn broken(
 ) -> Response {
     let begun = piece(&json!({"content": "half an "}), &Value::Null)
         + &piece(&json!({"content": "answer"}), &Value::Null);
+    begun_with(shared, begun, then)
+}
+
+fn begun_with(
+    shared: &Arc<Shared>,
+    begun: String,
+    then: stream::BoxStream<'static, std::io::Result<Bytes>>,
+) -> Response {
     let open = Open::new(shared);
     let first = stream::iter([Ok(Bytes::from(begun))]);
     // What was written leaves the server while it waits for more.

@@ -6,12 +6,15 @@ use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
+use crate::kept;
+
 /// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_convergio");
 
 /// A running server; killed when it goes.
 pub(crate) struct Server {
     child: Child,
+    data: PathBuf,
     pub(crate) url: String,
     token: String,
     http: reqwest::Client,
@@ -30,7 +33,9 @@ impl Server {
             .arg(data)
             .args(options)
             .env("CONVERGIO_MODEL_URL", model_url().unwrap_or_default())
+            .envs(kept::KEY)
             .stdout(Stdio::piped())
+            .stderr(kept::words())
             .spawn()
             .expect("the binary starts");
         let mut line = String::new();
@@ -40,7 +45,8 @@ impl Server {
         let url = ready["url"].as_str().expect("a URL").to_owned();
         let token = std::fs::read_to_string(data.join("token")).expect("a token");
         let http = convergio_executor::model::http_client().expect("a client");
-        Self { child, url, token: token.trim().to_owned(), http }
+        let (token, data) = (token.trim().to_owned(), data.to_owned());
+        Self { child, data, url, token, http }
     }
 
     /// As a power switch would.
@@ -128,6 +134,7 @@ impl Drop for Server {
         // It may have ended already.
         let _killed = self.child.kill();
         let _reaped = self.child.wait();
+        kept::keep(&self.data);
     }
 }
 

@@ -7,6 +7,9 @@ mod crash;
 mod detach;
 mod full_disk;
 mod harness;
+#[path = "../front/kept.rs"]
+#[expect(dead_code, reason = "the front doors' tests use more of it")]
+mod kept;
 mod load;
 #[path = "../../eventstore/tests/contract/nats.rs"]
 #[expect(dead_code, reason = "the log's own tests use more of it")]

@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::harness::{BINARY, repository, text};
+use crate::kept;
 
 /// The body of one HTTP request; answers 200.
 fn take(mut stream: TcpStream) -> Vec<u8> {
@@ -40,6 +41,7 @@ fn steps_and_requests_are_traced_without_their_contents() {
     let folder = tempfile::tempdir().expect("a folder");
     let ran = Command::new(BINARY)
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        .envs(kept::KEY)
         .args(["--json", "--data"])
         .arg(folder.path())
         .args(["graph", "run"])
@@ -58,4 +60,5 @@ fn steps_and_requests_are_traced_without_their_contents() {
         assert!(has(expected), "no {expected} in {} bytes", spans.len());
     }
     assert!(!has("canary-of-the-pupil"), "contents do not belong into traces");
+    assert!(!has(kept::CANARY), "nor do keys");
 }
