@@ -30,6 +30,12 @@ use crate::server::{Server, ServerConfig};
 
 /// Pieces of a streamed answer.
 const PIECES: usize = 32;
+/// Calls a second of others at a concurrency of 64, JSON and streams, with neither a log nor
+/// budgets: LiteLLM 1.108.7 with one worker, and TensorZero 2026.6.0, which is written in Rust.
+/// Measured on 2026-11-21 on two cores shared with the load and the model server, as here.
+const OTHERS: [(&str, u64, u64); 2] = [("litellm", 80, 17), ("tensorzero", 7263, 1413)];
+/// The concurrency at which the others were measured.
+const OTHERS_CONCURRENCY: usize = 64;
 /// Microseconds of one tick of `/proc/self/stat`.
 const TICK_US: u64 = 10_000;
 
@@ -71,7 +77,12 @@ struct Row {
     added_p50_us: u64,
     added_cpu_us: u64,
     raw_sync_p50_us: u64,
+    /// What is added besides one sync of the device, though a call is three durable commits.
+    over_sync_p50_us: u64,
     memory_mib: u64,
+    /// How often the rates of others go into ours, where theirs are known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    times: Vec<(&'static str, f64)>,
 }
 
 /// Measures every form and concurrency and prints a row for each.
@@ -102,7 +113,7 @@ async fn measure(folder: &Path, args: &GatewayArgs, json: bool) -> anyhow::Resul
     let through = Target::new(&format!("{}/openai/v1", server.url), &server.token, "local/mock")?;
     if !json {
         println!(
-            "{:>6} {:>11} {:>8} {:>8} {:>8} {:>8} {:>10} {:>9} {:>10} {:>8} {:>7}",
+            "{:>6} {:>11} {:>8} {:>8} {:>8} {:>8} {:>10} {:>9} {:>10} {:>8} {:>9} {:>7}",
             "form",
             "concurrency",
             "calls/s",
@@ -113,6 +124,7 @@ async fn measure(folder: &Path, args: &GatewayArgs, json: bool) -> anyhow::Resul
             "added p50",
             "added cpu",
             "raw sync",
+            "over sync",
             "MiB"
         );
     }
@@ -131,6 +143,7 @@ async fn measure(folder: &Path, args: &GatewayArgs, json: bool) -> anyhow::Resul
 
 fn row(form: Form, concurrency: usize, base: &Load, load: &Load, raw_sync_p50_us: u64) -> Row {
     let (p50_us, direct_p50_us) = (percentile(&load.times, 50), percentile(&base.times, 50));
+    let added_p50_us = p50_us.saturating_sub(direct_p50_us);
     Row {
         bench: "gateway",
         form,
@@ -141,17 +154,28 @@ fn row(form: Form, concurrency: usize, base: &Load, load: &Load, raw_sync_p50_us
         p99_us: percentile(&load.times, 99),
         direct_calls_per_s: base.calls_per_s(),
         direct_p50_us,
-        added_p50_us: p50_us.saturating_sub(direct_p50_us),
+        added_p50_us,
         added_cpu_us: load.cpu_us().saturating_sub(base.cpu_us()),
         raw_sync_p50_us,
+        over_sync_p50_us: added_p50_us.saturating_sub(raw_sync_p50_us),
         memory_mib: memory_mib(),
+        times: if concurrency == OTHERS_CONCURRENCY { times(form, load) } else { Vec::new() },
     }
+}
+
+fn times(form: Form, load: &Load) -> Vec<(&'static str, f64)> {
+    let rate = load.times.len() as f64 / load.elapsed.as_secs_f64();
+    let others = OTHERS.into_iter().map(|(name, json, stream)| {
+        let theirs = if form == Form::Json { json } else { stream };
+        (name, (rate / theirs as f64 * 100.0).round() / 100.0)
+    });
+    others.collect()
 }
 
 fn print(row: &Row) {
     let form = if row.form == Form::Json { "json" } else { "stream" };
     println!(
-        "{form:>6} {:>11} {:>8} {:>8} {:>8} {:>8} {:>10} {:>9} {:>10} {:>8} {:>7}",
+        "{form:>6} {:>11} {:>8} {:>8} {:>8} {:>8} {:>10} {:>9} {:>10} {:>8} {:>9} {:>7}",
         row.concurrency,
         row.calls_per_s,
         row.p50_us,
@@ -161,8 +185,12 @@ fn print(row: &Row) {
         row.added_p50_us,
         row.added_cpu_us,
         row.raw_sync_p50_us,
+        row.over_sync_p50_us,
         row.memory_mib
     );
+    for (name, times) in &row.times {
+        println!("       {times} times the rate of {name}");
+    }
 }
 
 /// Whom the clients ask.
