@@ -69,9 +69,10 @@ int64_t cvgi_int_argument(const cvgi_call *call, const char *name, int64_t other
   return cvgi_number_int64(cvgi_json_source(call->arguments, value), &number) ? number : otherwise;
 }
 
-int cvgi_bool_argument(const cvgi_call *call, const char *name) {
+int cvgi_bool_argument(const cvgi_call *call, const char *name, int otherwise) {
   uint32_t value = cvgi_argument(call, name);
-  return value != CVG_NONE && call->arguments->text[call->arguments->values[value].begin] == 't';
+  if (value == CVG_NONE) return otherwise;
+  return call->arguments->text[call->arguments->values[value].begin] == 't';
 }
 
 void cvgi_put(cvgi_call *call, const char *bytes, size_t size) {

@@ -29,16 +29,16 @@ typedef struct entry {
   "\"" name "\":{\"type\":\"integer\",\"minimum\":" least ",\"maximum\":" most "}"
 #define SPAN(name) WHOLE(name, "-1000000000", "1000000000")
 #define PLACES WHOLE("places", "0", "40")
-#define DELIMITER "\"delimiter\":{\"type\":\"string\",\"minLength\":1,\"maxLength\":1}"
+#define SEPARATOR "\"separator\":{\"type\":\"string\",\"minLength\":1,\"maxLength\":1}"
 #define NAME(name) "\"" name "\""
 #define PAIR ARGUMENTS(DECIMAL("a") "," DECIMAL("b"), NAME("a") "," NAME("b"))
 #define TEXT ARGUMENTS(STRING("text"), NAME("text"))
 
 static const entry entries[] = {
     {"text.length", "The number of code points of a text.", TEXT, cvgi_text_length},
-    {"text.slice", "The code points from `start` up to, and without, `end` (or to the last one).",
-     ARGUMENTS(STRING("text") "," WHOLE("start", "0", "16777216") "," WHOLE("end", "0", "16777216"),
-               NAME("text") "," NAME("start")),
+    {"text.slice", "The code points from `from` (0 when absent) up to and without `to`.",
+     ARGUMENTS(STRING("text") "," WHOLE("from", "0", "16777216") "," WHOLE("to", "0", "16777216"),
+               NAME("text")),
      cvgi_text_slice},
     {"text.trim", "A text without spaces, tabs and line ends around it.", TEXT, cvgi_text_trim},
     {"text.lower", "A text with A to Z as a to z.", TEXT, cvgi_text_lower},
@@ -46,20 +46,24 @@ static const entry entries[] = {
     {"text.contains", "Whether a text contains another.",
      ARGUMENTS(STRING("text") "," NEEDLE("find", "0"), NAME("text") "," NAME("find")),
      cvgi_text_contains},
-    {"text.replace", "A text with each occurrence of `find` replaced by `with`.",
-     ARGUMENTS(STRING("text") "," NEEDLE("find", "1") "," STRING("with"),
-               NAME("text") "," NAME("find") "," NAME("with")),
+    {"text.replace", "A text with each occurrence of `from` replaced by `to`.",
+     ARGUMENTS(STRING("text") "," NEEDLE("from", "1") "," STRING("to"),
+               NAME("text") "," NAME("from") "," NAME("to")),
      cvgi_text_replace},
-    {"text.split", "The parts of a text between separators.",
+    {"text.parts", "The parts of a text between separators.",
      ARGUMENTS(STRING("text") "," NEEDLE("separator", "1"), NAME("text") "," NAME("separator")),
-     cvgi_text_split},
-    {"text.join", "Parts as one text, with the separator between them.",
-     ARGUMENTS(
-         "\"parts\":{\"type\":\"array\",\"items\":{\"type\":\"string\"}}," STRING("separator"),
-         NAME("parts") "," NAME("separator")),
+     cvgi_text_parts},
+    {"text.join",
+     "The items of a list as one text with `separator` (a new line when absent) between them: "
+     "texts as they are, null as nothing, other values as JSON, of maps only `field` if one is "
+     "named.",
+     ARGUMENTS("\"items\":{\"type\":\"array\"}," STRING("separator") "," STRING("field"),
+               NAME("items")),
      cvgi_text_join},
-    {"json.get", "The value that a JSON pointer names.",
-     ARGUMENTS("\"value\":true," STRING("pointer"), NAME("value") "," NAME("pointer")),
+    {"json.get",
+     "The value at a JSON pointer (RFC 6901), as /items/0/name; `default` where there is none.",
+     ARGUMENTS("\"value\":true," STRING("pointer") ",\"default\":true",
+               NAME("value") "," NAME("pointer")),
      cvgi_json_get},
     {"json.keys", "The keys of an object, in its order.",
      ARGUMENTS("\"value\":{\"type\":\"object\"}", NAME("value")), cvgi_json_keys},
@@ -83,12 +87,14 @@ static const entry entries[] = {
      ARGUMENTS(STRING("from") "," STRING("to"), NAME("from") "," NAME("to")), cvgi_date_difference},
     {"date.weekday", "1 for Monday to 7 for Sunday.", ARGUMENTS(STRING("date"), NAME("date")),
      cvgi_date_weekday},
-    {"csv.parse", "Rows of a CSV text: lists, or with `header` objects keyed by the first row.",
-     ARGUMENTS(STRING("text") "," DELIMITER ",\"header\":{\"type\":\"boolean\"}", NAME("text")),
+    {"csv.parse",
+     "The rows of a CSV text (RFC 4180) as maps by the names in its first row, blank lines left "
+     "out; with `header` false all rows, as lists. `separator` is a comma when absent.",
+     ARGUMENTS(STRING("text") "," SEPARATOR ",\"header\":{\"type\":\"boolean\"}", NAME("text")),
      cvgi_csv_parse},
     {"csv.format", "Rows as a CSV text.",
      ARGUMENTS("\"rows\":{\"type\":\"array\",\"items\":{\"type\":\"array\",\"items\":{\"type\":"
-               "[\"string\",\"number\",\"boolean\",\"null\"]}}}," DELIMITER,
+               "[\"string\",\"number\",\"boolean\",\"null\"]}}}," SEPARATOR,
                NAME("rows")),
      cvgi_csv_format},
 };

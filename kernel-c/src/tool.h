@@ -44,8 +44,8 @@ cvg_status cvgi_text_argument(cvgi_call *call, const char *name, cvg_text *out);
 /* A whole argument, or `otherwise` if it is not there or does not fit into 64 bits. */
 int64_t cvgi_int_argument(const cvgi_call *call, const char *name, int64_t otherwise);
 
-/* Whether a boolean argument is there and true. */
-int cvgi_bool_argument(const cvgi_call *call, const char *name);
+/* A boolean argument, or `otherwise` if it is not there. */
+int cvgi_bool_argument(const cvgi_call *call, const char *name, int otherwise);
 
 /* Writes to the answer: bytes as they are, a string with quotes and escapes, a number, a word. */
 void cvgi_put(cvgi_call *call, const char *bytes, size_t size);
@@ -69,7 +69,7 @@ cvg_status cvgi_text_lower(cvgi_call *call);
 cvg_status cvgi_text_upper(cvgi_call *call);
 cvg_status cvgi_text_contains(cvgi_call *call);
 cvg_status cvgi_text_replace(cvgi_call *call);
-cvg_status cvgi_text_split(cvgi_call *call);
+cvg_status cvgi_text_parts(cvgi_call *call);
 cvg_status cvgi_text_join(cvgi_call *call);
 cvg_status cvgi_json_get(cvgi_call *call);
 cvg_status cvgi_json_keys(cvgi_call *call);

@@ -9,18 +9,18 @@
 typedef struct csv {
   const char *at;
   const char *end;
-  char delimiter;
+  char separator;
   cvg_text field;
   int quoted;
 } csv;
 
 enum ending { END_OF_FIELD, END_OF_ROW, BAD_FIELD };
 
-/* Behind a field: its delimiter, a line end or the end of the text. */
+/* Behind a field: its separator, a line end or the end of the text. */
 static enum ending end_field(csv *c) {
   if (c->at == c->end) return END_OF_ROW;
   char byte = *c->at++;
-  if (byte == c->delimiter) return END_OF_FIELD;
+  if (byte == c->separator) return END_OF_FIELD;
   if (byte == '\r' && c->at < c->end && *c->at == '\n') c->at++;
   return byte == '\n' || byte == '\r' ? END_OF_ROW : BAD_FIELD;
 }
@@ -42,7 +42,7 @@ static enum ending read_field(csv *c) {
   const char *begin = c->at;
   c->quoted = c->at < c->end && *c->at == '"';
   if (c->quoted) return read_quoted(c);
-  while (c->at < c->end && *c->at != c->delimiter && *c->at != '\n' && *c->at != '\r') {
+  while (c->at < c->end && *c->at != c->separator && *c->at != '\n' && *c->at != '\r') {
     if (*c->at == '"') return BAD_FIELD;
     c->at++;
   }
@@ -141,28 +141,36 @@ static cvg_status read_header(cvgi_call *call, csv *c) {
   return CVG_OK;
 }
 
+/* Called where a row begins. */
+static void skip_blank_lines(csv *c) {
+  while (c->at < c->end && (*c->at == '\n' || *c->at == '\r')) c->at++;
+}
+
 static cvg_status put_objects(cvgi_call *call, csv *c) {
+  skip_blank_lines(c);
   csv keys = *c;
   cvg_status status = read_header(call, c);
   cvgi_put(call, "[", 1);
+  skip_blank_lines(c);
   for (int first = 1; status == CVG_OK && c->at < c->end && !call->too_large; first = 0) {
     if (!first) cvgi_put(call, ",", 1);
     status = put_object(call, c, keys);
+    skip_blank_lines(c);
   }
   cvgi_put(call, "]", 1);
   return status;
 }
 
-static cvg_status read_delimiter(cvgi_call *call, char *out) {
+static cvg_status read_separator(cvgi_call *call, char *out) {
   cvg_text text = {",", 1};
   cvg_status status = CVG_OK;
-  if (cvgi_argument(call, "delimiter") != CVG_NONE) {
-    status = cvgi_text_argument(call, "delimiter", &text);
+  if (cvgi_argument(call, "separator") != CVG_NONE) {
+    status = cvgi_text_argument(call, "separator", &text);
   }
   if (status != CVG_OK) return status;
   *out = text.bytes[0];
   if (text.size != 1 || *out == '"' || *out == '\r' || *out == '\n') {
-    return cvgi_fail(call, "a delimiter is an ASCII character, no quote and no line end");
+    return cvgi_fail(call, "a separator is an ASCII character, no quote and no line end");
   }
   return CVG_OK;
 }
@@ -171,19 +179,19 @@ cvg_status cvgi_csv_parse(cvgi_call *call) {
   cvg_text text;
   csv c = {0};
   cvg_status status = cvgi_text_argument(call, "text", &text);
-  if (status == CVG_OK) status = read_delimiter(call, &c.delimiter);
+  if (status == CVG_OK) status = read_separator(call, &c.separator);
   if (status != CVG_OK) return status;
   c.at = text.bytes;
   c.end = text.bytes + text.size;
-  return cvgi_bool_argument(call, "header") ? put_objects(call, &c) : put_lists(call, &c);
+  return cvgi_bool_argument(call, "header", 1) ? put_objects(call, &c) : put_lists(call, &c);
 }
 
 /* A string with its quotes doubled, between quotes if it needs them. The whole is a JSON string. */
-static void put_quoted(cvgi_call *call, cvg_text text, char delimiter) {
+static void put_quoted(cvgi_call *call, cvg_text text, char separator) {
   int needs = 0;
   for (size_t i = 0; i < text.size; i++) {
     char byte = text.bytes[i];
-    needs |= byte == '"' || byte == delimiter || byte == '\n' || byte == '\r';
+    needs |= byte == '"' || byte == separator || byte == '\n' || byte == '\r';
   }
   if (needs) cvgi_put(call, "\\\"", 2);
   for (size_t i = 0; i < text.size; i++) {
@@ -193,23 +201,23 @@ static void put_quoted(cvgi_call *call, cvg_text text, char delimiter) {
   if (needs) cvgi_put(call, "\\\"", 2);
 }
 
-static cvg_status put_cell(cvgi_call *call, uint32_t value, char delimiter) {
+static cvg_status put_cell(cvgi_call *call, uint32_t value, char separator) {
   cvg_text text = cvgi_json_source(call->arguments, value);
   cvg_status status = CVG_OK;
   uint32_t type = call->arguments->values[value].type;
   if (type == CVGI_NULL) return CVG_OK;
   if (type == CVGI_STRING) status = cvgi_plain(call, value, &text);
-  if (status == CVG_OK) put_quoted(call, text, delimiter);
+  if (status == CVG_OK) put_quoted(call, text, separator);
   if (status == CVG_OK && call->blocks != NULL) cvgi_return_block(call);
   return status;
 }
 
-static cvg_status put_cells(cvgi_call *call, uint32_t row, char delimiter) {
+static cvg_status put_cells(cvgi_call *call, uint32_t row, char separator) {
   const cvgi_value *values = call->arguments->values;
   uint32_t first = cvgi_json_first(call->arguments, row);
   for (uint32_t i = first; i != CVG_NONE; i = values[i].next) {
-    if (i != first) cvgi_put_escaped(call, &delimiter, 1);
-    cvg_status status = put_cell(call, i, delimiter);
+    if (i != first) cvgi_put_escaped(call, &separator, 1);
+    cvg_status status = put_cell(call, i, separator);
     if (status != CVG_OK) return status;
   }
   cvgi_put(call, "\\r\\n", 4);
@@ -218,13 +226,13 @@ static cvg_status put_cells(cvgi_call *call, uint32_t row, char delimiter) {
 
 cvg_status cvgi_csv_format(cvgi_call *call) {
   const cvgi_document *arguments = call->arguments;
-  char delimiter = ',';
-  cvg_status status = read_delimiter(call, &delimiter);
+  char separator = ',';
+  cvg_status status = read_separator(call, &separator);
   uint32_t row = cvgi_json_first(arguments, cvgi_argument(call, "rows"));
   while (call->blocks != NULL) cvgi_return_block(call);
   cvgi_put(call, "\"", 1);
   for (; row != CVG_NONE && status == CVG_OK; row = arguments->values[row].next) {
-    status = put_cells(call, row, delimiter);
+    status = put_cells(call, row, separator);
   }
   cvgi_put(call, "\"", 1);
   return status;

@@ -75,6 +75,7 @@ cvg_status cvgi_json_get(cvgi_call *call) {
     while (step_next(&pointer, &bad) != CVG_NONE) continue;
   }
   if (bad) return cvgi_fail(call, "in a pointer ~ is written ~0 and / is written ~1");
+  if (value == CVG_NONE) value = cvgi_argument(call, "default");
   if (value == CVG_NONE) return cvgi_fail(call, "the pointer names nothing in this value");
   cvg_text source = cvgi_json_source(document, value);
   cvgi_put(call, source.bytes, source.size);

@@ -28,8 +28,8 @@ cvg_status cvgi_text_slice(cvgi_call *call) {
   cvg_text text;
   cvg_status status = cvgi_text_argument(call, "text", &text);
   if (status != CVG_OK) return status;
-  size_t begin = offset_of(text, cvgi_int_argument(call, "start", 0));
-  size_t end = offset_of(text, cvgi_int_argument(call, "end", INT64_MAX));
+  size_t begin = offset_of(text, cvgi_int_argument(call, "from", 0));
+  size_t end = offset_of(text, cvgi_int_argument(call, "to", INT64_MAX));
   if (end < begin) end = begin;
   cvgi_put_string(call, (cvg_text){text.bytes + begin, end - begin});
   return CVG_OK;
@@ -104,8 +104,8 @@ static void put_parts(cvgi_call *call, cvg_text text, cvg_text find, const char 
 
 cvg_status cvgi_text_replace(cvgi_call *call) {
   cvg_text text, find, with;
-  cvg_status status = text_and(call, "find", &text, &find);
-  if (status == CVG_OK) status = cvgi_text_argument(call, "with", &with);
+  cvg_status status = text_and(call, "from", &text, &find);
+  if (status == CVG_OK) status = cvgi_text_argument(call, "to", &with);
   if (status != CVG_OK) return status;
   cvgi_put(call, "\"", 1);
   put_parts(call, text, find, "", with);
@@ -113,7 +113,7 @@ cvg_status cvgi_text_replace(cvgi_call *call) {
   return CVG_OK;
 }
 
-cvg_status cvgi_text_split(cvgi_call *call) {
+cvg_status cvgi_text_parts(cvgi_call *call) {
   cvg_text text, separator;
   cvg_status status = text_and(call, "separator", &text, &separator);
   if (status != CVG_OK) return status;
@@ -123,18 +123,40 @@ cvg_status cvgi_text_split(cvgi_call *call) {
   return CVG_OK;
 }
 
-cvg_status cvgi_text_join(cvgi_call *call) {
-  cvg_text separator;
-  cvg_status status = cvgi_text_argument(call, "separator", &separator);
-  if (status != CVG_OK) return status;
-  uint32_t parts = cvgi_argument(call, "parts");
-  uint32_t first = cvgi_json_first(call->arguments, parts);
-  cvgi_put(call, "\"", 1);
-  for (uint32_t i = first; i != CVG_NONE; i = call->arguments->values[i].next) {
-    cvgi_string part = cvgi_string_of(call->arguments, i);
-    if (i != first) cvgi_put_escaped(call, separator.bytes, separator.size);
+/* What an item says: itself, or the member of a map that `field` names. CVG_NONE if it has none. */
+static uint32_t said(const cvgi_call *call, uint32_t item, uint32_t field) {
+  const cvgi_document *document = call->arguments;
+  if (field == CVG_NONE || document->values[item].type != CVGI_OBJECT) return item;
+  return cvgi_json_member(document, item, cvgi_string_of(document, field));
+}
+
+static void put_said(cvgi_call *call, uint32_t value) {
+  const cvgi_document *document = call->arguments;
+  cvg_text source = cvgi_json_source(document, value);
+  switch (document->values[value].type) {
+    case CVGI_NULL: return;
     /* It is escaped already. */
-    cvgi_put(call, (const char *)part.at, (size_t)(part.end - part.at));
+    case CVGI_STRING: cvgi_put(call, source.bytes + 1, source.size - 2); return;
+    default: cvgi_put_escaped(call, source.bytes, source.size);
+  }
+}
+
+cvg_status cvgi_text_join(cvgi_call *call) {
+  const cvgi_document *document = call->arguments;
+  cvg_text separator = {"\n", 1};
+  uint32_t field = cvgi_argument(call, "field");
+  cvg_status status = CVG_OK;
+  if (cvgi_argument(call, "separator") != CVG_NONE) {
+    status = cvgi_text_argument(call, "separator", &separator);
+  }
+  if (status != CVG_OK) return status;
+  uint32_t first = cvgi_json_first(document, cvgi_argument(call, "items"));
+  cvgi_put(call, "\"", 1);
+  for (uint32_t i = first; i != CVG_NONE && !call->too_large; i = document->values[i].next) {
+    uint32_t value = said(call, i, field);
+    if (value == CVG_NONE) return cvgi_fail(call, "a map of `items` has no such field");
+    if (i != first) cvgi_put_escaped(call, separator.bytes, separator.size);
+    put_said(call, value);
   }
   cvgi_put(call, "\"", 1);
   return CVG_OK;

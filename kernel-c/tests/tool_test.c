@@ -44,24 +44,30 @@ static void check_examples(const example *examples, size_t count) {
 static void texts(void) {
   static const example examples[] = {
       {"text.length", "{\"text\":\"a\\ud83d\\ude00\xC3\xA4\"}", "3"},
-      {"text.slice", "{\"text\":\"a\\ud83d\\ude00bc\",\"start\":1,\"end\":3}",
+      {"text.slice", "{\"text\":\"a\\ud83d\\ude00bc\",\"from\":1,\"to\":3}",
        "\"\xF0\x9F\x98\x80"
        "b\""},
-      {"text.slice", "{\"text\":\"abc\",\"start\":2}", "\"c\""},
-      {"text.slice", "{\"text\":\"abc\",\"start\":9,\"end\":1}", "\"\""},
+      {"text.slice", "{\"text\":\"abc\",\"from\":2}", "\"c\""},
+      {"text.slice", "{\"text\":\"abc\",\"from\":9,\"to\":1}", "\"\""},
       {"text.trim", "{\"text\":\" \\n a b\\t\"}", "\"a b\""},
       {"text.lower", "{\"text\":\"AB\\u00c4\\\"\"}", "\"ab\xC3\x84\\\"\""},
       {"text.upper", "{\"text\":\"a\\u0000z{\"}", "\"A\\u0000Z{\""},
       {"text.contains", "{\"text\":\"banana\",\"find\":\"nana\"}", "true"},
       {"text.contains", "{\"text\":\"banana\",\"find\":\"nab\"}", "false"},
       {"text.contains", "{\"text\":\"\",\"find\":\"\"}", "true"},
-      {"text.replace", "{\"text\":\"aaaa\",\"find\":\"aa\",\"with\":\"\\n\"}", "\"\\n\\n\""},
-      {"text.replace", "{\"text\":\"abc\",\"find\":\"x\",\"with\":\"y\"}", "\"abc\""},
-      {"text.split", "{\"text\":\",a,,b\",\"separator\":\",\"}", "[\"\",\"a\",\"\",\"b\"]"},
-      {"text.split", "{\"text\":\"\",\"separator\":\",\"}", "[\"\"]"},
-      {"text.join", "{\"parts\":[\"a\\n\",\"\",\"b\"],\"separator\":\"\\\"\"}",
+      {"text.replace", "{\"text\":\"aaaa\",\"from\":\"aa\",\"to\":\"\\n\"}", "\"\\n\\n\""},
+      {"text.replace", "{\"text\":\"abc\",\"from\":\"x\",\"to\":\"y\"}", "\"abc\""},
+      {"text.parts", "{\"text\":\",a,,b\",\"separator\":\",\"}", "[\"\",\"a\",\"\",\"b\"]"},
+      {"text.parts", "{\"text\":\"\",\"separator\":\",\"}", "[\"\"]"},
+      {"text.join", "{\"items\":[\"a\\n\",\"\",\"b\"],\"separator\":\"\\\"\"}",
        "\"a\\n\\\"\\\"b\""},
-      {"text.join", "{\"parts\":[],\"separator\":\",\"}", "\"\""},
+      {"text.join", "{\"items\":[],\"separator\":\",\"}", "\"\""},
+      {"text.join", "{\"items\":[\"a\",1.50,null,[\"\\\"\"]]}",
+       "\"a\\n1.50\\n\\n[\\\"\\\\\\\"\\\"]\""},
+      {"text.join", "{\"items\":[\"a\",{\"t\":\"b\"}],\"field\":\"t\",\"separator\":\"-\"}",
+       "\"a-b\""},
+      {"text.join", "{\"items\":[{\"t\":1}],\"field\":\"u\"}",
+       "a map of `items` has no such field"},
   };
   check_examples(examples, COUNT(examples));
 }
@@ -78,6 +84,7 @@ static void json_values(void) {
       {"json.get", "{\"value\":[7],\"pointer\":\"/1\"}", "the pointer names nothing in this value"},
       {"json.get", "{\"value\":[7],\"pointer\":\"/-\"}", "the pointer names nothing in this value"},
       {"json.get", "{\"value\":7,\"pointer\":\"/a\"}", "the pointer names nothing in this value"},
+      {"json.get", "{\"value\":7,\"pointer\":\"/a\",\"default\":{\"b\":2}}", "{\"b\":2}"},
       {"json.get", "{\"value\":{},\"pointer\":\"a\"}", "a pointer is empty or begins with /"},
       {"json.get", "{\"value\":{\"a\":1},\"pointer\":\"/~2\"}",
        "in a pointer ~ is written ~0 and / is written ~1"},
@@ -160,27 +167,29 @@ static void dates(void) {
 static void tables(void) {
   static const char quote[] = "a quote is not closed, or stands where none may";
   static const example examples[] = {
-      {"csv.parse", "{\"text\":\"a,b\\r\\n1,\\\"x, \\\"\\\"y\\\"\\\"\\n\\\"\\n\"}",
+      {"csv.parse", "{\"text\":\"a,b\\r\\n1,\\\"x, \\\"\\\"y\\\"\\\"\\n\\\"\\n\",\"header\":false}",
        "[[\"a\",\"b\"],[\"1\",\"x, \\\"y\\\"\\n\"]]"},
-      {"csv.parse", "{\"text\":\"\"}", "[]"},
-      {"csv.parse", "{\"text\":\"\\n\"}", "[[\"\"]]"},
-      {"csv.parse", "{\"text\":\"a;b\",\"delimiter\":\";\"}", "[[\"a\",\"b\"]]"},
-      {"csv.parse", "{\"text\":\"a,\"}", "[[\"a\",\"\"]]"},
-      {"csv.parse", "{\"text\":\"k,\\\"v\\\"\\n1,2\\n3,4\",\"header\":true}",
+      {"csv.parse", "{\"text\":\"\",\"header\":false}", "[]"},
+      {"csv.parse", "{\"text\":\"\\n\",\"header\":false}", "[[\"\"]]"},
+      {"csv.parse", "{\"text\":\"a;b\",\"separator\":\";\",\"header\":false}", "[[\"a\",\"b\"]]"},
+      {"csv.parse", "{\"text\":\"a,\",\"header\":false}", "[[\"a\",\"\"]]"},
+      {"csv.parse", "{\"text\":\"k,\\\"v\\\"\\n1,2\\n3,4\"}",
        "[{\"k\":\"1\",\"v\":\"2\"},{\"k\":\"3\",\"v\":\"4\"}]"},
-      {"csv.parse", "{\"text\":\"k,v\",\"header\":true}", "[]"},
-      {"csv.parse", "{\"text\":\"k,v\\n1\",\"header\":true}", "a row is not as wide as the header"},
-      {"csv.parse", "{\"text\":\"k\\n1,2\",\"header\":true}", "a row is not as wide as the header"},
-      {"csv.parse", "{\"text\":\"k,\\\"k\\\"\\n\",\"header\":true}",
+      {"csv.parse", "{\"text\":\"k,v\"}", "[]"},
+      {"csv.parse", "{\"text\":\"\\nk\\r\\n\\r\\n1\\n\\n\\n2\\n\"}",
+       "[{\"k\":\"1\"},{\"k\":\"2\"}]"},
+      {"csv.parse", "{\"text\":\"k,v\\n1\"}", "a row is not as wide as the header"},
+      {"csv.parse", "{\"text\":\"k\\n1,2\"}", "a row is not as wide as the header"},
+      {"csv.parse", "{\"text\":\"k,\\\"k\\\"\\n\"}",
        "two columns have the same name"},
-      {"csv.parse", "{\"text\":\"\\\"a\"}", quote},
-      {"csv.parse", "{\"text\":\"a\\\"b\"}", quote},
-      {"csv.parse", "{\"text\":\"\\\"a\\\"b\"}", quote},
-      {"csv.parse", "{\"text\":\"a\",\"delimiter\":\"\\n\"}",
-       "a delimiter is an ASCII character, no quote and no line end"},
+      {"csv.parse", "{\"text\":\"\\\"a\",\"header\":false}", quote},
+      {"csv.parse", "{\"text\":\"a\\\"b\",\"header\":false}", quote},
+      {"csv.parse", "{\"text\":\"\\\"a\\\"b\",\"header\":false}", quote},
+      {"csv.parse", "{\"text\":\"a\",\"separator\":\"\\n\",\"header\":false}",
+       "a separator is an ASCII character, no quote and no line end"},
       {"csv.format", "{\"rows\":[[\"a\",1.50,null,true],[\"x,\\\"y\\n\"],[]]}",
        "\"a,1.50,,true\\r\\n\\\"x,\\\"\\\"y\\n\\\"\\r\\n\\r\\n\""},
-      {"csv.format", "{\"rows\":[[\"a\",\"b;\"]],\"delimiter\":\";\"}", "\"a;\\\"b;\\\"\\r\\n\""},
+      {"csv.format", "{\"rows\":[[\"a\",\"b;\"]],\"separator\":\";\"}", "\"a;\\\"b;\\\"\\r\\n\""},
   };
   check_examples(examples, COUNT(examples));
 }
@@ -191,12 +200,12 @@ static void wrong_calls_are_refused(void) {
   CHECK_TEXT(called("text.trim", "{}"), "the arguments break the schema");
   CHECK_TEXT(called("text.trim", "{\"text\":1}"), "the arguments break the schema");
   CHECK_TEXT(called("text.trim", "{\"text\":\"\",\"more\":1}"), "the arguments break the schema");
-  CHECK_TEXT(called("text.split", "{\"text\":\"\",\"separator\":\"\"}"),
+  CHECK_TEXT(called("text.parts", "{\"text\":\"\",\"separator\":\"\"}"),
              "the arguments break the schema");
 }
 
 static void the_room_needed_is_told_and_each_block_may_be_refused(void) {
-  static const char arguments[] = "{\"text\":\"\\\"a\\\",b\\n1,2\",\"header\":true}";
+  static const char arguments[] = "{\"text\":\"\\\"a\\\",b\\n1,2\"}";
   static const char wanted[] = "[{\"a\":\"1\",\"b\":\"2\"}]";
   char answer[64];
   size_t size = 0;
@@ -227,7 +236,7 @@ static void answers_are_limited(void) {
   char *at = arguments + sprintf(arguments, "{\"text\":\"");
   memset(at, 'a', LONG);
   at += LONG;
-  at += sprintf(at, "\",\"find\":\"a\",\"with\":\"");
+  at += sprintf(at, "\",\"from\":\"a\",\"to\":\"");
   memset(at, 'b', LONG);
   strcpy(at + LONG, "\"}");
   CHECK_STATUS(cvg_tool_call(&allocator, text("text.replace"), text(arguments), 0, NULL, 0, &size,

@@ -33,8 +33,6 @@ pub(super) enum Kind {
     Count,
     /// A list.
     List,
-    /// Anything.
-    Any,
 }
 
 /// An argument that must be given.
@@ -55,7 +53,6 @@ impl Kind {
             Self::Whole => json!({"type": "integer"}),
             Self::Count => json!({"type": "integer", "minimum": 0}),
             Self::List => json!({"type": "array", "maxItems": LIST_LIMIT}),
-            Self::Any => json!({}),
         }
     }
 }
@@ -68,40 +65,19 @@ pub(super) struct Args<'a> {
 }
 
 impl<'a> Args<'a> {
-    /// Arguments of a tool that declares these; unknown ones are refused.
-    pub(super) fn new(
-        arguments: &'a Value,
-        declared: &[Argument],
-        now: Timestamp,
-    ) -> Result<Self, ToolError> {
-        let Value::Object(fields) = arguments else {
-            return error("the arguments must be a map");
-        };
-        if fields.keys().any(|name| declared.iter().all(|argument| argument.name != name)) {
-            let names: Vec<&str> = declared.iter().map(|argument| argument.name).collect();
-            return error(format!("an argument is unknown: it takes {}", names.join(", ")));
-        }
-        let args = Self { fields, now };
-        for argument in declared.iter().filter(|argument| argument.is_required) {
-            args.any(argument.name)?;
-        }
-        Ok(args)
+    /// Arguments that fit the tool's schema.
+    pub(super) fn new(fields: &'a Map<String, Value>, now: Timestamp) -> Self {
+        Self { fields, now }
     }
 
-    /// An argument that may be left out; null counts as left out.
+    /// An argument that may be left out.
     pub(super) fn get(&self, name: &str) -> Option<&'a Value> {
-        self.fields.get(name).filter(|value| !value.is_null())
-    }
-
-    pub(super) fn any(&self, name: &str) -> Result<&'a Value, ToolError> {
-        self.fields.get(name).ok_or_else(|| ToolError(format!("`{name}` is missing")))
+        self.fields.get(name)
     }
 
     pub(super) fn text(&self, name: &str) -> Result<&'a str, ToolError> {
-        match self.any(name)? {
-            Value::String(text) => Ok(text),
-            other => error(format!("`{name}` must be a text, not {}", kind_of(other))),
-        }
+        let text = self.get(name).and_then(Value::as_str);
+        text.ok_or_else(|| ToolError(format!("`{name}` must be a text")))
     }
 
     pub(super) fn text_or(&self, name: &str, default: &'a str) -> Result<&'a str, ToolError> {
@@ -109,27 +85,21 @@ impl<'a> Args<'a> {
     }
 
     pub(super) fn list(&self, name: &str) -> Result<&'a [Value], ToolError> {
-        match self.any(name)? {
-            Value::Array(list) => Ok(list),
-            other => error(format!("`{name}` must be a list, not {}", kind_of(other))),
-        }
+        let list = self.get(name).and_then(Value::as_array);
+        list.map(Vec::as_slice).ok_or_else(|| ToolError(format!("`{name}` must be a list")))
     }
 
-    /// A whole number. Templates that are more than one expression yield texts, so a text of
-    /// digits is one too.
     pub(super) fn whole(&self, name: &str) -> Result<i64, ToolError> {
-        let value = self.any(name)?;
-        let number = value.as_i64().or_else(|| value.as_str()?.trim().parse().ok());
+        let number = self.get(name).and_then(Value::as_i64);
         number.ok_or_else(|| ToolError(format!("`{name}` must be a whole number")))
     }
 
-    pub(super) fn count(&self, name: &str) -> Result<usize, ToolError> {
+    pub(super) fn count_or(&self, name: &str, default: usize) -> Result<usize, ToolError> {
+        if self.get(name).is_none() {
+            return Ok(default);
+        }
         usize::try_from(self.whole(name)?)
             .map_err(|_| ToolError(format!("`{name}` must not be negative")))
-    }
-
-    pub(super) fn count_or(&self, name: &str, default: usize) -> Result<usize, ToolError> {
-        if self.get(name).is_some() { self.count(name) } else { Ok(default) }
     }
 }
 

@@ -10,8 +10,8 @@ pub(super) const INPUT_LIMIT: usize = 8 << 20;
 pub(super) const OUTPUT_LIMIT: usize = 4 << 20;
 /// Items of any list.
 pub(super) const LIST_LIMIT: usize = 10_000;
-/// Lists and objects inside of each other.
-const DEPTH_LIMIT: usize = 128;
+/// Lists and objects inside of each other: what the kernel reads.
+const DEPTH_LIMIT: usize = 64;
 
 /// Refuses a value that is too large. `what` names it.
 pub(super) fn check(what: &str, value: &Value, limit: usize) -> Result<(), ToolError> {
@@ -23,14 +23,6 @@ pub(super) fn check(what: &str, value: &Value, limit: usize) -> Result<(), ToolE
             Excess::Depth => format!("{what} must be nested at most {DEPTH_LIMIT} levels deep"),
         })
     })
-}
-
-/// Refuses an answer of this many bytes before it is made.
-pub(super) fn check_size(bytes: usize) -> Result<(), ToolError> {
-    if bytes > OUTPUT_LIMIT {
-        return Err(ToolError(format!("the answer must have at most {OUTPUT_LIMIT} bytes")));
-    }
-    Ok(())
 }
 
 enum Excess {

@@ -1,68 +1,139 @@
-//! The registry: every built-in tool by its name, what it takes, and how it is called.
+//! The registry: every built-in tool by its name, what it takes, and how it is called. Tools of the
+//! kernel are called by name; the others are functions here.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use convergio_domain::event::run::Failure;
 use convergio_domain::graph::{ToolCatalog, ToolSpec};
 use convergio_domain::time::Timestamp;
+use convergio_kernel_c as kernel;
 use serde_json::{Map, Value, json};
 
 use super::args::{Args, Argument, ToolError};
 use super::bounds::{self, INPUT_LIMIT, OUTPUT_LIMIT};
-use super::{csv, date, hash, json, list, math, split, text};
+use super::check::{self, Check};
+use super::{date, hash, json, list, math, split, text};
 
-/// A built-in tool.
+/// A built-in tool that the kernel does not have.
 pub(super) struct Builtin {
     pub(super) name: &'static str,
     pub(super) description: &'static str,
     pub(super) arguments: &'static [Argument],
-    pub(super) call: fn(&Args<'_>) -> Result<Value, ToolError>,
+    pub(super) call: Function,
 }
 
-/// Every tool, by family.
-static FAMILIES: [&[Builtin]; 8] = [
-    text::TOOLS,
-    split::TOOLS,
-    list::TOOLS,
-    json::TOOLS,
-    csv::TOOLS,
-    math::TOOLS,
-    date::TOOLS,
-    hash::TOOLS,
-];
+type Function = fn(&Args<'_>) -> Result<Value, ToolError>;
+
+/// Tools that the kernel does not have, by family.
+static FAMILIES: [&[Builtin]; 7] =
+    [text::TOOLS, split::TOOLS, list::TOOLS, json::TOOLS, math::TOOLS, date::TOOLS, hash::TOOLS];
+
+/// How a tool answers.
+enum Answers {
+    /// The kernel checks the arguments against this schema and answers.
+    Kernel(&'static str),
+    /// The kernel, or a library, checks the arguments, and a function answers.
+    Function(Check, Function),
+}
+
+struct Registered {
+    spec: ToolSpec,
+    answers: Answers,
+}
+
+static TOOLS: LazyLock<BTreeMap<String, Registered>> = LazyLock::new(|| {
+    let of_kernel = kernel::tools().into_iter().map(of_kernel);
+    let here = FAMILIES.into_iter().flatten().map(here);
+    of_kernel.chain(here).map(|tool| (tool.spec.name.clone(), tool)).collect()
+});
 
 static CATALOG: LazyLock<ToolCatalog> =
-    LazyLock::new(|| ToolCatalog::new(FAMILIES.into_iter().flatten().map(spec).collect()));
+    LazyLock::new(|| ToolCatalog::new(TOOLS.values().map(|tool| tool.spec.clone()).collect()));
 
 /// The tools as manifests are checked against them.
 pub fn catalog() -> ToolCatalog {
     CATALOG.clone()
 }
 
-/// Calls a tool. `now` is the start of the step, the only clock a tool may read. Arguments are at
-/// most 8 MiB, answers 4 MiB, and lists have at most 10,000 items.
+/// Calls a tool. `now` is the start of the step, the only clock a tool may read. Arguments are
+/// at most 8 MiB, answers 4 MiB, and lists have at most 10,000 items.
 ///
 /// # Errors
-/// `tool.invalid`: the arguments are not what the tool takes. The message says what would be
-/// right, and never repeats what a person or a model wrote.
+/// `tool.invalid`: the arguments are not what the tool takes, or have no answer. The message says
+/// what would be right, and never repeats what a person or a model wrote.
 pub fn call(name: &str, arguments: &Value, now: Timestamp) -> Result<Value, Failure> {
-    let mut tools = FAMILIES.into_iter().flatten();
-    let Some(tool) = tools.find(|tool| tool.name == name) else {
-        return Err(invalid(name, "there is no such tool"));
-    };
-    let called = bounds::check("the arguments", arguments, INPUT_LIMIT)
-        .and_then(|()| Args::new(arguments, tool.arguments, now))
-        .and_then(|args| (tool.call)(&args))
-        .and_then(|answer| bounds::check("the answer", &answer, OUTPUT_LIMIT).map(|()| answer));
+    let called = find(name).and_then(|tool| {
+        let arguments = tool.prepare(arguments)?;
+        let answer = tool.call(&arguments, now)?;
+        bounds::check("the answer", &answer, OUTPUT_LIMIT).map(|()| answer)
+    });
     called.map_err(|ToolError(message)| invalid(name, &message))
+}
+
+fn find(name: &str) -> Result<&'static Registered, ToolError> {
+    TOOLS.get(name).ok_or_else(|| ToolError("there is no such tool".into()))
+}
+
+impl Registered {
+    /// Arguments as the tool takes them, if they are not too large.
+    fn prepare(&self, arguments: &Value) -> Result<Value, ToolError> {
+        bounds::check("the arguments", arguments, INPUT_LIMIT)?;
+        Ok(check::prepare(&self.spec.arguments, arguments))
+    }
+
+    fn call(&self, arguments: &Value, now: Timestamp) -> Result<Value, ToolError> {
+        let text = arguments.to_string();
+        match &self.answers {
+            Answers::Kernel(schema) => self.ask_kernel(schema, arguments, &text, now),
+            Answers::Function(check, function) => {
+                check.check(arguments, &text)?;
+                let none = Map::new();
+                function(&Args::new(arguments.as_object().unwrap_or(&none), now))
+            }
+        }
+    }
+
+    fn ask_kernel(
+        &self,
+        schema: &str,
+        arguments: &Value,
+        text: &str,
+        now: Timestamp,
+    ) -> Result<Value, ToolError> {
+        let spec = &self.spec;
+        let answer = kernel::call_tool(&spec.name, text, now.0).map_err(|error| match error {
+            kernel::ToolError::Arguments(violation) => {
+                ToolError(check::explain(&violation, schema, &spec.arguments, arguments))
+            }
+            kernel::ToolError::Failed(why) => ToolError(why.to_owned()),
+            // The arguments are below the kernel's limit: it is the answer that is not.
+            kernel::ToolError::Kernel(kernel::KernelError::TooLarge) => {
+                ToolError(format!("the answer must have at most {OUTPUT_LIMIT} bytes"))
+            }
+            other => ToolError(other.to_string()),
+        })?;
+        serde_json::from_str(&answer)
+            .map_err(|error| ToolError(format!("the answer is not JSON: {error}")))
+    }
 }
 
 fn invalid(tool: &str, message: &str) -> Failure {
     Failure { code: "tool.invalid".into(), message: format!("{tool}: {message}"), retryable: false }
 }
 
+fn of_kernel(tool: kernel::Tool) -> Registered {
+    let spec = ToolSpec {
+        name: tool.name.to_owned(),
+        description: tool.description.to_owned(),
+        // The kernel's schemas are constants, which its own tests compile.
+        arguments: serde_json::from_str(tool.schema).unwrap_or(Value::Bool(false)),
+    };
+    Registered { spec, answers: Answers::Kernel(tool.schema) }
+}
+
 /// What manifests are checked against: JSON Schema of the arguments.
-fn spec(tool: &Builtin) -> ToolSpec {
+fn here(tool: &Builtin) -> Registered {
     let properties: Map<String, Value> = tool
         .arguments
         .iter()
@@ -70,10 +141,9 @@ fn spec(tool: &Builtin) -> ToolSpec {
         .collect();
     let required = tool.arguments.iter().filter(|argument| argument.is_required);
     let required: Vec<&str> = required.map(|argument| argument.name).collect();
-    ToolSpec {
-        name: tool.name.to_owned(),
-        description: tool.description.to_owned(),
-        arguments: json!({"type": "object", "properties": properties, "required": required,
-            "additionalProperties": false}),
-    }
+    let arguments = json!({"type": "object", "properties": properties, "required": required,
+        "additionalProperties": false});
+    let answers = Answers::Function(Check::compile(&arguments), tool.call);
+    let (name, description) = (tool.name.to_owned(), tool.description.to_owned());
+    Registered { spec: ToolSpec { name, description, arguments }, answers }
 }

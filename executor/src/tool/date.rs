@@ -1,35 +1,20 @@
-//! Tools on dates. The only clock is the start of the step.
+//! Dates in other forms. The only clock is the start of the step.
 
-use convergio_domain::time::{Span, Timestamp};
+use convergio_domain::time::Timestamp;
 use serde_json::{Value, json};
 use time::format_description::well_known::{Iso8601, Rfc3339};
-use time::{Date, Duration, OffsetDateTime, format_description};
+use time::{Date, OffsetDateTime, format_description};
 
 use super::args::{Args, Kind, ToolError, error, optional, required};
 use super::builtin::Builtin;
 
-pub(super) const TOOLS: &[Builtin] = &[
-    Builtin {
-        name: "date.now",
-        description: "When the step began, in UTC, as RFC 3339.",
-        arguments: &[],
-        call: |args| rfc3339(at(args.now)?),
-    },
-    Builtin {
-        name: "date.format",
-        description: "A date (when the step began, if absent) in another form, as %d.%m.%Y or \
+pub(super) const TOOLS: &[Builtin] = &[Builtin {
+    name: "date.format",
+    description: "A date (when the step began, if absent) in another form, as %d.%m.%Y or \
             %A, %H:%M (strftime).",
-        arguments: &[required("format", Kind::Text), optional("date", Kind::Text)],
-        call: format,
-    },
-    Builtin {
-        name: "date.add",
-        description: "The date a span later, as RFC 3339; `span` is 30s, 10m, 2h or 7d, and with a \
-            minus before it, that much earlier.",
-        arguments: &[required("date", Kind::Text), required("span", Kind::Text)],
-        call: add,
-    },
-];
+    arguments: &[required("format", Kind::Text), optional("date", Kind::Text)],
+    call: format,
+}];
 
 /// Characters of one format.
 const FORMAT_LIMIT: usize = 200;
@@ -51,20 +36,6 @@ fn format(args: &Args<'_>) -> Result<Value, ToolError> {
     }
 }
 
-fn add(args: &Args<'_>) -> Result<Value, ToolError> {
-    let date = read(args)?;
-    let text = args.text("span")?.trim();
-    let (is_past, text) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text),
-    };
-    let wrong = || ToolError("`span` must be a number with ms, s, m, h or d, as -7d".into());
-    let span: Span = text.parse().map_err(|_| wrong())?;
-    let span = Duration::milliseconds(i64::try_from(span.0).map_err(|_| wrong())?);
-    let moved = if is_past { date.checked_sub(span) } else { date.checked_add(span) };
-    moved.map_or_else(out_of_range, rfc3339)
-}
-
 /// The argument `date`: RFC 3339, or a day alone, which begins at midnight UTC.
 fn read(args: &Args<'_>) -> Result<OffsetDateTime, ToolError> {
     let text = args.text("date")?.trim();
@@ -77,10 +48,6 @@ fn read(args: &Args<'_>) -> Result<OffsetDateTime, ToolError> {
 fn at(timestamp: Timestamp) -> Result<OffsetDateTime, ToolError> {
     let nanos = i128::from(timestamp.0) * 1_000_000;
     OffsetDateTime::from_unix_timestamp_nanos(nanos).or_else(|_| out_of_range())
-}
-
-fn rfc3339(date: OffsetDateTime) -> Result<Value, ToolError> {
-    date.format(&Rfc3339).map(|text| json!(text)).or_else(|_| out_of_range())
 }
 
 fn out_of_range<T>() -> Result<T, ToolError> {

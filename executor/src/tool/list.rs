@@ -38,7 +38,7 @@ fn range(args: &Args<'_>) -> Result<Value, ToolError> {
 }
 
 fn take(args: &Args<'_>) -> Result<Value, ToolError> {
-    let count = args.count("count")?;
+    let count = args.count_or("count", 0)?;
     Ok(args.list("items")?.iter().take(count).cloned().collect())
 }
 

@@ -15,6 +15,9 @@ fn check(cases: &[(&str, Value, Value)]) {
 fn text() {
     check(&[
         ("text.trim", json!({"text": " a\n"}), json!("a")),
+        ("text.length", json!({"text": "grüße"}), json!(5)),
+        ("text.upper", json!({"text": "grüße"}), json!("GRüßE")),
+        ("text.parts", json!({"text": "a,,b", "separator": ","}), json!(["a", "", "b"])),
         ("text.replace", json!({"text": "a-b-", "from": "-", "to": "+"}), json!("a+b+")),
         ("text.replace", json!({"text": "aaa", "from": "aa", "to": ""}), json!("a")),
         ("text.slice", json!({"text": "grüße", "from": 2, "to": 4}), json!("üß")),
@@ -47,6 +50,8 @@ fn json_values() {
         ("json.get", json!({"value": {"a": [7]}, "pointer": ""}), json!({"a": [7]})),
         ("json.get", json!({"value": {"a/b": {"~": 1}}, "pointer": "/a~1b/~0"}), json!(1)),
         ("json.get", json!({"value": null, "pointer": "/x", "default": 3}), json!(3)),
+        ("json.get", json!({"value": 1, "pointer": "/x", "default": [null]}), json!([null])),
+        ("json.keys", json!({"value": {"b": 1, "a": 2}}), json!(["a", "b"])),
         (
             "json.merge",
             json!({"values": [{"a": 1, "b": {"c": 1}}, {"b": {"d": 2}}]}),
@@ -78,6 +83,8 @@ fn arithmetic() {
         ("math.sum", json!({"items": ["0.1", 2, " 0.2 ", -1]}), json!("1.3")),
         ("math.sum", json!({"items": [0.1, 0.2, 1e-7, 1e3]}), json!("1000.3000001")),
         ("math.sum", json!({"items": []}), json!("0")),
+        ("math.add", json!({"a": 0.1, "b": "0.2"}), json!("0.3")),
+        ("math.divide", json!({"a": 1, "b": 3, "places": "4"}), json!("0.3333")),
     ]);
 }
 
@@ -104,23 +111,22 @@ fn comma_separated_values() {
     check(&[
         ("csv.parse", json!({"text": "a,b\r\n1,\"x, \"\"y\"\"\nz\"\r\n\r\n,é"}), parsed),
         ("csv.parse", json!({"text": "a;b\n1;2", "separator": ";"}), json!([{"a": "1", "b": "2"}])),
-        ("csv.parse", json!({"text": "a\n\"\"\nb\"c\n"}), json!([{"a": "b\"c"}])),
+        ("csv.parse", json!({"text": "a,b\n", "header": false}), json!([["a", "b"]])),
         ("csv.parse", json!({"text": "a,b\n"}), json!([])),
         ("csv.parse", json!({"text": ""}), json!([])),
+        ("csv.format", json!({"rows": [["a", "b,c"], [1, null]]}), json!("a,\"b,c\"\r\n1,\r\n")),
     ]);
 }
 
 #[test]
 fn dates() {
-    let cases = [
-        ("2026-02-28T12:00:00Z", "1d", "2026-03-01T12:00:00Z"),
-        ("2024-02-28T23:59:59.5+02:00", "1d", "2024-02-29T23:59:59.5+02:00"),
-        ("2026-03-01", "-1d", "2026-02-28T00:00:00Z"),
-        ("2026-03-01", "90m", "2026-03-01T01:30:00Z"),
-    ];
-    for (date, span, expected) in cases {
-        check(&[("date.add", json!({"date": date, "span": span}), json!(expected))]);
-    }
+    let later = json!({"date": "2024-02-28T23:59:59+02:00", "days": 1, "seconds": "-1"});
+    check(&[
+        ("date.add", json!({"date": "2026-01-31", "months": 1}), json!("2026-02-28T00:00:00Z")),
+        ("date.add", later, json!("2024-02-29T21:59:58Z")),
+        ("date.difference", json!({"from": "2026-01-01", "to": "2026-01-02"}), json!(86_400)),
+        ("date.weekday", json!({"date": "2026-11-21"}), json!(6)),
+    ]);
     let date = "2026-11-21T06:05:04Z";
     check(&[
         ("date.now", json!({}), json!("1970-01-01T00:00:00.005Z")),
@@ -155,25 +161,40 @@ fn every_tool_is_described_and_closed() {
     let catalog = catalog();
     let names: Vec<&str> = catalog.iter().map(|tool| tool.name.as_str()).collect();
     let expected = [
+        "csv.format",
         "csv.parse",
         "date.add",
+        "date.difference",
         "date.format",
         "date.now",
+        "date.weekday",
         "hash.sha256",
         "json.get",
+        "json.keys",
         "json.merge",
         "json.parse",
         "list.filter_empty",
         "list.range",
         "list.take",
+        "math.add",
+        "math.compare",
+        "math.divide",
         "math.eval",
+        "math.multiply",
+        "math.round",
+        "math.subtract",
         "math.sum",
+        "text.contains",
         "text.count",
         "text.join",
+        "text.length",
+        "text.lower",
+        "text.parts",
         "text.replace",
         "text.slice",
         "text.split",
         "text.trim",
+        "text.upper",
         "text.words",
     ];
     assert_eq!(names, expected);

@@ -123,7 +123,7 @@ cvg_status cvg_permit(const cvg_permission *rules, size_t count, cvg_text tool, 
 ** Built-in tools
 ** ===================================================================
 **
-** text.*   length, slice, trim, lower, upper (ASCII), contains, replace, split, join
+** text.*   length, slice, trim, lower, upper (ASCII), contains, replace, parts, join
 ** json.*   get (RFC 6901 pointer), keys
 ** math.*   add, subtract, multiply, divide, round, compare: decimals of up to 40 digits, exact;
 **          divide and round go half to even
