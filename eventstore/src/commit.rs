@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::error::AppendError;
 use crate::record::Head;
+use crate::reuse::Reuse;
 
 /// What a commit may hold at most. The same on every provider.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +62,8 @@ pub struct Commit {
     pub fold: Option<Fingerprint>,
     /// The payloads that the events refer to.
     pub payloads: Vec<Payload>,
+    /// What of each payload is stored elsewhere in the stream; payloads beyond its end are whole.
+    pub reuse: Vec<Option<Reuse>>,
     /// When the stream wants to be looked at after this commit. Kept as an index, not in the chain.
     pub wake: Wake,
 }

@@ -41,14 +41,16 @@ impl Prepared {
 /// Encodes, chains and seals.
 pub(crate) fn prepare(commit: Commit, keys: &dyn PayloadKeys) -> Result<Prepared, AppendError> {
     commit.check()?;
-    let Commit { stream, id, expected, time, actor, events, fold, payloads, wake } = commit;
+    let Commit { stream, id, expected, time, actor, events, fold, payloads, reuse, wake } = commit;
     let seq = expected.map_or(Seq(0), |head| head.seq).plus(1);
     let key = keys.key(&stream.tenant)?;
     let mut sealed = Vec::with_capacity(payloads.len());
     let mut metas = Vec::with_capacity(payloads.len());
+    let mut reuse = reuse.into_iter();
     for (index, payload) in (0_u16..).zip(payloads) {
         let place = PayloadSlot(index).at(seq);
-        let done = seal(&key, &stream, place, &payload.bytes)?;
+        let reuse = reuse.next().flatten();
+        let done = seal(&key, &stream, place, &payload.bytes, reuse.as_ref())?;
         sealed.push(done.bytes);
         metas.push(PayloadMeta {
             commitment: done.commitment,
@@ -56,6 +58,7 @@ pub(crate) fn prepare(commit: Commit, keys: &dyn PayloadKeys) -> Result<Prepared
             media_type: payload.media_type,
             purpose: payload.purpose,
             subject: payload.subject,
+            reuse,
         });
     }
     let (tenant, name) = (stream.tenant.clone(), stream.name());

@@ -11,6 +11,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::error::LogError;
+use crate::reuse::Reuse;
 
 /// The place of a record in the whole log. Ordered; opaque to clients.
 #[derive(
@@ -52,6 +53,9 @@ pub struct PayloadMeta {
     /// Whom it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
+    /// What of it is stored elsewhere in its stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reuse: Option<Reuse>,
 }
 
 /// What is chained: everything of a commit but its place and its arrival, which differ by provider.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use convergio_domain::decider::{Context, Decider, Recorded};
+use convergio_domain::decider::{Context, Decider, Recorded, Wake};
 use convergio_domain::stream::{Seq, StreamKey};
 use uuid::Uuid;
 
@@ -13,6 +13,7 @@ use crate::commit::{Commit, Payload};
 use crate::error::{AppendError, LogError};
 use crate::log::EventLog;
 use crate::record::{Head, Record};
+use crate::reuse::Recent;
 
 /// Records read at once while loading.
 const PAGE: usize = 256;
@@ -51,12 +52,13 @@ pub enum CommitError<R: std::error::Error + 'static> {
 pub struct Repository {
     log: Arc<dyn EventLog>,
     clock: Arc<dyn Clock>,
+    recent: Arc<Recent>,
 }
 
 impl Repository {
     /// A repository over a log.
     pub fn new(log: Arc<dyn EventLog>, clock: Arc<dyn Clock>) -> Self {
-        Self { log, clock }
+        Self { log, clock, recent: Arc::default() }
     }
 
     /// The log, to read from.
@@ -134,7 +136,10 @@ impl Repository {
             D::evolve(&mut loaded.state, recorded);
         }
         let count = events.len();
+        let (log, key) = (&*self.log, &loaded.stream);
+        let mut planned = self.recent.plan(log, key, loaded.head, next, &payloads).await;
         let fold = D::fingerprint(&mut loaded.state);
+        let wake = D::wake(&loaded.state);
         let commit = Commit {
             stream: loaded.stream.clone(),
             id: Uuid::now_v7(),
@@ -144,10 +149,15 @@ impl Repository {
             events,
             fold,
             payloads,
-            wake: D::wake(&loaded.state),
+            reuse: std::mem::take(&mut planned.reuse),
+            wake,
         };
         match self.log.append(commit).await {
             Ok(head) => {
+                match wake {
+                    Wake::Done => self.recent.forget(&loaded.stream),
+                    _ => self.recent.written(&loaded.stream, planned),
+                }
                 loaded.head = Some(head);
                 Ok(count)
             }

@@ -7,6 +7,7 @@
 //! 32-byte salt; without the key the salt is secret, so a commitment tells nothing about a short
 //! plaintext, and destroying the key or the sealed bytes leaves nothing to check guesses against.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 
 use chacha20poly1305::aead::{Aead, KeyInit, Payload as Input};
@@ -18,6 +19,7 @@ use sha2::{Digest, Sha256};
 use zstd::bulk::Compressor;
 
 use crate::error::LogError;
+use crate::reuse::Reuse;
 
 thread_local! {
     static COMPRESSOR: RefCell<Option<Compressor<'static>>> =
@@ -93,19 +95,27 @@ fn nonce(key: &TenantKey, place: &str, commitment: &str) -> XNonce {
     nonce.into()
 }
 
-/// Seals a plaintext for its place. It is compressed first when that makes it smaller; the last
-/// byte of what is encrypted says so.
+/// Seals a plaintext for its place, without what is stored elsewhere already. It is compressed
+/// first when that makes it smaller; the last byte of what is encrypted says so.
 pub(crate) fn seal(
     key: &TenantKey,
     stream: &StreamKey,
     reference: PayloadRef,
     plaintext: &[u8],
+    reuse: Option<&Reuse>,
 ) -> Result<Sealed, LogError> {
     let place = place(stream, reference);
+    let own = match reuse {
+        Some(reuse) => reuse
+            .own(plaintext)
+            .map(Cow::Owned)
+            .ok_or_else(|| LogError::corrupt(&place, "its parts do not fit"))?,
+        None => Cow::Borrowed(plaintext),
+    };
     let commitment = commitment(key, &place, plaintext);
     let nonce = nonce(key, &place, &commitment);
-    let mut packed = pack(plaintext).unwrap_or_else(|| plaintext.to_vec());
-    packed.push(u8::from(packed.len() < plaintext.len()));
+    let mut packed = pack(&own).unwrap_or_else(|| own.to_vec());
+    packed.push(u8::from(packed.len() < own.len()));
     let input = Input { msg: &packed, aad: place.as_bytes() };
     let sealed = cipher(key).encrypt(&nonce, input);
     let bytes = sealed.map_err(|_| LogError::Unavailable("sealing failed".into()))?;
@@ -119,7 +129,7 @@ fn pack(plaintext: &[u8]) -> Option<Vec<u8>> {
     (packed.len() < plaintext.len()).then_some(packed)
 }
 
-/// Opens what [`seal`] made, and checks it against the chain's commitment.
+/// Opens what [`seal`] made: all of a plaintext that is not stored elsewhere.
 pub(crate) fn open(
     key: &TenantKey,
     stream: &StreamKey,
@@ -134,17 +144,26 @@ pub(crate) fn open(
     let opened = cipher(key).decrypt(&nonce(key, &place, commitment), input);
     let mut packed =
         opened.map_err(|_| corrupt("the payload was changed, or its key is another"))?;
-    let plaintext = if packed.pop() == Some(1) {
-        let limit = usize::try_from(plaintext_bytes).unwrap_or(usize::MAX);
-        zstd::bulk::decompress(&packed, limit)
-            .map_err(|_| corrupt("the payload cannot be unpacked"))?
-    } else {
-        packed
-    };
-    if self::commitment(key, &place, &plaintext) != commitment {
-        return Err(corrupt("the payload is not the one that the chain commits to"));
+    if packed.pop() != Some(1) {
+        return Ok(packed);
     }
-    Ok(plaintext)
+    let limit = usize::try_from(plaintext_bytes).unwrap_or(usize::MAX);
+    zstd::bulk::decompress(&packed, limit).map_err(|_| corrupt("the payload cannot be unpacked"))
+}
+
+/// Checks a whole plaintext against the chain's commitment.
+pub(crate) fn check(
+    key: &TenantKey,
+    stream: &StreamKey,
+    reference: PayloadRef,
+    plaintext: &[u8],
+    commitment: &str,
+) -> Result<(), LogError> {
+    let place = place(stream, reference);
+    if self::commitment(key, &place, plaintext) == commitment {
+        return Ok(());
+    }
+    Err(LogError::corrupt(&place, "the payload is not the one that the chain commits to"))
 }
 
 fn cipher(key: &TenantKey) -> XChaCha20Poly1305 {

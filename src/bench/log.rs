@@ -318,6 +318,7 @@ fn commit(stream: &StreamKey, expected: Option<Head>) -> anyhow::Result<Commit> 
         events: vec![Event::RequestAccepted(request::Accepted { request_hash: text })],
         fold: None,
         payloads: Vec::new(),
+        reuse: Vec::new(),
         wake: Wake::Done,
     })
 }

@@ -97,11 +97,12 @@ impl Exporter<'_> {
         for index in (0_u16..).take(record.body.payloads.len()) {
             let place = PayloadSlot(index).at(record.first_seq());
             let payload = self.log.payload(&record.stream, place).await?;
+            let meta = &record.body.payloads[usize::from(index)];
             let key = MasterKey(self.key).key(&record.stream.tenant)?;
             // Sealing is deterministic: these are the bytes that the log has.
-            let sealed = payload.map(|bytes| seal(&key, &record.stream, place, &bytes));
+            let sealed =
+                payload.map(|bytes| seal(&key, &record.stream, place, &bytes, meta.reuse.as_ref()));
             let sealed = sealed.transpose()?;
-            let meta = &record.body.payloads[usize::from(index)];
             if sealed.as_ref().is_some_and(|sealed| sealed.commitment != meta.commitment) {
                 return Err(corrupt(self.folder, "the key given is not the log's payload key"));
             }

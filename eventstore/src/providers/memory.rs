@@ -18,7 +18,8 @@ use crate::commit::Commit;
 use crate::error::{AppendError, LogError};
 use crate::log::{Archived, Durability, EventLog, Page};
 use crate::prepare::{Prepared, prepare};
-use crate::record::{Head, Position, Record};
+use crate::record::{Head, PayloadMeta, Position, Record};
+use crate::reuse::Assembly;
 use crate::seal::{MasterKey, PayloadKeys, open};
 use crate::tail::{self, BACKLOG};
 
@@ -77,6 +78,14 @@ impl State {
     fn head(&self, stream: &StreamKey) -> Option<Head> {
         let last = self.streams.get(stream)?.last()?;
         Some(self.records[*last].head())
+    }
+
+    /// A payload as it is stored.
+    fn stored(&self, stream: &StreamKey, place: PayloadRef) -> Option<(&PayloadMeta, &[u8])> {
+        let sealed = self.sealed.get(&(stream.clone(), place))?;
+        let mut records = self.streams.get(stream)?.iter().map(|index| &self.records[*index]);
+        let record = records.find(|record| record.first_seq() == place.seq)?;
+        Some((record.body.payloads.get(usize::from(place.index))?, sealed))
     }
 
     fn append(&mut self, prepared: Prepared) -> Result<Arc<Record>, AppendError> {
@@ -170,16 +179,15 @@ impl EventLog for MemoryLog {
         stream: &StreamKey,
         reference: PayloadRef,
     ) -> Result<Option<Bytes>, LogError> {
-        let state = self.shared.state();
-        let Some(sealed) = state.sealed.get(&(stream.clone(), reference)) else { return Ok(None) };
-        let indices = state.streams.get(stream).into_iter().flatten();
-        let mut records = indices.map(|index| &state.records[*index]);
-        let record = records.find(|record| record.first_seq() == reference.seq);
-        let meta = record.and_then(|r| r.body.payloads.get(usize::from(reference.index)));
-        let Some(meta) = meta else { return Ok(None) };
         let key = self.shared.keys.key(&stream.tenant)?;
-        let opened = open(&key, stream, reference, sealed, &meta.commitment, meta.bytes)?;
-        Ok(Some(Bytes::from(opened)))
+        let state = self.shared.state();
+        let mut assembly = Assembly::new(reference);
+        while let Some(wanted) = assembly.wants() {
+            let Some((meta, sealed)) = state.stored(stream, wanted) else { return Ok(None) };
+            let own = open(&key, stream, wanted, sealed, &meta.commitment, meta.bytes)?;
+            assembly.add(meta.clone(), own)?;
+        }
+        assembly.finish(&key, stream).map(Some)
     }
 
     async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError> {

@@ -11,4 +11,5 @@ mod laws;
 mod nats;
 mod proxy;
 mod support;
+mod transcript;
 mod workload;

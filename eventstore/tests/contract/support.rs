@@ -34,6 +34,7 @@ pub(crate) fn commit(stream: &StreamKey, expected: Option<Head>, text: &str) -> 
             purpose: Purpose::Output,
             subject: None,
         }],
+        reuse: Vec::new(),
         wake: Wake::Now,
     }
 }

@@ -15,7 +15,8 @@ use super::writer::{commit, payload_id};
 use super::{codec, schema, shape};
 use crate::error::LogError;
 use crate::log::Page;
-use crate::record::{Body, Hash, Head, Position, Record, chain};
+use crate::record::{Body, Hash, Head, PayloadMeta, Position, Record, chain};
+use crate::reuse::Assembly;
 use crate::seal::{PayloadKeys, open};
 
 /// Connections kept open for the next reader.
@@ -126,11 +127,25 @@ impl Reader<'_> {
         Ok(Page { records, next, tail: Position(unsigned(tail)) })
     }
 
+    /// A payload, put together from those that it is built on.
     pub(super) fn payload(
         &self,
         stream: &StreamKey,
         reference: PayloadRef,
     ) -> Result<Option<Bytes>, LogError> {
+        let mut assembly = Assembly::new(reference);
+        while let Some(wanted) = assembly.wants() {
+            let Some((meta, own)) = self.stored(stream, wanted)? else { return Ok(None) };
+            assembly.add(meta, own)?;
+        }
+        assembly.finish(&self.keys.key(&stream.tenant)?, stream).map(Some)
+    }
+
+    fn stored(
+        &self,
+        stream: &StreamKey,
+        reference: PayloadRef,
+    ) -> Result<Option<(PayloadMeta, Vec<u8>)>, LogError> {
         let before = Seq(reference.seq.0.saturating_sub(1));
         let records = self.stream(stream, before, 1)?;
         let found = records.first().filter(|record| record.first_seq() == reference.seq);
@@ -145,8 +160,8 @@ impl Reader<'_> {
             statement.query_row([id], |row| row.get(0)).optional().map_err(failed)?;
         let Some(sealed) = sealed else { return Ok(None) };
         let key = self.keys.key(&stream.tenant)?;
-        let opened = open(&key, stream, reference, &sealed, &meta.commitment, meta.bytes)?;
-        Ok(Some(Bytes::from(opened)))
+        let own = open(&key, stream, reference, &sealed, &meta.commitment, meta.bytes)?;
+        Ok(Some((meta.clone(), own)))
     }
 
     pub(super) fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError> {

@@ -17,6 +17,7 @@ use super::wire::{EXPECTED, EXPECTED_STREAM, PayloadPlace};
 use crate::error::{AppendError, LogError};
 use crate::prepare::Prepared;
 use crate::record::{PayloadMeta, Record};
+use crate::reuse::Assembly;
 use crate::seal::{PayloadKeys, open};
 
 /// Bytes of one piece.
@@ -90,11 +91,25 @@ impl Inner {
         }
     }
 
+    /// A payload, put together from those that it is built on.
     pub(super) async fn payload(
         &self,
         stream: &StreamKey,
         reference: PayloadRef,
     ) -> Result<Option<Bytes>, LogError> {
+        let mut assembly = Assembly::new(reference);
+        while let Some(wanted) = assembly.wants() {
+            let Some((meta, own)) = self.stored(stream, wanted).await? else { return Ok(None) };
+            assembly.add(meta, own)?;
+        }
+        assembly.finish(&self.keys.key(&stream.tenant)?, stream).map(Some)
+    }
+
+    async fn stored(
+        &self,
+        stream: &StreamKey,
+        reference: PayloadRef,
+    ) -> Result<Option<(PayloadMeta, Vec<u8>)>, LogError> {
         let Some((record, meta)) = self.named(stream, reference).await? else { return Ok(None) };
         let place = PayloadPlace {
             stream,
@@ -120,8 +135,8 @@ impl Inner {
             return Err(LogError::corrupt(&at, "the payload is missing and was not erased"));
         }
         let key = self.keys.key(&stream.tenant)?;
-        let opened = open(&key, stream, reference, &sealed, &meta.commitment, meta.bytes)?;
-        Ok(Some(Bytes::from(opened)))
+        let own = open(&key, stream, reference, &sealed, &meta.commitment, meta.bytes)?;
+        Ok(Some((meta, own)))
     }
 
     /// The record that a reference means, and what it says of the payload.

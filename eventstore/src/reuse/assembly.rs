@@ -1,0 +1,135 @@
+//! Putting a payload together from those that it is built on.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use convergio_domain::payload::PayloadRef;
+use convergio_domain::stream::StreamKey;
+
+use super::{DEPTH_LIMIT, QUOTES_LIMIT, Reuse};
+use crate::error::LogError;
+use crate::record::PayloadMeta;
+use crate::seal::{TenantKey, check};
+
+/// A payload as it is stored: what is its own.
+struct Stored {
+    meta: PayloadMeta,
+    own: Vec<u8>,
+}
+
+/// A payload in the making: asks for stored ones until it has all.
+pub(crate) struct Assembly {
+    target: PayloadRef,
+    stored: BTreeMap<PayloadRef, Stored>,
+    wanted: Vec<PayloadRef>,
+}
+
+impl Assembly {
+    pub(crate) fn new(target: PayloadRef) -> Self {
+        Self { target, stored: BTreeMap::new(), wanted: vec![target] }
+    }
+
+    /// The next stored payload that is needed.
+    pub(crate) fn wants(&self) -> Option<PayloadRef> {
+        self.wanted.last().copied()
+    }
+
+    /// Takes in what was asked for.
+    pub(crate) fn add(&mut self, meta: PayloadMeta, own: Vec<u8>) -> Result<(), LogError> {
+        let Some(reference) = self.wanted.pop() else { return Ok(()) };
+        if let Some(reuse) = &meta.reuse {
+            let sources = reuse.quotes.iter().map(|quote| quote.from);
+            let sources = sources.chain(reuse.base.as_ref().map(|base| base.from));
+            for source in sources {
+                // Earlier ones only: no circle, and an end.
+                if source >= reference {
+                    return Err(broken(self.target, "it is built on a later one"));
+                }
+                if !self.stored.contains_key(&source) && !self.wanted.contains(&source) {
+                    self.wanted.push(source);
+                }
+            }
+        }
+        let limit = usize::from(DEPTH_LIMIT) * (QUOTES_LIMIT + 1);
+        if self.stored.len() + self.wanted.len() > limit {
+            return Err(broken(self.target, "it is built on too many others"));
+        }
+        self.stored.insert(reference, Stored { meta, own });
+        Ok(())
+    }
+
+    /// The whole text, checked against the chain.
+    pub(crate) fn finish(self, key: &TenantKey, stream: &StreamKey) -> Result<Bytes, LogError> {
+        let target = self.target;
+        let (meta, text) = self.assembled()?;
+        check(key, stream, target, &text, &meta.commitment)?;
+        Ok(Bytes::from(text))
+    }
+
+    fn assembled(mut self) -> Result<(PayloadMeta, Vec<u8>), LogError> {
+        let mut row = vec![self.target];
+        while let Some(base) = row.last().and_then(|last| self.base(*last)) {
+            row.push(base);
+        }
+        let mut text = Vec::new();
+        for reference in row.iter().rev() {
+            let built = self.build(text, *reference);
+            text = built.ok_or_else(|| broken(self.target, "its parts do not fit"))?;
+        }
+        let target = self.stored.remove(&self.target);
+        let target = target.ok_or_else(|| broken(self.target, "it is missing"))?;
+        Ok((target.meta, text))
+    }
+
+    fn base(&self, reference: PayloadRef) -> Option<PayloadRef> {
+        Some(self.stored.get(&reference)?.meta.reuse.as_ref()?.base.as_ref()?.from)
+    }
+
+    /// A payload, given the one that it is built on. What is before the change is not copied.
+    fn build(&self, mut text: Vec<u8>, reference: PayloadRef) -> Option<Vec<u8>> {
+        let Stored { meta, own } = self.stored.get(&reference)?;
+        let Some(reuse) = &meta.reuse else { return Some(own.clone()) };
+        let length = usize::try_from(meta.bytes).ok()?;
+        let parts = reuse.own_parts(length)?;
+        let tail = match &reuse.base {
+            Some(base) => {
+                let suffix = usize::try_from(base.suffix).ok()?;
+                let tail = text.get(text.len().checked_sub(suffix)?..)?.to_vec();
+                text.get(..usize::try_from(base.prefix).ok()?)?;
+                text.truncate(usize::try_from(base.prefix).ok()?);
+                tail
+            }
+            None => {
+                text.clear();
+                Vec::new()
+            }
+        };
+        let mut own = own.as_slice();
+        let mut quotes = reuse.quotes.iter();
+        for part in parts {
+            let (piece, rest) = own.split_at_checked(part.len())?;
+            text.extend_from_slice(piece);
+            own = rest;
+            if let Some(quote) = quotes.next() {
+                text.extend_from_slice(self.quoted(quote)?);
+            }
+        }
+        text.extend_from_slice(&tail);
+        (own.is_empty() && text.len() == length).then_some(text)
+    }
+
+    fn quoted(&self, quote: &super::Quote) -> Option<&[u8]> {
+        let Stored { meta, own } = self.stored.get(&quote.from)?;
+        let start = usize::try_from(quote.start).ok()?;
+        let end = start.checked_add(usize::try_from(quote.bytes).ok()?)?;
+        // What is quoted is stored whole.
+        if meta.reuse.as_ref().is_some_and(|reuse| *reuse != Reuse::default()) {
+            return None;
+        }
+        own.get(start..end)
+    }
+}
+
+fn broken(target: PayloadRef, reason: &str) -> LogError {
+    LogError::corrupt(&format!("payload {target}"), &reason)
+}
