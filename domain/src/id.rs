@@ -124,6 +124,10 @@ uuid_id!(
     GraphId, "graph id"
 );
 uuid_id!(
+    /// An agent under its name.
+    AgentId, "agent id"
+);
+uuid_id!(
     /// One question to a person.
     ApprovalId, "approval id"
 );
@@ -146,6 +150,18 @@ impl GraphVersion {
     /// The written form.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl FromStr for GraphVersion {
+    type Err = InvalidId;
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let is_digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        if text.len() == 64 && text.bytes().all(is_digit) {
+            return Ok(Self(text.into()));
+        }
+        let text = text.chars().take(NAME_LIMIT * 2).collect();
+        Err(InvalidId { kind: "graph version", text, rule: "use its 64 hexadecimal digits" })
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! No IO, no clock, no randomness (see `clippy.toml`): everything ambient arrives as data. Each
 //! noun is a [`decider::Decider`]: `run` (an execution), `graph` (a manifest and its versions),
-//! `request` (an idempotency key).
+//! `agent` (a named definition), `request` (an idempotency key).
 
+pub mod agent;
 pub mod chat;
 pub mod decider;
 pub mod event;

@@ -91,21 +91,23 @@ impl Usage {
 }
 
 /// Identity of one usage line, unique for ever:
-/// SHA-256(`usage/v1` ‖ tenant ‖ run ‖ step ‖ attempt ‖ meter), parts separated by a zero byte.
+/// SHA-256(`usage/v1` ‖ tenant ‖ run ‖ step ‖ attempt ‖ meter), parts separated by a zero byte. The
+/// attempt of a model call in an agent's turn is written `ATTEMPT.TURN`.
 pub fn usage_id(
     tenant: &TenantId,
     run: RunId,
     step: &StepId,
-    attempt: u32,
+    (attempt, turn): (u32, u32),
     meter: Meter,
 ) -> String {
+    let attempt = if turn == 0 { attempt.to_string() } else { format!("{attempt}.{turn}") };
     let mut hash = Sha256::new();
     let parts = [
         "usage/v1",
         tenant.as_str(),
         &run.to_string(),
         &step.to_string(),
-        &attempt.to_string(),
+        &attempt,
         meter.as_str(),
     ];
     for part in parts {

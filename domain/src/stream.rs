@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::id::{GraphId, RunId, TenantId};
+use crate::id::{AgentId, GraphId, RunId, TenantId};
 
 /// What a stream is the history of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -18,6 +18,8 @@ pub enum StreamKind {
     Graph,
     /// A request that carried an idempotency key.
     Request,
+    /// An agent under its name.
+    Agent,
 }
 
 impl StreamKind {
@@ -27,6 +29,7 @@ impl StreamKind {
             Self::Run => "run",
             Self::Graph => "graph",
             Self::Request => "request",
+            Self::Agent => "agent",
         }
     }
 }
@@ -58,6 +61,11 @@ impl StreamKey {
         Self { tenant, kind: StreamKind::Request, id }
     }
 
+    /// The history of an agent.
+    pub fn agent(tenant: TenantId, agent: AgentId) -> Self {
+        Self { tenant, kind: StreamKind::Agent, id: agent.0 }
+    }
+
     /// The name within the tenant: `run/<uuid>`.
     pub fn name(&self) -> String {
         format!("{}/{}", self.kind.as_str(), self.id)
@@ -74,6 +82,7 @@ impl StreamKey {
             "run" => StreamKind::Run,
             "graph" => StreamKind::Graph,
             "request" => StreamKind::Request,
+            "agent" => StreamKind::Agent,
             _ => return Err(invalid()),
         };
         let id = Uuid::from_str(id).map_err(|_| invalid())?;
@@ -89,7 +98,7 @@ impl fmt::Display for StreamKey {
 
 /// A text that is not the name of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a stream: use run/UUID, graph/UUID or request/UUID")]
+#[error("`{0}` is not a stream: use run/UUID, graph/UUID, agent/UUID or request/UUID")]
 pub struct InvalidStream(String);
 
 /// The number of an event in its stream, dense from 1. 0 stands before the first event.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use convergio_domain::decider::Wake;
+use convergio_domain::event::Event;
 use convergio_domain::event::run::Failure;
 use convergio_domain::run::{Advance, End, Run, RunCommand};
 use convergio_domain::stream::{StreamKey, StreamKind};
@@ -15,7 +16,7 @@ use futures_util::StreamExt;
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::actor::{Actor, ActorError, Shared};
+use crate::actor::{Actor, ActorError, Shared, farewell};
 
 /// Runs that wait for a place in memory, by name; more than these are found again in the log.
 const PENDING_LIMIT: usize = 10_000;
@@ -104,7 +105,9 @@ impl Dispatcher {
     /// An event that we did not write ourselves may mean work.
     fn appended(&mut self, record: &Record) {
         let is_run = record.stream.kind == StreamKind::Run;
-        if is_run && record.body.actor != self.shared.actor {
+        let is_foreign = record.body.actor != self.shared.actor
+            || record.body.events.iter().any(Event::is_from_another_run);
+        if is_run && is_foreign {
             self.wake(record.stream.clone());
         }
     }
@@ -139,6 +142,8 @@ impl Dispatcher {
         let signalled = self.active.remove(&stream).is_some_and(|active| active.signalled);
         match result {
             Ok(Wake::At(due)) => self.due_by(due),
+            // It waits for runs within it, or could not tell the one that it belongs to.
+            Ok(Wake::Now) => self.due_by(self.shared.repository.clock().now().after(span(AGAIN))),
             Ok(_) | Err(ActorError::Stopping) => {}
             Err(error) => {
                 tracing::error!(%stream, %error, "the run is left alone for a while");
@@ -242,6 +247,7 @@ async fn work(shared: Arc<Shared>, stream: StreamKey, signal: Arc<Notify>) -> Fi
 async fn fail(shared: &Shared, stream: &StreamKey, error: Failure) -> Result<Wake, ActorError> {
     let advance = Advance {
         executor: shared.config.id,
+        moves: Vec::new(),
         outcomes: Vec::new(),
         instant: Vec::new(),
         ready: Vec::new(),
@@ -250,6 +256,7 @@ async fn fail(shared: &Shared, stream: &StreamKey, error: Failure) -> Result<Wak
     };
     let context = shared.context();
     let command = |_: &_, _| (RunCommand::Advance(advance.clone()), Vec::new());
-    let failed = shared.repository.execute::<Run>(stream, &context, command).await;
-    failed.map(|_| Wake::Done).map_err(ActorError::from)
+    let mut failed = shared.repository.execute::<Run>(stream, &context, command).await?;
+    farewell(shared, &mut failed).await?;
+    Ok(failed.state.wake())
 }

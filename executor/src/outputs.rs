@@ -130,7 +130,8 @@ impl Outputs {
         Ok(Arc::new(Value::Array(list)))
     }
 
-    async fn open(&mut self, reference: PayloadRef) -> Result<Arc<Value>, OutputError> {
+    /// A payload as a value.
+    pub(crate) async fn open(&mut self, reference: PayloadRef) -> Result<Arc<Value>, OutputError> {
         if let Some(value) = self.values.get(&reference) {
             return Ok(Arc::clone(value));
         }

@@ -16,6 +16,7 @@ pub use projector::Projections;
 pub use query::{Queries, RunFilter};
 pub use rebuild::rebuild;
 pub use rows::{
-    ApprovalRow, AuditRow, BalanceRow, GraphRow, LedgerRow, Listed, RunRow, StepRow, UsageRow,
+    AgentRow, ApprovalRow, AuditRow, BalanceRow, GraphRow, LedgerRow, Listed, RunRow, StepRow,
+    UsageRow,
 };
 pub use store::Store;

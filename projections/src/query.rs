@@ -11,7 +11,8 @@ use crate::apply::signed;
 use crate::error::ProjectionError;
 use crate::projector::written_position;
 use crate::rows::{
-    ApprovalRow, AuditRow, BalanceRow, GraphRow, LedgerRow, Listed, RunRow, StepRow, UsageRow,
+    AgentRow, ApprovalRow, AuditRow, BalanceRow, GraphRow, LedgerRow, Listed, RunRow, StepRow,
+    UsageRow,
 };
 
 /// Rows of one page at most.
@@ -21,7 +22,7 @@ const PAGE_LIMIT: usize = 1000;
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Every table.
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 11] = [
     "projection_position",
     "graph_version",
     "run_status",
@@ -32,6 +33,7 @@ const TABLES: [&str; 10] = [
     "ledger_balance",
     "audit",
     "approval",
+    "agent_directory",
 ];
 
 /// Which runs are listed.
@@ -270,6 +272,33 @@ impl Queries {
     pub async fn approval(&self, tenant: &str, approval: &str) -> Result<Option<ApprovalRow>> {
         let sql = "SELECT * FROM approval WHERE tenant = $1 AND approval = $2";
         Ok(sqlx::query_as(sql).bind(tenant).bind(approval).fetch_optional(&self.pool).await?)
+    }
+
+    /// Agents, those defined last first; in one status when it is named.
+    ///
+    /// # Errors
+    /// The database fails, or the cursor is not ours.
+    pub async fn agents(
+        &self,
+        tenant: &str,
+        status: Option<&str>,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Listed<AgentRow>> {
+        let sql = "SELECT * FROM agent_directory WHERE tenant = $1 AND \
+            ($2 IS NULL OR status = $2) AND pos < $3 ORDER BY pos DESC LIMIT $4";
+        let rows = sqlx::query_as(sql).bind(tenant).bind(status).bind(before(cursor)?);
+        let rows = rows.bind(more(limit)).fetch_all(&self.pool).await?;
+        Ok(listed(rows, limit, |row: &AgentRow| row.pos.to_string()))
+    }
+
+    /// One agent.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn agent(&self, tenant: &str, agent: &str) -> Result<Option<AgentRow>> {
+        let sql = "SELECT * FROM agent_directory WHERE tenant = $1 AND agent = $2";
+        Ok(sqlx::query_as(sql).bind(tenant).bind(agent).fetch_optional(&self.pool).await?)
     }
 
     /// All tables as text, in a fixed order: equal for equal logs, on every database.

@@ -7,7 +7,7 @@ use convergio_domain::event::decode;
 use serde_json::Value;
 
 /// Event types that this version writes.
-const TYPES: usize = 24;
+const TYPES: usize = 36;
 
 #[test]
 fn every_sample_is_read_and_written_unchanged() {

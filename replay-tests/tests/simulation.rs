@@ -15,10 +15,10 @@ use convergio_domain::chat::Privacy;
 use convergio_domain::decider::Context;
 use convergio_domain::event::Event;
 use convergio_domain::graph::{self, GraphNoun, Register};
-use convergio_domain::id::{ExecutorId, GraphId, RunId, TenantId};
+use convergio_domain::id::{ExecutorId, GraphId, GraphVersion, RunId, TenantId};
 use convergio_domain::metering::PriceBook;
 use convergio_domain::payload::{PayloadRef, PayloadSlot, Purpose};
-use convergio_domain::run::{Budget, CreateRun, Run, RunCommand};
+use convergio_domain::run::{Budget, CreateRun, Lineage, Run, RunCommand};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::{
@@ -39,10 +39,20 @@ const DEATHS: u64 = 5;
 /// Virtual time in which all must be done once nothing fails any more.
 const LAST_LIFE: Duration = Duration::from_secs(3600);
 
-/// A line, a fan-out, its sum, and a sleep.
+/// What runs within each run: it sleeps too.
+const WITHIN: &str = "
+name: within
+inputs: {type: object, required: [count], properties: {count: {type: integer}}}
+output: '{{ nodes.next.output }}'
+nodes:
+  - {id: rest, sleep: 30s}
+  - {id: next, tool: math.eval, with: {expression: '{{ inputs.count }} + 1'}, needs: [rest]}
+";
+
+/// A line, a fan-out, its sum, a sleep, and a run within the run.
 const GRAPH: &str = "
 name: simulated
-output: '{{ nodes.sum.output }}'
+output: '{{ nodes.last.output }}'
 nodes:
   - {id: numbers, tool: list.range, with: {from: 1, to: 7}}
   - id: squares
@@ -52,6 +62,11 @@ nodes:
       with: {expression: '{{ item }} * {{ item }}'}
   - {id: rest, sleep: 90s, needs: [squares]}
   - {id: sum, tool: math.sum, with: {items: '{{ nodes.squares.output }}'}, needs: [rest]}
+  - id: within
+    graph: {name: within, inputs: {count: '{{ nodes.numbers.output | length }}'}}
+  - id: last
+    tool: math.sum
+    with: {items: ['{{ nodes.sum.output }}', '{{ nodes.within.output }}']}
 ";
 
 /// Numbers that follow from a seed (splitmix64).
@@ -230,7 +245,28 @@ impl World {
 
     async fn create(&self) {
         let repository = self.repository();
-        let graph = graph::parse(GRAPH, &tool::catalog()).expect("a good graph").graph;
+        self.register(WITHIN).await;
+        let (id, version) = self.register(GRAPH).await;
+        for stream in &self.runs {
+            let create = CreateRun {
+                privacy: Privacy::Any,
+                graph: GraphId(id.0),
+                version: version.clone(),
+                input: PayloadSlot(0),
+                budget: Budget::default(),
+                request_hash: String::new(),
+                lineage: Lineage::default(),
+            };
+            let input = payload(b"{}".to_vec(), Purpose::Input);
+            let command = |_: &_, _| (RunCommand::Create(create.clone()), vec![input.clone()]);
+            let context = context(&repository);
+            repository.execute::<Run>(stream, &context, command).await.expect("created");
+        }
+    }
+
+    async fn register(&self, manifest: &str) -> (GraphId, GraphVersion) {
+        let repository = self.repository();
+        let graph = graph::parse(manifest, &tool::catalog()).expect("a good graph").graph;
         let register = Register {
             name: graph.name.clone(),
             version: graph.version(),
@@ -243,19 +279,7 @@ impl World {
         let context = context(&repository);
         let command = |_: &_, _| (register.clone(), manifest.clone());
         repository.execute::<GraphNoun>(&stream, &context, command).await.expect("registered");
-        for stream in &self.runs {
-            let create = CreateRun {
-                privacy: Privacy::Any,
-                graph: GraphId(id.0),
-                version: register.version.clone(),
-                input: PayloadSlot(0),
-                budget: Budget::default(),
-                request_hash: String::new(),
-            };
-            let input = payload(b"{}".to_vec(), Purpose::Input);
-            let command = |_: &_, _| (RunCommand::Create(create.clone()), vec![input.clone()]);
-            repository.execute::<Run>(stream, &context, command).await.expect("created");
-        }
+        (id, graph.version())
     }
 
     /// An executor at work until all runs have ended.
@@ -287,13 +311,14 @@ impl World {
         for run in &self.runs {
             let records = self.log.log.read_stream(run, Seq(0), 10_000).await.expect("in memory");
             let mut steps: BTreeMap<String, u32> = BTreeMap::new();
-            let mut completed = 0;
+            let (mut completed, mut within) = (0, 0);
             for event in records.iter().flat_map(|record| &record.body.events) {
                 match event {
                     Event::StepCompleted(step) => {
                         *steps.entry(step.step.to_string()).or_default() += 1;
                     }
                     Event::RunCompleted(_) => completed += 1,
+                    Event::ChildEnded(_) => within += 1,
                     Event::RunFailed(failed) => return Err(format!("{run}: {:?}", failed.error)),
                     _ => {}
                 }
@@ -303,7 +328,10 @@ impl World {
             for record in &records {
                 replay.commit(record, None).map_err(|found| format!("{run}: {found:?}"))?;
             }
-            if completed != 1 || steps.values().any(|count| *count != 1) || steps.len() < 9 {
+            if within != 1 {
+                return Err(format!("{run}: the run within ended {within} times"));
+            }
+            if completed != 1 || steps.values().any(|count| *count != 1) || steps.len() < 11 {
                 return Err(format!("{run}: completed {completed} times, steps {steps:?}"));
             }
         }

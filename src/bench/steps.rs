@@ -188,6 +188,7 @@ impl Bench {
             input: PayloadSlot(0),
             budget: convergio_domain::run::Budget::default(),
             request_hash: String::new(),
+            lineage: convergio_domain::run::Lineage::default(),
         };
         let (waiters, stop) = (watch.waiters.clone(), Arc::clone(stop));
         async move {

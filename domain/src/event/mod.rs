@@ -1,8 +1,10 @@
 //! The closed enum of everything that can have happened, with the written type of each event.
 
+pub mod agent;
 pub mod graph;
 pub mod request;
 pub mod run;
+pub mod turn;
 mod upcast;
 
 pub use upcast::{DecodeError, decode};
@@ -53,6 +55,30 @@ pub enum Event {
     ModelCallCompleted(run::ModelCallCompleted),
     #[serde(rename = "run.model_call.failed.v1")]
     ModelCallFailed(run::ModelCallFailed),
+    #[serde(rename = "run.tool_call.intended.v1")]
+    ToolCallIntended(turn::ToolCallIntended),
+    #[serde(rename = "run.tool_call.completed.v1")]
+    ToolCallCompleted(turn::ToolCallCompleted),
+    #[serde(rename = "run.tool_call.failed.v1")]
+    ToolCallFailed(turn::ToolCallFailed),
+    #[serde(rename = "run.tool_call.denied.v1")]
+    ToolCallDenied(turn::ToolCallDenied),
+    #[serde(rename = "run.child.intended.v1")]
+    ChildIntended(turn::ChildIntended),
+    #[serde(rename = "run.child.created.v1")]
+    ChildCreated(turn::ChildCreated),
+    #[serde(rename = "run.child.ended.v1")]
+    ChildEnded(turn::ChildEnded),
+    #[serde(rename = "run.parent.told.v1")]
+    ParentTold(turn::ParentTold),
+    #[serde(rename = "agent.created.v1")]
+    AgentCreated(agent::Defined),
+    #[serde(rename = "agent.updated.v1")]
+    AgentUpdated(agent::Defined),
+    #[serde(rename = "agent.spawned.v1")]
+    AgentSpawned(agent::Spawned),
+    #[serde(rename = "agent.terminated.v1")]
+    AgentTerminated(agent::Terminated),
     #[serde(rename = "run.usage.recorded.v1")]
     UsageRecorded(run::UsageRecorded),
     #[serde(rename = "run.budget.exhausted.v1")]
@@ -66,6 +92,12 @@ pub enum Event {
 }
 
 impl Event {
+    /// Whether another run may have written it into a run's stream: who follows the log wakes the
+    /// run, whoever wrote it.
+    pub fn is_from_another_run(&self) -> bool {
+        matches!(self, Self::RunCreated(_) | Self::RunCancelled(_) | Self::ChildEnded(_))
+    }
+
     /// The written type, as `run.step.completed.v1`.
     pub fn type_name(&self) -> &'static str {
         match self {
@@ -88,6 +120,18 @@ impl Event {
             Self::ModelCallIntended(_) => "run.model_call.intended.v1",
             Self::ModelCallCompleted(_) => "run.model_call.completed.v1",
             Self::ModelCallFailed(_) => "run.model_call.failed.v1",
+            Self::ToolCallIntended(_) => "run.tool_call.intended.v1",
+            Self::ToolCallCompleted(_) => "run.tool_call.completed.v1",
+            Self::ToolCallFailed(_) => "run.tool_call.failed.v1",
+            Self::ToolCallDenied(_) => "run.tool_call.denied.v1",
+            Self::ChildIntended(_) => "run.child.intended.v1",
+            Self::ChildCreated(_) => "run.child.created.v1",
+            Self::ChildEnded(_) => "run.child.ended.v1",
+            Self::ParentTold(_) => "run.parent.told.v1",
+            Self::AgentCreated(_) => "agent.created.v1",
+            Self::AgentUpdated(_) => "agent.updated.v1",
+            Self::AgentSpawned(_) => "agent.spawned.v1",
+            Self::AgentTerminated(_) => "agent.terminated.v1",
             Self::UsageRecorded(_) => "run.usage.recorded.v1",
             Self::BudgetExhausted(_) => "run.budget.exhausted.v1",
             Self::RunCancelled(_) => "run.cancelled.v1",

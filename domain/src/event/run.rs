@@ -7,7 +7,7 @@ use crate::id::{ActorId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, 
 use crate::metering::{Charge, Usage};
 use crate::money::Money;
 use crate::payload::PayloadRef;
-use crate::run::{Budget, Fallback};
+use crate::run::{Budget, Fallback, Origin};
 use crate::time::Timestamp;
 
 /// `run.created.v1`: a graph version is to be executed.
@@ -26,6 +26,9 @@ pub struct Created {
     pub privacy: Privacy,
     /// BLAKE3 of the request that created it, so that a retry is recognised.
     pub request_hash: String,
+    /// The run that it belongs to, when it is one within another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 /// `run.step.scheduled.v1`: the graph-step command; an executor may take it.
@@ -187,6 +190,9 @@ pub struct ModelCallIntended {
     pub step: StepId,
     /// The try.
     pub attempt: u32,
+    /// The agent's turn, from 1; 0 for an agent without tools.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub turn: u32,
     /// The provider's name.
     pub provider: String,
     /// The model, as the provider writes it.
@@ -215,6 +221,9 @@ pub struct ModelCallCompleted {
     pub step: StepId,
     /// The try.
     pub attempt: u32,
+    /// The agent's turn, from 1; 0 for an agent without tools.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub turn: u32,
     /// The model that answered, by its own word.
     pub model: String,
     /// Why it stopped: `stop`, `length`, ...
@@ -224,6 +233,9 @@ pub struct ModelCallCompleted {
     /// Milliseconds to the first token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_token_ms: Option<u64>,
+    /// The whole answer, a [`crate::chat::ChatReply`], when another turn follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<PayloadRef>,
 }
 
 /// `run.model_call.failed.v1`: the call failed with a known outcome.
@@ -233,6 +245,9 @@ pub struct ModelCallFailed {
     pub step: StepId,
     /// The try.
     pub attempt: u32,
+    /// The agent's turn, from 1; 0 for an agent without tools.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub turn: u32,
     /// Why.
     pub error: Failure,
 }
@@ -244,6 +259,9 @@ pub struct UsageRecorded {
     pub step: StepId,
     /// The try.
     pub attempt: u32,
+    /// The agent's turn, from 1; 0 for an agent without tools.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub turn: u32,
     /// The provider's name.
     pub provider: String,
     /// The model priced.
@@ -290,4 +308,9 @@ pub struct Failed {
     pub step: Option<StepId>,
     /// Why.
     pub error: Failure,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_zero(turn: &u32) -> bool {
+    *turn == 0
 }

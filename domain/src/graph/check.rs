@@ -190,7 +190,8 @@ impl Check<'_> {
             }
         }
         for (number, node) in graph.nodes.iter().enumerate() {
-            let is_work = matches!(node.work, Work::Agent(_) | Work::Tool(_) | Work::Map(_));
+            let is_work =
+                !matches!(node.work, Work::Branch(_) | Work::Approval(_) | Work::Sleep(_));
             if is_work && !used.contains(node.id.as_str()) {
                 let at = &self.places.nodes[number];
                 let message = format!("nothing uses the output of `{}`", node.id);

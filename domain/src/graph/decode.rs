@@ -283,7 +283,8 @@ pub(super) fn graph(
         Some(tree) => decoder.schema(tree, "inputs"),
         None => json!({"type": "object"}),
     };
-    let budget = fields.take("budget").map(|tree| decoder.budget(tree)).unwrap_or_default();
+    let budget = fields.take("budget");
+    let budget = budget.map(|tree| decoder.budget(tree, "budget", Budget::default()));
     let mut places = Places::default();
     let output = fields.take("output").map(|tree| {
         decoder.templates(tree, "output", &mut places.output);
@@ -298,22 +299,24 @@ pub(super) fn graph(
     };
     decoder.finish(&fields);
     let name = name.unwrap_or_default();
+    let budget = budget.unwrap_or_default();
     let graph = Graph { name, description, inputs, budget, nodes: nodes?, output };
     Some((graph, places))
 }
 
 impl Decoder<'_> {
-    fn budget(&mut self, tree: &Tree) -> Budget {
-        let mut budget = Budget::default();
-        let Some(mut fields) = self.fields(tree, "budget") else { return budget };
+    /// Limits of what may be spent; those that are not named are the given ones.
+    pub(super) fn budget(&mut self, tree: &Tree, path: &str, mut budget: Budget) -> Budget {
+        let Some(mut fields) = self.fields(tree, path) else { return budget };
         if let Some(tree) = fields.take("tokens") {
-            budget.tokens = self.number(tree, "budget.tokens", 1, 1 << 40).or(budget.tokens);
+            let tokens = self.number(tree, &fields.at("tokens"), 1, 1 << 40);
+            budget.tokens = tokens.or(budget.tokens);
         }
         if let Some(tree) = fields.take("cost") {
-            budget.cost = self.parsed::<Money>(tree, "budget.cost");
+            budget.cost = self.parsed::<Money>(tree, &fields.at("cost"));
         }
         if let Some(tree) = fields.take("wall") {
-            budget.wall = self.parsed::<Span>(tree, "budget.wall").or(budget.wall);
+            budget.wall = self.parsed::<Span>(tree, &fields.at("wall")).or(budget.wall);
         }
         self.finish(&fields);
         budget

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::chat::Privacy;
-use crate::id::NodeId;
+use crate::id::{GraphVersion, NodeId};
 use crate::run::Budget;
 use crate::time::Span;
 
@@ -117,6 +117,10 @@ pub enum Work {
     Approval(Approval),
     /// Waits.
     Sleep(Sleep),
+    /// Runs another graph.
+    Graph(SubGraph),
+    /// Asks a model for a graph, and runs it.
+    Plan(Plan),
 }
 
 /// A model call.
@@ -146,6 +150,118 @@ pub struct Agent {
     /// text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<Value>,
+    /// Tools that the model may call, turn by turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub toolbox: Option<Toolbox>,
+    /// What it remembers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Memory>,
+}
+
+impl Agent {
+    /// Whether it goes in turns: it has tools, or recalls something first.
+    pub fn has_turns(&self) -> bool {
+        self.toolbox.is_some() || self.memory.is_some()
+    }
+}
+
+/// Tools of an agent, and how far it may go with them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Toolbox {
+    /// The tools.
+    pub tools: Vec<ToolRef>,
+    /// What bounds the agent.
+    #[serde(flatten)]
+    pub limits: TurnLimits,
+}
+
+/// What bounds an agent with tools, besides its node's `timeout`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TurnLimits {
+    /// Most model calls.
+    pub max_turns: u32,
+    /// Most tool calls.
+    pub max_tool_calls: u32,
+    /// Most tokens, in and out, of all turns.
+    pub max_total_tokens: u64,
+}
+
+impl Default for TurnLimits {
+    fn default() -> Self {
+        Self { max_turns: 20, max_tool_calls: 50, max_total_tokens: 100_000 }
+    }
+}
+
+/// A tool of an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolRef {
+    /// A built-in tool by its name, or [`SPAWN_TOOL`].
+    Builtin(String),
+    /// A registered agent.
+    Agent(Callee),
+    /// A registered graph.
+    Graph(Callee),
+}
+
+/// The tool by which an agent runs any registered agent or graph.
+pub const SPAWN_TOOL: &str = "agent.spawn";
+
+/// The tool that recalls what an agent remembers.
+pub const RECALL_TOOL: &str = "memory.recall";
+
+/// What a tool of an agent runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Callee {
+    /// Its name.
+    pub name: String,
+    /// The version of a graph; the latest one when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<GraphVersion>,
+    /// What it is for, told to the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+/// What an agent remembers: recalled before its first turn, and told with the system prompt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Whose memory: a template.
+    pub subject: String,
+    /// What is looked for: a template; the prompt when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+    /// Most tokens that are recalled.
+    pub max_tokens: u32,
+}
+
+/// A run of another graph.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SubGraph {
+    /// The graph's name.
+    pub name: String,
+    /// The pinned version; the latest one when the step begins, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<GraphVersion>,
+    /// The inputs, an object whose strings are templates.
+    pub inputs: Value,
+    /// What it may spend, within what this run has left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
+}
+
+/// An agent that proposes a graph, which is checked, registered and run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Who proposes.
+    pub agent: Agent,
+    /// Most proposals.
+    pub max_turns: u32,
+    /// The inputs of the graph, an object whose strings are templates.
+    pub inputs: Value,
+    /// What the graph may spend, within what this run has left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
 }
 
 /// A tool call.

@@ -8,9 +8,11 @@ mod decode;
 mod inputs;
 pub mod manifest;
 mod mistake;
+mod nested;
 mod nodes;
 mod sides;
 mod source;
+mod toolbox;
 mod tools;
 pub mod topology;
 

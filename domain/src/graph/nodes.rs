@@ -7,16 +7,17 @@ use super::decode::{At, Decoder, Fields, Mentions, Places};
 use super::manifest::{
     Agent, Approval, Branch, Case, Join, Map, MapWork, Node, OnError, Retry, Sleep, Work,
 };
+use super::nested;
 use super::source::{Kind, Tree};
+use super::toolbox;
 use crate::expr;
 use crate::id::NodeId;
 
 /// Nodes of a graph at most.
 const NODES_LIMIT: usize = 10_000;
 /// What a node may do; the contract names more kinds than this version runs.
-const KINDS: [&str; 6] = ["agent", "tool", "branch", "map", "approval", "sleep"];
-const LATER_KINDS: [&str; 4] = ["plugin", "graph", "plan", "signal"];
-const LATER_AGENT_KEYS: [&str; 3] = ["tools", "max_turns", "memory"];
+const KINDS: [&str; 8] = ["agent", "tool", "branch", "map", "approval", "sleep", "graph", "plan"];
+const LATER_KINDS: [&str; 2] = ["plugin", "signal"];
 /// Tokens of an answer when the manifest names no limit.
 const MAX_TOKENS: u32 = 512;
 
@@ -188,11 +189,13 @@ fn work(
         "branch" => branch(decoder, body, &path, mentions).map(Work::Branch),
         "map" => map(decoder, body, &path, mentions).map(Work::Map),
         "approval" => approval(decoder, body, &path, mentions).map(Work::Approval),
+        "graph" => nested::graph(decoder, body, &path, mentions).map(Work::Graph),
+        "plan" => nested::plan(decoder, body, &path, mentions).map(Work::Plan),
         _ => sleep(decoder, body, &path).map(Work::Sleep),
     }
 }
 
-fn template(
+pub(super) fn template(
     decoder: &mut Decoder<'_>,
     tree: &Tree,
     path: &str,
@@ -210,16 +213,45 @@ fn agent(
     mentions: &mut Mentions,
 ) -> Option<Agent> {
     let mut fields = decoder.fields(tree, path)?;
-    for key in LATER_AGENT_KEYS {
-        if let Some(tree) = fields.take(key) {
-            let message = format!("an agent's `{key}` is not available in this version");
-            decoder.add(tree, &fields.at(key), message);
-        }
+    let request = request(decoder, &mut fields, mentions);
+    let agent = asker(decoder, tree, &mut fields, mentions, request);
+    let schema = fields.take("schema").map(|tree| decoder.schema(tree, &fields.at("schema")));
+    let toolbox = toolbox::toolbox(decoder, &mut fields);
+    let memory = toolbox::memory(decoder, &mut fields, mentions);
+    decoder.finish(&fields);
+    let agent = Agent { schema, toolbox, memory, ..agent? };
+    if agent.has_turns() && agent.request.is_some() {
+        let message = "`tools` and `memory` belong to an agent with a `prompt`";
+        decoder.add(tree, &fields.at("request"), message);
     }
+    Some(agent)
+}
+
+/// What every agent has: its model, its prompts and the limits of one call. A whole request stands
+/// in place of the prompt.
+pub(super) fn asker(
+    decoder: &mut Decoder<'_>,
+    tree: &Tree,
+    fields: &mut Fields<'_>,
+    mentions: &mut Mentions,
+    request: Option<String>,
+) -> Option<Agent> {
     let model = fields.take("model").and_then(|tree| decoder.text(tree, &fields.at("model")));
     let system =
         fields.take("system").and_then(|t| template(decoder, t, &fields.at("system"), mentions));
-    let (prompt, request) = question(decoder, tree, &mut fields, mentions);
+    let prompt = match (fields.take("prompt"), &request) {
+        (Some(tree), None) => template(decoder, tree, &fields.at("prompt"), mentions),
+        (None, Some(_)) => Some(String::new()),
+        (Some(tree), Some(_)) => {
+            let message = "`prompt` and `request` exclude each other: a request has its prompts";
+            decoder.add(tree, &fields.at("request"), message);
+            None
+        }
+        (None, None) => {
+            decoder.add(tree, &fields.at("prompt"), "missing: an agent needs a prompt");
+            None
+        }
+    };
     let privacy = fields.take("privacy");
     let privacy = privacy.and_then(|tree| decoder.parsed(tree, &fields.at("privacy")));
     let max_tokens = fields.take("max_tokens");
@@ -233,35 +265,28 @@ fn agent(
         }
         value
     });
-    let schema = fields.take("schema").map(|tree| decoder.schema(tree, &fields.at("schema")));
-    decoder.finish(&fields);
-    let model = model.unwrap_or_else(|| "auto".into());
-    let (prompt, privacy) = (prompt?, privacy.unwrap_or_default());
-    Some(Agent { model, system, prompt, request, privacy, max_tokens, temperature, schema })
+    Some(Agent {
+        model: model.unwrap_or_else(|| "auto".into()),
+        system,
+        prompt: prompt?,
+        request,
+        privacy: privacy.unwrap_or_default(),
+        max_tokens,
+        temperature,
+        schema: None,
+        toolbox: None,
+        memory: None,
+    })
 }
 
-/// What an agent asks: its prompt, or a whole request in place of it.
-fn question(
+/// A whole request in place of a prompt.
+fn request(
     decoder: &mut Decoder<'_>,
-    tree: &Tree,
     fields: &mut Fields<'_>,
     mentions: &mut Mentions,
-) -> (Option<String>, Option<String>) {
-    match (fields.take("prompt"), fields.take("request")) {
-        (Some(tree), None) => (template(decoder, tree, &fields.at("prompt"), mentions), None),
-        (None, Some(tree)) => {
-            (Some(String::new()), template(decoder, tree, &fields.at("request"), mentions))
-        }
-        (Some(_), Some(_)) => {
-            let message = "`prompt` and `request` exclude each other: a request has its prompts";
-            decoder.add(tree, &fields.at("request"), message);
-            (None, None)
-        }
-        (None, None) => {
-            decoder.add(tree, &fields.at("prompt"), "missing: an agent needs a prompt");
-            (None, None)
-        }
-    }
+) -> Option<String> {
+    let tree = fields.take("request")?;
+    template(decoder, tree, &fields.at("request"), mentions)
 }
 
 fn condition(

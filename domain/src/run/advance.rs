@@ -3,15 +3,17 @@
 
 use std::collections::BTreeSet;
 
-use super::command::{Advance, CallReport, End, Intent, Outcome, Start, StepResult};
+use super::command::{Advance, CallReport, ChildIntent, End, Intent, Outcome, Start, StepResult};
 use super::fallback::Fallback;
+use super::moves::Move;
 use super::rejection::Rejection;
 use super::state::{Phase, RunState, Spent, StepStatus};
 use crate::decider::Context;
 use crate::event::run::Failure;
-use crate::event::{Event, run};
+use crate::event::{Event, run, turn};
 use crate::id::{ExecutorId, StepId};
 use crate::money::Money;
+use crate::payload::PayloadRef;
 use crate::stream::Seq;
 
 pub(super) fn advance(
@@ -27,6 +29,9 @@ pub(super) fn advance(
     }
     told_once(&command)?;
     let mut commit = Building { state, events: Vec::new(), spent: state.spent, next };
+    for moved in &command.moves {
+        commit.told(moved)?;
+    }
     for outcome in command.outcomes {
         commit.outcome(outcome)?;
     }
@@ -43,12 +48,23 @@ pub(super) fn advance(
         return Ok(commit.events);
     }
     commit.ready(command.ready, &command.starts)?;
+    for moved in command.moves {
+        if !commit.begin(command.executor, moved) {
+            return Ok(commit.events);
+        }
+    }
     commit.starts(command.executor, command.starts, context)?;
     Ok(commit.events)
 }
 
 fn told_once(command: &Advance) -> Result<(), Rejection> {
     let outcomes = command.outcomes.iter().chain(&command.instant).map(|outcome| &outcome.step);
+    let mut moved = BTreeSet::new();
+    for Move { step, .. } in &command.moves {
+        if !moved.insert(step) {
+            return Err(Rejection::ToldTwice(step.clone()));
+        }
+    }
     let mut seen = BTreeSet::new();
     for step in outcomes.chain(command.starts.iter().map(|start| &start.step)) {
         if !seen.insert(step) {
@@ -85,11 +101,11 @@ fn too_late(state: &RunState) -> Failure {
 }
 
 /// A commit under construction.
-struct Building<'a> {
-    state: &'a RunState,
-    events: Vec<Event>,
+pub(super) struct Building<'a> {
+    pub(super) state: &'a RunState,
+    pub(super) events: Vec<Event>,
     spent: Spent,
-    next: Seq,
+    pub(super) next: Seq,
 }
 
 impl Building<'_> {
@@ -111,7 +127,7 @@ impl Building<'_> {
     }
 
     /// Whether the step is a sleep; an error unless this try of it is under way.
-    fn under_way(&self, step: &StepId, attempt: u32) -> Result<bool, Rejection> {
+    pub(super) fn under_way(&self, step: &StepId, attempt: u32) -> Result<bool, Rejection> {
         let not_under_way = || Rejection::NotUnderWay(step.clone());
         let known = self.state.steps.get(step).ok_or_else(not_under_way)?;
         let sleeping = match known.status {
@@ -130,35 +146,60 @@ impl Building<'_> {
     }
 
     fn call(&mut self, step: &StepId, attempt: u32, call: CallReport, result: &StepResult) {
-        let step = step.clone();
         if let StepResult::Failed { error, .. } = result {
-            let (step, error) = (step.clone(), error.clone());
-            let failed = run::ModelCallFailed { step, attempt, error };
+            let (step, error, turn) = (step.clone(), error.clone(), self.turn_of(step));
+            let failed = run::ModelCallFailed { step, attempt, turn, error };
             self.events.push(Event::ModelCallFailed(failed));
-        } else if let Some(finish) = call.finish {
-            self.events.push(Event::ModelCallCompleted(run::ModelCallCompleted {
-                step: step.clone(),
-                attempt,
-                model: call.model.clone(),
-                finish,
-                duration_ms: call.duration_ms,
-                first_token_ms: call.first_token_ms,
-            }));
+        } else {
+            self.completed_call(step, attempt, &call, None);
         }
-        if let Some(usage) = call.usage {
+        self.used(step, attempt, &call);
+    }
+
+    /// The turn of the call that is under way.
+    fn turn_of(&self, step: &StepId) -> u32 {
+        let call = self.state.steps.get(step).and_then(|step| step.call.as_ref());
+        call.map_or(0, |call| call.turn)
+    }
+
+    /// A model answered.
+    pub(super) fn completed_call(
+        &mut self,
+        step: &StepId,
+        attempt: u32,
+        call: &CallReport,
+        answer: Option<PayloadRef>,
+    ) {
+        let Some(finish) = call.finish.clone() else { return };
+        self.events.push(Event::ModelCallCompleted(run::ModelCallCompleted {
+            step: step.clone(),
+            attempt,
+            turn: self.turn_of(step),
+            model: call.model.clone(),
+            finish,
+            duration_ms: call.duration_ms,
+            first_token_ms: call.first_token_ms,
+            answer,
+        }));
+    }
+
+    /// What a call used; what was held for it is free again.
+    pub(super) fn used(&mut self, step: &StepId, attempt: u32, call: &CallReport) {
+        if let Some(usage) = &call.usage {
             self.spent.tokens = self.spent.tokens.saturating_add(usage.tokens());
             self.spent.cost += call.charge.as_ref().map_or(Money::ZERO, |charge| charge.amount);
             self.events.push(Event::UsageRecorded(run::UsageRecorded {
                 step: step.clone(),
                 attempt,
-                provider: call.provider,
-                model: call.model,
-                usage,
+                turn: self.turn_of(step),
+                provider: call.provider.clone(),
+                model: call.model.clone(),
+                usage: usage.clone(),
                 confirmed: call.confirmed,
-                charge: call.charge,
+                charge: call.charge.clone(),
             }));
         }
-        self.release(&step);
+        self.release(step);
     }
 
     fn release(&mut self, step: &StepId) {
@@ -182,6 +223,10 @@ impl Building<'_> {
                     self.events.push(Event::BranchDecided(decided));
                 }
                 let output = output.map(|slot| slot.at(self.next));
+                let completed = run::StepCompleted { step, attempt, output, skipped };
+                return self.events.push(Event::StepCompleted(completed));
+            }
+            StepResult::Yielded { output } => {
                 let completed = run::StepCompleted { step, attempt, output, skipped };
                 return self.events.push(Event::StepCompleted(completed));
             }
@@ -252,29 +297,34 @@ impl Building<'_> {
     }
 
     /// The limit that the intent could break, in words.
-    fn over_budget(&self, intent: &Intent) -> Option<String> {
-        let Intent::CallModel { reserved_tokens, reserved_cost, .. } = intent else {
-            return None;
+    pub(super) fn over_budget(&self, intent: &Intent) -> Option<String> {
+        let (what, more_tokens, more) = match intent {
+            Intent::CallModel { reserved_tokens, reserved_cost, .. } => {
+                ("the call", *reserved_tokens, reserved_cost.unwrap_or_default())
+            }
+            Intent::Child(ChildIntent { budget, .. }) => {
+                ("the run within", budget.tokens.unwrap_or(0), budget.cost.unwrap_or_default())
+            }
+            _ => return None,
         };
         let (budget, spent) = (self.state.budget, self.spent);
         let tokens = spent.tokens.saturating_add(spent.reserved_tokens);
         if let Some(limit) =
-            budget.tokens.filter(|limit| tokens.saturating_add(*reserved_tokens) > *limit)
+            budget.tokens.filter(|limit| tokens.saturating_add(more_tokens) > *limit)
         {
             return Some(format!(
-                "budget.tokens is {limit}: {tokens} are spent or held, and the \
-                call could need {reserved_tokens}"
+                "budget.tokens is {limit}: {tokens} are spent or held, and {what} could need \
+                {more_tokens}"
             ));
         }
         let cost = spent.cost + spent.reserved_cost;
-        let more = reserved_cost.unwrap_or_default();
         let limit = budget.cost.filter(|limit| cost + more > *limit)?;
         Some(format!(
-            "budget.cost is {limit}: {cost} are spent or held, the call could cost {more}"
+            "budget.cost is {limit}: {cost} are spent or held, and {what} could cost {more}"
         ))
     }
 
-    fn exhausted(&mut self, step: StepId, limit: String) {
+    pub(super) fn exhausted(&mut self, step: StepId, limit: String) {
         let exhausted = run::BudgetExhausted { step: step.clone(), limit: limit.clone() };
         self.events.push(Event::BudgetExhausted(exhausted));
         let error = Failure { code: "budget.exceeded".into(), message: limit, retryable: false };
@@ -282,12 +332,19 @@ impl Building<'_> {
     }
 
     fn start(&mut self, executor: ExecutorId, start: Start, attempt: u32) {
-        let step = start.step;
+        let Start { step, intent } = start;
         let started = run::StepStarted { step: step.clone(), attempt, executor };
         self.events.push(Event::StepStarted(started));
-        match start.intent {
+        self.intend(&step, attempt, intent);
+    }
+
+    /// What is about to be done.
+    pub(super) fn intend(&mut self, step: &StepId, attempt: u32, intent: Intent) {
+        let step = step.clone();
+        match intent {
             Intent::Compute => {}
             Intent::CallModel {
+                turn,
                 provider,
                 model,
                 route,
@@ -303,6 +360,7 @@ impl Building<'_> {
                 self.events.push(Event::ModelCallIntended(run::ModelCallIntended {
                     step,
                     attempt,
+                    turn,
                     provider,
                     model,
                     route,
@@ -313,6 +371,11 @@ impl Building<'_> {
                     reserved_cost,
                 }));
             }
+            Intent::CallTool { at, name } => {
+                let intended = turn::ToolCallIntended { step, attempt, at, name };
+                self.events.push(Event::ToolCallIntended(intended));
+            }
+            Intent::Child(child) => self.child(step, attempt, child),
             Intent::Expand { width, max_parallel } => {
                 let expanded = run::MapExpanded { node: step.node, width, max_parallel };
                 self.events.push(Event::MapExpanded(expanded));
@@ -330,6 +393,24 @@ impl Building<'_> {
                 }));
             }
         }
+    }
+
+    fn child(&mut self, step: StepId, attempt: u32, child: ChildIntent) {
+        self.spent.hold_tokens(child.budget.tokens.unwrap_or(0));
+        self.spent.reserved_cost += child.budget.cost.unwrap_or_default();
+        self.events.push(Event::ChildIntended(turn::ChildIntended {
+            step,
+            attempt,
+            at: child.at,
+            child: child.child,
+            graph: child.graph,
+            version: child.version,
+            input: child.input.at(self.next),
+            manifest: child.manifest.map(|slot| slot.at(self.next)),
+            budget: child.budget,
+            privacy: child.privacy,
+            agent: child.agent,
+        }));
     }
 
     fn end(&mut self, end: End) {

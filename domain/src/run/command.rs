@@ -1,11 +1,14 @@
 //! What may be asked of a run.
 
+use super::children::{ChildReport, Lineage};
+use super::moves::Move;
+use super::turns::CallNo;
 use crate::chat::Privacy;
 use crate::event::run::Failure;
-use crate::id::{ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, StepId};
+use crate::id::{AgentId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, RunId, StepId};
 use crate::metering::{Charge, Usage};
 use crate::money::Money;
-use crate::payload::PayloadSlot;
+use crate::payload::{PayloadRef, PayloadSlot};
 use crate::run::{Budget, Fallback};
 use crate::time::Timestamp;
 
@@ -18,6 +21,12 @@ pub enum RunCommand {
     Advance(Advance),
     /// Answer a question.
     Answer(Answer),
+    /// Note that runs within this one exist.
+    ChildrenCreated(Vec<RunId>),
+    /// Take in what came of a run within this one.
+    ChildEnded(ChildReport),
+    /// Note that the run that this one belongs to knows of its end.
+    ParentTold,
     /// End the run before its time.
     Cancel {
         /// Why.
@@ -40,6 +49,8 @@ pub struct CreateRun {
     pub privacy: Privacy,
     /// BLAKE3 of the request.
     pub request_hash: String,
+    /// What it takes over from who creates it.
+    pub lineage: Lineage,
 }
 
 /// What an executor did since it last wrote, and what it is about to do: one commit. The kernel's
@@ -49,6 +60,8 @@ pub struct CreateRun {
 pub struct Advance {
     /// Who.
     pub executor: ExecutorId,
+    /// What happened within steps that go on, at most one move a step.
+    pub moves: Vec<Move>,
     /// Outcomes, in the order in which they were given to the scheduler.
     pub outcomes: Vec<Outcome>,
     /// Steps that begin and end in this commit, because they have no effect: branches, empty maps,
@@ -87,6 +100,11 @@ pub enum StepResult {
         output: Option<PayloadSlot>,
         /// The case that a branch took.
         case: Option<u32>,
+    },
+    /// It yields what is in the log already.
+    Yielded {
+        /// What it yields.
+        output: Option<PayloadRef>,
     },
     /// It failed; another try starts at `retry_at`, or none if that is absent.
     Failed {
@@ -141,6 +159,8 @@ pub enum Intent {
     Compute,
     /// A model call.
     CallModel {
+        /// The agent's turn, from 1; 0 for an agent without tools.
+        turn: u32,
         /// The provider's name.
         provider: String,
         /// The model.
@@ -158,6 +178,15 @@ pub enum Intent {
         /// Worst case of money, when the model has a price.
         reserved_cost: Option<Money>,
     },
+    /// A tool call before an agent's first turn.
+    CallTool {
+        /// Which call.
+        at: CallNo,
+        /// The tool's name.
+        name: String,
+    },
+    /// A run within this one.
+    Child(ChildIntent),
     /// Becomes this many items; `ready` of the command holds the first of them.
     Expand {
         /// How many.
@@ -183,6 +212,29 @@ pub enum Intent {
         /// When the question lapses.
         expires: Option<Timestamp>,
     },
+}
+
+/// A run that is about to be created within this one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChildIntent {
+    /// The tool call that it answers.
+    pub at: Option<CallNo>,
+    /// The run.
+    pub child: RunId,
+    /// Its graph.
+    pub graph: GraphId,
+    /// The pinned version.
+    pub version: GraphVersion,
+    /// Its inputs.
+    pub input: PayloadSlot,
+    /// The canonical manifest, when the graph is to be registered first.
+    pub manifest: Option<PayloadSlot>,
+    /// What it may spend.
+    pub budget: Budget,
+    /// Where its prompts may travel.
+    pub privacy: Privacy,
+    /// The agent that it is a run of.
+    pub agent: Option<AgentId>,
 }
 
 /// The end of a run.

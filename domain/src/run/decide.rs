@@ -1,11 +1,12 @@
 //! What follows from a command to a run.
 
 use super::advance::advance;
+use super::children::{Lineage, child_ended, children_created, parent_told};
 use super::command::{Answer, CreateRun, RunCommand};
 use super::rejection::Rejection;
 use super::state::{Approval, ApprovalState, Phase, RunState};
 use crate::decider::Context;
-use crate::event::{Event, run};
+use crate::event::{Event, agent, run};
 use crate::stream::Seq;
 
 pub(super) fn decide(
@@ -18,6 +19,9 @@ pub(super) fn decide(
         RunCommand::Create(command) => create(state, command, next),
         RunCommand::Advance(command) => advance(state, command, context, next),
         RunCommand::Answer(answer) => answer_approval(state, answer, context),
+        RunCommand::ChildrenCreated(children) => Ok(children_created(state, &children)),
+        RunCommand::ChildEnded(report) => child_ended(state, report, next),
+        RunCommand::ParentTold => parent_told(state),
         RunCommand::Cancel { reason } => cancel(state, reason),
     }
 }
@@ -28,14 +32,18 @@ fn create(state: &RunState, command: CreateRun, next: Seq) -> Result<Vec<Event>,
         let same = state.request_hash == command.request_hash;
         return if same { Ok(Vec::new()) } else { Err(Rejection::IdempotencyMismatch) };
     }
-    Ok(vec![Event::RunCreated(run::Created {
+    let Lineage { origin, agent } = command.lineage;
+    let created = Event::RunCreated(run::Created {
         graph: command.graph,
         version: command.version,
         input: command.input.at(next),
         budget: command.budget,
         privacy: command.privacy,
         request_hash: command.request_hash,
-    })])
+        origin,
+    });
+    let spawned = agent.map(|agent| Event::AgentSpawned(agent::Spawned { agent }));
+    Ok([created].into_iter().chain(spawned).collect())
 }
 
 fn cancel(state: &RunState, reason: Option<String>) -> Result<Vec<Event>, Rejection> {

@@ -36,8 +36,20 @@ pub(super) fn evolve(state: &mut RunState, recorded: Recorded<'_>) {
         Event::ApprovalRequested(event) => state.ask(event),
         Event::ApprovalGranted(event) => state.answer(event, ApprovalState::Granted),
         Event::ApprovalDenied(event) => state.answer(event, ApprovalState::Denied),
-        Event::ModelCallIntended(event) => state.intend(event),
-        Event::ModelCallCompleted(event) => state.release(&event.step),
+        Event::ModelCallIntended(event) => state.intend(event, recorded.time),
+        Event::ModelCallCompleted(event) => {
+            state.release(&event.step);
+            state.end_turn(event);
+        }
+        Event::ToolCallIntended(event) => state.intend_tool(event, recorded.time),
+        Event::ToolCallCompleted(e) => state.end_tool(&e.step, e.at, e.result, false),
+        Event::ToolCallFailed(e) => state.end_tool(&e.step, e.at, e.result, true),
+        Event::ToolCallDenied(e) => state.end_tool(&e.step, e.at, e.result, true),
+        Event::ChildIntended(event) => state.intend_child(event, recorded.time),
+        Event::ChildCreated(event) => state.note_child(event),
+        Event::ChildEnded(event) => state.end_child(event),
+        Event::ParentTold(_) => state.told = true,
+        Event::AgentSpawned(event) => state.agent = Some(event.agent),
         Event::ModelCallFailed(event) => state.release(&event.step),
         Event::UsageRecorded(event) => state.spend(event),
         Event::RunCancelled(_) => state.phase = Phase::Cancelled,
@@ -51,6 +63,9 @@ pub(super) fn evolve(state: &mut RunState, recorded: Recorded<'_>) {
         }
         Event::TimerFired(_)
         | Event::BudgetExhausted(_)
+        | Event::AgentCreated(_)
+        | Event::AgentUpdated(_)
+        | Event::AgentTerminated(_)
         | Event::GraphRegistered(_)
         | Event::RequestAccepted(_) => {}
     }
@@ -65,6 +80,7 @@ impl RunState {
         self.budget = created.budget;
         self.privacy = created.privacy;
         self.request_hash.clone_from(&created.request_hash);
+        self.origin.clone_from(&created.origin);
     }
 
     fn set(&mut self, id: &StepId, status: StepStatus) {
@@ -73,6 +89,9 @@ impl RunState {
 
     fn start(&mut self, event: &run::StepStarted, at: Timestamp) {
         self.change(&event.step, |step| {
+            if step.attempt != event.attempt {
+                step.child = None;
+            }
             step.attempt = event.attempt;
             step.status = StepStatus::Started { executor: event.executor, at };
         });
@@ -136,8 +155,12 @@ impl RunState {
         }
     }
 
-    fn intend(&mut self, event: &run::ModelCallIntended) {
+    fn intend(&mut self, event: &run::ModelCallIntended, at: Timestamp) {
+        if event.turn > 0 {
+            self.begin_turn(&event.step, at);
+        }
         let call = Call {
+            turn: event.turn,
             provider: event.provider.clone(),
             model: event.model.clone(),
             reserved_tokens: event.reserved_tokens,
@@ -161,6 +184,7 @@ impl RunState {
 
     fn spend(&mut self, event: &run::UsageRecorded) {
         self.release(&event.step);
+        self.spend_turn(event);
         self.spent.tokens = self.spent.tokens.saturating_add(event.usage.tokens());
         self.spent.cost += event.charge.as_ref().map_or(Money::ZERO, |charge| charge.amount);
     }
@@ -168,13 +192,21 @@ impl RunState {
 
 impl Spent {
     pub(super) fn hold(&mut self, call: &Call) {
-        self.reserved_tokens = self.reserved_tokens.saturating_add(call.reserved_tokens);
+        self.hold_tokens(call.reserved_tokens);
         self.reserved_cost += call.reserved_cost;
     }
 
+    pub(super) fn hold_tokens(&mut self, tokens: u64) {
+        self.reserved_tokens = self.reserved_tokens.saturating_add(tokens);
+    }
+
     pub(super) fn release(&mut self, call: &Call) {
-        self.reserved_tokens = self.reserved_tokens.saturating_sub(call.reserved_tokens);
-        let left = self.reserved_cost.scaled().saturating_sub(call.reserved_cost.scaled());
+        self.release_amounts(call.reserved_tokens, call.reserved_cost);
+    }
+
+    pub(super) fn release_amounts(&mut self, tokens: u64, cost: Money) {
+        self.reserved_tokens = self.reserved_tokens.saturating_sub(tokens);
+        let left = self.reserved_cost.scaled().saturating_sub(cost.scaled());
         self.reserved_cost = Money::from_scaled(left);
     }
 }

@@ -7,13 +7,14 @@ use serde::Serialize;
 
 use super::state::RunState;
 use crate::decider::Fingerprint;
-use crate::id::{ApprovalId, StepId};
+use crate::id::{ApprovalId, RunId, StepId};
 
 /// A part of the state that changed since the last print.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Part {
     Step(StepId),
     Approval(ApprovalId),
+    Child(RunId),
 }
 
 impl RunState {
@@ -29,7 +30,16 @@ impl RunState {
         );
         // A run that keeps nothing to itself prints as if there were no such word.
         let privacy = (!self.privacy.is_any()).then_some(self.privacy);
-        Fingerprint(privacy.map_or_else(|| print(&once), |privacy| print(&(&once, privacy))))
+        let once = privacy.map_or_else(|| print(&once), |privacy| print(&(&once, privacy)));
+        Fingerprint(self.with_lineage(once))
+    }
+
+    /// A run that belongs to no other one and to no agent prints as if there were no such words.
+    fn with_lineage(&self, once: u64) -> u64 {
+        if self.origin.is_none() && self.agent.is_none() {
+            return once;
+        }
+        print(&(once, &self.origin, &self.agent, self.told))
     }
 
     fn print_part(&mut self, part: &Part) {
@@ -43,6 +53,11 @@ impl RunState {
                 let Some(approval) = self.approvals.get_mut(id) else { return };
                 let now = print(&(id, &*approval));
                 (std::mem::replace(&mut approval.print, now), now)
+            }
+            Part::Child(id) => {
+                let Some(child) = self.children.get_mut(id) else { return };
+                let now = print(&(id, &*child));
+                (std::mem::replace(&mut child.print, now), now)
             }
         };
         self.prints = self.prints.wrapping_sub(print_before).wrapping_add(now);

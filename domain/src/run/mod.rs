@@ -1,22 +1,31 @@
 //! The run noun: one execution of a graph, from its creation to its end.
 
 mod advance;
+mod children;
 mod command;
 mod decide;
 mod evolve;
 mod fallback;
 mod fingerprint;
+mod moves;
 mod rejection;
 mod retry;
 mod state;
+mod turns;
 
+pub use children::{
+    Child, ChildOutcome, ChildReport, DEPTH_LIMIT, Lineage, Origin, WIDTH_LIMIT, child_run_id,
+};
 pub use command::{
-    Advance, Answer, CallReport, CreateRun, End, Intent, Outcome, RunCommand, Start, StepResult,
+    Advance, Answer, CallReport, ChildIntent, CreateRun, End, Intent, Outcome, RunCommand, Start,
+    StepResult,
 };
 pub use fallback::{Candidate, Fallback, HOPS_LIMIT, KeyOwner, Successor, successor};
+pub use moves::{Answered, Move, Next, Told, ToolOutcome};
 pub use rejection::Rejection;
 pub use retry::next_try;
 pub use state::{Approval, ApprovalState, Budget, Call, Phase, RunState, Spent, Step, StepStatus};
+pub use turns::{CallNo, ToolState, Turn, Turns};
 
 use crate::decider::{Context, Decider, Fingerprint, Recorded, Wake};
 use crate::event::Event;

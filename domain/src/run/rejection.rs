@@ -1,6 +1,6 @@
 //! Why a command to a run is refused.
 
-use crate::id::{ApprovalId, StepId};
+use crate::id::{ApprovalId, RunId, StepId};
 use crate::run::Phase;
 
 /// A command that contradicts the state of the run. Nothing was recorded.
@@ -37,6 +37,18 @@ pub enum Rejection {
     /// One command speaks of a step twice.
     #[error("step {0} is told of twice in one command")]
     ToldTwice(StepId),
+    /// A tool call that is over, or that nobody asked for.
+    #[error("step {0}: the tool call is not under way")]
+    ToolCallEnded(StepId),
+    /// What begins within the step does not follow from where it stands.
+    #[error("step {0}: its turn is not over, or what begins is not of it")]
+    TurnOpen(StepId),
+    /// The run within does not exist.
+    #[error("there is no run {0} within this run")]
+    NoSuchChild(RunId),
+    /// The run has not ended.
+    #[error("the run has not ended")]
+    NotEnded,
     /// The question does not exist in this run.
     #[error("there is no approval {0} in this run")]
     NoSuchApproval(ApprovalId),

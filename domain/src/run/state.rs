@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::children::{Child, Origin};
 use super::fallback::Fallback;
 use super::fingerprint::Part;
+use super::turns::Turns;
 use crate::chat::Privacy;
 use crate::decider::Wake;
 use crate::event::run::Failure;
-use crate::id::{ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, StepId};
+use crate::id::{AgentId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, RunId, StepId};
 use crate::money::Money;
 use crate::payload::PayloadRef;
 use crate::stream::Seq;
@@ -27,6 +29,24 @@ pub struct Budget {
     /// Longest time from creation to end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wall: Option<Span>,
+}
+
+impl Budget {
+    /// The narrower of two, limit by limit.
+    #[must_use]
+    pub fn within(self, other: Self) -> Self {
+        fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+            match (one, other) {
+                (Some(one), Some(other)) => Some(one.min(other)),
+                (one, other) => one.or(other),
+            }
+        }
+        Self {
+            tokens: least(self.tokens, other.tokens),
+            cost: least(self.cost, other.cost),
+            wall: least(self.wall, other.wall),
+        }
+    }
 }
 
 impl Default for Budget {
@@ -118,6 +138,15 @@ pub struct Step {
     /// Who is not asked again, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub avoid: Vec<Fallback>,
+    /// The turns of an agent with tools.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub turns: Option<Box<Turns>>,
+    /// The run that the last try consists of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub child: Option<RunId>,
+    /// Runs that it waits for.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub awaits: BTreeSet<RunId>,
     /// Its part of the run's fingerprint, as last printed.
     #[serde(skip)]
     pub(super) print: u64,
@@ -126,6 +155,9 @@ pub struct Step {
 /// A model call that is under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Call {
+    /// The agent's turn, from 1; 0 for an agent without tools.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub turn: u32,
     /// The provider's name.
     pub provider: String,
     /// The model.
@@ -148,6 +180,9 @@ impl Step {
             failures: 0,
             error: None,
             avoid: Vec::new(),
+            turns: None,
+            child: None,
+            awaits: BTreeSet::new(),
             print: 0,
         }
     }
@@ -155,7 +190,11 @@ impl Step {
     /// Whether an executor can do something about the step right now.
     fn is_runnable(&self) -> bool {
         use StepStatus::{Scheduled, Started, Unknown};
-        matches!(self.status, Scheduled { due: None } | Started { .. } | Unknown)
+        match self.status {
+            Scheduled { due: None } | Unknown => true,
+            Started { .. } => !self.is_parked(),
+            _ => false,
+        }
     }
 
     /// Whether the step has come to its end.
@@ -242,6 +281,14 @@ pub struct RunState {
     pub output: Option<PayloadRef>,
     /// Why it failed.
     pub error: Option<Failure>,
+    /// The run that it belongs to.
+    pub origin: Option<Origin>,
+    /// The agent that it is a run of.
+    pub agent: Option<AgentId>,
+    /// Runs within it.
+    pub children: BTreeMap<RunId, Child>,
+    /// Whether the run that it belongs to knows of its end.
+    pub told: bool,
     /// What changed since the last fingerprint.
     pub(super) changed: BTreeSet<Part>,
     /// The sum of the prints of all parts.
@@ -273,12 +320,13 @@ impl RunState {
     pub fn wake(&self) -> Wake {
         if self.phase != Phase::Running {
             // A call that was under way at the end is still to be settled: its cost is real.
-            return if self.spent.reserved_tokens > 0 { Wake::Now } else { Wake::Done };
+            let is_due = self.spent.reserved_tokens > 0 || self.owes();
+            return if is_due { Wake::Now } else { Wake::Done };
         }
         if self.runnable > 0 || self.steps.is_empty() {
             return Wake::Now;
         }
-        let mut due = self.deadline();
+        let mut due = self.deadline().into_iter().chain(self.next_look()).min();
         for step in self.steps.values() {
             match self.step_wake(step) {
                 Wake::Now => return Wake::Now,
@@ -307,4 +355,9 @@ impl RunState {
             _ => Wake::Now,
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_zero(turn: &u32) -> bool {
+    *turn == 0
 }

@@ -7,8 +7,8 @@ use convergio_domain::event::run::Failure;
 use convergio_domain::id::{ExecutorId, GraphId, GraphVersion, StepId};
 use convergio_domain::payload::PayloadSlot;
 use convergio_domain::run::{
-    Advance, Budget, CreateRun, Intent, Outcome, Rejection, Run, RunCommand, RunState, Start,
-    StepResult,
+    Advance, Budget, CreateRun, Intent, Lineage, Outcome, Rejection, Run, RunCommand, RunState,
+    Start, StepResult,
 };
 use convergio_domain::time::Timestamp;
 use uuid::Uuid;
@@ -68,6 +68,7 @@ pub(crate) fn create(request: &str, budget: Budget) -> CreateRun {
         input: PayloadSlot(0),
         budget,
         request_hash: request.into(),
+        lineage: Lineage::default(),
     }
 }
 
@@ -79,6 +80,7 @@ pub(crate) fn step(text: &str) -> StepId {
 pub(crate) fn advance() -> Advance {
     Advance {
         executor: EXECUTOR,
+        moves: Vec::new(),
         outcomes: Vec::new(),
         instant: Vec::new(),
         ready: Vec::new(),
@@ -119,6 +121,7 @@ pub(crate) fn model_call(tokens: u64) -> Intent {
     Intent::CallModel {
         key: None,
         left_out: Vec::new(),
+        turn: 0,
         provider: "local".into(),
         model: "m".into(),
         route: "cheapest".into(),

@@ -3,3 +3,4 @@
 mod history;
 mod laws;
 mod rules;
+mod turns;

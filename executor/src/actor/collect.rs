@@ -7,7 +7,9 @@ use convergio_domain::event::run::Failure;
 use convergio_domain::graph::manifest::{MapWork, Work};
 use convergio_domain::id::StepId;
 use convergio_domain::metering::{Meter, Usage};
-use convergio_domain::run::{Approval, ApprovalState, Call, CallReport, StepStatus};
+use convergio_domain::run::{
+    Approval, ApprovalState, Call, CallReport, Step, StepStatus, ToolState, Turns,
+};
 use convergio_domain::time::Timestamp;
 use serde_json::json;
 use tokio::task::JoinError;
@@ -27,14 +29,19 @@ impl Actor {
             self.waiting.remove(&done.step);
         }
         self.done.extend(ended);
+        let returned = self.returned();
+        self.done.extend(returned);
     }
 
     /// A task that performed a step has come to its end.
     pub(super) fn landed(&mut self, landed: Result<Done, JoinError>) {
         // A panic is caught inside of the task; only an abort of the runtime gets here.
         let Ok(done) = landed else { return };
-        self.in_flight.remove(&done.step);
-        self.done.push(done);
+        self.in_flight.remove(&(done.step.clone(), done.at));
+        // A run that was created goes on by itself.
+        if !matches!(done.result, DoneResult::Created) {
+            self.done.push(done);
+        }
     }
 
     fn ended(&self, id: &StepId, now: Timestamp) -> Option<Done> {
@@ -44,17 +51,55 @@ impl Actor {
             StepStatus::Asking { approval } => {
                 answered(self.run.state.approvals.get(approval)?, now)?
             }
-            StepStatus::Started { .. } | StepStatus::Unknown if !self.flies(id) => {
-                DoneResult::Interrupted
-            }
+            StepStatus::Started { .. } | StepStatus::Unknown if self.flies(id) => return None,
+            StepStatus::Unknown => DoneResult::Interrupted,
+            StepStatus::Started { .. } if step.is_exposed() => DoneResult::Interrupted,
+            StepStatus::Started { .. } => self.turn_over(step)?,
             _ => return None,
         };
         let call = step.call.as_ref().map(|call| self.unconfirmed(id, call));
-        Some(Done { step: id.clone(), attempt: step.attempt, result, call })
+        Some(Done { step: id.clone(), attempt: step.attempt, at: None, result, call })
     }
 
+    /// Whether an effect of the step is under way, or has ended and is not in the log yet.
     fn flies(&self, id: &StepId) -> bool {
-        self.in_flight.contains_key(id)
+        self.in_flight.keys().any(|(step, _)| step == id)
+            || self.done.iter().any(|done| done.step == *id)
+    }
+
+    /// An agent whose tools have all answered is to ask its model again.
+    fn turn_over(&self, step: &Step) -> Option<DoneResult> {
+        let is_over = step.turns.as_deref().is_some_and(Turns::is_complete);
+        let may_ask = self.may_start() && self.has_model_slot(0);
+        (is_over && may_ask).then_some(DoneResult::TurnOver)
+    }
+
+    /// Runs within this one that have ended, and whose steps do not know it yet.
+    fn returned(&self) -> Vec<Done> {
+        let state = &self.run.state;
+        let returned = state.children.iter().filter_map(|(run, child)| {
+            let outcome = child.ended.as_ref()?;
+            let step = state.steps.get(&child.step)?;
+            let is_due = matches!(step.status, StepStatus::Started { .. })
+                && match child.at {
+                    None => step.child == Some(*run),
+                    Some(at) => step.turns.as_deref()?.call(at) == Some(ToolState::Child(*run)),
+                };
+            let is_known = || {
+                let is_it = |done: &Done| done.step == child.step && done.at == child.at;
+                self.done.iter().any(is_it)
+            };
+            if !is_due || is_known() {
+                return None;
+            }
+            let result = match &outcome.error {
+                Some(error) => DoneResult::Failed(error.clone()),
+                None => DoneResult::Yielded(outcome.output),
+            };
+            let (step, at, attempt) = (child.step.clone(), child.at, step.attempt);
+            Some(Done { step, attempt, at, result, call: None })
+        });
+        returned.collect()
     }
 
     /// What a call may have cost whose outcome nobody knows: its input was sent, most likely.
@@ -81,6 +126,7 @@ impl Actor {
     pub(super) fn agent(&self, id: &StepId) -> Option<&convergio_domain::graph::manifest::Agent> {
         match (&self.graph.graph.node(&id.node)?.work, id.item) {
             (Work::Agent(agent), None) => Some(agent),
+            (Work::Plan(plan), None) => Some(&plan.agent),
             (Work::Map(map), Some(_)) => match &map.work {
                 MapWork::Agent(agent) => Some(agent),
                 MapWork::Tool(_) => None,

@@ -9,7 +9,7 @@ use convergio_domain::run::{
 use convergio_domain::stream::Seq;
 use convergio_eventstore::{AppendError, CommitError, Payload};
 
-use super::effect::{Launch, perform};
+use super::effect::{Launch, Work, perform};
 use super::plan::{Plan, disposed};
 use super::{Actor, ActorError, Flight};
 
@@ -114,16 +114,24 @@ impl Actor {
     /// Begins the effects whose intents are durable now.
     fn launch(&mut self, launches: Vec<Launch>, first: Seq) {
         debug_assert!(self.run.state.seq >= first || launches.is_empty());
+        // A budget that ran out ends the run in place of a turn.
+        if self.run.state.phase.is_ended() {
+            return;
+        }
         for launch in launches {
             let Some(step) = self.run.state.steps.get(&launch.step) else { continue };
             // A budget that ran out ends the run in place of the start.
             let StepStatus::Started { at, .. } = step.status else { continue };
             let cancel = self.shared.stopped.child_token();
-            let is_model_call = step.call.is_some();
-            let flight = Flight { is_model_call, cancel: cancel.clone() };
-            self.in_flight.insert(launch.step.clone(), flight);
+            let is_agent = step.call.is_some() || step.turns.is_some();
+            let flight = Flight { is_agent, cancel: cancel.clone() };
+            self.in_flight.insert((launch.step.clone(), launch.at), flight);
             let (shared, stream) = (Arc::clone(&self.shared), self.run.stream.clone());
-            self.effects.spawn(perform(shared, stream, launch, at, cancel));
+            let child = match &launch.work {
+                Work::Child(run) => self.new_child(*run),
+                _ => None,
+            };
+            self.effects.spawn(perform(shared, stream, launch, child, at, cancel));
         }
     }
 
@@ -167,6 +175,6 @@ fn is_current(state: &RunState, step: &convergio_domain::id::StepId, attempt: u3
 fn retry_at(outcome: &Outcome) -> Option<convergio_domain::time::Timestamp> {
     match outcome.result {
         StepResult::Failed { retry_at, .. } | StepResult::Unknown { retry_at } => retry_at,
-        StepResult::Completed { .. } => None,
+        StepResult::Completed { .. } | StepResult::Yielded { .. } => None,
     }
 }

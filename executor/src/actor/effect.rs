@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use convergio_domain::chat::ChatReply;
 use convergio_domain::event::run::Failure;
-use convergio_domain::id::StepId;
-use convergio_domain::run::CallReport;
+use convergio_domain::id::{RunId, StepId};
+use convergio_domain::payload::PayloadRef;
+use convergio_domain::run::{CallNo, CallReport};
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::LiveNote;
@@ -17,6 +19,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use super::children::{self, NewChild};
 use super::hop::Question;
 use super::{Shared, span};
 use crate::model::{Call, ChatAnswer, ModelError, Provider};
@@ -31,14 +34,21 @@ const OUTPUT_LIMIT: usize = 4 << 20;
 pub(super) struct Launch {
     pub(super) step: StepId,
     pub(super) attempt: u32,
+    /// The tool call of an agent that it is.
+    pub(super) at: Option<CallNo>,
     pub(super) timeout: Duration,
     pub(super) work: Work,
 }
 
 /// What is done.
 pub(super) enum Work {
-    Tool { name: String, args: Value },
+    Tool {
+        name: String,
+        args: Value,
+    },
     Model(ModelCall),
+    /// Creates a run within this one.
+    Child(RunId),
 }
 
 /// A model call whose exact request is in the log already.
@@ -60,19 +70,23 @@ pub(super) enum Answers {
     /// The whole of it. Who asked hears it piece by piece: once it has begun it is not begun
     /// anew behind their back.
     Whole,
+    /// The whole of it: another turn may follow.
+    Turn,
 }
 
 /// What came of a step.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Done {
     pub(super) step: StepId,
     pub(super) attempt: u32,
+    /// The tool call of an agent that it was.
+    pub(super) at: Option<CallNo>,
     pub(super) result: DoneResult,
     pub(super) call: Option<CallReport>,
 }
 
 /// What came of a try.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum DoneResult {
     /// It yielded a value, or nothing.
     Completed(Option<Arc<Value>>),
@@ -80,6 +94,16 @@ pub(super) enum DoneResult {
     Chosen(u32),
     /// It failed.
     Failed(Failure),
+    /// A turn of an agent was answered.
+    Answered(Box<ChatReply>),
+    /// Every tool of an agent's turn has answered.
+    TurnOver,
+    /// A run within this one was created.
+    Created,
+    /// A run within this one has yielded what is in the log.
+    Yielded(Option<PayloadRef>),
+    /// The same, with its value.
+    Opened(Option<(PayloadRef, Arc<Value>)>),
     /// Nobody knows what came of it.
     Interrupted,
 }
@@ -89,11 +113,12 @@ pub(super) async fn perform(
     shared: Arc<Shared>,
     stream: StreamKey,
     launch: Launch,
+    child: Option<Box<NewChild>>,
     started: Timestamp,
     cancel: CancellationToken,
 ) -> Done {
     let span = span::of(&stream, &launch);
-    let Launch { step, attempt, timeout, work } = launch;
+    let Launch { step, attempt, at, timeout, work } = launch;
     let effect = async {
         match work {
             Work::Tool { name, args } => (call_tool(name, args, started).await, None),
@@ -102,6 +127,10 @@ pub(super) async fn perform(
                     Asked { shared: &shared, stream: &stream, step: &step, attempt, timeout };
                 asked.ask(call, &cancel).await
             }
+            Work::Child(_) => match child {
+                Some(child) => (children::create(&shared, &stream, *child, &cancel).await, None),
+                None => (DoneResult::Created, None),
+            },
         }
     };
     let caught = AssertUnwindSafe(effect).catch_unwind().instrument(span.clone()).await;
@@ -109,7 +138,7 @@ pub(super) async fn perform(
         let message = "the step's code panicked: this is a defect, please report it".to_owned();
         (DoneResult::Failed(failure("internal", message)), None)
     });
-    let done = Done { step, attempt, result, call };
+    let done = Done { step, attempt, at, result, call };
     span::note(&span, &done);
     done
 }
@@ -137,7 +166,7 @@ fn size_of(value: &Value) -> usize {
     }
 }
 
-fn completed(value: Value) -> DoneResult {
+pub(super) fn completed(value: Value) -> DoneResult {
     let bytes = size_of(&value);
     if bytes > OUTPUT_LIMIT {
         let message = format!("the output has {bytes} bytes: at most {OUTPUT_LIMIT}");
@@ -146,7 +175,7 @@ fn completed(value: Value) -> DoneResult {
     DoneResult::Completed(Some(Arc::new(value)))
 }
 
-fn failure(code: &str, message: String) -> Failure {
+pub(super) fn failure(code: &str, message: String) -> Failure {
     Failure { code: code.into(), message, retryable: false }
 }
 
@@ -250,6 +279,10 @@ impl Asked<'_> {
 fn value_of(call: &ModelCall, answer: ChatAnswer) -> DoneResult {
     let read = match call.answers {
         Answers::Text => return completed(Value::String(answer.text)),
+        Answers::Turn => {
+            let reply = answer.into_reply(call.provider.name());
+            return DoneResult::Answered(Box::new(reply));
+        }
         Answers::Json => serde_json::from_str(&answer.text),
         Answers::Whole => serde_json::to_value(answer.into_reply(call.provider.name())),
     };

@@ -3,13 +3,21 @@
 //! It owns the folded state, the kernel's scheduler and the steps under way. It keeps nothing that
 //! the log does not have: it may vanish at any moment, and another one goes on.
 
+mod asking;
+mod calling;
+mod children;
 mod collect;
 mod commit;
 mod effect;
 mod hop;
 mod plan;
 mod prepare;
+mod proposals;
 mod span;
+mod toolbox;
+mod turns;
+
+pub(crate) use children::farewell;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,7 +26,7 @@ use convergio_domain::decider::{Context, Wake};
 use convergio_domain::event::run::Failure;
 use convergio_domain::id::{ActorId, NodeId, StepId};
 use convergio_domain::metering::PriceBook;
-use convergio_domain::run::{Rejection, Run, StepStatus};
+use convergio_domain::run::{CallNo, Rejection, Run, StepStatus};
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::{AppendError, CommitError, LiveHub, Loaded, LogError, Repository};
@@ -108,9 +116,12 @@ impl From<CommitError<Rejection>> for ActorError {
     }
 }
 
-/// A step under way in this process.
+/// An effect under way in this process: a step's, or one of its tool calls'.
+type FlightKey = (StepId, Option<CallNo>);
+
 struct Flight {
-    is_model_call: bool,
+    /// Whether it is an agent's: these have a limit of their own.
+    is_agent: bool,
     cancel: CancellationToken,
 }
 
@@ -133,7 +144,7 @@ pub(crate) struct Actor {
     /// What the kernel made ready and the log does not know yet.
     unrecorded: BTreeSet<StepId>,
     effects: JoinSet<Done>,
-    in_flight: BTreeMap<StepId, Flight>,
+    in_flight: BTreeMap<FlightKey, Flight>,
     /// Outcomes that are not in the log yet.
     done: Vec<Done>,
 }
@@ -162,6 +173,7 @@ impl Actor {
             done: Vec::new(),
         };
         actor.rebuild()?;
+        actor.ensure_children().await?;
         Ok(actor)
     }
 
@@ -170,6 +182,7 @@ impl Actor {
         loop {
             if self.run.state.phase.is_ended() {
                 self.settle().await?;
+                farewell(&self.shared, &mut self.run).await?;
                 return Ok(self.run.state.wake());
             }
             self.collect();
@@ -231,10 +244,11 @@ impl Actor {
         !self.unrecorded.is_empty() || is_due || self.runnable.iter().any(|id| !blocked(id))
     }
 
-    /// Whether one more model call may start besides `planned` others.
+    /// Whether one more agent may be at work besides `planned` others.
     fn has_model_slot(&self, planned: usize) -> bool {
-        let calls = self.in_flight.values().filter(|flight| flight.is_model_call).count();
-        calls + planned < self.shared.config.model_calls_per_run
+        let agents = self.in_flight.iter().filter(|(_, flight)| flight.is_agent);
+        let agents: BTreeSet<&StepId> = agents.map(|((step, _), _)| step).collect();
+        agents.len() + planned < self.shared.config.model_calls_per_run
     }
 
     /// Waits for an outcome, for an event of others, for the deadline, or for the end of the grace.

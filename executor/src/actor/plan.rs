@@ -1,22 +1,24 @@
 //! What the next commit holds: outcomes, the scheduler's answers to them, and what starts next.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use convergio_domain::event::run::Failure;
 use convergio_domain::graph::manifest::Node;
 use convergio_domain::id::{NodeId, StepId};
+use convergio_domain::money::Money;
 use convergio_domain::payload::{PayloadSlot, Purpose};
 use convergio_domain::run::{
-    Advance, CallReport, End, Outcome, RunState, Start, StepResult, next_try,
+    Advance, CallReport, End, Intent, Outcome, RunState, Spent, Start, StepResult, next_try,
 };
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::{LogError, Payload};
 use convergio_kernel_c::{Delta, NodeStatus, Outcome as Verdict, RunResult, Scheduler};
 use serde_json::Value;
 
-use super::effect::{Done, DoneResult, Launch};
+use super::asking::Moving;
+use super::effect::{Done, DoneResult, Launch, Work};
 use super::prepare::Prepared;
 use super::{Actor, ActorError};
 use crate::graphs::CompiledGraph;
@@ -29,6 +31,10 @@ const OUTCOMES_LIMIT: usize = 24;
 const STARTS_LIMIT: usize = 24;
 /// Payload bytes after which a commit takes no more outcomes or starts.
 const BYTES_LIMIT: usize = 8 << 20;
+/// Payloads after which a commit starts nothing more.
+const PAYLOADS_LIMIT: usize = 60;
+/// Payloads after which a commit takes no more turns.
+const TURNS_LIMIT: usize = 12;
 /// Tries of a step after which even a crash is not followed by another one.
 const CRASHED_TRIES_LIMIT: u32 = 100;
 
@@ -44,8 +50,12 @@ pub(super) struct Plan {
     pub(super) values: Vec<(PayloadSlot, Arc<Value>)>,
     /// How many of the actor's outcomes are in it.
     pub(super) taken: usize,
+    /// What happens within steps that go on.
+    pub(super) moving: BTreeMap<StepId, Moving>,
+    /// What is spent and held with this commit.
+    pub(super) spent: Spent,
     now: Timestamp,
-    extra: Extra,
+    pub(super) extra: Extra,
     fresh: VecDeque<StepId>,
     result: RunResult,
     failed: Option<(StepId, Failure)>,
@@ -56,6 +66,7 @@ impl Plan {
     fn new(actor: &Actor) -> Self {
         let advance = Advance {
             executor: actor.shared.config.id,
+            moves: Vec::new(),
             outcomes: Vec::new(),
             instant: Vec::new(),
             ready: Vec::new(),
@@ -69,6 +80,8 @@ impl Plan {
             launches: Vec::new(),
             values: Vec::new(),
             taken: 0,
+            moving: BTreeMap::new(),
+            spent: actor.run.state.spent,
             now: actor.shared.now(),
             extra: Extra::default(),
             fresh: actor.unrecorded.iter().cloned().collect(),
@@ -79,7 +92,15 @@ impl Plan {
     }
 
     fn is_full(&self) -> bool {
-        self.bytes > BYTES_LIMIT || self.advance.starts.len() >= STARTS_LIMIT
+        self.bytes > BYTES_LIMIT
+            || self.advance.starts.len() >= STARTS_LIMIT
+            || self.payloads.len() >= PAYLOADS_LIMIT
+    }
+
+    /// Whether an outcome waits for the next commit: a turn may bring many payloads.
+    fn has_no_room(&self, done: &Done) -> bool {
+        let is_turn = done.at.is_some() || matches!(done.result, DoneResult::Answered(_));
+        self.bytes > BYTES_LIMIT || (is_turn && self.payloads.len() >= TURNS_LIMIT)
     }
 
     /// Stores bytes with the commit.
@@ -99,8 +120,27 @@ impl Plan {
         PayloadSlot(u16::try_from(self.payloads.len() - 1).unwrap_or(u16::MAX))
     }
 
+    /// Holds something against the budget.
+    pub(super) fn hold(&mut self, tokens: u64, cost: Money) {
+        self.spent.reserved_tokens = self.spent.reserved_tokens.saturating_add(tokens);
+        self.spent.reserved_cost += cost;
+    }
+
+    /// Holds what an intent may cost.
+    pub(super) fn hold_intent(&mut self, intent: &Intent) {
+        if let Intent::CallModel { reserved_tokens, reserved_cost, .. } = intent {
+            self.hold(*reserved_tokens, reserved_cost.unwrap_or_default());
+        }
+    }
+
+    /// How many runs within the run begin with this commit.
+    pub(super) fn children(&self) -> usize {
+        let is_child = |launch: &&Launch| matches!(launch.work, Work::Child(_));
+        self.launches.iter().filter(is_child).count()
+    }
+
     /// Stores a step's output with the commit.
-    fn store_value(&mut self, value: &Arc<Value>, why: Purpose) -> PayloadSlot {
+    pub(super) fn store_value(&mut self, value: &Arc<Value>, why: Purpose) -> PayloadSlot {
         // Serialising a JSON value into memory cannot fail: its keys are strings.
         let bytes = serde_json::to_vec(&**value).unwrap_or_default();
         let slot = self.store(bytes, "application/json", why);
@@ -121,8 +161,7 @@ impl Plan {
     }
 
     /// An outcome that an executor's task or a person brought.
-    fn take(&mut self, graph: &CompiledGraph, state: &RunState, done: &Done) {
-        self.taken += 1;
+    pub(super) fn take(&mut self, graph: &CompiledGraph, state: &RunState, done: &Done) {
         let attempt = done.attempt;
         self.conclude(graph, state, done, attempt, false);
     }
@@ -178,7 +217,19 @@ impl Plan {
                 }
                 StepResult::Failed { error: error.clone(), retry_at }
             }
-            DoneResult::Interrupted => {
+            DoneResult::Opened(yielded) => {
+                let value = yielded.as_ref().map(|(_, value)| Arc::clone(value));
+                self.extra.note(done.step.clone(), "completed", value);
+                StepResult::Yielded { output: yielded.as_ref().map(|(reference, _)| *reference) }
+            }
+            DoneResult::Yielded(output) => {
+                self.extra.note(done.step.clone(), "completed", None);
+                StepResult::Yielded { output: *output }
+            }
+            DoneResult::Interrupted
+            | DoneResult::Answered(_)
+            | DoneResult::TurnOver
+            | DoneResult::Created => {
                 let retry_at = (attempt < CRASHED_TRIES_LIMIT).then_some(self.now);
                 StepResult::Unknown { retry_at }
             }
@@ -246,6 +297,7 @@ impl Plan {
 fn verdict(result: &StepResult) -> Option<Verdict> {
     match result {
         StepResult::Completed { case, .. } => Some(Verdict::Done { choice: *case }),
+        StepResult::Yielded { .. } => Some(Verdict::Done { choice: None }),
         StepResult::Failed { retry_at: None, .. } | StepResult::Unknown { retry_at: None } => {
             Some(Verdict::Failed)
         }
@@ -278,11 +330,13 @@ impl Actor {
     /// The next commit.
     pub(super) async fn plan(&mut self) -> Result<Plan, ActorError> {
         let mut plan = Plan::new(self);
-        for done in self.done.iter().take(OUTCOMES_LIMIT) {
-            plan.take(&self.graph, &self.run.state, done);
-            if plan.bytes > BYTES_LIMIT {
+        let mut next = 0;
+        while let Some(done) = self.done.get(next).filter(|_| next < OUTCOMES_LIMIT).cloned() {
+            if plan.has_no_room(&done) {
                 break;
             }
+            self.progress(&mut plan, done).await?;
+            next += 1;
         }
         if self.may_start() {
             self.start_steps(&mut plan).await?;
@@ -291,7 +345,10 @@ impl Actor {
             plan.advance.end = Some(self.end(&mut plan).await?);
             plan.advance.starts.clear();
             plan.launches.clear();
+            plan.moving.values_mut().for_each(|moving| moving.moved.next.clear());
         }
+        let moving = std::mem::take(&mut plan.moving);
+        plan.advance.moves = moving.into_values().map(|moving| moving.moved).collect();
         let known = |step: &StepId| self.run.state.steps.contains_key(step);
         plan.advance.ready = plan.fresh.iter().filter(|step| !known(step)).cloned().collect();
         Ok(plan)
@@ -335,8 +392,8 @@ impl Actor {
         let prepared = self.prepare(plan, &step, attempt, &extra).await;
         plan.extra = extra;
         match prepared {
-            Ok(Prepared::Start { intent, launch }) => {
-                plan.launches.extend(launch);
+            Ok(Prepared::Start { intent, launches }) => {
+                plan.launches.extend(launches);
                 plan.advance.starts.push(Start { step, intent });
             }
             Ok(Prepared::Expand { width, max_parallel, intent }) => {
@@ -356,7 +413,7 @@ impl Actor {
     }
 
     fn conclude_now(&self, plan: &mut Plan, step: StepId, attempt: u32, result: DoneResult) {
-        let done = Done { step, attempt, result, call: None };
+        let done = Done { step, attempt, at: None, result, call: None };
         plan.conclude(&self.graph, &self.run.state, &done, attempt, true);
     }
 

@@ -3,34 +3,39 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use convergio_domain::chat::{ChatRequest, Privacy};
+use convergio_domain::chat::ChatRequest;
 use convergio_domain::event::run::Failure;
 use convergio_domain::expr::{self, ExprError, Scope};
-use convergio_domain::graph::manifest::{Agent, Approval, Branch, Map, MapWork, Sleep, Tool, Work};
+use convergio_domain::graph::manifest::{
+    Agent, Approval, Branch, Map, MapWork, Sleep, SubGraph, Tool, Work,
+};
 use convergio_domain::id::{ApprovalId, NodeId, StepId};
 use convergio_domain::payload::Purpose;
-use convergio_domain::run::Intent;
+use convergio_domain::run::{Budget, Intent};
 use convergio_domain::time::Span;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::Actor;
-use super::effect::{Answers, DoneResult, Launch, ModelCall, Work as EffectWork};
-use super::hop::Question;
+use super::asking::Asker;
+use super::calling::Calling;
+use super::children::{Callee, Wanted};
+use super::effect::{Answers, DoneResult, Launch, Work as EffectWork};
 use super::plan::Plan;
-use crate::model::{Need, ask};
+use super::proposals::UNBOUND;
+use crate::model::ask;
 use crate::outputs::{Extra, OutputError};
 
 /// Longest list that a map runs over.
 const MAP_WIDTH_LIMIT: usize = 10_000;
 /// Longest time of one try when the manifest names none.
-const TIMEOUT: Span = Span::seconds(120);
+pub(super) const TIMEOUT: Span = Span::seconds(120);
 
 /// What a step is about to do.
 pub(super) enum Prepared {
     /// It starts; what has an effect is launched after the commit.
-    Start { intent: Intent, launch: Option<Launch> },
+    Start { intent: Intent, launches: Vec<Launch> },
     /// It becomes items.
     Expand { width: u32, max_parallel: u32, intent: Intent },
     /// It is over already.
@@ -50,18 +55,18 @@ impl Actor {
         let Some(node) = graph.graph.node(&step.node) else {
             return Err(OutputError::Failure(invalid(&format!("no node {}", step.node))));
         };
-        let mut scope = self.outputs.scope(&self.run.state, &graph, &node.needs, extra).await?;
+        if let Some(asker) = Asker::of(&node.work, step.item) {
+            return self.begin_turns(plan, (step, attempt), asker, extra).await;
+        }
+        let scope = self.scope_of(step, extra).await?;
         let timeout = Duration::from_millis(node.timeout.unwrap_or(TIMEOUT).0);
         let is_repeatable = node.retry.max > 1;
         let start = Start { step, attempt, timeout, is_repeatable };
         match (&node.work, step.item) {
-            (Work::Map(map), Some(item)) => {
-                scope.item = Some((self.item(map, &step.node, &scope, item)?, item));
-                match &map.work {
-                    MapWork::Agent(agent) => self.agent_call(plan, start, agent, &scope).await,
-                    MapWork::Tool(tool) => tool_call(start, tool, &scope),
-                }
-            }
+            (Work::Map(map), Some(_)) => match &map.work {
+                MapWork::Agent(agent) => self.agent_call(plan, start, agent, &scope).await,
+                MapWork::Tool(tool) => tool_call(start, tool, &scope),
+            },
             (Work::Map(map), None) => self.expand(map, &step.node, &scope),
             (Work::Agent(agent), _) => self.agent_call(plan, start, agent, &scope).await,
             (Work::Tool(tool), _) => tool_call(start, tool, &scope),
@@ -69,9 +74,61 @@ impl Actor {
             (Work::Approval(approval), _) => self.ask(plan, approval, &scope),
             (Work::Sleep(Sleep { span }), _) => {
                 let due = self.shared.now().after(*span);
-                Ok(Prepared::Start { intent: Intent::Sleep { due }, launch: None })
+                Ok(Prepared::Start { intent: Intent::Sleep { due }, launches: Vec::new() })
             }
+            (Work::Graph(graph), _) => self.sub_graph(plan, start, graph, &scope).await,
+            (Work::Plan(_), _) => Err(OutputError::Failure(invalid("a plan goes in turns"))),
         }
+    }
+
+    /// What the templates of a step may see.
+    pub(super) async fn scope_of(
+        &mut self,
+        step: &StepId,
+        extra: &Extra,
+    ) -> Result<Scope, OutputError> {
+        let graph = Arc::clone(&self.graph);
+        let Some(node) = graph.graph.node(&step.node) else {
+            return Err(OutputError::Failure(invalid(&format!("no node {}", step.node))));
+        };
+        let mut scope = self.outputs.scope(&self.run.state, &graph, &node.needs, extra).await?;
+        if let (Work::Map(map), Some(item)) = (&node.work, step.item) {
+            scope.item = Some((self.item(map, &step.node, &scope, item)?, item));
+        }
+        Ok(scope)
+    }
+
+    /// A run of another graph.
+    async fn sub_graph(
+        &mut self,
+        plan: &mut Plan,
+        start: Start<'_>,
+        graph: &SubGraph,
+        scope: &Scope,
+    ) -> Result<Prepared, OutputError> {
+        let target = self.graph_target(&graph.name, graph.version.as_ref()).await?;
+        let inputs = expr::render_value(&graph.inputs, scope).map_err(|error| failed(&error))?;
+        let callee = Callee {
+            graph: target.graph,
+            version: target.version,
+            manifest: &target.compiled.graph,
+            agent: None,
+            is_new: false,
+        };
+        let node = self.graph.graph.node(&start.step.node);
+        let limit = Budget { wall: node.and_then(|node| node.timeout), ..UNBOUND };
+        let wanted = Wanted {
+            step: start.step.clone(),
+            attempt: start.attempt,
+            at: None,
+            inputs,
+            budget: graph.budget.unwrap_or(UNBOUND).within(limit),
+            shares: self.spenders(),
+            privacy: self.privacy(),
+        };
+        let child = self.child(plan, &callee, wanted).map_err(OutputError::Failure)?;
+        let (child, launch) = child;
+        Ok(Prepared::Start { intent: Intent::Child(child), launches: vec![launch] })
     }
 
     /// The list of a map, rendered once while the run is in memory.
@@ -132,66 +189,15 @@ impl Actor {
         agent: &Agent,
         scope: &Scope,
     ) -> Result<Prepared, OutputError> {
-        let mut request = asked(agent, scope)?;
-        request.privacy = request.privacy.max(self.privacy());
-        let need = ask::need(&request);
-        let known = self.run.state.steps.get(start.step);
-        let avoid = known.map(|step| step.avoid.clone()).unwrap_or_default();
-        let choice = self.shared.models.choose_after(&request.model, &need, &avoid).await;
-        let choice = choice.map_err(OutputError::Failure)?;
-        let wanted = request.model.clone();
-        let request = ask::addressed(request, &need, &choice);
-        let need = ask::need(&request);
-        let left_out = choice.provider.left_out(&request);
-        let body = choice.provider.body(&request);
-        let slot = plan.store(body.to_vec(), "application/json", Purpose::Prompt);
-        let intent = Intent::CallModel {
-            provider: choice.provider.name().to_owned(),
-            model: choice.model.clone(),
-            route: choice.route,
-            key: choice.key.clone(),
-            left_out,
-            prompt: slot,
-            reserved_tokens: need.input_tokens + u64::from(need.output_tokens),
-            reserved_cost: self.worst_cost(choice.provider.name(), &choice.model, &need),
+        let answers = match &agent.request {
+            Some(_) => Answers::Whole,
+            None if agent.schema.is_some() => Answers::Json,
+            None => Answers::Text,
         };
-        let call = ModelCall {
-            provider: choice.provider,
-            model: choice.model,
-            body,
-            answers: match &agent.request {
-                Some(_) => Answers::Whole,
-                None if agent.schema.is_some() => Answers::Json,
-                None => Answers::Text,
-            },
-            question: Box::new(Question {
-                wanted,
-                need,
-                key: choice.key,
-                avoid,
-                is_repeatable: start.is_repeatable,
-            }),
-        };
-        Ok(Prepared::Start { intent, launch: Some(start.launch(EffectWork::Model(call))) })
-    }
-
-    /// Where this run's conversations may travel at most: by its own word and by its tenant's.
-    fn privacy(&self) -> Privacy {
-        let tenant = &self.run.stream.tenant;
-        self.run.state.privacy.max(self.shared.models.privacy_of(tenant))
-    }
-
-    fn worst_cost(
-        &self,
-        provider: &str,
-        model: &str,
-        need: &Need,
-    ) -> Option<convergio_domain::money::Money> {
-        use convergio_domain::metering::{Meter, Usage};
-        let out = (Meter::OutText, u64::from(need.output_tokens));
-        let usage = Usage([(Meter::InFresh, need.input_tokens), out].into());
-        let charge = self.shared.prices.charge(provider, model, self.shared.now(), &usage)?;
-        Some(charge.amount)
+        let Start { step, attempt, timeout, is_repeatable } = start;
+        let calling = Calling { step, attempt, turn: 0, timeout, answers, is_repeatable };
+        let (intent, launch) = self.model_call(plan, asked(agent, scope)?, calling).await?;
+        Ok(Prepared::Start { intent, launches: vec![launch] })
     }
 
     fn ask(
@@ -212,7 +218,7 @@ impl Actor {
             content_hash,
             expires: approval.ttl.map(|ttl| self.shared.now().after(ttl)),
         };
-        Ok(Prepared::Start { intent, launch: None })
+        Ok(Prepared::Start { intent, launches: Vec::new() })
     }
 
     /// What the run yields.
@@ -235,14 +241,15 @@ struct Start<'a> {
 
 impl Start<'_> {
     fn launch(&self, work: EffectWork) -> Launch {
-        Launch { step: self.step.clone(), attempt: self.attempt, timeout: self.timeout, work }
+        let (step, attempt, timeout) = (self.step.clone(), self.attempt, self.timeout);
+        Launch { step, attempt, at: None, timeout, work }
     }
 }
 
 fn tool_call(start: Start<'_>, tool: &Tool, scope: &Scope) -> Result<Prepared, OutputError> {
     let args = expr::render_value(&tool.with, scope).map_err(|error| failed(&error))?;
     let work = EffectWork::Tool { name: tool.name.clone(), args };
-    Ok(Prepared::Start { intent: Intent::Compute, launch: Some(start.launch(work)) })
+    Ok(Prepared::Start { intent: Intent::Compute, launches: vec![start.launch(work)] })
 }
 
 fn choose(branch: &Branch, scope: &Scope) -> Result<Prepared, OutputError> {
@@ -257,7 +264,7 @@ fn choose(branch: &Branch, scope: &Scope) -> Result<Prepared, OutputError> {
 }
 
 /// What an agent asks, its templates rendered.
-fn asked(agent: &Agent, scope: &Scope) -> Result<ChatRequest, OutputError> {
+pub(super) fn asked(agent: &Agent, scope: &Scope) -> Result<ChatRequest, OutputError> {
     if let Some(template) = &agent.request {
         let value = expr::render_value(&Value::String(template.clone()), scope);
         let value = value.map_err(|error| failed(&error))?;
@@ -269,7 +276,7 @@ fn asked(agent: &Agent, scope: &Scope) -> Result<ChatRequest, OutputError> {
     Ok(ask::of_prompt(agent, system, prompt))
 }
 
-fn failed(error: &ExprError) -> OutputError {
+pub(super) fn failed(error: &ExprError) -> OutputError {
     OutputError::Failure(Failure {
         code: "template.invalid".into(),
         message: error.to_string(),

@@ -25,6 +25,17 @@ pub(super) fn of(stream: &StreamKey, launch: &Launch) -> Span {
             convergio.step = %step,
             convergio.attempt = attempt,
         ),
+        Work::Child(child) => info_span!(
+            "invoke_agent",
+            otel.name = "invoke_agent",
+            otel.status_code = Empty,
+            error.type = Empty,
+            gen_ai.operation.name = "invoke_agent",
+            convergio.child.id = %child,
+            convergio.run.id = %run,
+            convergio.step = %step,
+            convergio.attempt = attempt,
+        ),
         Work::Model(call) => info_span!(
             "chat",
             otel.name = format!("chat {}", call.model),

@@ -71,6 +71,18 @@ pub fn call(name: &str, arguments: &Value, now: Timestamp) -> Result<Value, Fail
     called.map_err(|ToolError(message)| invalid(name, &message))
 }
 
+/// Checks a call that is not made yet.
+///
+/// # Errors
+/// `tool.invalid`, as [`call`] has it.
+pub(crate) fn check(name: &str, arguments: &Value) -> Result<(), Failure> {
+    let checked = find(name).and_then(|tool| {
+        let arguments = tool.prepare(arguments)?;
+        Check::compile(&tool.spec.arguments).check(&arguments, &arguments.to_string())
+    });
+    checked.map_err(|ToolError(message)| invalid(name, &message))
+}
+
 fn find(name: &str) -> Result<&'static Registered, ToolError> {
     TOOLS.get(name).ok_or_else(|| ToolError("there is no such tool".into()))
 }

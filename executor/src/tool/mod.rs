@@ -15,5 +15,6 @@ mod permit;
 mod split;
 mod text;
 
+pub(crate) use builtin::check;
 pub use builtin::{call, catalog};
 pub use permit::permit;

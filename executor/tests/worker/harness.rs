@@ -4,15 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use convergio_domain::agent::{AgentCommand, AgentNoun, agent_id};
 use convergio_domain::chat::Privacy;
 use convergio_domain::decider::Context;
 use convergio_domain::event::Event;
 use convergio_domain::event::run::Failure;
 use convergio_domain::graph::{self, GraphNoun, Register};
-use convergio_domain::id::{ApprovalId, ExecutorId, GraphId, RunId, TenantId};
+use convergio_domain::id::{AgentId, ApprovalId, ExecutorId, GraphId, RunId, StepId, TenantId};
 use convergio_domain::metering::PriceBook;
 use convergio_domain::payload::{PayloadSlot, Purpose};
-use convergio_domain::run::{Answer, CreateRun, Phase, Run, RunCommand, RunState};
+use convergio_domain::run::{
+    Advance, Answer, Budget, ChildIntent, CreateRun, Intent, Lineage, Phase, Run, RunCommand,
+    RunState, Start, child_run_id,
+};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{
     EventLog, LiveHub, Loaded, MemoryLog, Payload, Position, Record, Repository, SystemClock,
@@ -85,6 +89,30 @@ impl Platform {
 
     /// Registers a manifest and creates a run of it.
     pub(crate) async fn create(&self, manifest: &str, inputs: &Value) -> StreamKey {
+        let (id, graph) = self.register(manifest).await;
+        self.create_run(id, &graph, inputs).await
+    }
+
+    /// Defines an agent whose runs are runs of a manifest.
+    pub(crate) async fn define(&self, name: &str, manifest: &str) -> AgentId {
+        let (graph, parsed) = self.register(manifest).await;
+        let define = AgentCommand::Define {
+            name: name.into(),
+            graph,
+            version: parsed.version(),
+            definition: PayloadSlot(0),
+        };
+        let definition = vec![payload(b"{}".to_vec(), Purpose::Manifest)];
+        let id = agent_id(&tenant(), name);
+        let stream = StreamKey::agent(tenant(), id);
+        let command = |_: &_, _| (define.clone(), definition.clone());
+        let context = self.context();
+        self.repository.execute::<AgentNoun>(&stream, &context, command).await.expect("new");
+        id
+    }
+
+    /// Registers a manifest.
+    pub(crate) async fn register(&self, manifest: &str) -> (GraphId, graph::manifest::Graph) {
         let parsed = graph::parse(manifest, &tool::catalog()).expect("the manifest is valid");
         let graph = parsed.graph;
         let id = graph::graph_id(&tenant(), &graph.name);
@@ -98,7 +126,7 @@ impl Platform {
         let command = |_: &_, _| (register.clone(), manifest.clone());
         let stream = StreamKey::graph(tenant(), id);
         self.repository.execute::<GraphNoun>(&stream, &self.context(), command).await.expect("new");
-        self.create_run(id, &graph, inputs).await
+        (id, graph)
     }
 
     async fn create_run(
@@ -114,6 +142,7 @@ impl Platform {
             input: PayloadSlot(0),
             budget: graph.budget,
             request_hash: "test".into(),
+            lineage: Lineage::default(),
         };
         let input = vec![payload(inputs.to_string().into_bytes(), Purpose::Input)];
         let command = |_: &_, _| (RunCommand::Create(create.clone()), input.clone());
@@ -132,6 +161,38 @@ impl Platform {
     fn context(&self) -> Context {
         let now = self.repository.clock().now();
         Context { now, actor: "tester".parse().expect("a valid name") }
+    }
+
+    /// What an executor writes that dies before it creates the run of the step `sub`.
+    pub(crate) async fn advance_to_child(&self, run: &StreamKey) {
+        let graph = graph::graph_id(&tenant(), "inner");
+        let stream = StreamKey::graph(tenant(), graph);
+        let inner = self.repository.load::<GraphNoun>(&stream).await.expect("the log works");
+        let step: StepId = "sub".parse().expect("a step");
+        let child = ChildIntent {
+            at: None,
+            child: child_run_id(RunId(run.id), &step, 1, None),
+            graph,
+            version: inner.state.latest.expect("it is registered"),
+            input: PayloadSlot(0),
+            manifest: None,
+            budget: Budget { tokens: Some(100), cost: None, wall: None },
+            privacy: Privacy::Any,
+            agent: None,
+        };
+        let advance = Advance {
+            executor: ExecutorId(Uuid::nil()),
+            moves: Vec::new(),
+            outcomes: Vec::new(),
+            instant: Vec::new(),
+            ready: Vec::new(),
+            starts: vec![Start { step, intent: Intent::Child(child) }],
+            end: None,
+        };
+        let input = payload(br#"{"text": "hello"}"#.to_vec(), Purpose::Input);
+        let command = |_: &_, _| (RunCommand::Advance(advance.clone()), vec![input.clone()]);
+        let done = self.repository.execute::<Run>(run, &self.context(), command).await;
+        done.expect("the run takes it");
     }
 
     /// Waits until the folded run satisfies a condition.

@@ -2,10 +2,13 @@
 //! crash.
 
 mod agents;
+mod children;
 mod fallback;
 mod graphs;
 mod harness;
 mod privacy;
 mod recovery;
 mod replay;
+mod script;
+mod turns;
 mod waiting;

@@ -10,13 +10,13 @@ use convergio_domain::graph::manifest::Graph;
 use convergio_domain::graph::{GraphNoun, check_inputs};
 use convergio_domain::id::{GraphId, GraphVersion, RunId};
 use convergio_domain::payload::{PayloadSlot, Purpose};
-use convergio_domain::run::{CreateRun, Run, RunCommand, run_id_for_key};
+use convergio_domain::run::{Budget, CreateRun, Lineage, Run, RunCommand, run_id_for_key};
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::Payload;
 use convergio_projections::RunFilter;
 use convergio_schemas::wire::{ExecuteRequest, Page, Problem, RunAccepted, RunView};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use utoipa::IntoParams;
 use uuid::Uuid;
 
@@ -60,7 +60,34 @@ pub(crate) async fn execute(
         request.privacy.as_deref().unwrap_or("any").parse().map_err(ApiError::invalid)?;
     let scope = format!("POST /v1/graphs/{graph}/execute");
     let hashed = serde_json::to_vec(&request).unwrap_or_default();
-    let run = match idempotency::key(&headers)? {
+    let (budget, lineage) = (manifest.budget, Lineage::default());
+    let new = NewRun { graph, version, budget, privacy, inputs, lineage };
+    let accepted = begin(&gateway, &caller, &headers, &scope, &hashed, new).await?;
+    Ok((StatusCode::ACCEPTED, Json(accepted)))
+}
+
+/// A run that is asked for.
+pub(super) struct NewRun {
+    pub(super) graph: GraphId,
+    pub(super) version: GraphVersion,
+    pub(super) budget: Budget,
+    pub(super) privacy: Privacy,
+    /// Inputs that satisfy the graph's schema.
+    pub(super) inputs: Value,
+    pub(super) lineage: Lineage,
+}
+
+/// Creates a run, or finds the one that the same key asked for before.
+pub(super) async fn begin(
+    gateway: &Gateway,
+    caller: &Identity,
+    headers: &HeaderMap,
+    scope: &str,
+    hashed: &[u8],
+    new: NewRun,
+) -> Result<RunAccepted, ApiError> {
+    let NewRun { graph, version, budget, privacy, inputs, lineage } = new;
+    let run = match idempotency::key(headers)? {
         Some(key) => run_id_for_key(&caller.tenant, key),
         None => RunId(Uuid::now_v7()),
     };
@@ -68,9 +95,10 @@ pub(crate) async fn execute(
         graph,
         version: version.clone(),
         input: PayloadSlot(0),
-        budget: manifest.budget,
+        budget,
         privacy,
-        request_hash: idempotency::request_hash(&scope, &hashed),
+        request_hash: idempotency::request_hash(scope, hashed),
+        lineage,
     };
     let input = Payload {
         bytes: Bytes::from(serde_json::to_vec(&inputs).unwrap_or_default()),
@@ -81,15 +109,14 @@ pub(crate) async fn execute(
     let command = |_: &_, _| (RunCommand::Create(create.clone()), vec![input.clone()]);
     let stream = StreamKey::run(caller.tenant.clone(), run);
     let created =
-        gateway.repository.execute::<Run>(&stream, &gateway.context(&caller), command).await?;
+        gateway.repository.execute::<Run>(&stream, &gateway.context(caller), command).await?;
     let version = created.state.graph.map_or(version, |(_, version)| version);
     let (run_id, graph_id) = (run.to_string(), graph.to_string());
-    let accepted = RunAccepted { run_id, graph_id, version: version.to_string() };
-    Ok((StatusCode::ACCEPTED, Json(accepted)))
+    Ok(RunAccepted { run_id, graph_id, version: version.to_string() })
 }
 
 /// The manifest of a version, or of the latest one.
-async fn manifest(
+pub(super) async fn manifest(
     gateway: &Gateway,
     caller: &Identity,
     graph: GraphId,

@@ -132,6 +132,7 @@ impl Api {
             |id: &&str| Start { step: id.parse().expect("a step"), intent: Intent::Compute };
         let advance = Advance {
             executor: ExecutorId(Uuid::nil()),
+            moves: Vec::new(),
             outcomes: Vec::new(),
             instant: Vec::new(),
             ready: Vec::new(),

@@ -57,6 +57,27 @@ fn summary(event: &Event) -> Option<Value> {
         Event::ModelCallCompleted(e) => json!({"step": e.step, "model": e.model,
             "finish": e.finish, "duration_ms": e.duration_ms}),
         Event::ModelCallFailed(e) => json!({"step": e.step, "error": e.error.code}),
+        Event::ToolCallIntended(e) => {
+            json!({"step": e.step, "turn": e.at.turn, "call": e.at.call, "tool": e.name})
+        }
+        Event::ToolCallCompleted(e) => {
+            json!({"step": e.step, "turn": e.at.turn, "call": e.at.call})
+        }
+        Event::ToolCallFailed(e) => json!({"step": e.step, "turn": e.at.turn, "call": e.at.call,
+            "error": e.error.code}),
+        Event::ToolCallDenied(e) => {
+            json!({"step": e.step, "turn": e.at.turn, "call": e.at.call, "tool": e.name})
+        }
+        Event::ChildIntended(e) => json!({"step": e.step, "run": e.child, "graph": e.graph,
+            "version": e.version}),
+        Event::ChildEnded(e) => json!({"run": e.child, "tokens": e.tokens, "cost": e.cost,
+            "error": e.error.as_ref().map(|error| error.code.as_str())}),
+        Event::ChildCreated(_) | Event::ParentTold(_) => return None,
+        Event::AgentCreated(e) | Event::AgentUpdated(e) => {
+            json!({"agent": e.name, "version": e.version})
+        }
+        Event::AgentSpawned(e) => json!({"agent": e.agent}),
+        Event::AgentTerminated(_) => json!({}),
         Event::UsageRecorded(e) => json!({"step": e.step, "model": e.model,
             "tokens_in": e.usage.tokens_in(), "tokens_out": e.usage.tokens_out(),
             "confirmed": e.confirmed, "cost": e.charge.as_ref().map(|charge| charge.amount)}),

@@ -16,7 +16,7 @@ pub(super) async fn apply(
     let run = RunId(a.record.stream.id);
     for (meter, quantity) in &usage.usage.0 {
         let tenant = &a.record.stream.tenant;
-        let id = usage_id(tenant, run, &usage.step, usage.attempt, *meter);
+        let id = usage_id(tenant, run, &usage.step, (usage.attempt, usage.turn), *meter);
         let amount = usage.charge.as_ref().and_then(|c| c.lines.get(meter)).copied();
         if insert(to, a, usage, &id, *meter, *quantity, amount).await? {
             if let (Some(amount), Some(charge)) = (amount, &usage.charge) {

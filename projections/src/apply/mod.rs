@@ -1,5 +1,6 @@
 //! What each event means for the read models.
 
+mod agent;
 mod audit;
 mod billing;
 mod run;
@@ -61,6 +62,7 @@ pub(crate) async fn apply(to: &mut AnyConnection, record: &Record) -> sqlx::Resu
         match record.stream.kind {
             StreamKind::Run => apply_run(to, &applied).await?,
             StreamKind::Graph => run::register(to, &applied).await?,
+            StreamKind::Agent => agent::apply(to, &applied).await?,
             StreamKind::Request => {}
         }
     }
@@ -73,6 +75,7 @@ pub(crate) async fn apply(to: &mut AnyConnection, record: &Record) -> sqlx::Resu
 async fn apply_run(to: &mut AnyConnection, applied: &Applied<'_>) -> sqlx::Result<()> {
     run::apply(to, applied).await?;
     step::apply(to, applied).await?;
+    agent::ran(to, applied).await?;
     if let Event::UsageRecorded(usage) = applied.event {
         billing::apply(to, applied, usage).await?;
     }

@@ -26,6 +26,10 @@ pub(super) async fn apply(to: &mut AnyConnection, a: &Applied<'_>) -> sqlx::Resu
             row.bind(a.tenant()).bind(a.id()).bind(e.step.to_string()).execute(to).await?;
             Ok(())
         }
+        Event::ChildIntended(e) if e.at.is_none() => {
+            kind(to, a, &e.step, "graph").await?;
+            set(to, a, &e.step, "waiting").await
+        }
         Event::TimerSet(e) => {
             kind(to, a, &e.step, "sleep").await?;
             set(to, a, &e.step, "sleeping").await

@@ -66,9 +66,9 @@ async fn queries_show_a_tenant_its_own_rows_and_pages_are_whole() {
             break;
         }
     }
-    assert_eq!(runs.len(), 20);
+    assert_eq!(runs.len(), 23);
     let ids: std::collections::BTreeSet<_> = runs.iter().map(|run| run.run.clone()).collect();
-    assert_eq!(ids.len(), 20, "no page repeats a run");
+    assert_eq!(ids.len(), 23, "no page repeats a run");
     let all = queries.usage("one", None, None, 1000).await.expect("rows");
     assert!(all.items.iter().all(|line| ids.contains(&line.run)));
     let (lines, mut cursor) = (all.items.len(), None);
@@ -82,6 +82,10 @@ async fn queries_show_a_tenant_its_own_rows_and_pages_are_whole() {
         }
     }
     assert_eq!(paged, lines);
+    let agents = queries.agents("one", None, None, 10).await.expect("rows").items;
+    let told: Vec<_> = agents.iter().map(|a| (&*a.name, &*a.status, a.runs)).collect();
+    assert_eq!(told, [("judge", "active", 1), ("tutor", "terminated", 2)]);
+    assert_eq!(queries.agent("two", &agents[0].agent).await.expect("rows"), None);
     let nobody = queries.run("nobody", &runs[0].run).await.expect("rows");
     assert_eq!(nobody, None);
     assert!(queries.steps("two", &runs[0].run).await.expect("rows").is_empty());

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use convergio_domain::agent::{AgentCommand, AgentNoun, AgentState, agent_id};
 use convergio_domain::chat::Privacy;
 use convergio_domain::decider::Context;
 use convergio_domain::id::{ApprovalId, ExecutorId, GraphId, GraphVersion, RunId, TenantId};
 use convergio_domain::metering::{Meter, PriceBook, Usage};
 use convergio_domain::payload::{PayloadSlot, Purpose};
 use convergio_domain::run::{
-    Advance, Budget, CallReport, CreateRun, End, Intent, Outcome, Run, RunCommand, Start,
+    Advance, Budget, CallReport, CreateRun, End, Intent, Lineage, Outcome, Run, RunCommand, Start,
     StepResult,
 };
 use convergio_domain::stream::StreamKey;
@@ -32,7 +33,48 @@ pub(crate) async fn filled() -> Arc<dyn EventLog> {
         let tenant = tenant(if number.is_multiple_of(3) { "one" } else { "two" });
         run(&repository, &tenant, number).await;
     }
+    for name in ["tutor", "judge", "tutor"] {
+        agent(&repository, name).await;
+    }
     log
+}
+
+/// Defines an agent, or terminates the one that there is; runs it in any case.
+async fn agent(repository: &Repository, name: &str) {
+    let tenant = tenant("one");
+    let id = agent_id(&tenant, name);
+    let context = Context { now: SystemClock.now(), actor: "tester".parse().expect("a name") };
+    let payload = Payload {
+        bytes: Bytes::from_static(b"{}"),
+        media_type: "application/json".into(),
+        purpose: Purpose::Manifest,
+        subject: None,
+    };
+    let (graph, version) = (GraphId(Uuid::from_u128(1)), GraphVersion::of(b"{}"));
+    let define = AgentCommand::Define {
+        name: name.into(),
+        graph,
+        version: version.clone(),
+        definition: PayloadSlot(0),
+    };
+    let command = |state: &AgentState, _| match state.runnable() {
+        Some(_) => (AgentCommand::Terminate, Vec::new()),
+        None => (define.clone(), vec![payload.clone()]),
+    };
+    let stream = StreamKey::agent(tenant.clone(), id);
+    repository.execute::<AgentNoun>(&stream, &context, command).await.expect("it is taken");
+    let create = CreateRun {
+        privacy: Privacy::Any,
+        graph,
+        version,
+        input: PayloadSlot(0),
+        budget: Budget::default(),
+        request_hash: "r".into(),
+        lineage: Lineage { agent: Some(id), ..Lineage::default() },
+    };
+    let command = |_: &_, _| (RunCommand::Create(create.clone()), vec![payload.clone()]);
+    let stream = StreamKey::run(tenant, RunId(Uuid::now_v7()));
+    repository.execute::<Run>(&stream, &context, command).await.expect("it is taken");
 }
 
 /// Adds a few more runs.
@@ -64,6 +106,7 @@ async fn run(repository: &Repository, tenant: &TenantId, number: u32) {
         input: PayloadSlot(0),
         budget: Budget::default(),
         request_hash: "r".into(),
+        lineage: Lineage::default(),
     };
     tell(RunCommand::Create(create), 1).await;
     tell(RunCommand::Advance(Advance { starts: starts(number), ..advance() }), 2).await;
@@ -85,13 +128,15 @@ async fn run(repository: &Repository, tenant: &TenantId, number: u32) {
 fn advance() -> Advance {
     let executor = ExecutorId(Uuid::nil());
     let (outcomes, instant, ready) = (Vec::new(), Vec::new(), Vec::new());
-    Advance { executor, outcomes, instant, ready, starts: Vec::new(), end: None }
+    let (moves, starts) = (Vec::new(), Vec::new());
+    Advance { executor, moves, outcomes, instant, ready, starts, end: None }
 }
 
 fn starts(number: u32) -> Vec<Start> {
     let call = Intent::CallModel {
         key: None,
         left_out: Vec::new(),
+        turn: 0,
         provider: "local".into(),
         model: "m".into(),
         route: "cheapest".into(),

@@ -11,6 +11,7 @@ pub(super) fn kind_number(kind: StreamKind) -> i64 {
         StreamKind::Run => 1,
         StreamKind::Graph => 2,
         StreamKind::Request => 3,
+        StreamKind::Agent => 4,
     }
 }
 
@@ -20,6 +21,7 @@ pub(super) fn kind_of(number: i64) -> Result<StreamKind, LogError> {
         1 => Ok(StreamKind::Run),
         2 => Ok(StreamKind::Graph),
         3 => Ok(StreamKind::Request),
+        4 => Ok(StreamKind::Agent),
         other => Err(LogError::corrupt(&"a stream", &format!("kind {other} is not known"))),
     }
 }

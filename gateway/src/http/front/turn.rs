@@ -11,7 +11,7 @@ use convergio_domain::event::run::Failure;
 use convergio_domain::graph::{self, GraphNoun, Register, ToolCatalog, manifest::Graph};
 use convergio_domain::id::{GraphId, GraphVersion, RunId, TenantId};
 use convergio_domain::payload::{PayloadRef, PayloadSlot, Purpose};
-use convergio_domain::run::{CreateRun, Phase, Run, RunCommand, RunState, run_id_for_key};
+use convergio_domain::run::{CreateRun, Lineage, Phase, Run, RunCommand, RunState, run_id_for_key};
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::{LiveListener, LiveNote, Loaded, Payload, Record};
 use serde_json::json;
@@ -98,6 +98,7 @@ impl Turn {
             budget: front.graph.graph.budget,
             privacy: request.privacy,
             request_hash: idempotency::request_hash("front", body),
+            lineage: Lineage::default(),
         };
         let input = serde_json::to_vec(&json!({"request": request})).map_err(Refusal::internal)?;
         let input = payload(input, Purpose::Input);

@@ -1,0 +1,301 @@
+//! What a model is asked in a turn: the prompts of the manifest, then all that was answered and
+//! called so far, read from the log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use convergio_domain::chat::{ChatReply, ChatRequest, Message, Part, Role};
+use convergio_domain::event::run::Failure;
+use convergio_domain::expr::{self, Scope};
+use convergio_domain::graph::manifest::{Agent, Memory, Plan as PlanNode, TurnLimits, Work};
+use convergio_domain::id::StepId;
+use convergio_domain::payload::PayloadRef;
+use convergio_domain::run::{CallNo, Intent, Move, ToolState, Turns};
+use convergio_domain::time::Timestamp;
+use serde_json::{Value, json};
+
+use super::Actor;
+use super::calling::Calling;
+use super::effect::{Answers, Launch, failure};
+use super::plan::Plan;
+use super::prepare::{asked, failed};
+use super::proposals;
+use crate::outputs::{Extra, OutputError};
+
+/// Tool calls of one turn at most.
+const AT_ONCE_LIMIT: usize = 24;
+/// Bytes of a tool's answer that a model is told.
+const TOLD_LIMIT: usize = 32 << 10;
+
+/// What happens within a step in the commit that is being made.
+pub(super) struct Moving {
+    pub(super) moved: Move,
+    /// The turn's answer, when it is in this commit.
+    pub(super) reply: Option<Arc<ChatReply>>,
+    /// What tools answered, by their numbers; whether they failed.
+    pub(super) results: Vec<(CallNo, Value, bool)>,
+}
+
+/// Who goes in turns.
+#[derive(Clone, Copy)]
+pub(super) enum Asker<'a> {
+    /// An agent with tools or memory.
+    Agent(&'a Agent),
+    /// An agent that proposes graphs.
+    Plan(&'a PlanNode),
+}
+
+impl<'a> Asker<'a> {
+    /// Who does the work of a step, if it goes in turns.
+    pub(super) fn of(work: &'a Work, item: Option<u32>) -> Option<Self> {
+        use convergio_domain::graph::manifest::MapWork;
+        match (work, item) {
+            (Work::Agent(agent), None) => Some(Self::Agent(agent)),
+            (Work::Plan(plan), None) => Some(Self::Plan(plan)),
+            (Work::Map(map), Some(_)) => match &map.work {
+                MapWork::Agent(agent) => Some(Self::Agent(agent)),
+                MapWork::Tool(_) => None,
+            },
+            _ => None,
+        }
+        .filter(|asker| asker.limits().is_some())
+    }
+
+    pub(super) fn agent(self) -> &'a Agent {
+        match self {
+            Self::Agent(agent) => agent,
+            Self::Plan(plan) => &plan.agent,
+        }
+    }
+
+    /// How far it may go; `None` when it does not go in turns.
+    fn limits(self) -> Option<TurnLimits> {
+        match self {
+            Self::Agent(agent) => {
+                let of_memory = agent.memory.as_ref().map(|_| TurnLimits::default());
+                agent.toolbox.as_ref().map(|toolbox| toolbox.limits).or(of_memory)
+            }
+            Self::Plan(plan) => {
+                Some(TurnLimits { max_turns: plan.max_turns, ..TurnLimits::default() })
+            }
+        }
+    }
+
+    /// Why it may not go on, if it may not.
+    pub(super) fn exhausted(
+        self,
+        turns: &Turns,
+        asked: u32,
+        timeout: Duration,
+        now: Timestamp,
+    ) -> Option<Failure> {
+        let limits = self.limits().unwrap_or_default();
+        let spent_ms = now.since(turns.began).0;
+        let message = if asked >= limits.max_turns {
+            match self {
+                Self::Agent(_) => {
+                    format!("no answer in {asked} turns: raise max_turns")
+                }
+                Self::Plan(_) => format!("no valid graph in {asked} proposals: raise max_turns"),
+            }
+        } else if turns.tokens >= limits.max_total_tokens {
+            let (used, limit) = (turns.tokens, limits.max_total_tokens);
+            format!("{used} tokens are used, max_total_tokens is {limit}")
+        } else if u128::from(spent_ms) >= timeout.as_millis() {
+            format!("no answer in {spent_ms} ms: raise the node's timeout")
+        } else {
+            return None;
+        };
+        Some(failure("agent.limit", message))
+    }
+
+    /// Whether so many tool calls are too many.
+    pub(super) fn too_many(self, calls: usize, at_once: usize) -> Option<Failure> {
+        let limit = self.limits().unwrap_or_default().max_tool_calls;
+        if at_once > AT_ONCE_LIMIT {
+            let message = format!("{at_once} tool calls in one turn: at most {AT_ONCE_LIMIT}");
+            return Some(failure("agent.limit", message));
+        }
+        let message = format!("{calls} tool calls are asked for: max_tool_calls is {limit}");
+        (calls > limit as usize).then(|| failure("agent.limit", message))
+    }
+}
+
+impl Actor {
+    /// The next model call of a step that goes in turns.
+    pub(super) async fn ask_turn(
+        &mut self,
+        plan: &mut Plan,
+        (step, attempt): (&StepId, u32),
+        asker: Asker<'_>,
+        timeout: Duration,
+        extra: &Extra,
+        moving: Option<&Moving>,
+    ) -> Result<(Intent, Launch), OutputError> {
+        let scope = self.scope_of(step, extra).await?;
+        let agent = asker.agent();
+        let mut request = asked(agent, &scope)?;
+        let tools = self.tools(agent.toolbox.as_ref()).await?;
+        request.tools = tools.specs();
+        frame(&mut request, asker);
+        let turn = self.transcript(&mut request, step, moving).await? + 1;
+        let node = self.graph.graph.node(&step.node);
+        let is_repeatable = node.is_some_and(|node| node.retry.max > 1);
+        let answers = Answers::Turn;
+        let calling = Calling { step, attempt, turn, timeout, answers, is_repeatable };
+        self.model_call(plan, request, calling).await
+    }
+
+    /// The memory's call before the first turn.
+    pub(super) fn recall_args(
+        memory: &Memory,
+        prompt: &str,
+        scope: &Scope,
+    ) -> Result<Value, OutputError> {
+        let render = |text: &str| expr::render_text(text, scope).map_err(|error| failed(&error));
+        let subject = render(&memory.subject)?;
+        let query = memory.query.as_deref().map_or_else(|| render(prompt), render)?;
+        Ok(json!({"subject": subject, "query": query, "tokens": memory.max_tokens}))
+    }
+
+    /// Adds what was said so far; gives the number of the last turn.
+    async fn transcript(
+        &mut self,
+        request: &mut ChatRequest,
+        step: &StepId,
+        moving: Option<&Moving>,
+    ) -> Result<u32, OutputError> {
+        let turns = self.run.state.steps.get(step).and_then(|step| step.turns.clone());
+        let fresh = moving.map_or(&[][..], |moving| &moving.results);
+        let mut last = 0;
+        if let Some(turns) = turns.as_deref() {
+            let opening = self.results(turns.opening.iter(), 0, fresh).await?;
+            remember(request, &opening);
+            for turn in &turns.done {
+                last += 1;
+                let reply: ChatReply = self.reply(turn.answer).await?;
+                let results = self.results(turn.calls.iter(), last, fresh).await?;
+                request.messages.extend(said(&reply, last, &results));
+            }
+        }
+        if let Some(reply) = moving.and_then(|moving| moving.reply.as_deref()) {
+            last += 1;
+            let results = self.results([].into_iter(), last, fresh).await?;
+            request.messages.extend(said(reply, last, &results));
+        }
+        Ok(last)
+    }
+
+    /// What the calls of a turn answered: those in the log, and those of this commit.
+    async fn results<'a>(
+        &mut self,
+        calls: impl Iterator<Item = (&'a u32, &'a ToolState)>,
+        turn: u32,
+        fresh: &[(CallNo, Value, bool)],
+    ) -> Result<Vec<(u32, String, bool)>, OutputError> {
+        let mut results = Vec::new();
+        for (call, state) in calls {
+            if let ToolState::Ended { result, is_error } = state {
+                let value = self.outputs.open(*result).await?;
+                results.push((*call, told(&value), *is_error));
+            }
+        }
+        let fresh = fresh.iter().filter(|(at, ..)| at.turn == turn);
+        results.extend(fresh.map(|(at, value, is_error)| (at.call, told(value), *is_error)));
+        results.sort_by_key(|(call, ..)| *call);
+        Ok(results)
+    }
+
+    /// A turn's answer, from the log.
+    pub(super) async fn reply(&mut self, reference: PayloadRef) -> Result<ChatReply, OutputError> {
+        let value = self.outputs.open(reference).await?;
+        serde_json::from_value(Value::clone(&value)).map_err(|error| {
+            OutputError::Failure(failure("internal", format!("the stored answer: {error}")))
+        })
+    }
+}
+
+/// What an asker needs to be told besides its prompts.
+fn frame(request: &mut ChatRequest, asker: Asker<'_>) {
+    let more = match asker {
+        Asker::Plan(_) => Some(proposals::instructions()),
+        // Not as a form of every answer: one that calls a tool has another.
+        Asker::Agent(Agent { schema: Some(schema), toolbox: Some(_), .. }) => {
+            request.schema = None;
+            Some(format!(
+                "When you are done, answer with JSON alone that fits this schema: {schema}"
+            ))
+        }
+        Asker::Agent(_) => None,
+    };
+    if let Some(more) = more {
+        add_to_system(request, &more);
+    }
+}
+
+fn add_to_system(request: &mut ChatRequest, more: &str) {
+    let system = request.system.take().filter(|system| !system.is_empty());
+    request.system = Some(system.map_or_else(|| more.to_owned(), |s| format!("{s}\n\n{more}")));
+}
+
+/// What was recalled goes with the system prompt.
+fn remember(request: &mut ChatRequest, opening: &[(u32, String, bool)]) {
+    let texts = opening.iter().filter(|(_, text, is_error)| !is_error && text != "[]");
+    let texts: Vec<&str> = texts.map(|(_, text, _)| text.as_str()).collect();
+    if !texts.is_empty() {
+        add_to_system(request, &format!("What you remember:\n{}", texts.join("\n")));
+    }
+}
+
+/// A turn as messages: what the model said, and what it was told then.
+fn said(reply: &ChatReply, turn: u32, results: &[(u32, String, bool)]) -> Vec<Message> {
+    let mut parts = Vec::new();
+    if !reply.thinking.is_empty() {
+        let (text, signature) = (reply.thinking.clone(), reply.signature.clone());
+        parts.push(Part::Thinking { text, signature });
+    }
+    if !reply.text.is_empty() {
+        parts.push(Part::Text { text: reply.text.clone() });
+    }
+    let calls = (0_u32..).zip(&reply.tool_calls).map(|(number, call)| {
+        let mut call = call.clone();
+        if call.id.is_empty() {
+            call.id = format!("call_{turn}_{number}");
+        }
+        call
+    });
+    let calls: Vec<_> = calls.collect();
+    parts.extend(calls.iter().cloned().map(Part::ToolCall));
+    let told = results.iter().map(|(number, text, is_error)| match calls.get(*number as usize) {
+        Some(call) => Part::ToolResult {
+            id: call.id.clone(),
+            name: call.name.clone(),
+            text: text.clone(),
+            is_error: *is_error,
+        },
+        None => Part::Text { text: text.clone() },
+    });
+    let told: Vec<Part> = told.collect();
+    let mut messages = vec![Message { role: Role::Assistant, parts }];
+    messages.push(Message { role: Role::User, parts: told });
+    messages.retain(|message| !message.parts.is_empty());
+    messages
+}
+
+/// What a model is told of a value: its text, or the JSON that it is; not more than it can bear.
+fn told(value: &Value) -> String {
+    let mut text = match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    if text.len() > TOLD_LIMIT {
+        let bytes = text.len();
+        let mut end = TOLD_LIMIT;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push_str(&format!("\n(cut: {bytes} bytes in all)"));
+    }
+    text
+}

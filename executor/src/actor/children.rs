@@ -1,0 +1,392 @@
+//! Runs within a run: creating them, cancelling them, and telling the run that they belong to how
+//! they ended. Everything here may be done twice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use convergio_domain::event::run::Failure;
+use convergio_domain::graph::manifest::{Graph, Work as NodeWork};
+use convergio_domain::graph::{GraphNoun, Register, check_inputs};
+use convergio_domain::id::{AgentId, GraphId, GraphVersion, RunId, StepId};
+use convergio_domain::money::Money;
+use convergio_domain::payload::{PayloadRef, PayloadSlot, Purpose};
+use convergio_domain::run::{
+    Budget, CallNo, Child, ChildIntent, ChildReport, CreateRun, DEPTH_LIMIT, Lineage, Origin,
+    Phase, Rejection, Run, RunCommand, RunState, WIDTH_LIMIT, child_run_id,
+};
+use convergio_domain::stream::StreamKey;
+use convergio_eventstore::{CommitError, Loaded, LogError, Payload};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::effect::{DoneResult, Launch, Work, failure};
+use super::plan::Plan;
+use super::{Actor, ActorError, Shared};
+
+/// Wait before a log that is not available is tried again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// A run that is about to be created.
+pub(super) struct NewChild {
+    pub(super) run: RunId,
+    child: Child,
+    origin: Origin,
+}
+
+/// A graph that is to be run within this run.
+pub(super) struct Callee<'a> {
+    pub(super) graph: GraphId,
+    pub(super) version: GraphVersion,
+    pub(super) manifest: &'a Graph,
+    pub(super) agent: Option<AgentId>,
+    /// Whether the graph is to be registered first.
+    pub(super) is_new: bool,
+}
+
+/// Which run within this one, and what it gets.
+pub(super) struct Wanted {
+    pub(super) step: StepId,
+    pub(super) attempt: u32,
+    pub(super) at: Option<CallNo>,
+    pub(super) inputs: Value,
+    /// What it may spend by the word of who asks.
+    pub(super) budget: Budget,
+    /// Parts into which what is left is divided.
+    pub(super) shares: u64,
+    pub(super) privacy: convergio_domain::chat::Privacy,
+}
+
+impl Actor {
+    /// Runs that are under way may not exist yet, if an executor died before it created them.
+    pub(super) async fn ensure_children(&mut self) -> Result<(), ActorError> {
+        if self.run.state.phase.is_ended() {
+            return Ok(());
+        }
+        let open: Vec<(RunId, Child)> =
+            self.run.state.open_children().map(|(run, child)| (*run, child.clone())).collect();
+        let (log, now) = (self.shared.repository.log(), self.shared.now());
+        let mut looked = Vec::new();
+        for (run, child) in open {
+            let Some(look) = child.look else { continue };
+            looked.extend((look <= now).then_some(run));
+            let stream = StreamKey::run(self.run.stream.tenant.clone(), run);
+            if log.head(&stream).await?.is_none() {
+                let (shared, parent) = (Arc::clone(&self.shared), self.run.stream.clone());
+                let new = NewChild { run, origin: origin(&self.run, &child.step), child };
+                create(&shared, &parent, new, &shared.stopped).await;
+            }
+        }
+        self.note_created(looked).await
+    }
+
+    /// What exists is not looked for again.
+    async fn note_created(&mut self, children: Vec<RunId>) -> Result<(), ActorError> {
+        if children.is_empty() {
+            return Ok(());
+        }
+        let (command, context) = (RunCommand::ChildrenCreated(children), self.shared.context());
+        let repository = &self.shared.repository;
+        match repository.commit(&mut self.run, command, Vec::new(), &context).await {
+            // Others wrote first: it is noted by the next one who looks.
+            Ok(_) | Err(CommitError::Conflict) => self.rebuild(),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The intent of a run within this one, its payloads stored; a failure says why it may not be.
+    pub(super) fn child(
+        &self,
+        plan: &mut Plan,
+        callee: &Callee<'_>,
+        wanted: Wanted,
+    ) -> Result<(ChildIntent, Launch), Failure> {
+        let state = &self.run.state;
+        let wrong = check_inputs(&callee.manifest.inputs, &wanted.inputs);
+        if !wrong.is_empty() {
+            return Err(failure("request.invalid", wrong.join("; ")));
+        }
+        if state.depth() + 1 > DEPTH_LIMIT {
+            let message = format!("runs within runs go {DEPTH_LIMIT} deep at most");
+            return Err(failure("agent.limit", message));
+        }
+        if state.open_children().count() + plan.children() >= WIDTH_LIMIT {
+            let message = format!("a run has at most {WIDTH_LIMIT} runs within it at once");
+            return Err(failure("agent.limit", message));
+        }
+        let left = state.share(plan.spent, wanted.shares, self.shared.now());
+        let budget = left.within(callee.manifest.budget).within(wanted.budget);
+        if budget.tokens == Some(0) {
+            let message = "nothing is left of budget.tokens for a run within: raise it".to_owned();
+            return Err(failure("budget.exceeded", message));
+        }
+        let Wanted { step, attempt, at, inputs, privacy, .. } = wanted;
+        // Serialising a JSON value into memory cannot fail: its keys are strings.
+        let input = serde_json::to_vec(&inputs).unwrap_or_default();
+        let input = plan.store(input, "application/json", Purpose::Input);
+        let manifest = callee.is_new.then(|| callee.manifest.canonical());
+        let manifest = manifest.map(|m| plan.store(m, "application/json", Purpose::Manifest));
+        plan.hold(budget.tokens.unwrap_or(0), budget.cost.unwrap_or_default());
+        let run = child_run_id(RunId(self.run.stream.id), &step, attempt, at);
+        let intent = ChildIntent {
+            at,
+            child: run,
+            graph: callee.graph,
+            version: callee.version.clone(),
+            input,
+            manifest,
+            budget,
+            privacy: privacy.max(self.privacy()),
+            agent: callee.agent,
+        };
+        // What is to be created is read from the state, once the intent is in it.
+        let launch = Launch { step, attempt, at, timeout: Duration::MAX, work: Work::Child(run) };
+        Ok((intent, launch))
+    }
+
+    /// The run of a launch, as its durable intent has it.
+    pub(super) fn new_child(&self, run: RunId) -> Option<Box<NewChild>> {
+        let child = self.run.state.children.get(&run)?.clone();
+        let origin = origin(&self.run, &child.step);
+        Some(Box::new(NewChild { run, child, origin }))
+    }
+
+    /// Nodes that may still ask a model: they share what is left of the budget.
+    pub(super) fn spenders(&self) -> u64 {
+        let may_spend = |node: &&convergio_domain::graph::manifest::Node| {
+            let asks = match &node.work {
+                NodeWork::Agent(_) | NodeWork::Graph(_) | NodeWork::Plan(_) => true,
+                NodeWork::Map(map) => {
+                    matches!(map.work, convergio_domain::graph::manifest::MapWork::Agent(_))
+                }
+                _ => false,
+            };
+            asks && !self.run.state.node(&node.id).is_some_and(|step| step.is_ended())
+        };
+        self.graph.graph.nodes.iter().filter(may_spend).count() as u64
+    }
+}
+
+fn origin(run: &Loaded<Run>, step: &StepId) -> Origin {
+    Origin { run: RunId(run.stream.id), step: step.clone(), depth: run.state.depth() + 1 }
+}
+
+/// Creates a run within another one, however often it takes. One that can never be created has
+/// ended before it began.
+pub(super) async fn create(
+    shared: &Shared,
+    parent: &StreamKey,
+    new: NewChild,
+    cancel: &CancellationToken,
+) -> DoneResult {
+    loop {
+        let error = match try_create(shared, parent, &new).await {
+            Ok(()) => return DoneResult::Created,
+            Err(error) => error,
+        };
+        if let Some(failure) = error.verdict() {
+            match report(shared, parent, never(new.run, failure), None).await {
+                Ok(()) => return DoneResult::Created,
+                Err(error) => tracing::warn!(stream = %parent, %error, "a run within"),
+            }
+        } else {
+            tracing::warn!(stream = %parent, %error, "a run within cannot be created now");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(AGAIN) => {}
+            () = cancel.cancelled() => return DoneResult::Created,
+        }
+    }
+}
+
+fn never(child: RunId, error: Failure) -> ChildReport {
+    ChildReport { child, error: Some(error), output: None, tokens: 0, cost: Money::ZERO }
+}
+
+async fn try_create(shared: &Shared, parent: &StreamKey, new: &NewChild) -> Result<(), ActorError> {
+    let child = &new.child;
+    if let Some(manifest) = child.manifest {
+        register(shared, parent, child, manifest).await?;
+    }
+    let input = payload(opened(shared, parent, child.input).await?, Purpose::Input);
+    let lineage = Lineage { origin: Some(new.origin.clone()), agent: child.agent };
+    let create = CreateRun {
+        graph: child.graph,
+        version: child.version.clone(),
+        input: PayloadSlot(0),
+        budget: child.budget,
+        privacy: child.privacy,
+        request_hash: format!("{}/{}", new.origin.run, new.origin.step),
+        lineage,
+    };
+    let command = |_: &_, _| (RunCommand::Create(create.clone()), vec![input.clone()]);
+    let stream = StreamKey::run(parent.tenant.clone(), new.run);
+    shared.repository.execute::<Run>(&stream, &shared.context(), command).await?;
+    Ok(())
+}
+
+async fn register(
+    shared: &Shared,
+    parent: &StreamKey,
+    child: &Child,
+    manifest: PayloadRef,
+) -> Result<(), ActorError> {
+    let bytes = opened(shared, parent, manifest).await?;
+    let graph: Graph = serde_json::from_slice(&bytes).map_err(|error| {
+        ActorError::Failure(failure("internal", format!("the stored manifest: {error}")))
+    })?;
+    let register = Register {
+        name: graph.name,
+        version: child.version.clone(),
+        nodes: u32::try_from(graph.nodes.len()).unwrap_or(u32::MAX),
+        manifest: PayloadSlot(0),
+    };
+    let manifest = payload(bytes, Purpose::Manifest);
+    let stream = StreamKey::graph(parent.tenant.clone(), child.graph);
+    let command = |_: &_, _| (register.clone(), vec![manifest.clone()]);
+    let registered =
+        shared.repository.execute::<GraphNoun>(&stream, &shared.context(), command).await;
+    match registered {
+        Ok(_) => Ok(()),
+        Err(CommitError::Append(error)) => Err(error.into()),
+        Err(CommitError::Log(error)) => Err(error.into()),
+        Err(CommitError::Conflict | CommitError::Rejected(_)) => Err(ActorError::Conflict),
+    }
+}
+
+async fn opened(
+    shared: &Shared,
+    stream: &StreamKey,
+    reference: PayloadRef,
+) -> Result<Bytes, ActorError> {
+    let bytes = shared.repository.payload(stream, reference).await?;
+    bytes.ok_or_else(|| {
+        let message = format!("payload {reference} was erased");
+        ActorError::Failure(failure("payload.erased", message))
+    })
+}
+
+fn payload(bytes: Bytes, purpose: Purpose) -> Payload {
+    Payload { bytes, media_type: "application/json".into(), purpose, subject: None }
+}
+
+/// What a run that has ended owes to others: runs within it are cancelled, and when they are all
+/// over, the run that it belongs to is told.
+pub(crate) async fn farewell(shared: &Shared, run: &mut Loaded<Run>) -> Result<(), ActorError> {
+    if !run.state.phase.is_ended() || !run.state.owes() {
+        return Ok(());
+    }
+    let open: Vec<RunId> = run.state.open_children().map(|(child, _)| *child).collect();
+    for child in &open {
+        cancel(shared, run, *child).await?;
+    }
+    let Some(origin) = run.state.origin.clone() else { return Ok(()) };
+    if !open.is_empty() || run.state.spent.reserved_tokens > 0 {
+        return Ok(());
+    }
+    let (told, output) = told(shared, run).await?;
+    let parent = StreamKey::run(run.stream.tenant.clone(), origin.run);
+    match report(shared, &parent, told, output).await {
+        // Who does not know of this run need not be told.
+        Ok(()) | Err(ActorError::Rejected(_)) => {}
+        Err(error) => return Err(error),
+    }
+    let context = shared.context();
+    let noted = shared.repository.commit(run, RunCommand::ParentTold, Vec::new(), &context).await;
+    noted.map(drop).map_err(ActorError::from)
+}
+
+async fn told(
+    shared: &Shared,
+    run: &Loaded<Run>,
+) -> Result<(ChildReport, Option<Payload>), ActorError> {
+    let state = &run.state;
+    let mut error = error_of(state);
+    let mut output = None;
+    if let (None, Some(reference)) = (&error, state.output) {
+        match opened(shared, &run.stream, reference).await {
+            Ok(bytes) => output = Some(payload(bytes, Purpose::Output)),
+            Err(ActorError::Failure(erased)) => error = Some(erased),
+            Err(other) => return Err(other),
+        }
+    }
+    let report = ChildReport {
+        child: RunId(run.stream.id),
+        error,
+        output: output.as_ref().map(|_| PayloadSlot(0)),
+        tokens: state.spent.tokens,
+        cost: state.spent.cost,
+    };
+    Ok((report, output))
+}
+
+fn error_of(state: &RunState) -> Option<Failure> {
+    match state.phase {
+        Phase::Completed => None,
+        Phase::Cancelled => {
+            Some(failure("run.cancelled", "the run within was cancelled".to_owned()))
+        }
+        _ => state.error.clone().or_else(|| {
+            Some(failure("internal", "the run within failed without a reason".to_owned()))
+        }),
+    }
+}
+
+async fn report(
+    shared: &Shared,
+    parent: &StreamKey,
+    report: ChildReport,
+    output: Option<Payload>,
+) -> Result<(), ActorError> {
+    let payloads: Vec<Payload> = output.into_iter().collect();
+    let command = |_: &_, _| (RunCommand::ChildEnded(report.clone()), payloads.clone());
+    shared.repository.execute::<Run>(parent, &shared.context(), command).await?;
+    Ok(())
+}
+
+/// Cancels a run within one that has ended. If it does not exist yet it is created first, so that
+/// nobody creates it later.
+async fn cancel(shared: &Shared, run: &Loaded<Run>, child: RunId) -> Result<(), ActorError> {
+    let stream = StreamKey::run(run.stream.tenant.clone(), child);
+    let reason = Some("the run that it belongs to has ended".to_owned());
+    let command = |_: &_, _| (RunCommand::Cancel { reason: reason.clone() }, Vec::new());
+    let cancelled = shared.repository.execute::<Run>(&stream, &shared.context(), command).await;
+    match cancelled.map_err(ActorError::from) {
+        Ok(_) | Err(ActorError::Rejected(Rejection::Ended(_))) => Ok(()),
+        Err(ActorError::Rejected(Rejection::NotFound)) => {
+            let Some(known) = run.state.children.get(&child) else { return Ok(()) };
+            let origin = origin(run, &known.step);
+            let new = NewChild { run: child, child: known.clone(), origin };
+            create(shared, &run.stream, new, &shared.stopped).await;
+            let again = shared.repository.execute::<Run>(&stream, &shared.context(), command).await;
+            match again.map_err(ActorError::from) {
+                Ok(_) | Err(ActorError::Rejected(_)) => Ok(()),
+                Err(error) => Err(error),
+            }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A graph that is registered under a name, in a version or the latest one.
+pub(super) async fn registered(
+    shared: &Shared,
+    stream: &StreamKey,
+    name: &str,
+    version: Option<&GraphVersion>,
+) -> Result<Result<(GraphId, GraphVersion), Failure>, LogError> {
+    let id = convergio_domain::graph::graph_id(&stream.tenant, name);
+    let stream = StreamKey::graph(stream.tenant.clone(), id);
+    let loaded = shared.repository.load::<GraphNoun>(&stream).await?;
+    let known = match version {
+        Some(version) => loaded.state.versions.get_key_value(version).map(|(known, _)| known),
+        None => loaded.state.latest.as_ref(),
+    };
+    Ok(known.map(|version| (id, version.clone())).ok_or_else(|| {
+        let message = match version {
+            Some(version) => format!("graph `{name}` has no version {version}: register it first"),
+            None => format!("there is no graph `{name}`: register it first"),
+        };
+        failure("graph.invalid", message)
+    }))
+}

@@ -1,0 +1,293 @@
+//! The tools of one agent: what its model is told of them, and which calls are good ones.
+
+use std::sync::Arc;
+
+use convergio_domain::agent::{AgentNoun, agent_id};
+use convergio_domain::chat::{ToolCall, ToolSpec};
+use convergio_domain::event::run::Failure;
+use convergio_domain::graph::check_inputs;
+use convergio_domain::graph::manifest::{Callee as CalleeRef, SPAWN_TOOL, ToolRef, Toolbox};
+use convergio_domain::id::{AgentId, GraphId, GraphVersion};
+use convergio_domain::stream::StreamKey;
+use serde_json::{Map, Value, json};
+
+use super::children::registered;
+use super::effect::failure;
+use super::{Actor, ActorError};
+use crate::graphs::{CompiledGraph, GraphError};
+use crate::outputs::OutputError;
+use crate::tool;
+
+/// Bytes of a call's arguments at most.
+const ARGUMENTS_LIMIT: usize = 1 << 20;
+
+/// The tools of one agent.
+pub(super) struct Tools {
+    tools: Vec<Tool>,
+}
+
+struct Tool {
+    name: String,
+    spec: ToolSpec,
+    does: Does,
+}
+
+#[derive(Clone)]
+enum Does {
+    Builtin,
+    Spawn,
+    Run(Target),
+}
+
+/// What a call runs.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub(super) graph: GraphId,
+    pub(super) version: GraphVersion,
+    pub(super) agent: Option<AgentId>,
+    pub(super) compiled: Arc<CompiledGraph>,
+}
+
+/// A call that may be made.
+pub(super) enum Good {
+    /// Of a built-in tool.
+    Builtin { name: String, args: Value },
+    /// Of a graph.
+    Run { name: String, target: Box<Target>, inputs: Value },
+    /// Of what the arguments name.
+    Spawn { args: Value },
+}
+
+/// A call that is not made.
+pub(super) enum Bad {
+    /// The agent may not call this tool.
+    Denied { name: String },
+    /// There is no such tool, or the arguments are wrong; the text tells the model why.
+    Wrong { error: Failure, text: String },
+}
+
+impl Tools {
+    /// None.
+    pub(super) fn none() -> Self {
+        Self { tools: Vec::new() }
+    }
+
+    /// What a model is told.
+    pub(super) fn specs(&self) -> Vec<ToolSpec> {
+        self.tools.iter().map(|tool| tool.spec.clone()).collect()
+    }
+
+    /// Whether a call is a good one.
+    pub(super) fn check(&self, call: &ToolCall) -> Result<Good, Bad> {
+        let is_it = |tool: &&Tool| tool.name == call.name || tool.spec.name == call.name;
+        let Some(tool) = self.tools.iter().find(is_it) else { return Err(self.refuse(call)) };
+        if !self.permits(&tool.name) {
+            return Err(Bad::Denied { name: tool.name.clone() });
+        }
+        let args = arguments(call)?;
+        let name = tool.name.clone();
+        match &tool.does {
+            Does::Builtin => match tool::check(&name, &args) {
+                Ok(()) => Ok(Good::Builtin { name, args }),
+                Err(error) => {
+                    let text = error.message.clone();
+                    Err(Bad::Wrong { error, text })
+                }
+            },
+            Does::Spawn => match check_inputs(&tool.spec.parameters, &args) {
+                mistakes if mistakes.is_empty() => Ok(Good::Spawn { args }),
+                mistakes => Err(wrong(mistakes.join("; "))),
+            },
+            Does::Run(target) => {
+                let mistakes = check_inputs(&tool.spec.parameters, &args);
+                if !mistakes.is_empty() {
+                    return Err(wrong(mistakes.join("; ")));
+                }
+                Ok(Good::Run { name, target: Box::new(target.clone()), inputs: args })
+            }
+        }
+    }
+
+    /// Whether the kernel's rules allow a call: what is not among the tools is denied.
+    fn permits(&self, name: &str) -> bool {
+        let allowed: Vec<String> = self.tools.iter().map(|tool| tool.name.clone()).collect();
+        tool::permit(&allowed, name).is_ok()
+    }
+
+    /// A tool that the agent does not have.
+    fn refuse(&self, call: &ToolCall) -> Bad {
+        let known = tool::catalog();
+        let known =
+            known.iter().find(|spec| spec.name == call.name || wire(&spec.name) == call.name);
+        let Some(spec) = known.filter(|spec| !self.permits(&spec.name)) else {
+            let names: Vec<&str> = self.tools.iter().map(|tool| tool.spec.name.as_str()).collect();
+            let error = failure("tool.unknown", "there is no such tool".to_owned());
+            let text = format!("there is no such tool; the tools are {}", names.join(", "));
+            return Bad::Wrong { error, text };
+        };
+        Bad::Denied { name: spec.name.clone() }
+    }
+}
+
+fn wrong(text: String) -> Bad {
+    let error = failure("tool.invalid", "the arguments are not what the tool takes".to_owned());
+    Bad::Wrong { error, text }
+}
+
+/// The arguments that a model wrote: an object.
+fn arguments(call: &ToolCall) -> Result<Value, Bad> {
+    if call.arguments.len() > ARGUMENTS_LIMIT {
+        return Err(wrong(format!("the arguments have more than {ARGUMENTS_LIMIT} bytes")));
+    }
+    if call.arguments.trim().is_empty() {
+        return Ok(Value::Object(Map::new()));
+    }
+    match serde_json::from_str(&call.arguments) {
+        Ok(value @ Value::Object(_)) => Ok(value),
+        Ok(_) => Err(wrong("the arguments must be a JSON object".to_owned())),
+        Err(error) => Err(wrong(format!("the arguments are not JSON: {error}"))),
+    }
+}
+
+/// A tool's name as every provider takes it.
+fn wire(name: &str) -> String {
+    name.replace('.', "-")
+}
+
+impl Actor {
+    /// The tools of an agent, with what they stand for now.
+    pub(super) async fn tools(&self, toolbox: Option<&Toolbox>) -> Result<Tools, OutputError> {
+        let Some(toolbox) = toolbox else { return Ok(Tools::none()) };
+        let catalog = tool::catalog();
+        let mut tools = Vec::with_capacity(toolbox.tools.len());
+        for tool in &toolbox.tools {
+            tools.push(match tool {
+                ToolRef::Builtin(name) if name == SPAWN_TOOL => spawn_tool(),
+                ToolRef::Builtin(name) => {
+                    let spec = catalog.get(name).ok_or_else(|| unknown(name))?;
+                    Tool {
+                        name: name.clone(),
+                        spec: ToolSpec {
+                            name: wire(name),
+                            description: spec.description.clone(),
+                            parameters: spec.arguments.clone(),
+                        },
+                        does: Does::Builtin,
+                    }
+                }
+                ToolRef::Agent(callee) => {
+                    let target = self.agent_target(&callee.name).await?;
+                    run_tool("agent", callee, target)
+                }
+                ToolRef::Graph(callee) => {
+                    let target = self.graph_target(&callee.name, callee.version.as_ref()).await?;
+                    run_tool("graph", callee, target)
+                }
+            });
+        }
+        Ok(Tools { tools })
+    }
+
+    /// What the call of [`SPAWN_TOOL`] runs: an agent or a graph by its name.
+    pub(super) async fn spawned(&self, args: &Value) -> Result<(Target, Value), OutputError> {
+        match (args["agent"].as_str(), args["graph"].as_str()) {
+            (Some(name), None) => {
+                let target = self.agent_target(name).await?;
+                Ok((target, json!({"message": args["message"].as_str().unwrap_or("")})))
+            }
+            (None, Some(name)) => {
+                let target = self.graph_target(name, None).await?;
+                let inputs = args.get("inputs").cloned().unwrap_or_else(|| json!({}));
+                Ok((target, inputs))
+            }
+            _ => {
+                let message = "name an agent with its message, or a graph with its inputs";
+                Err(OutputError::Failure(failure("tool.invalid", message.to_owned())))
+            }
+        }
+    }
+
+    async fn agent_target(&self, name: &str) -> Result<Target, OutputError> {
+        let tenant = &self.run.stream.tenant;
+        let id = agent_id(tenant, name);
+        let stream = StreamKey::agent(tenant.clone(), id);
+        let loaded = self.shared.repository.load::<AgentNoun>(&stream).await?;
+        let missing = || {
+            let message = "there is no such agent: see `convergio agents list`".to_owned();
+            OutputError::Failure(failure("graph.invalid", message))
+        };
+        let (graph, version) = loaded.state.runnable().cloned().ok_or_else(missing)?;
+        let compiled = self.compiled(graph, &version).await?;
+        Ok(Target { graph, version, agent: Some(id), compiled })
+    }
+
+    /// A registered graph, ready to be run.
+    pub(super) async fn graph_target(
+        &self,
+        name: &str,
+        version: Option<&GraphVersion>,
+    ) -> Result<Target, OutputError> {
+        let found = registered(&self.shared, &self.run.stream, name, version).await?;
+        let (graph, version) = found.map_err(OutputError::Failure)?;
+        let compiled = self.compiled(graph, &version).await?;
+        Ok(Target { graph, version, agent: None, compiled })
+    }
+
+    async fn compiled(
+        &self,
+        graph: GraphId,
+        version: &GraphVersion,
+    ) -> Result<Arc<CompiledGraph>, OutputError> {
+        let (shared, tenant) = (&self.shared, &self.run.stream.tenant);
+        let compiled = shared.graphs.get(&shared.repository, tenant, graph, version).await;
+        compiled.map_err(|error| match error {
+            GraphError::Log(error) => OutputError::Log(error),
+            GraphError::Broken(failure) => OutputError::Failure(failure),
+        })
+    }
+}
+
+impl From<OutputError> for ActorError {
+    fn from(error: OutputError) -> Self {
+        match error {
+            OutputError::Log(error) => Self::Log(error),
+            OutputError::Failure(failure) => Self::Failure(failure),
+        }
+    }
+}
+
+fn unknown(name: &str) -> OutputError {
+    OutputError::Failure(failure("graph.invalid", format!("there is no tool `{name}`")))
+}
+
+fn spawn_tool() -> Tool {
+    let spec = ToolSpec {
+        name: wire(SPAWN_TOOL),
+        description: "Runs another agent with a message, or a graph with inputs, and answers with \
+            what it yields."
+            .to_owned(),
+        parameters: json!({
+            "type": "object",
+            "properties": {
+                "agent": {"type": "string"},
+                "message": {"type": "string"},
+                "graph": {"type": "string"},
+                "inputs": {"type": "object"},
+            },
+            "additionalProperties": false,
+        }),
+    };
+    Tool { name: SPAWN_TOOL.to_owned(), spec, does: Does::Spawn }
+}
+
+fn run_tool(kind: &str, callee: &CalleeRef, target: Target) -> Tool {
+    let graph = &target.compiled.graph;
+    let description = callee.description.clone().or_else(|| graph.description.clone());
+    let name = format!("{kind}.{}", callee.name);
+    let spec = ToolSpec {
+        name: wire(&name),
+        description: description.unwrap_or_default(),
+        parameters: graph.inputs.clone(),
+    };
+    Tool { name, spec, does: Does::Run(target) }
+}
