@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use convergio_projections::Store;
 
+use crate::agents_cli::AgentsCommand;
 use crate::bench::gateway::GatewayArgs;
 use crate::bench::log::LogArgs;
 use crate::bench::steps::StepsArgs;
@@ -86,6 +87,9 @@ pub(crate) enum Command {
     /// Checks and runs graphs.
     #[command(subcommand)]
     Graph(GraphCommand),
+    /// Defines and runs agents.
+    #[command(subcommand)]
+    Agents(AgentsCommand),
     /// Looks at runs.
     #[command(subcommand)]
     Runs(RunsCommand),
@@ -378,7 +382,7 @@ pub(crate) enum LogCommand {
     Export {
         /// The archive's folder.
         folder: PathBuf,
-        /// Only this stream, into an empty folder: run/UUID, graph/UUID or request/UUID.
+        /// Only this stream, into an empty folder: KIND/UUID, as run/0190..., graph/0190...
         #[arg(long)]
         stream: Option<String>,
         /// The stream's owner.

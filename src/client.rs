@@ -55,6 +55,10 @@ impl Client {
         Ok(self.send(request).await?.json().await?)
     }
 
+    pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        Ok(self.send(self.request(Method::DELETE, path)).await?.json().await?)
+    }
+
     /// Posts a manifest as it is.
     pub(crate) async fn post_text<T: DeserializeOwned>(
         &self,

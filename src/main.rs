@@ -1,5 +1,6 @@
 //! The one binary `convergio`: composition root and command line.
 
+mod agents_cli;
 mod bench;
 mod cli;
 mod client;

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::auth::{self, Tokens};
 use crate::http::front::{self, ModelDirectory};
 use crate::http::replay::Replayer;
-use crate::http::{approvals, billing, events, graphs, health, replay, runs};
+use crate::http::{agents, approvals, billing, events, graphs, health, replay, runs};
 use crate::listen::{self, Limits};
 use crate::problem::ApiError;
 use convergio_schemas::error_code;
@@ -64,6 +64,10 @@ fn routes() -> OpenApiRouter<Gateway> {
     OpenApiRouter::with_openapi(ApiDoc::openapi())
         .routes(routes!(graphs::register, graphs::list))
         .routes(routes!(graphs::show))
+        .routes(routes!(agents::create, agents::list))
+        .routes(routes!(agents::show, agents::terminate))
+        .routes(routes!(agents::run))
+        .routes(routes!(agents::stream))
         .routes(routes!(runs::execute))
         .routes(routes!(runs::status))
         .routes(routes!(runs::list))

@@ -198,6 +198,12 @@ impl From<convergio_domain::request::Mismatch> for ApiError {
     }
 }
 
+impl From<convergio_domain::agent::NoAgent> for ApiError {
+    fn from(_: convergio_domain::agent::NoAgent) -> Self {
+        Self::not_found("agent")
+    }
+}
+
 impl From<convergio_domain::graph::Never> for ApiError {
     fn from(never: convergio_domain::graph::Never) -> Self {
         Self::internal(&never)

@@ -163,7 +163,7 @@ async fn show(global: &Global, target: &Target, run: &str) -> anyhow::Result<Exi
 
 /// Leaves a run to itself. A server of our own is replaced by one in the background that ends when
 /// no work is left.
-async fn detach(global: &Global, target: Target, run: &str) -> anyhow::Result<ExitCode> {
+pub(super) async fn detach(global: &Global, target: Target, run: &str) -> anyhow::Result<ExitCode> {
     let is_own = target.own.is_some();
     target.close().await?;
     if is_own {

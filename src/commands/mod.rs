@@ -1,5 +1,6 @@
 //! The commands.
 
+mod agents;
 mod approvals;
 mod demo;
 mod doctor;
@@ -25,6 +26,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Serve(args) => serve::run(&global, &args).await,
         Command::Graph(command) => graph::run(&global, command).await,
+        Command::Agents(command) => agents::run(&global, command).await,
         Command::Runs(command) => runs::run(&global, command).await,
         Command::Approvals(command) => approvals::run(&global, command).await,
         Command::Ledger(of) => lists::ledger(&global, &of).await,

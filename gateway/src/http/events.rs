@@ -12,7 +12,8 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, header};
 use axum::response::sse::{Event as Sse, KeepAlive};
 use axum::response::{IntoResponse, Response};
-use convergio_domain::stream::{Seq, StreamKey};
+use convergio_domain::event::Event;
+use convergio_domain::stream::{Seq, StreamKey, StreamKind};
 use convergio_eventstore::{LogError, Record, StreamNote};
 use convergio_schemas::wire::{EventEnvelope, Frame, Page, Problem, ProgressNote};
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -77,10 +78,15 @@ pub(crate) async fn list(
         Some(seq) => seq.parse().map_err(|_| ApiError::invalid("Last-Event-ID is not a number"))?,
         None => query.after.unwrap_or(0),
     };
-    let frames = follow(gateway, stream, Seq(after)).map(|frame| Ok::<_, Infallible>(sse(&frame)));
+    Ok(streamed(gateway, stream, Seq(after)))
+}
+
+/// The events of a stream after a sequence number, as server-sent events.
+pub(super) fn streamed(gateway: Gateway, stream: StreamKey, after: Seq) -> Response {
+    let frames = follow(gateway, stream, after).map(|frame| Ok::<_, Infallible>(sse(&frame)));
     let body = axum::response::Sse::new(frames);
     let body = body.keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
-    Ok(([("x-accel-buffering", "no")], body).into_response())
+    ([("x-accel-buffering", "no")], body).into_response()
 }
 
 fn sse(frame: &Frame) -> Sse {
@@ -134,6 +140,12 @@ pub(crate) struct StreamQuery {
     after: Option<u64>,
 }
 
+impl StreamQuery {
+    pub(super) fn after(&self) -> u64 {
+        self.after.unwrap_or(0)
+    }
+}
+
 /// Streams the events of a run over a WebSocket, one JSON frame each.
 #[utoipa::path(get, path = "/v1/runs/{id}/stream", tag = "events", params(
     ("id" = String, Path, description = "The run"), StreamQuery,
@@ -155,11 +167,11 @@ pub(crate) async fn stream(
         return Err(ApiError::not_found("run"));
     }
     let upgrade = upgrade.map_err(|error| ApiError::invalid(error.body_text()))?;
-    let after = Seq(query.after.unwrap_or(0));
+    let after = Seq(query.after());
     Ok(upgrade.on_upgrade(move |socket| send(socket, follow(gateway, stream, after))))
 }
 
-async fn send(mut socket: WebSocket, mut frames: BoxStream<'static, Frame>) {
+pub(super) async fn send(mut socket: WebSocket, mut frames: BoxStream<'static, Frame>) {
     loop {
         tokio::select! {
             frame = frames.next() => {
@@ -191,7 +203,7 @@ struct Follower {
 }
 
 /// The events of a run after a sequence number, with progress between them, until its end.
-fn follow(gateway: Gateway, stream: StreamKey, after: Seq) -> BoxStream<'static, Frame> {
+pub(super) fn follow(gateway: Gateway, stream: StreamKey, after: Seq) -> BoxStream<'static, Frame> {
     let log = gateway.repository.log();
     let notes = gateway.live.subscribe();
     let stop = gateway.stop.clone();
@@ -271,9 +283,24 @@ impl Follower {
         }
     }
 
+    /// Runs of the agent that is followed say so in their own streams.
+    fn spawned(&mut self, record: &Record) {
+        let is_of_it = |event: &Event| match event {
+            Event::AgentSpawned(spawned) => spawned.agent.0 == self.stream.id,
+            _ => false,
+        };
+        let is_agent = self.stream.kind == StreamKind::Agent;
+        if !is_agent || record.stream.tenant != self.stream.tenant {
+            return;
+        }
+        let events = record.body.events.iter().zip(convert::envelopes(record));
+        let spawned = events.filter(|(event, _)| is_of_it(event));
+        self.ready.extend(spawned.map(|(_, envelope)| Frame::Event(envelope)));
+    }
+
     fn take(&mut self, record: &Record) {
         if record.stream != self.stream {
-            return;
+            return self.spawned(record);
         }
         for event in convert::envelopes(record) {
             if event.seq > self.after.0 {

@@ -4,7 +4,9 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
 use bytes::Bytes;
+use convergio_domain::graph::manifest::Graph;
 use convergio_domain::graph::{self, GraphNoun, Register};
+use convergio_domain::id::{GraphId, GraphVersion};
 use convergio_domain::payload::{PayloadSlot, Purpose};
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::Payload;
@@ -12,7 +14,8 @@ use convergio_schemas::error_code;
 use convergio_schemas::wire::{GraphAccepted, GraphSummary, GraphView, MistakeView, Page, Problem};
 
 use super::{Paging, Query};
-use crate::app::{App, Caller};
+use crate::app::{App, Caller, Gateway};
+use crate::auth::Identity;
 use crate::problem::ApiError;
 use crate::{convert, idempotency};
 
@@ -46,6 +49,28 @@ pub(crate) async fn register(
     let parsed = graph::parse(text, &gateway.tools).map_err(ApiError::manifest)?;
     idempotency::bind(&gateway, &caller, &headers, "POST /v1/graphs", &body).await?;
     let graph = parsed.graph;
+    let (id, version) = store(&gateway, &caller, &graph).await?;
+    let warnings = parsed.warnings.into_iter().map(|warning| MistakeView {
+        line: warning.line,
+        column: warning.column,
+        path: warning.path,
+        message: warning.message,
+    });
+    let accepted = GraphAccepted {
+        id: id.to_string(),
+        name: graph.name,
+        version: version.to_string(),
+        warnings: warnings.collect(),
+    };
+    Ok((StatusCode::CREATED, Json(accepted)))
+}
+
+/// Registers a version of a graph.
+pub(super) async fn store(
+    gateway: &Gateway,
+    caller: &Identity,
+    graph: &Graph,
+) -> Result<(GraphId, GraphVersion), ApiError> {
     let version = graph.version();
     let id = graph::graph_id(&caller.tenant, &graph.name);
     let register = Register {
@@ -62,21 +87,9 @@ pub(crate) async fn register(
     };
     let command = |_: &_, _| (register.clone(), vec![manifest.clone()]);
     let stream = StreamKey::graph(caller.tenant.clone(), id);
-    let context = gateway.context(&caller);
+    let context = gateway.context(caller);
     gateway.repository.execute::<GraphNoun>(&stream, &context, command).await?;
-    let warnings = parsed.warnings.into_iter().map(|warning| MistakeView {
-        line: warning.line,
-        column: warning.column,
-        path: warning.path,
-        message: warning.message,
-    });
-    let accepted = GraphAccepted {
-        id: id.to_string(),
-        name: graph.name,
-        version: version.to_string(),
-        warnings: warnings.collect(),
-    };
-    Ok((StatusCode::CREATED, Json(accepted)))
+    Ok((id, version))
 }
 
 /// Lists registered versions, the newest first.

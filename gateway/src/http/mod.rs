@@ -1,5 +1,6 @@
 //! The handlers, by noun.
 
+pub(crate) mod agents;
 pub(crate) mod approvals;
 pub(crate) mod billing;
 pub(crate) mod events;

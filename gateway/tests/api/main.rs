@@ -1,6 +1,7 @@
 //! The API over real HTTP: access, tenants, errors, streams, the document.
 
 mod access;
+mod agents;
 mod document;
 mod harness;
 mod slow;

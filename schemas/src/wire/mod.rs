@@ -1,5 +1,6 @@
 //! What the HTTP API takes and gives.
 
+mod agents;
 mod billing;
 mod events;
 mod graphs;
@@ -7,6 +8,7 @@ mod problem;
 mod replay;
 mod runs;
 
+pub use agents::{AgentLimits, AgentMessage, AgentRequest, AgentView};
 pub use billing::{AuditEntry, Balance, LedgerEntry, LedgerView, UsageLine};
 pub use events::{EventEnvelope, Frame, PayloadView, ProgressNote};
 pub use graphs::{GraphAccepted, GraphSummary, GraphView};

@@ -102,7 +102,7 @@ pub struct StepView {
     /// The item of a map.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub item: Option<u32>,
-    /// `agent`, `tool`, `branch`, `map`, `approval` or `sleep`.
+    /// `agent`, `tool`, `branch`, `map`, `approval`, `sleep` or `graph`.
     pub kind: String,
     /// Where it stands.
     pub status: String,

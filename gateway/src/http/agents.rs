@@ -1,0 +1,306 @@
+//! Agents: define, list, show, run, terminate, follow.
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use bytes::Bytes;
+use convergio_domain::agent::{AgentCommand, AgentNoun, AgentState, NAME_LIMIT, agent_id};
+use convergio_domain::chat::Privacy;
+use convergio_domain::graph;
+use convergio_domain::id::{AgentId, NodeId};
+use convergio_domain::payload::{PayloadSlot, Purpose};
+use convergio_domain::run::Lineage;
+use convergio_domain::stream::{Seq, StreamKey};
+use convergio_eventstore::Payload;
+use convergio_projections::AgentRow;
+use convergio_schemas::error_code;
+use convergio_schemas::wire::{AgentMessage, AgentRequest, AgentView, Page, Problem, RunAccepted};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use utoipa::IntoParams;
+
+use super::runs::NewRun;
+use super::{Query, events, graphs, runs};
+use crate::app::{App, Caller, Gateway};
+use crate::auth::Identity;
+use crate::problem::ApiError;
+use crate::{convert, idempotency};
+
+/// Defines an agent. The same name again changes it, or brings a terminated one back.
+#[utoipa::path(post, path = "/v1/agents", tag = "agents", params(
+    ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters"),
+), request_body = AgentRequest, responses(
+    (status = 201, description = "The agent is this from now on", body = AgentView),
+    (status = 400, description = "Every mistake of the definition", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 422, description = "The idempotency key was used before", body = Problem),
+    (status = 503, description = "The log is not available", body = Problem),
+))]
+pub(crate) async fn create(
+    State(gateway): App,
+    Extension(caller): Caller,
+    headers: HeaderMap,
+    body: Result<Json<AgentRequest>, JsonRejection>,
+) -> Result<(StatusCode, Json<AgentView>), ApiError> {
+    let Json(request) = body?;
+    let is_name = request.name.parse::<NodeId>().is_ok() && request.name.len() <= NAME_LIMIT;
+    if !is_name {
+        let message = format!("name: use 1 to {NAME_LIMIT} characters of a-z, 0-9, `_` and `-`");
+        return Err(ApiError::invalid(message));
+    }
+    let manifest = manifest(&request).to_string();
+    let parsed = graph::parse(&manifest, &gateway.tools).map_err(ApiError::manifest)?;
+    let definition = serde_json::to_vec(&request).unwrap_or_default();
+    idempotency::bind(&gateway, &caller, &headers, "POST /v1/agents", &definition).await?;
+    let (graph, version) = graphs::store(&gateway, &caller, &parsed.graph).await?;
+    let id = agent_id(&caller.tenant, &request.name);
+    let define =
+        AgentCommand::Define { name: request.name, graph, version, definition: PayloadSlot(0) };
+    let definition = Payload {
+        bytes: Bytes::from(definition),
+        media_type: "application/json".into(),
+        purpose: Purpose::Manifest,
+        subject: None,
+    };
+    let command = |_: &_, _| (define.clone(), vec![definition.clone()]);
+    let stream = StreamKey::agent(caller.tenant.clone(), id);
+    let context = gateway.context(&caller);
+    gateway.repository.execute::<AgentNoun>(&stream, &context, command).await?;
+    Ok((StatusCode::CREATED, Json(view(&gateway, &caller, id).await?)))
+}
+
+/// The graph of one node that an agent is.
+fn manifest(request: &AgentRequest) -> Value {
+    let limits = request.limits.clone().unwrap_or_default();
+    let mut agent = Map::new();
+    let mut put = |key: &str, value: Option<Value>| {
+        agent.extend(value.map(|value| (key.to_owned(), value)));
+    };
+    put("prompt", Some(json!("{{ inputs.message }}")));
+    put("model", request.model.as_ref().map(|model| json!(model)));
+    put("system", request.system.as_ref().map(|system| json!(system)));
+    put("privacy", request.privacy.as_ref().map(|privacy| json!(privacy)));
+    put("schema", request.schema.clone());
+    put("temperature", request.temperature.map(|temperature| json!(temperature)));
+    put("memory", request.memory.clone());
+    put("max_tokens", limits.max_tokens.map(|limit| json!(limit)));
+    if !request.tools.is_empty() {
+        put("tools", Some(json!(request.tools)));
+        put("max_total_tokens", limits.max_total_tokens.map(|limit| json!(limit)));
+    }
+    put("max_turns", limits.max_turns.map(|limit| json!(limit)));
+    put("max_tool_calls", limits.max_tool_calls.map(|limit| json!(limit)));
+    let mut node = json!({"id": "reply", "agent": agent});
+    let mut budget = Map::new();
+    budget.extend(limits.max_total_tokens.map(|limit| ("tokens".to_owned(), json!(limit))));
+    budget.extend(limits.cost.map(|limit| ("cost".to_owned(), json!(limit))));
+    if let Some(timeout) = limits.timeout {
+        budget.insert("wall".to_owned(), json!(timeout));
+        node["timeout"] = json!(timeout);
+    }
+    let mut manifest = json!({
+        "name": format!("agent-{}", request.name),
+        "inputs": {"type": "object", "required": ["message"], "additionalProperties": false,
+            "properties": {"message": {"type": "string"}}},
+        "budget": budget,
+        "nodes": [node],
+        "output": "{{ nodes.reply.output }}",
+    });
+    if let Some(description) = &request.description {
+        manifest["description"] = json!(description);
+    }
+    manifest
+}
+
+/// Which agents.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct AgentsQuery {
+    /// `active` (the default), `terminated` or `all`.
+    status: Option<String>,
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// Items of a page, 1 to 1000.
+    limit: Option<usize>,
+}
+
+/// Lists agents, those defined last first.
+#[utoipa::path(get, path = "/v1/agents", tag = "agents", params(AgentsQuery), responses(
+    (status = 200, description = "A page of agents, without definitions", body = Page<AgentView>),
+    (status = 400, description = "The query is not valid", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+))]
+pub(crate) async fn list(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Query(query): Query<AgentsQuery>,
+) -> Result<Json<Page<AgentView>>, ApiError> {
+    let status = query.status.as_deref().unwrap_or("active");
+    let status = (status != "all").then_some(status);
+    let limit = query.limit.unwrap_or(50).clamp(1, 1000);
+    let (tenant, cursor) = (caller.tenant.as_str(), query.cursor.as_deref());
+    let listed = gateway.queries.agents(tenant, status, cursor, limit).await?;
+    let items = listed.items.into_iter().map(agent_view).collect();
+    Ok(Json(Page { items, next_cursor: listed.next_cursor }))
+}
+
+/// Shows an agent with its definition.
+#[utoipa::path(get, path = "/v1/agents/{id}", tag = "agents", params(
+    ("id" = String, Path, description = "The agent, by its id or its name"),
+), responses(
+    (status = 200, description = "The agent", body = AgentView),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such agent", body = Problem),
+))]
+pub(crate) async fn show(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<AgentView>, ApiError> {
+    view(&gateway, &caller, agent(&caller, &id)?).await.map(Json)
+}
+
+/// An agent by its id or its name: names are shorter than ids.
+fn agent(caller: &Identity, id: &str) -> Result<AgentId, ApiError> {
+    if id.len() <= NAME_LIMIT {
+        return Ok(agent_id(&caller.tenant, id));
+    }
+    id.parse().map_err(|_| ApiError::not_found("agent"))
+}
+
+async fn view(gateway: &Gateway, caller: &Identity, id: AgentId) -> Result<AgentView, ApiError> {
+    let stream = StreamKey::agent(caller.tenant.clone(), id);
+    if !gateway.catch_up(&stream).await? {
+        return Err(ApiError::not_found("agent"));
+    }
+    let row = gateway.queries.agent(caller.tenant.as_str(), &id.to_string()).await?;
+    let row = row.ok_or_else(|| ApiError::not_found("agent"))?;
+    let definition = Some(gateway.open(&stream, &row.definition).await?);
+    Ok(AgentView { definition, ..agent_view(row) })
+}
+
+fn agent_view(row: AgentRow) -> AgentView {
+    AgentView {
+        id: row.agent,
+        name: row.name,
+        status: row.status,
+        graph_id: row.graph,
+        version: row.version,
+        definition: None,
+        runs: u64::try_from(row.runs).unwrap_or(0),
+        last_run: row.last_run,
+        created_at: convert::rfc3339(row.created_ms),
+        updated_at: convert::rfc3339(row.updated_ms),
+    }
+}
+
+async fn state(gateway: &Gateway, caller: &Identity, id: AgentId) -> Result<AgentState, ApiError> {
+    let stream = StreamKey::agent(caller.tenant.clone(), id);
+    let loaded = gateway.repository.load::<AgentNoun>(&stream).await?;
+    if loaded.state.graph.is_none() {
+        return Err(ApiError::not_found("agent"));
+    }
+    Ok(loaded.state)
+}
+
+/// Runs an agent; with `Accept: text/event-stream` its events come as they happen. With an
+/// `Idempotency-Key`, the same message gives the same run for ever.
+#[utoipa::path(post, path = "/v1/agents/{id}/run", tag = "agents", params(
+    ("id" = String, Path, description = "The agent, by its id or its name"),
+    ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters"),
+), request_body = AgentMessage, responses(
+    (status = 202, description = "The run will be executed", body = RunAccepted),
+    (status = 200, description = "The events of the run, as a stream"),
+    (status = 400, description = "The message is not valid", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such agent", body = Problem),
+    (status = 409, description = "The agent was terminated", body = Problem),
+    (status = 422, description = "The idempotency key was used before", body = Problem),
+    (status = 503, description = "The log is not available", body = Problem),
+))]
+pub(crate) async fn run(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Result<Json<AgentMessage>, JsonRejection>,
+) -> Result<Response, ApiError> {
+    let id = agent(&caller, &id)?;
+    let state = state(&gateway, &caller, id).await?;
+    let Some((graph, version)) = state.runnable().cloned() else {
+        let message = "the agent was terminated: define it anew, then run it";
+        return Err(ApiError::new(error_code::REQUEST_CONFLICT, message));
+    };
+    let Json(request) = body?;
+    let (version, manifest) =
+        runs::manifest(&gateway, &caller, graph, Some(version.as_str())).await?;
+    let new = NewRun {
+        graph,
+        version,
+        budget: manifest.budget,
+        privacy: Privacy::Any,
+        inputs: json!({"message": request.message}),
+        lineage: Lineage { agent: Some(id), ..Lineage::default() },
+    };
+    let scope = format!("POST /v1/agents/{id}/run");
+    let hashed = serde_json::to_vec(&request).unwrap_or_default();
+    let accepted = runs::begin(&gateway, &caller, &headers, &scope, &hashed, new).await?;
+    let wanted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if wanted.is_some_and(|kinds| kinds.contains("event-stream")) {
+        let stream = runs::run_stream(&caller, &accepted.run_id)?;
+        return Ok(events::streamed(gateway, stream, Seq(0)));
+    }
+    Ok((StatusCode::ACCEPTED, Json(accepted)).into_response())
+}
+
+/// Terminates an agent: it runs no more. Runs that are under way go on. Twice changes nothing.
+#[utoipa::path(delete, path = "/v1/agents/{id}", tag = "agents", params(
+    ("id" = String, Path, description = "The agent, by its id or its name"),
+), responses(
+    (status = 200, description = "The agent runs no more", body = AgentView),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such agent", body = Problem),
+    (status = 503, description = "The log is not available", body = Problem),
+))]
+pub(crate) async fn terminate(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<AgentView>, ApiError> {
+    let id = agent(&caller, &id)?;
+    let stream = StreamKey::agent(caller.tenant.clone(), id);
+    let command = |_: &_, _| (AgentCommand::Terminate, Vec::new());
+    let context = gateway.context(&caller);
+    gateway.repository.execute::<AgentNoun>(&stream, &context, command).await?;
+    view(&gateway, &caller, id).await.map(Json)
+}
+
+/// Streams what happens to an agent over a WebSocket, one JSON frame each: its definitions, its
+/// runs from now on, its end.
+#[utoipa::path(get, path = "/v1/agents/{id}/stream", tag = "agents", params(
+    ("id" = String, Path, description = "The agent, by its id or its name"), events::StreamQuery,
+), responses(
+    (status = 101, description = "The WebSocket is open"),
+    (status = 400, description = "Not a WebSocket request", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such agent", body = Problem),
+))]
+pub(crate) async fn stream(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Path(id): Path<String>,
+    Query(query): Query<events::StreamQuery>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, ApiError> {
+    let stream = StreamKey::agent(caller.tenant.clone(), agent(&caller, &id)?);
+    if gateway.repository.log().head(&stream).await?.is_none() {
+        return Err(ApiError::not_found("agent"));
+    }
+    let upgrade = upgrade.map_err(|error| ApiError::invalid(error.body_text()))?;
+    let frames = events::follow(gateway, stream, Seq(query.after()));
+    Ok(upgrade.on_upgrade(move |socket| events::send(socket, frames)))
+}

@@ -1,0 +1,140 @@
+//! `convergio agents`.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use convergio_schemas::wire::{
+    AgentLimits, AgentMessage, AgentRequest, AgentView, Page, RunAccepted,
+};
+use serde_json::{Value, json};
+
+use super::{graph, print_json};
+use crate::agents_cli::{AgentsCommand, CreateArgs};
+use crate::cli::Global;
+use crate::exit;
+use crate::target::Target;
+use crate::view;
+
+pub(super) async fn run(global: &Global, command: AgentsCommand) -> anyhow::Result<ExitCode> {
+    let runs = matches!(command, AgentsCommand::Run { .. });
+    let target = Target::find(global, runs).await?;
+    let done = match command {
+        AgentsCommand::Run { agent, message, idempotency_key, detach } => {
+            let key = idempotency_key.as_deref();
+            let run = match begin(&target, &agent, message, key).await {
+                Ok(run) => run,
+                Err(error) => {
+                    target.close().await?;
+                    return Err(error);
+                }
+            };
+            if detach {
+                return graph::detach(global, target, &run.run_id).await;
+            }
+            return graph::watch(global, target, &run.run_id).await;
+        }
+        AgentsCommand::Create(args) => create(global, &target, *args).await,
+        AgentsCommand::List { all, limit } => list(global, &target, all, limit).await,
+        AgentsCommand::Show { agent } => show(global, &target, &agent).await,
+        AgentsCommand::Rm { agent } => terminate(global, &target, &agent).await,
+    };
+    target.close().await?;
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+async fn begin(
+    target: &Target,
+    agent: &str,
+    message: String,
+    key: Option<&str>,
+) -> anyhow::Result<RunAccepted> {
+    target.client.post(&path(agent, "/run")?, &AgentMessage { message }, key).await
+}
+
+/// The path of an agent; a name is no part of a path of its own.
+fn path(agent: &str, rest: &str) -> anyhow::Result<String> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if agent.is_empty() || !agent.bytes().all(is_plain) {
+        return Err(exit::bad_input(format!("`{agent}` is neither an agent's name nor its id")));
+    }
+    Ok(format!("/v1/agents/{agent}{rest}"))
+}
+
+async fn create(global: &Global, target: &Target, args: CreateArgs) -> anyhow::Result<()> {
+    let agent: AgentView = target.client.post("/v1/agents", &request(args)?, None).await?;
+    if global.json {
+        return print_json(&agent);
+    }
+    println!("{} is agent {}", agent.name, agent.id);
+    Ok(())
+}
+
+fn request(args: CreateArgs) -> anyhow::Result<AgentRequest> {
+    let system = match &args.system_file {
+        Some(file) => {
+            let text = std::fs::read_to_string(file);
+            Some(text.with_context(|| format!("cannot read {}", file.display()))?)
+        }
+        None => args.system,
+    };
+    let tool = |text: String| match text.starts_with('{') {
+        true => serde_json::from_str(&text)
+            .map_err(|error| exit::bad_input(format!("--tool {text}: {error}"))),
+        false => Ok(Value::String(text)),
+    };
+    Ok(AgentRequest {
+        name: args.name,
+        description: args.description,
+        model: args.model,
+        system,
+        tools: args.tools.into_iter().map(tool).collect::<anyhow::Result<_>>()?,
+        limits: Some(AgentLimits {
+            max_tokens: args.max_tokens,
+            max_turns: args.max_turns,
+            max_tool_calls: args.max_tool_calls,
+            max_total_tokens: args.max_total_tokens,
+            cost: args.cost,
+            timeout: args.timeout,
+        }),
+        memory: args.memory.map(|subject| json!({"subject": subject})),
+        privacy: args.privacy,
+        schema: None,
+        temperature: None,
+    })
+}
+
+async fn list(global: &Global, target: &Target, all: bool, limit: usize) -> anyhow::Result<()> {
+    let status = if all { "all" } else { "active" };
+    let query = [("status", status.to_owned()), ("limit", limit.to_string())];
+    let page: Page<AgentView> = target.client.get("/v1/agents", &query).await?;
+    if global.json {
+        return print_json(&page);
+    }
+    let rows = page.items.into_iter().map(|agent| {
+        vec![agent.name, agent.id, agent.status, agent.runs.to_string(), agent.updated_at]
+    });
+    view::table(&["agent", "id", "status", "runs", "updated"], rows.collect());
+    Ok(())
+}
+
+async fn show(global: &Global, target: &Target, agent: &str) -> anyhow::Result<()> {
+    let agent: AgentView = target.client.get(&path(agent, "")?, &[]).await?;
+    if global.json {
+        return print_json(&agent);
+    }
+    println!("{} ({}), {} runs", agent.name, agent.status, agent.runs);
+    println!("id {}, graph {}", agent.id, agent.graph_id);
+    if let Some(definition) = &agent.definition {
+        println!("{}", serde_json::to_string_pretty(definition)?);
+    }
+    Ok(())
+}
+
+async fn terminate(global: &Global, target: &Target, agent: &str) -> anyhow::Result<()> {
+    let agent: AgentView = target.client.delete(&path(agent, "")?).await?;
+    if global.json {
+        return print_json(&agent);
+    }
+    println!("{} is {}", agent.name, agent.status);
+    Ok(())
+}
