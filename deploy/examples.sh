@@ -10,6 +10,7 @@ run() { echo "example: $*"; "$bin" --data "$data" graph run "$@"; }
 run examples/small.yaml --input "text=  hello world "
 run examples/parallel.yaml
 run examples/brief.yaml --input-file doc=examples/documents/constitution.md
+run examples/research.yaml --input "question=How many minutes are in a week?"
 
 # The lesson waits for a teacher: started, answered, followed.
 "$bin" --data "$data" serve --listen 127.0.0.1:0 >/dev/null &
