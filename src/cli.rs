@@ -365,12 +365,15 @@ pub(crate) enum ProjectionsCommand {
 pub(crate) enum LogCommand {
     /// Walks every hash chain from its first record.
     #[command(
-        after_help = "Example:\n  convergio log verify\n  convergio log verify --archive ./a"
+        after_help = "Example:\n  convergio log verify --payloads\n  convergio log verify --archive ./a"
     )]
     Verify {
         /// An archive in place of the log.
         #[arg(long)]
         archive: Option<PathBuf>,
+        /// Also open every payload and compare it with what the chain says of it.
+        #[arg(long, conflicts_with = "archive")]
+        payloads: bool,
     },
     /// Makes the streams of a new log in a cluster.
     #[command(after_help = "Example:\n  convergio log create --log \

@@ -94,12 +94,4 @@ impl OpenLog {
             Self::Cluster(log) => Arc::clone(log) as _,
         }
     }
-
-    /// Walks every chain; gives the number of records and events.
-    pub(crate) async fn verify(&self) -> Result<(u64, u64), LogError> {
-        match self {
-            Self::Embedded(log) => log.verify().await,
-            Self::Cluster(log) => log.verify().await,
-        }
-    }
 }

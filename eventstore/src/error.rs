@@ -1,6 +1,8 @@
 //! What can go wrong with a log.
 
 use convergio_domain::event::DecodeError;
+use convergio_domain::payload::PayloadRef;
+use convergio_domain::stream::StreamKey;
 
 use crate::record::Head;
 
@@ -37,6 +39,12 @@ impl LogError {
         reason: &(impl ToString + ?Sized),
     ) -> Self {
         Self::Corrupt { at: at.to_string(), reason: reason.to_string() }
+    }
+
+    /// A payload that a record names, that is not there, and that nobody erased.
+    pub(crate) fn missing_payload(stream: &StreamKey, reference: PayloadRef) -> Self {
+        let at = format!("{stream}#{reference}");
+        Self::corrupt(&at, "the payload is missing and was not erased")
     }
 }
 

@@ -6,6 +6,8 @@
 pub mod archive;
 mod clock;
 mod commit;
+#[cfg(feature = "test-util")]
+pub mod conformance;
 mod error;
 mod live;
 mod log;
@@ -16,18 +18,21 @@ mod repository;
 mod reuse;
 mod seal;
 mod share;
+mod stream_tail;
 mod tail;
+mod verify;
 
 pub use clock::{Clock, SystemClock};
 pub use commit::{Commit, Limits, Payload};
 pub use error::{AppendError, LogError};
 pub use live::{LiveHub, LiveListener, LiveNote, StreamNote};
-pub use log::{Archived, Durability, EventLog, Page};
+pub use log::{Archived, Durability, EventLog, Page, Scan};
 pub use providers::embedded;
 pub use providers::jetstream;
 pub use providers::memory::MemoryLog;
-pub use record::{Body, Hash, Head, PayloadMeta, Position, Record};
+pub use record::{Body, Hash, Head, PayloadMeta, Position, RawRecord, Record};
 pub use repository::{CommitError, Loaded, Repository};
 pub use reuse::{Base, Quote, Reuse};
 pub use seal::{PayloadKeys, TenantKey};
 pub use share::{SLOTS, Share};
+pub use verify::{Verified, verify};

@@ -12,7 +12,7 @@ use futures_util::stream::BoxStream;
 use crate::commit::Commit;
 use crate::error::{AppendError, LogError};
 use crate::prepare::Prepared;
-use crate::record::{Head, Position, Record};
+use crate::record::{Head, Position, RawRecord, Record};
 
 /// What an acknowledged commit survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +47,15 @@ pub struct Page {
     pub tail: Position,
 }
 
+/// Which records are read as they are written.
+#[derive(Debug, Clone, Copy)]
+pub enum Scan<'a> {
+    /// Those of all streams after a position.
+    All(Position),
+    /// Those of one stream whose first event comes after a number.
+    Stream(&'a StreamKey, Seq),
+}
+
 /// A record of an archive, on its way into a log.
 pub struct Archived(pub(crate) Prepared);
 
@@ -76,15 +85,35 @@ pub trait EventLog: Send + Sync + 'static {
     /// Records of all streams after a position, in order.
     async fn read_all(&self, after: Position, limit: usize) -> Result<Page, LogError>;
 
+    /// Records as they are written, in order, their hashes checked: for copies of the log.
+    async fn read_raw(&self, scan: Scan<'_>, limit: usize) -> Result<Vec<RawRecord>, LogError>;
+
     /// All records after a position: first what is there, then what arrives. No gap, no repeat.
     fn tail(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>>;
 
-    /// The plaintext of a payload, checked against its commitment; `None` when it was erased.
+    /// All records of one stream that hold events after a number: first what is there, then what
+    /// arrives. No gap, no repeat. Others' records cost nothing here.
+    fn tail_stream(
+        &self,
+        stream: &StreamKey,
+        after: Seq,
+    ) -> BoxStream<'static, Result<Arc<Record>, LogError>>;
+
+    /// The plaintext of a payload, checked against its commitment; `None` when it was erased. One
+    /// that is missing and was not erased is `Corrupt`.
     async fn payload(
         &self,
         stream: &StreamKey,
         reference: PayloadRef,
     ) -> Result<Option<Bytes>, LogError>;
+
+    /// Erases a payload from the log's files, for ever; true if there was one. The chain still
+    /// holds. After an error a part may be gone, and it can be erased again.
+    async fn erase_payload(
+        &self,
+        stream: &StreamKey,
+        reference: PayloadRef,
+    ) -> Result<bool, AppendError>;
 
     /// Streams that want to be looked at by now, at most `limit`.
     async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError>;

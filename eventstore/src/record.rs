@@ -1,5 +1,8 @@
 //! What is read: records, chained by hash, and where they stand.
 
+use std::borrow::Cow;
+
+use bytes::Bytes;
 use convergio_domain::decider::{Fingerprint, Recorded};
 use convergio_domain::event::{self, Event};
 use convergio_domain::id::{ActorId, TenantId};
@@ -7,7 +10,7 @@ use convergio_domain::payload::Purpose;
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::error::LogError;
@@ -83,12 +86,22 @@ pub struct Body {
     pub time: Timestamp,
 }
 
-/// The written form: events as values, so that old forms can be brought up first.
+/// An event as it is written: its data is read once its form is known.
 #[derive(Deserialize)]
-struct WrittenBody {
+struct WrittenEvent<'a> {
+    #[serde(borrow)]
+    data: &'a RawValue,
+    #[serde(borrow, rename = "type")]
+    type_name: Cow<'a, str>,
+}
+
+/// The written form: events as texts, so that old forms can be brought up first.
+#[derive(Deserialize)]
+struct WrittenBody<'a> {
     actor: ActorId,
     commit: Uuid,
-    events: Vec<Value>,
+    #[serde(borrow)]
+    events: Vec<WrittenEvent<'a>>,
     #[serde(default)]
     fold: Option<Fingerprint>,
     #[serde(default)]
@@ -117,8 +130,29 @@ impl Body {
             serde_json::from_slice(bytes).map_err(|error| LogError::corrupt("a record", &error))?;
         let WrittenBody { actor, commit, events, fold, payloads, seq, stream, tenant, time } =
             written;
-        let events = events.into_iter().map(event::decode).collect::<Result<_, _>>()?;
+        let decoded =
+            events.iter().map(|event| event::decode_text(&event.type_name, event.data.get()));
+        let events = decoded.collect::<Result<_, _>>()?;
         Ok(Self { actor, commit, events, fold, payloads, seq, stream, tenant, time })
+    }
+}
+
+/// What can be said of canonical bytes without reading their events.
+#[derive(Deserialize)]
+pub(crate) struct Outline {
+    events: Vec<serde::de::IgnoredAny>,
+    #[serde(default)]
+    pub(crate) payloads: Vec<PayloadMeta>,
+    pub(crate) seq: Seq,
+}
+
+impl Outline {
+    pub(crate) fn read(canonical: &[u8]) -> Result<Self, LogError> {
+        serde_json::from_slice(canonical).map_err(|error| LogError::corrupt(&"a record", &error))
+    }
+
+    pub(crate) fn events(&self) -> u64 {
+        self.events.len() as u64
     }
 }
 
@@ -145,6 +179,23 @@ pub struct Record {
     pub hash: Hash,
     /// What happened.
     pub body: Body,
+}
+
+/// A record as it is written, its hash checked and its events not read: for copies of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawRecord {
+    /// Where it stands.
+    pub position: Position,
+    /// Its stream.
+    pub stream: StreamKey,
+    /// The number of its first event.
+    pub seq: Seq,
+    /// The hash of the stream's record before it; zeros for the first.
+    pub prev_hash: Hash,
+    /// Its own hash.
+    pub hash: Hash,
+    /// The canonical body.
+    pub body: Bytes,
 }
 
 impl Record {

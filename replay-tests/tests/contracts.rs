@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use convergio_domain::event::decode;
+use convergio_domain::event::{decode, decode_text};
 use serde_json::Value;
 
 /// Event types that this version writes.
@@ -20,6 +20,8 @@ fn every_sample_is_read_and_written_unchanged() {
         let event = decode(sample.clone()).unwrap_or_else(|error| panic!("{error}"));
         let name = path.file_stem().and_then(|name| name.to_str()).expect("a name").to_owned();
         assert_eq!(event.type_name(), name);
+        let data = sample["data"].to_string();
+        assert_eq!(decode_text(&name, &data).unwrap_or_else(|error| panic!("{error}")), event);
         assert_eq!(serde_json::to_value(&event).expect("JSON"), sample, "{name}");
         types.insert(name);
     }
@@ -31,4 +33,7 @@ fn an_unknown_type_is_named() {
     let unknown = serde_json::json!({"type": "run.vanished.v1", "data": {}});
     let error = decode(unknown).expect_err("nobody knows it");
     assert!(error.to_string().contains("run.vanished.v1"));
+    let error = decode_text("run.vanished.v1", "{}").expect_err("nobody knows it");
+    assert!(error.to_string().contains("run.vanished.v1"));
+    assert!(decode_text("run.cancelled.v1", "{} {}").is_err(), "nothing may follow the data");
 }

@@ -1,8 +1,10 @@
-//! Thousands of lives of an executor under a clock that is not real, on a log that fails: whatever
-//! dies wherever, every run completes, every step is recorded once.
+//! Thousands of lives of executors under a clock that is not real, on a log that fails: whatever
+//! dies wherever, and whoever believes that a run is his, every run completes, every step is
+//! recorded once.
 //!
 //! `CONVERGIO_SIM_SEEDS` sets how many seeds are tried, `CONVERGIO_SIM_SEED` tries one again. A
-//! seed fixes the faults, the deaths and the times; the order in which tools end is free.
+//! seed fixes the faults, the deaths, the shares and the times; the order in which tools end is
+//! free.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -23,15 +25,20 @@ use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::{
     AppendError, Archived, Clock, Commit, Durability, EventLog, Head, LiveHub, LogError, MemoryLog,
-    Page, Payload, Position, Record, Repository,
+    Page, Payload, Position, RawRecord, Record, Repository, SLOTS, Scan, Share,
 };
 use convergio_executor::model::ModelCatalog;
 use convergio_executor::replay::Replay;
 use convergio_executor::{Executor, ExecutorConfig, tool};
 use futures_util::stream::BoxStream;
+use tokio::sync::watch;
 use uuid::Uuid;
 
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 2000;
+/// Executors at once.
+const EXECUTORS: u64 = 3;
+/// Longest time in which nobody's share changes.
+const LONGEST_SHARE_MS: u64 = 20_000;
 /// Runs of one seed.
 const RUNS: u128 = 4;
 /// Lives that end by death; fewer than the tries of a step whose executor died.
@@ -173,6 +180,18 @@ impl EventLog for Faulty {
         self.log.tail(after)
     }
 
+    async fn read_raw(&self, scan: Scan<'_>, limit: usize) -> Result<Vec<RawRecord>, LogError> {
+        self.log.read_raw(scan, limit).await
+    }
+
+    fn tail_stream(
+        &self,
+        stream: &StreamKey,
+        after: Seq,
+    ) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
+        self.log.tail_stream(stream, after)
+    }
+
     async fn payload(
         &self,
         stream: &StreamKey,
@@ -180,6 +199,14 @@ impl EventLog for Faulty {
     ) -> Result<Option<Bytes>, LogError> {
         self.hesitate().await?;
         self.log.payload(stream, reference).await
+    }
+
+    async fn erase_payload(
+        &self,
+        stream: &StreamKey,
+        reference: PayloadRef,
+    ) -> Result<bool, AppendError> {
+        self.log.erase_payload(stream, reference).await
     }
 
     async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError> {
@@ -282,16 +309,45 @@ impl World {
         (id, graph.version())
     }
 
-    /// An executor at work until all runs have ended.
+    /// Executors at work until all runs have ended. What each holds changes; for a while a slot
+    /// may be held by several, or by none.
     async fn work(&self) {
-        let prices = Arc::new(PriceBook::parse("[]").expect("no prices"));
-        let models = ModelCatalog::new(Vec::new(), Arc::clone(&prices)).expect("no models");
-        let id = ExecutorId(Uuid::from_u128(u128::from(self.random.next())));
-        let config = ExecutorConfig::new(id);
-        let (repository, hub) = (self.repository(), LiveHub::new());
-        let _executor = Executor::start(config, repository, Arc::new(models), hub, prices);
+        let shares: Vec<_> = (0..=self.random.below(EXECUTORS))
+            .map(|number| watch::channel(if number == 0 { Share::ALL } else { Share::NONE }).0)
+            .collect();
+        let _executors: Vec<_> = shares.iter().map(|share| self.executor(share)).collect();
+        let mut until_moved = self.random.below(LONGEST_SHARE_MS);
         while !self.all_ended().await {
             tokio::time::sleep(Duration::from_millis(100)).await;
+            until_moved = until_moved.saturating_sub(100);
+            if until_moved == 0 && shares.len() > 1 {
+                self.move_shares(&shares).await;
+                until_moved = 1000 + self.random.below(LONGEST_SHARE_MS);
+            }
+        }
+    }
+
+    fn executor(&self, share: &watch::Sender<Share>) -> Executor {
+        let prices = Arc::new(PriceBook::parse("[]").expect("no prices"));
+        let models = ModelCatalog::new(Vec::new(), Arc::clone(&prices)).expect("no models");
+        let mut config =
+            ExecutorConfig::new(ExecutorId(Uuid::from_u128(u128::from(self.random.next()))));
+        config.share = share.subscribe();
+        let (repository, hub) = (self.repository(), LiveHub::new());
+        Executor::start(config, repository, Arc::new(models), hub, prices)
+    }
+
+    /// Every slot gets a holder. Some are told early, some late: in between rivals work on the
+    /// same runs.
+    async fn move_shares(&self, shares: &[watch::Sender<Share>]) {
+        let mut next = vec![Share::NONE; shares.len()];
+        for slot in 0..SLOTS {
+            let holder = self.random.below(shares.len() as u64) as usize;
+            next[holder] = next[holder].with(slot);
+        }
+        for (share, next) in shares.iter().zip(next) {
+            share.send_replace(next);
+            tokio::time::sleep(Duration::from_millis(self.random.below(60))).await;
         }
     }
 
@@ -382,12 +438,24 @@ fn every_run_completes_once_whatever_dies() {
     };
     let one = number("CONVERGIO_SIM_SEED").map(|seed| seed..seed + 1);
     let seeds = one.unwrap_or(0..number("CONVERGIO_SIM_SEEDS").unwrap_or(SEEDS));
-    let mut deaths = 0;
-    for seed in seeds.clone() {
-        match simulate(seed) {
-            Ok(died) => deaths += died,
-            Err(error) => panic!("CONVERGIO_SIM_SEED={seed}: {error}"),
+    let (next, deaths) = (AtomicU64::new(seeds.start), AtomicU64::new(0));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    match simulate(seed) {
+                        Ok(died) => deaths.fetch_add(died, Ordering::Relaxed),
+                        Err(error) => panic!("CONVERGIO_SIM_SEED={seed}: {error}"),
+                    };
+                }
+            });
         }
-    }
+    });
+    let deaths = deaths.into_inner();
     println!("{} seeds, {deaths} deaths", seeds.end - seeds.start);
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::archive::{self, Import, Inventory};
 use convergio_eventstore::jetstream::{JetStreamLog, Layout};
-use convergio_eventstore::{AppendError, LogError};
+use convergio_eventstore::{AppendError, LogError, Verified};
 use serde_json::json;
 
 use super::print_json;
@@ -17,8 +17,8 @@ use crate::log_place::LogPlace;
 
 pub(super) async fn run(global: &Global, command: LogCommand) -> anyhow::Result<ExitCode> {
     match command {
-        LogCommand::Verify { archive: None } => verify(global).await,
-        LogCommand::Verify { archive: Some(folder) } => {
+        LogCommand::Verify { archive: None, payloads } => verify(global, payloads).await,
+        LogCommand::Verify { archive: Some(folder), .. } => {
             told(global, archive::verify(&folder), |found| {
                 format!("every file and chain holds: {}", shown(found))
             })
@@ -36,13 +36,33 @@ pub(super) async fn run(global: &Global, command: LogCommand) -> anyhow::Result<
     }
 }
 
-async fn verify(global: &Global) -> anyhow::Result<ExitCode> {
+async fn verify(global: &Global, payloads: bool) -> anyhow::Result<ExitCode> {
     let data = DataDir::find(global.data.as_deref());
-    let log = LogPlace::find(global)?.open(&data).await?;
-    let verified = log.verify().await;
-    log.shared().close().await?;
-    let verified = verified.map(|(records, events)| Inventory { segments: 0, records, events });
-    told(global, verified, |found| format!("every chain holds: {}", shown(found)))
+    let log = LogPlace::find(global)?.open(&data).await?.shared();
+    let verified = convergio_eventstore::verify(&*log, payloads).await;
+    log.close().await?;
+    match verified {
+        Ok(found) if payloads => {
+            let Verified { records, events, payloads, erased } = found;
+            match global.json {
+                true => print_json(&json!({"ok": true, "files": 0, "records": records,
+                    "events": events, "payloads": payloads, "erased": erased}))?,
+                false => println!(
+                    "every chain and payload holds: {records} records, {events} events, \
+                     {payloads} payloads, {erased} erased"
+                ),
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        verified => {
+            let verified = verified.map(|Verified { records, events, .. }| Inventory {
+                segments: 0,
+                records,
+                events,
+            });
+            told(global, verified, |found| format!("every chain holds: {}", shown(found)))
+        }
+    }
 }
 
 /// Prints what was found, or what is wrong.

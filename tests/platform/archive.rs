@@ -28,6 +28,8 @@ async fn a_log_comes_back_from_a_backup_and_from_an_archive() {
     server.kill();
 
     let verified = done(&data, &["log", "verify"]);
+    let opened = done(&data, &["log", "verify", "--payloads"]);
+    assert!(opened.contains("0 erased") && !opened.contains(" 0 payloads"), "{opened}");
     done(&data, &["log", "export", &path("archive")]);
     let again = done(&data, &["log", "export", &path("archive")]);
     assert!(again.starts_with("0 records"), "{again}");

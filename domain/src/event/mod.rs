@@ -2,12 +2,13 @@
 
 pub mod agent;
 pub mod graph;
+mod read;
 pub mod request;
 pub mod run;
 pub mod turn;
 mod upcast;
 
-pub use upcast::{DecodeError, decode};
+pub use upcast::{DecodeError, decode, decode_text};
 
 use serde::{Deserialize, Serialize};
 

@@ -31,6 +31,23 @@ pub fn decode(written: Value) -> Result<Event, DecodeError> {
         .map_err(|error| DecodeError { type_name, reason: error.to_string() })
 }
 
+/// Reads an event from its written type and the JSON text of its data. The same as [`decode`], and
+/// faster, since a current form is read without a value in between.
+///
+/// # Errors
+/// The type is not known, or the data does not have its form.
+pub fn decode_text(type_name: &str, data: &str) -> Result<Event, DecodeError> {
+    let told = |error: serde_json::Error| DecodeError {
+        type_name: type_name.to_owned(),
+        reason: error.to_string(),
+    };
+    if UPCASTERS.iter().any(|(from, ..)| *from == type_name) {
+        let data: Value = serde_json::from_str(data).map_err(told)?;
+        return decode(serde_json::json!({"type": type_name, "data": data}));
+    }
+    super::read::read(type_name, data).map_err(told)
+}
+
 /// Applies upcasters until the written type is a current one.
 fn upcast(mut written: Value, type_name: &str) -> Value {
     let mut current = type_name.to_owned();

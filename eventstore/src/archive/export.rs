@@ -1,16 +1,15 @@
 //! Writing an archive: the whole log, going on where the last file ends, or one stream.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use convergio_domain::payload::PayloadSlot;
 use convergio_domain::stream::{Seq, StreamKey};
 
-use super::segment::{self, SegmentWriter, corrupt, key_print};
+use super::segment::{self, End, SegmentWriter, corrupt, key_print};
 use super::{Inventory, files, unusable};
 use crate::error::LogError;
-use crate::log::EventLog;
-use crate::record::{Hash, Position, Record, chain};
+use crate::log::{EventLog, Scan};
+use crate::record::{Hash, Outline, Position, RawRecord};
 use crate::seal::{MasterKey, PayloadKeys, seal};
 
 /// Records read at once.
@@ -43,7 +42,10 @@ pub async fn export(
         Some(_) if stream.is_some() => {
             return Err(LogError::Unavailable(format!("{} is not empty", folder.display())));
         }
-        Some((hash, records, known)) if known == print => (hash, records),
+        Some(end) if end.print == print => {
+            continues(log, folder, &end).await?;
+            (end.hash, end.records)
+        }
         Some(_) => return Err(corrupt(folder, "the archive was made with another payload key")),
     };
     let open = SegmentWriter::new(&previous, records, &print);
@@ -57,28 +59,41 @@ pub async fn export(
     Ok(exporter.done)
 }
 
+/// Checks that an archive's last record stands in the log where it stood: else this is another
+/// log, or one that has lost records which the archive still has.
+async fn continues(log: &dyn EventLog, folder: &Path, end: &End) -> Result<(), LogError> {
+    let Some(before) = end.records.checked_sub(1) else { return Ok(()) };
+    let found = log.read_raw(Scan::All(Position(before)), 1).await?;
+    match found.first() {
+        Some(record) if record.hash == end.last => Ok(()),
+        Some(_) => Err(corrupt(folder, "the archive is of another log")),
+        None => {
+            let reason = format!("the archive has {} records, and the log has fewer", end.records);
+            Err(corrupt(folder, &reason))
+        }
+    }
+}
+
 impl Exporter<'_> {
     /// Positions are dense, so the archive's length is where to go on.
     async fn all(&mut self, mut at: Position) -> Result<(), LogError> {
         loop {
-            let page = self.log.read_all(at, PAGE).await?;
-            for record in &page.records {
+            let records = self.log.read_raw(Scan::All(at), PAGE).await?;
+            for record in &records {
                 self.push(record).await?;
             }
-            if page.records.is_empty() {
-                return Ok(());
-            }
-            at = page.next;
+            let Some(last) = records.last() else { return Ok(()) };
+            at = last.position;
         }
     }
 
     async fn stream(&mut self, stream: &StreamKey) -> Result<(), LogError> {
         let mut after = Seq(0);
         loop {
-            let records: Vec<Arc<Record>> = self.log.read_stream(stream, after, PAGE).await?;
+            let records = self.log.read_raw(Scan::Stream(stream, after), PAGE).await?;
             for record in &records {
                 self.push(record).await?;
-                after = record.last_seq();
+                after = record.seq;
             }
             if records.is_empty() {
                 return Ok(());
@@ -86,18 +101,12 @@ impl Exporter<'_> {
         }
     }
 
-    async fn push(&mut self, record: &Record) -> Result<(), LogError> {
-        let body = record.body.canonical();
-        let body = body.map_err(|error| LogError::corrupt(&record.stream, &error))?;
-        if chain(&record.prev_hash, &body) != record.hash {
-            let reason = "it was written in an older form, which cannot be archived";
-            return Err(LogError::corrupt(&record.stream, &reason));
-        }
-        let mut payloads = Vec::with_capacity(record.body.payloads.len());
-        for index in (0_u16..).take(record.body.payloads.len()) {
-            let place = PayloadSlot(index).at(record.first_seq());
+    async fn push(&mut self, record: &RawRecord) -> Result<(), LogError> {
+        let outline = Outline::read(&record.body)?;
+        let mut payloads = Vec::with_capacity(outline.payloads.len());
+        for (index, meta) in (0_u16..).zip(&outline.payloads) {
+            let place = PayloadSlot(index).at(outline.seq);
             let payload = self.log.payload(&record.stream, place).await?;
-            let meta = &record.body.payloads[usize::from(index)];
             let key = MasterKey(self.key).key(&record.stream.tenant)?;
             // Sealing is deterministic: these are the bytes that the log has.
             let sealed =
@@ -108,8 +117,8 @@ impl Exporter<'_> {
             }
             payloads.push(sealed.map(|sealed| sealed.bytes));
         }
-        self.open.push(&record.prev_hash, &record.hash, &body, &payloads);
-        self.done.events += record.body.events.len() as u64;
+        self.open.push(&record.prev_hash, &record.hash, &record.body, &payloads);
+        self.done.events += outline.events();
         if self.open.is_full() { self.flush() } else { Ok(()) }
     }
 

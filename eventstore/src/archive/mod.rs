@@ -9,13 +9,17 @@ mod export;
 mod import;
 mod segment;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+
+use convergio_domain::stream::Seq;
 
 pub use backup::backup_embedded;
 pub use export::export;
 pub use import::{Import, import};
 
 use crate::error::LogError;
+use crate::record::Hash;
 use segment::Segment;
 
 /// What an archive holds.
@@ -36,12 +40,22 @@ pub struct Inventory {
 pub fn verify(folder: &Path) -> Result<Inventory, LogError> {
     let mut found = Inventory::default();
     let mut previous = segment::FIRST;
+    let mut ends: HashMap<String, (Seq, Hash)> = HashMap::new();
     for path in files(folder)? {
         let segment = Segment::read(&path)?;
         segment.follows(&path, previous, found.records)?;
         for entry in segment.entries(&path)? {
+            let body = entry.record(&path)?;
+            let events = body.events.len() as u64;
+            let stream = format!("{}:{}", body.tenant, body.stream);
+            let end = (body.seq.plus(events.saturating_sub(1)), entry.hash);
+            let (seq, hash) = ends.insert(stream, end).unwrap_or((Seq(0), segment::FIRST));
+            if body.seq != seq.plus(1) || entry.previous != hash {
+                let reason = format!("{}: event {} does not follow {seq}", body.stream, body.seq);
+                return Err(segment::corrupt(&path, &reason));
+            }
             found.records += 1;
-            found.events += entry.record(&path)?.events.len() as u64;
+            found.events += events;
         }
         found.segments += 1;
         previous = segment.hash;

@@ -213,9 +213,23 @@ fn number(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// Where an archive ends: the last file's hash, the records up to it, and its key print.
-pub(super) fn end(files: &[PathBuf]) -> Result<Option<(Hash, u64, [u8; 16])>, LogError> {
+/// Where an archive ends.
+pub(super) struct End {
+    /// The last file's hash.
+    pub(super) hash: Hash,
+    /// Records up to it.
+    pub(super) records: u64,
+    pub(super) print: [u8; 16],
+    /// The hash of the last record.
+    pub(super) last: Hash,
+}
+
+/// Where an archive ends; `None` if it is empty.
+pub(super) fn end(files: &[PathBuf]) -> Result<Option<End>, LogError> {
     let Some(path) = files.last() else { return Ok(None) };
-    let last = Segment::read(path)?;
-    Ok(Some((last.hash, last.before + last.records, last.print)))
+    let file = Segment::read(path)?;
+    let entries = file.entries(path)?;
+    let last = entries.last().ok_or_else(|| corrupt(path, "the file has no record"))?.hash;
+    let records = file.before + file.records;
+    Ok(Some(End { hash: file.hash, records, print: file.print, last }))
 }

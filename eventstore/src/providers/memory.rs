@@ -16,11 +16,12 @@ use uuid::Uuid;
 use crate::clock::{Clock, SystemClock};
 use crate::commit::Commit;
 use crate::error::{AppendError, LogError};
-use crate::log::{Archived, Durability, EventLog, Page};
+use crate::log::{Archived, Durability, EventLog, Page, Scan};
 use crate::prepare::{Prepared, prepare};
-use crate::record::{Head, PayloadMeta, Position, Record};
+use crate::record::{Head, PayloadMeta, Position, RawRecord, Record};
 use crate::reuse::Assembly;
 use crate::seal::{MasterKey, PayloadKeys, open};
+use crate::stream_tail::{Feeds, follow_stream};
 use crate::tail::{self, BACKLOG};
 
 /// A log whose records live as long as the process.
@@ -33,6 +34,7 @@ struct Shared {
     keys: MasterKey,
     state: Mutex<State>,
     live: broadcast::Sender<Arc<Record>>,
+    feeds: Arc<Feeds>,
 }
 
 #[derive(Default)]
@@ -54,9 +56,15 @@ impl Default for MemoryLog {
 impl MemoryLog {
     /// An empty log.
     pub fn new() -> Self {
+        Self::sealed_with([7; 32])
+    }
+
+    /// An empty log whose payloads are sealed with this key.
+    pub fn sealed_with(payload_key: [u8; 32]) -> Self {
         let (live, _) = broadcast::channel(BACKLOG);
-        let keys = MasterKey([7; 32]);
-        Self { shared: Arc::new(Shared { keys, state: Mutex::default(), live }) }
+        let keys = MasterKey(payload_key);
+        let feeds = Arc::default();
+        Self { shared: Arc::new(Shared { keys, state: Mutex::default(), live, feeds }) }
     }
 }
 
@@ -74,18 +82,52 @@ impl Shared {
     }
 }
 
+impl Shared {
+    fn stream(&self, stream: &StreamKey, after: Seq, limit: usize) -> Vec<Arc<Record>> {
+        let state = self.state();
+        let Some(indices) = state.streams.get(stream) else { return Vec::new() };
+        let from = indices.partition_point(|index| state.records[*index].first_seq() <= after);
+        let found = indices[from..].iter().take(limit);
+        found.map(|index| Arc::clone(&state.records[*index])).collect()
+    }
+}
+
+/// A record as it would be written.
+fn raw(record: &Record) -> Result<RawRecord, LogError> {
+    let body = record.body.canonical();
+    let body = body.map_err(|error| LogError::corrupt(&record.stream, &error))?;
+    Ok(RawRecord {
+        position: record.position,
+        stream: record.stream.clone(),
+        seq: record.first_seq(),
+        prev_hash: record.prev_hash,
+        hash: record.hash,
+        body: Bytes::from(body),
+    })
+}
+
 impl State {
     fn head(&self, stream: &StreamKey) -> Option<Head> {
         let last = self.streams.get(stream)?.last()?;
         Some(self.records[*last].head())
     }
 
-    /// A payload as it is stored.
-    fn stored(&self, stream: &StreamKey, place: PayloadRef) -> Option<(&PayloadMeta, &[u8])> {
-        let sealed = self.sealed.get(&(stream.clone(), place))?;
-        let mut records = self.streams.get(stream)?.iter().map(|index| &self.records[*index]);
-        let record = records.find(|record| record.first_seq() == place.seq)?;
-        Some((record.body.payloads.get(usize::from(place.index))?, sealed))
+    /// A payload as it is stored; an empty one was erased.
+    fn stored(
+        &self,
+        stream: &StreamKey,
+        place: PayloadRef,
+    ) -> Result<Option<(&PayloadMeta, &[u8])>, LogError> {
+        let indices = self.streams.get(stream).into_iter().flatten();
+        let mut records = indices.map(|index| &self.records[*index]);
+        let record = records.find(|record| record.first_seq() == place.seq);
+        let meta = record.and_then(|r| r.body.payloads.get(usize::from(place.index)));
+        let Some(meta) = meta else { return Ok(None) };
+        match self.sealed.get(&(stream.clone(), place)) {
+            None => Err(LogError::missing_payload(stream, place)),
+            Some(sealed) if sealed.is_empty() => Ok(None),
+            Some(sealed) => Ok(Some((meta, sealed))),
+        }
     }
 
     fn append(&mut self, prepared: Prepared) -> Result<Arc<Record>, AppendError> {
@@ -100,8 +142,8 @@ impl State {
             return Err(AppendError::Conflict { actual });
         }
         let index = self.records.len();
-        let sealed = (0_u16..).zip(prepared.sealed);
-        for (slot, sealed) in sealed.filter(|(_, sealed)| !sealed.is_empty()) {
+        // What is empty was erased before it was archived.
+        for (slot, sealed) in (0_u16..).zip(prepared.sealed) {
             let reference = PayloadRef { seq: prepared.body.seq, index: slot };
             self.sealed.insert((prepared.stream.clone(), reference), sealed);
         }
@@ -141,6 +183,7 @@ impl EventLog for MemoryLog {
         if state.records.len() > before {
             // Nobody following is fine.
             let _followers = self.shared.live.send(Arc::clone(&record));
+            self.shared.feeds.tell(&record);
         }
         Ok(record.head())
     }
@@ -155,14 +198,35 @@ impl EventLog for MemoryLog {
         after: Seq,
         limit: usize,
     ) -> Result<Vec<Arc<Record>>, LogError> {
-        let state = self.shared.state();
-        let indices = state.streams.get(stream).into_iter().flatten();
-        let records = indices.map(|index| &state.records[*index]);
-        Ok(records.filter(|record| record.first_seq() > after).take(limit).cloned().collect())
+        Ok(self.shared.stream(stream, after, limit))
     }
 
     async fn read_all(&self, after: Position, limit: usize) -> Result<Page, LogError> {
         Ok(self.shared.page(after, limit))
+    }
+
+    async fn read_raw(&self, scan: Scan<'_>, limit: usize) -> Result<Vec<RawRecord>, LogError> {
+        let records = match scan {
+            Scan::All(after) => self.shared.page(after, limit).records,
+            Scan::Stream(stream, after) => self.shared.stream(stream, after, limit),
+        };
+        records.iter().map(|record| raw(record)).collect()
+    }
+
+    fn tail_stream(
+        &self,
+        stream: &StreamKey,
+        after: Seq,
+    ) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
+        let feed = self.shared.feeds.subscribe(stream);
+        // A follower does not keep the log: it ends with it.
+        let (shared, stream) = (Arc::downgrade(&self.shared), stream.clone());
+        let read = Box::new(move |after, limit| {
+            let shared = shared.upgrade();
+            let found = shared.map(|shared| shared.stream(&stream, after, limit));
+            Box::pin(async move { found.ok_or(LogError::Closed) }) as _
+        });
+        follow_stream(read, feed, after)
     }
 
     fn tail(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
@@ -183,11 +247,21 @@ impl EventLog for MemoryLog {
         let state = self.shared.state();
         let mut assembly = Assembly::new(reference);
         while let Some(wanted) = assembly.wants() {
-            let Some((meta, sealed)) = state.stored(stream, wanted) else { return Ok(None) };
+            let Some((meta, sealed)) = state.stored(stream, wanted)? else { return Ok(None) };
             let own = open(&key, stream, wanted, sealed, &meta.commitment, meta.bytes)?;
             assembly.add(meta.clone(), own)?;
         }
         assembly.finish(&key, stream).map(Some)
+    }
+
+    async fn erase_payload(
+        &self,
+        stream: &StreamKey,
+        reference: PayloadRef,
+    ) -> Result<bool, AppendError> {
+        let mut state = self.shared.state();
+        let sealed = state.sealed.get_mut(&(stream.clone(), reference));
+        Ok(sealed.is_some_and(|sealed| !std::mem::take(sealed).is_empty()))
     }
 
     async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::archive::{self, Import, Inventory};
+use convergio_eventstore::conformance::workload::Writers;
 use convergio_eventstore::embedded::{Config, EmbeddedLog};
 use convergio_eventstore::{Commit, EventLog, LogError};
 
@@ -154,12 +155,12 @@ async fn what_is_wrong_with_an_archive_is_told() {
 async fn a_folder_is_copied_while_it_is_written_to() {
     let place = folder();
     let log = embedded(place.path());
-    let writers = crate::workload::Writers::start(&log, 8);
+    let writers = Writers::start(&log, 8);
     writers.more(200).await;
     let before = writers.acknowledged();
     let to = tempfile::tempdir().unwrap();
     archive::backup_embedded(place.path(), to.path()).unwrap();
-    let total = writers.finish(&*log).await;
+    let total = writers.finish(Arc::clone(&log)).await;
     let copy = EmbeddedLog::open(&Config::new(to.path())).unwrap();
     let (records, _) = copy.verify().await.unwrap();
     assert!((before..=total).contains(&records), "{before} {records} {total}");

@@ -1,9 +1,10 @@
-//! The embedded log under `kill -9`: a child process appends and says what was acknowledged; after
-//! each kill the folder holds exactly that, and at most one commit more a writer.
+//! Engines under `kill -9`: a child process appends and says what was acknowledged; after each kill
+//! the log holds exactly that, and at most one commit more a writer.
 //!
 //! `CONVERGIO_CRASH_ROUNDS` sets the rounds.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,13 +12,15 @@ use std::sync::Arc;
 
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::embedded::{Config, EmbeddedLog};
-use convergio_eventstore::{EventLog, Head, LogError};
+use convergio_eventstore::{Durability, EventLog, Head, LogError, jetstream};
 use uuid::Uuid;
 
 use crate::support::{Log, commit};
 
-const CHILD: &str = "CONVERGIO_TEST_CHILD_FOLDER";
+const FOLDER: &str = "CONVERGIO_TEST_CHILD_FOLDER";
+const URL: &str = "CONVERGIO_TEST_CHILD_URL";
 const WRITERS: u128 = 8;
+const ROUNDS: usize = 8;
 
 /// A writer's stream, the same in every round.
 fn stream(writer: u128) -> StreamKey {
@@ -27,8 +30,15 @@ fn stream(writer: u128) -> StreamKey {
 /// Not a test of its own: what the child process runs.
 #[tokio::test(flavor = "multi_thread")]
 async fn child_appends_until_it_is_killed() {
-    let Some(folder) = std::env::var_os(CHILD) else { return };
-    let log: Log = Arc::new(EmbeddedLog::open(&Config::new(Path::new(&folder))).unwrap());
+    let log: Log = match (std::env::var_os(FOLDER), std::env::var(URL)) {
+        (Some(folder), _) => Arc::new(EmbeddedLog::open(&Config::new(folder)).unwrap()),
+        (None, Ok(url)) => {
+            let mut config = jetstream::Config::new(url.parse().unwrap(), crate::nats::KEY);
+            config.require = Durability::Fsync;
+            Arc::new(crate::nats::opened(&config).await)
+        }
+        (None, Err(_)) => return,
+    };
     let mut writers = tokio::task::JoinSet::new();
     for writer in 0..WRITERS {
         writers.spawn(append_for_ever(Arc::clone(&log), writer));
@@ -48,12 +58,25 @@ async fn append_for_ever(log: Log, writer: u128) {
     }
 }
 
+/// Lets a child append to a folder's log until it is killed.
+pub(crate) fn round(
+    folder: &Path,
+    acknowledgements: usize,
+    told: &mut BTreeMap<(u128, u64), Uuid>,
+) {
+    round_of(&[(FOLDER, folder.as_os_str())], acknowledgements, told);
+}
+
 /// Lets a child append until `acknowledgements` were read, kills it, and reads the rest.
-fn round(folder: &Path, acknowledgements: usize, told: &mut BTreeMap<(u128, u64), Uuid>) {
+pub(crate) fn round_of(
+    variables: &[(&str, &OsStr)],
+    acknowledgements: usize,
+    told: &mut BTreeMap<(u128, u64), Uuid>,
+) {
     let program = std::env::current_exe().expect("a path");
     let mut child = Command::new(program)
         .args(["--exact", "crash::child_appends_until_it_is_killed", "--nocapture"])
-        .env(CHILD, folder)
+        .envs(variables.iter().copied())
         .stdout(Stdio::piped())
         .spawn()
         .expect("starts");
@@ -78,7 +101,7 @@ fn round(folder: &Path, acknowledgements: usize, told: &mut BTreeMap<(u128, u64)
 }
 
 /// Everything that was told is there, in order, and at most one commit a writer that was not.
-async fn check(log: &dyn EventLog, told: &mut BTreeMap<(u128, u64), Uuid>) {
+pub(crate) async fn check(log: &dyn EventLog, told: &mut BTreeMap<(u128, u64), Uuid>) {
     for writer in 0..WRITERS {
         let stream = stream(writer);
         let mut after = Seq(0);
@@ -97,9 +120,10 @@ async fn check(log: &dyn EventLog, told: &mut BTreeMap<(u128, u64), Uuid>) {
     }
 }
 
-fn rounds() -> usize {
+/// How often things die in a loop.
+pub(crate) fn rounds() -> usize {
     let set = std::env::var("CONVERGIO_CRASH_ROUNDS").ok();
-    set.map_or(8, |rounds| rounds.parse().expect("CONVERGIO_CRASH_ROUNDS is a number"))
+    set.map_or(ROUNDS, |rounds| rounds.parse().expect("CONVERGIO_CRASH_ROUNDS is a number"))
 }
 
 #[tokio::test]
@@ -126,7 +150,7 @@ async fn a_killed_process_loses_and_doubles_nothing() {
 #[tokio::test]
 async fn a_full_disk_loses_nothing_and_goes_on_when_there_is_room() {
     let mount = tempfile::tempdir().unwrap();
-    let Some(_mounted) = Mounted::small(mount.path()) else {
+    let Some(_mounted) = Mounted::tmpfs(mount.path(), "6m") else {
         println!("skipped: a small file system can be mounted by root only");
         return;
     };
@@ -153,17 +177,24 @@ async fn a_full_disk_loses_nothing_and_goes_on_when_there_is_room() {
 }
 
 /// A file system of a few MiB; unmounted at the end.
-struct Mounted(std::path::PathBuf);
+pub(crate) struct Mounted(std::path::PathBuf);
 
 impl Mounted {
-    fn small(at: &Path) -> Option<Self> {
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"])
-            .arg(at)
-            .stderr(Stdio::null())
-            .status();
-        mounted.is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
+    /// `None` where mounting is not allowed.
+    pub(crate) fn tmpfs(at: &Path, size: &str) -> Option<Self> {
+        mount(at, &format!("size={size}")).then(|| Self(at.to_owned()))
     }
+
+    /// Makes room.
+    pub(crate) fn grow(&self, size: &str) {
+        assert!(mount(&self.0, &format!("remount,size={size}")), "it is mounted");
+    }
+}
+
+fn mount(at: &Path, options: &str) -> bool {
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).stderr(Stdio::null());
+    mount.status().is_ok_and(|status| status.success())
 }
 
 impl Drop for Mounted {

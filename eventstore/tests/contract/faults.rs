@@ -6,19 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use convergio_eventstore::jetstream::{Config, JetStreamLog};
+use convergio_eventstore::conformance::workload::Writers;
+use convergio_eventstore::jetstream::Config;
 use convergio_eventstore::{EventLog, Position};
 use futures_util::StreamExt;
 
+use crate::crash::rounds;
 use crate::nats::{Cluster, READY, Sync, eventually, opened};
 use crate::proxy::{self, Losses};
 use crate::support::{Log, commit, stream};
-use crate::workload::Writers;
-
-fn rounds() -> usize {
-    let set = std::env::var("CONVERGIO_CRASH_ROUNDS").ok();
-    set.map_or(6, |rounds| rounds.parse().expect("CONVERGIO_CRASH_ROUNDS is a number"))
-}
 
 /// The log is whole, and a fresh process reads the same.
 async fn whole(config: &Config, commits: u64) {
@@ -50,7 +46,7 @@ async fn lost_requests_and_acknowledgements_are_settled() {
         }
         losses.requests.store(0, Ordering::Relaxed);
         losses.answers.store(0, Ordering::Relaxed);
-        let commits = writers.finish(&*log).await;
+        let commits = writers.finish(Arc::clone(&log)).await;
         let cut = losses.cut.load(Ordering::Relaxed);
         assert!(cut > 10, "the proxy did lose things: {cut}");
         whole(&config, commits).await;
@@ -71,7 +67,7 @@ async fn a_killed_server_loses_and_doubles_nothing() {
         cluster.servers[0].start();
     }
     writers.more(100).await;
-    let commits = writers.finish(&*log).await;
+    let commits = writers.finish(Arc::clone(&log)).await;
     for position in 1..=commits {
         let next = tokio::time::timeout(READY, seen.next()).await.expect("the tail goes on");
         assert_eq!(next.expect("more").expect("readable").position, Position(position));
@@ -94,35 +90,15 @@ async fn servers_of_three_killed_in_turn_lose_and_double_nothing() {
         // Two of three go on.
         writers.more(50).await;
         cluster.servers[server].start();
-        all_current(&cluster, &config).await;
+        cluster.all_current(&format!("{}_LOG", config.address.name)).await;
     }
-    let commits = writers.finish(&*log).await;
+    let commits = writers.finish(Arc::clone(&log)).await;
     for position in 1..=commits {
         let next = tokio::time::timeout(READY, seen.next()).await.expect("the tail goes on");
         assert_eq!(next.expect("more").expect("readable").position, Position(position));
     }
     whole(&config, commits).await;
     println!("{} kills of one in three: {commits} commits", rounds());
-}
-
-/// Waits until every copy of the log is up to date, so that the next server may be killed.
-async fn all_current(cluster: &Cluster, config: &Config) {
-    let name = format!("{}_LOG", config.address.name);
-    eventually("every copy is up to date", async || {
-        let options =
-            async_nats::ConnectOptions::with_user_and_password("cvg".into(), "secret".into());
-        let hosts: Vec<async_nats::ServerAddr> = cluster
-            .servers
-            .iter()
-            .map(|server| format!("127.0.0.1:{}", server.client_port).parse().expect("an address"))
-            .collect();
-        let client = options.connect(hosts).await.ok()?;
-        let stream = async_nats::jetstream::new(client).get_stream(&name).await.ok()?;
-        let state = stream.cached_info().cluster.clone()?;
-        let current = state.replicas.iter().all(|peer| peer.current && !peer.offline);
-        (current && state.leader.is_some() && state.replicas.len() == 2).then_some(())
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,7 +116,7 @@ async fn leaders_that_step_down_lose_and_double_nothing() {
         let _answer = client.request("$JS.API.STREAM.LEADER.STEPDOWN.D_LOG", "".into()).await;
     }
     writers.more(100).await;
-    let commits = writers.finish(&*log).await;
+    let commits = writers.finish(Arc::clone(&log)).await;
     whole(&config, commits).await;
 }
 
@@ -187,90 +163,8 @@ async fn a_leader_that_is_cut_off_loses_and_doubles_nothing() {
         server.signal("-STOP");
         writers.more(50).await;
         server.signal("-CONT");
-        all_current(&cluster, &config).await;
+        cluster.all_current(&format!("{}_LOG", config.address.name)).await;
     }
-    let commits = writers.finish(&*log).await;
+    let commits = writers.finish(Arc::clone(&log)).await;
     whole(&config, commits).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn damage_in_a_servers_files_is_never_silence() {
-    let mut cluster = Cluster::start(1, Sync::Always);
-    let config = cluster.create("B").await;
-    let log: Log = Arc::new(opened(&config).await);
-    let writers = Writers::start(&log, 8);
-    writers.more(400).await;
-    let commits = writers.finish(&*log).await;
-    log.close().await.expect("ends");
-    cluster.servers[0].kill();
-    let (mut told, mut recovered) = (0, 0);
-    let files = blocks(&cluster.servers[0].store().join("jetstream/CVG/streams/B_LOG/msgs"));
-    assert!(!files.is_empty(), "there are files to damage");
-    for file in files {
-        let good = std::fs::read(&file).expect("readable");
-        for place in [0, good.len() / 3, good.len() / 2, good.len().saturating_sub(20)] {
-            let mut bad = good.clone();
-            if let Some(byte) = bad.get_mut(place) {
-                *byte ^= 4;
-            }
-            for bytes in [bad, good[..place].to_vec()] {
-                std::fs::write(&file, bytes).expect("written");
-                cluster.servers[0].start();
-                match outcome(&config).await {
-                    Ok(records) if records == commits => recovered += 1,
-                    Ok(records) => panic!("silence: {records} of {commits}, {}", file.display()),
-                    Err(_) => told += 1,
-                }
-                cluster.servers[0].kill();
-                std::fs::write(&file, &good).expect("written");
-                heal(&file);
-            }
-        }
-    }
-    println!("damage: {told} told, {recovered} recovered");
-    assert!(told > 0);
-}
-
-/// Derived files that the server wrote about the damage.
-fn heal(file: &std::path::Path) {
-    let folder = file.parent().expect("a folder");
-    for entry in std::fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if path.file_name().is_some_and(|name| name == "index.db") && path != file {
-            std::fs::remove_file(path).expect("removed");
-        }
-    }
-}
-
-fn blocks(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
-    let entries = std::fs::read_dir(folder).expect("a folder");
-    entries.map(|entry| entry.expect("an entry").path()).filter(|path| path.is_file()).collect()
-}
-
-/// The records of a log that verifies, or why it does not.
-async fn outcome(config: &Config) -> Result<u64, String> {
-    let log = match tokio::time::timeout(READY, opening(config)).await {
-        Ok(Ok(log)) => log,
-        Ok(Err(error)) => return Err(error),
-        Err(_) => return Err("the log does not open".into()),
-    };
-    let verified = log.verify().await.map(|(records, _)| records);
-    log.close().await.expect("ends");
-    verified.map_err(|error| error.to_string())
-}
-
-/// Opens as soon as the server answers.
-async fn opening(config: &Config) -> Result<JetStreamLog, String> {
-    loop {
-        match JetStreamLog::open(config).await {
-            Ok(log) => return Ok(log),
-            Err(error) => {
-                let line = error.to_string();
-                if !line.contains("no server of") && !line.contains("no responders") {
-                    return Err(line);
-                }
-                tokio::time::sleep(Duration::from_millis(30)).await;
-            }
-        }
-    }
 }

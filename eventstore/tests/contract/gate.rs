@@ -4,6 +4,7 @@ use convergio_eventstore::jetstream::{Config, JetStreamLog};
 use convergio_eventstore::{Durability, EventLog, LogError};
 
 use crate::nats::{Cluster, Sync, opened};
+use crate::proxy;
 
 /// Why a log is not opened.
 async fn refusal(config: &Config) -> String {
@@ -45,6 +46,19 @@ async fn what_is_wrong_is_told_in_one_line() {
     drop(cluster);
     let line = refusal(&config).await;
     assert!(line.contains("no server of") && line.contains(&port.to_string()), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_of_an_old_version_is_refused() {
+    let cluster = Cluster::start(1, Sync::Always);
+    let mut config = cluster.create("OLD").await;
+    // Everything that the server says passes unchanged, but for its version.
+    let versions = proxy::Words { from: b"2.15.1", to: b"2.14.9" };
+    let port = proxy::changing(cluster.servers[0].client_port, versions).await;
+    config.address.servers = vec![format!("127.0.0.1:{port}")];
+    let line = refusal(&config).await;
+    assert!(line.contains("nats-server n0 has version 2.14.9"), "{line}");
+    assert!(line.contains("at least 2.15.1 is needed"), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,10 +8,10 @@ use convergio_domain::decider::Wake;
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::Seq;
 use convergio_domain::time::Timestamp;
+use convergio_eventstore::conformance::laws;
 use convergio_eventstore::{AppendError, EventLog, Limits, LogError, Position};
 use futures_util::StreamExt;
 
-use crate::laws;
 use crate::nats::{Cluster, Sync, eventually, opened};
 use crate::support::{commit, event, stream};
 

@@ -129,6 +129,13 @@ fn config(folder: &Path, number: usize, ports: &[u16], sync: Sync) -> String {
 impl Cluster {
     /// Starts `count` servers.
     pub(crate) fn start(count: usize, sync: Sync) -> Self {
+        let mut cluster = Self::prepare(count, sync);
+        cluster.start_all();
+        cluster
+    }
+
+    /// Writes the settings of `count` servers.
+    pub(crate) fn prepare(count: usize, sync: Sync) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let ports = free_ports(count * 2);
         let mut servers = Vec::new();
@@ -137,11 +144,43 @@ impl Cluster {
             std::fs::create_dir(&place).expect("a folder");
             let text = config(&place, number, &ports, sync);
             std::fs::write(place.join("server.conf"), text).expect("written");
-            let mut server = Server { client_port: ports[number], folder: place, child: None };
-            server.start();
-            servers.push(server);
+            servers.push(Server { client_port: ports[number], folder: place, child: None });
         }
         Self { servers, _folder: folder }
+    }
+
+    /// Gives a server another name.
+    pub(crate) fn rename(&self, number: usize, name: &str) {
+        let file = self.servers[number].folder.join("server.conf");
+        let text = std::fs::read_to_string(&file).expect("readable");
+        let (_, rest) = text.split_once('\n').expect("lines");
+        std::fs::write(file, format!("server_name: {name}\n{rest}")).expect("written");
+    }
+
+    pub(crate) fn start_all(&mut self) {
+        self.servers.iter_mut().for_each(Server::start);
+    }
+
+    pub(crate) fn kill_all(&mut self) {
+        self.servers.iter_mut().for_each(Server::kill);
+    }
+
+    /// Waits until every copy of a stream is up to date, so that the next server may be killed.
+    pub(crate) async fn all_current(&self, stream: &str) {
+        eventually("every copy is up to date", async || {
+            let options =
+                async_nats::ConnectOptions::with_user_and_password("cvg".into(), "secret".into());
+            let hosts = self.servers.iter().map(|server| {
+                format!("127.0.0.1:{}", server.client_port).parse().expect("an address")
+            });
+            let hosts: Vec<async_nats::ServerAddr> = hosts.collect();
+            let client = options.connect(hosts).await.ok()?;
+            let stream = async_nats::jetstream::new(client).get_stream(stream).await.ok()?;
+            let state = stream.cached_info().cluster.clone()?;
+            let current = state.replicas.iter().all(|peer| peer.current && !peer.offline);
+            (current && state.leader.is_some() && state.replicas.len() == 2).then_some(())
+        })
+        .await;
     }
 
     /// The address of a log in it.

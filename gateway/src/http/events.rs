@@ -204,27 +204,35 @@ struct Follower {
 
 /// The events of a run after a sequence number, with progress between them, until its end.
 pub(super) fn follow(gateway: Gateway, stream: StreamKey, after: Seq) -> BoxStream<'static, Frame> {
+    let (notes, stop) = (gateway.live.subscribe(), gateway.stop.clone());
+    let records = match stream.kind {
+        // Runs of an agent say so in their own streams.
+        StreamKind::Agent => with_others(gateway, stream.clone(), after),
+        _ => gateway.repository.log().tail_stream(&stream, after),
+    };
+    let ready = VecDeque::new();
+    let follower = Follower { records, notes, stop, stream, after, ready, ended: false };
+    stream::unfold(follower, |mut follower| async move {
+        let frame = follower.next().await?;
+        Some((frame, follower))
+    })
+    .boxed()
+}
+
+/// The records of a stream after a number, and all records of the log from now on.
+fn with_others(
+    gateway: Gateway,
+    stream: StreamKey,
+    after: Seq,
+) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
     let log = gateway.repository.log();
-    let notes = gateway.live.subscribe();
-    let stop = gateway.stop.clone();
     let opened = async move {
         // Subscribed before the history is read: what is appended in between comes by the tail.
         let page = log.read_all(convergio_eventstore::Position(u64::MAX >> 1), 1).await;
-        let tail = page.map(|page| page.tail).unwrap_or_default();
-        let live = log.tail(tail);
-        let history = history(gateway.clone(), stream.clone(), after);
-        let records = history.chain(live).boxed();
-        let ready = VecDeque::new();
-        Follower { records, notes, stop, stream, after, ready, ended: false }
+        let live = log.tail(page.map(|page| page.tail).unwrap_or_default());
+        history(gateway, stream, after).chain(live)
     };
-    stream::once(opened)
-        .flat_map(|follower| {
-            stream::unfold(follower, |mut follower| async move {
-                let frame = follower.next().await?;
-                Some((frame, follower))
-            })
-        })
-        .boxed()
+    stream::once(opened).flatten().boxed()
 }
 
 /// What stands in the stream already. A record may begin before `after`; its events are filtered.

@@ -29,6 +29,8 @@ thread_local! {
         RefCell::new(Compressor::with_prepared_dictionary(&ENCODER).ok().map(bare));
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> =
         RefCell::new(Decompressor::with_prepared_dictionary(&DECODER).ok());
+    /// Room for one body's text, so that none is made for each.
+    static TEXT: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(Limits::BODY_BYTES));
 }
 
 /// Frames without what this log knows better: the chain is the checksum, and there is one
@@ -72,11 +74,14 @@ pub(super) fn unpack(body: &[u8], row: &Row<'_>) -> Result<Vec<u8>, LogError> {
         SHAPED_ZSTD => {
             let (ids, text) =
                 shape::split(bytes).ok_or_else(|| corrupt("the body is cut short"))?;
-            let text = DECOMPRESSOR.with_borrow_mut(|decompressor| {
-                decompressor.as_mut()?.decompress(text, Limits::BODY_BYTES).ok()
-            });
-            let text = text.ok_or_else(|| corrupt("the body cannot be unpacked"))?;
-            shape::unshape(ids, &text, row).ok_or_else(|| corrupt("the body lacks an id"))
+            TEXT.with_borrow_mut(|room| {
+                room.clear();
+                let unpacked = DECOMPRESSOR.with_borrow_mut(|decompressor| {
+                    decompressor.as_mut()?.decompress_to_buffer(text, room).ok()
+                });
+                unpacked.ok_or_else(|| corrupt("the body cannot be unpacked"))?;
+                shape::unshape(ids, room, row).ok_or_else(|| corrupt("the body lacks an id"))
+            })
         }
         _ => Err(corrupt("the body's codec is not known: use a newer convergio")),
     }

@@ -8,6 +8,7 @@ mod codec;
 mod folder;
 mod reader;
 mod rows;
+mod scan;
 mod schema;
 mod shape;
 mod witness;
@@ -27,14 +28,16 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::commit::Commit;
 use crate::error::{AppendError, LogError};
-use crate::log::{Archived, Durability, EventLog, Page};
+use crate::log::{Archived, Durability, EventLog, Page, Scan};
 use crate::prepare::prepare;
-use crate::record::{Head, Position, Record};
+use crate::record::{Head, Position, RawRecord, Record};
 use crate::seal::{MasterKey, PayloadKeys};
+use crate::stream_tail::{Feeds, follow_stream};
 use crate::tail::{self, BACKLOG};
+use crate::verify::verify;
 use folder::Folder;
 use reader::Readers;
-use writer::{Job, Writer};
+use writer::{Append, Followers, Job, Writer, payload_id};
 
 /// Commits that wait for the writer; more than these get [`AppendError::Busy`] after a wait.
 const QUEUE: usize = 1024;
@@ -75,6 +78,7 @@ pub struct EmbeddedLog {
     readers: Arc<Readers>,
     keys: Arc<dyn PayloadKeys>,
     live: broadcast::Sender<Arc<Record>>,
+    feeds: Arc<Feeds>,
     counters: Arc<Counters>,
     folder: Folder,
 }
@@ -92,14 +96,15 @@ impl EmbeddedLog {
         let (live, _) = broadcast::channel(BACKLOG);
         let counters = Arc::new(Counters::default());
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let writer =
-            Writer::new(connection, live.clone(), Arc::clone(&counters), &folder.database())?;
+        let feeds = Arc::new(Feeds::default());
+        let followers = Followers { live: live.clone(), feeds: Arc::clone(&feeds) };
+        let writer = Writer::new(connection, followers, Arc::clone(&counters), &folder.database())?;
         let thread = std::thread::Builder::new().name("log-writer".into());
         let ended = thread
             .spawn(move || writer.run(queue))
             .map_err(|error| LogError::Unavailable(format!("no thread for the log: {error}")))?;
         let (jobs, ended) = (Mutex::new(Some(jobs)), Mutex::new(Some(ended)));
-        Ok(Self { jobs, ended, readers, keys, live, counters, folder })
+        Ok(Self { jobs, ended, readers, keys, live, feeds, counters, folder })
     }
 
     /// What the writer has done since the log was opened.
@@ -123,7 +128,19 @@ impl EmbeddedLog {
     /// # Errors
     /// [`LogError::Corrupt`] names the first record that is not what was written.
     pub async fn verify(&self) -> Result<(u64, u64), LogError> {
-        self.readers.clone().run(reader::verify).await
+        let found = verify(self, false).await?;
+        Ok((found.records, found.events))
+    }
+
+    /// Has the writer do something.
+    async fn ask<T>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, AppendError>>) -> Job,
+    ) -> Result<T, AppendError> {
+        let jobs = self.sender().ok_or_else(|| AppendError::from(LogError::Closed))?;
+        let (reply, answer) = oneshot::channel();
+        jobs.send(job(reply)).await.map_err(|_| AppendError::from(LogError::Closed))?;
+        answer.await.unwrap_or_else(|_| Err(AppendError::from(LogError::Closed)))
     }
 
     fn sender(&self) -> Option<mpsc::Sender<Job>> {
@@ -143,11 +160,7 @@ impl EventLog for EmbeddedLog {
 
     async fn restore(&self, Archived(prepared): Archived) -> Result<Head, AppendError> {
         let body = codec::pack(&prepared.canonical, &prepared.row());
-        let jobs = self.sender().ok_or_else(|| AppendError::from(LogError::Closed))?;
-        let (reply, answer) = oneshot::channel();
-        let job = Job { prepared, body, reply };
-        jobs.send(job).await.map_err(|_| AppendError::from(LogError::Closed))?;
-        answer.await.unwrap_or_else(|_| Err(AppendError::from(LogError::Closed)))
+        self.ask(|reply| Job::Append(Box::new(Append { prepared, body, reply }))).await
     }
 
     async fn head(&self, stream: &StreamKey) -> Result<Option<Head>, LogError> {
@@ -169,6 +182,32 @@ impl EventLog for EmbeddedLog {
         self.readers.clone().run(move |reader| reader.all(after, limit)).await
     }
 
+    async fn read_raw(&self, scan: Scan<'_>, limit: usize) -> Result<Vec<RawRecord>, LogError> {
+        let readers = self.readers.clone();
+        match scan {
+            Scan::All(after) => readers.run(move |reader| reader.all_raw(after, limit)).await,
+            Scan::Stream(stream, after) => {
+                let stream = stream.clone();
+                readers.run(move |reader| reader.stream_raw(&stream, after, limit)).await
+            }
+        }
+    }
+
+    fn tail_stream(
+        &self,
+        stream: &StreamKey,
+        after: Seq,
+    ) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
+        let (feed, readers) = (self.feeds.subscribe(stream), Arc::clone(&self.readers));
+        let stream = stream.clone();
+        let read = Box::new(move |after, limit| {
+            let (readers, stream) = (Arc::clone(&readers), stream.clone());
+            let records = readers.run(move |reader| reader.stream(&stream, after, limit));
+            Box::pin(records) as _
+        });
+        follow_stream(read, feed, after)
+    }
+
     fn tail(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
         let (live, readers) = (self.live.subscribe(), Arc::clone(&self.readers));
         let read = Arc::new(move |after, limit| {
@@ -185,6 +224,22 @@ impl EventLog for EmbeddedLog {
     ) -> Result<Option<Bytes>, LogError> {
         let stream = stream.clone();
         self.readers.clone().run(move |reader| reader.payload(&stream, reference)).await
+    }
+
+    async fn erase_payload(
+        &self,
+        stream: &StreamKey,
+        reference: PayloadRef,
+    ) -> Result<bool, AppendError> {
+        let before = Seq(reference.seq.0.saturating_sub(1));
+        let records = self.read_stream(stream, before, 1).await?;
+        let found = records.first().filter(|record| {
+            let named = record.body.payloads.get(usize::from(reference.index));
+            record.first_seq() == reference.seq && named.is_some()
+        });
+        let Some(record) = found else { return Ok(false) };
+        let id = payload_id(record.position, reference.index);
+        self.ask(|reply| Job::Erase { id, reply }).await
     }
 
     async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError> {

@@ -73,26 +73,27 @@ pub(super) fn unshape(ids: &[u8], text: &[u8], row: &Row<'_>) -> Option<Vec<u8>>
     let mut canonical = Vec::with_capacity(text.len() * 2);
     canonical.extend_from_slice(&text[..actor_end]);
     canonical.extend_from_slice(row.commit_field().as_bytes());
-    for byte in &text[actor_end..] {
-        match *byte {
+    let mut rest = &text[actor_end..];
+    while let Some(at) = rest.iter().position(|byte| (UUID_MARK..=PRINT_MARK).contains(byte)) {
+        canonical.extend_from_slice(&rest[..at]);
+        match rest[at] {
             UUID_MARK => {
-                let (id, rest) = ids.split_first_chunk::<16>()?;
-                ids = rest;
-                canonical.extend_from_slice(Uuid::from_bytes(*id).to_string().as_bytes());
+                let (id, after) = ids.split_first_chunk::<16>()?;
+                ids = after;
+                let mut digits = [0; UUID_DIGITS];
+                Uuid::from_bytes(*id).hyphenated().encode_lower(&mut digits);
+                canonical.extend_from_slice(&digits);
             }
-            HASH_MARK => {
-                let (hash, rest) = ids.split_first_chunk::<32>()?;
-                ids = rest;
+            mark => {
+                let bytes = if mark == HASH_MARK { HASH_DIGITS / 2 } else { PRINT_DIGITS / 2 };
+                let (hash, after) = ids.split_at_checked(bytes)?;
+                ids = after;
                 canonical.extend_from_slice(crate::seal::hex(hash).as_bytes());
             }
-            PRINT_MARK => {
-                let (print, rest) = ids.split_first_chunk::<8>()?;
-                ids = rest;
-                canonical.extend_from_slice(crate::seal::hex(print).as_bytes());
-            }
-            other => canonical.push(other),
         }
+        rest = &rest[at + 1..];
     }
+    canonical.extend_from_slice(rest);
     canonical.extend_from_slice(row.end().as_bytes());
     ids.is_empty().then_some(canonical)
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use convergio_domain::decider::Wake;
 use convergio_domain::stream::{Seq, StreamKey};
@@ -20,14 +21,28 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{AppendError, LogError};
 use crate::prepare::Prepared;
 use crate::record::{Body, Head, Position, Record};
+use crate::stream_tail::Feeds;
 
 /// Commits in one transaction at most.
 pub(super) const GROUP: usize = 256;
 /// Streams whose heads are kept in memory.
 const HEADS: usize = 100_000;
 
+/// Waits for a lock that another connection holds.
+const LOCKED: Duration = Duration::from_secs(5);
+
+/// What the writer is asked to do.
+pub(super) enum Job {
+    Append(Box<Append>),
+    /// Empties the payload of this id; tells whether there was one.
+    Erase {
+        id: i64,
+        reply: oneshot::Sender<Result<bool, AppendError>>,
+    },
+}
+
 /// A commit on its way to the disk.
-pub(super) struct Job {
+pub(super) struct Append {
     pub(super) prepared: Prepared,
     pub(super) body: Vec<u8>,
     pub(super) reply: oneshot::Sender<Result<Head, AppendError>>,
@@ -41,9 +56,15 @@ struct Known {
     wake: Option<i64>,
 }
 
+/// Who is told of what was written.
+pub(super) struct Followers {
+    pub(super) live: broadcast::Sender<Arc<Record>>,
+    pub(super) feeds: Arc<Feeds>,
+}
+
 pub(super) struct Writer {
     connection: Connection,
-    live: broadcast::Sender<Arc<Record>>,
+    followers: Followers,
     counters: Arc<Counters>,
     witness: Witness,
     position: u64,
@@ -68,7 +89,7 @@ impl Prepared {
 impl Writer {
     pub(super) fn new(
         connection: Connection,
-        live: broadcast::Sender<Arc<Record>>,
+        followers: Followers,
         counters: Arc<Counters>,
         database: &Path,
     ) -> Result<Self, LogError> {
@@ -80,24 +101,54 @@ impl Writer {
             let hash = connection.query_row(sql, [signed(at.0)], |row| row.get(0)).optional();
             hash.map_err(|error| sqlite_error(&error))
         })?;
-        Ok(Self { connection, live, counters, witness, position, heads: HashMap::new() })
+        Ok(Self { connection, followers, counters, witness, position, heads: HashMap::new() })
     }
 
     /// Works until nobody can send jobs any more.
     pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         while let Some(first) = jobs.blocking_recv() {
-            let mut group = vec![first];
-            while group.len() < GROUP {
-                let Ok(job) = jobs.try_recv() else { break };
-                group.push(job);
+            let (mut next, mut group, mut erase) = (Some(first), Vec::new(), None);
+            while let Some(job) = next.take() {
+                match job {
+                    Job::Append(append) => group.push(*append),
+                    Job::Erase { id, reply } => erase = Some((id, reply)),
+                }
+                if erase.is_none() && group.len() < GROUP {
+                    next = jobs.try_recv().ok();
+                }
             }
-            self.write(group);
+            if !group.is_empty() {
+                self.write(group);
+            }
+            if let Some((id, reply)) = erase {
+                // Who asked may have gone; it is erased all the same.
+                let _told = reply.send(self.erase(id));
+            }
         }
+        self.followers.feeds.end();
         // Folding the write-ahead log away is a courtesy: it is replayed at the next opening.
         let _folded = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
     }
 
-    fn write(&mut self, group: Vec<Job>) {
+    /// Empties a payload, and folds the write-ahead log away, which holds older pages.
+    fn erase(&self, id: i64) -> Result<bool, AppendError> {
+        let erase = || {
+            let sql = "UPDATE payload SET sealed = x'' WHERE id = ? AND length(sealed) > 0";
+            let erased = self.connection.prepare_cached(sql)?.execute([id])? > 0;
+            let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
+            self.connection.busy_timeout(LOCKED)?;
+            let is_busy = self.connection.query_row(sql, [], |row| row.get::<_, bool>(0));
+            self.connection.busy_timeout(Duration::ZERO)?;
+            Ok::<_, rusqlite::Error>((erased, is_busy?))
+        };
+        match erase() {
+            Ok((erased, false)) => Ok(erased),
+            Ok((_, true)) => Err(AppendError::Busy),
+            Err(error) => Err(AppendError::from(sqlite_error(&error))),
+        }
+    }
+
+    fn write(&mut self, group: Vec<Append>) {
         let before = self.position;
         if let Err(error) = self.connection.execute_batch("BEGIN IMMEDIATE") {
             refuse(group.into_iter().map(|job| job.reply), &error);
@@ -139,7 +190,8 @@ impl Writer {
         for Written { reply, head, record } in written {
             if let Some(record) = record {
                 // Nobody following is fine.
-                let _followers = self.live.send(record);
+                self.followers.feeds.tell(&record);
+                let _followers = self.followers.live.send(record);
             }
             // A caller that went away finds its commit in the log.
             let _told = reply.send(Ok(head));
@@ -158,10 +210,10 @@ impl Writer {
     #[expect(clippy::type_complexity, reason = "the reply must come back with the error")]
     fn write_one(
         &mut self,
-        job: Job,
+        job: Append,
     ) -> Result<Option<Written>, (rusqlite::Error, oneshot::Sender<Result<Head, AppendError>>)>
     {
-        let Job { prepared, body, reply } = job;
+        let Append { prepared, body, reply } = job;
         match self.decide(&prepared) {
             Ok(Verdict::Append(known)) => match self.insert(prepared, &body, known) {
                 Ok((head, record)) => Ok(Some(Written { reply, head, record: Some(record) })),
@@ -264,9 +316,8 @@ impl Writer {
             body
         ])?;
         let sql = "INSERT INTO payload (id, sealed) VALUES (?, ?)";
-        // What is empty was erased before it was archived.
-        let sealed = (0..).zip(&prepared.sealed);
-        for (index, sealed) in sealed.filter(|(_, sealed)| !sealed.is_empty()) {
+        // What is empty was erased before it was archived, and stays so.
+        for (index, sealed) in (0..).zip(&prepared.sealed) {
             let id = payload_id(position, index);
             self.connection.prepare_cached(sql)?.execute(params![id, sealed])?;
         }

@@ -16,6 +16,7 @@ use super::wakes::WakeIndex;
 use super::wire;
 use crate::error::LogError;
 use crate::record::{Position, Record};
+use crate::stream_tail::{Feed, Feeds};
 use crate::tail::BACKLOG;
 
 /// Messages asked for at once.
@@ -31,6 +32,7 @@ const SAVE_EVERY: u64 = 10_000;
 /// What following has come to.
 pub(super) struct Follower {
     live: Mutex<Option<broadcast::Sender<Arc<Record>>>>,
+    feeds: Arc<Feeds>,
     applied: watch::Sender<Position>,
     index: Mutex<WakeIndex>,
     failure: Mutex<Option<LogError>>,
@@ -58,6 +60,7 @@ impl Follower {
     pub(super) fn start(inner: Arc<Inner>) -> Arc<Self> {
         let follower = Arc::new(Self {
             live: Mutex::new(Some(broadcast::channel(BACKLOG).0)),
+            feeds: Arc::default(),
             applied: watch::channel(Position::START).0,
             index: Mutex::default(),
             failure: Mutex::default(),
@@ -77,6 +80,13 @@ impl Follower {
     /// What arrives from now on; `None` if following has ended.
     pub(super) fn subscribe(&self) -> Option<broadcast::Receiver<Arc<Record>>> {
         self.live().as_ref().map(broadcast::Sender::subscribe)
+    }
+
+    /// What arrives from now on in one stream; `None` if following has ended.
+    pub(super) fn subscribe_to(&self, stream: &StreamKey) -> Option<Feed> {
+        // Under the lock under which following ends, so that no feed is left open.
+        let live = self.live();
+        live.as_ref().map(|_| self.feeds.subscribe(stream))
     }
 
     /// Why following has ended.
@@ -121,7 +131,10 @@ impl Follower {
 
     fn end(&self, error: LogError) {
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-        self.live().take();
+        let mut live = self.live();
+        live.take();
+        self.feeds.end();
+        drop(live);
         // Whoever waits looks again and finds the failure.
         self.applied.send_modify(|_| {});
     }
@@ -222,8 +235,10 @@ impl Follower {
         self.index().apply(record.stream.clone(), wake);
         let position = record.position;
         if let Some(live) = &*self.live() {
+            let record = Arc::new(record);
+            self.feeds.tell(&record);
             // Nobody following is fine.
-            let _followers = live.send(Arc::new(record));
+            let _followers = live.send(record);
         }
         self.applied.send_replace(position);
         Ok(())

@@ -35,11 +35,13 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::commit::Commit;
 use crate::error::{AppendError, LogError};
-use crate::log::{Archived, Durability, EventLog, Page};
+use crate::log::{Archived, Durability, EventLog, Page, Scan};
 use crate::prepare::prepare;
-use crate::record::{Head, Position, Record};
+use crate::record::{Head, Position, RawRecord, Record};
 use crate::seal::MasterKey;
+use crate::stream_tail::follow_stream;
 use crate::tail;
+use crate::verify::verify;
 pub use config::{Address, Config, Layout, Login};
 use follower::Follower;
 use heads::KnownHeads;
@@ -124,19 +126,8 @@ impl JetStreamLog {
     /// # Errors
     /// [`LogError::Corrupt`] names the first record that is not what was written.
     pub async fn verify(&self) -> Result<(u64, u64), LogError> {
-        self.inner.verify().await
-    }
-
-    /// Overwrites a payload in the cluster's files; true if there was one. The chain still holds.
-    ///
-    /// # Errors
-    /// The cluster does not answer; the payload may be gone in part, and can be erased again.
-    pub async fn erase_payload(
-        &self,
-        stream: &StreamKey,
-        reference: PayloadRef,
-    ) -> Result<bool, AppendError> {
-        self.inner.erase_payload(stream, reference).await
+        let found = verify(self, false).await?;
+        Ok((found.records, found.events))
     }
 
     fn follower(&self) -> &Arc<Follower> {
@@ -213,11 +204,33 @@ impl EventLog for JetStreamLog {
         self.inner.read_all(after, limit).await
     }
 
+    async fn read_raw(&self, scan: Scan<'_>, limit: usize) -> Result<Vec<RawRecord>, LogError> {
+        match scan {
+            Scan::All(after) => self.inner.all_raw(after, limit).await,
+            Scan::Stream(stream, after) => self.inner.stream_raw(stream, after, limit).await,
+        }
+    }
+
+    fn tail_stream(
+        &self,
+        stream: &StreamKey,
+        after: Seq,
+    ) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
+        let follower = Arc::clone(self.follower());
+        let Some(live) = follower.subscribe_to(stream) else { return failure(follower) };
+        let (inner, stream) = (Arc::clone(&self.inner), stream.clone());
+        let read = Box::new(move |after, limit| {
+            let (inner, stream) = (Arc::clone(&inner), stream.clone());
+            let page = async move { read_patiently(&inner, &stream, after, limit).await };
+            Box::pin(page) as BoxFuture<'static, _>
+        });
+        follow_stream(read, live, after).chain(failure(follower)).boxed()
+    }
+
     fn tail(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
         let follower = Arc::clone(self.follower());
-        let ended = Arc::clone(&follower);
-        let failure = stream::iter(std::iter::from_fn(move || ended.failure()).take(1)).map(Err);
-        let Some(live) = follower.subscribe() else { return failure.boxed() };
+        let failure = failure(Arc::clone(&follower));
+        let Some(live) = follower.subscribe() else { return failure };
         let inner = Arc::clone(&self.inner);
         let read = Arc::new(move |after, limit| {
             let (inner, follower) = (Arc::clone(&inner), Arc::clone(&follower));
@@ -233,6 +246,14 @@ impl EventLog for JetStreamLog {
         reference: PayloadRef,
     ) -> Result<Option<Bytes>, LogError> {
         self.inner.payload(stream, reference).await
+    }
+
+    async fn erase_payload(
+        &self,
+        stream: &StreamKey,
+        reference: PayloadRef,
+    ) -> Result<bool, AppendError> {
+        self.inner.erase_payload(stream, reference).await
     }
 
     async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError> {
@@ -253,6 +274,29 @@ impl EventLog for JetStreamLog {
         // The connection ends when its last user does.
         let _flushed = self.inner.api.client.flush().await;
         Ok(())
+    }
+}
+
+/// Why a follower has ended, if it has: the last word of a tail.
+fn failure(follower: Arc<Follower>) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
+    stream::iter(std::iter::from_fn(move || follower.failure()).take(1)).map(Err).boxed()
+}
+
+/// Records of a stream. A tail outlives every outage.
+async fn read_patiently(
+    inner: &Inner,
+    stream: &StreamKey,
+    after: Seq,
+    limit: usize,
+) -> Result<Vec<Arc<Record>>, LogError> {
+    loop {
+        match inner.read_stream(stream, after, limit).await {
+            Err(LogError::Unavailable(reason)) => {
+                tracing::warn!(reason, "a stream of the log cannot be followed for now");
+                inner.pause(FOLLOW_AGAIN).await?;
+            }
+            records => return records,
+        }
     }
 }
 

@@ -131,8 +131,7 @@ impl Inner {
             }
         }
         if sealed.is_empty() {
-            let at = format!("{stream}#{reference}");
-            return Err(LogError::corrupt(&at, "the payload is missing and was not erased"));
+            return Err(LogError::missing_payload(stream, reference));
         }
         let key = self.keys.key(&stream.tenant)?;
         let own = open(&key, stream, reference, &sealed, &meta.commitment, meta.bytes)?;

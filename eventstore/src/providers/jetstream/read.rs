@@ -1,6 +1,5 @@
 //! Reading: bulk from any copy, truth from the leader, every hash checked, no hole skipped.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_nats::jetstream::message::StreamMessage;
@@ -11,24 +10,25 @@ use super::inner::{Inner, PATIENCE, Waits};
 use super::wire;
 use crate::error::LogError;
 use crate::log::Page;
-use crate::record::{Head, Position, Record};
+use crate::record::{Head, Position, RawRecord, Record};
 
 /// Messages asked for at once.
 const BATCH: usize = 512;
-/// Records read at once by `verify`.
-const VERIFY_PAGE: usize = 2048;
 
 impl Inner {
     pub(super) async fn head(&self, stream: &StreamKey) -> Result<Option<Head>, LogError> {
-        Ok(self.last_record(stream).await?.map(|record| record.head()))
+        Ok(self.last_record(stream).await?.map(|(record, _)| record.head()))
     }
 
-    async fn last_record(&self, stream: &StreamKey) -> Result<Option<Record>, LogError> {
+    async fn last_record(
+        &self,
+        stream: &StreamKey,
+    ) -> Result<Option<(Record, StreamMessage)>, LogError> {
         self.check_open()?;
         let subject = self.names.records(stream);
         let last = self.patiently(|| self.api.last(&self.names.log, &subject)).await?;
         let Some(message) = last else { return Ok(None) };
-        Ok(Some(wire::read(&self.names, &message)?.0))
+        Ok(Some((wire::read(&self.names, &message)?.0, message)))
     }
 
     pub(super) async fn read_stream(
@@ -37,7 +37,29 @@ impl Inner {
         after: Seq,
         limit: usize,
     ) -> Result<Vec<Arc<Record>>, LogError> {
-        let Some(last) = self.last_record(stream).await? else { return Ok(Vec::new()) };
+        let found = self.stream_messages(stream, after, limit).await?;
+        Ok(found.into_iter().map(|(record, _)| Arc::new(record)).collect())
+    }
+
+    pub(super) async fn stream_raw(
+        &self,
+        stream: &StreamKey,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<RawRecord>, LogError> {
+        let found = self.stream_messages(stream, after, limit).await?;
+        Ok(found.into_iter().map(|(record, message)| raw(&record, message)).collect())
+    }
+
+    async fn stream_messages(
+        &self,
+        stream: &StreamKey,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<(Record, StreamMessage)>, LogError> {
+        let Some((last, message)) = self.last_record(stream).await? else {
+            return Ok(Vec::new());
+        };
         let head = last.head();
         if head.seq <= after || limit == 0 {
             self.heads.saw(stream, head);
@@ -47,7 +69,7 @@ impl Inner {
         let mut found = Vec::new();
         if walk.previous.is_some() && last.first_seq() == after.plus(1) {
             walk.step(&last)?;
-            found.push(Arc::new(last));
+            found.push((last, message));
         }
         while found.len() < limit && walk.position() < head.position {
             let wanted = (limit - found.len()).min(BATCH);
@@ -60,11 +82,11 @@ impl Inner {
                 }
                 walk.step(&record)?;
                 if record.first_seq() > after {
-                    found.push(Arc::new(record));
+                    found.push((record, message));
                 }
             }
         }
-        if let Some(end) = found.last() {
+        if let Some((end, _)) = found.last() {
             self.heads.saw(stream, end.head());
         }
         Ok(found)
@@ -123,18 +145,39 @@ impl Inner {
 
     pub(super) async fn read_all(&self, after: Position, limit: usize) -> Result<Page, LogError> {
         let tail = self.tail_position().await?;
+        let found = self.messages(after, limit, tail).await?;
+        let next = found.last().map_or(after, |(record, _)| record.position);
+        let records = found.into_iter().map(|(record, _)| Arc::new(record)).collect();
+        Ok(Page { records, next, tail })
+    }
+
+    pub(super) async fn all_raw(
+        &self,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<RawRecord>, LogError> {
+        let tail = self.tail_position().await?;
+        let found = self.messages(after, limit, tail).await?;
+        Ok(found.into_iter().map(|(record, message)| raw(&record, message)).collect())
+    }
+
+    async fn messages(
+        &self,
+        after: Position,
+        limit: usize,
+        tail: Position,
+    ) -> Result<Vec<(Record, StreamMessage)>, LogError> {
         let end = after.0.saturating_add(u64::try_from(limit).unwrap_or(u64::MAX)).min(tail.0);
-        let mut records = Vec::new();
-        let mut next = after;
+        let (mut found, mut next) = (Vec::new(), after);
         while next.0 < end {
             let wanted = usize::try_from(end - next.0).unwrap_or(BATCH).min(BATCH);
             for message in self.dense(next, wanted).await? {
                 let (record, _) = wire::read(&self.names, &message)?;
                 next = record.position;
-                records.push(Arc::new(record));
+                found.push((record, message));
             }
         }
-        Ok(Page { records, next, tail })
+        Ok(found)
     }
 
     /// Messages from the one after a position on, without a hole; at least one.
@@ -167,25 +210,17 @@ impl Inner {
             }
         }
     }
+}
 
-    /// Walks every chain; gives the number of records and events.
-    pub(super) async fn verify(&self) -> Result<(u64, u64), LogError> {
-        let mut heads: HashMap<StreamKey, Head> = HashMap::new();
-        let (mut records, mut events, mut at) = (0, 0, Position::START);
-        loop {
-            let page = self.read_all(at, VERIFY_PAGE).await?;
-            for record in &page.records {
-                let previous = heads.get(&record.stream).copied();
-                Walk { previous, stream: &record.stream }.step(record)?;
-                heads.insert(record.stream.clone(), record.head());
-                records += 1;
-                events += record.body.events.len() as u64;
-            }
-            if page.records.is_empty() {
-                return Ok((records, events));
-            }
-            at = page.next;
-        }
+/// A record as it is written.
+fn raw(record: &Record, message: StreamMessage) -> RawRecord {
+    RawRecord {
+        position: record.position,
+        stream: record.stream.clone(),
+        seq: record.first_seq(),
+        prev_hash: record.prev_hash,
+        hash: record.hash,
+        body: message.payload,
     }
 }
 

@@ -5,24 +5,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use convergio_domain::stream::{Seq, StreamKey};
-use convergio_eventstore::{AppendError, EventLog, Head};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::support::{Log, commit, stream};
+use super::{Log, commit, eventually, stream};
+use crate::{AppendError, EventLog, Head};
 
 /// What a writer was told: its commits in order, with their heads.
 type Told = Vec<(Uuid, Head)>;
 
 /// Writers at work, each alone on its stream.
-pub(crate) struct Writers {
+pub struct Writers {
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicU64>,
     tasks: JoinSet<(StreamKey, Told)>,
 }
 
 impl Writers {
-    pub(crate) fn start(log: &Log, count: usize) -> Self {
+    /// Sets so many to work.
+    pub fn start(log: &Log, count: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::new(AtomicU64::new(0));
         let mut tasks = JoinSet::new();
@@ -34,26 +35,27 @@ impl Writers {
     }
 
     /// Commits acknowledged so far.
-    pub(crate) fn acknowledged(&self) -> u64 {
+    pub fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
     }
 
     /// Waits until so many more commits are acknowledged.
-    pub(crate) async fn more(&self, count: u64) {
+    pub async fn more(&self, count: u64) {
         let goal = self.acknowledged() + count;
-        crate::nats::eventually("the writers get on", async || {
-            (self.acknowledged() >= goal).then_some(())
-        })
-        .await;
+        eventually("the writers get on", async || (self.acknowledged() >= goal).then_some(()))
+            .await;
     }
 
     /// Lets every writer end its commit, and checks each stream; gives the number of commits.
-    pub(crate) async fn finish(self, log: &dyn EventLog) -> u64 {
+    ///
+    /// # Panics
+    /// Something that a writer was told is not true.
+    pub async fn finish(self, log: Log) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         let told: BTreeMap<_, _> = self.tasks.join_all().await.into_iter().collect();
         let mut total = 0;
         for (stream, told) in &told {
-            check(log, stream, told).await;
+            check(&*log, stream, told).await;
             total += told.len() as u64;
         }
         total

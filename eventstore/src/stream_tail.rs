@@ -1,0 +1,182 @@
+//! Following one stream: whoever follows it is told of its records and of no others.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use convergio_domain::stream::{Seq, StreamKey};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::commit::Limits;
+use crate::error::LogError;
+use crate::record::Record;
+
+/// Records kept for a follower that falls behind; who is further behind reads them from the store.
+const BACKLOG: usize = 64;
+/// Records read at once while catching up.
+const PAGE: usize = 256;
+/// Wait for a store that is asked before it has what its followers have heard.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// Reads records of the stream whose first event comes after a number.
+pub(crate) type ReadStream =
+    Box<dyn Fn(Seq, usize) -> BoxFuture<'static, Result<Vec<Arc<Record>>, LogError>> + Send + Sync>;
+
+type Senders = HashMap<StreamKey, broadcast::Sender<Arc<Record>>>;
+
+/// Who follows which stream. It holds only streams that somebody follows.
+#[derive(Default)]
+pub(crate) struct Feeds(Mutex<Senders>);
+
+/// One stream's records from now on.
+pub(crate) struct Feed {
+    records: broadcast::Receiver<Arc<Record>>,
+    stream: StreamKey,
+    feeds: Weak<Feeds>,
+}
+
+impl Feeds {
+    fn senders(&self) -> MutexGuard<'_, Senders> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells of a record that can be read.
+    pub(crate) fn tell(&self, record: &Arc<Record>) {
+        if let Some(sender) = self.senders().get(&record.stream) {
+            // The last follower may have just left.
+            let _followers = sender.send(Arc::clone(record));
+        }
+    }
+
+    /// Nobody will be told anything any more.
+    pub(crate) fn end(&self) {
+        self.senders().clear();
+    }
+
+    pub(crate) fn subscribe(self: &Arc<Self>, stream: &StreamKey) -> Feed {
+        let mut senders = self.senders();
+        let sender = senders.entry(stream.clone()).or_insert_with(|| broadcast::channel(BACKLOG).0);
+        let records = sender.subscribe();
+        Feed { records, stream: stream.clone(), feeds: Arc::downgrade(self) }
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        let Some(feeds) = self.feeds.upgrade() else { return };
+        let mut senders = feeds.senders();
+        // Ours is still counted.
+        if senders.get(&self.stream).is_some_and(|sender| sender.receiver_count() <= 1) {
+            senders.remove(&self.stream);
+        }
+    }
+}
+
+struct Follower {
+    read: ReadStream,
+    live: Feed,
+    after: Seq,
+    /// The last event heard of.
+    heard: Seq,
+    page: VecDeque<Arc<Record>>,
+    is_behind: bool,
+}
+
+/// All records of a stream that hold events after `after`. `live` must have been subscribed before
+/// this call.
+pub(crate) fn follow_stream(
+    read: ReadStream,
+    live: Feed,
+    after: Seq,
+) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
+    stream::once(async move {
+        let page = match first_page(&read, after).await {
+            Ok(page) => page.into(),
+            Err(error) => return stream::iter([Err(error)]).boxed(),
+        };
+        let is_behind = true;
+        let follower = Follower { read, live, after, heard: after, page, is_behind };
+        stream::unfold(Some(follower), |state| async move {
+            let mut follower = state?;
+            match follower.next().await {
+                Ok(Some(record)) => Some((Ok(record), Some(follower))),
+                Ok(None) => None,
+                Err(error) => Some((Err(error), None)),
+            }
+        })
+        .boxed()
+    })
+    .flatten()
+    .boxed()
+}
+
+/// `after` may lie within a record: then that record comes first.
+async fn first_page(read: &ReadStream, after: Seq) -> Result<Vec<Arc<Record>>, LogError> {
+    let page = read(after, PAGE).await?;
+    if after == Seq(0) || page.first().is_some_and(|first| first.first_seq() == after.plus(1)) {
+        return Ok(page);
+    }
+    let mut from = Seq(after.0.saturating_sub(Limits::EVENTS as u64));
+    loop {
+        let mut page = read(from, PAGE).await?;
+        let Some(last) = page.last().map(|last| last.last_seq()) else { return Ok(page) };
+        page.retain(|record| record.last_seq() > after);
+        if !page.is_empty() {
+            return Ok(page);
+        }
+        from = last;
+    }
+}
+
+impl Follower {
+    async fn next(&mut self) -> Result<Option<Arc<Record>>, LogError> {
+        loop {
+            if let Some(record) = self.page.pop_front() {
+                self.after = record.last_seq();
+                return Ok(Some(record));
+            }
+            if self.is_behind || self.after < self.heard {
+                let page = (self.read)(self.after, PAGE).await?;
+                self.is_behind = !page.is_empty();
+                self.page = page.into();
+                if !self.is_behind && self.after < self.heard {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                continue;
+            }
+            match self.live.records.recv().await {
+                Ok(record) if record.last_seq() <= self.after => {}
+                Ok(record) if record.first_seq() == self.after.plus(1) => {
+                    self.page.push_back(record);
+                }
+                Ok(record) => self.heard = record.last_seq(),
+                Err(RecvError::Lagged(_)) => self.is_behind = true,
+                Err(RecvError::Closed) => return Ok(None),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use convergio_domain::stream::StreamKey;
+    use uuid::Uuid;
+
+    use super::Feeds;
+
+    #[test]
+    fn only_streams_that_are_followed_are_kept() {
+        let feeds = Arc::new(Feeds::default());
+        let stream = StreamKey::request("acme".parse().expect("a name"), Uuid::from_u128(1));
+        let (one, two) = (feeds.subscribe(&stream), feeds.subscribe(&stream));
+        drop(one);
+        assert_eq!(feeds.senders().len(), 1);
+        drop(two);
+        assert!(feeds.senders().is_empty());
+    }
+}

@@ -1,0 +1,80 @@
+//! Walking a whole log: every chain from its first record, and payloads if that is wanted.
+
+use std::collections::HashMap;
+
+use convergio_domain::payload::PayloadSlot;
+use convergio_domain::stream::{Seq, StreamKey};
+
+use crate::error::LogError;
+use crate::log::EventLog;
+use crate::record::{Hash, Position, Record};
+
+/// Records read at once.
+const PAGE: usize = 2048;
+
+/// What was found, all of it whole.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Records.
+    pub records: u64,
+    /// Events in them.
+    pub events: u64,
+    /// Payloads that open and are what the chain commits to; 0 if they were not looked at.
+    pub payloads: u64,
+    /// Payloads that were erased; 0 if they were not looked at.
+    pub erased: u64,
+}
+
+/// Reads every record and compares each stream's numbers and hashes from its first one on; with
+/// `payloads`, opens every payload too.
+///
+/// # Errors
+/// [`LogError::Corrupt`] names the first record or payload that is not what was written.
+pub async fn verify(log: &dyn EventLog, payloads: bool) -> Result<Verified, LogError> {
+    let mut found = Verified::default();
+    let mut ends: HashMap<StreamKey, (Seq, Hash)> = HashMap::new();
+    let mut at = Position::START;
+    loop {
+        let page = log.read_all(at, PAGE).await?;
+        for record in &page.records {
+            follows(&mut ends, record)?;
+            found.records += 1;
+            found.events += record.body.events.len() as u64;
+            if payloads {
+                open(log, record, &mut found).await?;
+            }
+        }
+        if page.records.is_empty() {
+            return Ok(found);
+        }
+        at = page.next;
+    }
+}
+
+/// Checks that a record follows the one before it in its stream.
+fn follows(ends: &mut HashMap<StreamKey, (Seq, Hash)>, record: &Record) -> Result<(), LogError> {
+    let end = (record.last_seq(), record.hash);
+    let (seq, hash) = match ends.get_mut(&record.stream) {
+        Some(known) => std::mem::replace(known, end),
+        None => {
+            ends.insert(record.stream.clone(), end);
+            (Seq(0), [0; 32])
+        }
+    };
+    if record.first_seq() != seq.plus(1) || record.prev_hash != hash {
+        let at = format!("{} event {}", record.stream, record.first_seq());
+        return Err(LogError::corrupt(&at, &format!("it does not follow event {seq}")));
+    }
+    Ok(())
+}
+
+async fn open(log: &dyn EventLog, record: &Record, found: &mut Verified) -> Result<(), LogError> {
+    for index in (0_u16..).take(record.body.payloads.len()) {
+        let place = PayloadSlot(index).at(record.first_seq());
+        match log.payload(&record.stream, place).await? {
+            Some(_) => found.payloads += 1,
+            None => found.erased += 1,
+        }
+    }
+    Ok(())
+}
