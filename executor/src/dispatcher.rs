@@ -14,7 +14,7 @@ use convergio_domain::time::Timestamp;
 use convergio_eventstore::{LogError, Position, Record, SLOTS, Share};
 use futures_util::StreamExt;
 use tokio::sync::{Notify, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use crate::actor::{Actor, ActorError, Shared, farewell};
 
@@ -66,11 +66,10 @@ impl Dispatcher {
             let alarm = alarm(self.next_due, self.shared.repository.clock().now());
             tokio::select! {
                 () = self.shared.stopping.cancelled() => break,
-                Some(finished) = self.actors.join_next() => {
-                    if let Ok(finished) = finished {
-                        self.finished(finished);
-                    }
-                }
+                Some(finished) = self.actors.join_next() => match finished {
+                    Ok(finished) => self.finished(finished),
+                    Err(error) => self.broken(&error),
+                },
                 record = tail.next() => match record {
                     Some(Ok(record)) => self.appended(&record),
                     Some(Err(error)) => return Err(error),
@@ -158,6 +157,15 @@ impl Dispatcher {
             self.queued.remove(&next);
             self.wake(next);
         }
+    }
+
+    /// An actor that panicked leaves its run to the next one.
+    fn broken(&mut self, error: &JoinError) {
+        let found = self.active.iter().find(|(_, active)| active.task.id() == error.id());
+        let Some(stream) = found.map(|(stream, _)| stream.clone()) else { return };
+        tracing::error!(%stream, %error, "the run's actor ended; it is left alone for a while");
+        self.active.remove(&stream);
+        self.due_by(self.shared.repository.clock().now().after(span(AGAIN)));
     }
 
     fn due_by(&mut self, due: Timestamp) {
