@@ -2,18 +2,31 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use convergio_domain::event::Event;
+use convergio_eventstore::jetstream::Config;
+use convergio_eventstore::{EventLog, Position};
+use futures_util::StreamExt;
 use serde_json::json;
+use tokio::sync::watch;
 
-use crate::harness::{Server, convergio, text};
-use crate::nats::{Cluster, Sync};
+use crate::harness::{Client, Server, convergio, text};
+use crate::nats::{Cluster, Sync, opened};
 
 /// Runs that are under way while things die; `CONVERGIO_CLUSTER_RUNS` sets another number.
 const RUNS: usize = 200;
-/// Longest wait for all runs.
-const WAIT: Duration = Duration::from_secs(120);
+/// Longest wait for something to get on.
+const WAIT: Duration = Duration::from_secs(240);
+/// Wait before a gateway is asked again.
+const AGAIN: Duration = Duration::from_millis(100);
+/// How long an executor is frozen.
+const FROZEN: Duration = Duration::from_secs(9);
+/// Clients that ask for runs.
+const SUBMITTERS: usize = 8;
+const GATEWAYS: [&str; 2] = ["g1", "g2"];
+const EXECUTORS: [&str; 3] = ["e1", "e2", "e3"];
 
 fn runs() -> usize {
     let set = std::env::var("CONVERGIO_CLUSTER_RUNS").ok();
@@ -51,75 +64,247 @@ fn create(root: &Path, url: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_run_completes_once_while_processes_and_servers_are_killed() {
-    let root = tempfile::tempdir().expect("a folder");
-    let mut cluster = Cluster::start(3, Sync::Always);
-    let url = cluster.url("T");
-    create(root.path(), &url);
-    let gateway = Arc::new(start(root.path(), &url, "gateway", "g1"));
-    let other = start(root.path(), &url, "gateway", "g2");
-    let mut executors: Vec<Server> =
-        ["e1", "e2", "e3"].map(|name| start(root.path(), &url, "executor", name)).into();
-    let graph = gateway.register("small.yaml").await;
-    let submitter = {
-        let (gateway, graph) = (Arc::clone(&gateway), graph.clone());
-        tokio::spawn(async move { submit(&gateway, &graph, runs()).await })
-    };
-    completed(&gateway, runs() / 8).await;
-    executors.remove(0).kill();
-    completed(&gateway, runs() / 4).await;
-    cluster.servers[0].kill();
-    completed(&gateway, runs() / 3).await;
-    executors.push(start(root.path(), &url, "executor", "e1"));
-    other.kill();
-    let other = start(root.path(), &url, "gateway", "g2");
-    completed(&gateway, runs() / 2).await;
-    cluster.servers[0].start();
-    let started = submitter.await.expect("every request is answered");
-    completed(&gateway, runs()).await;
-    assert_eq!(started.len(), runs());
-    for (number, run) in started.iter().enumerate().filter(|(n, _)| n % 10 == 0) {
-        let view = gateway.ended(run).await;
-        assert_eq!(view["output"], json!(format!("run {number} has 2 words")), "{view}");
-        once(&gateway, run).await;
+    let mut fleet = Fleet::start();
+    let graph = fleet.gateways[0].register("small.yaml").await;
+    let tally = Tally::follow(fleet.root.path(), &fleet.url).await;
+    let begun = Instant::now();
+    let submitted: Vec<_> = (0..SUBMITTERS)
+        .map(|first| {
+            let (clients, graph) = (Arc::clone(&fleet.clients), graph.clone());
+            tokio::spawn(async move { submit(&clients, &graph, first).await })
+        })
+        .collect();
+    let (mut chance, mut deaths) = (Chance(seed()), 0);
+    while tally.completed() < runs() {
+        tally.more(runs() / 12, runs()).await;
+        if tally.completed() < runs() * 9 / 10 {
+            fleet.something_dies(&mut chance, &tally).await;
+            deaths += 1;
+        }
     }
-    completed(&other, runs()).await;
-    drop((executors, other, gateway));
+    let mut started = BTreeMap::new();
+    for of_one in submitted {
+        started.extend(of_one.await.expect("every request is answered"));
+    }
+    let seconds = begun.elapsed().as_secs();
+    println!("{} runs, {deaths} deaths, {seconds} s, seed {}", runs(), seed());
+    assert!(deaths > 3, "something died");
+    assert_eq!(started.len(), runs());
+    tally.check(&started);
+    for (number, run) in started.iter().step_by(10) {
+        let view = fleet.gateways[number % 2].ended(run).await;
+        assert_eq!(view["output"], json!(format!("run {number} has 2 words")), "{view}");
+    }
+    for gateway in &fleet.gateways {
+        completed(gateway, runs()).await;
+    }
+    fleet.check_alone();
+}
 
-    let verified = convergio(&folder(root.path(), "g1"), &["log", "verify", "--log", &url]);
-    assert!(verified.status.success(), "{}{}", text(&verified.stdout), text(&verified.stderr));
-    for name in ["g1", "g2"] {
-        let checked =
-            convergio(&folder(root.path(), name), &["projections", "check", "--log", &url]);
-        assert!(checked.status.success(), "{}{}", text(&checked.stdout), text(&checked.stderr));
+/// Where a death strikes is drawn from this: `CONVERGIO_CLUSTER_SEED` repeats a day.
+fn seed() -> u64 {
+    let set = std::env::var("CONVERGIO_CLUSTER_SEED").ok();
+    set.map_or(1, |seed| seed.parse().expect("CONVERGIO_CLUSTER_SEED is a number"))
+}
+
+/// Numbers for chance (splitmix64).
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed >> 33) as usize % limit
     }
 }
 
-/// Asks for runs; gives their ids.
-async fn submit(gateway: &Server, graph: &str, count: usize) -> Vec<String> {
-    let mut started = Vec::new();
-    for number in 0..count {
+/// Three nats-servers, two gateways, three executors.
+struct Fleet {
+    cluster: Cluster,
+    url: String,
+    gateways: Vec<Server>,
+    executors: Vec<Server>,
+    /// How the gateways are reached now.
+    clients: Arc<Mutex<Vec<Client>>>,
+    root: tempfile::TempDir,
+}
+
+impl Fleet {
+    fn start() -> Self {
+        let root = tempfile::tempdir().expect("a folder");
+        let cluster = Cluster::start(3, Sync::Always);
+        let url = cluster.url("T");
+        create(root.path(), &url);
+        let some = |role: &str, names: &[&str]| -> Vec<Server> {
+            names.iter().map(|name| start(root.path(), &url, role, name)).collect()
+        };
+        let gateways = some("gateway", &GATEWAYS);
+        let executors = some("executor", &EXECUTORS);
+        let clients = Arc::new(Mutex::new(gateways.iter().map(Server::client).collect()));
+        Self { cluster, url, gateways, executors, clients, root }
+    }
+
+    fn clients(&self) -> MutexGuard<'_, Vec<Client>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something is killed or freezes, the others get on, and it comes back.
+    async fn something_dies(&mut self, chance: &mut Chance, tally: &Tally) {
+        let (more, all) = (runs() / 40 + 1, runs());
+        match chance.below(4) {
+            0 => {
+                let number = chance.below(EXECUTORS.len());
+                println!("executor {number} is killed at {} runs", tally.completed());
+                self.executors.remove(number).kill();
+                tally.more(more, all).await;
+                let again = start(self.root.path(), &self.url, "executor", EXECUTORS[number]);
+                self.executors.insert(number, again);
+            }
+            1 => {
+                let number = chance.below(EXECUTORS.len());
+                println!("executor {number} freezes at {} runs", tally.completed());
+                self.executors[number].signal("-STOP");
+                // Longer than it takes to be held for dead.
+                tokio::time::sleep(FROZEN).await;
+                self.executors[number].signal("-CONT");
+            }
+            2 => {
+                let number = chance.below(GATEWAYS.len());
+                println!("gateway {number} is killed at {} runs", tally.completed());
+                self.gateways.remove(number).kill();
+                tally.more(more, all).await;
+                let again = start(self.root.path(), &self.url, "gateway", GATEWAYS[number]);
+                self.clients()[number] = again.client();
+                self.gateways.insert(number, again);
+            }
+            _ => {
+                let number = chance.below(3);
+                println!("nats-server {number} is killed at {} runs", tally.completed());
+                self.cluster.servers[number].kill();
+                tally.more(more, all).await;
+                self.cluster.servers[number].start();
+                self.cluster.all_current("T_LOG").await;
+            }
+        }
+    }
+
+    /// Once all processes have ended: every chain and payload, and read models against a rebuild.
+    fn check_alone(self) {
+        let Self { cluster, url, gateways, executors, root, .. } = self;
+        drop((gateways, executors));
+        let mut commands = vec![("g1", vec!["log", "verify", "--payloads"])];
+        commands.extend(GATEWAYS.map(|name| (name, vec!["projections", "check"])));
+        for (name, command) in commands {
+            let arguments = [&command[..], &["--log", &url]].concat();
+            let checked = convergio(&folder(root.path(), name), &arguments);
+            let said = format!("{}{}", text(&checked.stdout), text(&checked.stderr));
+            assert!(checked.status.success(), "{command:?}: {said}");
+            println!("{}: {}", command.join(" "), said.trim());
+        }
+        drop(cluster);
+    }
+}
+
+/// What the log itself says, followed from its first record.
+struct Tally {
+    ends: Arc<Mutex<BTreeMap<(String, String), u32>>>,
+    completed: watch::Receiver<usize>,
+}
+
+impl Tally {
+    async fn follow(root: &Path, url: &str) -> Self {
+        let key = std::fs::read(root.join("first/payload.key")).expect("the key");
+        let key = key.try_into().expect("32 bytes");
+        let log = opened(&Config::new(url.parse().expect("an address"), key)).await;
+        let ends = Arc::new(Mutex::new(BTreeMap::new()));
+        let (told, completed) = watch::channel(0);
+        let counted = Arc::clone(&ends);
+        tokio::spawn(async move {
+            let mut tail = log.tail(Position::START);
+            while let Some(record) = tail.next().await {
+                let record = record.expect("the log is whole");
+                let run = record.stream.id.to_string();
+                let mut ends = counted.lock().unwrap_or_else(PoisonError::into_inner);
+                for event in &record.body.events {
+                    let what = match event {
+                        Event::StepCompleted(step) => step.step.to_string(),
+                        Event::RunCompleted(_) => "completed".to_owned(),
+                        Event::RunCreated(_) => "created".to_owned(),
+                        Event::RunFailed(failed) => panic!("{run}: {failed:?}"),
+                        _ => continue,
+                    };
+                    told.send_modify(|count| *count += usize::from(what == "completed"));
+                    *ends.entry((run.clone(), what)).or_default() += 1;
+                }
+            }
+        });
+        Self { ends, completed }
+    }
+
+    fn completed(&self) -> usize {
+        *self.completed.borrow()
+    }
+
+    /// Waits until so many more runs, or all, have completed.
+    async fn more(&self, more: usize, all: usize) {
+        let goal = (self.completed() + more).min(all);
+        let mut completed = self.completed.clone();
+        let came = tokio::time::timeout(WAIT, completed.wait_for(|count| *count >= goal)).await;
+        let told = format!("{} of {all} runs are completed", self.completed());
+        came.expect(&told).expect("the log is followed");
+    }
+
+    /// Each run was created once, each of its three steps and itself completed once; no other run.
+    fn check(&self, started: &BTreeMap<usize, String>) {
+        let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let twice: Vec<_> = ends.iter().filter(|(_, count)| **count != 1).collect();
+        assert!(twice.is_empty(), "{twice:?}");
+        assert_eq!(ends.len(), 5 * started.len());
+        for run in started.values() {
+            assert!(ends.contains_key(&(run.clone(), "completed".to_owned())), "{run}");
+        }
+    }
+}
+
+/// Asks for every n-th run, of whichever gateway answers; gives their ids.
+async fn submit(
+    clients: &Mutex<Vec<Client>>,
+    graph: &str,
+    first: usize,
+) -> BTreeMap<usize, String> {
+    let mut started = BTreeMap::new();
+    for number in (first..runs()).step_by(SUBMITTERS) {
         let inputs = json!({"text": format!("run {number}")});
         let key = format!("run-{number}");
+        let mut tries = number;
         let run = loop {
+            let client = {
+                let clients = clients.lock().unwrap_or_else(PoisonError::into_inner);
+                clients[tries % clients.len()].clone()
+            };
+            tries += 1;
             // The same key is the same run, whatever happened to the answer.
-            let (status, accepted) = gateway.execute(graph, &inputs, Some(&key)).await;
-            if status == 202 {
-                break accepted["run_id"].as_str().expect("a run").to_owned();
+            match client.execute(graph, &inputs, &key).await {
+                Some((202, accepted)) => {
+                    break accepted["run_id"].as_str().expect("a run").to_owned();
+                }
+                Some((503 | 429, _)) | None => tokio::time::sleep(AGAIN).await,
+                Some((status, refused)) => panic!("{status} {refused}"),
             }
-            assert!(status == 503 || status == 429, "{status} {accepted}");
         };
-        started.push(run);
+        started.insert(number, run);
     }
     started
 }
 
-/// Waits until so many runs have completed.
+/// Waits until a gateway's read models show so many completed runs.
 async fn completed(gateway: &Server, count: usize) {
     let until = Instant::now() + WAIT;
     let mut seen = 0;
     while seen < count {
         assert!(Instant::now() < until, "{seen} of {count} runs are completed");
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(AGAIN).await;
         seen = 0;
         let mut cursor = String::new();
         loop {
@@ -129,20 +314,6 @@ async fn completed(gateway: &Server, count: usize) {
             cursor = format!("&cursor={next}");
         }
     }
-}
-
-/// Each step of a run was recorded once.
-async fn once(gateway: &Server, run: &str) {
-    let mut ends: BTreeMap<String, u32> = BTreeMap::new();
-    for event in gateway.events(run).await {
-        let kind = event["type"].as_str().expect("a type").to_owned();
-        if kind == "run.step.completed.v1" || kind == "run.completed.v1" {
-            let step = event["data"]["step"].as_str().unwrap_or("run").to_owned();
-            *ends.entry(step).or_default() += 1;
-        }
-    }
-    assert_eq!(ends.len(), 4, "three steps and the run: {ends:?}");
-    assert!(ends.values().all(|count| *count == 1), "{ends:?}");
 }
 
 #[test]

@@ -55,6 +55,19 @@ impl Server {
         self.child.wait().expect("it ends");
     }
 
+    /// Stops or continues it, as a machine that sleeps would.
+    pub(crate) fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status().expect("runs");
+        assert!(sent.success());
+    }
+
+    /// Who can ask it, also when it is gone.
+    pub(crate) fn client(&self) -> Client {
+        let (url, token) = (self.url.clone(), self.token.clone());
+        Client { url, token, http: self.http.clone() }
+    }
+
     /// Memory in use, in MiB.
     pub(crate) fn memory_mib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
@@ -126,6 +139,30 @@ impl Server {
     pub(crate) async fn ended(&self, run: &str) -> Value {
         self.wait_for_events(run, u64::MAX).await;
         self.get(&format!("/v1/runs/{run}")).await
+    }
+}
+
+/// Speaks to a server that may be gone.
+#[derive(Clone)]
+pub(crate) struct Client {
+    url: String,
+    token: String,
+    http: reqwest::Client,
+}
+
+impl Client {
+    /// Asks for a run; `None` when nobody answers.
+    pub(crate) async fn execute(
+        &self,
+        graph: &str,
+        inputs: &Value,
+        key: &str,
+    ) -> Option<(u16, Value)> {
+        let url = format!("{}/v1/graphs/{graph}/execute", self.url);
+        let body = serde_json::json!({ "inputs": inputs });
+        let request = self.http.post(url).bearer_auth(&self.token).json(&body);
+        let answer = request.header("idempotency-key", key).send().await.ok()?;
+        Some((answer.status().as_u16(), answer.json().await.ok()?))
     }
 }
 
