@@ -1,5 +1,5 @@
-//! `convergio bench log`: appends, replay and loads, on the embedded log and on JetStream, each
-//! beside what the same disk or the same cluster does without us in the same run.
+//! `convergio bench log`: appends, replay and loads, on every provider, each beside what the same
+//! disk or the same cluster does without us in the same run.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,11 +15,12 @@ use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::embedded::{self, EmbeddedLog};
 use convergio_eventstore::jetstream::{Address, Config, JetStreamLog, Layout, Login};
-use convergio_eventstore::{Commit, Durability, EventLog, Head, Position};
+use convergio_eventstore::{Commit, Durability, EventLog, Head, MemoryLog, Position, Scan};
 use serde::Serialize;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use super::growth;
 use super::raw::{group_commit_per_s, percentile};
 
 /// Letters in an event; with the rest of the record about 600 bytes.
@@ -29,8 +30,14 @@ const RECORD_BYTES: usize = 600;
 /// Events of a run that is loaded, and how many such runs grow at the same time.
 const RUN_EVENTS: usize = 100;
 const RUNS: usize = 20;
+/// Events that the end of a step and the start of the next one write in one commit, and letters in
+/// each.
+const STEP_EVENTS: usize = 3;
+const STEP_TEXT_BYTES: usize = 60;
+/// Commits of that kind that are replayed.
+const STEP_COMMITS: usize = 30_000;
 /// Records read at once.
-const PAGE: usize = 2000;
+const PAGE: usize = 4000;
 
 /// What to measure.
 #[derive(Debug, Args)]
@@ -51,6 +58,10 @@ pub(crate) struct LogArgs {
     /// Copies of each record in the cluster.
     #[arg(long, default_value_t = 3)]
     replicas: usize,
+    /// Runs in the log at which the cost of an append and of a load is measured, in place of the
+    /// rest: 10000,100000,1000000.
+    #[arg(long, value_delimiter = ',')]
+    growth: Vec<usize>,
 }
 
 /// One row.
@@ -76,7 +87,7 @@ impl Row {
         let Self { provider, operation, writers, ops_per_s, p50_us, p99_us, raw_ops_per_s, .. } =
             self;
         println!(
-            "{provider:>10} {operation:>8} {writers:>8} {ops_per_s:>10} {p50_us:>9} {p99_us:>9} \
+            "{provider:>10} {operation:>15} {writers:>8} {ops_per_s:>10} {p50_us:>9} {p99_us:>9} \
              {raw_ops_per_s:>10}"
         );
         Ok(())
@@ -88,16 +99,31 @@ impl Row {
 /// # Errors
 /// The folder or the cluster cannot be used, or the log fails.
 pub(crate) async fn run(args: LogArgs, json: bool) -> anyhow::Result<()> {
-    if !json {
+    if !json && args.growth.is_empty() {
         println!(
-            "{:>10} {:>8} {:>8} {:>10} {:>9} {:>9} {:>10}",
+            "{:>10} {:>15} {:>8} {:>10} {:>9} {:>9} {:>10}",
             "provider", "does", "writers", "ops/s", "p50 us", "p99 us", "raw ops/s"
         );
     }
     let span = Duration::from_secs(args.seconds);
+    if args.growth.is_empty() {
+        memory(&args, span, json).await?;
+    }
     embedded(&args, span, json).await?;
     if let Some(url) = &args.nats {
         cluster(&args, url, span, json).await?;
+    }
+    Ok(())
+}
+
+/// The log in memory: what our own code costs, without a device.
+async fn memory(args: &LogArgs, span: Duration, json: bool) -> anyhow::Result<()> {
+    for writers in &args.writers {
+        let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
+        append("memory", &log, *writers, span, 0).await?.print(json)?;
+    }
+    for row in reads("memory", &(Arc::new(MemoryLog::new()) as Arc<dyn EventLog>)).await? {
+        row.print(json)?;
     }
     Ok(())
 }
@@ -108,12 +134,16 @@ async fn embedded(args: &LogArgs, span: Duration, json: bool) -> anyhow::Result<
         .with_context(|| format!("cannot create {}", folder.display()))?;
     let log: Arc<dyn EventLog> =
         Arc::new(EmbeddedLog::open(&embedded::Config::new(folder.join("log")))?);
-    for writers in &args.writers {
-        let raw = group_commit_per_s(&folder, *writers, RECORD_BYTES, span).await?;
-        append("embedded", &log, *writers, span, raw).await?.print(json)?;
-    }
-    for row in reads("embedded", &log).await? {
-        row.print(json)?;
+    if args.growth.is_empty() {
+        for writers in &args.writers {
+            let raw = group_commit_per_s(&folder, *writers, RECORD_BYTES, span).await?;
+            append("embedded", &log, *writers, span, raw).await?.print(json)?;
+        }
+        for row in reads("embedded", &log).await? {
+            row.print(json)?;
+        }
+    } else {
+        growth::measure("embedded", &log, &args.growth, json).await?;
     }
     log.close().await?;
     std::fs::remove_dir_all(&folder)?;
@@ -131,12 +161,16 @@ async fn cluster(args: &LogArgs, url: &str, span: Duration, json: bool) -> anyho
     JetStreamLog::create(&config, &layout).await?;
     let raw = RawStream::make(&config.address, args.replicas).await?;
     let log: Arc<dyn EventLog> = Arc::new(JetStreamLog::open(&config).await?);
-    for writers in &args.writers {
-        let raw = raw.publish_per_s(*writers, span).await?;
-        append("jetstream", &log, *writers, span, raw).await?.print(json)?;
-    }
-    for row in reads("jetstream", &log).await? {
-        row.print(json)?;
+    if args.growth.is_empty() {
+        for writers in &args.writers {
+            let raw = raw.publish_per_s(*writers, span).await?;
+            append("jetstream", &log, *writers, span, raw).await?.print(json)?;
+        }
+        for row in reads("jetstream", &log).await? {
+            row.print(json)?;
+        }
+    } else {
+        growth::measure("jetstream", &log, &args.growth, json).await?;
     }
     log.close().await?;
     raw.remove(&config.address.name).await
@@ -240,8 +274,9 @@ async fn append(
     Ok(row(provider, "append", writers, times, elapsed, raw_ops_per_s))
 }
 
-/// The whole log, decoded and checked, and runs of 100 events that grew at the same time.
-async fn reads(provider: &'static str, log: &Arc<dyn EventLog>) -> anyhow::Result<[Row; 2]> {
+/// Runs of 100 events that grew at the same time, and the whole log: read, and as it is written.
+/// Then the same of a log whose records hold what a step writes.
+async fn reads(provider: &'static str, log: &Arc<dyn EventLog>) -> anyhow::Result<Vec<Row>> {
     let streams: Vec<StreamKey> = (0..RUNS).map(|_| stream()).collect();
     let mut heads: Vec<Option<Head>> = vec![None; RUNS];
     for _ in 0..RUN_EVENTS {
@@ -250,15 +285,52 @@ async fn reads(provider: &'static str, log: &Arc<dyn EventLog>) -> anyhow::Resul
         }
     }
     let (begun, mut times) = (Instant::now(), Vec::new());
-    for at in &streams {
+    for at in streams.iter().cycle().take(RUNS * 5) {
         let start = Instant::now();
         let records = log.read_stream(at, Seq(0), 256).await?;
         anyhow::ensure!(records.len() == RUN_EVENTS, "{} records", records.len());
         times.push(micros(start));
     }
-    let load = row(provider, "load", 1, times, begun.elapsed(), 0);
-    let (begun, mut count, mut times, mut at) =
-        (Instant::now(), 0_u64, Vec::new(), Position::START);
+    let mut rows = vec![row(provider, "load", 1, times, begun.elapsed(), 0)];
+    let end = log.read_all(Position::START, 0).await?.tail;
+    rows.push(replay(provider, "replay", log, Position::START).await?);
+    rows.push(replay_raw(provider, "replay_raw", log, Position::START, 1).await?);
+    steps(log, STEP_COMMITS, RUNS * 3).await?;
+    rows.push(replay(provider, "replay_steps", log, end).await?);
+    rows.push(replay_raw(provider, "replay_steps_raw", log, end, STEP_EVENTS).await?);
+    Ok(rows)
+}
+
+/// Appends commits as steps write them, by writers each alone on its streams.
+async fn steps(log: &Arc<dyn EventLog>, commits: usize, writers: usize) -> anyhow::Result<()> {
+    let mut tasks = JoinSet::new();
+    for _ in 0..writers {
+        let log = Arc::clone(log);
+        tasks.spawn(async move {
+            let (mut at, mut head) = (stream(), None);
+            for number in 0..commits / writers {
+                if number % 20 == 0 {
+                    (at, head) = (stream(), None);
+                }
+                head = Some(log.append(step_commit(&at, head)?).await?);
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done??;
+    }
+    Ok(())
+}
+
+/// Events a second, decoded and checked; times are those of a page.
+async fn replay(
+    provider: &'static str,
+    operation: &'static str,
+    log: &Arc<dyn EventLog>,
+    mut at: Position,
+) -> anyhow::Result<Row> {
+    let (begun, mut events, mut times) = (Instant::now(), 0_usize, Vec::new());
     loop {
         let start = Instant::now();
         let page = log.read_all(at, PAGE).await?;
@@ -266,14 +338,35 @@ async fn reads(provider: &'static str, log: &Arc<dyn EventLog>) -> anyhow::Resul
             break;
         }
         times.push(micros(start));
-        count += page.records.len() as u64;
+        events += page.records.iter().map(|record| record.body.events.len()).sum::<usize>();
         at = page.next;
     }
-    let per_s = count as f64 / begun.elapsed().as_secs_f64();
-    // Times are those of a page.
-    let replay =
-        Row { ops_per_s: per_s as u64, ..row(provider, "replay", 1, times, begun.elapsed(), 0) };
-    Ok([load, replay])
+    Ok(per_s(row(provider, operation, 1, times, begun.elapsed(), 0), events, begun))
+}
+
+/// The same of records as they are written, their hashes checked.
+async fn replay_raw(
+    provider: &'static str,
+    operation: &'static str,
+    log: &Arc<dyn EventLog>,
+    mut at: Position,
+    events_a_record: usize,
+) -> anyhow::Result<Row> {
+    let (begun, mut records, mut times) = (Instant::now(), 0_usize, Vec::new());
+    loop {
+        let start = Instant::now();
+        let page = log.read_raw(Scan::All(at), PAGE).await?;
+        let Some(last) = page.last() else { break };
+        times.push(micros(start));
+        records += page.len();
+        at = last.position;
+    }
+    let row = row(provider, operation, 1, times, begun.elapsed(), 0);
+    Ok(per_s(row, records * events_a_record, begun))
+}
+
+fn per_s(row: Row, events: usize, begun: Instant) -> Row {
+    Row { ops_per_s: (events as f64 / begun.elapsed().as_secs_f64()) as u64, ..row }
 }
 
 fn row(
@@ -297,25 +390,42 @@ fn row(
     }
 }
 
-fn micros(start: Instant) -> u64 {
+pub(super) fn micros(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
-fn stream() -> StreamKey {
+pub(super) fn stream() -> StreamKey {
     StreamKey::request("bench".parse().expect("`bench` is a valid name"), Uuid::now_v7())
 }
 
 fn commit(stream: &StreamKey, expected: Option<Head>) -> anyhow::Result<Commit> {
-    let mut random = [0_u8; TEXT_BYTES];
-    getrandom::fill(&mut random)?;
-    let text = random.iter().map(|byte| char::from(b'a' + byte % 26)).collect();
+    commit_of(stream, expected, 1, TEXT_BYTES)
+}
+
+/// What a step writes: a few short events.
+pub(super) fn step_commit(stream: &StreamKey, expected: Option<Head>) -> anyhow::Result<Commit> {
+    commit_of(stream, expected, STEP_EVENTS, STEP_TEXT_BYTES)
+}
+
+fn commit_of(
+    stream: &StreamKey,
+    expected: Option<Head>,
+    events: usize,
+    letters: usize,
+) -> anyhow::Result<Commit> {
+    let event = |_| {
+        let mut random = vec![0_u8; letters];
+        getrandom::fill(&mut random)?;
+        let text = random.iter().map(|byte| char::from(b'a' + byte % 26)).collect();
+        anyhow::Ok(Event::RequestAccepted(request::Accepted { request_hash: text }))
+    };
     Ok(Commit {
         stream: stream.clone(),
         id: Uuid::now_v7(),
         expected,
         time: Timestamp(1),
         actor: "bench".parse()?,
-        events: vec![Event::RequestAccepted(request::Accepted { request_hash: text })],
+        events: (0..events).map(event).collect::<Result<_, _>>()?,
         fold: None,
         payloads: Vec::new(),
         reuse: Vec::new(),

@@ -1,6 +1,7 @@
 //! Benches of the whole path, each beside the physical limit of the same device in the same run.
 
 pub(crate) mod gateway;
+mod growth;
 pub(crate) mod log;
 mod raw;
 pub(crate) mod steps;

@@ -1,0 +1,143 @@
+//! The cost of an append and of a load while a log grows from thousands of runs to millions.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use convergio_domain::stream::{Seq, StreamKey};
+use convergio_eventstore::EventLog;
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use super::log::{micros, step_commit, stream};
+use super::raw::percentile;
+
+/// Commits of a run.
+const COMMITS: usize = 2;
+/// Writers that fill the log.
+const WRITERS: usize = 64;
+/// Appends and loads that are measured at each size.
+const SAMPLES: usize = 300;
+
+/// One row.
+#[derive(Debug, Serialize)]
+struct Row {
+    bench: &'static str,
+    provider: &'static str,
+    /// Runs in the log.
+    runs: usize,
+    /// Commits a second while it was filled up to here.
+    fill_per_s: u64,
+    append_p50_us: u64,
+    append_p99_us: u64,
+    load_p50_us: u64,
+    load_p99_us: u64,
+    /// Memory of this process.
+    memory_mib: u64,
+}
+
+/// Fills a log up to each number of runs, and prints a row for it.
+///
+/// # Errors
+/// The log fails.
+pub(super) async fn measure(
+    provider: &'static str,
+    log: &Arc<dyn EventLog>,
+    sizes: &[usize],
+    json: bool,
+) -> anyhow::Result<()> {
+    // Runs from all ages of the log, to load.
+    let (mut runs, mut sample) = (0, Vec::new());
+    for size in sizes {
+        let begun = Instant::now();
+        let filled = fill(log, size.saturating_sub(runs)).await?;
+        let commits = (size.saturating_sub(runs) * COMMITS) as f64;
+        let fill_per_s = (commits / begun.elapsed().as_secs_f64()) as u64;
+        runs = *size;
+        sample.extend(filled);
+        let (appends, loads) = (appends(log).await?, loads(log, &sample).await?);
+        let row = Row {
+            bench: "log_growth",
+            provider,
+            runs,
+            fill_per_s,
+            append_p50_us: percentile(&appends, 50),
+            append_p99_us: percentile(&appends, 99),
+            load_p50_us: percentile(&loads, 50),
+            load_p99_us: percentile(&loads, 99),
+            memory_mib: memory_mib(),
+        };
+        match json {
+            true => println!("{}", serde_json::to_string(&row)?),
+            false => println!(
+                "{provider:>10} {runs:>8} runs: {fill_per_s} commits/s, append {} us (p99 {}), \
+                 load {} us (p99 {}), {} MiB",
+                row.append_p50_us,
+                row.append_p99_us,
+                row.load_p50_us,
+                row.load_p99_us,
+                row.memory_mib
+            ),
+        }
+    }
+    Ok(())
+}
+
+/// Adds runs; gives a few of them.
+async fn fill(log: &Arc<dyn EventLog>, runs: usize) -> anyhow::Result<Vec<StreamKey>> {
+    let mut tasks = JoinSet::new();
+    for writer in 0..WRITERS {
+        let log = Arc::clone(log);
+        tasks.spawn(async move {
+            let mut some = Vec::new();
+            for number in (writer..runs).step_by(WRITERS) {
+                let (at, mut head) = (stream(), None);
+                for _ in 0..COMMITS {
+                    head = Some(log.append(step_commit(&at, head)?).await?);
+                }
+                if number % (runs / SAMPLES + 1) == 0 {
+                    some.push(at);
+                }
+            }
+            anyhow::Ok(some)
+        });
+    }
+    let mut some = Vec::new();
+    while let Some(of_one) = tasks.join_next().await {
+        some.extend(of_one??);
+    }
+    Ok(some)
+}
+
+/// Microseconds of appends by one writer, each to a new run, sorted.
+async fn appends(log: &Arc<dyn EventLog>) -> anyhow::Result<Vec<u64>> {
+    let mut times = Vec::with_capacity(SAMPLES);
+    for _ in 0..SAMPLES {
+        let commit = step_commit(&stream(), None)?;
+        let start = Instant::now();
+        log.append(commit).await?;
+        times.push(micros(start));
+    }
+    times.sort_unstable();
+    Ok(times)
+}
+
+/// Microseconds of loads of whole runs, spread over the log's age, sorted.
+async fn loads(log: &Arc<dyn EventLog>, runs: &[StreamKey]) -> anyhow::Result<Vec<u64>> {
+    let mut times = Vec::with_capacity(SAMPLES);
+    for at in runs.iter().step_by(runs.len() / SAMPLES + 1) {
+        let start = Instant::now();
+        let records = log.read_stream(at, Seq(0), 256).await?;
+        times.push(micros(start));
+        anyhow::ensure!(records.len() == COMMITS, "{} records", records.len());
+    }
+    times.sort_unstable();
+    Ok(times)
+}
+
+/// Memory of this process; 0 where the system does not tell.
+fn memory_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    kib.unwrap_or(0) / 1024
+}
