@@ -364,9 +364,8 @@ pub(crate) enum ProjectionsCommand {
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum LogCommand {
     /// Walks every hash chain from its first record.
-    #[command(
-        after_help = "Example:\n  convergio log verify --payloads\n  convergio log verify --archive ./a"
-    )]
+    #[command(after_help = "Example:\n  convergio log verify --payloads\n  convergio log verify \
+            --archive ./a")]
     Verify {
         /// An archive in place of the log.
         #[arg(long)]

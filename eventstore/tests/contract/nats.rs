@@ -115,7 +115,7 @@ fn config(folder: &Path, number: usize, ports: &[u16], sync: Sync) -> String {
     let ask = "$SYS.REQ.SERVER.PING.JSZ";
     format!(
         "server_name: n{number}\nlisten: \"127.0.0.1:{}\"\n\
-         jetstream {{ store_dir: \"{store}\", max_file_store: 8GB, {sync} }}\n\
+         jetstream {{ store_dir: \"{store}\", max_file_store: 64GB, {sync} }}\n\
          accounts {{\n\
          SYS {{ users: [{{user: sys, password: sys}}],\n\
          exports: [{{service: \"{ask}\", response_type: stream}}] }}\n\

@@ -1,4 +1,4 @@
-//! TCP proxies: one that loses things, together with the connection, and one that says another word.
+//! TCP proxies: one loses things, together with the connection, and one says another word.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
