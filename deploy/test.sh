@@ -6,6 +6,8 @@ cd "$(dirname "$0")/.."
 cargo build --workspace --all-targets
 data=target/test-data
 export CONVERGIO_TEST_DATA=$data
+# How often engines, servers and the power die in each of the log's loops.
+export CONVERGIO_CRASH_ROUNDS=${CONVERGIO_CRASH_ROUNDS:-50}
 
 # One PostgreSQL for all tests; it ends with this script.
 database_file=$data/database.url
