@@ -78,9 +78,9 @@ impl ModelCatalog {
                 None => self.nothing(wanted, wish, privacy, found).await,
             });
         }
-        let others = others(&found.offers, need, avoid);
-        if !others.is_empty() {
-            found.offers = others;
+        if !avoid.is_empty() {
+            let others = others(&found.offers, need, avoid);
+            found.offers = if others.is_empty() { found.offers } else { others };
         }
         let request = asked(need, wish, privacy, found.offers.len());
         let decisions = decide(&request, &found.offers)?;
