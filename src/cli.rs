@@ -112,6 +112,9 @@ pub(crate) enum Command {
     /// Lists, fetches and removes models.
     #[command(subcommand)]
     Models(ModelsCommand),
+    /// Shows, adds and forgets what agents remember.
+    #[command(subcommand)]
+    Memory(MemoryCommand),
     /// Builds read models anew.
     #[command(subcommand)]
     Projections(ProjectionsCommand),
@@ -348,6 +351,57 @@ pub(crate) enum ModelsCommand {
     Up {
         /// A model of the store.
         model: Option<String>,
+    },
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum MemoryCommand {
+    /// Lists what is remembered of a subject, the newest first.
+    #[command(after_help = "Example:\n  convergio memory list --subject student:42 --json")]
+    List {
+        /// Whom or what it is about.
+        #[arg(long)]
+        subject: String,
+        /// How many.
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
+    /// Shows what fits a question best, as an agent would get it.
+    #[command(
+        after_help = "Example:\n  convergio memory recall --subject student:42 \"fractions\""
+    )]
+    Recall {
+        /// Whom or what it is about.
+        #[arg(long)]
+        subject: String,
+        /// The question.
+        query: String,
+        /// Tokens that all of them take together, at most.
+        #[arg(long, default_value_t = 1000)]
+        tokens: u32,
+    },
+    /// Remembers a text; prints its id.
+    #[command(
+        after_help = "Example:\n  convergio memory store --subject student:42 \"likes maps\""
+    )]
+    Store {
+        /// Whom or what it is about.
+        #[arg(long)]
+        subject: String,
+        /// What is to be remembered.
+        text: String,
+        /// From 0 to 1000.
+        #[arg(long)]
+        importance: Option<u16>,
+    },
+    /// Forgets a memory and erases its text.
+    #[command(after_help = "Example:\n  convergio memory forget --subject student:42 0190...")]
+    Forget {
+        /// Whom or what it is about.
+        #[arg(long)]
+        subject: String,
+        /// The memory.
+        id: String,
     },
 }
 

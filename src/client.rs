@@ -55,8 +55,13 @@ impl Client {
         Ok(self.send(request).await?.json().await?)
     }
 
-    pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        Ok(self.send(self.request(Method::DELETE, path)).await?.json().await?)
+    pub(crate) async fn delete<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> anyhow::Result<T> {
+        let response = self.send(self.request(Method::DELETE, path).query(query)).await?;
+        Ok(response.json().await?)
     }
 
     /// Posts a manifest as it is.

@@ -10,6 +10,7 @@ mod exit;
 mod log_place;
 mod managed_model;
 mod model_store;
+mod remembered;
 mod replayer;
 mod server;
 mod target;

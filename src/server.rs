@@ -9,12 +9,13 @@ use convergio_domain::id::{ExecutorId, TenantId};
 use convergio_domain::metering::PriceBook;
 use convergio_eventstore::jetstream::Shares;
 use convergio_eventstore::{Durability, EventLog, LiveHub, Repository, Share, SystemClock};
+use convergio_executor::memory::MemoryPort;
 use convergio_executor::model::{
     Detected, ModelCatalog, Offer, PrivacyPolicy, ProviderConfig, detect,
 };
 use convergio_executor::{Executor, ExecutorConfig, tool};
 use convergio_gateway::{Gateway, ModelDirectory, ModelEntry, Tokens};
-use convergio_projections::{ProjectionError, Projections, Store};
+use convergio_projections::{Memories, ProjectionError, Projections, Store};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -25,6 +26,7 @@ use crate::data_dir::{DataDir, Running};
 use crate::exit;
 use crate::log_place::{LogPlace, OpenLog};
 use crate::managed_model::{self, ManagedModel};
+use crate::remembered::Remembered;
 use crate::replayer::LogReplayer;
 
 /// What a server is started with.
@@ -91,6 +93,7 @@ impl Server {
         let (token, token_is_new) = config.data.token_or_new()?;
         let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
         let live = LiveHub::new();
+        let memories = Arc::new(Memories::new(Arc::clone(&log)));
         let projections = match role {
             Role::Executor => None,
             _ => Some(open_read_models(&config.read_models).await?),
@@ -112,7 +115,8 @@ impl Server {
                 OpenLog::Cluster(log) => Some(log.share()),
             };
             let share = shares.as_ref().map(Shares::watch);
-            executor = Some(start_executor(&repository, &catalog.0, live.clone(), share)?);
+            executor =
+                Some(start_executor(&repository, &catalog.0, live.clone(), &memories, share)?);
         }
         let (stop, stopping) = watch::channel(false);
         let (mut url, mut gateway) = (String::new(), None);
@@ -121,6 +125,7 @@ impl Server {
             let owner = ("default".parse()?, "owner".parse()?);
             let app = Gateway {
                 replayer: Arc::new(LogReplayer(repository.clone())),
+                memories: Arc::clone(&memories),
                 repository,
                 queries,
                 live,
@@ -298,10 +303,12 @@ fn start_executor(
     repository: &Repository,
     catalog: &Arc<ModelCatalog>,
     live: LiveHub,
+    memories: &Arc<Memories>,
     share: Option<watch::Receiver<Share>>,
 ) -> anyhow::Result<Executor> {
     let prices = Arc::new(PriceBook::parse(convergio_schemas::PRICE_BOOK)?);
     let mut config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
+    config.memory = MemoryPort(Some(Arc::new(Remembered(Arc::clone(memories)))));
     if let Some(share) = share {
         config.share = share;
     }

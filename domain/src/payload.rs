@@ -79,4 +79,6 @@ pub enum Purpose {
     Output,
     /// The output of a whole run, as JSON.
     Result,
+    /// What an agent remembers.
+    Memory,
 }

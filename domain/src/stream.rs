@@ -20,6 +20,8 @@ pub enum StreamKind {
     Request,
     /// An agent under its name.
     Agent,
+    /// What is remembered of a subject.
+    Memory,
 }
 
 impl StreamKind {
@@ -30,6 +32,7 @@ impl StreamKind {
             Self::Graph => "graph",
             Self::Request => "request",
             Self::Agent => "agent",
+            Self::Memory => "memory",
         }
     }
 }
@@ -83,6 +86,7 @@ impl StreamKey {
             "graph" => StreamKind::Graph,
             "request" => StreamKind::Request,
             "agent" => StreamKind::Agent,
+            "memory" => StreamKind::Memory,
             _ => return Err(invalid()),
         };
         let id = Uuid::from_str(id).map_err(|_| invalid())?;
@@ -98,7 +102,7 @@ impl fmt::Display for StreamKey {
 
 /// A text that is not the name of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a stream: use run/UUID, graph/UUID, agent/UUID or request/UUID")]
+#[error("`{0}` is not a stream: use run/UUID, graph/UUID, agent/UUID, memory/UUID or request/UUID")]
 pub struct InvalidStream(String);
 
 /// The number of an event in its stream, dense from 1. 0 stands before the first event.

@@ -6,6 +6,8 @@ use convergio_domain::id::ExecutorId;
 use convergio_eventstore::Share;
 use tokio::sync::watch;
 
+use crate::memory::MemoryPort;
+
 /// Settings of one executor process.
 #[derive(Debug, Clone)]
 pub struct ExecutorConfig {
@@ -21,6 +23,8 @@ pub struct ExecutorConfig {
     pub steps_per_run: usize,
     /// How long steps under way may go on after a shutdown was asked for.
     pub grace: Duration,
+    /// What agents remember.
+    pub memory: MemoryPort,
     /// Which runs are ours, where several processes share them.
     pub share: watch::Receiver<Share>,
 }
@@ -35,6 +39,7 @@ impl ExecutorConfig {
             model_calls_per_run: 10,
             steps_per_run: 64,
             grace: Duration::from_secs(5),
+            memory: MemoryPort::default(),
             share: watch::channel(Share::ALL).1,
         }
     }

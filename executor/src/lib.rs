@@ -9,6 +9,7 @@ mod config;
 mod dispatcher;
 mod executor;
 mod graphs;
+pub mod memory;
 pub mod model;
 mod outputs;
 pub mod replay;

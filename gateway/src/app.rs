@@ -9,7 +9,7 @@ use axum::response::Response;
 use axum::{Extension, Router};
 use convergio_domain::graph::ToolCatalog;
 use convergio_eventstore::{LiveHub, Repository};
-use convergio_projections::Queries;
+use convergio_projections::{Memories, Queries};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::Instrument;
@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::auth::{self, Tokens};
 use crate::http::front::{self, ModelDirectory};
 use crate::http::replay::Replayer;
-use crate::http::{agents, approvals, billing, events, graphs, health, replay, runs};
+use crate::http::{agents, approvals, billing, events, graphs, health, memories, replay, runs};
 use crate::listen::{self, Limits};
 use crate::problem::ApiError;
 use convergio_schemas::error_code;
@@ -38,6 +38,8 @@ pub struct Gateway {
     pub repository: Repository,
     /// Where answers come from.
     pub queries: Queries,
+    /// What is remembered.
+    pub memories: Arc<Memories>,
     /// Progress that is not in the log.
     pub live: LiveHub,
     /// The tools that manifests may call.
@@ -78,6 +80,8 @@ fn routes() -> OpenApiRouter<Gateway> {
         .routes(routes!(events::stream))
         .routes(routes!(approvals::list))
         .routes(routes!(approvals::show, approvals::answer))
+        .routes(routes!(memories::list, memories::store))
+        .routes(routes!(memories::forget))
         .routes(routes!(billing::usage))
         .routes(routes!(billing::ledger))
         .routes(routes!(billing::audit))

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use convergio_domain::graph::Mistake;
 use convergio_domain::run::Rejection;
 use convergio_eventstore::{AppendError, CommitError, LogError};
-use convergio_projections::ProjectionError;
+use convergio_projections::{MemoryError, ProjectionError};
 use convergio_schemas::error_code::{self, ErrorCode};
 use convergio_schemas::wire::{MistakeView, Problem};
 
@@ -189,6 +189,25 @@ impl From<Rejection> for ApiError {
             _ => error_code::REQUEST_CONFLICT,
         };
         Self::new(code, rejection.to_string())
+    }
+}
+
+impl From<convergio_domain::memory::Rejection> for ApiError {
+    fn from(rejection: convergio_domain::memory::Rejection) -> Self {
+        let code = match rejection {
+            convergio_domain::memory::Rejection::Full => error_code::REQUEST_CONFLICT,
+            _ => error_code::REQUEST_INVALID,
+        };
+        Self::new(code, rejection.to_string())
+    }
+}
+
+impl From<MemoryError> for ApiError {
+    fn from(error: MemoryError) -> Self {
+        match error {
+            MemoryError::Log(error) => error.into(),
+            other => Self::internal(&other),
+        }
     }
 }
 

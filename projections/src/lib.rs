@@ -5,6 +5,7 @@
 
 mod apply;
 mod error;
+mod memory;
 mod projector;
 mod query;
 mod rebuild;
@@ -12,6 +13,7 @@ mod rows;
 mod store;
 
 pub use error::ProjectionError;
+pub use memory::{ITEMS_LIMIT, Memories, MemoryError};
 pub use projector::Projections;
 pub use query::{Queries, RunFilter};
 pub use rebuild::rebuild;

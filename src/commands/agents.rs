@@ -131,7 +131,7 @@ async fn show(global: &Global, target: &Target, agent: &str) -> anyhow::Result<(
 }
 
 async fn terminate(global: &Global, target: &Target, agent: &str) -> anyhow::Result<()> {
-    let agent: AgentView = target.client.delete(&path(agent, "")?).await?;
+    let agent: AgentView = target.client.delete(&path(agent, "")?, &[]).await?;
     if global.json {
         return print_json(&agent);
     }

@@ -7,6 +7,7 @@ mod doctor;
 mod graph;
 mod lists;
 mod log;
+mod memory;
 mod models;
 mod offline;
 mod replay;
@@ -33,6 +34,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Usage(of) => lists::usage(&global, &of).await,
         Command::Audit(of) => lists::audit(&global, &of).await,
         Command::Models(command) => models::run(&global, command).await,
+        Command::Memory(command) => memory::run(&global, command).await,
         Command::Projections(command) => offline::projections(&global, command).await,
         Command::Log(command) => log::run(&global, command).await,
         Command::Replay(args) => replay::run(&global, &args).await,

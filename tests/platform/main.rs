@@ -11,6 +11,7 @@ mod harness;
 #[expect(dead_code, reason = "the front doors' tests use more of it")]
 mod kept;
 mod load;
+mod memory;
 #[path = "../../eventstore/tests/contract/nats.rs"]
 #[expect(dead_code, reason = "the log's own tests use more of it")]
 mod nats;

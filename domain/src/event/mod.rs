@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod graph;
+pub mod memory;
 mod read;
 pub mod request;
 pub mod run;
@@ -20,6 +21,10 @@ use serde::{Deserialize, Serialize};
 pub enum Event {
     #[serde(rename = "graph.registered.v1")]
     GraphRegistered(graph::Registered),
+    #[serde(rename = "memory.stored.v1")]
+    MemoryStored(memory::Stored),
+    #[serde(rename = "memory.forgotten.v1")]
+    MemoryForgotten(memory::Forgotten),
     #[serde(rename = "request.accepted.v1")]
     RequestAccepted(request::Accepted),
     #[serde(rename = "run.created.v1")]
@@ -103,6 +108,8 @@ impl Event {
     pub fn type_name(&self) -> &'static str {
         match self {
             Self::GraphRegistered(_) => "graph.registered.v1",
+            Self::MemoryStored(_) => "memory.stored.v1",
+            Self::MemoryForgotten(_) => "memory.forgotten.v1",
             Self::RequestAccepted(_) => "request.accepted.v1",
             Self::RunCreated(_) => "run.created.v1",
             Self::StepScheduled(_) => "run.step.scheduled.v1",

@@ -67,6 +67,8 @@ pub(super) fn evolve(state: &mut RunState, recorded: Recorded<'_>) {
         | Event::AgentUpdated(_)
         | Event::AgentTerminated(_)
         | Event::GraphRegistered(_)
+        | Event::MemoryStored(_)
+        | Event::MemoryForgotten(_)
         | Event::RequestAccepted(_) => {}
     }
 }

@@ -121,6 +121,13 @@ pub(super) async fn perform(
     let Launch { step, attempt, at, timeout, work } = launch;
     let effect = async {
         match work {
+            Work::Tool { name, args } if !tool::is_pure(&name) => {
+                // A step is one call in all of its tries, a call of an agent one in its try.
+                let call = at.map(|at| format!("/{attempt}/{}/{}", at.turn, at.call));
+                let origin = format!("{}/{step}{}", stream.name(), call.unwrap_or_default());
+                let scope = shared.tool_scope(&stream, origin, started);
+                (outcome(tool::perform(&scope, &name, &args).await), None)
+            }
             Work::Tool { name, args } => (call_tool(name, args, started).await, None),
             Work::Model(call) => {
                 let asked =
@@ -150,6 +157,10 @@ async fn call_tool(name: String, args: Value, now: Timestamp) -> DoneResult {
         let task = tokio::task::spawn_blocking(move || tool::call(&name, &args, now));
         task.await.unwrap_or_else(|error| Err(failure("internal", error.to_string())))
     };
+    outcome(called)
+}
+
+fn outcome(called: Result<Value, Failure>) -> DoneResult {
     match called {
         Ok(value) => completed(value),
         Err(error) => DoneResult::Failed(error),

@@ -38,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::ExecutorConfig;
 use crate::graphs::{CompiledGraph, GraphCache, GraphError};
+use crate::memory::ToolScope;
 use crate::model::ModelCatalog;
 use crate::outputs::Outputs;
 use crate::scheduler;
@@ -62,6 +63,23 @@ pub(crate) struct Shared {
 impl Shared {
     fn now(&self) -> Timestamp {
         self.repository.clock().now()
+    }
+
+    /// What a tool of a step may use. The origin names the call for ever.
+    pub(crate) fn tool_scope(
+        &self,
+        stream: &StreamKey,
+        origin: String,
+        now: Timestamp,
+    ) -> ToolScope {
+        ToolScope {
+            repository: self.repository.clone(),
+            memory: self.config.memory.clone(),
+            tenant: stream.tenant.clone(),
+            actor: self.actor.clone(),
+            origin,
+            now,
+        }
     }
 
     pub(crate) fn context(&self) -> Context {

@@ -10,6 +10,8 @@ use convergio_domain::time::Timestamp;
 use convergio_kernel_c as kernel;
 use serde_json::{Map, Value, json};
 
+use crate::memory::{self, ToolScope};
+
 use super::args::{Args, Argument, ToolError};
 use super::bounds::{self, INPUT_LIMIT, OUTPUT_LIMIT};
 use super::check::{self, Check};
@@ -35,6 +37,8 @@ enum Answers {
     Kernel(&'static str),
     /// The kernel, or a library, checks the arguments, and a function answers.
     Function(Check, Function),
+    /// As before, and the memory answers.
+    Memory(Check),
 }
 
 struct Registered {
@@ -45,7 +49,8 @@ struct Registered {
 static TOOLS: LazyLock<BTreeMap<String, Registered>> = LazyLock::new(|| {
     let of_kernel = kernel::tools().into_iter().map(of_kernel);
     let here = FAMILIES.into_iter().flatten().map(here);
-    of_kernel.chain(here).map(|tool| (tool.spec.name.clone(), tool)).collect()
+    let of_memory = memory::specs().into_iter().map(of_memory);
+    of_kernel.chain(here).chain(of_memory).map(|tool| (tool.spec.name.clone(), tool)).collect()
 });
 
 static CATALOG: LazyLock<ToolCatalog> =
@@ -56,7 +61,7 @@ pub fn catalog() -> ToolCatalog {
     CATALOG.clone()
 }
 
-/// Calls a tool. `now` is the start of the step, the only clock a tool may read. Arguments are
+/// Calls a pure tool. `now` is the start of the step, the only clock a tool may read. Arguments are
 /// at most 8 MiB, answers 4 MiB, and lists have at most 10,000 items.
 ///
 /// # Errors
@@ -83,6 +88,25 @@ pub(crate) fn check(name: &str, arguments: &Value) -> Result<(), Failure> {
     checked.map_err(|ToolError(message)| invalid(name, &message))
 }
 
+/// Calls any tool, pure or not. Its intent is in the log already; the same call again has the same
+/// effect once.
+///
+/// # Errors
+/// As [`call`], and `log.unavailable`.
+pub async fn perform(scope: &ToolScope, name: &str, arguments: &Value) -> Result<Value, Failure> {
+    let wrong = |ToolError(message)| invalid(name, &message);
+    let tool = find(name).map_err(wrong)?;
+    let Answers::Memory(check) = &tool.answers else { return call(name, arguments, scope.now) };
+    let arguments = tool.prepare(arguments).map_err(wrong)?;
+    check.check(&arguments, &arguments.to_string()).map_err(wrong)?;
+    scope.memory(name, &arguments).await
+}
+
+/// Whether a tool only computes.
+pub fn is_pure(name: &str) -> bool {
+    TOOLS.get(name).is_none_or(|tool| !matches!(tool.answers, Answers::Memory(_)))
+}
+
 fn find(name: &str) -> Result<&'static Registered, ToolError> {
     TOOLS.get(name).ok_or_else(|| ToolError("there is no such tool".into()))
 }
@@ -103,6 +127,7 @@ impl Registered {
                 let none = Map::new();
                 function(&Args::new(arguments.as_object().unwrap_or(&none), now))
             }
+            Answers::Memory(_) => Err(ToolError("it is no computation".into())),
         }
     }
 
@@ -132,6 +157,11 @@ impl Registered {
 
 fn invalid(tool: &str, message: &str) -> Failure {
     Failure { code: "tool.invalid".into(), message: format!("{tool}: {message}"), retryable: false }
+}
+
+fn of_memory(spec: ToolSpec) -> Registered {
+    let answers = Answers::Memory(Check::compile(&spec.arguments));
+    Registered { spec, answers }
 }
 
 fn of_kernel(tool: kernel::Tool) -> Registered {

@@ -7,6 +7,7 @@ pub(crate) mod events;
 pub(crate) mod front;
 pub(crate) mod graphs;
 pub(crate) mod health;
+pub(crate) mod memories;
 pub(crate) mod replay;
 pub(crate) mod runs;
 

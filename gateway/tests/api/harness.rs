@@ -9,7 +9,7 @@ use convergio_domain::run::{Advance, Intent, Run, RunCommand, Start};
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::{EventLog, LiveHub, MemoryLog, Repository, SystemClock};
 use convergio_gateway::{Gateway, Limits, Tokens};
-use convergio_projections::Projections;
+use convergio_projections::{Memories, Projections};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -61,6 +61,7 @@ impl Api {
         let gateway = Gateway {
             repository: repository.clone(),
             queries,
+            memories: Arc::new(Memories::new(repository.log())),
             live: LiveHub::new(),
             tools: Arc::new(tools),
             tokens: Tokens::new([

@@ -4,5 +4,6 @@ mod access;
 mod agents;
 mod document;
 mod harness;
+mod memories;
 mod slow;
 mod streams;

@@ -36,6 +36,8 @@ fn summary(event: &Event) -> Option<Value> {
     Some(match event {
         Event::StepScheduled(_) | Event::StepStarted(_) | Event::RequestAccepted(_) => return None,
         Event::GraphRegistered(e) => json!({"graph": e.name, "version": e.version}),
+        Event::MemoryStored(e) => json!({"memory": e.memory, "subject": e.subject}),
+        Event::MemoryForgotten(e) => json!({"memory": e.memory}),
         Event::RunCreated(e) => json!({"graph": e.graph, "version": e.version}),
         Event::MapExpanded(e) => json!({"step": e.node, "width": e.width}),
         Event::StepCompleted(e) => json!({"step": e.step, "attempt": e.attempt}),

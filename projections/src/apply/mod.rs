@@ -63,7 +63,7 @@ pub(crate) async fn apply(to: &mut AnyConnection, record: &Record) -> sqlx::Resu
             StreamKind::Run => apply_run(to, &applied).await?,
             StreamKind::Graph => run::register(to, &applied).await?,
             StreamKind::Agent => agent::apply(to, &applied).await?,
-            StreamKind::Request => {}
+            StreamKind::Request | StreamKind::Memory => {}
         }
     }
     if record.stream.kind == StreamKind::Run {

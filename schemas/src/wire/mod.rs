@@ -4,6 +4,7 @@ mod agents;
 mod billing;
 mod events;
 mod graphs;
+mod memories;
 mod problem;
 mod replay;
 mod runs;
@@ -12,6 +13,7 @@ pub use agents::{AgentLimits, AgentMessage, AgentRequest, AgentView};
 pub use billing::{AuditEntry, Balance, LedgerEntry, LedgerView, UsageLine};
 pub use events::{EventEnvelope, Frame, PayloadView, ProgressNote};
 pub use graphs::{GraphAccepted, GraphSummary, GraphView};
+pub use memories::{MemoryForgotten, MemoryStored, MemoryView, NewMemory};
 pub use problem::{MistakeView, Problem};
 pub use replay::{DivergenceView, ReplayReport, ReplayRequest, ReplayedStep};
 pub use runs::{

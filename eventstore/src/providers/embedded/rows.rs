@@ -12,6 +12,7 @@ pub(super) fn kind_number(kind: StreamKind) -> i64 {
         StreamKind::Graph => 2,
         StreamKind::Request => 3,
         StreamKind::Agent => 4,
+        StreamKind::Memory => 5,
     }
 }
 
@@ -22,6 +23,7 @@ pub(super) fn kind_of(number: i64) -> Result<StreamKind, LogError> {
         2 => Ok(StreamKind::Graph),
         3 => Ok(StreamKind::Request),
         4 => Ok(StreamKind::Agent),
+        5 => Ok(StreamKind::Memory),
         other => Err(LogError::corrupt(&"a stream", &format!("kind {other} is not known"))),
     }
 }

@@ -1,0 +1,165 @@
+//! What agents remember: the tools `memory.store`, `memory.recall` and `memory.forget`.
+//!
+//! They are no computations, so their step's intent is in the log before they are called. All of
+//! them may be called again after a crash: a store is named by the call that asks for it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use convergio_domain::decider::Context;
+use convergio_domain::event::run::Failure;
+use convergio_domain::graph::ToolSpec;
+use convergio_domain::id::{ActorId, TenantId};
+use convergio_domain::memory::{IMPORTANCE_DEFAULT, Item, MemoryId, Rejection, Subject};
+use convergio_domain::time::Timestamp;
+use convergio_eventstore::{CommitError, Remember, Repository};
+use serde_json::{Value, json};
+
+/// Tokens of a recall that names no budget.
+const BUDGET_DEFAULT: u32 = 1000;
+/// Most tokens of a recall.
+const BUDGET_LIMIT: u32 = 1_000_000;
+
+/// What can be recalled.
+#[async_trait]
+pub trait Recall: Send + Sync + 'static {
+    /// A subject's memories that fit a question best, best first, together at most so many tokens.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    async fn recall(
+        &self,
+        tenant: &TenantId,
+        subject: &Subject,
+        question: &str,
+        now: Timestamp,
+        budget_tokens: u32,
+    ) -> Result<Vec<Item>, Failure>;
+}
+
+/// Where an executor's memories are, if it has any.
+#[derive(Clone, Default)]
+pub struct MemoryPort(pub Option<Arc<dyn Recall>>);
+
+impl fmt::Debug for MemoryPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "MemoryPort(there)" } else { "MemoryPort(none)" })
+    }
+}
+
+/// Who calls a tool, and what it may use.
+#[derive(Clone)]
+pub struct ToolScope {
+    /// Where memories are written.
+    pub repository: Repository,
+    /// Where they are recalled.
+    pub memory: MemoryPort,
+    /// Whose they are.
+    pub tenant: TenantId,
+    /// Who acts.
+    pub actor: ActorId,
+    /// The call for ever, as RUN/STEP/CALL: the same call again is the same memory.
+    pub origin: String,
+    /// The start of the step.
+    pub now: Timestamp,
+}
+
+/// The tools, as manifests are checked against them.
+pub(crate) fn specs() -> Vec<ToolSpec> {
+    let subject = json!({"type": "string", "pattern": "^[A-Za-z0-9._:@/-]{1,128}$"});
+    let spec = |name: &str, description: &str, properties: Value, required: &[&str]| ToolSpec {
+        name: name.to_owned(),
+        description: description.to_owned(),
+        arguments: json!({"type": "object", "properties": properties, "required": required,
+            "additionalProperties": false}),
+    };
+    vec![
+        spec(
+            "memory.store",
+            "Remembers a text about a subject; the answer holds its id. An importance is from 0 to \
+                1000, 500 when absent.",
+            json!({"subject": subject, "text": {"type": "string", "minLength": 1},
+                "importance": {"type": "integer", "minimum": 0, "maximum": 1000}}),
+            &["subject", "text"],
+        ),
+        spec(
+            "memory.recall",
+            "What is remembered of a subject that fits a question best, best first, together at \
+                most so many tokens (1000 when absent).",
+            json!({"subject": subject, "query": {"type": "string"},
+                "tokens": {"type": "integer", "minimum": 1, "maximum": BUDGET_LIMIT}}),
+            &["subject", "query"],
+        ),
+        spec(
+            "memory.forget",
+            "Forgets a memory of a subject by its id and erases its text.",
+            json!({"subject": subject, "id": {"type": "string", "pattern": "^[0-9a-fA-F-]{36}$"}}),
+            &["subject", "id"],
+        ),
+    ]
+}
+
+impl ToolScope {
+    /// Calls one of the tools; the arguments fit its schema.
+    pub(crate) async fn memory(&self, name: &str, arguments: &Value) -> Result<Value, Failure> {
+        let text = |field: &str| arguments[field].as_str().unwrap_or_default();
+        let subject: Subject = text("subject").parse().map_err(|error| invalid(name, &error))?;
+        match name {
+            "memory.store" => self.store(&subject, arguments).await,
+            "memory.recall" => {
+                let budget = arguments["tokens"].as_u64().and_then(|n| u32::try_from(n).ok());
+                let budget = budget.unwrap_or(BUDGET_DEFAULT);
+                let Some(memory) = &self.memory.0 else { return Err(no_memory()) };
+                let found = memory.recall(&self.tenant, &subject, text("query"), self.now, budget);
+                Ok(found.await?.into_iter().map(told).collect())
+            }
+            _ => {
+                let id = text("id").parse().map_err(|error| invalid(name, &error))?;
+                let (context, tenant) = (self.context(), &self.tenant);
+                let forgotten = self.repository.forget(&context, tenant, &subject, id).await;
+                Ok(json!({"forgotten": forgotten.map_err(failed)?.unwrap_or(false)}))
+            }
+        }
+    }
+
+    fn context(&self) -> Context {
+        Context { now: self.now, actor: self.actor.clone() }
+    }
+
+    async fn store(&self, subject: &Subject, arguments: &Value) -> Result<Value, Failure> {
+        let importance = arguments["importance"].as_u64().and_then(|n| u16::try_from(n).ok());
+        let memory = MemoryId::of_call(&self.tenant, &self.origin);
+        let what = Remember {
+            tenant: &self.tenant,
+            subject,
+            memory,
+            text: arguments["text"].as_str().unwrap_or_default(),
+            importance: importance.unwrap_or(IMPORTANCE_DEFAULT),
+        };
+        self.repository.remember(&self.context(), what).await.map_err(failed)?;
+        Ok(json!({"id": memory}))
+    }
+}
+
+fn told(item: Item) -> Value {
+    json!({"id": item.id, "text": item.text, "importance": item.importance,
+        "tokens": item.tokens, "stored_ms": item.stored})
+}
+
+fn invalid(tool: &str, reason: &dyn fmt::Display) -> Failure {
+    Failure { code: "tool.invalid".into(), message: format!("{tool}: {reason}"), retryable: false }
+}
+
+fn no_memory() -> Failure {
+    let message = "this executor has no memory: start it with `convergio serve`".to_owned();
+    Failure { code: "internal".into(), message, retryable: false }
+}
+
+fn failed(error: CommitError<Rejection>) -> Failure {
+    let (code, retryable) = match &error {
+        CommitError::Rejected(_) => ("tool.invalid", false),
+        _ => ("log.unavailable", true),
+    };
+    Failure { code: code.into(), message: error.to_string(), retryable }
+}

@@ -1,0 +1,150 @@
+//! Memories: list, recall, store, forget.
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::{Extension, Json};
+use convergio_domain::memory::{IMPORTANCE_DEFAULT, Item, MemoryId, Subject};
+use convergio_eventstore::Remember;
+use convergio_schemas::wire::{
+    MemoryForgotten, MemoryStored, MemoryView, NewMemory, Page, Problem,
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+use uuid::Uuid;
+
+use super::Query;
+use crate::app::{App, Caller};
+use crate::problem::ApiError;
+use crate::{convert, idempotency};
+
+/// Tokens of a recall that names no budget.
+const BUDGET_DEFAULT: u32 = 1000;
+
+/// Which memories.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct MemoriesQuery {
+    /// Whom or what they are about.
+    subject: String,
+    /// A question: those that fit it best come, best first, in place of the newest.
+    query: Option<String>,
+    /// With a question: tokens that all of them take together, at most; 1000 when absent.
+    tokens: Option<u32>,
+    /// Without one: how many, 1 to 1000; 50 when absent.
+    limit: Option<usize>,
+}
+
+/// Whose memory.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct OfSubject {
+    /// Whom or what it is about.
+    subject: String,
+}
+
+/// Lists what is remembered of a subject, the newest first, or what fits a question best.
+#[utoipa::path(get, path = "/v1/memories", tag = "memories", params(MemoriesQuery), responses(
+    (status = 200, description = "Memories", body = Page<MemoryView>),
+    (status = 400, description = "The query is not valid", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 503, description = "The log is not available", body = Problem),
+))]
+pub(crate) async fn list(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Query(asked): Query<MemoriesQuery>,
+) -> Result<Json<Page<MemoryView>>, ApiError> {
+    let subject = subject(&asked.subject)?;
+    let memories = &gateway.memories;
+    let items: Vec<MemoryView> = match &asked.query {
+        Some(question) => {
+            let (now, budget) = (gateway.repository.clock().now(), asked.tokens);
+            let budget = budget.unwrap_or(BUDGET_DEFAULT);
+            let found = memories.recall(&caller.tenant, &subject, question, now, budget).await?;
+            found
+                .into_iter()
+                .map(|item| MemoryView { score: Some(item.score), ..view(item) })
+                .collect()
+        }
+        None => {
+            let limit = asked.limit.unwrap_or(50).clamp(1, 1000);
+            let found = memories.list(&caller.tenant, &subject, limit).await?;
+            found.into_iter().map(view).collect()
+        }
+    };
+    Ok(Json(Page { items, next_cursor: None }))
+}
+
+/// Remembers a text about a subject.
+#[utoipa::path(post, path = "/v1/memories", tag = "memories", request_body = NewMemory, responses(
+    (status = 201, description = "It is remembered", body = MemoryStored),
+    (status = 400, description = "The memory is not valid", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 409, description = "The subject has too many memories", body = Problem),
+    (status = 422, description = "The idempotency key was used before", body = Problem),
+    (status = 503, description = "The log is not available", body = Problem),
+))]
+pub(crate) async fn store(
+    State(gateway): App,
+    Extension(caller): Caller,
+    headers: HeaderMap,
+    body: Result<Json<NewMemory>, JsonRejection>,
+) -> Result<(StatusCode, Json<MemoryStored>), ApiError> {
+    let Json(given) = body?;
+    let subject = subject(&given.subject)?;
+    let hashed = serde_json::to_vec(&given).unwrap_or_default();
+    idempotency::bind(&gateway, &caller, &headers, "POST /v1/memories", &hashed).await?;
+    let memory = match idempotency::key(&headers)? {
+        Some(key) => MemoryId::of_call(&caller.tenant, &format!("POST /v1/memories {key}")),
+        None => MemoryId(Uuid::now_v7()),
+    };
+    let what = Remember {
+        tenant: &caller.tenant,
+        subject: &subject,
+        memory,
+        text: &given.text,
+        importance: given.importance.unwrap_or(IMPORTANCE_DEFAULT),
+    };
+    gateway.repository.remember(&gateway.context(&caller), what).await?;
+    Ok((StatusCode::CREATED, Json(MemoryStored { id: memory.to_string() })))
+}
+
+/// Forgets a memory and erases its text.
+#[utoipa::path(delete, path = "/v1/memories/{id}", tag = "memories", params(
+    ("id" = String, Path, description = "The memory"), OfSubject,
+), responses(
+    (status = 200, description = "It is forgotten", body = MemoryForgotten),
+    (status = 400, description = "The query is not valid", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such memory", body = Problem),
+    (status = 503, description = "The log is not available", body = Problem),
+))]
+pub(crate) async fn forget(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Path(id): Path<String>,
+    Query(of): Query<OfSubject>,
+) -> Result<Json<MemoryForgotten>, ApiError> {
+    let subject = subject(&of.subject)?;
+    let memory: MemoryId = id.parse().map_err(|_| ApiError::not_found("memory"))?;
+    let context = gateway.context(&caller);
+    let forgotten = gateway.repository.forget(&context, &caller.tenant, &subject, memory).await?;
+    let forgotten = forgotten.ok_or_else(|| ApiError::not_found("memory"))?;
+    Ok(Json(MemoryForgotten { id: memory.to_string(), forgotten }))
+}
+
+fn subject(text: &str) -> Result<Subject, ApiError> {
+    text.parse().map_err(|error| ApiError::invalid(format!("`subject`: {error}")))
+}
+
+fn view(item: Item) -> MemoryView {
+    MemoryView {
+        id: item.id.to_string(),
+        text: item.text,
+        tokens: item.tokens,
+        importance: item.importance,
+        stored_at: convert::rfc3339(item.stored.0),
+        score: None,
+    }
+}

@@ -1,0 +1,28 @@
+//! The kernel's functions in SQL: `cvg_cosine(a, b)` of two vectors of bytes, and
+//! `cvg_score(bm25, cosine, age_ms, importance)` with the weights of a recall. Besides
+//! `cvg_weight(all, holders)`, what BM25 gives for a word that so many of all texts have.
+
+use convergio_kernel_c::{KernelError, Weights, cosine, score};
+use rusqlite::functions::FunctionFlags;
+use rusqlite::{Connection, Error};
+
+/// Makes the functions known to a connection.
+pub(super) fn register(connection: &Connection, weights: Weights) -> Result<(), Error> {
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
+    let failed = |error: KernelError| Error::UserFunctionError(error.into());
+    connection.create_scalar_function("cvg_cosine", 2, flags, move |call| {
+        let (a, b): (Vec<u8>, Vec<u8>) = (call.get(0)?, call.get(1)?);
+        cosine(&signed(&a), &signed(&b)).map_err(failed)
+    })?;
+    connection.create_scalar_function("cvg_weight", 2, flags, |call| {
+        let (all, holders): (f64, f64) = (call.get(0)?, call.get(1)?);
+        Ok((1.0 + (all - holders + 0.5) / (holders + 0.5)).ln())
+    })?;
+    connection.create_scalar_function("cvg_score", 4, flags, move |call| {
+        score(&weights, call.get(0)?, call.get(1)?, call.get(2)?, call.get(3)?).map_err(failed)
+    })
+}
+
+fn signed(bytes: &[u8]) -> Vec<i8> {
+    bytes.iter().map(|byte| byte.cast_signed()).collect()
+}

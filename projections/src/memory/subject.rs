@@ -1,0 +1,199 @@
+//! The index of one subject: words, vectors and times in SQLite, ranked by the kernel in one query.
+
+use std::collections::BTreeMap;
+
+use convergio_domain::memory::{Item, MemoryId};
+use convergio_domain::time::Timestamp;
+use convergio_kernel_c::{Recalled, Weights, pack, quantise};
+use rusqlite::{Connection, Row, params};
+use uuid::Uuid;
+
+use super::{MemoryError, functions};
+
+/// What counts: words first, then likeness of spelling, then newness and importance. A memory's
+/// newness is one half after 30 days.
+const WEIGHTS: Weights = Weights {
+    text: 500,
+    vector: 300,
+    recency: 100,
+    importance: 100,
+    half_life_ms: 30 * 24 * 3600 * 1000,
+};
+/// Dimensions of a vector.
+const DIMENSIONS: usize = 256;
+/// Words of a question that are looked for.
+const WORDS: usize = 64;
+
+const TABLES: &str = "
+CREATE TABLE memory (
+    number INTEGER PRIMARY KEY,
+    id BLOB NOT NULL UNIQUE,
+    text TEXT NOT NULL,
+    words INTEGER NOT NULL,
+    vector BLOB NOT NULL,
+    tokens INTEGER NOT NULL,
+    importance INTEGER NOT NULL,
+    stored INTEGER NOT NULL
+);
+CREATE TABLE word (
+    word TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    times INTEGER NOT NULL,
+    PRIMARY KEY (word, number)
+) WITHOUT ROWID;
+CREATE INDEX word_number ON word (number);
+";
+
+/// BM25 with k1 = 1.2 and b = 0.75 over the words of a question, then the kernel's score.
+const BEST: &str = "
+WITH total AS (SELECT count(*) AS n, max(avg(words), 1.0) AS mean FROM memory),
+found AS (
+    SELECT w.number, w.times, count(*) OVER (PARTITION BY w.word) AS holders
+    FROM json_each(?1) asked JOIN word w ON w.word = asked.value
+),
+fit AS (
+    SELECT f.number, sum(cvg_weight(t.n, f.holders) * f.times * 2.2
+        / (f.times + 1.2 * (0.25 + 0.75 * m.words / t.mean))) AS bm25
+    FROM found f JOIN memory m ON m.number = f.number, total t GROUP BY f.number
+)
+SELECT m.id, m.text, m.tokens, m.importance, m.stored,
+    cvg_score(coalesce(fit.bm25, 0.0), cvg_cosine(m.vector, ?2), max(?3 - m.stored, 0),
+        m.importance) AS score
+FROM memory m LEFT JOIN fit ON fit.number = m.number
+ORDER BY score DESC, m.stored DESC, m.number DESC LIMIT ?4";
+
+const NEWEST: &str = "SELECT id, text, tokens, importance, stored, 0.0 FROM memory
+ORDER BY stored DESC, number DESC LIMIT ?1";
+
+/// A memory as it gets into the index.
+pub(super) struct Remembered<'a> {
+    pub(super) id: MemoryId,
+    pub(super) text: &'a str,
+    pub(super) tokens: u32,
+    pub(super) importance: u16,
+    pub(super) stored: Timestamp,
+}
+
+/// The index of one subject.
+pub(super) struct Index {
+    connection: Connection,
+}
+
+impl Index {
+    pub(super) fn new() -> Result<Self, MemoryError> {
+        let connection = Connection::open_in_memory()?;
+        functions::register(&connection, WEIGHTS)?;
+        connection.execute_batch(TABLES)?;
+        Ok(Self { connection })
+    }
+
+    pub(super) fn remember(&self, memory: &Remembered<'_>) -> Result<(), MemoryError> {
+        let words = words(memory.text);
+        let count: u32 = words.values().sum();
+        let sql = "INSERT INTO memory (id, text, words, vector, tokens, importance, stored) \
+            VALUES (?, ?, ?, ?, ?, ?, ?)";
+        self.connection.prepare_cached(sql)?.execute(params![
+            memory.id.0.as_bytes(),
+            memory.text,
+            count,
+            vector(&words)?,
+            memory.tokens,
+            memory.importance,
+            memory.stored.0
+        ])?;
+        let number = self.connection.last_insert_rowid();
+        let sql = "INSERT INTO word (word, number, times) VALUES (?, ?, ?)";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        for (word, times) in &words {
+            statement.execute(params![word, number, times])?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn forget(&self, memory: MemoryId) -> Result<(), MemoryError> {
+        let sql = "DELETE FROM word WHERE number = (SELECT number FROM memory WHERE id = ?)";
+        self.connection.prepare_cached(sql)?.execute([memory.0.as_bytes()])?;
+        let sql = "DELETE FROM memory WHERE id = ?";
+        self.connection.prepare_cached(sql)?.execute([memory.0.as_bytes()])?;
+        Ok(())
+    }
+
+    pub(super) fn newest(&self, limit: usize) -> Result<Vec<Item>, MemoryError> {
+        let mut statement = self.connection.prepare_cached(NEWEST)?;
+        let rows = statement.query_map(params![row_limit(limit)], item)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    pub(super) fn best(
+        &self,
+        question: &str,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Item>, MemoryError> {
+        let mut statement = self.connection.prepare_cached(BEST)?;
+        let words = words(question);
+        let asked: Vec<&String> = words.keys().take(WORDS).collect();
+        let asked = serde_json::to_string(&asked).unwrap_or_default();
+        let question = params![asked, vector(&words)?, now.0, row_limit(limit)];
+        let rows = statement.query_map(question, item)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
+
+fn row_limit(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+fn item(row: &Row<'_>) -> rusqlite::Result<Item> {
+    let id: [u8; 16] = row.get(0)?;
+    Ok(Item {
+        id: MemoryId(Uuid::from_bytes(id)),
+        text: row.get(1)?,
+        tokens: row.get(2)?,
+        importance: row.get(3)?,
+        stored: Timestamp(row.get(4)?),
+        score: row.get(5)?,
+    })
+}
+
+/// What of a ranked list fits into a budget: the kernel's choice.
+pub(super) fn packed(ranked: Vec<Item>, budget_tokens: u32) -> Vec<Item> {
+    let numbered = (0_u32..).zip(&ranked);
+    let list: Vec<Recalled> = numbered
+        .map(|(item, found)| Recalled { score: found.score, item, tokens: found.tokens })
+        .collect();
+    let kept = pack(&list, u64::from(budget_tokens));
+    let mut ranked: Vec<Option<Item>> = ranked.into_iter().map(Some).collect();
+    kept.iter().filter_map(|found| ranked.get_mut(found.item as usize)?.take()).collect()
+}
+
+/// The words of a text and how often each stands there: what is between other characters than
+/// letters and digits, in small letters.
+fn words(text: &str) -> BTreeMap<String, u32> {
+    let mut words = BTreeMap::new();
+    let lower = text.to_lowercase();
+    let split = lower.split(|letter: char| !letter.is_alphanumeric());
+    for word in split.filter(|word| !word.is_empty()) {
+        *words.entry(word.to_owned()).or_default() += 1;
+    }
+    words
+}
+
+/// How a text is spelled, as a vector: its sequences of three letters, each counted in a dimension
+/// by its hash. Texts with like words point the same way, whatever their endings.
+fn vector(words: &BTreeMap<String, u32>) -> Result<Vec<u8>, MemoryError> {
+    let mut counts = [0_i32; DIMENSIONS];
+    for (word, times) in words {
+        let framed: Vec<char> = [' '].into_iter().chain(word.chars()).chain([' ']).collect();
+        let times = i32::try_from(*times).unwrap_or(i32::MAX);
+        for three in framed.windows(3) {
+            let hash = blake3::hash(three.iter().collect::<String>().as_bytes());
+            let (dimension, sign) = (usize::from(hash.as_bytes()[0]), hash.as_bytes()[1] & 1);
+            let count = &mut counts[dimension];
+            *count = count.saturating_add(if sign == 0 { times } else { -times });
+        }
+    }
+    #[expect(clippy::cast_precision_loss, reason = "directions need no exact lengths")]
+    let counts = counts.map(|count| count as f32);
+    Ok(quantise(&counts)?.into_iter().map(i8::cast_unsigned).collect())
+}

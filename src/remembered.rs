@@ -1,0 +1,33 @@
+//! What executors recall: the index of the read models.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use convergio_domain::event::run::Failure;
+use convergio_domain::id::TenantId;
+use convergio_domain::memory::{Item, Subject};
+use convergio_domain::time::Timestamp;
+use convergio_executor::memory::Recall;
+use convergio_projections::{Memories, MemoryError};
+
+/// The memories of a log, for its executor.
+pub(crate) struct Remembered(pub(crate) Arc<Memories>);
+
+#[async_trait]
+impl Recall for Remembered {
+    async fn recall(
+        &self,
+        tenant: &TenantId,
+        subject: &Subject,
+        question: &str,
+        now: Timestamp,
+        budget_tokens: u32,
+    ) -> Result<Vec<Item>, Failure> {
+        let found = self.0.recall(tenant, subject, question, now, budget_tokens).await;
+        found.map_err(|error| Failure {
+            retryable: matches!(error, MemoryError::Log(_)),
+            code: "log.unavailable".into(),
+            message: error.to_string(),
+        })
+    }
+}
