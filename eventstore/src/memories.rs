@@ -74,7 +74,7 @@ impl Repository {
         let Some(kept) = before.state.memories.get(&memory).copied() else { return Ok(None) };
         let ask = |_: &_, _| (Command::Forget { memory }, Vec::new());
         self.execute::<Memory>(&stream, context, ask).await?;
-        self.log().erase_payload(&stream, kept.text).await.map_err(CommitError::Append)?;
+        self.erase_payload(&stream, kept.text).await.map_err(CommitError::Append)?;
         Ok(Some(!kept.is_forgotten))
     }
 }

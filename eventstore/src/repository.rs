@@ -83,6 +83,20 @@ impl Repository {
         self.log.payload(stream, reference).await
     }
 
+    /// Erases a payload, for ever; true if there was one. What is written from now on is not built
+    /// on it; what was is erased with it.
+    ///
+    /// # Errors
+    /// The log does not take it; a part may be gone, and it can be erased again.
+    pub async fn erase_payload(
+        &self,
+        stream: &StreamKey,
+        reference: convergio_domain::payload::PayloadRef,
+    ) -> Result<bool, AppendError> {
+        self.recent.forget(stream);
+        self.log.erase_payload(stream, reference).await
+    }
+
     /// Folds a stream from its first event.
     ///
     /// # Errors

@@ -47,6 +47,8 @@ struct Kept {
 struct Stream {
     prompts: VecDeque<Kept>,
     sources: VecDeque<Kept>,
+    /// Whether nothing was written before that might be of use and is not at hand.
+    is_complete: bool,
     bytes: usize,
     used: u64,
 }
@@ -89,15 +91,14 @@ impl Recent {
         if payloads.iter().all(|payload| !is_kept(payload.purpose, payload.bytes.len())) {
             return Planned::default();
         }
-        let known = self.lock().streams.get(key).cloned();
-        let mut stream = match (known, head) {
-            (Some(stream), _) => stream,
-            (None, Some(head)) if payloads.iter().any(is_prompt) => {
-                // Without it the prompt is stored whole.
-                read_back(log, key, head.seq).await.unwrap_or_default()
-            }
-            _ => Stream::default(),
-        };
+        let fresh = || Stream { is_complete: head.is_none(), ..Stream::default() };
+        let mut stream = self.lock().streams.get(key).cloned().unwrap_or_else(fresh);
+        if let (false, Some(head)) = (stream.is_complete, head)
+            && payloads.iter().any(is_prompt)
+        {
+            // Without it the prompt is stored whole.
+            stream = read_back(log, key, head.seq).await.unwrap_or(stream);
+        }
         let mut reuse = Vec::with_capacity(payloads.len());
         for (slot, payload) in (0_u16..).zip(payloads) {
             let reference = PayloadSlot(slot).at(next);
@@ -244,7 +245,7 @@ async fn read_back(log: &dyn EventLog, key: &StreamKey, head: Seq) -> Result<Str
         newest(&|meta| meta.purpose == Purpose::Prompt, 1),
         newest(&|meta| meta.purpose != Purpose::Prompt, SOURCES),
     ];
-    let mut stream = Stream::default();
+    let mut stream = Stream { is_complete: true, ..Stream::default() };
     for (reference, meta) in named {
         let from = first[usize::from(meta.purpose != Purpose::Prompt)];
         if from.is_none_or(|from| reference < from) {

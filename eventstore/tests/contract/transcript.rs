@@ -158,6 +158,10 @@ async fn goes_on(log: Log) {
         conversation.turn().await;
     }
     conversation = conversation.resumed(log.clone()).await;
+    // The first word after a restart is an outcome, without a prompt.
+    let outcome = vec![payload(Purpose::Output, noise(&mut 7).as_bytes())];
+    let talk = &mut conversation.talk;
+    conversation.repository.commit(talk, (), outcome, &context()).await.expect("written");
     for _ in 0..3 {
         conversation.turn().await;
     }
@@ -172,6 +176,44 @@ async fn a_transcript_goes_on_after_a_restart() {
     goes_on(Arc::new(EmbeddedLog::open(&Config::new(folder.path())).expect("opens"))).await;
     let cluster = Cluster::start(1, Sync::Always);
     goes_on(Arc::new(cluster.log("T").await)).await;
+}
+
+/// What is told of a conversation's prompts: whether each is there.
+async fn kept(log: &dyn EventLog, conversation: &Conversation) -> Vec<bool> {
+    let mut kept = Vec::new();
+    for (reference, prompt) in &conversation.prompts {
+        let read = log.payload(&conversation.talk.stream, *reference).await.expect("readable");
+        assert!(read.as_ref().is_none_or(|read| read == prompt), "{reference} is another");
+        kept.push(read.is_some());
+    }
+    kept
+}
+
+async fn erased_together(log: Log) {
+    let mut conversation = Conversation::begin(log.clone(), &stream()).await;
+    for _ in 0..4 {
+        conversation.turn().await;
+    }
+    let stream = conversation.talk.stream.clone();
+    let (third, _) = conversation.prompts[2];
+    assert!(conversation.repository.erase_payload(&stream, third).await.expect("erased"));
+    assert_eq!(kept(&*log, &conversation).await, [true, true, false, false]);
+    conversation.turn().await;
+    let after = [true, true, false, false, true];
+    assert_eq!(kept(&*log, &conversation).await, after, "nothing is built on what is erased");
+    // The answer that the second prompt quotes, and each after it that is not built on another.
+    let answer = PayloadRef { index: 0, ..conversation.prompts[1].0 };
+    assert!(conversation.repository.erase_payload(&stream, answer).await.expect("erased"));
+    assert_eq!(kept(&*log, &conversation).await, [true, false, false, false, false]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_built_on_an_erased_payload_is_erased_with_it() {
+    erased_together(Arc::new(MemoryLog::new())).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    erased_together(Arc::new(EmbeddedLog::open(&Config::new(folder.path())).expect("opens"))).await;
+    let cluster = Cluster::start(1, Sync::Always);
+    erased_together(Arc::new(cluster.log("E").await)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
