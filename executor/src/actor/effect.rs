@@ -122,8 +122,8 @@ pub(super) async fn perform(
     let effect = async {
         match work {
             Work::Tool { name, args } if !tool::is_pure(&name) => {
-                // A step is one call in all of its tries, a call of an agent one in its try.
-                let call = at.map(|at| format!("/{attempt}/{}/{}", at.turn, at.call));
+                // A call is the same one in all tries of its step: turns are kept over tries.
+                let call = at.map(|at| format!("/{}/{}", at.turn, at.call));
                 let origin = format!("{}/{step}{}", stream.name(), call.unwrap_or_default());
                 let scope = shared.tool_scope(&stream, origin, started);
                 (outcome(tool::perform(&scope, &name, &args).await), None)
