@@ -8,7 +8,10 @@ use convergio_projections::Store;
 use crate::agents_cli::AgentsCommand;
 use crate::bench::gateway::GatewayArgs;
 use crate::bench::log::LogArgs;
+use crate::bench::resume::ResumeArgs;
 use crate::bench::steps::StepsArgs;
+use crate::bench::waiting::WaitingArgs;
+use crate::cli_steer::SteerCommand;
 use crate::data_dir::DataDir;
 use crate::log_place::Promise;
 use crate::telemetry::Telemetry;
@@ -90,7 +93,7 @@ pub(crate) enum Command {
     /// Defines and runs agents.
     #[command(subcommand)]
     Agents(AgentsCommand),
-    /// Looks at runs.
+    /// Looks at runs, and steers them.
     #[command(subcommand)]
     Runs(RunsCommand),
     /// Computes a run again from its log, without any effect, and names the first difference.
@@ -230,7 +233,7 @@ pub(crate) enum RunsCommand {
     /// Lists runs, the newest first.
     #[command(after_help = "Example:\n  convergio runs list --status running")]
     List {
-        /// Only in this status: running, completed, failed, cancelled.
+        /// Only in this status: running, paused, completed, failed, cancelled.
         #[arg(long)]
         status: Option<String>,
         /// How many.
@@ -261,6 +264,8 @@ pub(crate) enum RunsCommand {
         /// The run.
         id: String,
     },
+    #[command(flatten)]
+    Steer(SteerCommand),
     /// Cancels a run.
     #[command(after_help = "Example:\n  convergio runs cancel 0190... --reason \"wrong document\"")]
     Cancel {
@@ -490,6 +495,12 @@ pub(crate) enum BenchCommand {
     #[command(after_help = "Example:\n  convergio bench log --json\n  convergio bench log --nats \
         nats://convergio:secret@127.0.0.1:4222 --replicas 3")]
     Log(LogArgs),
+    /// Loads and forks runs of many events, from checkpoints and without.
+    #[command(after_help = "Example:\n  convergio bench resume --events 1000,1000000 --json")]
+    Resume(ResumeArgs),
+    /// Restarts with many runs that wait.
+    #[command(after_help = "Example:\n  convergio bench waiting --runs 100000 --json")]
+    Waiting(WaitingArgs),
     /// Asks a model server that answers at once, straight and through a front door.
     #[command(after_help = "Example:\n  convergio bench gateway --concurrency 1,16,64 --json")]
     Gateway(GatewayArgs),

@@ -45,6 +45,10 @@ impl DataDir {
         self.0.join("read.db")
     }
 
+    pub(crate) fn checkpoints(&self) -> PathBuf {
+        self.0.join("checkpoints")
+    }
+
     pub(crate) fn model(&self) -> PathBuf {
         self.0.join("model")
     }

@@ -3,6 +3,7 @@
 mod agents_cli;
 mod bench;
 mod cli;
+mod cli_steer;
 mod client;
 mod commands;
 mod data_dir;

@@ -1,11 +1,12 @@
 //! Replays for the gateway, by the executor's own replay over the log.
 
 use async_trait::async_trait;
+use convergio_domain::decider::Decider;
 use convergio_domain::graph::manifest::Graph;
-use convergio_domain::run::{Phase, Run};
+use convergio_domain::run::{Phase, Run, RunState};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::Repository;
-use convergio_executor::replay::{Divergence, Replay, read_graph};
+use convergio_executor::replay::{Divergence, Replay, fits, read_graph};
 use convergio_gateway::{ReplayError, Replayer};
 use convergio_schemas::wire::{DivergenceView, ReplayReport, ReplayedStep};
 
@@ -36,6 +37,10 @@ impl Replayer for LogReplayer {
         }
         Ok(report(run, replay, diverges))
     }
+
+    fn fits(&self, state: &RunState, graph: &Graph) -> Result<(), String> {
+        fits(state, graph.clone()).map_err(|failure| failure.message)
+    }
 }
 
 impl LogReplayer {
@@ -48,6 +53,18 @@ impl LogReplayer {
         graph.map_err(|error| ReplayError::Graph(error.to_string()))
     }
 
+    /// A fork begins with its parent's state.
+    async fn inherit(&self, run: &StreamKey, replay: &mut Replay) -> Result<(), ReplayError> {
+        let first = self.0.log().read_stream(run, Seq(0), 1).await?;
+        let event = first.first().and_then(|record| record.body.events.first());
+        let Some(from) = event.and_then(Run::inherits) else { return Ok(()) };
+        let parent = StreamKey { id: from.id, ..run.clone() };
+        if let Some(loaded) = self.0.load_at::<Run>(&parent, from.seq, true).await? {
+            replay.inherit(loaded.state);
+        }
+        Ok(())
+    }
+
     async fn compute(
         &self,
         run: &StreamKey,
@@ -55,6 +72,7 @@ impl LogReplayer {
         replay: &mut Replay,
     ) -> Result<Option<Divergence>, ReplayError> {
         let log = self.0.log();
+        self.inherit(run, replay).await?;
         let mut after = Seq(0);
         loop {
             let records = log.read_stream(run, after, PAGE).await?;

@@ -8,7 +8,9 @@ use convergio_domain::chat::Privacy;
 use convergio_domain::id::{ExecutorId, TenantId};
 use convergio_domain::metering::PriceBook;
 use convergio_eventstore::jetstream::Shares;
-use convergio_eventstore::{Durability, EventLog, LiveHub, Repository, Share, SystemClock};
+use convergio_eventstore::{
+    CheckpointFolder, Durability, EventLog, LiveHub, Repository, Share, SystemClock,
+};
 use convergio_executor::memory::MemoryPort;
 use convergio_executor::model::{
     Detected, ModelCatalog, Offer, PrivacyPolicy, ProviderConfig, detect,
@@ -91,7 +93,7 @@ impl Server {
         let open = config.place.open(&config.data).await?;
         let log = open.shared();
         let (token, token_is_new) = config.data.token_or_new()?;
-        let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
+        let repository = repository(&config.data, &log);
         let live = LiveHub::new();
         let memories = Arc::new(Memories::new(Arc::clone(&log)));
         let projections = match role {
@@ -225,6 +227,13 @@ impl Projector {
         let task = tokio::spawn(async move { projections.run(log, stopped).await });
         Self { task, stop }
     }
+}
+
+/// The log's writer, with states of long runs in the data folder.
+fn repository(data: &DataDir, log: &Arc<dyn EventLog>) -> Repository {
+    let checkpoints = Arc::new(CheckpointFolder::new(&data.checkpoints()));
+    let repository = Repository::new(Arc::clone(log), Arc::new(SystemClock));
+    repository.with_checkpoints(checkpoints)
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -67,6 +67,9 @@ impl LiveTree {
             "run.step.retried.v1" => self.set(&step, "waiting to try again"),
             "run.step.unknown.v1" => self.set(&step, "interrupted"),
             "run.timer.set.v1" => self.set(&step, "sleeping"),
+            "run.signal.awaited.v1" => self.set(&step, "waiting for a signal"),
+            "run.step.asked.v1" => self.set(&step, "waiting for a decision"),
+            "run.step.skipped.v1" => self.set(&step, "skipped"),
             "run.approval.requested.v1" => {
                 self.waiting = Some(text("approval"));
                 self.set(&step, "waiting for a person");

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::event::Event;
 use crate::id::ActorId;
@@ -61,6 +62,32 @@ pub trait Decider {
     fn fingerprint(_state: &mut Self::State) -> Option<Fingerprint> {
         None
     }
+
+    /// Which part of another stream's history comes before this first event of a stream.
+    fn inherits(_first: &Event) -> Option<Inherited> {
+        None
+    }
+
+    /// The state as bytes, for nouns with long histories.
+    fn snapshot(_state: &Self::State) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// Reads what [`Decider::snapshot`] wrote; `None` for anything else.
+    fn recall(_snapshot: &[u8]) -> Option<Self::State> {
+        None
+    }
+}
+
+/// A part of a stream of the same tenant and kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inherited {
+    /// The stream's thing.
+    pub id: Uuid,
+    /// Its last event that counts, the end of a commit.
+    pub seq: Seq,
+    /// The fingerprint of the state there.
+    pub fold: Fingerprint,
 }
 
 /// A short hash of a state: equal states have equal ones, on every machine. It tells where a replay

@@ -81,4 +81,6 @@ pub enum Purpose {
     Result,
     /// What an agent remembers.
     Memory,
+    /// What an outside event carried, as JSON.
+    Signal,
 }

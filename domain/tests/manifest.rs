@@ -189,11 +189,19 @@ const BAD: &[(&str, &str, usize, &str)] = &[
         "is a branch and has no output",
     ),
     (
-        "name: a\nnodes: [{id: x, on_error: ask, sleep: 1s}]",
+        "name: a\nnodes: [{id: x, on_error: ask, map: {over: '[]', tool: text.trim, \
+            with: {text: a}}}]",
         "nodes[0].on_error",
         2,
-        "not available",
+        "a map cannot ask",
     ),
+    (
+        "name: a\nnodes: [{id: x, on_unknown: guess, sleep: 1s}]",
+        "nodes[0].on_unknown",
+        2,
+        "retry_if_idempotent",
+    ),
+    ("name: a\nnodes: [{id: x, signal: {timeout: 1s}}]", "nodes[0].signal.name", 2, "missing"),
     (
         "name: a\nnodes: [{id: x, on_error: {fallback: x}, sleep: 1s}]",
         "nodes[0].on_error.fallback",

@@ -4,6 +4,7 @@
 //! as one record. Records of a stream are chained by hash; payloads lie sealed beside the chain.
 
 pub mod archive;
+mod checkpoint;
 mod clock;
 mod commit;
 #[cfg(feature = "test-util")]
@@ -23,6 +24,7 @@ mod stream_tail;
 mod tail;
 mod verify;
 
+pub use checkpoint::{Checkpoint, CheckpointFolder, Checkpoints};
 pub use clock::{Clock, SystemClock};
 pub use commit::{Commit, Limits, Payload};
 pub use error::{AppendError, LogError};

@@ -8,6 +8,7 @@ use convergio_domain::decider::{Context, Decider, Recorded, Wake};
 use convergio_domain::stream::{Seq, StreamKey};
 use uuid::Uuid;
 
+use crate::checkpoint::{Checkpoints, FIRST as FIRST_CHECKPOINT};
 use crate::clock::Clock;
 use crate::commit::{Commit, Payload};
 use crate::error::{AppendError, LogError};
@@ -28,6 +29,18 @@ pub struct Loaded<D: Decider> {
     pub state: D::State,
     /// Its end; `None` while it has no event.
     pub head: Option<Head>,
+    /// The first event of the last commit.
+    pub(crate) last_first: Seq,
+    /// The event from which on another checkpoint is due.
+    pub(crate) due: Seq,
+}
+
+impl<D: Decider> Loaded<D> {
+    /// A stream that has no event, as far as its maker knows.
+    pub fn new(stream: StreamKey) -> Self {
+        let (head, last_first) = (None, Seq(0));
+        Self { stream, state: D::State::default(), head, last_first, due: FIRST_CHECKPOINT }
+    }
 }
 
 /// Why a command led to no commit.
@@ -53,12 +66,19 @@ pub struct Repository {
     log: Arc<dyn EventLog>,
     clock: Arc<dyn Clock>,
     recent: Arc<Recent>,
+    pub(crate) checkpoints: Option<Arc<dyn Checkpoints>>,
 }
 
 impl Repository {
     /// A repository over a log.
     pub fn new(log: Arc<dyn EventLog>, clock: Arc<dyn Clock>) -> Self {
-        Self { log, clock, recent: Arc::default() }
+        Self { log, clock, recent: Arc::default(), checkpoints: None }
+    }
+
+    /// The same with states kept beside the log, so that long streams need not be folded anew.
+    #[must_use]
+    pub fn with_checkpoints(self, checkpoints: Arc<dyn Checkpoints>) -> Self {
+        Self { checkpoints: Some(checkpoints), ..self }
     }
 
     /// The log, to read from.
@@ -97,13 +117,12 @@ impl Repository {
         self.log.erase_payload(stream, reference).await
     }
 
-    /// Folds a stream from its first event.
+    /// Folds a stream: from its last checkpoint if there is one, else from its first event.
     ///
     /// # Errors
     /// The log cannot be read.
     pub async fn load<D: Decider>(&self, stream: &StreamKey) -> Result<Loaded<D>, LogError> {
-        let state = D::State::default();
-        let mut loaded = Loaded { stream: stream.clone(), state, head: None };
+        let mut loaded = self.begin(stream, None).await?;
         self.refresh(&mut loaded).await?;
         Ok(loaded)
     }
@@ -119,12 +138,29 @@ impl Repository {
             let records = self.log.read_stream(&loaded.stream, after, PAGE).await?;
             changed |= !records.is_empty();
             for record in &records {
-                fold::<D>(loaded, record);
+                self.fold(loaded, record).await?;
             }
+            self.keep_if_far(loaded);
             if records.len() < PAGE {
                 return Ok(changed);
             }
         }
+    }
+
+    /// Folds a record of the stream, with what its first event inherits.
+    pub(crate) async fn fold<D: Decider>(
+        &self,
+        loaded: &mut Loaded<D>,
+        record: &Record,
+    ) -> Result<(), LogError> {
+        if let (None, Some(first)) = (loaded.head, record.body.events.first()) {
+            self.inherit(loaded, first).await?;
+        }
+        for recorded in record.events() {
+            D::evolve(&mut loaded.state, recorded);
+        }
+        (loaded.head, loaded.last_first) = (Some(record.head()), record.first_seq());
+        Ok(())
     }
 
     /// Decides a command on a loaded state and appends what follows; gives the number of new
@@ -142,8 +178,9 @@ impl Repository {
         let next = loaded.head.map_or(Seq(0), |head| head.seq).plus(1);
         let events = D::decide(&loaded.state, command, context, next);
         let events = events.map_err(CommitError::Rejected)?;
-        if events.is_empty() {
-            return Ok(0);
+        let Some(first) = events.first() else { return Ok(0) };
+        if loaded.head.is_none() {
+            self.inherit(loaded, first).await?;
         }
         for (seq, event) in (next.0..).zip(&events) {
             let recorded = Recorded { seq: Seq(seq), time: context.now, event };
@@ -172,7 +209,8 @@ impl Repository {
                     Wake::Done => self.recent.forget(&loaded.stream),
                     _ => self.recent.written(&loaded.stream, planned),
                 }
-                loaded.head = Some(head);
+                (loaded.head, loaded.last_first) = (Some(head), next);
+                self.keep_if_far(loaded);
                 Ok(count)
             }
             Err(error) => {
@@ -208,13 +246,6 @@ impl Repository {
         }
         Err(CommitError::Conflict)
     }
-}
-
-fn fold<D: Decider>(loaded: &mut Loaded<D>, record: &Record) {
-    for recorded in record.events() {
-        D::evolve(&mut loaded.state, recorded);
-    }
-    loaded.head = Some(record.head());
 }
 
 /// A short wait with jitter, so that rivals do not meet again.

@@ -54,6 +54,7 @@ fn node_spec(node: &Node, numbers: &BTreeMap<NodeId, u32>) -> kernel::NodeSpec {
     let on_error = match &node.on_error {
         OnError::Fail => kernel::OnError::Fail,
         OnError::Skip => kernel::OnError::Skip,
+        OnError::Ask => kernel::OnError::Ask,
         OnError::Fallback(other) => match numbers.get(other) {
             Some(number) => kernel::OnError::Fallback(*number),
             None => kernel::OnError::Fail,

@@ -9,7 +9,7 @@ use convergio_domain::expr::{NodeView, Scope};
 use convergio_domain::graph::manifest::{Node, OnError};
 use convergio_domain::id::{NodeId, StepId};
 use convergio_domain::payload::PayloadRef;
-use convergio_domain::run::{RunState, StepStatus};
+use convergio_domain::run::{Ancestor, RunState, StepStatus, lineage};
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::{EventLog, LogError};
 use serde_json::Value;
@@ -20,6 +20,8 @@ use crate::graphs::CompiledGraph;
 pub(crate) struct Outputs {
     log: Arc<dyn EventLog>,
     stream: StreamKey,
+    /// The runs that the history begins in.
+    lineage: Vec<Ancestor>,
     values: BTreeMap<PayloadRef, Arc<Value>>,
 }
 
@@ -33,13 +35,13 @@ pub(crate) enum OutputError {
 }
 
 impl Outputs {
-    pub(crate) fn new(log: Arc<dyn EventLog>, stream: StreamKey) -> Self {
-        Self { log, stream, values: BTreeMap::new() }
+    pub(crate) fn new(log: Arc<dyn EventLog>, stream: StreamKey, lineage: Vec<Ancestor>) -> Self {
+        Self { log, stream, lineage, values: BTreeMap::new() }
     }
 
-    /// Keeps a value that was just written, so that it need not be read again.
+    /// Keeps a value that this run just wrote, so that it need not be read again.
     pub(crate) fn keep(&mut self, reference: PayloadRef, value: Arc<Value>) {
-        self.values.insert(reference, value);
+        self.values.insert(lineage::own(&self.lineage, reference), value);
     }
 
     /// What the templates of a node may see: the inputs, and the nodes that it waits for.
@@ -51,7 +53,7 @@ impl Outputs {
         extra: &Extra,
     ) -> Result<Scope, OutputError> {
         let inputs = match state.input {
-            Some(reference) => self.open(reference).await?,
+            Some(reference) => self.recall(reference).await?,
             None => Arc::new(Value::Null),
         };
         let mut nodes = BTreeMap::new();
@@ -103,7 +105,7 @@ impl Outputs {
             return self.items(state, &step.node, width, extra).await.map(Some);
         }
         match known.output {
-            Some(reference) => self.open(reference).await.map(Some),
+            Some(reference) => self.recall(reference).await.map(Some),
             None => Ok(None),
         }
     }
@@ -122,7 +124,7 @@ impl Outputs {
             let stored = state.steps.get(&step).and_then(|step| step.output);
             let value = match (extra.value(&step), stored) {
                 (Some(value), _) => value,
-                (None, Some(reference)) => self.open(reference).await?,
+                (None, Some(reference)) => self.recall(reference).await?,
                 (None, None) => Arc::new(Value::Null),
             };
             list.push(Value::clone(&value));
@@ -130,12 +132,21 @@ impl Outputs {
         Ok(Arc::new(Value::Array(list)))
     }
 
-    /// A payload as a value.
-    pub(crate) async fn open(&mut self, reference: PayloadRef) -> Result<Arc<Value>, OutputError> {
+    /// A value of this run's own.
+    pub(crate) async fn open(&mut self, own: PayloadRef) -> Result<Arc<Value>, OutputError> {
+        self.recall(lineage::own(&self.lineage, own)).await
+    }
+
+    /// A value of the history.
+    pub(crate) async fn recall(
+        &mut self,
+        reference: PayloadRef,
+    ) -> Result<Arc<Value>, OutputError> {
         if let Some(value) = self.values.get(&reference) {
             return Ok(Arc::clone(value));
         }
-        let bytes = self.log.payload(&self.stream, reference).await?;
+        let (stream, place) = lineage::locate(&self.lineage, &self.stream, reference);
+        let bytes = self.log.payload(&stream, place).await?;
         let bytes = bytes.ok_or_else(|| OutputError::Failure(erased(reference)))?;
         let value = Arc::new(decode(&bytes, reference).map_err(OutputError::Failure)?);
         self.values.insert(reference, Arc::clone(&value));

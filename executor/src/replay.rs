@@ -14,7 +14,7 @@ use convergio_domain::id::{GraphId, GraphVersion, NodeId, StepId, TenantId};
 use convergio_domain::run::{Phase, Run, RunState, StepStatus};
 use convergio_domain::stream::Seq;
 use convergio_eventstore::{Record, Repository};
-use convergio_kernel_c::{Delta, NodeStatus, Outcome, RunResult, Scheduler};
+use convergio_kernel_c::{Answer, Delta, NodeStatus, Outcome, RunResult, Scheduler};
 
 use crate::graphs::CompiledGraph;
 pub use crate::graphs::GraphError;
@@ -86,6 +86,9 @@ impl Replay {
             self.decision(recorded.seq, recorded.event)?;
             Run::evolve(&mut self.state, recorded);
             self.events += 1;
+            if matches!(recorded.event, Event::RunForked(_) | Event::RunReopened(_)) {
+                self.take_up(recorded.seq)?;
+            }
         }
         // Within a commit the items of a map stand before its expansion.
         for (seq, step) in &appearing {
@@ -126,6 +129,13 @@ impl Replay {
             }
             Event::MapExpanded(event) => self.expand(seq, event),
             Event::StepCompleted(event) => self.completed(seq, event),
+            Event::StepRetried(event) => self.answered(seq, &event.step, Answer::Retry, &[]),
+            Event::StepSkipped(event) => {
+                self.answered(seq, &event.step, Answer::Skip, &event.skipped)
+            }
+            Event::StepFailed(event) if event.last && self.is_asked(&event.step) => {
+                self.answered(seq, &event.step, Answer::Fail, &event.skipped)
+            }
             Event::StepFailed(event) if event.last => {
                 self.concluded(seq, &event.step, Outcome::Failed, &event.skipped)
             }
@@ -140,6 +150,48 @@ impl Replay {
         self.scheduler = Some(scheduler);
         self.absorb(&delta);
         Ok(())
+    }
+
+    /// Begins with the state of the run that this one is a fork of, as it was there.
+    pub fn inherit(&mut self, state: RunState) {
+        self.state = state;
+    }
+
+    /// The kernel takes up the state as it is: nothing of what was before is under way.
+    fn take_up(&mut self, seq: Seq) -> Result<(), Box<Divergence>> {
+        let restored = crate::scheduler::restore(&self.graph, &self.state);
+        let (scheduler, delta) = restored.map_err(|error| refused(seq, None, &error))?;
+        self.scheduler = Some(scheduler);
+        self.fresh.clear();
+        self.absorb(&delta);
+        Ok(())
+    }
+
+    /// Whether the step failed and the kernel asked what to do.
+    fn is_asked(&self, step: &StepId) -> bool {
+        let status = self.state.steps.get(step).map(|step| &step.status);
+        matches!(status, Some(StepStatus::Undecided { unknown: false, .. }))
+    }
+
+    /// A decision about a step that the kernel asked about; another try of any other step is none.
+    fn answered(
+        &mut self,
+        seq: Seq,
+        step: &StepId,
+        answer: Answer,
+        skipped: &[NodeId],
+    ) -> Result<(), Box<Divergence>> {
+        if !self.is_asked(step) {
+            return Ok(());
+        }
+        self.decisions += 1;
+        let (number, scheduler) = self.kernel(seq, step)?;
+        let delta = scheduler.answer(number, answer);
+        let mut delta = delta.map_err(|error| refused(seq, Some(step), &error))?;
+        delta.ready.retain(|ready| ready.node != number);
+        delta.skipped.retain(|node| *node != number);
+        self.absorb(&delta);
+        self.compare_skipped(seq, step, &delta, skipped)
     }
 
     fn expand(&mut self, seq: Seq, event: &run::MapExpanded) -> Result<(), Box<Divergence>> {
@@ -196,6 +248,16 @@ impl Replay {
         };
         let delta = delta.map_err(|error| refused(seq, Some(step), &error))?;
         self.absorb(&delta);
+        self.compare_skipped(seq, step, &delta, skipped)
+    }
+
+    fn compare_skipped(
+        &self,
+        seq: Seq,
+        step: &StepId,
+        delta: &Delta,
+        skipped: &[NodeId],
+    ) -> Result<(), Box<Divergence>> {
         let name = |node: &u32| self.graph.node(*node).id.clone();
         let computed: BTreeSet<NodeId> = delta.skipped.iter().map(name).collect();
         let recorded: BTreeSet<NodeId> = skipped.iter().cloned().collect();
@@ -267,6 +329,15 @@ impl Replay {
     }
 }
 
+/// Whether the kernel can go on from a state with this graph.
+///
+/// # Errors
+/// Why it cannot.
+pub fn fits(state: &RunState, graph: Graph) -> Result<(), run::Failure> {
+    let compiled = CompiledGraph::compile(graph)?;
+    crate::scheduler::restore(&compiled, state).map(|_| ())
+}
+
 /// A registered graph version, from the log.
 ///
 /// # Errors
@@ -287,6 +358,8 @@ fn status_name(status: &StepStatus) -> &'static str {
         StepStatus::Unknown => "unknown",
         StepStatus::Sleeping { .. } => "sleeping",
         StepStatus::Asking { .. } => "asking",
+        StepStatus::Awaiting { .. } => "awaiting",
+        StepStatus::Undecided { .. } => "undecided",
         StepStatus::Expanded => "expanded",
         StepStatus::Completed => "completed",
         StepStatus::Failed => "failed",

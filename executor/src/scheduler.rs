@@ -32,6 +32,7 @@ fn node_state(state: &RunState, id: &StepId) -> NodeState {
         (StepStatus::Completed, _) => NodeState::Done { choice: step.case },
         (StepStatus::Failed, _) => NodeState::Failed,
         (StepStatus::Skipped, _) => NodeState::Skipped,
+        (StepStatus::Undecided { unknown: false, .. }, _) => NodeState::Asking,
         (_, Some((width, max_parallel))) => {
             let items = (0..width).map(|item| item_state(state, id, item)).collect();
             NodeState::Map { max_parallel, items }

@@ -22,7 +22,10 @@ use uuid::Uuid;
 use crate::auth::{self, Tokens};
 use crate::http::front::{self, ModelDirectory};
 use crate::http::replay::Replayer;
-use crate::http::{agents, approvals, billing, events, graphs, health, memories, replay, runs};
+use crate::http::{
+    agents, approvals, billing, branches, events, fork, graphs, health, memories, replay, runs,
+    steer,
+};
 use crate::listen::{self, Limits};
 use crate::problem::ApiError;
 use convergio_schemas::error_code;
@@ -75,6 +78,16 @@ fn routes() -> OpenApiRouter<Gateway> {
         .routes(routes!(runs::list))
         .routes(routes!(runs::show))
         .routes(routes!(runs::cancel))
+        .routes(routes!(steer::pause))
+        .routes(routes!(steer::resume))
+        .routes(routes!(steer::retry))
+        .routes(routes!(steer::signal))
+        .routes(routes!(steer::resolve))
+        .routes(routes!(steer::resume_of_graph))
+        .routes(routes!(steer::checkpoint))
+        .routes(routes!(fork::fork))
+        .routes(routes!(branches::state))
+        .routes(routes!(branches::diff))
         .routes(routes!(replay::replay))
         .routes(routes!(events::list))
         .routes(routes!(events::stream))

@@ -7,8 +7,8 @@ use convergio_projections::{
     ApprovalRow, AuditRow, BalanceRow, GraphRow, LedgerRow, RunRow, StepRow, UsageRow,
 };
 use convergio_schemas::wire::{
-    ApprovalView, AuditEntry, Balance, EventEnvelope, GraphSummary, LedgerEntry, ModelView,
-    PayloadView, RunError, RunView, StepView, UsageLine, UsageSummary,
+    ApprovalView, AuditEntry, Balance, EventEnvelope, ForkOrigin, GraphSummary, LedgerEntry,
+    ModelView, PayloadView, RunError, RunView, StepView, UsageLine, UsageSummary,
 };
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -51,6 +51,10 @@ pub(crate) fn run(row: RunRow) -> RunView {
         graph_name: row.name.unwrap_or_default(),
         version: row.version,
         status: row.status,
+        forked_from: row.parent.map(|run_id| {
+            let seq = row.parent_seq.map_or(0, unsigned);
+            ForkOrigin { run_id, seq }
+        }),
         actor: row.actor,
         created_at: rfc3339(row.created_ms),
         ended_at: row.ended_ms.map(rfc3339),
@@ -88,6 +92,7 @@ pub(crate) fn step(row: StepRow) -> StepView {
             unpriced_calls: 0,
         },
         error: error(row.error_code, row.error_message),
+        is_inherited: false,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Idempotency keys: the same key and request give the same answer for ever.
 
 use axum::http::HeaderMap;
-use convergio_domain::request::{Accept, Request, request_id};
+use convergio_domain::request::{Accept, Request, State, request_id};
 use convergio_domain::stream::StreamKey;
 
 use crate::app::Gateway;
@@ -27,20 +27,24 @@ pub(crate) fn request_hash(scope: &str, body: &[u8]) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-/// Binds a key to a request for ever, or finds that it is bound to another one. What the request
-/// does must itself be harmless when done twice.
+/// Binds a key to a request for ever, or finds that it is bound to another one; tells whether it
+/// was bound to this one before. What the request does must itself be harmless when done twice.
 pub(crate) async fn bind(
     gateway: &Gateway,
     caller: &Identity,
     headers: &HeaderMap,
     scope: &str,
     body: &[u8],
-) -> Result<(), ApiError> {
-    let Some(key) = key(headers)? else { return Ok(()) };
+) -> Result<bool, ApiError> {
+    let Some(key) = key(headers)? else { return Ok(false) };
     let stream = StreamKey::request(caller.tenant.clone(), request_id(&caller.tenant, scope, key));
     let request_hash = request_hash(scope, body);
-    let command = |_: &_, _| (Accept { request_hash: request_hash.clone() }, Vec::new());
+    let mut is_repeated = false;
+    let command = |state: &State, _| {
+        is_repeated = state.request_hash.is_some();
+        (Accept { request_hash: request_hash.clone() }, Vec::new())
+    };
     let context = gateway.context(caller);
     gateway.repository.execute::<Request>(&stream, &context, command).await?;
-    Ok(())
+    Ok(is_repeated)
 }

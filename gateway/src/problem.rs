@@ -186,6 +186,10 @@ impl From<Rejection> for ApiError {
         let code = match rejection {
             Rejection::NotFound | Rejection::NoSuchApproval(_) => error_code::NOT_FOUND,
             Rejection::IdempotencyMismatch => error_code::IDEMPOTENCY_MISMATCH,
+            Rejection::NotResumable(_)
+            | Rejection::NotFailed(_)
+            | Rejection::NothingToRetry
+            | Rejection::NotForkable(..) => error_code::RUN_NOT_RESUMABLE,
             _ => error_code::REQUEST_CONFLICT,
         };
         Self::new(code, rejection.to_string())

@@ -100,7 +100,7 @@ impl Queries {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Listed<GraphRow>> {
-        let sql = "SELECT * FROM graph_version WHERE tenant = $1 AND pos < $2 \
+        let sql = "SELECT * FROM graph_version WHERE tenant = $1 AND pos < $2 AND derived = 0 \
             ORDER BY pos DESC LIMIT $3";
         let before = before(cursor)?;
         let rows = sqlx::query_as(sql).bind(tenant).bind(before).bind(more(limit));
@@ -113,7 +113,7 @@ impl Queries {
     /// The database fails.
     pub async fn graph(&self, tenant: &str, graph: &str) -> Result<Vec<GraphRow>> {
         let sql = "SELECT * FROM graph_version WHERE tenant = $1 AND graph = $2 \
-            ORDER BY pos DESC LIMIT 100";
+            AND derived = 0 ORDER BY pos DESC LIMIT 100";
         Ok(sqlx::query_as(sql).bind(tenant).bind(graph).fetch_all(&self.pool).await?)
     }
 

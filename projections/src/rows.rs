@@ -49,6 +49,8 @@ pub struct RunRow {
     pub output: Option<String>,
     pub seq: i64,
     pub created_pos: i64,
+    pub parent: Option<String>,
+    pub parent_seq: Option<i64>,
 }
 
 /// A step of a run.

@@ -299,6 +299,7 @@ impl World {
             version: graph.version(),
             nodes: u32::try_from(graph.nodes.len()).expect("few"),
             manifest: PayloadSlot(0),
+            is_derived: false,
         };
         let id = graph::graph_id(&tenant(), &graph.name);
         let manifest = vec![payload(graph.canonical(), Purpose::Manifest)];

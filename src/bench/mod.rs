@@ -4,4 +4,6 @@ pub(crate) mod gateway;
 mod growth;
 pub(crate) mod log;
 mod raw;
+pub(crate) mod resume;
 pub(crate) mod steps;
+pub(crate) mod waiting;

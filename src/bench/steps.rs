@@ -160,6 +160,7 @@ impl Bench {
             version: graph.version(),
             nodes: u32::try_from(graph.nodes.len())?,
             manifest: PayloadSlot(0),
+            is_derived: false,
         };
         let stream = StreamKey::graph(tenant(), graph::graph_id(&tenant(), &graph.name));
         let manifest = vec![payload(graph.canonical(), Purpose::Manifest)];

@@ -13,6 +13,7 @@ mod offline;
 mod replay;
 mod runs;
 mod serve;
+mod steer;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,12 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Bench(BenchCommand::Log(args)) => {
             bench::log::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
+        }
+        Command::Bench(BenchCommand::Resume(args)) => {
+            bench::resume::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
+        }
+        Command::Bench(BenchCommand::Waiting(args)) => {
+            bench::waiting::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
         }
         Command::Bench(BenchCommand::Gateway(args)) => {
             bench::gateway::run(args, global.json).await.map(|()| ExitCode::SUCCESS)

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use convergio_schemas::wire::{EventEnvelope, Page, RunView};
 use serde_json::{Value, json};
 
-use super::{graph, print_json};
+use super::{graph, print_json, steer};
 use crate::cli::{Global, RunsCommand};
+use crate::cli_steer::{CheckpointsCommand, SteerCommand};
 use crate::target::Target;
 use crate::view;
 
@@ -15,12 +16,18 @@ pub(super) async fn run(global: &Global, command: RunsCommand) -> anyhow::Result
         let target = Target::find(global, true).await?;
         return graph::watch(global, target, id).await;
     }
+    if let RunsCommand::Steer(SteerCommand::Checkpoints(command)) = &command
+        && !matches!(command, CheckpointsCommand::Save { .. })
+    {
+        return steer::checkpoints(global, command).map(|()| ExitCode::SUCCESS);
+    }
     let target = Target::find(global, false).await?;
     let done = match command {
         RunsCommand::List { status, limit } => list(global, &target, status, limit).await,
         RunsCommand::Show { id } => show(global, &target, &id).await,
         RunsCommand::Events { id, after, payloads } => events(&target, &id, after, payloads).await,
         RunsCommand::Cancel { id, reason } => cancel(global, &target, &id, reason).await,
+        RunsCommand::Steer(command) => steer::run(global, &target, command).await,
         RunsCommand::Tail { .. } => Ok(()),
     };
     target.close().await?;

@@ -16,4 +16,5 @@ mod memory;
 #[expect(dead_code, reason = "the log's own tests use more of it")]
 mod nats;
 mod replay;
+mod steer;
 mod telemetry;

@@ -16,4 +16,12 @@ pub struct Registered {
     pub nodes: u32,
     /// The canonical manifest.
     pub manifest: PayloadRef,
+    /// Made for a fork from another version: it is not the graph's latest, and not listed.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_derived: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }

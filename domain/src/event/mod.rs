@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod graph;
+pub mod lifecycle;
 pub mod memory;
 mod read;
 pub mod request;
@@ -89,6 +90,26 @@ pub enum Event {
     UsageRecorded(run::UsageRecorded),
     #[serde(rename = "run.budget.exhausted.v1")]
     BudgetExhausted(run::BudgetExhausted),
+    #[serde(rename = "run.paused.v1")]
+    RunPaused(lifecycle::Paused),
+    #[serde(rename = "run.resumed.v1")]
+    RunResumed(lifecycle::Resumed),
+    #[serde(rename = "run.reopened.v1")]
+    RunReopened(lifecycle::Reopened),
+    #[serde(rename = "run.forked.v1")]
+    RunForked(lifecycle::Forked),
+    #[serde(rename = "run.signal.awaited.v1")]
+    SignalAwaited(lifecycle::SignalAwaited),
+    #[serde(rename = "run.signal.received.v1")]
+    SignalReceived(lifecycle::SignalReceived),
+    #[serde(rename = "run.step.asked.v1")]
+    StepAsked(lifecycle::StepAsked),
+    #[serde(rename = "run.step.resolved.v1")]
+    StepResolved(lifecycle::StepResolved),
+    #[serde(rename = "run.step.skipped.v1")]
+    StepSkipped(lifecycle::StepSkipped),
+    #[serde(rename = "run.checkpoint.saved.v1")]
+    CheckpointSaved(lifecycle::CheckpointSaved),
     #[serde(rename = "run.cancelled.v1")]
     RunCancelled(run::Cancelled),
     #[serde(rename = "run.completed.v1")]
@@ -142,6 +163,16 @@ impl Event {
             Self::AgentTerminated(_) => "agent.terminated.v1",
             Self::UsageRecorded(_) => "run.usage.recorded.v1",
             Self::BudgetExhausted(_) => "run.budget.exhausted.v1",
+            Self::RunPaused(_) => "run.paused.v1",
+            Self::RunResumed(_) => "run.resumed.v1",
+            Self::RunReopened(_) => "run.reopened.v1",
+            Self::RunForked(_) => "run.forked.v1",
+            Self::SignalAwaited(_) => "run.signal.awaited.v1",
+            Self::SignalReceived(_) => "run.signal.received.v1",
+            Self::StepAsked(_) => "run.step.asked.v1",
+            Self::StepResolved(_) => "run.step.resolved.v1",
+            Self::StepSkipped(_) => "run.step.skipped.v1",
+            Self::CheckpointSaved(_) => "run.checkpoint.saved.v1",
             Self::RunCancelled(_) => "run.cancelled.v1",
             Self::RunCompleted(_) => "run.completed.v1",
             Self::RunFailed(_) => "run.failed.v1",

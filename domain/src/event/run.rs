@@ -212,6 +212,10 @@ pub struct ModelCallIntended {
     /// Worst case of money, held likewise; absent when the model has no price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserved_cost: Option<Money>,
+    /// What the provider is told to recognise the call by, should it be sent again: the same one
+    /// for every try that follows a try with an unknown outcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
 }
 
 /// `run.model_call.completed.v1`: a model answered.

@@ -223,7 +223,7 @@ impl Check<'_> {
 /// one of them.
 fn skippable(graph: &Graph, edges: &[Edge]) -> BTreeSet<usize> {
     let mut found: Vec<usize> = (0..graph.nodes.len())
-        .filter(|node| graph.nodes[*node].on_error == OnError::Skip)
+        .filter(|node| matches!(graph.nodes[*node].on_error, OnError::Skip | OnError::Ask))
         .chain(edges.iter().filter(|edge| edge.port.is_some()).map(|edge| edge.to))
         .collect();
     let mut follow: BTreeMap<usize, Vec<usize>> = BTreeMap::new();

@@ -36,6 +36,8 @@ pub struct Register {
     pub nodes: u32,
     /// The canonical manifest.
     pub manifest: PayloadSlot,
+    /// Whether it is made for a fork from another version, and does not become the latest.
+    pub is_derived: bool,
 }
 
 /// Nothing about a valid manifest can be refused.
@@ -74,7 +76,11 @@ impl Decider for GraphNoun {
         _context: &Context,
         next: Seq,
     ) -> Result<Vec<Event>, Never> {
-        if state.latest.as_ref() == Some(&command.version) {
+        let is_known = match command.is_derived {
+            true => state.versions.contains_key(&command.version),
+            false => state.latest.as_ref() == Some(&command.version),
+        };
+        if is_known {
             return Ok(Vec::new());
         }
         Ok(vec![Event::GraphRegistered(Registered {
@@ -82,6 +88,7 @@ impl Decider for GraphNoun {
             version: command.version,
             nodes: command.nodes,
             manifest: command.manifest.at(next),
+            is_derived: command.is_derived,
         })])
     }
 
@@ -89,7 +96,9 @@ impl Decider for GraphNoun {
         if let Event::GraphRegistered(registered) = recorded.event {
             state.name.clone_from(&registered.name);
             state.versions.insert(registered.version.clone(), registered.manifest);
-            state.latest = Some(registered.version.clone());
+            if !registered.is_derived {
+                state.latest = Some(registered.version.clone());
+            }
         }
     }
 

@@ -49,9 +49,28 @@ pub struct Node {
     /// What follows when all tries failed.
     #[serde(default)]
     pub on_error: OnError,
+    /// What follows when nobody knows what came of a try; absent means [`OnUnknown::Retry`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_unknown: Option<OnUnknown>,
     /// What it does.
     #[serde(flatten)]
     pub work: Work,
+}
+
+/// What follows when an executor died after the intent, so that the outcome is not known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUnknown {
+    /// Another try; what the lost one may have used is recorded as unconfirmed.
+    #[default]
+    Retry,
+    /// Another try if the effect is pure or its provider recognises the repeated call, else
+    /// [`OnUnknown::Ask`].
+    RetryIfIdempotent,
+    /// The step waits until the outcome is told, as found in the provider's own records.
+    Reconcile,
+    /// The step waits until somebody decides.
+    Ask,
 }
 
 /// How many of a node's inputs must have succeeded before it runs.
@@ -99,6 +118,8 @@ pub enum OnError {
     Skip,
     /// Another node runs in its place, and its output stands for this one's.
     Fallback(NodeId),
+    /// The step waits until somebody decides: retry, skip or fail.
+    Ask,
 }
 
 /// What a node does.
@@ -121,6 +142,8 @@ pub enum Work {
     Graph(SubGraph),
     /// Asks a model for a graph, and runs it.
     Plan(Plan),
+    /// Waits for an outside event.
+    Signal(Signal),
 }
 
 /// A model call.
@@ -332,6 +355,16 @@ pub struct Sleep {
     /// How long.
     #[serde(rename = "for")]
     pub span: Span,
+}
+
+/// A wait for an outside event, whose payload is the output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signal {
+    /// The name of the event.
+    pub name: NodeId,
+    /// How long; for ever when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Span>,
 }
 
 impl Graph {

@@ -15,6 +15,7 @@ mod source;
 mod toolbox;
 mod tools;
 pub mod topology;
+mod waiting;
 
 pub use decide::{GraphNoun, GraphState, Never, Register, graph_id};
 pub use inputs::check_inputs;

@@ -10,14 +10,16 @@ use super::manifest::{
 use super::nested;
 use super::source::{Kind, Tree};
 use super::toolbox;
+use super::waiting;
 use crate::expr;
 use crate::id::NodeId;
 
 /// Nodes of a graph at most.
 const NODES_LIMIT: usize = 10_000;
 /// What a node may do; the contract names more kinds than this version runs.
-const KINDS: [&str; 8] = ["agent", "tool", "branch", "map", "approval", "sleep", "graph", "plan"];
-const LATER_KINDS: [&str; 2] = ["plugin", "signal"];
+const KINDS: [&str; 9] =
+    ["agent", "tool", "branch", "map", "approval", "sleep", "graph", "plan", "signal"];
+const LATER_KINDS: [&str; 1] = ["plugin"];
 /// Tokens of an answer when the manifest names no limit.
 const MAX_TOKENS: u32 = 512;
 
@@ -74,7 +76,14 @@ fn node(
     let timeout = fields.take("timeout").and_then(|t| decoder.parsed(t, &fields.at("timeout")));
     let on_error =
         fields.take("on_error").map(|t| on_error(decoder, t, &fields.at("on_error"), mentions));
+    let on_unknown = fields.take("on_unknown");
+    let on_unknown =
+        on_unknown.and_then(|t| waiting::on_unknown(decoder, t, &fields.at("on_unknown")));
     let work = work(decoder, tree, &mut fields, mentions);
+    if let (Some(OnError::Ask), Some(Work::Map(_))) = (&on_error, &work) {
+        let message = "a map cannot ask: use fail, skip or fallback";
+        decoder.add(tree, &fields.at("on_error"), message);
+    }
     decoder.finish(&fields);
     Some(Node {
         id: id?,
@@ -83,6 +92,7 @@ fn node(
         retry: retry.unwrap_or_default(),
         timeout,
         on_error: on_error.unwrap_or_default(),
+        on_unknown,
         work: work?,
     })
 }
@@ -134,11 +144,7 @@ fn on_error(
     match &tree.kind {
         Kind::Scalar(Value::String(text)) if text == "fail" => OnError::Fail,
         Kind::Scalar(Value::String(text)) if text == "skip" => OnError::Skip,
-        Kind::Scalar(Value::String(text)) if text == "ask" => {
-            let message = "`ask` is not available in this version: use fail, skip or fallback";
-            decoder.add(tree, path, message);
-            OnError::Fail
-        }
+        Kind::Scalar(Value::String(text)) if text == "ask" => OnError::Ask,
         Kind::Map(_) => {
             let Some(mut fields) = decoder.fields(tree, path) else { return OnError::Fail };
             let node = fields.take("fallback");
@@ -147,7 +153,7 @@ fn on_error(
             node.map_or(OnError::Fail, OnError::Fallback)
         }
         _ => {
-            decoder.add(tree, path, "must be `fail`, `skip` or {fallback: NODE}");
+            decoder.add(tree, path, "must be `fail`, `skip`, `ask` or {fallback: NODE}");
             OnError::Fail
         }
     }
@@ -191,6 +197,7 @@ fn work(
         "approval" => approval(decoder, body, &path, mentions).map(Work::Approval),
         "graph" => nested::graph(decoder, body, &path, mentions).map(Work::Graph),
         "plan" => nested::plan(decoder, body, &path, mentions).map(Work::Plan),
+        "signal" => waiting::signal(decoder, body, &path).map(Work::Signal),
         _ => sleep(decoder, body, &path).map(Work::Sleep),
     }
 }

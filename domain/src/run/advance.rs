@@ -10,11 +10,12 @@ use super::rejection::Rejection;
 use super::state::{Phase, RunState, Spent, StepStatus};
 use crate::decider::Context;
 use crate::event::run::Failure;
-use crate::event::{Event, run, turn};
+use crate::event::{Event, lifecycle, run, turn};
 use crate::id::{ExecutorId, StepId};
 use crate::money::Money;
 use crate::payload::PayloadRef;
 use crate::stream::Seq;
+use crate::time::Timestamp;
 
 pub(super) fn advance(
     state: &RunState,
@@ -25,10 +26,14 @@ pub(super) fn advance(
     match state.phase {
         Phase::New => return Err(Rejection::NotFound),
         Phase::Running => {}
-        ended => return settle_after_the_end(state, command, ended),
+        ended => return settle_after_the_end(state, command, ended, context.now),
     }
     told_once(&command)?;
-    let mut commit = Building { state, events: Vec::new(), spent: state.spent, next };
+    if state.paused && !(command.starts.is_empty() && command.instant.is_empty()) {
+        return Err(Rejection::Paused);
+    }
+    let now = context.now;
+    let mut commit = Building { state, events: Vec::new(), spent: state.spent, next, now };
     for moved in &command.moves {
         commit.told(moved)?;
     }
@@ -79,9 +84,10 @@ fn settle_after_the_end(
     state: &RunState,
     command: Advance,
     ended: Phase,
+    now: Timestamp,
 ) -> Result<Vec<Event>, Rejection> {
     let mut commit =
-        Building { state, events: Vec::new(), spent: state.spent, next: state.seq.plus(1) };
+        Building { state, events: Vec::new(), spent: state.spent, next: state.seq.plus(1), now };
     for outcome in command.outcomes {
         let under_way = state.steps.get(&outcome.step).is_some_and(|step| step.call.is_some());
         if let (true, Some(call)) = (under_way, outcome.call) {
@@ -106,6 +112,7 @@ pub(super) struct Building<'a> {
     pub(super) events: Vec<Event>,
     spent: Spent,
     pub(super) next: Seq,
+    now: Timestamp,
 }
 
 impl Building<'_> {
@@ -115,7 +122,7 @@ impl Building<'_> {
         if was_sleeping {
             self.events.push(Event::TimerFired(run::TimerFired { step: step.clone() }));
         }
-        if matches!(result, StepResult::Unknown { .. }) {
+        if matches!(result, StepResult::Unknown { .. } | StepResult::UnknownAsking) {
             self.events.push(Event::StepUnknown(run::StepUnknown { step: step.clone(), attempt }));
         }
         let fallback = call.as_ref().and_then(|call| call.fallback.clone());
@@ -134,6 +141,8 @@ impl Building<'_> {
             StepStatus::Started { .. }
             | StepStatus::Unknown
             | StepStatus::Asking { .. }
+            | StepStatus::Awaiting { .. }
+            | StepStatus::Undecided { .. }
             | StepStatus::Expanded => false,
             StepStatus::Sleeping { .. } => true,
             _ => return Err(not_under_way()),
@@ -146,7 +155,7 @@ impl Building<'_> {
     }
 
     fn call(&mut self, step: &StepId, attempt: u32, call: CallReport, result: &StepResult) {
-        if let StepResult::Failed { error, .. } = result {
+        if let StepResult::Failed { error, .. } | StepResult::FailedAsking { error } = result {
             let (step, error, turn) = (step.clone(), error.clone(), self.turn_of(step));
             let failed = run::ModelCallFailed { step, attempt, turn, error };
             self.events.push(Event::ModelCallFailed(failed));
@@ -216,6 +225,11 @@ impl Building<'_> {
         skipped: Vec<crate::id::NodeId>,
         fallback: Option<Fallback>,
     ) {
+        let asks = match result {
+            StepResult::FailedAsking { .. } => Some(false),
+            StepResult::UnknownAsking => Some(true),
+            _ => None,
+        };
         let (error, retry_at) = match result {
             StepResult::Completed { output, case } => {
                 if let Some(case) = case {
@@ -233,6 +247,13 @@ impl Building<'_> {
             StepResult::Failed { error, retry_at } => (Some(error), retry_at),
             StepResult::Unknown { retry_at: None } => (Some(unknown_outcome()), None),
             StepResult::Unknown { retry_at } => (None, retry_at),
+            StepResult::FailedAsking { error } => (Some(error), None),
+            StepResult::UnknownAsking => (None, None),
+            StepResult::Retried => (None, Some(self.now)),
+            StepResult::Skipped => {
+                let skip = lifecycle::StepSkipped { step, attempt, skipped };
+                return self.events.push(Event::StepSkipped(skip));
+            }
         };
         if let Some(error) = error {
             let (step, last) = (step.clone(), retry_at.is_none());
@@ -242,6 +263,9 @@ impl Building<'_> {
         if let Some(due) = retry_at {
             let retried = run::StepRetried { step, attempt: attempt + 1, due, fallback };
             self.events.push(Event::StepRetried(retried));
+        } else if let Some(unknown) = asks {
+            let asked = lifecycle::StepAsked { step, attempt, unknown };
+            self.events.push(Event::StepAsked(asked));
         }
     }
 
@@ -353,6 +377,7 @@ impl Building<'_> {
                 prompt,
                 reserved_tokens,
                 reserved_cost,
+                idempotency_key,
             } => {
                 self.spent.reserved_tokens += reserved_tokens;
                 self.spent.reserved_cost += reserved_cost.unwrap_or_default();
@@ -369,6 +394,7 @@ impl Building<'_> {
                     prompt,
                     reserved_tokens,
                     reserved_cost,
+                    idempotency_key,
                 }));
             }
             Intent::CallTool { at, name } => {
@@ -381,6 +407,10 @@ impl Building<'_> {
                 self.events.push(Event::MapExpanded(expanded));
             }
             Intent::Sleep { due } => self.events.push(Event::TimerSet(run::TimerSet { step, due })),
+            Intent::Await { signal, expires } => {
+                let awaited = lifecycle::SignalAwaited { step, signal, expires };
+                self.events.push(Event::SignalAwaited(awaited));
+            }
             Intent::Ask { approval, role, content, content_hash, expires } => {
                 let content = content.at(self.next);
                 self.events.push(Event::ApprovalRequested(run::ApprovalRequested {

@@ -45,7 +45,7 @@ pub struct Lineage {
 }
 
 /// A run within this one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Child {
     /// The step that waits for it.
     pub step: StepId,
@@ -77,7 +77,7 @@ pub struct Child {
 }
 
 /// What came of a run within this one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChildOutcome {
     /// Why it yielded nothing; absent when it completed.
     pub error: Option<Failure>,

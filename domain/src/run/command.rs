@@ -9,7 +9,7 @@ use crate::id::{AgentId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, 
 use crate::metering::{Charge, Usage};
 use crate::money::Money;
 use crate::payload::{PayloadRef, PayloadSlot};
-use crate::run::{Budget, Fallback};
+use crate::run::{Budget, Fallback, ForkRun, Resolve, Signal};
 use crate::time::Timestamp;
 
 /// A command to a run.
@@ -32,6 +32,29 @@ pub enum RunCommand {
         /// Why.
         reason: Option<String>,
     },
+    /// Start no further step.
+    Pause {
+        /// Why.
+        reason: Option<String>,
+    },
+    /// Go on after a pause.
+    Resume,
+    /// Go on after a failure, with another series of tries.
+    Retry {
+        /// Every step whose failure ended the run, and the maps of those that are items.
+        steps: Vec<StepId>,
+    },
+    /// Take in an outside event.
+    Signal(Signal),
+    /// Decide what becomes of a step.
+    Resolve(Resolve),
+    /// Mark this point of the run.
+    Mark {
+        /// What for.
+        label: Option<String>,
+    },
+    /// Begin a run as a part of another one's history.
+    Fork(ForkRun),
 }
 
 /// Begins a run.
@@ -118,6 +141,17 @@ pub enum StepResult {
         /// Start of the next try.
         retry_at: Option<Timestamp>,
     },
+    /// It failed, and somebody must decide what becomes of the step.
+    FailedAsking {
+        /// Why.
+        error: Failure,
+    },
+    /// Its executor died, and somebody must decide what becomes of the step.
+    UnknownAsking,
+    /// By decision, another try starts now.
+    Retried,
+    /// By decision, the run goes on without it.
+    Skipped,
 }
 
 /// What a finished model call told.
@@ -177,6 +211,8 @@ pub enum Intent {
         reserved_tokens: u64,
         /// Worst case of money, when the model has a price.
         reserved_cost: Option<Money>,
+        /// What the provider recognises the call by, should it be sent again.
+        idempotency_key: Option<String>,
     },
     /// A tool call before an agent's first turn.
     CallTool {
@@ -198,6 +234,13 @@ pub enum Intent {
     Sleep {
         /// Until when.
         due: Timestamp,
+    },
+    /// Waits for an outside event.
+    Await {
+        /// Its name.
+        signal: NodeId,
+        /// When the step stops waiting.
+        expires: Option<Timestamp>,
     },
     /// Asks a person.
     Ask {

@@ -5,6 +5,7 @@ use super::children::{Lineage, child_ended, children_created, parent_told};
 use super::command::{Answer, CreateRun, RunCommand};
 use super::rejection::Rejection;
 use super::state::{Approval, ApprovalState, Phase, RunState};
+use super::steer;
 use crate::decider::Context;
 use crate::event::{Event, agent, run};
 use crate::stream::Seq;
@@ -23,6 +24,13 @@ pub(super) fn decide(
         RunCommand::ChildEnded(report) => child_ended(state, report, next),
         RunCommand::ParentTold => parent_told(state),
         RunCommand::Cancel { reason } => cancel(state, reason),
+        RunCommand::Pause { reason } => steer::pause(state, reason),
+        RunCommand::Resume => steer::resume(state),
+        RunCommand::Retry { steps } => steer::retry(state, steps),
+        RunCommand::Signal(signal) => steer::signal(state, signal, next),
+        RunCommand::Resolve(command) => steer::resolve(state, command, context, next),
+        RunCommand::Mark { label } => steer::mark(state, label),
+        RunCommand::Fork(command) => steer::fork(state, command, next),
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) fn evolve(state: &mut RunState, recorded: Recorded<'_>) {
         Event::MapExpanded(event) => state.expand(event),
         Event::StepCompleted(event) => state.complete(event),
         Event::StepFailed(event) => state.fail_step(event),
-        Event::StepUnknown(event) => state.set(&event.step, StepStatus::Unknown),
+        Event::StepUnknown(event) => state.lose(&event.step),
         Event::StepRetried(event) => {
             state.release(&event.step);
             state.change(&event.step, |step| {
@@ -55,10 +55,11 @@ pub(super) fn evolve(state: &mut RunState, recorded: Recorded<'_>) {
         Event::RunCancelled(_) => state.phase = Phase::Cancelled,
         Event::RunCompleted(event) => {
             state.phase = Phase::Completed;
-            state.output = event.output;
+            state.output = event.output.map(|output| state.own(output));
         }
         Event::RunFailed(event) => {
             state.phase = Phase::Failed;
+            state.stopped = Some(recorded.time);
             state.error = Some(event.error.clone());
         }
         Event::TimerFired(_)
@@ -70,6 +71,32 @@ pub(super) fn evolve(state: &mut RunState, recorded: Recorded<'_>) {
         | Event::MemoryStored(_)
         | Event::MemoryForgotten(_)
         | Event::RequestAccepted(_) => {}
+        _ => steering(state, recorded),
+    }
+}
+
+/// What people and programs decided from outside.
+fn steering(state: &mut RunState, recorded: Recorded<'_>) {
+    match recorded.event {
+        Event::RunPaused(_) => {
+            state.paused = true;
+            state.stopped = Some(recorded.time);
+        }
+        Event::RunResumed(_) => state.go_on(recorded.time),
+        Event::RunReopened(event) => state.reopen(event, recorded.time),
+        Event::RunForked(event) => state.fork(event, recorded.time),
+        Event::SignalAwaited(event) => state.await_signal(event),
+        Event::SignalReceived(event) => state.receive(event),
+        Event::StepAsked(event) => {
+            let status = StepStatus::Undecided { unknown: event.unknown, decision: None };
+            state.set(&event.step, status);
+        }
+        Event::StepResolved(event) => state.resolve(event),
+        Event::StepSkipped(event) => {
+            state.set(&event.step, StepStatus::Skipped);
+            state.skip(&event.skipped);
+        }
+        _ => {}
     }
 }
 
@@ -78,14 +105,14 @@ impl RunState {
         self.phase = Phase::Running;
         self.created = at;
         self.graph = Some((created.graph, created.version.clone()));
-        self.input = Some(created.input);
+        self.input = Some(self.own(created.input));
         self.budget = created.budget;
         self.privacy = created.privacy;
         self.request_hash.clone_from(&created.request_hash);
         self.origin.clone_from(&created.origin);
     }
 
-    fn set(&mut self, id: &StepId, status: StepStatus) {
+    pub(super) fn set(&mut self, id: &StepId, status: StepStatus) {
         self.change(id, |step| step.status = status);
     }
 
@@ -107,11 +134,13 @@ impl RunState {
     }
 
     fn complete(&mut self, event: &run::StepCompleted) {
+        let output = event.output.map(|output| self.own(output));
         self.change(&event.step, |step| {
             step.status = StepStatus::Completed;
             step.attempt = event.attempt;
-            step.output = event.output;
+            step.output = output;
             step.error = None;
+            step.lost_call = None;
         });
         self.skip(&event.skipped);
     }
@@ -121,10 +150,19 @@ impl RunState {
         self.change(&event.step, |step| {
             step.attempt = event.attempt;
             step.failures += 1;
+            step.lost_call = None;
             step.error = Some(event.error.clone());
             step.status = StepStatus::Failed;
         });
         self.skip(&event.skipped);
+    }
+
+    /// Nobody knows what came of the try: a call that is sent again says that it is the same one.
+    fn lose(&mut self, id: &StepId) {
+        self.change(id, |step| {
+            step.status = StepStatus::Unknown;
+            step.lost_call = step.call.as_ref().and_then(|call| call.idempotency_key.clone());
+        });
     }
 
     fn skip(&mut self, nodes: &[NodeId]) {
@@ -167,13 +205,17 @@ impl RunState {
             model: event.model.clone(),
             reserved_tokens: event.reserved_tokens,
             reserved_cost: event.reserved_cost.unwrap_or_default(),
+            idempotency_key: event.idempotency_key.clone(),
         };
         self.release(&event.step);
         self.spent.hold(&call);
-        self.change(&event.step, |step| step.call = Some(call));
+        self.change(&event.step, |step| {
+            step.call = Some(call);
+            step.lost_call = None;
+        });
     }
 
-    fn release(&mut self, id: &StepId) {
+    pub(super) fn release(&mut self, id: &StepId) {
         let is_held = self.steps.get(id).is_some_and(|step| step.call.is_some());
         let mut held = None;
         if is_held {

@@ -31,7 +31,12 @@ impl RunState {
         // A run that keeps nothing to itself prints as if there were no such word.
         let privacy = (!self.privacy.is_any()).then_some(self.privacy);
         let once = privacy.map_or_else(|| print(&once), |privacy| print(&(&once, privacy)));
-        Fingerprint(self.with_lineage(once))
+        let plain = self.with_lineage(once);
+        // What few runs have is printed only where it is there.
+        let steered = (self.paused, self.stood, &self.signals, &self.lineage);
+        let is_plain =
+            !self.paused && self.stood.0 == 0 && self.signals.is_empty() && self.lineage.is_empty();
+        Fingerprint(if is_plain { plain } else { print(&(plain, steered)) })
     }
 
     /// A run that belongs to no other one and to no agent prints as if there were no such words.
@@ -40,6 +45,24 @@ impl RunState {
             return once;
         }
         print(&(once, &self.origin, &self.agent, self.told))
+    }
+
+    /// Marks everything as not yet printed, as a state that was read has it.
+    pub(super) fn forget_prints(&mut self) {
+        let steps = self.steps.iter_mut().map(|(id, step)| {
+            step.print = 0;
+            Part::Step(id.clone())
+        });
+        let approvals = self.approvals.iter_mut().map(|(id, approval)| {
+            approval.print = 0;
+            Part::Approval(*id)
+        });
+        let children = self.children.iter_mut().map(|(id, child)| {
+            child.print = 0;
+            Part::Child(*id)
+        });
+        self.changed = steps.chain(approvals).chain(children).collect();
+        self.prints = 0;
     }
 
     fn print_part(&mut self, part: &Part) {

@@ -7,10 +7,13 @@ mod decide;
 mod evolve;
 mod fallback;
 mod fingerprint;
+pub mod lineage;
 mod moves;
 mod rejection;
 mod retry;
+mod snapshot;
 mod state;
+mod steer;
 mod turns;
 
 pub use children::{
@@ -21,13 +24,15 @@ pub use command::{
     StepResult,
 };
 pub use fallback::{Candidate, Fallback, HOPS_LIMIT, KeyOwner, Successor, successor};
+pub use lineage::Ancestor;
 pub use moves::{Answered, Move, Next, Told, ToolOutcome};
 pub use rejection::Rejection;
 pub use retry::next_try;
 pub use state::{Approval, ApprovalState, Budget, Call, Phase, RunState, Spent, Step, StepStatus};
+pub use steer::{ForkRun, Resolution, Resolve, SIGNALS_LIMIT, Signal, check_fork_point};
 pub use turns::{CallNo, ToolState, Turn, Turns};
 
-use crate::decider::{Context, Decider, Fingerprint, Recorded, Wake};
+use crate::decider::{Context, Decider, Fingerprint, Inherited, Recorded, Wake};
 use crate::event::Event;
 use crate::id::{RunId, TenantId};
 use crate::request::derived_uuid;
@@ -66,5 +71,18 @@ impl Decider for Run {
 
     fn fingerprint(state: &mut RunState) -> Option<Fingerprint> {
         Some(state.fingerprint())
+    }
+
+    fn inherits(first: &Event) -> Option<Inherited> {
+        let Event::RunForked(forked) = first else { return None };
+        Some(Inherited { id: forked.parent.0, seq: forked.seq, fold: forked.fold })
+    }
+
+    fn snapshot(state: &RunState) -> Option<Vec<u8>> {
+        state.snapshot()
+    }
+
+    fn recall(snapshot: &[u8]) -> Option<RunState> {
+        RunState::recall(snapshot)
     }
 }

@@ -1,7 +1,8 @@
 //! Why a command to a run is refused.
 
 use crate::id::{ApprovalId, RunId, StepId};
-use crate::run::Phase;
+use crate::run::{Phase, Resolution};
+use crate::stream::Seq;
 
 /// A command that contradicts the state of the run. Nothing was recorded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,4 +62,48 @@ pub enum Rejection {
     /// The answer names other content than the question.
     #[error("approval {0} is for other content: read it again and answer with its content_hash")]
     ContentChanged(ApprovalId),
+    /// A step would start while the run is paused.
+    #[error("the run is paused: no step starts")]
+    Paused,
+    /// The run has ended, and is to be resumed.
+    #[error(
+        "the run has ended ({0:?}) and cannot be resumed: fork it at an earlier event, or retry it \
+        if it failed"
+    )]
+    NotResumable(Phase),
+    /// Only failed runs are retried.
+    #[error("the run has not failed ({0:?}): only failed steps of a failed run can be retried")]
+    NotFailed(Phase),
+    /// No step's failure ended the run.
+    #[error("no failed step ended the run: fork it at an earlier event, with what must be changed")]
+    NothingToRetry,
+    /// The step is to be retried and has not failed.
+    #[error("step {0} has not failed")]
+    HasNotFailed(StepId),
+    /// The run has taken in as many outside events as it may.
+    #[error("a run takes {} signals at most", super::steer::SIGNALS_LIMIT)]
+    TooManySignals,
+    /// Nobody asks what becomes of the step.
+    #[error("step {0} does not wait for a decision")]
+    NotUndecided(StepId),
+    /// It was decided otherwise.
+    #[error("step {0} was decided otherwise before ({1:?})")]
+    DecidedBefore(StepId, Resolution),
+    /// The decision does not fit what is asked.
+    #[error(
+        "step {step} cannot be decided as {resolution:?} that way: a step of unknown outcome is \
+        `completed` (with its output), `failed` or `retry`; a failed one is `retry`, `skip` or \
+        `failed`"
+    )]
+    NoSuchDecision {
+        /// The step.
+        step: StepId,
+        /// What was decided.
+        resolution: Resolution,
+        /// Whether its outcome is unknown; else it failed.
+        unknown: bool,
+    },
+    /// A fork would begin after the end.
+    #[error("the run had ended ({0:?}) at event {1}: fork it at an earlier event")]
+    NotForkable(Phase, Seq),
 }

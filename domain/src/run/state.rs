@@ -1,12 +1,15 @@
 //! What is known of a run: the fold of its events.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::children::{Child, Origin};
 use super::fallback::Fallback;
 use super::fingerprint::Part;
+use super::lineage::Ancestor;
+use super::steer::Resolution;
 use super::turns::Turns;
 use crate::chat::Privacy;
 use crate::decider::Wake;
@@ -80,7 +83,7 @@ impl Phase {
 }
 
 /// Where a step stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StepStatus {
     /// May be taken by an executor, not before `due`.
     Scheduled {
@@ -106,6 +109,22 @@ pub enum StepStatus {
         /// The question.
         approval: ApprovalId,
     },
+    /// Waits for an outside event.
+    Awaiting {
+        /// The name of the event.
+        signal: NodeId,
+        /// When it stops waiting.
+        expires: Option<Timestamp>,
+        /// What the event carried, once it has come.
+        received: Option<PayloadRef>,
+    },
+    /// Somebody must decide what becomes of it.
+    Undecided {
+        /// Whether nobody knows what came of the try; else it failed.
+        unknown: bool,
+        /// The decision, and the output that goes with it, once there is one.
+        decision: Option<(Resolution, Option<PayloadRef>)>,
+    },
     /// A map whose items run.
     Expanded,
     /// Done.
@@ -117,7 +136,7 @@ pub enum StepStatus {
 }
 
 /// What is known of a step.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// Where it stands.
     pub status: StepStatus,
@@ -136,27 +155,30 @@ pub struct Step {
     /// Why the last try failed.
     pub error: Option<Failure>,
     /// Who is not asked again, and why.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub avoid: Vec<Fallback>,
     /// The turns of an agent with tools.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turns: Option<Box<Turns>>,
     /// The run that the last try consists of.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub child: Option<RunId>,
     /// Runs that it waits for.
-    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub awaits: BTreeSet<RunId>,
+    /// How a lost call is recognised by its provider; the next try says the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_call: Option<String>,
     /// Its part of the run's fingerprint, as last printed.
     #[serde(skip)]
     pub(super) print: u64,
 }
 
 /// A model call that is under way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
     /// The agent's turn, from 1; 0 for an agent without tools.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub turn: u32,
     /// The provider's name.
     pub provider: String,
@@ -166,6 +188,9 @@ pub struct Call {
     pub reserved_tokens: u64,
     /// Worst case of money.
     pub reserved_cost: Money,
+    /// How the provider recognises the call, should it be sent again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
 }
 
 impl Step {
@@ -183,12 +208,13 @@ impl Step {
             turns: None,
             child: None,
             awaits: BTreeSet::new(),
+            lost_call: None,
             print: 0,
         }
     }
 
     /// Whether an executor can do something about the step right now.
-    fn is_runnable(&self) -> bool {
+    pub(super) fn is_runnable(&self) -> bool {
         use StepStatus::{Scheduled, Started, Unknown};
         match self.status {
             Scheduled { due: None } | Unknown => true,
@@ -217,7 +243,7 @@ pub enum ApprovalState {
 }
 
 /// A question to a person.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval {
     /// The step that waits.
     pub step: StepId,
@@ -237,7 +263,7 @@ pub struct Approval {
 }
 
 /// What has been spent and is held.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spent {
     /// Tokens of settled calls.
     pub tokens: u64,
@@ -249,8 +275,8 @@ pub struct Spent {
     pub reserved_cost: Money,
 }
 
-/// The fold of a run's events.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// The fold of a run's events. Written down, it is the content of a checkpoint.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunState {
     /// The last event folded.
     pub seq: Seq,
@@ -274,7 +300,8 @@ pub struct RunState {
     pub steps: BTreeMap<StepId, Step>,
     /// How many of them an executor can do something about now: kept so that no commit has to look
     /// at every step.
-    runnable: u32,
+    #[serde(skip)]
+    pub(super) runnable: u32,
     /// Every question asked.
     pub approvals: BTreeMap<ApprovalId, Approval>,
     /// What the run yielded.
@@ -289,9 +316,23 @@ pub struct RunState {
     pub children: BTreeMap<RunId, Child>,
     /// Whether the run that it belongs to knows of its end.
     pub told: bool,
+    /// Whether no step may start, by somebody's word.
+    pub paused: bool,
+    /// Since when it is paused, or has failed.
+    pub(super) stopped: Option<Timestamp>,
+    /// How long it stood still, not counted against the budget.
+    pub(super) stood: Span,
+    /// Outside events that no step has taken yet, the oldest first.
+    pub signals: BTreeMap<NodeId, VecDeque<PayloadRef>>,
+    /// Every outside event that was taken in.
+    pub(super) signals_seen: BTreeSet<Uuid>,
+    /// The runs that its history begins in, the oldest first.
+    pub lineage: Vec<Ancestor>,
     /// What changed since the last fingerprint.
+    #[serde(skip)]
     pub(super) changed: BTreeSet<Part>,
     /// The sum of the prints of all parts.
+    #[serde(skip)]
     pub(super) prints: u64,
 }
 
@@ -301,9 +342,10 @@ impl RunState {
         self.steps.get(&StepId::node(node.clone()))
     }
 
-    /// When the run must end at the latest.
+    /// When the run must end at the latest; not known while it is paused.
     pub fn deadline(&self) -> Option<Timestamp> {
-        self.budget.wall.map(|wall| self.created.after(wall))
+        let wall = self.budget.wall.filter(|_| !self.paused);
+        wall.map(|wall| self.created.after(wall).after(self.stood))
     }
 
     /// Changes one step, keeping the count of runnable ones.
@@ -323,7 +365,12 @@ impl RunState {
             let is_due = self.spent.reserved_tokens > 0 || self.owes();
             return if is_due { Wake::Now } else { Wake::Done };
         }
-        if self.runnable > 0 || self.steps.is_empty() {
+        if self.paused {
+            return Wake::Parked;
+        }
+        // What a fork makes ready, by a graph of its own, is not in its first event.
+        let is_new_fork = self.seq == Seq(1) && !self.lineage.is_empty();
+        if self.runnable > 0 || self.steps.is_empty() || is_new_fork {
             return Wake::Now;
         }
         let mut due = self.deadline().into_iter().chain(self.next_look()).min();
@@ -343,6 +390,9 @@ impl RunState {
                 Wake::At(*due)
             }
             StepStatus::Asking { approval } => self.approval_wake(*approval),
+            StepStatus::Awaiting { received: Some(_), .. }
+            | StepStatus::Undecided { decision: Some(_), .. } => Wake::Now,
+            StepStatus::Awaiting { expires: Some(expires), .. } => Wake::At(*expires),
             _ => Wake::Done,
         }
     }

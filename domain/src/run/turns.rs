@@ -22,7 +22,7 @@ pub struct CallNo {
 }
 
 /// The turns of one agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Turns {
     /// When the agent began.
     pub began: Timestamp,
@@ -35,7 +35,7 @@ pub struct Turns {
 }
 
 /// A turn that was answered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Turn {
     /// The answer, a [`crate::chat::ChatReply`].
     pub answer: PayloadRef,
@@ -44,7 +44,7 @@ pub struct Turn {
 }
 
 /// Where a tool call stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToolState {
     /// About to be made; its outcome is not known.
     Intended,

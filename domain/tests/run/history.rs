@@ -128,5 +128,6 @@ pub(crate) fn model_call(tokens: u64) -> Intent {
         prompt: PayloadSlot(0),
         reserved_tokens: tokens,
         reserved_cost: None,
+        idempotency_key: None,
     }
 }

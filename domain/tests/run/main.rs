@@ -3,4 +3,5 @@
 mod history;
 mod laws;
 mod rules;
+mod steering;
 mod turns;

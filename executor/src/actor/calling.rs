@@ -49,6 +49,7 @@ impl Actor {
         let left_out = choice.provider.left_out(&request);
         let body = choice.provider.body(&request);
         let provider = choice.provider.name().to_owned();
+        let idempotency_key = self.idempotency_key(step, attempt, turn);
         let intent = Intent::CallModel {
             turn,
             reserved_cost: self.worst_cost(&provider, &choice.model, &need),
@@ -59,6 +60,7 @@ impl Actor {
             left_out,
             prompt: plan.store(body.to_vec(), "application/json", Purpose::Prompt),
             reserved_tokens: need.input_tokens + u64::from(need.output_tokens),
+            idempotency_key: Some(idempotency_key.clone()),
         };
         plan.hold_intent(&intent);
         let question = Question { wanted, need, key: choice.key, avoid, is_repeatable };
@@ -66,6 +68,7 @@ impl Actor {
             provider: choice.provider,
             model: choice.model,
             body,
+            idempotency_key,
             answers,
             question: Box::new(question),
         });

@@ -240,6 +240,7 @@ async fn register(
         version: child.version.clone(),
         nodes: u32::try_from(graph.nodes.len()).unwrap_or(u32::MAX),
         manifest: PayloadSlot(0),
+        is_derived: false,
     };
     let manifest = payload(bytes, Purpose::Manifest);
     let stream = StreamKey::graph(parent.tenant.clone(), child.graph);

@@ -23,6 +23,9 @@ impl Actor {
         while let Some(landed) = self.effects.try_join_next() {
             self.landed(landed);
         }
+        if self.run.state.paused {
+            return;
+        }
         let now = self.shared.now();
         let ended: Vec<Done> = self.waiting.iter().filter_map(|id| self.ended(id, now)).collect();
         for done in &ended {
@@ -50,6 +53,11 @@ impl Actor {
             StepStatus::Sleeping { due } if *due <= now => DoneResult::Completed(None),
             StepStatus::Asking { approval } => {
                 answered(self.run.state.approvals.get(approval)?, now)?
+            }
+            StepStatus::Awaiting { received: None, expires: Some(expires), .. }
+                if *expires <= now =>
+            {
+                refused("signal.timeout", "the signal did not come in time: raise its timeout")
             }
             StepStatus::Started { .. } | StepStatus::Unknown if self.flies(id) => return None,
             StepStatus::Unknown => DoneResult::Interrupted,

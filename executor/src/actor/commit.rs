@@ -7,6 +7,7 @@ use convergio_domain::run::{
     Advance, Intent, Outcome, RunCommand, RunState, StepResult, StepStatus,
 };
 use convergio_domain::stream::Seq;
+use convergio_domain::time::Timestamp;
 use convergio_eventstore::{AppendError, CommitError, Payload};
 
 use super::effect::{Launch, Work, perform};
@@ -100,14 +101,32 @@ impl Actor {
         self.unrecorded.clear();
         self.runnable.extend(advance.ready.iter().cloned());
         for start in &advance.starts {
-            if matches!(start.intent, Intent::Sleep { .. } | Intent::Ask { .. }) {
+            let waits = |intent: &Intent| {
+                matches!(intent, Intent::Sleep { .. } | Intent::Ask { .. } | Intent::Await { .. })
+            };
+            if waits(&start.intent) {
                 self.waiting.insert(start.step.clone());
             }
         }
         for outcome in advance.outcomes.iter().chain(&advance.instant) {
-            if let Some(due) = retry_at(outcome) {
+            if let Some(due) = self.retry_at(outcome) {
                 self.delayed.insert((due, outcome.step.clone()));
             }
+            if matches!(outcome.result, StepResult::FailedAsking { .. } | StepResult::UnknownAsking)
+            {
+                self.waiting.insert(outcome.step.clone());
+            }
+        }
+    }
+
+    fn retry_at(&self, outcome: &Outcome) -> Option<Timestamp> {
+        match outcome.result {
+            StepResult::Failed { retry_at, .. } | StepResult::Unknown { retry_at } => retry_at,
+            StepResult::Retried => match self.run.state.steps.get(&outcome.step)?.status {
+                StepStatus::Scheduled { due } => due,
+                _ => None,
+            },
+            _ => None,
         }
     }
 
@@ -170,11 +189,4 @@ fn is_passing(error: &AppendError) -> bool {
 
 fn is_current(state: &RunState, step: &convergio_domain::id::StepId, attempt: u32) -> bool {
     state.steps.get(step).is_some_and(|known| known.attempt == attempt && !known.is_ended())
-}
-
-fn retry_at(outcome: &Outcome) -> Option<convergio_domain::time::Timestamp> {
-    match outcome.result {
-        StepResult::Failed { retry_at, .. } | StepResult::Unknown { retry_at } => retry_at,
-        StepResult::Completed { .. } | StepResult::Yielded { .. } => None,
-    }
 }

@@ -10,7 +10,7 @@ use convergio_domain::chat::ChatReply;
 use convergio_domain::event::run::Failure;
 use convergio_domain::id::{RunId, StepId};
 use convergio_domain::payload::PayloadRef;
-use convergio_domain::run::{CallNo, CallReport};
+use convergio_domain::run::{CallNo, CallReport, Resolution};
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::LiveNote;
@@ -56,6 +56,7 @@ pub(super) struct ModelCall {
     pub(super) provider: Arc<dyn Provider>,
     pub(super) model: String,
     pub(super) body: Bytes,
+    pub(super) idempotency_key: String,
     pub(super) answers: Answers,
     pub(super) question: Box<Question>,
 }
@@ -106,6 +107,8 @@ pub(super) enum DoneResult {
     Opened(Option<(PayloadRef, Arc<Value>)>),
     /// Nobody knows what came of it.
     Interrupted,
+    /// Somebody decided what becomes of it, and perhaps what it yielded.
+    Decided(Resolution, Option<Arc<Value>>),
 }
 
 /// Performs a launch to its end. A panic of a tool or an adapter is a failure of the step.
@@ -216,7 +219,12 @@ impl Asked<'_> {
             let note = LiveNote { step, attempt, tokens_out, offset, text, ..LiveNote::default() };
             self.shared.live.publish(self.stream, note);
         };
-        let asked = Call { model: &call.model, body: &call.body, timeout: self.timeout };
+        let asked = Call {
+            model: &call.model,
+            body: &call.body,
+            timeout: self.timeout,
+            idempotency_key: Some(&call.idempotency_key),
+        };
         let answer = call.provider.chat(asked, &sink, cancel).await;
         match answer {
             Ok(answer) => {

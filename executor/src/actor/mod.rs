@@ -8,8 +8,10 @@ mod calling;
 mod children;
 mod collect;
 mod commit;
+mod decide;
 mod effect;
 mod hop;
+mod outside;
 mod plan;
 mod prepare;
 mod proposals;
@@ -30,7 +32,7 @@ use convergio_domain::run::{CallNo, Rejection, Run, StepStatus};
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::{AppendError, CommitError, LiveHub, Loaded, LogError, Repository};
-use convergio_kernel_c::Scheduler;
+use convergio_kernel_c::{RunResult, Scheduler};
 use serde_json::Value;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
@@ -174,7 +176,8 @@ impl Actor {
         let (graph, version) = run.state.graph.clone().ok_or_else(|| no_run(stream))?;
         let graph = shared.graphs.get(&shared.repository, &stream.tenant, graph, &version).await?;
         let (scheduler, _) = scheduler::restore(&graph, &run.state).map_err(ActorError::Failure)?;
-        let outputs = Outputs::new(shared.repository.log(), stream.clone());
+        let lineage = run.state.lineage.clone();
+        let outputs = Outputs::new(shared.repository.log(), stream.clone(), lineage);
         let mut actor = Self {
             shared,
             run,
@@ -204,6 +207,7 @@ impl Actor {
                 return Ok(self.run.state.wake());
             }
             self.collect();
+            self.collect_outside().await?;
             if self.has_work() {
                 let plan = self.plan().await?;
                 self.commit(plan).await?;
@@ -235,6 +239,8 @@ impl Actor {
                 }
                 StepStatus::Sleeping { .. }
                 | StepStatus::Asking { .. }
+                | StepStatus::Awaiting { .. }
+                | StepStatus::Undecided { .. }
                 | StepStatus::Started { .. }
                 | StepStatus::Unknown => {
                     self.waiting.insert(id.clone());
@@ -248,11 +254,20 @@ impl Actor {
     fn has_work(&self) -> bool {
         let now = self.shared.now();
         let is_late = self.run.state.deadline().is_some_and(|deadline| deadline <= now);
-        !self.done.is_empty() || is_late || (self.may_start() && self.can_start_one(now))
+        !self.done.is_empty()
+            || is_late
+            || self.is_over()
+            || (self.may_start() && self.can_start_one(now))
+    }
+
+    /// Whether the kernel says that the run is over and the log does not: a fork may begin so.
+    fn is_over(&self) -> bool {
+        self.in_flight.is_empty() && self.scheduler.result() != RunResult::Running
     }
 
     fn may_start(&self) -> bool {
         !self.shared.stopping.is_cancelled()
+            && !self.run.state.paused
             && self.in_flight.len() < self.shared.config.steps_per_run
     }
 
@@ -296,6 +311,7 @@ impl Actor {
         self.waiting.iter().filter_map(|id| match &state.steps.get(id)?.status {
             StepStatus::Sleeping { due } => Some(*due),
             StepStatus::Asking { approval } => state.approvals.get(approval)?.expires,
+            StepStatus::Awaiting { expires, .. } => *expires,
             _ => None,
         })
     }

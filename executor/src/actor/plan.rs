@@ -56,10 +56,12 @@ pub(super) struct Plan {
     pub(super) spent: Spent,
     now: Timestamp,
     pub(super) extra: Extra,
-    fresh: VecDeque<StepId>,
+    pub(super) fresh: VecDeque<StepId>,
     result: RunResult,
-    failed: Option<(StepId, Failure)>,
+    pub(super) failed: Option<(StepId, Failure)>,
     bytes: usize,
+    /// Whether a try whose outcome nobody knows may be followed by another one.
+    may_repeat: bool,
 }
 
 impl Plan {
@@ -85,9 +87,10 @@ impl Plan {
             now: actor.shared.now(),
             extra: Extra::default(),
             fresh: actor.unrecorded.iter().cloned().collect(),
-            result: RunResult::Running,
+            result: actor.scheduler.result(),
             failed: None,
             bytes: 0,
+            may_repeat: true,
         }
     }
 
@@ -149,7 +152,7 @@ impl Plan {
     }
 
     /// Takes the scheduler's answer in; gives the nodes that will never run.
-    fn absorb(&mut self, graph: &CompiledGraph, delta: &Delta) -> Vec<NodeId> {
+    pub(super) fn absorb(&mut self, graph: &CompiledGraph, delta: &Delta) -> Vec<NodeId> {
         self.result = delta.result;
         self.fresh.extend(delta.ready.iter().map(|ready| graph.step(ready.node, ready.item)));
         let skipped = delta.skipped.iter().map(|number| graph.node(*number).id.clone());
@@ -177,12 +180,13 @@ impl Plan {
     ) {
         let Some(node) = graph.graph.node(&done.step.node) else { return };
         let failures = state.steps.get(&done.step).map_or(0, |step| step.failures);
-        let result = self.result_of(node, done, failures, attempt);
-        let verdict = verdict(&result);
-        let (skipped, map) = match verdict {
-            Some(verdict) => self.tell(graph, state, &done.step, verdict, &result),
-            None => (Vec::new(), None),
+        let mut result = self.result_of(node, done, failures, attempt);
+        let (skipped, map) = match (verdict(&result), self.answer_to_question(graph, done)) {
+            (_, Some(answer)) => (self.answer(graph, state, done, answer, &mut result), None),
+            (Some(verdict), None) => self.tell(graph, state, &done.step, verdict, &result),
+            (None, None) => (Vec::new(), None),
         };
+        let result = self.failed_or_asking(graph, &done.step, result);
         let step = done.step.clone();
         let outcome = Outcome { step, attempt, result, call: done.call.clone(), skipped };
         if is_instant {
@@ -213,10 +217,11 @@ impl Plan {
                 };
                 if retry_at.is_none() {
                     self.extra.note(done.step.clone(), "failed", None);
-                    self.failed = Some((done.step.clone(), error.clone()));
                 }
                 StepResult::Failed { error: error.clone(), retry_at }
             }
+            DoneResult::Decided(resolution, value) => self.decided(done, *resolution, value),
+            DoneResult::Interrupted if !self.may_repeat => StepResult::UnknownAsking,
             DoneResult::Opened(yielded) => {
                 let value = yielded.as_ref().map(|(_, value)| Arc::clone(value));
                 self.extra.note(done.step.clone(), "completed", value);
@@ -335,6 +340,7 @@ impl Actor {
             if plan.has_no_room(&done) {
                 break;
             }
+            plan.may_repeat = self.may_repeat(&done);
             self.progress(&mut plan, done).await?;
             next += 1;
         }
@@ -421,7 +427,8 @@ impl Actor {
     async fn end(&mut self, plan: &mut Plan) -> Result<End, LogError> {
         if plan.result == RunResult::Failed {
             let unknown = || (None, internal(&"the run failed without a failed step"));
-            let failed = plan.failed.take().map(|(step, error)| (Some(step), error));
+            let failed = plan.failed.take().or_else(|| self.known_failure());
+            let failed = failed.map(|(step, error)| (Some(step), error));
             let (step, error) = failed.unwrap_or_else(unknown);
             return Ok(End::Failed { step, error });
         }

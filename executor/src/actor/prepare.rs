@@ -78,6 +78,11 @@ impl Actor {
             }
             (Work::Graph(graph), _) => self.sub_graph(plan, start, graph, &scope).await,
             (Work::Plan(_), _) => Err(OutputError::Failure(invalid("a plan goes in turns"))),
+            (Work::Signal(signal), _) => {
+                let expires = signal.timeout.map(|timeout| self.shared.now().after(timeout));
+                let intent = Intent::Await { signal: signal.name.clone(), expires };
+                Ok(Prepared::Start { intent, launches: Vec::new() })
+            }
         }
     }
 

@@ -22,6 +22,8 @@ pub struct Call<'a> {
     pub body: &'a Bytes,
     /// Longest time of the whole call.
     pub timeout: Duration,
+    /// What the provider may recognise the call by, should it be sent again.
+    pub idempotency_key: Option<&'a str>,
 }
 
 /// An answer, whole.

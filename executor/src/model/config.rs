@@ -147,6 +147,8 @@ pub struct ProviderConfig {
     pub models: Vec<ModelInfo>,
     /// How long it is waited for.
     pub timeouts: Timeouts,
+    /// Whether it answers a call once, however often it is sent under the same `Idempotency-Key`.
+    pub recognises_repeats: bool,
 }
 
 impl ProviderConfig {
@@ -164,6 +166,7 @@ impl ProviderConfig {
             platform,
             models: Vec::new(),
             timeouts: Timeouts::default(),
+            recognises_repeats: false,
         }
     }
 

@@ -33,6 +33,9 @@ struct Entry {
     /// The version of the interface, for those that have one.
     #[serde(default)]
     api_version: Option<String>,
+    /// Whether it honours `Idempotency-Key`.
+    #[serde(default)]
+    idempotent: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -66,7 +69,8 @@ struct Model {
 
 impl ProviderConfig {
     /// The providers of a file: a JSON list of `{name, api, base_url, key_env | key_file, owner,
-    /// class, models, api_version}`. `variable` gives the values of environment variables.
+    /// class, models, api_version, idempotent}`. `variable` gives the values of environment
+    /// variables.
     ///
     /// # Errors
     /// The text is not such a list, or a key's file cannot be read; keys are never repeated.
@@ -117,6 +121,7 @@ impl Entry {
             api_key_env: needed,
             owner: self.owner,
             models: self.models.into_iter().map(model).collect(),
+            recognises_repeats: self.idempotent,
             ..ProviderConfig::keyless(&self.name, &self.base_url, class, platform)
         })
     }

@@ -108,6 +108,12 @@ impl HttpProvider {
         Ok(headers)
     }
 
+    /// OpenAI's interfaces have the header; others might refuse what they do not know.
+    fn takes_idempotency_key(&self) -> bool {
+        let is_openai = matches!(self.config.api, Api::OpenAiChat | Api::OpenAiResponses);
+        is_openai || self.config.recognises_repeats
+    }
+
     fn bad_key(&self, what: &str) -> ModelError {
         let name = &self.config.name;
         let message = format!("{name}: {what} has characters that no header can hold");
@@ -142,6 +148,10 @@ impl HttpProvider {
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, "text/event-stream, application/x-ndjson, application/json")
             .body(asked.call.body.clone());
+        let request = match asked.call.idempotency_key.filter(|_| self.takes_idempotency_key()) {
+            Some(key) => request.header("idempotency-key", key),
+            None => request,
+        };
         asked.answer.is_asked = true;
         let response = request.send().await.map_err(|error| {
             asked.answer.is_asked = !(error.is_connect() || error.is_builder());

@@ -110,7 +110,7 @@ pub(crate) fn request() -> ChatRequest {
 
 /// A call of the usual model.
 pub(crate) fn call(body: &Bytes, timeout: Duration) -> Call<'_> {
-    Call { model: "tiny", body, timeout }
+    Call { model: "tiny", body, timeout, idempotency_key: Some("the-same-call") }
 }
 
 /// Asks the usual question.

@@ -1,11 +1,11 @@
 //! Agents: model calls as intents, usage and cost in the same commit, retries, budgets, cancels.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::{Json, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use convergio_domain::event::Event;
@@ -33,12 +33,15 @@ pub(crate) struct Model {
     behaviour: Behaviour,
     calls: AtomicUsize,
     pub(crate) called: Notify,
+    /// The idempotency key of each call.
+    pub(crate) keys: Mutex<Vec<String>>,
 }
 
 impl Model {
     /// Serves on a free port; gives the provider to configure.
     pub(crate) async fn serve(behaviour: Behaviour) -> (Arc<Self>, ProviderConfig) {
-        let model = Arc::new(Self { behaviour, calls: AtomicUsize::new(0), called: Notify::new() });
+        let (calls, called, keys) = (AtomicUsize::new(0), Notify::new(), Mutex::default());
+        let model = Arc::new(Self { behaviour, calls, called, keys });
         let app = Router::new()
             .route("/v1/chat/completions", post(chat))
             .route("/v1/models", get(async || Json(json!({"data": [{"id": "tiny"}]}))))
@@ -54,7 +57,13 @@ impl Model {
     }
 }
 
-async fn chat(State(model): State<Arc<Model>>, Json(request): Json<Value>) -> Response {
+async fn chat(
+    State(model): State<Arc<Model>>,
+    headers: HeaderMap,
+    Json(request): Json<Value>,
+) -> Response {
+    let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok());
+    model.keys.lock().expect("whole").push(key.unwrap_or("none").to_owned());
     let call = model.calls.fetch_add(1, Ordering::SeqCst);
     model.called.notify_one();
     match model.behaviour {

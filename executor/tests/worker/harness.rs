@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use convergio_domain::agent::{AgentCommand, AgentNoun, agent_id};
 use convergio_domain::chat::Privacy;
-use convergio_domain::decider::Context;
+use convergio_domain::decider::{Context, Decider};
 use convergio_domain::event::Event;
 use convergio_domain::event::run::Failure;
 use convergio_domain::graph::{self, GraphNoun, Register};
@@ -14,8 +14,8 @@ use convergio_domain::id::{AgentId, ApprovalId, ExecutorId, GraphId, RunId, Step
 use convergio_domain::metering::PriceBook;
 use convergio_domain::payload::{PayloadSlot, Purpose};
 use convergio_domain::run::{
-    Advance, Answer, Budget, ChildIntent, CreateRun, Intent, Lineage, Phase, Run, RunCommand,
-    RunState, Start, child_run_id,
+    Advance, Answer, Budget, ChildIntent, CreateRun, ForkRun, Intent, Lineage, Phase, Run,
+    RunCommand, RunState, Start, check_fork_point, child_run_id, lineage,
 };
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{
@@ -121,6 +121,7 @@ impl Platform {
             version: graph.version(),
             nodes: u32::try_from(graph.nodes.len()).expect("small"),
             manifest: PayloadSlot(0),
+            is_derived: false,
         };
         let manifest = vec![payload(graph.canonical(), Purpose::Manifest)];
         let command = |_: &_, _| (register.clone(), manifest.clone());
@@ -241,7 +242,13 @@ impl Platform {
     ) -> Result<Replay, Box<Divergence>> {
         let parsed = graph::parse(manifest, &tool::catalog()).expect("the manifest is valid");
         let mut replay = Replay::new(parsed.graph).expect("the kernel takes it");
-        for record in self.records(run).await {
+        let records = self.records(run).await;
+        if let Some(from) = Run::inherits(&records[0].body.events[0]) {
+            let parent = StreamKey { id: from.id, ..run.clone() };
+            let loaded = self.repository.load_at::<Run>(&parent, from.seq, true).await;
+            replay.inherit(loaded.expect("the log works").expect("it is there").state);
+        }
+        for record in records {
             replay.commit(&record, None)?;
         }
         Ok(replay)
@@ -256,9 +263,52 @@ impl Platform {
         self.repository.load::<Run>(run).await.expect("the log works").state
     }
 
-    async fn output(&self, run: &StreamKey, state: &RunState) -> Value {
+    /// Begins a run with another one's history up to an event; gives the new one.
+    pub(crate) async fn fork(
+        &self,
+        parent: &StreamKey,
+        at: u64,
+        inputs: Option<&Value>,
+    ) -> StreamKey {
+        let loaded = self.repository.load_at::<Run>(parent, Seq(at), true).await;
+        let mut loaded = loaded.expect("the log works").expect("it has the event");
+        check_fork_point(&loaded.state).expect("the run had not ended");
+        let head = loaded.head.expect("it has events");
+        let (graph, version) = loaded.state.graph.clone().expect("created");
+        let fork = ForkRun {
+            parent: RunId(parent.id),
+            seq: head.seq,
+            hash: String::new(),
+            fold: loaded.state.fingerprint(),
+            graph,
+            version,
+            input: inputs.map(|_| PayloadSlot(0)),
+            budget: loaded.state.budget,
+            changes: Vec::new(),
+            request_hash: String::new(),
+        };
+        let input: Vec<Payload> = inputs
+            .map(|inputs| payload(inputs.to_string().into_bytes(), Purpose::Input))
+            .into_iter()
+            .collect();
+        let stream = StreamKey::run(tenant(), RunId(Uuid::now_v7()));
+        let command = |_: &_, _| (RunCommand::Fork(fork.clone()), input.clone());
+        self.repository.execute::<Run>(&stream, &self.context(), command).await.expect("new");
+        stream
+    }
+
+    /// A command from outside, with what it carries.
+    pub(crate) async fn tell_with(&self, run: &StreamKey, command: RunCommand, carried: &Value) {
+        let payloads = vec![payload(carried.to_string().into_bytes(), Purpose::Signal)];
+        let commands = |_: &_, _| (command.clone(), payloads.clone());
+        let told = self.repository.execute::<Run>(run, &self.context(), commands).await;
+        told.expect("the run takes it");
+    }
+
+    pub(crate) async fn output(&self, run: &StreamKey, state: &RunState) -> Value {
         let Some(reference) = state.output else { return Value::Null };
-        let bytes = self.repository.log().payload(run, reference).await.expect("the log works");
+        let (stream, place) = lineage::locate(&state.lineage, run, reference);
+        let bytes = self.repository.log().payload(&stream, place).await.expect("the log works");
         serde_json::from_slice(&bytes.expect("not erased")).expect("outputs are JSON")
     }
 

@@ -4,11 +4,13 @@
 mod agents;
 mod children;
 mod fallback;
+mod forks;
 mod graphs;
 mod harness;
 mod privacy;
 mod recovery;
 mod replay;
 mod script;
+mod steering;
 mod turns;
 mod waiting;

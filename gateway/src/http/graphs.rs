@@ -78,6 +78,7 @@ pub(super) async fn store(
         version: version.clone(),
         nodes: u32::try_from(graph.nodes.len()).unwrap_or(u32::MAX),
         manifest: PayloadSlot(0),
+        is_derived: false,
     };
     let manifest = Payload {
         bytes: Bytes::from(graph.canonical()),

@@ -3,13 +3,16 @@
 pub(crate) mod agents;
 pub(crate) mod approvals;
 pub(crate) mod billing;
+pub(crate) mod branches;
 pub(crate) mod events;
+pub(crate) mod fork;
 pub(crate) mod front;
 pub(crate) mod graphs;
 pub(crate) mod health;
 pub(crate) mod memories;
 pub(crate) mod replay;
 pub(crate) mod runs;
+pub(crate) mod steer;
 
 use std::time::Duration;
 

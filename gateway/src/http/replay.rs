@@ -6,6 +6,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use convergio_domain::graph;
+use convergio_domain::run::RunState;
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::LogError;
 use convergio_schemas::wire::{Problem, ReplayReport, ReplayRequest};
@@ -27,6 +28,12 @@ pub trait Replayer: Send + Sync {
         at: Option<u64>,
         graph: Option<graph::manifest::Graph>,
     ) -> Result<ReplayReport, ReplayError>;
+
+    /// Whether the kernel can go on from a state with this graph.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    fn fits(&self, state: &RunState, graph: &graph::manifest::Graph) -> Result<(), String>;
 }
 
 /// Why a run cannot be replayed.

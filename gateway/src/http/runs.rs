@@ -14,13 +14,13 @@ use convergio_domain::run::{Budget, CreateRun, Lineage, Run, RunCommand, run_id_
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::Payload;
 use convergio_projections::RunFilter;
-use convergio_schemas::wire::{ExecuteRequest, Page, Problem, RunAccepted, RunView};
+use convergio_schemas::wire::{ExecuteRequest, Page, Problem, RunAccepted, RunView, StepView};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::Query;
+use super::{Query, branches};
 use crate::app::{App, Caller, Gateway};
 use crate::auth::Identity;
 use crate::problem::ApiError;
@@ -171,7 +171,7 @@ pub(crate) async fn status(
 pub(crate) struct RunsQuery {
     /// Only of this graph.
     graph: Option<String>,
-    /// Only in this status: running, completed, failed, cancelled.
+    /// Only in this status: running, paused, completed, failed, cancelled.
     status: Option<String>,
     /// Only asked for by this actor.
     actor: Option<String>,
@@ -223,7 +223,11 @@ pub(super) fn run_stream(caller: &Identity, id: &str) -> Result<StreamKey, ApiEr
     Ok(StreamKey::run(caller.tenant.clone(), run))
 }
 
-async fn view(gateway: &Gateway, caller: &Identity, id: &str) -> Result<RunView, ApiError> {
+pub(super) async fn view(
+    gateway: &Gateway,
+    caller: &Identity,
+    id: &str,
+) -> Result<RunView, ApiError> {
     let stream = run_stream(caller, id)?;
     let (tenant, id) = (caller.tenant.as_str(), stream.id.to_string());
     if !gateway.catch_up(&stream).await? {
@@ -233,6 +237,13 @@ async fn view(gateway: &Gateway, caller: &Identity, id: &str) -> Result<RunView,
     let output = row.output.clone();
     let mut run = convert::run(row);
     run.steps = gateway.queries.steps(tenant, &id).await?.into_iter().map(convert::step).collect();
+    if run.forked_from.is_some() {
+        let inherited = branches::inherited_steps(gateway, &stream, &run.steps).await?;
+        run.steps_total += inherited.len() as u64;
+        let is_done = |step: &&StepView| step.status == "completed" || step.status == "skipped";
+        run.steps_done += inherited.iter().filter(is_done).count() as u64;
+        run.steps.splice(0..0, inherited);
+    }
     if let Some(reference) = output {
         run.output = Some(gateway.open(&stream, &reference).await?);
     }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use convergio_domain::decider::Context;
+use convergio_domain::event::run::Failure;
 use convergio_domain::graph::{ToolCatalog, ToolSpec};
-use convergio_domain::id::{ExecutorId, RunId, TenantId};
-use convergio_domain::run::{Advance, Intent, Run, RunCommand, Start};
+use convergio_domain::id::{ExecutorId, RunId, StepId, TenantId};
+use convergio_domain::run::{Advance, End, Intent, Outcome, Run, RunCommand, Start, StepResult};
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::{EventLog, LiveHub, MemoryLog, Repository, SystemClock};
 use convergio_gateway::{Gateway, Limits, Tokens};
@@ -127,25 +128,58 @@ impl Api {
 
     /// What an executor would write: it starts steps, or ends the run.
     pub(crate) async fn advance(&self, run: &str, starts: &[&str], end: bool) {
+        let starts = starts.iter().map(|id| start(id, Intent::Compute)).collect();
+        let end = end.then_some(End::Completed { output: None });
+        self.write(run, Advance { starts, end, ..advance() }).await;
+    }
+
+    /// Outcomes, and what starts after them.
+    pub(crate) async fn tell(
+        &self,
+        run: &str,
+        outcomes: Vec<Outcome>,
+        starts: Vec<(&str, Intent)>,
+    ) {
+        let starts = starts.into_iter().map(|(id, intent)| start(id, intent)).collect();
+        self.write(run, Advance { outcomes, starts, ..advance() }).await;
+    }
+
+    /// A step fails, and the run with it.
+    pub(crate) async fn fail(&self, run: &str, id: &str) {
+        let error = Failure { code: "tool.failed".into(), message: "no".into(), retryable: false };
+        let step: StepId = id.parse().expect("a step");
+        let result = StepResult::Failed { error: error.clone(), retry_at: None };
+        let (call, skipped) = (None, Vec::new());
+        let outcomes = vec![Outcome { step: step.clone(), attempt: 1, result, call, skipped }];
+        let end = Some(End::Failed { step: Some(step), error });
+        self.write(run, Advance { outcomes, end, ..advance() }).await;
+    }
+
+    async fn write(&self, run: &str, advance: Advance) {
         let run: RunId = run.parse().expect("a run");
         let stream = StreamKey::run(tenant("one"), run);
-        let start =
-            |id: &&str| Start { step: id.parse().expect("a step"), intent: Intent::Compute };
-        let advance = Advance {
-            executor: ExecutorId(Uuid::nil()),
-            moves: Vec::new(),
-            outcomes: Vec::new(),
-            instant: Vec::new(),
-            ready: Vec::new(),
-            starts: starts.iter().map(start).collect(),
-            end: end.then_some(convergio_domain::run::End::Completed { output: None }),
-        };
         let context = Context {
             now: self.repository.clock().now(),
             actor: "executor".parse().expect("a name"),
         };
         let command = |_: &_, _| (RunCommand::Advance(advance.clone()), Vec::new());
         self.repository.execute::<Run>(&stream, &context, command).await.expect("it is written");
+    }
+}
+
+fn start(id: &str, intent: Intent) -> Start {
+    Start { step: id.parse().expect("a step"), intent }
+}
+
+fn advance() -> Advance {
+    Advance {
+        executor: ExecutorId(Uuid::nil()),
+        moves: Vec::new(),
+        outcomes: Vec::new(),
+        instant: Vec::new(),
+        ready: Vec::new(),
+        starts: Vec::new(),
+        end: None,
     }
 }
 
@@ -166,5 +200,13 @@ impl convergio_gateway::Replayer for NoReplay {
         _graph: Option<convergio_domain::graph::manifest::Graph>,
     ) -> Result<convergio_schemas::wire::ReplayReport, convergio_gateway::ReplayError> {
         Err(convergio_gateway::ReplayError::Graph("no replays here".into()))
+    }
+
+    fn fits(
+        &self,
+        _state: &convergio_domain::run::RunState,
+        _graph: &convergio_domain::graph::manifest::Graph,
+    ) -> Result<(), String> {
+        Ok(())
     }
 }

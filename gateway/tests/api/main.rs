@@ -6,4 +6,5 @@ mod document;
 mod harness;
 mod memories;
 mod slow;
+mod steering;
 mod streams;

@@ -84,7 +84,21 @@ fn summary(event: &Event) -> Option<Value> {
             "tokens_in": e.usage.tokens_in(), "tokens_out": e.usage.tokens_out(),
             "confirmed": e.confirmed, "cost": e.charge.as_ref().map(|charge| charge.amount)}),
         Event::BudgetExhausted(e) => json!({"step": e.step, "limit": e.limit}),
-        Event::RunCancelled(_) | Event::RunCompleted(_) => json!({}),
+        Event::RunPaused(_)
+        | Event::RunResumed(_)
+        | Event::RunCancelled(_)
+        | Event::RunCompleted(_) => json!({}),
+        Event::RunReopened(e) => json!({"steps": e.steps}),
+        Event::RunForked(e) => json!({"parent": e.parent, "seq": e.seq, "graph": e.graph,
+            "version": e.version, "changes": e.changes}),
+        Event::SignalAwaited(e) => json!({"step": e.step, "signal": e.signal}),
+        Event::SignalReceived(e) => json!({"id": e.id, "signal": e.signal}),
+        Event::StepAsked(e) => {
+            json!({"step": e.step, "attempt": e.attempt, "unknown": e.unknown})
+        }
+        Event::StepResolved(e) => json!({"step": e.step, "resolution": e.resolution, "by": e.by}),
+        Event::StepSkipped(e) => json!({"step": e.step, "attempt": e.attempt}),
+        Event::CheckpointSaved(e) => json!({"label": e.label}),
         Event::RunFailed(e) => json!({"step": e.step, "error": e.error.code}),
     })
 }

@@ -1,7 +1,9 @@
 //! Graphs, runs and approvals.
 
-use convergio_domain::event::{Event, run};
+use convergio_domain::event::{Event, lifecycle, run};
+use convergio_domain::id::{GraphId, GraphVersion, RunId};
 use convergio_domain::money::Money;
+use convergio_domain::stream::Seq;
 use convergio_eventstore::Record;
 use sqlx::{AnyConnection, Row};
 
@@ -10,7 +12,7 @@ use super::{Applied, signed, storable};
 pub(super) async fn register(to: &mut AnyConnection, a: &Applied<'_>) -> sqlx::Result<()> {
     let Event::GraphRegistered(graph) = a.event else { return Ok(()) };
     let sql = "INSERT INTO graph_version (tenant, graph, version, name, nodes, manifest, \
-        registered_ms, pos) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
+        registered_ms, pos, derived) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
         ON CONFLICT (tenant, graph, version) DO UPDATE SET pos = excluded.pos";
     sqlx::query(sql)
         .bind(a.tenant())
@@ -21,6 +23,7 @@ pub(super) async fn register(to: &mut AnyConnection, a: &Applied<'_>) -> sqlx::R
         .bind(graph.manifest.to_string())
         .bind(a.at().0)
         .bind(a.pos())
+        .bind(i64::from(graph.is_derived))
         .execute(to)
         .await?;
     Ok(())
@@ -28,7 +31,11 @@ pub(super) async fn register(to: &mut AnyConnection, a: &Applied<'_>) -> sqlx::R
 
 pub(super) async fn apply(to: &mut AnyConnection, a: &Applied<'_>) -> sqlx::Result<()> {
     match a.event {
-        Event::RunCreated(created) => create(to, a, created).await,
+        Event::RunCreated(created) => create(to, a, &New::created(created)).await,
+        Event::RunForked(forked) => create(to, a, &New::forked(forked)).await,
+        Event::RunPaused(_) => status(to, a, "paused").await,
+        Event::RunResumed(_) => status(to, a, "running").await,
+        Event::RunReopened(_) => reopen(to, a).await,
         Event::UsageRecorded(usage) => spend(to, a, usage).await,
         Event::RunCompleted(done) => {
             end(to, a, "completed", done.output.map(|o| o.to_string()), None).await
@@ -55,25 +62,61 @@ pub(super) async fn touch(to: &mut AnyConnection, record: &Record) -> sqlx::Resu
     Ok(())
 }
 
-async fn create(
-    to: &mut AnyConnection,
-    a: &Applied<'_>,
-    created: &run::Created,
-) -> sqlx::Result<()> {
+/// What there is to say of a run when it begins.
+struct New<'a> {
+    graph: GraphId,
+    version: &'a GraphVersion,
+    input: String,
+    parent: Option<(RunId, Seq)>,
+}
+
+impl<'a> New<'a> {
+    fn created(created: &'a run::Created) -> Self {
+        let input = created.input.to_string();
+        Self { graph: created.graph, version: &created.version, input, parent: None }
+    }
+
+    fn forked(forked: &'a lifecycle::Forked) -> Self {
+        let input = forked.input.map(|input| input.to_string()).unwrap_or_default();
+        let parent = Some((forked.parent, forked.seq));
+        Self { graph: forked.graph, version: &forked.version, input, parent }
+    }
+}
+
+async fn status(to: &mut AnyConnection, a: &Applied<'_>, status: &str) -> sqlx::Result<()> {
+    let sql = "UPDATE run_status SET status = $1 WHERE tenant = $2 AND run = $3";
+    sqlx::query(sql).bind(status).bind(a.tenant()).bind(a.id()).execute(to).await?;
+    Ok(())
+}
+
+/// A failed run goes on: its questions are open again.
+async fn reopen(to: &mut AnyConnection, a: &Applied<'_>) -> sqlx::Result<()> {
+    let sql = "UPDATE run_status SET status = 'running', ended_ms = NULL, error_code = NULL, \
+        error_message = NULL WHERE tenant = $1 AND run = $2";
+    sqlx::query(sql).bind(a.tenant()).bind(a.id()).execute(&mut *to).await?;
+    let sql = "UPDATE approval SET state = 'open' WHERE tenant = $1 AND run = $2 \
+        AND state = 'void'";
+    sqlx::query(sql).bind(a.tenant()).bind(a.id()).execute(to).await?;
+    Ok(())
+}
+
+async fn create(to: &mut AnyConnection, a: &Applied<'_>, new: &New<'_>) -> sqlx::Result<()> {
     let sql = "INSERT INTO run_status (tenant, run, graph, version, status, actor, created_ms, \
         updated_ms, steps_done, steps_total, tokens_in, tokens_out, cost, unpriced, input, seq, \
-        created_pos) VALUES \
-        ($1, $2, $3, $4, 'running', $5, $6, $6, 0, 0, 0, 0, '0', 0, $7, $8, $9)";
+        created_pos, parent, parent_seq) VALUES \
+        ($1, $2, $3, $4, 'running', $5, $6, $6, 0, 0, 0, 0, '0', 0, $7, $8, $9, $10, $11)";
     sqlx::query(sql)
         .bind(a.tenant())
         .bind(a.id())
-        .bind(created.graph.to_string())
-        .bind(created.version.as_str())
+        .bind(new.graph.to_string())
+        .bind(new.version.as_str())
         .bind(a.record.body.actor.as_str())
         .bind(a.at().0)
-        .bind(created.input.to_string())
+        .bind(&new.input)
         .bind(signed(a.seq.0))
         .bind(a.pos())
+        .bind(new.parent.map(|(run, _)| run.to_string()))
+        .bind(new.parent.map(|(_, seq)| signed(seq.0)))
         .execute(to)
         .await?;
     Ok(())

@@ -38,6 +38,22 @@ pub(super) async fn apply(to: &mut AnyConnection, a: &Applied<'_>) -> sqlx::Resu
             kind(to, a, &e.step, "approval").await?;
             set(to, a, &e.step, "waiting").await
         }
+        Event::SignalAwaited(e) => {
+            kind(to, a, &e.step, "signal").await?;
+            set(to, a, &e.step, "waiting").await
+        }
+        Event::StepAsked(e) => set(to, a, &e.step, "undecided").await,
+        Event::StepSkipped(e) => {
+            set(to, a, &e.step, "skipped").await?;
+            count(to, a, "steps_done").await?;
+            skip(to, a, &e.skipped).await
+        }
+        Event::RunReopened(e) => {
+            for step in &e.steps {
+                set(to, a, step, "scheduled").await?;
+            }
+            Ok(())
+        }
         Event::StepUnknown(e) => set(to, a, &e.step, "unknown").await,
         Event::StepRetried(e) => set(to, a, &e.step, "retrying").await,
         Event::StepCompleted(e) => {

@@ -143,6 +143,7 @@ fn starts(number: u32) -> Vec<Start> {
         prompt: PayloadSlot(0),
         reserved_tokens: 100,
         reserved_cost: None,
+        idempotency_key: None,
     };
     let ask = Intent::Ask {
         approval: ApprovalId(Uuid::now_v7()),

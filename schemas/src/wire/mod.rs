@@ -8,6 +8,7 @@ mod memories;
 mod problem;
 mod replay;
 mod runs;
+mod steer;
 
 pub use agents::{AgentLimits, AgentMessage, AgentRequest, AgentView};
 pub use billing::{AuditEntry, Balance, LedgerEntry, LedgerView, UsageLine};
@@ -19,6 +20,11 @@ pub use replay::{DivergenceView, ReplayReport, ReplayRequest, ReplayedStep};
 pub use runs::{
     ApprovalAnswer, ApprovalView, Decision, ExecuteRequest, ModelView, RunAccepted, RunError,
     RunView, StepView, UsageSummary,
+};
+pub use steer::{
+    BranchView, CallState, CheckpointRequest, CheckpointView, DiffView, ForkAccepted, ForkOrigin,
+    ForkRequest, NodeChange, ReasonRequest, ResolveRequest, ResumeRequest, RetryRequest,
+    SignalRequest, StateView, StepDecision, StepDiff, StepSide, StepState,
 };
 
 use serde::{Deserialize, Serialize};

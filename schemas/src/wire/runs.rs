@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::ForkOrigin;
+
 /// Asks for a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -64,8 +66,11 @@ pub struct RunView {
     pub graph_name: String,
     /// The pinned version.
     pub version: String,
-    /// `running`, `completed`, `failed` or `cancelled`.
+    /// `running`, `paused`, `completed`, `failed` or `cancelled`.
     pub status: String,
+    /// The event of another run where this one begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forked_from: Option<ForkOrigin>,
     /// Who asked for it.
     pub actor: String,
     /// When it was created, RFC 3339.
@@ -102,7 +107,8 @@ pub struct StepView {
     /// The item of a map.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub item: Option<u32>,
-    /// `agent`, `tool`, `branch`, `map`, `approval`, `sleep` or `graph`.
+    /// `agent`, `tool`, `branch`, `map`, `approval`, `sleep`, `graph` or `signal`; empty for what
+    /// is inherited.
     pub kind: String,
     /// Where it stands.
     pub status: String,
@@ -119,6 +125,9 @@ pub struct StepView {
     /// Why its last try failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<RunError>,
+    /// Whether it is the work of the run that this one is a fork of, and cost this one nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_inherited: bool,
 }
 
 /// A model and who runs it.

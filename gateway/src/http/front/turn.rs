@@ -111,8 +111,7 @@ impl Turn {
             }
             // Nobody else knows of this run: there is nothing to load, and no rival.
             None => {
-                let mut new =
-                    Loaded { stream: stream.clone(), state: RunState::default(), head: None };
+                let mut new = Loaded::new(stream.clone());
                 let command = RunCommand::Create(create);
                 repository.commit::<Run>(&mut new, command, vec![input], &context).await?;
                 new
@@ -281,6 +280,7 @@ impl DoorGraph {
             version: self.version.clone(),
             nodes: u32::try_from(self.graph.nodes.len()).unwrap_or(u32::MAX),
             manifest: PayloadSlot(0),
+            is_derived: false,
         };
         let manifest = payload(self.graph.canonical(), Purpose::Manifest);
         let command = |_: &_, _| (register.clone(), vec![manifest.clone()]);

@@ -1,0 +1,132 @@
+//! Events by which people and programs steer a run, version 1: pause, signals, decisions, forks.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::decider::Fingerprint;
+use crate::id::{ActorId, GraphId, GraphVersion, NodeId, RunId, StepId};
+use crate::payload::PayloadRef;
+use crate::run::{Budget, Resolution};
+use crate::stream::Seq;
+use crate::time::Timestamp;
+
+/// `run.paused.v1`: no further step starts; those under way are finished and recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paused {
+    /// Why, in the words of who paused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `run.resumed.v1`: steps start again. The time of the pause does not count against the budget.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumed {}
+
+/// `run.reopened.v1`: a failed run goes on from its failed steps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reopened {
+    /// The steps that get another series of tries.
+    pub steps: Vec<StepId>,
+}
+
+/// `run.signal.awaited.v1`: a step waits for an outside event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignalAwaited {
+    /// The step that waits.
+    pub step: StepId,
+    /// The name of the event.
+    pub signal: NodeId,
+    /// When the step stops waiting, and fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+}
+
+/// `run.signal.received.v1`: an outside event. It goes to the first step that waits for its name;
+/// if none does, it is kept for the next one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignalReceived {
+    /// Its identity: the same one again changes nothing.
+    pub id: Uuid,
+    /// Its name.
+    pub signal: NodeId,
+    /// What it carries, as JSON.
+    pub payload: PayloadRef,
+}
+
+/// `run.step.asked.v1`: somebody must decide what becomes of a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepAsked {
+    /// The step.
+    pub step: StepId,
+    /// The try in question.
+    pub attempt: u32,
+    /// True when nobody knows what came of the try, false when it failed.
+    pub unknown: bool,
+}
+
+/// `run.step.resolved.v1`: the decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepResolved {
+    /// The step.
+    pub step: StepId,
+    /// The try in question.
+    pub attempt: u32,
+    /// What becomes of it.
+    pub resolution: Resolution,
+    /// What the step yielded, when it is taken for completed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<PayloadRef>,
+    /// Who decided.
+    pub by: ActorId,
+    /// Why, in that person's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `run.step.skipped.v1`: the run goes on without a step that failed, by decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepSkipped {
+    /// The step.
+    pub step: StepId,
+    /// Its last try.
+    pub attempt: u32,
+    /// Other nodes that will never run because of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<NodeId>,
+}
+
+/// `run.checkpoint.saved.v1`: somebody marked this point of the run. The state itself is a cache
+/// beside the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointSaved {
+    /// What the mark is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+}
+
+/// `run.forked.v1`: a run whose history up to here is a part of another one's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forked {
+    /// The run that it begins as.
+    pub parent: RunId,
+    /// The last event of it that counts here; the end of a commit.
+    pub seq: Seq,
+    /// The hash of that commit's record, as hexadecimal digits.
+    pub hash: String,
+    /// The fingerprint of the state there.
+    pub fold: Fingerprint,
+    /// The graph.
+    pub graph: GraphId,
+    /// The version from here on.
+    pub version: GraphVersion,
+    /// Other inputs, when they were changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<PayloadRef>,
+    /// What the fork itself may spend.
+    pub budget: Budget,
+    /// What was changed, in short, as `model`, `nodes.summary.prompt`, `inputs.doc`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<String>,
+    /// BLAKE3 of the request, so that a retry is recognised.
+    pub request_hash: String,
+}

@@ -1,0 +1,128 @@
+//! Forks: a run whose history begins in another one's.
+//!
+//! A reference to a payload within a state counts events over the whole history: those of the
+//! ancestors first, then the run's own. Within an event it counts those of its own stream.
+
+use serde::{Deserialize, Serialize};
+
+use super::state::{ApprovalState, Phase, RunState, Spent, StepStatus};
+use crate::event::lifecycle::Forked;
+use crate::id::{ApprovalId, RunId, StepId};
+use crate::payload::PayloadRef;
+use crate::stream::{Seq, StreamKey};
+use crate::time::{Span, Timestamp};
+
+/// A run that a history begins in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ancestor {
+    /// The run.
+    pub run: RunId,
+    /// How many events of the history stand in it and in those before it.
+    pub upto: Seq,
+}
+
+/// A reference of an event of a run's own stream, as a state with these ancestors counts.
+pub fn own(lineage: &[Ancestor], reference: PayloadRef) -> PayloadRef {
+    let before = lineage.last().map_or(0, |ancestor| ancestor.upto.0);
+    PayloadRef { seq: reference.seq.plus(before), ..reference }
+}
+
+/// The stream that a payload of a state stands in, and its place there. `own` is the stream of the
+/// run itself.
+pub fn locate(
+    lineage: &[Ancestor],
+    own: &StreamKey,
+    reference: PayloadRef,
+) -> (StreamKey, PayloadRef) {
+    let mut before = Seq(0);
+    for ancestor in lineage {
+        if reference.seq <= ancestor.upto {
+            let stream = StreamKey::run(own.tenant.clone(), ancestor.run);
+            return (stream, since(reference, before));
+        }
+        before = ancestor.upto;
+    }
+    (own.clone(), since(reference, before))
+}
+
+impl RunState {
+    pub(super) fn own(&self, reference: PayloadRef) -> PayloadRef {
+        own(&self.lineage, reference)
+    }
+
+    /// Turns the parent's state into the fork's: nothing is spent, nothing is under way.
+    pub(super) fn fork(&mut self, forked: &Forked, at: Timestamp) {
+        let before = self.lineage.last().map_or(Seq(0), |ancestor| ancestor.upto);
+        let upto = before.plus(forked.seq.0);
+        self.lineage.push(Ancestor { run: forked.parent, upto });
+        self.phase = Phase::Running;
+        self.created = at;
+        self.graph = Some((forked.graph, forked.version.clone()));
+        self.input = forked.input.map(|input| self.own(input)).or(self.input);
+        self.request_hash.clone_from(&forked.request_hash);
+        self.budget = forked.budget;
+        (self.output, self.error, self.paused) = (None, None, false);
+        (self.stopped, self.stood) = (None, Span(0));
+        self.begin_again();
+        self.spent = Spent::default();
+    }
+
+    /// What the parent has under way is the parent's: the fork does it itself. Open questions are
+    /// asked anew, under their own ids.
+    fn begin_again(&mut self) {
+        let open = |id: &ApprovalId| {
+            let asked = self.approvals.get(id);
+            asked.is_some_and(|asked| asked.state == ApprovalState::Open)
+        };
+        let is_under_way = |status: &StepStatus| match status {
+            StepStatus::Started { .. } | StepStatus::Unknown => true,
+            StepStatus::Asking { approval } => open(approval),
+            _ => false,
+        };
+        let steps = self.steps.iter().filter(|(_, step)| is_under_way(&step.status));
+        let again: Vec<StepId> = steps.map(|(id, _)| id.clone()).collect();
+        for id in again {
+            self.release(&id);
+            self.change(&id, |step| {
+                step.status = StepStatus::Scheduled { due: None };
+                step.lost_call = None;
+            });
+        }
+        self.leave_children();
+        let mut lapsed = Vec::new();
+        self.approvals.retain(|_, asked| {
+            let is_open = asked.state == ApprovalState::Open;
+            if is_open {
+                lapsed.push(asked.print);
+            }
+            !is_open
+        });
+        for print in lapsed {
+            self.prints = self.prints.wrapping_sub(print);
+        }
+    }
+}
+
+impl RunState {
+    /// Runs within the parent, and its agents' turns, are the parent's.
+    fn leave_children(&mut self) {
+        let has_own = |step: &super::state::Step| step.turns.is_some() || step.child.is_some();
+        let steps = self.steps.iter().filter(|(_, step)| has_own(step));
+        let ids: Vec<StepId> = steps.map(|(id, _)| id.clone()).collect();
+        for id in ids {
+            self.change(&id, |step| {
+                step.turns = None;
+                step.child = None;
+                step.awaits.clear();
+            });
+        }
+        for (_, child) in std::mem::take(&mut self.children) {
+            self.prints = self.prints.wrapping_sub(child.print);
+        }
+        (self.origin, self.agent, self.told) = (None, None, false);
+    }
+}
+
+fn since(reference: PayloadRef, before: Seq) -> PayloadRef {
+    PayloadRef { seq: Seq(reference.seq.0 - before.0), ..reference }
+}

@@ -1,0 +1,128 @@
+//! Checkpoints as files: a folder for each stream, a file for each checkpoint.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use convergio_domain::stream::{Seq, StreamKey};
+
+use super::{Checkpoint, Checkpoints};
+use crate::error::LogError;
+
+/// Begins every file; the last digit is the version of the form.
+const MARK: &[u8; 8] = b"CVGCKPT1";
+/// The mark, two numbers, the record's hash, and the hash of the rest of the file.
+const HEAD: usize = 8 + 8 + 8 + 32 + 32;
+/// Largest state that is kept.
+const STATE_LIMIT: usize = 256 << 20;
+
+/// A folder of checkpoints.
+#[derive(Debug, Clone)]
+pub struct CheckpointFolder {
+    path: PathBuf,
+}
+
+impl CheckpointFolder {
+    /// The folder; it is made when the first checkpoint is kept.
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
+    fn of(&self, stream: &StreamKey) -> PathBuf {
+        let kind = stream.kind.as_str();
+        self.path.join(stream.tenant.as_str()).join(format!("{kind}-{}", stream.id))
+    }
+
+    fn write(&self, stream: &StreamKey, checkpoint: &Checkpoint) -> io::Result<()> {
+        let folder = self.of(stream);
+        fs::create_dir_all(&folder)?;
+        let partial = folder.join(format!("{}.new", checkpoint.seq));
+        let mut options = File::options();
+        let mut file =
+            options.create(true).write(true).truncate(true).mode(0o600).open(&partial)?;
+        file.write_all(&encode(checkpoint))?;
+        // Whole or not at all; it need not survive a power cut.
+        fs::rename(&partial, folder.join(checkpoint.seq.to_string()))
+    }
+}
+
+impl Checkpoints for CheckpointFolder {
+    fn keep(&self, stream: &StreamKey, checkpoint: Checkpoint) {
+        if checkpoint.state.len() > STATE_LIMIT {
+            return;
+        }
+        if let Err(error) = self.write(stream, &checkpoint) {
+            tracing::warn!(%stream, %error, "a checkpoint cannot be kept");
+        }
+    }
+
+    fn last(&self, stream: &StreamKey, at: Seq) -> Option<Checkpoint> {
+        let seq = self.list(stream).into_iter().rev().find(|seq| *seq <= at)?;
+        let path = self.of(stream).join(seq.to_string());
+        let mut bytes = Vec::new();
+        let read = File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes));
+        let checkpoint = read.ok().and_then(|_| decode(&bytes));
+        if checkpoint.is_none() {
+            tracing::warn!(%stream, %seq, "a checkpoint is damaged and is not used");
+            // The next one is not hidden behind it.
+            let _removed = fs::remove_file(&path);
+        }
+        checkpoint.filter(|checkpoint| checkpoint.seq == seq)
+    }
+
+    fn list(&self, stream: &StreamKey) -> Vec<Seq> {
+        let Ok(entries) = fs::read_dir(self.of(stream)) else { return Vec::new() };
+        let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok().map(Seq);
+        let mut found: Vec<Seq> = entries.flatten().filter_map(number).collect();
+        found.sort_unstable();
+        found
+    }
+
+    fn drop_all(&self, stream: Option<&StreamKey>) -> Result<usize, LogError> {
+        let folder = stream.map_or_else(|| self.path.clone(), |stream| self.of(stream));
+        let count = count(&folder);
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let reason = format!("cannot remove {}: {error}", folder.display());
+                Err(LogError::Unavailable(reason))
+            }
+            _ => Ok(count),
+        }
+    }
+}
+
+/// Files below a folder.
+fn count(folder: &Path) -> usize {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let paths = entries.flatten().map(|entry| entry.path());
+    paths.map(|path| if path.is_dir() { count(&path) } else { 1 }).sum()
+}
+
+fn encode(checkpoint: &Checkpoint) -> Vec<u8> {
+    let mut body = Vec::with_capacity(HEAD + checkpoint.state.len());
+    body.extend_from_slice(&checkpoint.first.0.to_le_bytes());
+    body.extend_from_slice(&checkpoint.seq.0.to_le_bytes());
+    body.extend_from_slice(&checkpoint.hash);
+    body.extend_from_slice(&checkpoint.state);
+    let mut bytes = MARK.to_vec();
+    bytes.extend_from_slice(blake3::hash(&body).as_bytes());
+    bytes.append(&mut body);
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<Checkpoint> {
+    let (sum, body) = bytes.strip_prefix(MARK)?.split_first_chunk::<32>()?;
+    if blake3::hash(body).as_bytes() != sum {
+        return None;
+    }
+    let (first, rest) = body.split_first_chunk::<8>()?;
+    let (seq, rest) = rest.split_first_chunk::<8>()?;
+    let (hash, state) = rest.split_first_chunk::<32>()?;
+    Some(Checkpoint {
+        first: Seq(u64::from_le_bytes(*first)),
+        seq: Seq(u64::from_le_bytes(*seq)),
+        hash: *hash,
+        state: state.to_vec(),
+    })
+}

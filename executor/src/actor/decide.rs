@@ -1,0 +1,121 @@
+//! Steps that somebody must decide about, or has decided about, in the commit that is being made.
+
+use std::sync::Arc;
+
+use convergio_domain::event::run::Failure;
+use convergio_domain::id::{NodeId, StepId};
+use convergio_domain::payload::Purpose;
+use convergio_domain::run::{Resolution, RunState, StepResult, StepStatus};
+use convergio_kernel_c::{Answer, NodeStatus};
+use serde_json::Value;
+
+use super::Actor;
+use super::effect::{Done, DoneResult};
+use super::plan::Plan;
+use crate::graphs::CompiledGraph;
+
+impl Plan {
+    /// What a decision makes of a step.
+    pub(super) fn decided(
+        &mut self,
+        done: &Done,
+        resolution: Resolution,
+        value: &Option<Arc<Value>>,
+    ) -> StepResult {
+        match resolution {
+            Resolution::Retry => StepResult::Retried,
+            Resolution::Skip => StepResult::Skipped,
+            Resolution::Failed => StepResult::Failed { error: given_up(), retry_at: None },
+            Resolution::Completed => {
+                self.extra.note(done.step.clone(), "completed", value.clone());
+                let output = value.as_ref().map(|value| self.store_value(value, Purpose::Output));
+                StepResult::Completed { output, case: None }
+            }
+        }
+    }
+
+    /// What the kernel is answered, if it asked about the step.
+    pub(super) fn answer_to_question(&self, graph: &CompiledGraph, done: &Done) -> Option<Answer> {
+        let DoneResult::Decided(resolution, _) = &done.result else { return None };
+        let number = graph.number(&done.step.node)?;
+        if self.scheduler.status(number) != Ok(NodeStatus::Asking) {
+            return None;
+        }
+        Some(match resolution {
+            Resolution::Retry => Answer::Retry,
+            Resolution::Skip => Answer::Skip,
+            Resolution::Failed | Resolution::Completed => Answer::Fail,
+        })
+    }
+
+    /// Answers the kernel's question; gives the other nodes that will never run.
+    pub(super) fn answer(
+        &mut self,
+        graph: &CompiledGraph,
+        state: &RunState,
+        done: &Done,
+        answer: Answer,
+        result: &mut StepResult,
+    ) -> Vec<NodeId> {
+        let Some(number) = graph.number(&done.step.node) else { return Vec::new() };
+        if let (StepResult::Failed { error, .. }, Some(step)) =
+            (result, state.steps.get(&done.step))
+        {
+            // The reason is the one for which it was asked about.
+            error.clone_from(step.error.as_ref().unwrap_or(&given_up()));
+        }
+        // The kernel has asked: it takes the answer.
+        let Ok(delta) = self.scheduler.answer(number, answer) else { return Vec::new() };
+        let mut skipped = self.absorb(graph, &delta);
+        skipped.retain(|node| *node != done.step.node);
+        // Another try of it waits for its time like any other.
+        self.fresh.retain(|step| *step != done.step);
+        skipped
+    }
+
+    /// A failure that the kernel asks about, or one that stands.
+    pub(super) fn failed_or_asking(
+        &mut self,
+        graph: &CompiledGraph,
+        step: &StepId,
+        result: StepResult,
+    ) -> StepResult {
+        if let StepResult::Unknown { retry_at: None } = result {
+            self.failed = Some((step.clone(), never_known()));
+        }
+        let StepResult::Failed { error, retry_at: None } = result else { return result };
+        let number = graph.number(&step.node).filter(|_| step.item.is_none());
+        let status = number.and_then(|number| self.scheduler.status(number).ok());
+        if status == Some(NodeStatus::Asking) {
+            return StepResult::FailedAsking { error };
+        }
+        self.failed = Some((step.clone(), error.clone()));
+        StepResult::Failed { error, retry_at: None }
+    }
+}
+
+impl Actor {
+    /// A step that has failed, as the log knows it.
+    pub(super) fn known_failure(&self) -> Option<(StepId, Failure)> {
+        let mut steps = self.run.state.steps.iter();
+        let failed = steps.find(|(_, step)| step.status == StepStatus::Failed)?;
+        Some((failed.0.clone(), failed.1.error.clone()?))
+    }
+}
+
+fn never_known() -> Failure {
+    Failure {
+        code: "step.unknown".into(),
+        message: "executors died during every try of the step, and no further one is allowed"
+            .into(),
+        retryable: false,
+    }
+}
+
+fn given_up() -> Failure {
+    Failure {
+        code: "step.given_up".into(),
+        message: "somebody decided that the step has failed".into(),
+        retryable: false,
+    }
+}

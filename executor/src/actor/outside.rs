@@ -1,0 +1,102 @@
+//! What comes from outside of the executor: signals, decisions about steps, and what the manifest
+//! says of tries whose outcome nobody knows.
+
+use std::sync::Arc;
+
+use convergio_domain::event::run::Failure;
+use convergio_domain::graph::manifest::OnUnknown;
+use convergio_domain::id::StepId;
+use convergio_domain::payload::PayloadRef;
+use convergio_domain::request::derived_uuid;
+use convergio_domain::run::{Resolution, StepStatus};
+use serde_json::Value;
+
+use super::effect::{Done, DoneResult};
+use super::{Actor, ActorError};
+use crate::outputs::OutputError;
+
+/// What a step that waits for the outside has got.
+enum Got {
+    Signal(PayloadRef),
+    Decision(Resolution, Option<PayloadRef>),
+}
+
+impl Actor {
+    /// Takes in signals and decisions that have come.
+    pub(super) async fn collect_outside(&mut self) -> Result<(), ActorError> {
+        if self.run.state.paused {
+            return Ok(());
+        }
+        let got: Vec<(StepId, u32, Got)> =
+            self.waiting.iter().filter_map(|id| self.got(id)).collect();
+        for (step, attempt, got) in got {
+            let result = match got {
+                Got::Signal(payload) => self.carried(payload).await?.map(DoneResult::Completed),
+                Got::Decision(resolution, None) => Ok(DoneResult::Decided(resolution, None)),
+                Got::Decision(resolution, Some(output)) => {
+                    let value = self.carried(output).await?;
+                    value.map(|value| DoneResult::Decided(resolution, value))
+                }
+            };
+            let result = result.unwrap_or_else(DoneResult::Failed);
+            self.waiting.remove(&step);
+            self.done.push(Done { step, attempt, at: None, result, call: None });
+        }
+        Ok(())
+    }
+
+    fn got(&self, id: &StepId) -> Option<(StepId, u32, Got)> {
+        let step = self.run.state.steps.get(id)?;
+        let got = match &step.status {
+            StepStatus::Awaiting { received: Some(payload), .. } => Got::Signal(*payload),
+            StepStatus::Undecided { decision: Some((resolution, output)), .. } => {
+                Got::Decision(*resolution, *output)
+            }
+            _ => return None,
+        };
+        Some((id.clone(), step.attempt, got))
+    }
+
+    async fn carried(
+        &mut self,
+        payload: PayloadRef,
+    ) -> Result<Result<Option<Arc<Value>>, Failure>, ActorError> {
+        match self.outputs.recall(payload).await {
+            Ok(value) => Ok(Ok(Some(value))),
+            Err(OutputError::Failure(failure)) => Ok(Err(failure)),
+            Err(OutputError::Log(error)) => Err(error.into()),
+        }
+    }
+
+    /// Whether a try whose outcome nobody knows may be followed by another one, by the manifest.
+    pub(super) fn may_repeat(&self, done: &Done) -> bool {
+        let node = self.graph.graph.node(&done.step.node);
+        match node.and_then(|node| node.on_unknown).unwrap_or_default() {
+            OnUnknown::Retry => true,
+            OnUnknown::RetryIfIdempotent => self.is_idempotent(&done.step),
+            OnUnknown::Reconcile | OnUnknown::Ask => false,
+        }
+    }
+
+    /// A step without a call has no effect; a call is recognised by some providers.
+    fn is_idempotent(&self, step: &StepId) -> bool {
+        let call = self.run.state.steps.get(step).and_then(|step| step.call.as_ref());
+        call.is_none_or(|call| {
+            let mut providers = self.shared.models.providers();
+            let provider = providers.find(|provider| provider.name() == call.provider);
+            provider.is_some_and(|provider| provider.info().recognises_repeats)
+                && call.idempotency_key.is_some()
+        })
+    }
+
+    /// The same for a try and for those that follow it because nobody knows what came of it.
+    pub(super) fn idempotency_key(&self, step: &StepId, attempt: u32, turn: u32) -> String {
+        let lost = self.run.state.steps.get(step).and_then(|step| step.lost_call.clone());
+        lost.unwrap_or_else(|| {
+            let stream = &self.run.stream;
+            let (run, step) = (stream.id.to_string(), step.to_string());
+            let call = format!("{attempt}.{turn}");
+            derived_uuid(&["call/v1", stream.tenant.as_str(), &run, &step, &call]).to_string()
+        })
+    }
+}

@@ -1,0 +1,315 @@
+//! A run at one of its events, and what differs between two runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::extract::{Path, State};
+use axum::{Extension, Json};
+use convergio_domain::id::StepId;
+use convergio_domain::payload::PayloadRef;
+use convergio_domain::run::{Ancestor, Phase, Run, RunState, Step, StepStatus, lineage};
+use convergio_domain::stream::{Seq, StreamKey};
+use convergio_schemas::wire::{
+    BranchView, CallState, DiffView, ForkOrigin, Problem, RunError, StateView, StepDiff, StepSide,
+    StepState, StepView,
+};
+use serde::Deserialize;
+use serde_json::Value;
+use utoipa::IntoParams;
+
+use super::runs::{run_stream, view};
+use super::{Query, as_json};
+use crate::app::{App, Caller, Gateway};
+use crate::problem::ApiError;
+
+/// Steps of a comparison that are listed at most.
+const DIFFS_LIMIT: usize = 1000;
+
+/// Which event.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct StateQuery {
+    /// The event; the last one when absent.
+    at: Option<u64>,
+    /// Also what the steps yielded.
+    contents: Option<bool>,
+}
+
+/// Shows a run as it was after one of its events.
+#[utoipa::path(get, path = "/v1/runs/{id}/state", tag = "runs", params(
+    ("id" = String, Path, description = "The run"), StateQuery,
+), responses(
+    (status = 200, description = "The state", body = StateView),
+    (status = 400, description = "There is no such event", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such run", body = Problem),
+))]
+pub(crate) async fn state(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Path(id): Path<String>,
+    Query(query): Query<StateQuery>,
+) -> Result<Json<StateView>, ApiError> {
+    let stream = run_stream(&caller, &id)?;
+    let head = gateway.repository.log().head(&stream).await?;
+    let events = head.ok_or_else(|| ApiError::not_found("run"))?.seq.0;
+    let at = query.at.unwrap_or(events);
+    let beyond = || ApiError::invalid(format!("the run has {events} events: no event {at}"));
+    if at == 0 {
+        return Err(beyond());
+    }
+    let loaded = gateway.repository.load_at::<Run>(&stream, Seq(at), false).await?;
+    let mut state = loaded.ok_or_else(beyond)?.state;
+    let fingerprint = state.fingerprint().to_string();
+    let mut steps = Vec::with_capacity(state.steps.len());
+    for (id, step) in &state.steps {
+        let mut shown = step_state(id, step);
+        if let (Some(true), Some(output)) = (query.contents, step.output) {
+            shown.output = content(&gateway, &state, &stream, output).await?;
+        }
+        steps.push(shown);
+    }
+    Ok(Json(StateView {
+        run_id: stream.id.to_string(),
+        seq: state.seq.0,
+        status: phase(&state).to_owned(),
+        fingerprint,
+        version: state.graph.as_ref().map(|graph| graph.1.to_string()).unwrap_or_default(),
+        tokens: state.spent.tokens,
+        reserved_tokens: state.spent.reserved_tokens,
+        cost: state.spent.cost.to_string(),
+        lineage: origins(&state.lineage),
+        signals: state.signals.iter().map(|(n, kept)| (n.to_string(), kept.len() as u64)).collect(),
+        error: state.error.as_ref().map(error),
+        steps,
+    }))
+}
+
+fn error(failure: &convergio_domain::event::run::Failure) -> RunError {
+    RunError { code: failure.code.clone(), message: failure.message.clone() }
+}
+
+/// Each ancestor with its own count of events.
+fn origins(lineage: &[Ancestor]) -> Vec<ForkOrigin> {
+    let before = std::iter::once(0).chain(lineage.iter().map(|ancestor| ancestor.upto.0));
+    let origin = |(before, ancestor): (u64, &Ancestor)| ForkOrigin {
+        run_id: ancestor.run.to_string(),
+        seq: ancestor.upto.0 - before,
+    };
+    before.zip(lineage).map(origin).collect()
+}
+
+fn step_state(id: &StepId, step: &Step) -> StepState {
+    StepState {
+        step: id.to_string(),
+        status: status(&step.status).to_owned(),
+        attempt: step.attempt,
+        failures: step.failures,
+        call: step.call.as_ref().map(|call| CallState {
+            provider: call.provider.clone(),
+            model: call.model.clone(),
+            idempotency_key: call.idempotency_key.clone(),
+        }),
+        error: step.error.as_ref().map(error),
+        output: None,
+    }
+}
+
+/// The words of the read models.
+fn status(status: &StepStatus) -> &'static str {
+    match status {
+        StepStatus::Scheduled { due: Some(_) } => "retrying",
+        StepStatus::Scheduled { due: None } => "scheduled",
+        StepStatus::Started { .. } | StepStatus::Expanded => "started",
+        StepStatus::Unknown => "unknown",
+        StepStatus::Sleeping { .. } => "sleeping",
+        StepStatus::Asking { .. } | StepStatus::Awaiting { .. } => "waiting",
+        StepStatus::Undecided { .. } => "undecided",
+        StepStatus::Completed => "completed",
+        StepStatus::Failed => "failed",
+        StepStatus::Skipped => "skipped",
+    }
+}
+
+fn phase(state: &RunState) -> &'static str {
+    match state.phase {
+        Phase::New | Phase::Running if state.paused => "paused",
+        Phase::New | Phase::Running => "running",
+        Phase::Completed => "completed",
+        Phase::Failed => "failed",
+        Phase::Cancelled => "cancelled",
+    }
+}
+
+/// A payload of a state's history; null when it was erased.
+async fn content(
+    gateway: &Gateway,
+    state: &RunState,
+    own: &StreamKey,
+    reference: PayloadRef,
+) -> Result<Option<Value>, ApiError> {
+    let (stream, place) = lineage::locate(&state.lineage, own, reference);
+    let bytes = gateway.repository.payload(&stream, place).await?;
+    Ok(Some(bytes.map_or(Value::Null, |bytes| as_json(&bytes))))
+}
+
+/// The steps that a fork has from its parent and has not touched itself.
+pub(super) async fn inherited_steps(
+    gateway: &Gateway,
+    stream: &StreamKey,
+    known: &[StepView],
+) -> Result<Vec<StepView>, ApiError> {
+    let state = gateway.repository.load::<Run>(stream).await?.state;
+    let known: BTreeSet<&str> = known.iter().map(|step| step.id.as_str()).collect();
+    let steps = state.steps.iter().filter(|(id, _)| !known.contains(id.to_string().as_str()));
+    let inherited = steps.map(|(id, step)| StepView {
+        id: id.to_string(),
+        node: id.node.to_string(),
+        item: id.item,
+        kind: String::new(),
+        status: status(&step.status).to_owned(),
+        attempt: step.attempt,
+        duration_ms: None,
+        model: None,
+        usage: convergio_schemas::wire::UsageSummary { cost: "0".into(), ..Default::default() },
+        error: step.error.as_ref().map(error),
+        is_inherited: true,
+    });
+    Ok(inherited.collect())
+}
+
+/// With what a run is compared.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct DiffQuery {
+    /// The other run.
+    with: String,
+    /// Also the outputs' contents.
+    contents: Option<bool>,
+}
+
+/// Compares two runs: where their steps stand, what they yielded, and what they cost.
+#[utoipa::path(get, path = "/v1/runs/{id}/diff", tag = "runs", params(
+    ("id" = String, Path, description = "The run"), DiffQuery,
+), responses(
+    (status = 200, description = "What differs", body = DiffView),
+    (status = 400, description = "The query is not valid", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such run", body = Problem),
+))]
+pub(crate) async fn diff(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Path(id): Path<String>,
+    Query(query): Query<DiffQuery>,
+) -> Result<Json<DiffView>, ApiError> {
+    let contents = query.contents == Some(true);
+    let a = Branch::load(&gateway, &caller, &id).await?;
+    let b = Branch::load(&gateway, &caller, &query.with).await?;
+    let ids: BTreeSet<&StepId> = a.state.steps.keys().chain(b.state.steps.keys()).collect();
+    let (mut steps, mut same, mut more) = (Vec::new(), 0, 0);
+    for id in ids {
+        let is_same = a.is_same(&b, id).await?;
+        if is_same {
+            same += 1;
+        } else if steps.len() == DIFFS_LIMIT {
+            more += 1;
+        } else {
+            let (left, right) = (a.side(id, contents).await?, b.side(id, contents).await?);
+            steps.push(StepDiff { step: id.to_string(), a: left, b: right });
+        }
+    }
+    let common = common(&a, &b);
+    let (a, b) = (a.view(contents).await?, b.view(contents).await?);
+    Ok(Json(DiffView { a, b, common, steps, same, more }))
+}
+
+/// The last event up to which both histories are one.
+fn common(a: &Branch<'_>, b: &Branch<'_>) -> Option<ForkOrigin> {
+    let whole = |branch: &Branch<'_>| {
+        let mut lineage = origins(&branch.state.lineage);
+        let (run_id, seq) = (branch.stream.id.to_string(), branch.state.seq.0);
+        lineage.push(ForkOrigin { run_id, seq });
+        lineage
+    };
+    let (left, right) = (whole(a), whole(b));
+    let shared = left.iter().zip(&right).take_while(|(one, other)| one.run_id == other.run_id);
+    let (one, other) = shared.last()?;
+    Some(ForkOrigin { run_id: one.run_id.clone(), seq: one.seq.min(other.seq) })
+}
+
+/// One of two runs.
+struct Branch<'a> {
+    gateway: &'a Gateway,
+    stream: StreamKey,
+    state: RunState,
+    run: convergio_schemas::wire::RunView,
+    steps: BTreeMap<String, StepView>,
+}
+
+impl<'a> Branch<'a> {
+    async fn load(
+        gateway: &'a Gateway,
+        caller: &crate::auth::Identity,
+        id: &str,
+    ) -> Result<Self, ApiError> {
+        let stream = run_stream(caller, id)?;
+        let mut run = view(gateway, caller, id).await?;
+        let state = gateway.repository.load::<Run>(&stream).await?.state;
+        let steps = std::mem::take(&mut run.steps);
+        let steps = steps.into_iter().map(|step| (step.id.clone(), step)).collect();
+        Ok(Self { gateway, stream, state, run, steps })
+    }
+
+    fn place(&self, reference: PayloadRef) -> (StreamKey, PayloadRef) {
+        lineage::locate(&self.state.lineage, &self.stream, reference)
+    }
+
+    async fn hash(&self, reference: Option<PayloadRef>) -> Result<Option<String>, ApiError> {
+        let Some(reference) = reference else { return Ok(None) };
+        let (stream, place) = self.place(reference);
+        let bytes = self.gateway.repository.payload(&stream, place).await?;
+        Ok(bytes.map(|bytes| blake3::hash(&bytes).to_hex().to_string()))
+    }
+
+    async fn is_same(&self, other: &Self, id: &StepId) -> Result<bool, ApiError> {
+        let (Some(one), Some(two)) = (self.state.steps.get(id), other.state.steps.get(id)) else {
+            return Ok(false);
+        };
+        if status(&one.status) != status(&two.status) {
+            return Ok(false);
+        }
+        let place = |branch: &Self, step: &Step| step.output.map(|output| branch.place(output));
+        if place(self, one) == place(other, two) {
+            return Ok(true);
+        }
+        Ok(self.hash(one.output).await? == other.hash(two.output).await?)
+    }
+
+    async fn side(&self, id: &StepId, contents: bool) -> Result<Option<StepSide>, ApiError> {
+        let Some(step) = self.state.steps.get(id) else { return Ok(None) };
+        let own = self.steps.get(&id.to_string());
+        let model = own.and_then(|step| step.model.as_ref());
+        Ok(Some(StepSide {
+            status: status(&step.status).to_owned(),
+            attempt: step.attempt,
+            model: model.map(|model| format!("{}/{}", model.provider, model.name)),
+            usage: own.map(|step| step.usage.clone()).unwrap_or_default(),
+            output_hash: self.hash(step.output).await?,
+            output: match step.output.filter(|_| contents) {
+                Some(output) => content(self.gateway, &self.state, &self.stream, output).await?,
+                None => None,
+            },
+        }))
+    }
+
+    async fn view(self, contents: bool) -> Result<BranchView, ApiError> {
+        Ok(BranchView {
+            output_hash: self.hash(self.state.output).await?,
+            run_id: self.run.id,
+            status: self.run.status,
+            version: self.run.version,
+            usage: self.run.usage,
+            output: self.run.output.filter(|_| contents),
+        })
+    }
+}

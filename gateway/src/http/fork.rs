@@ -1,0 +1,336 @@
+//! Forks: a new run that begins with a part of another one's history, and goes on otherwise.
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::{Extension, Json};
+use bytes::Bytes;
+use convergio_domain::decider::{Decider, Recorded};
+use convergio_domain::expr;
+use convergio_domain::graph::manifest::{Agent, Graph, MapWork, Node, Work};
+use convergio_domain::graph::{self, GraphNoun, Register, check_inputs};
+use convergio_domain::id::{GraphId, RunId};
+use convergio_domain::payload::{PayloadSlot, Purpose};
+use convergio_domain::request::derived_uuid;
+use convergio_domain::run::{ForkRun, Run, RunCommand, RunState, check_fork_point, lineage};
+use convergio_domain::stream::{Seq, StreamKey};
+use convergio_eventstore::{Head, Loaded, Payload};
+use convergio_schemas::wire::{ForkAccepted, ForkOrigin, ForkRequest, NodeChange, Problem};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::runs::{manifest, run_stream};
+use super::steer::{optional, payload};
+use crate::app::{App, Caller, Gateway};
+use crate::auth::Identity;
+use crate::idempotency;
+use crate::problem::ApiError;
+
+/// Begins a new run with the history of another one up to an event: with other inputs, another
+/// model, other prompts, or another version of the graph. What is inherited costs nothing.
+#[utoipa::path(post, path = "/v1/runs/{id}/fork", tag = "runs", params(
+    ("id" = String, Path, description = "The run"),
+    ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters"),
+), request_body = Option<ForkRequest>, responses(
+    (status = 202, description = "The new run will be executed", body = ForkAccepted),
+    (status = 400, description = "There is no such event, or a change is not valid",
+        body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such run or version", body = Problem),
+    (status = 409, description = "The run had ended there", body = Problem),
+    (status = 413, description = "The inputs are too large", body = Problem),
+    (status = 422, description = "The idempotency key was used before", body = Problem),
+))]
+pub(crate) async fn fork(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<(StatusCode, Json<ForkAccepted>), ApiError> {
+    let stream = run_stream(&caller, &id)?;
+    let request: ForkRequest = optional(&body)?;
+    let accepted = begin(&gateway, &caller, &headers, &stream, request).await?;
+    Ok((StatusCode::ACCEPTED, Json(accepted)))
+}
+
+/// Forks a run.
+pub(super) async fn begin(
+    gateway: &Gateway,
+    caller: &Identity,
+    headers: &HeaderMap,
+    parent: &StreamKey,
+    request: ForkRequest,
+) -> Result<ForkAccepted, ApiError> {
+    let hashed = serde_json::to_vec(&request).unwrap_or_default();
+    let scope = format!("POST /v1/runs/{}/fork", parent.id);
+    let run = match idempotency::key(headers)? {
+        Some(key) => RunId(derived_uuid(&["fork/v1", caller.tenant.as_str(), &scope, key])),
+        None => RunId(Uuid::now_v7()),
+    };
+    let mut point = point(gateway, parent, request.at).await?;
+    let plan = Plan::of(gateway, caller, parent, &point.loaded.state, request).await?;
+    let command = ForkRun {
+        parent: RunId(parent.id),
+        seq: point.head.seq,
+        hash: point.head.hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+        fold: point.loaded.state.fingerprint(),
+        graph: plan.graph,
+        version: plan.manifest.version(),
+        input: plan.input.as_ref().map(|_| PayloadSlot(0)),
+        budget: plan.manifest.budget,
+        changes: plan.changes,
+        request_hash: idempotency::request_hash(&scope, &hashed),
+    };
+    if plan.is_other_graph {
+        fits(gateway, &point.loaded.state, &command, &plan.manifest).await?;
+        register(gateway, caller, plan.graph, &plan.manifest).await?;
+    }
+    let payloads: Vec<Payload> = plan.input.into_iter().collect();
+    let stream = StreamKey::run(caller.tenant.clone(), run);
+    let context = gateway.context(caller);
+    let commands = |_: &_, _| (RunCommand::Fork(command.clone()), payloads.clone());
+    let created = gateway.repository.execute::<Run>(&stream, &context, commands).await?;
+    let (graph, version) = created.state.graph.unwrap_or((command.graph, command.version));
+    Ok(ForkAccepted {
+        run_id: run.to_string(),
+        graph_id: graph.to_string(),
+        version: version.to_string(),
+        forked_from: ForkOrigin { run_id: parent.id.to_string(), seq: command.seq.0 },
+    })
+}
+
+/// Where a fork begins.
+struct Point {
+    loaded: Loaded<Run>,
+    head: Head,
+}
+
+async fn point(gateway: &Gateway, parent: &StreamKey, at: Option<u64>) -> Result<Point, ApiError> {
+    let end = gateway.repository.log().head(parent).await?;
+    let events = end.ok_or_else(|| ApiError::not_found("run"))?.seq.0;
+    let at = at.unwrap_or(events);
+    let beyond = || ApiError::invalid(format!("the run has {events} events: no event {at}"));
+    if at == 0 || at > events {
+        return Err(beyond());
+    }
+    let loaded = gateway.repository.load_at::<Run>(parent, Seq(at), true).await?;
+    let loaded = loaded.ok_or_else(beyond)?;
+    let head = loaded.head.ok_or_else(beyond)?;
+    check_fork_point(&loaded.state)?;
+    Ok(Point { loaded, head })
+}
+
+/// What a fork does otherwise.
+struct Plan {
+    graph: GraphId,
+    manifest: Graph,
+    is_other_graph: bool,
+    input: Option<Payload>,
+    changes: Vec<String>,
+}
+
+impl Plan {
+    async fn of(
+        gateway: &Gateway,
+        caller: &Identity,
+        parent: &StreamKey,
+        state: &RunState,
+        request: ForkRequest,
+    ) -> Result<Self, ApiError> {
+        let Some((graph, version)) = state.graph.clone() else {
+            return Err(ApiError::not_found("run"));
+        };
+        let ForkRequest { inputs, manifest: text, version: other, model, nodes, .. } = request;
+        let mut changes = Vec::new();
+        let mut base = match (text, &other) {
+            (Some(_), Some(_)) => {
+                return Err(ApiError::invalid("`manifest` and `version` exclude each other"));
+            }
+            (Some(text), None) => {
+                changes.push("graph".to_owned());
+                graph::parse(&text, &gateway.tools).map_err(ApiError::manifest)?.graph
+            }
+            (None, other) => {
+                changes.extend(other.as_ref().map(|_| "graph".to_owned()));
+                let wanted = other.as_deref().unwrap_or(version.as_str());
+                manifest(gateway, caller, graph, Some(wanted)).await?.1
+            }
+        };
+        let graph = match graph::graph_id(&caller.tenant, &base.name) {
+            // A graph that was made by a front door has an id of its own.
+            _ if changes.is_empty() => graph,
+            id => id,
+        };
+        change(&mut base, model, nodes, &mut changes)?;
+        let input = other_input(gateway, parent, state, &base, inputs, &mut changes).await?;
+        let is_other_graph = base.version() != version;
+        Ok(Self { graph, manifest: base, is_other_graph, input, changes })
+    }
+}
+
+/// Changes models and prompts.
+fn change(
+    graph: &mut Graph,
+    model: Option<String>,
+    mut nodes: std::collections::BTreeMap<String, NodeChange>,
+    changes: &mut Vec<String>,
+) -> Result<(), ApiError> {
+    if let Some(model) = model {
+        for agent in graph.nodes.iter_mut().filter_map(agent) {
+            agent.model.clone_from(&model);
+        }
+        changes.push("model".to_owned());
+    }
+    for node in &mut graph.nodes {
+        let Some(asked) = nodes.remove(node.id.as_str()) else { continue };
+        change_node(node, asked, changes)?;
+    }
+    match nodes.keys().next() {
+        Some(name) => Err(ApiError::invalid(format!("nodes: there is no node `{name}`"))),
+        None => Ok(()),
+    }
+}
+
+fn agent(node: &mut Node) -> Option<&mut Agent> {
+    match &mut node.work {
+        Work::Agent(agent) => Some(agent),
+        Work::Map(map) => match &mut map.work {
+            MapWork::Agent(agent) => Some(agent),
+            MapWork::Tool(_) => None,
+        },
+        _ => None,
+    }
+}
+
+fn change_node(
+    node: &mut Node,
+    asked: NodeChange,
+    changes: &mut Vec<String>,
+) -> Result<(), ApiError> {
+    let name = node.id.to_string();
+    for text in [&asked.prompt, &asked.system].into_iter().flatten() {
+        check_template(node, text)?;
+    }
+    let NodeChange { model, prompt, system } = asked;
+    let Some(agent) = agent(node) else {
+        return Err(ApiError::invalid(format!("nodes.{name}: it is no agent, and has no prompt")));
+    };
+    if let Some(model) = model {
+        agent.model = model;
+        changes.push(format!("nodes.{name}.model"));
+    }
+    if let Some(prompt) = prompt {
+        if agent.request.is_some() {
+            let detail = format!("nodes.{name}: it has a whole request in place of a prompt");
+            return Err(ApiError::invalid(detail));
+        }
+        agent.prompt = prompt;
+        changes.push(format!("nodes.{name}.prompt"));
+    }
+    if let Some(system) = system {
+        agent.system = Some(system);
+        changes.push(format!("nodes.{name}.system"));
+    }
+    Ok(())
+}
+
+/// Another prompt may use what the node waits for already: it does not change the graph's edges.
+fn check_template(node: &Node, text: &str) -> Result<(), ApiError> {
+    let name = &node.id;
+    let refs = expr::refs_in_text(text)
+        .map_err(|error| ApiError::invalid(format!("nodes.{name}: {}", error.message)))?;
+    let is_needed = |other: &&String| node.needs.iter().any(|need| need.as_str() == **other);
+    if let Some(other) = refs.nodes.keys().find(|other| !is_needed(other)) {
+        let detail = format!(
+            "nodes.{name}: the prompt uses `{other}`, which the node does not wait for: fork with \
+            a manifest"
+        );
+        return Err(ApiError::invalid(detail));
+    }
+    let is_map = matches!(node.work, Work::Map(_));
+    let is_known = |variable: &&String| match variable.as_str() {
+        "inputs" | "nodes" => true,
+        "item" | "index" => is_map,
+        _ => false,
+    };
+    match refs.variables.keys().find(|variable| !is_known(variable)) {
+        Some(other) => Err(ApiError::invalid(format!("nodes.{name}: `{other}` is not known"))),
+        None => Ok(()),
+    }
+}
+
+/// The inputs with what was changed in them; nothing if they are the parent's.
+async fn other_input(
+    gateway: &Gateway,
+    parent: &StreamKey,
+    state: &RunState,
+    graph: &Graph,
+    inputs: std::collections::BTreeMap<String, Value>,
+    changes: &mut Vec<String>,
+) -> Result<Option<Payload>, ApiError> {
+    let Some(reference) = state.input else { return Ok(None) };
+    let (stream, place) = lineage::locate(&state.lineage, parent, reference);
+    let bytes = gateway.repository.payload(&stream, place).await?;
+    let bytes = bytes.ok_or_else(|| ApiError::not_found("inputs: they were erased"))?;
+    let mut known: Map<String, Value> = serde_json::from_slice(&bytes).unwrap_or_default();
+    let is_other = !inputs.is_empty();
+    for (name, value) in inputs {
+        changes.push(format!("inputs.{name}"));
+        known.insert(name, value);
+    }
+    let known = Value::Object(known);
+    let wrong = check_inputs(&graph.inputs, &known);
+    if !wrong.is_empty() {
+        return Err(ApiError::invalid(wrong.join("; ")));
+    }
+    is_other.then(|| payload(&known, Purpose::Input)).transpose()
+}
+
+/// Whether another graph can go on from what was done.
+async fn fits(
+    gateway: &Gateway,
+    parent: &RunState,
+    command: &ForkRun,
+    graph: &Graph,
+) -> Result<(), ApiError> {
+    let context = convergio_domain::decider::Context {
+        now: gateway.repository.clock().now(),
+        actor: "fork".parse().map_err(|_| ApiError::invalid("no actor"))?,
+    };
+    let command = RunCommand::Fork(command.clone());
+    let events = Run::decide(&RunState::default(), command, &context, Seq(1))?;
+    let mut state = parent.clone();
+    for event in &events {
+        Run::evolve(&mut state, Recorded { seq: Seq(1), time: context.now, event });
+    }
+    gateway.replayer.fits(&state, graph).map_err(|why| {
+        ApiError::invalid(format!("the changed graph cannot go on from that event: {why}"))
+    })
+}
+
+/// Registers the changed version; it does not become the graph's latest.
+async fn register(
+    gateway: &Gateway,
+    caller: &Identity,
+    id: GraphId,
+    graph: &Graph,
+) -> Result<(), ApiError> {
+    let register = Register {
+        name: graph.name.clone(),
+        version: graph.version(),
+        nodes: u32::try_from(graph.nodes.len()).unwrap_or(u32::MAX),
+        manifest: PayloadSlot(0),
+        is_derived: true,
+    };
+    let manifest = Payload {
+        bytes: Bytes::from(graph.canonical()),
+        media_type: "application/json".into(),
+        purpose: Purpose::Manifest,
+        subject: None,
+    };
+    let command = |_: &_, _| (register.clone(), vec![manifest.clone()]);
+    let stream = StreamKey::graph(caller.tenant.clone(), id);
+    let context = gateway.context(caller);
+    gateway.repository.execute::<GraphNoun>(&stream, &context, command).await?;
+    Ok(())
+}

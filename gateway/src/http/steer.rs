@@ -1,0 +1,349 @@
+//! Steering runs: pause, resume, retry, signals, decisions, marks.
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::{Extension, Json};
+use bytes::Bytes;
+use convergio_domain::graph::manifest::OnError;
+use convergio_domain::id::{NodeId, StepId};
+use convergio_domain::payload::{PayloadSlot, Purpose};
+use convergio_domain::request::derived_uuid;
+use convergio_domain::run::{
+    Phase, Resolution, Resolve, Run, RunCommand, RunState, Signal, StepStatus,
+};
+use convergio_domain::stream::StreamKey;
+use convergio_eventstore::Payload;
+use convergio_schemas::error_code;
+use convergio_schemas::wire::{
+    CheckpointRequest, CheckpointView, ForkRequest, Problem, ReasonRequest, ResolveRequest,
+    ResumeRequest, RetryRequest, RunView, SignalRequest, StepDecision,
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::fork;
+use super::runs::{manifest, run_stream, view};
+use crate::app::{App, Caller, Gateway};
+use crate::auth::Identity;
+use crate::idempotency;
+use crate::problem::ApiError;
+
+/// Characters of a reason that are kept.
+const REASON_LIMIT: usize = 500;
+/// Bytes of what a signal carries, or of an output that is told.
+const VALUE_LIMIT: usize = 4 << 20;
+
+/// A body that may be missing.
+pub(super) fn optional<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, ApiError> {
+    if body.is_empty() {
+        return Ok(T::default());
+    }
+    required(body)
+}
+
+fn required<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|error| ApiError::invalid(error.to_string()))
+}
+
+fn short(reason: Option<String>) -> Option<String> {
+    reason.map(|reason| reason.chars().take(REASON_LIMIT).collect())
+}
+
+/// A value as a payload of the next commit.
+pub(super) fn payload(value: &Value, purpose: Purpose) -> Result<Payload, ApiError> {
+    let bytes = serde_json::to_vec(value).unwrap_or_default();
+    if bytes.len() > VALUE_LIMIT {
+        let detail = format!("a value has at most {VALUE_LIMIT} bytes");
+        return Err(ApiError::new(error_code::REQUEST_TOO_LARGE, detail));
+    }
+    let media_type = "application/json".into();
+    Ok(Payload { bytes: Bytes::from(bytes), media_type, purpose, subject: None })
+}
+
+/// A request about one run.
+struct Asked<'a> {
+    gateway: &'a Gateway,
+    caller: &'a Identity,
+    headers: &'a HeaderMap,
+    stream: StreamKey,
+}
+
+impl<'a> Asked<'a> {
+    fn new(
+        gateway: &'a Gateway,
+        caller: &'a Identity,
+        headers: &'a HeaderMap,
+        run: &str,
+    ) -> Result<Self, ApiError> {
+        Ok(Self { gateway, caller, headers, stream: run_stream(caller, run)? })
+    }
+
+    /// Binds the key, if there is one, to this request; tells whether it was bound before.
+    async fn bind(&self, path: &str, body: &[u8]) -> Result<bool, ApiError> {
+        let scope = format!("POST {path} {}", self.stream.id);
+        idempotency::bind(self.gateway, self.caller, self.headers, &scope, body).await
+    }
+
+    /// Gives a command to the run, and shows the run.
+    async fn tell(
+        &self,
+        command: RunCommand,
+        payloads: Vec<Payload>,
+    ) -> Result<Json<RunView>, ApiError> {
+        let context = self.gateway.context(self.caller);
+        let commands = |_: &_, _| (command.clone(), payloads.clone());
+        self.gateway.repository.execute::<Run>(&self.stream, &context, commands).await?;
+        view(self.gateway, self.caller, &self.stream.id.to_string()).await.map(Json)
+    }
+}
+
+/// Pauses a run: no further step starts, those under way finish. Twice changes nothing.
+#[utoipa::path(post, path = "/v1/runs/{id}/pause", tag = "runs", params(
+    ("id" = String, Path, description = "The run"),
+), request_body = Option<ReasonRequest>, responses(
+    (status = 200, description = "The run is paused", body = RunView),
+    (status = 400, description = "The request is not valid", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such run", body = Problem),
+    (status = 409, description = "The run has ended", body = Problem),
+    (status = 422, description = "The idempotency key was used before", body = Problem),
+))]
+pub(crate) async fn pause(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<RunView>, ApiError> {
+    let asked = Asked::new(&gateway, &caller, &headers, &id)?;
+    let request: ReasonRequest = optional(&body)?;
+    asked.bind("pause", &body).await?;
+    asked.tell(RunCommand::Pause { reason: short(request.reason) }, Vec::new()).await
+}
+
+/// Lets a paused run go on. The time of the pause does not count against its budget.
+#[utoipa::path(post, path = "/v1/runs/{id}/resume", tag = "runs", params(
+    ("id" = String, Path, description = "The run"),
+), responses(
+    (status = 200, description = "The run goes on", body = RunView),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such run", body = Problem),
+    (status = 409, description = "The run has ended", body = Problem),
+    (status = 422, description = "The idempotency key was used before", body = Problem),
+))]
+pub(crate) async fn resume(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<RunView>, ApiError> {
+    let asked = Asked::new(&gateway, &caller, &headers, &id)?;
+    asked.bind("resume", b"").await?;
+    asked.tell(RunCommand::Resume, Vec::new()).await
+}
+
+/// Lets a failed run go on: the steps that ended it get another series of tries, and nothing that
+/// is done is done again.
+#[utoipa::path(post, path = "/v1/runs/{id}/retry", tag = "runs", params(
+    ("id" = String, Path, description = "The run"),
+), request_body = Option<RetryRequest>, responses(
+    (status = 200, description = "The run goes on", body = RunView),
+    (status = 400, description = "The request is not valid", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such run", body = Problem),
+    (status = 409, description = "The run or the step has not failed", body = Problem),
+    (status = 422, description = "The idempotency key was used before", body = Problem),
+))]
+pub(crate) async fn retry(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<RunView>, ApiError> {
+    let asked = Asked::new(&gateway, &caller, &headers, &id)?;
+    let request: RetryRequest = optional(&body)?;
+    let state = gateway.repository.load::<Run>(&asked.stream).await?.state;
+    let Some((graph, version)) = &state.graph else { return Err(ApiError::not_found("run")) };
+    let (_, graph) = manifest(&gateway, &caller, *graph, Some(version.as_str())).await?;
+    let steps = fatal(&state, &graph);
+    if let Some(step) = request.step.filter(|_| !steps.is_empty()) {
+        let is_meant = |known: &StepId| known.to_string() == step;
+        if !steps.iter().any(is_meant) {
+            let names: Vec<String> = steps.iter().map(ToString::to_string).collect();
+            let detail = format!("`{step}` did not end the run: {} did", names.join(", "));
+            return Err(ApiError::new(error_code::REQUEST_CONFLICT, detail));
+        }
+    }
+    // The same request again finds the run under way.
+    if asked.bind("retry", &body).await? && state.phase != Phase::Failed {
+        return view(&gateway, &caller, &id).await.map(Json);
+    }
+    asked.tell(RunCommand::Retry { steps }, Vec::new()).await
+}
+
+/// The failed steps that the graph does not do without.
+fn fatal(state: &RunState, graph: &convergio_domain::graph::manifest::Graph) -> Vec<StepId> {
+    let is_fatal = |id: &StepId| {
+        let node = graph.node(&id.node);
+        node.is_some_and(|node| matches!(node.on_error, OnError::Fail | OnError::Ask))
+    };
+    let failed = state.steps.iter().filter(|(_, step)| step.status == StepStatus::Failed);
+    failed.map(|(id, _)| id.clone()).filter(is_fatal).collect()
+}
+
+/// Tells a run of an outside event. With an `Idempotency-Key` it counts once.
+#[utoipa::path(post, path = "/v1/runs/{id}/signal", tag = "runs", params(
+    ("id" = String, Path, description = "The run"),
+    ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters"),
+), request_body = SignalRequest, responses(
+    (status = 200, description = "The run has it", body = RunView),
+    (status = 400, description = "The request is not valid", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such run", body = Problem),
+    (status = 409, description = "The run has ended, or has all the signals it takes",
+        body = Problem),
+    (status = 413, description = "The payload is too large", body = Problem),
+    (status = 422, description = "The idempotency key was used before", body = Problem),
+))]
+pub(crate) async fn signal(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<RunView>, ApiError> {
+    let asked = Asked::new(&gateway, &caller, &headers, &id)?;
+    let request: SignalRequest = required(&body)?;
+    let name: NodeId = request.name.parse().map_err(|error: convergio_domain::id::InvalidId| {
+        ApiError::invalid(format!("name: {error}"))
+    })?;
+    let payload = payload(&request.payload, Purpose::Signal)?;
+    asked.bind("signal", &body).await?;
+    let id = match idempotency::key(&headers)? {
+        Some(key) => {
+            let run = asked.stream.id.to_string();
+            derived_uuid(&["signal/v1", caller.tenant.as_str(), &run, key])
+        }
+        None => Uuid::now_v7(),
+    };
+    let signal = Signal { id, signal: name, payload: PayloadSlot(0) };
+    asked.tell(RunCommand::Signal(signal), vec![payload]).await
+}
+
+/// Decides what becomes of a step that waits for a decision: one of unknown outcome, or a failed
+/// one whose node says `on_error: ask`.
+#[utoipa::path(post, path = "/v1/runs/{id}/resolve", tag = "runs", params(
+    ("id" = String, Path, description = "The run"),
+), request_body = ResolveRequest, responses(
+    (status = 200, description = "It is decided", body = RunView),
+    (status = 400, description = "The request is not valid", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such run", body = Problem),
+    (status = 409, description = "The step does not wait, or for another decision", body = Problem),
+    (status = 413, description = "The output is too large", body = Problem),
+    (status = 422, description = "The idempotency key was used before", body = Problem),
+))]
+pub(crate) async fn resolve(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<RunView>, ApiError> {
+    let asked = Asked::new(&gateway, &caller, &headers, &id)?;
+    let request: ResolveRequest = required(&body)?;
+    if gateway.repository.log().head(&asked.stream).await?.is_none() {
+        return Err(ApiError::not_found("run"));
+    }
+    let step = request.step.parse();
+    let step: StepId = step.map_err(|error: convergio_domain::id::InvalidId| {
+        ApiError::invalid(format!("step: {error}"))
+    })?;
+    let output = request.output.as_ref().map(|output| payload(output, Purpose::Output));
+    let payloads: Vec<Payload> = output.transpose()?.into_iter().collect();
+    let command = Resolve {
+        step,
+        resolution: match request.decision {
+            StepDecision::Completed => Resolution::Completed,
+            StepDecision::Failed => Resolution::Failed,
+            StepDecision::Retry => Resolution::Retry,
+            StepDecision::Skip => Resolution::Skip,
+        },
+        output: request.output.map(|_| PayloadSlot(0)),
+        reason: short(request.reason),
+    };
+    asked.bind("resolve", &body).await?;
+    asked.tell(RunCommand::Resolve(command), payloads).await
+}
+
+/// The run of a request, if it is one of this graph.
+async fn of_graph(gateway: &Gateway, asked: &Asked<'_>, graph: &str) -> Result<(), ApiError> {
+    let state = gateway.repository.load::<Run>(&asked.stream).await?.state;
+    let is_of = state.graph.is_some_and(|(known, _)| known.to_string() == graph);
+    if is_of { Ok(()) } else { Err(ApiError::not_found("run of this graph")) }
+}
+
+/// Lets a run of a graph go on: from where it was paused, or, as a new run, from any of its events.
+#[utoipa::path(post, path = "/v1/graphs/{id}/resume", tag = "runs", params(
+    ("id" = String, Path, description = "The graph"),
+    ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters"),
+), request_body = ResumeRequest, responses(
+    (status = 200, description = "The run, or the new one", body = RunView),
+    (status = 400, description = "There is no such event", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such run of this graph", body = Problem),
+    (status = 409, description = "The run has ended, or had ended there", body = Problem),
+    (status = 422, description = "The idempotency key was used before", body = Problem),
+))]
+pub(crate) async fn resume_of_graph(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<RunView>, ApiError> {
+    let request: ResumeRequest = required(&body)?;
+    let asked = Asked::new(&gateway, &caller, &headers, &request.run_id)?;
+    of_graph(&gateway, &asked, &id).await?;
+    if request.at.is_none() {
+        asked.bind("resume", &body).await?;
+        return asked.tell(RunCommand::Resume, Vec::new()).await;
+    }
+    let fork = ForkRequest { at: request.at, ..ForkRequest::default() };
+    let accepted = fork::begin(&gateway, &caller, &headers, &asked.stream, fork).await?;
+    view(&gateway, &caller, &accepted.run_id).await.map(Json)
+}
+
+/// Marks this point of a run, and keeps its state at hand.
+#[utoipa::path(post, path = "/v1/graphs/{id}/checkpoint", tag = "runs", params(
+    ("id" = String, Path, description = "The graph"),
+), request_body = CheckpointRequest, responses(
+    (status = 201, description = "The point", body = CheckpointView),
+    (status = 400, description = "The request is not valid", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such run of this graph", body = Problem),
+    (status = 422, description = "The idempotency key was used before", body = Problem),
+))]
+pub(crate) async fn checkpoint(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<(StatusCode, Json<CheckpointView>), ApiError> {
+    let request: CheckpointRequest = required(&body)?;
+    let asked = Asked::new(&gateway, &caller, &headers, &request.run_id)?;
+    of_graph(&gateway, &asked, &id).await?;
+    asked.bind("checkpoint", &body).await?;
+    let context = gateway.context(&caller);
+    let label: Option<String> = request.label.map(|label| label.chars().take(100).collect());
+    let command = |_: &_, _| (RunCommand::Mark { label: label.clone() }, Vec::new());
+    let repository = &gateway.repository;
+    let mut loaded = repository.execute::<Run>(&asked.stream, &context, command).await?;
+    repository.keep(&mut loaded);
+    let (seq, fingerprint) = (loaded.state.seq.0, loaded.state.fingerprint().to_string());
+    let run_id = asked.stream.id.to_string();
+    Ok((StatusCode::CREATED, Json(CheckpointView { run_id, seq, fingerprint })))
+}

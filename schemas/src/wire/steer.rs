@@ -1,0 +1,300 @@
+//! Steering a run: pause, signals, decisions, forks, and what differs between branches.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::{RunError, UsageSummary};
+
+/// Why something is done.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReasonRequest {
+    /// In your words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// An outside event for a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignalRequest {
+    /// The name that a `signal` node waits for.
+    pub name: String,
+    /// What it carries: the output of that node.
+    #[serde(default)]
+    pub payload: Value,
+}
+
+/// Lets a failed run go on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetryRequest {
+    /// The failed step that you mean; every step that ended the run gets another series of tries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+}
+
+/// What becomes of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StepDecision {
+    /// It counts as done, with `output`.
+    Completed,
+    /// It has failed for good.
+    Failed,
+    /// Another try.
+    Retry,
+    /// The run goes on without it.
+    Skip,
+}
+
+/// A decision about a step that waits for one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResolveRequest {
+    /// The step.
+    pub step: String,
+    /// What becomes of it.
+    #[serde(rename = "as")]
+    pub decision: StepDecision,
+    /// What it yielded; only with `completed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Value>,
+    /// Why, in your words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Lets a run of a graph go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResumeRequest {
+    /// The run.
+    pub run_id: String,
+    /// Go on from this event, as a new run; absent: from where it was paused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<u64>,
+}
+
+/// Marks a point of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointRequest {
+    /// The run.
+    pub run_id: String,
+    /// What the mark is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+}
+
+/// A marked point of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CheckpointView {
+    /// The run.
+    pub run_id: String,
+    /// The event: the run can be forked here.
+    pub seq: u64,
+    /// The fingerprint of the state here.
+    pub fingerprint: String,
+}
+
+/// What a fork does otherwise at a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeChange {
+    /// Another model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Another prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// Another system prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+}
+
+/// Begins a new run with a part of another one's history.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ForkRequest {
+    /// The last event that counts; the last one of the run when absent. A commit is indivisible: an
+    /// event within one stands for the commits before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<u64>,
+    /// Inputs that are to be other ones.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inputs: BTreeMap<String, Value>,
+    /// Another manifest, YAML or JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<String>,
+    /// Another registered version of the graph.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Another model for every agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// What is to be done otherwise, by node.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub nodes: BTreeMap<String, NodeChange>,
+}
+
+/// A run that will go on from another one's history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ForkAccepted {
+    /// The new run.
+    pub run_id: String,
+    /// The graph.
+    pub graph_id: String,
+    /// The pinned version.
+    pub version: String,
+    /// Where it begins.
+    pub forked_from: ForkOrigin,
+}
+
+/// An event of a run, where another one begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ForkOrigin {
+    /// The run.
+    pub run_id: String,
+    /// The event.
+    pub seq: u64,
+}
+
+/// A run as it was at one of its events.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StateView {
+    /// The run.
+    pub run_id: String,
+    /// The event.
+    pub seq: u64,
+    /// `running`, `paused`, `completed`, `failed` or `cancelled`.
+    pub status: String,
+    /// The fingerprint of the state.
+    pub fingerprint: String,
+    /// The pinned version.
+    pub version: String,
+    /// Tokens that were spent.
+    pub tokens: u64,
+    /// Tokens held for calls under way.
+    pub reserved_tokens: u64,
+    /// Exact cost in US dollars, a decimal.
+    pub cost: String,
+    /// The runs that its history begins in, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lineage: Vec<ForkOrigin>,
+    /// Signals that no step has taken yet, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub signals: BTreeMap<String, u64>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<RunError>,
+    /// Every step heard of, by name.
+    pub steps: Vec<StepState>,
+}
+
+/// A step as it was.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StepState {
+    /// The step.
+    pub step: String,
+    /// Where it stood.
+    pub status: String,
+    /// The number of the last try.
+    pub attempt: u32,
+    /// Tries that failed.
+    pub failures: u32,
+    /// The model call under way: provider, model and idempotency key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<CallState>,
+    /// Why the last try failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<RunError>,
+    /// What it yielded; only when contents are asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Value>,
+}
+
+/// A model call under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CallState {
+    /// The provider.
+    pub provider: String,
+    /// The model.
+    pub model: String,
+    /// What the provider may recognise the call by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+}
+
+/// What differs between two runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DiffView {
+    /// The one.
+    pub a: BranchView,
+    /// The other.
+    pub b: BranchView,
+    /// The history that both begin with, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub common: Option<ForkOrigin>,
+    /// Steps that do not stand or yield the same, by name; at most 1000.
+    pub steps: Vec<StepDiff>,
+    /// How many steps stand and yield the same.
+    pub same: u64,
+    /// How many more differ than are listed.
+    pub more: u64,
+}
+
+/// One of two runs that are compared.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BranchView {
+    /// The run.
+    pub run_id: String,
+    /// Where it stands.
+    pub status: String,
+    /// The pinned version.
+    pub version: String,
+    /// What it used itself; what it inherited cost nothing.
+    pub usage: UsageSummary,
+    /// BLAKE3 of its output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_hash: Option<String>,
+    /// Its output; only when contents are asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Value>,
+}
+
+/// A step that differs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StepDiff {
+    /// The step.
+    pub step: String,
+    /// In the one; absent when it does not know the step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub a: Option<StepSide>,
+    /// In the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub b: Option<StepSide>,
+}
+
+/// A step in one of two runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StepSide {
+    /// Where it stands.
+    pub status: String,
+    /// The number of the last try.
+    pub attempt: u32,
+    /// The model that this run asked itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// What this run used for it itself.
+    pub usage: UsageSummary,
+    /// BLAKE3 of its output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_hash: Option<String>,
+    /// Its output; only when contents are asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Value>,
+}

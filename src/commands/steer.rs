@@ -1,0 +1,223 @@
+//! `convergio runs`: pause, resume, signal, retry, resolve, fork, diff, state, checkpoints.
+
+use std::collections::BTreeMap;
+
+use convergio_domain::stream::StreamKey;
+use convergio_eventstore::{CheckpointFolder, Checkpoints};
+use convergio_schemas::wire::{
+    BranchView, CheckpointRequest, CheckpointView, DiffView, ForkAccepted, ForkRequest, NodeChange,
+    ReasonRequest, ResolveRequest, RetryRequest, RunView, SignalRequest, StateView, StepDecision,
+    StepSide,
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::print_json;
+use crate::cli::Global;
+use crate::cli_steer::{CheckpointsCommand, Decided, ForkArgs, ResolveArgs, SteerCommand};
+use crate::data_dir::DataDir;
+use crate::exit;
+use crate::target::Target;
+use crate::view;
+
+/// Runs a command that needs a server, if only one for the time of the command.
+pub(super) async fn run(
+    global: &Global,
+    target: &Target,
+    command: SteerCommand,
+) -> anyhow::Result<()> {
+    match command {
+        SteerCommand::Pause { id, reason } => {
+            steer(global, target, &id, "pause", &ReasonRequest { reason }, None).await
+        }
+        SteerCommand::Resume { id } => steer(global, target, &id, "resume", &json!({}), None).await,
+        SteerCommand::Signal { id, name, payload, idempotency_key } => {
+            let payload = payload.map_or(Value::Null, |text| value(&text));
+            let request = SignalRequest { name, payload };
+            steer(global, target, &id, "signal", &request, idempotency_key.as_deref()).await
+        }
+        SteerCommand::Retry { id, step } => {
+            steer(global, target, &id, "retry", &RetryRequest { step }, None).await
+        }
+        SteerCommand::Resolve(args) => resolve(global, target, args).await,
+        SteerCommand::Fork(args) => fork(global, target, args).await,
+        SteerCommand::Diff { a, b, contents } => diff(global, target, &a, &b, contents).await,
+        SteerCommand::State { id, at } => state(global, target, &id, at).await,
+        SteerCommand::Checkpoints(CheckpointsCommand::Save { id, label }) => {
+            save(global, target, id, label).await
+        }
+        SteerCommand::Checkpoints(_) => Ok(()),
+    }
+}
+
+/// JSON if it can be read as such, else text.
+fn value(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
+}
+
+async fn steer(
+    global: &Global,
+    target: &Target,
+    id: &str,
+    verb: &str,
+    request: &impl Serialize,
+    key: Option<&str>,
+) -> anyhow::Result<()> {
+    let path = format!("/v1/runs/{id}/{verb}");
+    let run: RunView = target.client.post(&path, request, key).await?;
+    if global.json {
+        return print_json(&run);
+    }
+    println!("{} is {}", run.id, run.status);
+    Ok(())
+}
+
+async fn resolve(global: &Global, target: &Target, args: ResolveArgs) -> anyhow::Result<()> {
+    let request = ResolveRequest {
+        step: args.step,
+        decision: match args.decision {
+            Decided::Completed => StepDecision::Completed,
+            Decided::Failed => StepDecision::Failed,
+            Decided::Retry => StepDecision::Retry,
+            Decided::Skip => StepDecision::Skip,
+        },
+        output: args.output.as_deref().map(value),
+        reason: args.reason,
+    };
+    steer(global, target, &args.id, "resolve", &request, None).await
+}
+
+async fn fork(global: &Global, target: &Target, args: ForkArgs) -> anyhow::Result<()> {
+    let manifest = args.graph.as_deref().map(super::graph::read).transpose()?;
+    let mut inputs = BTreeMap::new();
+    for given in &args.inputs {
+        let (name, text) = given
+            .split_once('=')
+            .ok_or_else(|| exit::bad_input(format!("--input {given}: right is NAME=VALUE")))?;
+        inputs.insert(name.to_owned(), value(text));
+    }
+    let mut nodes = BTreeMap::new();
+    let mut model = args.model;
+    if let Some(node) = args.node {
+        let model = model.take();
+        nodes.insert(node, NodeChange { model, prompt: args.prompt, system: args.system });
+    }
+    let request = ForkRequest { at: args.at, inputs, manifest, version: None, model, nodes };
+    let path = format!("/v1/runs/{}/fork", args.id);
+    let key = args.idempotency_key.as_deref();
+    let accepted: ForkAccepted = target.client.post(&path, &request, key).await?;
+    if global.json {
+        return print_json(&accepted);
+    }
+    let from = &accepted.forked_from;
+    println!("{} goes on from event {} of {}", accepted.run_id, from.seq, from.run_id);
+    Ok(())
+}
+
+async fn diff(
+    global: &Global,
+    target: &Target,
+    a: &str,
+    b: &str,
+    contents: bool,
+) -> anyhow::Result<()> {
+    let query = [("with", b.to_owned()), ("contents", contents.to_string())];
+    let diff: DiffView = target.client.get(&format!("/v1/runs/{a}/diff"), &query).await?;
+    if global.json {
+        return print_json(&diff);
+    }
+    let row = |name: &str, branch: &BranchView| {
+        let usage = &branch.usage;
+        let tokens = format!("{} / {}", usage.tokens_in, usage.tokens_out);
+        let cost = usage.cost.clone();
+        vec![name.to_owned(), branch.run_id.clone(), branch.status.clone(), tokens, cost]
+    };
+    let header = ["", "run", "status", "tokens in / out", "cost USD"];
+    view::table(&header, vec![row("a", &diff.a), row("b", &diff.b)]);
+    let side = |side: &Option<StepSide>| match side {
+        None => "-".to_owned(),
+        Some(side) => {
+            let hash = side.output_hash.as_deref().map_or("", |hash| &hash[..12]);
+            format!("{} {hash}", side.status).trim().to_owned()
+        }
+    };
+    let rows = diff.steps.iter().map(|step| vec![step.step.clone(), side(&step.a), side(&step.b)]);
+    println!();
+    view::table(&["step", "a", "b"], rows.collect());
+    if let Some(common) = &diff.common {
+        println!("one history up to event {} of {}", common.seq, common.run_id);
+    }
+    println!("{} steps are the same", diff.same);
+    if contents {
+        print_json(&diff.steps)?;
+    }
+    Ok(())
+}
+
+async fn state(global: &Global, target: &Target, id: &str, at: Option<u64>) -> anyhow::Result<()> {
+    let query: Vec<(&str, String)> = at.map(|at| ("at", at.to_string())).into_iter().collect();
+    let state: StateView = target.client.get(&format!("/v1/runs/{id}/state"), &query).await?;
+    if global.json {
+        return print_json(&state);
+    }
+    let rows = state.steps.iter().map(|step| {
+        let error = step.error.as_ref().map(|error| error.code.clone()).unwrap_or_default();
+        vec![step.step.clone(), step.status.clone(), step.attempt.to_string(), error]
+    });
+    view::table(&["step", "state", "try", "error"], rows.collect());
+    println!(
+        "{} after event {}: {}, {} tokens, {} USD, fingerprint {}",
+        state.run_id, state.seq, state.status, state.tokens, state.cost, state.fingerprint
+    );
+    Ok(())
+}
+
+async fn save(
+    global: &Global,
+    target: &Target,
+    id: String,
+    label: Option<String>,
+) -> anyhow::Result<()> {
+    let run: RunView = target.client.get(&format!("/v1/runs/{id}"), &[]).await?;
+    let path = format!("/v1/graphs/{}/checkpoint", run.graph_id);
+    let request = CheckpointRequest { run_id: id, label };
+    let saved: CheckpointView = target.client.post(&path, &request, None).await?;
+    if global.json {
+        return print_json(&saved);
+    }
+    println!("{} can be forked at event {}", saved.run_id, saved.seq);
+    Ok(())
+}
+
+/// Looks at the folder of checkpoints, or empties it: no server is needed, and a running one is not
+/// disturbed.
+pub(super) fn checkpoints(global: &Global, command: &CheckpointsCommand) -> anyhow::Result<()> {
+    let folder = CheckpointFolder::new(&DataDir::find(global.data.as_deref()).checkpoints());
+    match command {
+        CheckpointsCommand::List { id } => {
+            let events = folder.list(&stream(id, "default")?);
+            if global.json {
+                return print_json(&json!({"run_id": id, "events": events}));
+            }
+            for seq in events {
+                println!("{seq}");
+            }
+        }
+        CheckpointsCommand::Drop { id, tenant } => {
+            let stream = id.as_deref().map(|id| stream(id, tenant)).transpose()?;
+            let dropped = folder.drop_all(stream.as_ref())?;
+            match global.json {
+                true => print_json(&json!({"dropped": dropped}))?,
+                false => println!("{dropped} checkpoints are dropped"),
+            }
+        }
+        CheckpointsCommand::Save { .. } => {}
+    }
+    Ok(())
+}
+
+fn stream(id: &str, tenant: &str) -> anyhow::Result<StreamKey> {
+    let run = id.parse().map_err(|error| exit::bad_input(format!("{error}")))?;
+    let tenant = tenant.parse().map_err(|error| exit::bad_input(format!("{error}")))?;
+    Ok(StreamKey::run(tenant, run))
+}
