@@ -17,7 +17,8 @@ pub(crate) const FIRST: Seq = Seq(EVERY);
 /// Bytes of a state that count as one event more between two checkpoints: those of large states lie
 /// further apart, so that all of a stream are not larger than its log.
 const BYTES_AN_EVENT: u64 = 128;
-/// Records read at once.
+/// Records read at once, at first and at most.
+const FIRST_PAGE: usize = 2;
 const PAGE: usize = 256;
 
 impl Repository {
@@ -33,9 +34,11 @@ impl Repository {
         whole: bool,
     ) -> Result<Option<Loaded<D>>, LogError> {
         let mut loaded = self.begin::<D>(stream, Some(at)).await?;
+        // The event is near a checkpoint: what comes after it is not read.
+        let mut page = FIRST_PAGE;
         loop {
             let after = loaded.head.map_or(Seq(0), |head| head.seq);
-            let records = self.log().read_stream(stream, after, PAGE).await?;
+            let records = self.log().read_stream(stream, after, page).await?;
             for record in &records {
                 if record.last_seq() <= at {
                     self.fold(&mut loaded, record).await?;
@@ -50,9 +53,10 @@ impl Repository {
             if reached == at {
                 return Ok(Some(loaded));
             }
-            if records.len() < PAGE {
+            if records.len() < page {
                 return Ok(None);
             }
+            page = PAGE.min(page * 2);
         }
     }
 
