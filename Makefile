@@ -6,7 +6,7 @@ DATA ?= .convergio
 FUZZ_SECONDS ?= 60
 BIN := target/debug/convergio
 
-.PHONY: help run test build lint fmt ffi_test fuzz examples local_llm_test bench bench_kernel clean need
+.PHONY: help run test build lint fmt ffi_test fuzz examples local_llm_test bench bench_kernel golden clean need
 
 
 help: ## Shows the targets.
@@ -45,6 +45,10 @@ local_llm_test: build ## Runs what needs a real model: calls, SDKs at the front 
 bench: ## Measures steps and front doors on the embedded log, beside a raw append and sync.
 	cargo run --release -p convergio -- bench steps --steps 10 --payload 200 --concurrency 1,16,64
 	cargo run --release -p convergio -- bench gateway --concurrency 1,16,64
+	cargo run --release -p convergio -- bench replay
+
+golden: ## Writes anew what is expected of the recorded runs in replay-tests/golden.
+	CONVERGIO_BLESS=1 cargo test -p convergio-replay-tests --test golden
 
 bench_kernel: ## Measures the C kernel, by itself and beside petgraph.
 	$(MAKE) -C kernel-c bench

@@ -1,20 +1,25 @@
 //! The command line.
 
+pub(crate) mod agents;
+mod runs;
+pub(crate) mod steer;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use convergio_projections::Store;
 
-use crate::agents_cli::AgentsCommand;
 use crate::bench::gateway::GatewayArgs;
 use crate::bench::log::LogArgs;
+use crate::bench::replay::ReplayArgs as BenchReplayArgs;
 use crate::bench::resume::ResumeArgs;
 use crate::bench::steps::StepsArgs;
 use crate::bench::waiting::WaitingArgs;
-use crate::cli_steer::SteerCommand;
 use crate::data_dir::DataDir;
 use crate::log_place::Promise;
 use crate::telemetry::Telemetry;
+use agents::AgentsCommand;
+pub(crate) use runs::RunsCommand;
 
 /// Runs graphs of AI agents on a durable log.
 #[derive(Debug, Parser)]
@@ -98,7 +103,8 @@ pub(crate) enum Command {
     Runs(RunsCommand),
     /// Computes a run again from its log, without any effect, and names the first difference.
     #[command(after_help = "Exit code 1 when something differs.\n\nExample:\n  convergio replay \
-        0190... --at 12\n  convergio replay 0190... --graph changed.yaml --json")]
+        0190... --at 12\n  convergio replay 0190... --graph changed.yaml --json\n  convergio \
+        replay --file run.jsonl\n  convergio replay --fleet --graph changed.yaml")]
     Replay(ReplayArgs),
     /// Answers what runs ask.
     #[command(subcommand)]
@@ -124,6 +130,14 @@ pub(crate) enum Command {
     /// Makes, checks, archives and restores the log.
     #[command(subcommand)]
     Log(LogCommand),
+    /// Kills the engine everywhere in a run of a graph, and tells what is repeated or lost.
+    #[command(after_help = "Exit code 1 when something is. Questions are granted, waits are \
+        shortened.\n\nExample:\n  convergio crash-test examples/small.yaml --input text=hello\n  \
+        convergio crash-test examples/brief.yaml --input-file doc=document.md --sample 6")]
+    CrashTest(CrashTestArgs),
+    /// One life of a crash test: stands still where it is to be killed.
+    #[command(hide = true)]
+    CrashTestLife(LifeArgs),
     /// Checks that everything is in place.
     #[command(after_help = "Example:\n  convergio doctor --json")]
     Doctor,
@@ -183,13 +197,48 @@ impl Role {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ReplayArgs {
     /// The run.
-    pub(crate) run: String,
+    #[arg(required_unless_present_any = ["file", "fleet"])]
+    pub(crate) run: Option<String>,
+    /// The file of a run, as `runs export` writes it, in place of a run of the log.
+    #[arg(long, conflicts_with_all = ["run", "fleet"])]
+    pub(crate) file: Option<PathBuf>,
+    /// All runs under way: could they go on by `--graph`, or do they still mean the same?
+    #[arg(long, conflicts_with_all = ["run", "at"])]
+    pub(crate) fleet: bool,
     /// The last event to be computed again: shows the state as it was then.
     #[arg(long)]
     pub(crate) at: Option<u64>,
     /// A manifest in place of the run's own graph version: what would it have decided?
     #[arg(long)]
     pub(crate) graph: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CrashTestArgs {
+    /// The manifest, YAML or JSON.
+    pub(crate) file: PathBuf,
+    /// An input as NAME=VALUE; VALUE is JSON if it can be read as such, else text.
+    #[arg(long = "input", value_name = "NAME=VALUE")]
+    pub(crate) inputs: Vec<String>,
+    /// An input whose text is a file's.
+    #[arg(long = "input-file", value_name = "NAME=PATH")]
+    pub(crate) input_files: Vec<String>,
+    /// Boundaries tried, spread over the run; all when absent.
+    #[arg(long)]
+    pub(crate) sample: Option<usize>,
+    /// Boundaries at which a process is killed besides.
+    #[arg(long, default_value_t = 4)]
+    pub(crate) kills: usize,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LifeArgs {
+    /// The commit at which it stands still.
+    #[arg(long)]
+    pub(crate) commit: u64,
+    /// Before, in or after the append.
+    #[arg(long, value_enum)]
+    pub(crate) moment: crate::crash_test::Moment,
 }
 
 #[derive(Debug, Subcommand)]
@@ -226,55 +275,6 @@ pub(crate) struct RunArgs {
     /// Start it and leave.
     #[arg(long)]
     pub(crate) detach: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum RunsCommand {
-    /// Lists runs, the newest first.
-    #[command(after_help = "Example:\n  convergio runs list --status running")]
-    List {
-        /// Only in this status: running, paused, completed, failed, cancelled.
-        #[arg(long)]
-        status: Option<String>,
-        /// How many.
-        #[arg(long, default_value_t = 20)]
-        limit: usize,
-    },
-    /// Shows a run with its steps and output.
-    #[command(after_help = "Example:\n  convergio runs show 0190...")]
-    Show {
-        /// The run.
-        id: String,
-    },
-    /// Prints the events of a run as JSON lines.
-    #[command(after_help = "Example:\n  convergio runs events 0190... --payloads")]
-    Events {
-        /// The run.
-        id: String,
-        /// Only after this sequence number.
-        #[arg(long, default_value_t = 0)]
-        after: u64,
-        /// Also the contents of payloads.
-        #[arg(long)]
-        payloads: bool,
-    },
-    /// Follows a run until its end.
-    #[command(after_help = "Example:\n  convergio runs tail 0190...")]
-    Tail {
-        /// The run.
-        id: String,
-    },
-    #[command(flatten)]
-    Steer(SteerCommand),
-    /// Cancels a run.
-    #[command(after_help = "Example:\n  convergio runs cancel 0190... --reason \"wrong document\"")]
-    Cancel {
-        /// The run.
-        id: String,
-        /// Why.
-        #[arg(long)]
-        reason: Option<String>,
-    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -501,6 +501,9 @@ pub(crate) enum BenchCommand {
     /// Restarts with many runs that wait.
     #[command(after_help = "Example:\n  convergio bench waiting --runs 100000 --json")]
     Waiting(WaitingArgs),
+    /// Computes a run of pure steps again: its state, and the kernel's decisions.
+    #[command(after_help = "Example:\n  convergio bench replay --events 300000 --json")]
+    Replay(BenchReplayArgs),
     /// Asks a model server that answers at once, straight and through a front door.
     #[command(after_help = "Example:\n  convergio bench gateway --concurrency 1,16,64 --json")]
     Gateway(GatewayArgs),

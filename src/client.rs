@@ -74,6 +74,21 @@ impl Client {
         Ok(self.send(request.body(text)).await?.json().await?)
     }
 
+    /// Takes an answer of any length in, piece by piece.
+    pub(crate) async fn download(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        out: &mut (impl std::io::Write + Send),
+    ) -> anyhow::Result<()> {
+        let response = self.send(self.request(Method::GET, path).query(query)).await?;
+        let mut bytes = response.bytes_stream();
+        while let Some(chunk) = bytes.next().await {
+            out.write_all(&chunk.context("the server broke off")?)?;
+        }
+        Ok(out.flush()?)
+    }
+
     async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
         let response = request.send().await.map_err(|error| {
             exit::unavailable(format!("the server at {} does not answer: {error}", self.url))

@@ -1,12 +1,12 @@
 //! The one binary `convergio`: composition root and command line.
 
-mod agents_cli;
 mod bench;
 mod cli;
-mod cli_steer;
 mod client;
 mod commands;
+mod crash_test;
 mod data_dir;
+mod debugger;
 mod exit;
 mod log_place;
 mod managed_model;

@@ -1,20 +1,150 @@
-//! Replays for the gateway, by the executor's own replay over the log.
+//! Replays by the executor's own replay: for the gateway over the log, and of files.
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use convergio_domain::decider::Decider;
+use convergio_domain::event::Event;
+use convergio_domain::graph::check_inputs;
 use convergio_domain::graph::manifest::Graph;
+use convergio_domain::id::{GraphId, GraphVersion};
 use convergio_domain::run::{Phase, Run, RunState};
 use convergio_domain::stream::{Seq, StreamKey};
-use convergio_eventstore::Repository;
+use convergio_eventstore::run_file::RunFile;
+use convergio_eventstore::{LogError, Record, Repository};
+use convergio_executor::migration::obstacle;
 use convergio_executor::replay::{Divergence, Replay, fits, read_graph};
 use convergio_gateway::{ReplayError, Replayer};
-use convergio_schemas::wire::{DivergenceView, ReplayReport, ReplayedStep};
+use convergio_projections::{Queries, TableRow, recompute};
+use convergio_schemas::wire::{DivergenceView, FleetRun, ReplayReport, ReplayedStep, Verdict};
+use uuid::Uuid;
 
 /// Records read at once.
 const PAGE: usize = 256;
+/// Events of a run whose rows are computed again besides; more take too long to wait for.
+const ROWS_OF: u64 = 100_000;
 
-/// Replays runs of a log.
-pub(crate) struct LogReplayer(pub(crate) Repository);
+/// Where records and graph versions come from.
+pub(crate) enum Source<'a> {
+    Log(&'a Repository, &'a StreamKey),
+    File(&'a RunFile),
+}
+
+impl Source<'_> {
+    fn run(&self) -> &StreamKey {
+        match self {
+            Self::Log(_, run) => run,
+            Self::File(file) => &file.stream,
+        }
+    }
+
+    async fn records(&self, after: Seq) -> Result<Vec<Arc<Record>>, LogError> {
+        match self {
+            Self::Log(repository, run) => repository.log().read_stream(run, after, PAGE).await,
+            Self::File(file) => {
+                let records = file.records.iter().filter(|record| record.first_seq() > after);
+                Ok(records.take(PAGE).cloned().collect())
+            }
+        }
+    }
+
+    async fn graph(&self, id: GraphId, version: &GraphVersion) -> Result<Graph, ReplayError> {
+        let missing = || ReplayError::Graph(format!("the file has no graph version {version}"));
+        match self {
+            Self::File(file) => file.graphs.get(version).cloned().ok_or_else(missing),
+            Self::Log(repository, run) => {
+                let graph = read_graph(repository, &run.tenant, id, version).await;
+                graph.map_err(|error| ReplayError::Graph(error.to_string()))
+            }
+        }
+    }
+
+    /// What a fork begins with: its parent's state.
+    async fn inherited(&self) -> Result<Option<RunState>, LogError> {
+        let Self::Log(repository, run) = self else { return Ok(None) };
+        let first = repository.log().read_stream(run, Seq(0), 1).await?;
+        let event = first.first().and_then(|record| record.body.events.first());
+        let Some(from) = event.and_then(Run::inherits) else { return Ok(None) };
+        let parent = StreamKey { id: from.id, ..(*run).clone() };
+        let loaded = repository.load_at::<Run>(&parent, from.seq, true).await?;
+        Ok(loaded.map(|loaded| loaded.state))
+    }
+
+    /// The graph and the version that the run was created with.
+    async fn created(&self) -> Result<(GraphId, GraphVersion), ReplayError> {
+        let records = self.records(Seq(0)).await?;
+        let first = records.first().and_then(|record| record.body.events.first());
+        match first {
+            Some(Event::RunCreated(created)) => Ok((created.graph, created.version.clone())),
+            Some(Event::RunForked(forked)) => Ok((forked.graph, forked.version.clone())),
+            _ => Err(ReplayError::Graph("the run has no graph".into())),
+        }
+    }
+}
+
+/// A replay that has come to its end.
+pub(crate) struct Replayed {
+    pub(crate) replay: Replay,
+    pub(crate) diverges: Option<Divergence>,
+    /// Whether it began with its parent's state, whose rows are its parent's.
+    is_fork: bool,
+    /// What was replayed, as far as it is kept for more.
+    records: Vec<Arc<Record>>,
+}
+
+/// Replays up to an event, against the run's own versions or another graph.
+pub(crate) async fn replay(
+    source: &Source<'_>,
+    at: Option<u64>,
+    graph: Option<Graph>,
+) -> Result<Replayed, ReplayError> {
+    let (id, version) = source.created().await?;
+    let replay = match graph {
+        Some(graph) => Replay::against(graph),
+        None => Replay::new(source.graph(id, &version).await?),
+    };
+    let replay = replay.map_err(|error| ReplayError::Graph(error.to_string()))?;
+    let mut done = Replayed { replay, diverges: None, is_fork: false, records: Vec::new() };
+    if let Some(state) = source.inherited().await? {
+        done.replay.inherit(state);
+        done.is_fork = true;
+    }
+    let mut after = Seq(0);
+    loop {
+        let page = source.records(after).await?;
+        for record in &page {
+            if at.is_some_and(|at| record.first_seq().0 > at) {
+                return Ok(done);
+            }
+            if let Some(version) = done.replay.wants(record) {
+                let graph = source.graph(id, version).await?;
+                done.replay.offer(version.clone(), graph);
+            }
+            if let Err(found) = done.replay.commit(record, at.map(Seq)) {
+                done.diverges = Some(*found);
+                return Ok(done);
+            }
+            after = record.last_seq();
+            if after.0 <= ROWS_OF {
+                done.records.push(Arc::clone(record));
+            }
+        }
+        if page.len() < PAGE {
+            break;
+        }
+    }
+    let reached = done.replay.state.seq.0;
+    match at.filter(|at| *at > reached) {
+        Some(asked) => Err(ReplayError::BeyondTheEnd { events: reached, asked }),
+        None => Ok(done),
+    }
+}
+
+/// Replays runs of a log, for the gateway.
+pub(crate) struct LogReplayer {
+    repository: Repository,
+    queries: Queries,
+}
 
 #[async_trait]
 impl Replayer for LogReplayer {
@@ -24,18 +154,42 @@ impl Replayer for LogReplayer {
         at: Option<u64>,
         graph: Option<Graph>,
     ) -> Result<ReplayReport, ReplayError> {
-        let graph = match graph {
-            Some(graph) => graph,
-            None => self.own_graph(run).await?,
-        };
-        let mut replay =
-            Replay::new(graph).map_err(|error| ReplayError::Graph(error.to_string()))?;
-        let diverges = self.compute(run, at, &mut replay).await?;
-        let reached = replay.state.seq.0;
-        if let Some(asked) = at.filter(|at| *at > reached && diverges.is_none()) {
-            return Err(ReplayError::BeyondTheEnd { events: reached, asked });
+        let is_all = at.is_none() && graph.is_none();
+        let mut done = replay(&Source::Log(&self.repository, run), at, graph).await?;
+        let mut rows = None;
+        if is_all && !done.is_fork && done.diverges.is_none() && done.replay.state.seq.0 <= ROWS_OF
+        {
+            rows = self.compare_rows(run, &mut done).await?;
         }
-        Ok(report(run, replay, diverges))
+        Ok(report(run, done, rows))
+    }
+
+    async fn survives(
+        &self,
+        run: &StreamKey,
+        graph: Option<&Graph>,
+    ) -> Result<FleetRun, ReplayError> {
+        let source = Source::Log(&self.repository, run);
+        let own = replay(&source, None, None).await?;
+        let (seq, version) = (own.replay.state.seq.0, own.replay.state.graph.clone());
+        let mut found = FleetRun {
+            run: run.id.to_string(),
+            version: version.as_ref().map(|(_, version)| version.to_string()).unwrap_or_default(),
+            seq,
+            verdict: Verdict::Compatible,
+            reason: None,
+        };
+        if let Some(differs) = own.diverges {
+            found.verdict = Verdict::Pin;
+            found.reason = Some(format!("this program computes otherwise: {}", text(&differs)));
+            return Ok(found);
+        }
+        if let (Some(graph), Some((id, version))) = (graph, version) {
+            let before = source.graph(id, &version).await?;
+            (found.verdict, found.reason) =
+                self.verdict(&source, &before, graph, &own.replay.state).await?;
+        }
+        Ok(found)
     }
 
     fn fits(&self, state: &RunState, graph: &Graph) -> Result<(), String> {
@@ -44,55 +198,88 @@ impl Replayer for LogReplayer {
 }
 
 impl LogReplayer {
-    async fn own_graph(&self, run: &StreamKey) -> Result<Graph, ReplayError> {
-        let state = self.0.load::<Run>(run).await?.state;
-        let Some((id, version)) = state.graph else {
-            return Err(ReplayError::Graph("the run has no graph".into()));
-        };
-        let graph = read_graph(&self.0, &run.tenant, id, &version).await;
-        graph.map_err(|error| ReplayError::Graph(error.to_string()))
+    pub(crate) fn new(repository: &Repository, queries: &Queries) -> Self {
+        Self { repository: repository.clone(), queries: queries.clone() }
     }
 
-    /// A fork begins with its parent's state.
-    async fn inherit(&self, run: &StreamKey, replay: &mut Replay) -> Result<(), ReplayError> {
-        let first = self.0.log().read_stream(run, Seq(0), 1).await?;
-        let event = first.first().and_then(|record| record.body.events.first());
-        let Some(from) = event.and_then(Run::inherits) else { return Ok(()) };
-        let parent = StreamKey { id: from.id, ..run.clone() };
-        if let Some(loaded) = self.0.load_at::<Run>(&parent, from.seq, true).await? {
-            replay.inherit(loaded.state);
+    async fn verdict(
+        &self,
+        source: &Source<'_>,
+        before: &Graph,
+        graph: &Graph,
+        state: &RunState,
+    ) -> Result<(Verdict, Option<String>), ReplayError> {
+        if let Some(reason) = obstacle(before, graph, state) {
+            return Ok((Verdict::Pin, Some(reason)));
         }
-        Ok(())
+        if let Some(input) = state.input {
+            let bytes = self.repository.payload(source.run(), input).await?;
+            let input = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            let wrong = input.map(|input| check_inputs(&graph.inputs, &input)).unwrap_or_default();
+            if !wrong.is_empty() {
+                return Ok((Verdict::Pin, Some(wrong.join("; "))));
+            }
+        }
+        let other = replay(source, Some(state.seq.0), Some(graph.clone())).await?;
+        Ok(match other.diverges {
+            None => (Verdict::Compatible, None),
+            Some(differs) => (Verdict::Migrate, Some(text(&differs))),
+        })
     }
 
-    async fn compute(
+    /// Computes the run's rows again and compares them with those in use; gives their number, or
+    /// nothing when the run goes on meanwhile.
+    async fn compare_rows(
         &self,
         run: &StreamKey,
-        at: Option<u64>,
-        replay: &mut Replay,
-    ) -> Result<Option<Divergence>, ReplayError> {
-        let log = self.0.log();
-        self.inherit(run, replay).await?;
-        let mut after = Seq(0);
-        loop {
-            let records = log.read_stream(run, after, PAGE).await?;
-            for record in &records {
-                if at.is_some_and(|at| record.first_seq().0 > at) {
-                    return Ok(None);
-                }
-                if let Err(found) = replay.commit(record, at.map(Seq)) {
-                    return Ok(Some(*found));
-                }
-                after = record.last_seq();
-            }
-            if records.len() < PAGE {
-                return Ok(None);
-            }
+        done: &mut Replayed,
+    ) -> Result<Option<u64>, ReplayError> {
+        let Some(last) = done.records.last() else { return Ok(None) };
+        let patience = std::time::Duration::from_secs(10);
+        if !self.queries.wait_for(last.position, patience).await {
+            return Ok(None);
         }
+        let scratch = std::env::temp_dir().join(format!("convergio-replay-{}.db", Uuid::now_v7()));
+        let computed = recompute(&scratch, run, &done.records).await?;
+        let in_use = self.queries.rows_of(run).await?;
+        let head = self.repository.log().head(run).await?;
+        if head.is_none_or(|head| head.seq != last.last_seq()) {
+            return Ok(None);
+        }
+        if computed != in_use {
+            done.diverges = Some(differing(last.last_seq(), &in_use, &computed));
+        }
+        Ok(Some(computed.len() as u64))
     }
 }
 
-fn report(run: &StreamKey, mut replay: Replay, diverges: Option<Divergence>) -> ReplayReport {
+fn differing(seq: Seq, in_use: &[TableRow], computed: &[TableRow]) -> Divergence {
+    let only = |these: &[TableRow], those: &[TableRow]| {
+        these.iter().find(|row| !those.contains(row)).cloned()
+    };
+    let (recorded, computed) = (only(in_use, computed), only(computed, in_use));
+    let shown = |row: Option<TableRow>| {
+        row.map_or_else(|| "no such row".into(), |row| format!("{}: {}", row.table, row.row))
+    };
+    Divergence {
+        seq,
+        step: None,
+        what: "the read models: run `convergio projections rebuild`",
+        recorded: shown(recorded),
+        computed: shown(computed),
+    }
+}
+
+/// A difference in one line.
+fn text(found: &Divergence) -> String {
+    let step = found.step.as_ref().map_or_else(|| "the run".to_owned(), ToString::to_string);
+    let Divergence { seq, what, recorded, computed, .. } = found;
+    format!("event {seq}, {step}: {what}: written `{recorded}`, computed `{computed}`")
+}
+
+/// What came of a replay, as the API tells it.
+pub(crate) fn report(run: &StreamKey, done: Replayed, rows: Option<u64>) -> ReplayReport {
+    let Replayed { mut replay, diverges, .. } = done;
     let step = |(step, status): (String, &str)| ReplayedStep { step, status: status.into() };
     let diverges = diverges.map(|found| DivergenceView {
         seq: found.seq.0,
@@ -108,6 +295,7 @@ fn report(run: &StreamKey, mut replay: Replay, diverges: Option<Divergence>) -> 
         fingerprint: replay.state.fingerprint().to_string(),
         commits: replay.commits,
         decisions: replay.decisions,
+        rows,
         steps: replay.steps().into_iter().map(step).collect(),
         diverges,
     }

@@ -126,7 +126,7 @@ impl Server {
             url = format!("http://{}", listener.local_addr()?);
             let owner = ("default".parse()?, "owner".parse()?);
             let app = Gateway {
-                replayer: Arc::new(LogReplayer(repository.clone())),
+                replayer: Arc::new(LogReplayer::new(&repository, &queries)),
                 memories: Arc::clone(&memories),
                 repository,
                 queries,

@@ -13,6 +13,7 @@ use crate::commit::Commit;
 use crate::error::{AppendError, LogError};
 use crate::prepare::Prepared;
 use crate::record::{Head, Position, RawRecord, Record};
+use crate::seal::Opening;
 
 /// What an acknowledged commit survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,13 +100,22 @@ pub trait EventLog: Send + Sync + 'static {
         after: Seq,
     ) -> BoxStream<'static, Result<Arc<Record>, LogError>>;
 
-    /// The plaintext of a payload, checked against its commitment; `None` when it was erased. One
-    /// that is missing and was not erased is `Corrupt`.
+    /// A payload with the salt of its commitment, checked; `None` when it was erased. One that
+    /// is missing and was not erased is `Corrupt`.
+    async fn opening(
+        &self,
+        stream: &StreamKey,
+        reference: PayloadRef,
+    ) -> Result<Option<Opening>, LogError>;
+
+    /// The plaintext of a payload, checked against its commitment; `None` when it was erased.
     async fn payload(
         &self,
         stream: &StreamKey,
         reference: PayloadRef,
-    ) -> Result<Option<Bytes>, LogError>;
+    ) -> Result<Option<Bytes>, LogError> {
+        Ok(self.opening(stream, reference).await?.map(|opening| opening.bytes))
+    }
 
     /// Erases a payload from the log's files, for ever; true if there was one. The chain still
     /// holds. After an error a part may be gone, and it can be erased again.

@@ -6,10 +6,13 @@
 //! The commitment in the chain is SHA-256(salt ‖ plaintext) with the
 //! 32-byte salt; without the key the salt is secret, so a commitment tells nothing about a short
 //! plaintext, and destroying the key or the sealed bytes leaves nothing to check guesses against.
+//! A payload that came with its record from another log keeps the commitment that was made there:
+//! its salt cannot be derived here and is sealed with it.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
 
+use bytes::Bytes;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload as Input};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use convergio_domain::id::TenantId;
@@ -19,6 +22,7 @@ use sha2::{Digest, Sha256};
 use zstd::bulk::Compressor;
 
 use crate::error::LogError;
+use crate::record::PayloadMeta;
 use crate::reuse::Reuse;
 
 thread_local! {
@@ -63,6 +67,37 @@ impl PayloadKeys for MasterKey {
     }
 }
 
+/// The plaintext of a payload and the salt of its commitment: what shows to anybody that this is
+/// what the chain commits to.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Opening {
+    /// The plaintext.
+    pub bytes: Bytes,
+    /// The salt.
+    pub salt: [u8; SALT_BYTES],
+}
+
+impl Opening {
+    /// Whether a commitment (hexadecimal digits) is one to this.
+    pub fn opens(&self, commitment: &str) -> bool {
+        commit(&self.salt, &self.bytes) == commitment
+    }
+}
+
+impl std::fmt::Debug for Opening {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Opening({} bytes)", self.bytes.len())
+    }
+}
+
+/// What of a payload is stored in its own place.
+pub(crate) struct Own {
+    /// Of the plaintext, what is not stored elsewhere.
+    pub(crate) bytes: Vec<u8>,
+    /// The salt, if it is not ours.
+    salt: Option<[u8; SALT_BYTES]>,
+}
+
 /// A sealed payload, and what the chain says of it.
 pub(crate) struct Sealed {
     /// Ciphertext with tag.
@@ -83,9 +118,13 @@ fn derive(key: &TenantKey, purpose: u8, place: &str, bytes: &[u8]) -> blake3::Ou
     hasher.finalize_xof()
 }
 
-fn commitment(key: &TenantKey, place: &str, plaintext: &[u8]) -> String {
+fn salt(key: &TenantKey, place: &str, plaintext: &[u8]) -> [u8; SALT_BYTES] {
     let mut salt = [0_u8; SALT_BYTES];
     derive(key, 1, place, plaintext).fill(&mut salt);
+    salt
+}
+
+fn commit(salt: &[u8; SALT_BYTES], plaintext: &[u8]) -> String {
     hex(&Sha256::new().chain_update(salt).chain_update(plaintext).finalize())
 }
 
@@ -94,6 +133,11 @@ fn nonce(key: &TenantKey, place: &str, commitment: &str) -> XNonce {
     derive(key, 2, place, commitment.as_bytes()).fill(&mut nonce);
     nonce.into()
 }
+
+/// The last byte of what is encrypted: it is compressed.
+const COMPRESSED: u8 = 1;
+/// The last byte of what is encrypted: the salt stands before it.
+const SALTED: u8 = 2;
 
 /// Seals a plaintext for its place, without what is stored elsewhere already. It is compressed
 /// first when that makes it smaller; the last byte of what is encrypted says so.
@@ -105,21 +149,60 @@ pub(crate) fn seal(
     reuse: Option<&Reuse>,
 ) -> Result<Sealed, LogError> {
     let place = place(stream, reference);
-    let own = match reuse {
-        Some(reuse) => reuse
-            .own(plaintext)
-            .map(Cow::Owned)
-            .ok_or_else(|| LogError::corrupt(&place, "its parts do not fit"))?,
-        None => Cow::Borrowed(plaintext),
-    };
-    let commitment = commitment(key, &place, plaintext);
-    let nonce = nonce(key, &place, &commitment);
-    let mut packed = pack(&own).unwrap_or_else(|| own.to_vec());
-    packed.push(u8::from(packed.len() < own.len()));
-    let input = Input { msg: &packed, aad: place.as_bytes() };
-    let sealed = cipher(key).encrypt(&nonce, input);
-    let bytes = sealed.map_err(|_| LogError::Unavailable("sealing failed".into()))?;
+    let commitment = commit(&salt(key, &place, plaintext), plaintext);
+    let own = own(&place, plaintext, reuse)?;
+    let bytes = encrypt(key, &place, &commitment, &own, None)?;
     Ok(Sealed { bytes, commitment })
+}
+
+/// Seals what a record of this or another log commits to; the same bytes as there, if the key is.
+pub(crate) fn seal_again(
+    key: &TenantKey,
+    stream: &StreamKey,
+    reference: PayloadRef,
+    opening: &Opening,
+    meta: &PayloadMeta,
+) -> Result<Vec<u8>, LogError> {
+    let place = place(stream, reference);
+    if !opening.opens(&meta.commitment) {
+        return Err(LogError::corrupt(&place, NOT_COMMITTED));
+    }
+    let is_own = opening.salt == salt(key, &place, &opening.bytes);
+    let carried = (!is_own).then_some(&opening.salt);
+    let own = own(&place, &opening.bytes, meta.reuse.as_ref())?;
+    encrypt(key, &place, &meta.commitment, &own, carried)
+}
+
+const NOT_COMMITTED: &str = "the payload is not the one that the chain commits to";
+
+/// What of a plaintext is not stored elsewhere.
+fn own<'a>(
+    place: &str,
+    plaintext: &'a [u8],
+    reuse: Option<&Reuse>,
+) -> Result<Cow<'a, [u8]>, LogError> {
+    let Some(reuse) = reuse else { return Ok(Cow::Borrowed(plaintext)) };
+    let own = reuse.own(plaintext).map(Cow::Owned);
+    own.ok_or_else(|| LogError::corrupt(place, "its parts do not fit"))
+}
+
+fn encrypt(
+    key: &TenantKey,
+    place: &str,
+    commitment: &str,
+    own: &[u8],
+    carried: Option<&[u8; SALT_BYTES]>,
+) -> Result<Vec<u8>, LogError> {
+    let mut packed = pack(own).unwrap_or_else(|| own.to_vec());
+    let mut form = if packed.len() < own.len() { COMPRESSED } else { 0 };
+    if let Some(salt) = carried {
+        packed.extend_from_slice(salt);
+        form |= SALTED;
+    }
+    packed.push(form);
+    let input = Input { msg: &packed, aad: place.as_bytes() };
+    let sealed = cipher(key).encrypt(&nonce(key, place, commitment), input);
+    sealed.map_err(|_| LogError::Unavailable("sealing failed".into()))
 }
 
 /// The plaintext compressed, if that makes it smaller.
@@ -137,33 +220,42 @@ pub(crate) fn open(
     sealed: &[u8],
     commitment: &str,
     plaintext_bytes: u64,
-) -> Result<Vec<u8>, LogError> {
+) -> Result<Own, LogError> {
     let place = place(stream, reference);
     let corrupt = |reason: &str| LogError::corrupt(&place, reason);
     let input = Input { msg: sealed, aad: place.as_bytes() };
     let opened = cipher(key).decrypt(&nonce(key, &place, commitment), input);
     let mut packed =
         opened.map_err(|_| corrupt("the payload was changed, or its key is another"))?;
-    if packed.pop() != Some(1) {
-        return Ok(packed);
+    let form = packed.pop().unwrap_or_default();
+    let carried = (form & SALTED != 0)
+        .then(|| packed.split_off(packed.len().saturating_sub(SALT_BYTES)))
+        .and_then(|salt| salt.try_into().ok());
+    if form & COMPRESSED == 0 {
+        return Ok(Own { bytes: packed, salt: carried });
     }
     let limit = usize::try_from(plaintext_bytes).unwrap_or(usize::MAX);
-    zstd::bulk::decompress(&packed, limit).map_err(|_| corrupt("the payload cannot be unpacked"))
+    let bytes = zstd::bulk::decompress(&packed, limit);
+    let bytes = bytes.map_err(|_| corrupt("the payload cannot be unpacked"))?;
+    Ok(Own { bytes, salt: carried })
 }
 
-/// Checks a whole plaintext against the chain's commitment.
-pub(crate) fn check(
+/// A whole plaintext, checked against the chain's commitment. `own` is what was stored of it.
+pub(crate) fn opening(
     key: &TenantKey,
     stream: &StreamKey,
     reference: PayloadRef,
-    plaintext: &[u8],
+    plaintext: Vec<u8>,
+    own: &Own,
     commitment: &str,
-) -> Result<(), LogError> {
+) -> Result<Opening, LogError> {
     let place = place(stream, reference);
-    if self::commitment(key, &place, plaintext) == commitment {
-        return Ok(());
+    let salt = own.salt.unwrap_or_else(|| salt(key, &place, &plaintext));
+    let opening = Opening { bytes: Bytes::from(plaintext), salt };
+    if opening.opens(commitment) {
+        return Ok(opening);
     }
-    Err(LogError::corrupt(&place, "the payload is not the one that the chain commits to"))
+    Err(LogError::corrupt(&place, NOT_COMMITTED))
 }
 
 fn cipher(key: &TenantKey) -> XChaCha20Poly1305 {

@@ -10,6 +10,7 @@ mod dispatcher;
 mod executor;
 mod graphs;
 pub mod memory;
+pub mod migration;
 pub mod model;
 mod outputs;
 pub mod replay;

@@ -18,6 +18,7 @@ use convergio_kernel_c::{Answer, Delta, NodeStatus, Outcome, RunResult, Schedule
 
 use crate::graphs::CompiledGraph;
 pub use crate::graphs::GraphError;
+use crate::scheduler;
 
 /// A difference between what was written and what is computed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +38,10 @@ pub struct Divergence {
 /// A replay under way, or at its end.
 pub struct Replay {
     graph: CompiledGraph,
+    /// Whether the graph stands for every version that the run had.
+    is_fixed: bool,
+    /// The version that the next migration moves to.
+    offered: Option<(GraphVersion, Graph)>,
     scheduler: Option<Scheduler>,
     /// The state after the events so far.
     pub state: RunState,
@@ -54,13 +59,27 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// Begins a replay against a graph: the run's own version, or another one.
+    /// Begins a replay against the graph version that the run was created with.
     ///
     /// # Errors
     /// The kernel refuses the graph.
     pub fn new(graph: Graph) -> Result<Self, run::Failure> {
+        Self::begin(graph, false)
+    }
+
+    /// Begins a replay against a graph that stands for every version that the run had.
+    ///
+    /// # Errors
+    /// The kernel refuses the graph.
+    pub fn against(graph: Graph) -> Result<Self, run::Failure> {
+        Self::begin(graph, true)
+    }
+
+    fn begin(graph: Graph, is_fixed: bool) -> Result<Self, run::Failure> {
         Ok(Self {
             graph: CompiledGraph::compile(graph)?,
+            is_fixed,
+            offered: None,
             scheduler: None,
             state: RunState::default(),
             fresh: BTreeSet::new(),
@@ -70,6 +89,20 @@ impl Replay {
             events: 0,
             decisions: 0,
         })
+    }
+
+    /// The graph version that a commit moves the run to: to be [offered](Self::offer) first.
+    pub fn wants<'r>(&self, record: &'r Record) -> Option<&'r GraphVersion> {
+        let mut versions = record.body.events.iter().filter_map(|event| match event {
+            Event::RunMigrated(migrated) => Some(&migrated.to),
+            _ => None,
+        });
+        versions.next_back().filter(|_| !self.is_fixed)
+    }
+
+    /// Gives the graph version that the next commit moves the run to.
+    pub fn offer(&mut self, version: GraphVersion, graph: Graph) {
+        self.offered = Some((version, graph));
     }
 
     /// Computes one commit again, up to an event if one is named: the state is then the one after
@@ -99,7 +132,7 @@ impl Replay {
         match record.body.fold {
             Some(written) if written != computed => Err(Box::new(Divergence {
                 seq: record.last_seq(),
-                step: None,
+                step: record.body.events.iter().find_map(step_of).cloned(),
                 what: "the state",
                 recorded: written.to_string(),
                 computed: computed.to_string(),
@@ -139,6 +172,7 @@ impl Replay {
             Event::StepFailed(event) if event.last => {
                 self.concluded(seq, &event.step, Outcome::Failed, &event.skipped)
             }
+            Event::RunMigrated(event) if !self.is_fixed => self.migrated(seq, event),
             Event::RunCompleted(_) => self.ended(seq),
             _ => Ok(()),
         }
@@ -157,9 +191,19 @@ impl Replay {
         self.state = state;
     }
 
+    /// From here on the kernel answers by the new version, from the state as it is.
+    fn migrated(&mut self, seq: Seq, event: &run::Migrated) -> Result<(), Box<Divergence>> {
+        self.decisions += 1;
+        let offered = self.offered.take().filter(|(version, _)| *version == event.to);
+        let (_, graph) = offered.ok_or_else(|| refused(seq, None, &"no such graph version"))?;
+        let compiled = CompiledGraph::compile(graph);
+        self.graph = compiled.map_err(|error| refused(seq, None, &error))?;
+        self.take_up(seq)
+    }
+
     /// The kernel takes up the state as it is: nothing of what was before is under way.
     fn take_up(&mut self, seq: Seq) -> Result<(), Box<Divergence>> {
-        let restored = crate::scheduler::restore(&self.graph, &self.state);
+        let restored = scheduler::restore(&self.graph, &self.state);
         let (scheduler, delta) = restored.map_err(|error| refused(seq, None, &error))?;
         self.scheduler = Some(scheduler);
         self.fresh.clear();
@@ -335,7 +379,7 @@ impl Replay {
 /// Why it cannot.
 pub fn fits(state: &RunState, graph: Graph) -> Result<(), run::Failure> {
     let compiled = CompiledGraph::compile(graph)?;
-    crate::scheduler::restore(&compiled, state).map(|_| ())
+    scheduler::restore(&compiled, state).map(|_| ())
 }
 
 /// A registered graph version, from the log.
@@ -349,6 +393,23 @@ pub async fn read_graph(
     version: &GraphVersion,
 ) -> Result<Graph, GraphError> {
     crate::graphs::read_manifest(repository, tenant, graph, version).await
+}
+
+/// The step that an event changes.
+fn step_of(event: &Event) -> Option<&StepId> {
+    match event {
+        Event::StepScheduled(event) => Some(&event.step),
+        Event::StepStarted(event) => Some(&event.step),
+        Event::StepCompleted(event) => Some(&event.step),
+        Event::StepFailed(event) => Some(&event.step),
+        Event::StepUnknown(event) => Some(&event.step),
+        Event::StepRetried(event) => Some(&event.step),
+        Event::TimerSet(event) => Some(&event.step),
+        Event::ApprovalRequested(event) => Some(&event.step),
+        Event::ModelCallIntended(event) => Some(&event.step),
+        Event::UsageRecorded(event) => Some(&event.step),
+        _ => None,
+    }
 }
 
 fn status_name(status: &StepStatus) -> &'static str {

@@ -23,8 +23,8 @@ use crate::auth::{self, Tokens};
 use crate::http::front::{self, ModelDirectory};
 use crate::http::replay::Replayer;
 use crate::http::{
-    agents, approvals, billing, branches, events, fork, graphs, health, memories, replay, runs,
-    steer,
+    agents, approvals, billing, branches, events, export, fork, graphs, health, memories, migrate,
+    replay, runs, steer,
 };
 use crate::listen::{self, Limits};
 use crate::problem::ApiError;
@@ -89,6 +89,9 @@ fn routes() -> OpenApiRouter<Gateway> {
         .routes(routes!(branches::state))
         .routes(routes!(branches::diff))
         .routes(routes!(replay::replay))
+        .routes(routes!(migrate::fleet))
+        .routes(routes!(migrate::migrate))
+        .routes(routes!(export::export))
         .routes(routes!(events::list))
         .routes(routes!(events::stream))
         .routes(routes!(approvals::list))

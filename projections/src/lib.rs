@@ -9,14 +9,16 @@ mod memory;
 mod projector;
 mod query;
 mod rebuild;
+mod recompute;
 mod rows;
 mod store;
 
 pub use error::ProjectionError;
 pub use memory::{ITEMS_LIMIT, Memories, MemoryError};
 pub use projector::Projections;
-pub use query::{Queries, RunFilter};
+pub use query::{Queries, RunFilter, TableRow};
 pub use rebuild::rebuild;
+pub use recompute::recompute;
 pub use rows::{
     AgentRow, ApprovalRow, AuditRow, BalanceRow, GraphRow, LedgerRow, Listed, RunRow, StepRow,
     UsageRow,

@@ -116,6 +116,11 @@ impl Projections {
         }
     }
 
+    /// A connection that writes.
+    pub(crate) async fn connect(&self) -> Result<AnyConnection, ProjectionError> {
+        self.place.connect().await
+    }
+
     /// Lets the store go.
     pub async fn close(&self) {
         self.readers.close().await;
@@ -139,7 +144,7 @@ pub(crate) async fn written_position(pool: &AnyPool) -> Result<Position, Project
 }
 
 /// Rows and position move together, or not at all.
-async fn apply_page(
+pub(crate) async fn apply_page(
     connection: &mut AnyConnection,
     from: Position,
     records: &[Arc<Record>],

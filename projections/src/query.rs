@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use convergio_domain::stream::StreamKey;
 use convergio_eventstore::Position;
+use serde::Serialize;
 use sqlx::any::AnyRow;
 use sqlx::{AnyPool, Column, FromRow, Row};
 use tokio::sync::watch;
@@ -35,6 +37,25 @@ const TABLES: [&str; 11] = [
     "approval",
     "agent_directory",
 ];
+
+/// The tables with rows of a run, and the column that names it.
+const OF_RUN: [(&str, &str); 6] = [
+    ("run_status", "run"),
+    ("step", "run"),
+    ("usage_line", "run"),
+    ("ledger_entry", "run"),
+    ("audit", "stream"),
+    ("approval", "run"),
+];
+
+/// A row as text.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct TableRow {
+    /// Its table.
+    pub table: &'static str,
+    /// Its columns as JSON values, in the order of the migration.
+    pub row: String,
+}
 
 /// Which runs are listed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -317,6 +338,26 @@ impl Queries {
             dump.extend(lines.into_iter().map(|line| line + "\n"));
         }
         Ok(dump)
+    }
+}
+
+impl Queries {
+    /// All rows of a run, in a fixed order: equal for equal records.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn rows_of(&self, run: &StreamKey) -> Result<Vec<TableRow>> {
+        let mut found = Vec::new();
+        for (table, column) in OF_RUN {
+            let name = if column == "stream" { run.name() } else { run.id.to_string() };
+            let sql = format!("SELECT * FROM {table} WHERE tenant = $1 AND {column} = $2");
+            let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(run.tenant.as_str()).bind(name);
+            for row in rows.fetch_all(&self.pool).await? {
+                found.push(TableRow { table, row: line(&row)? });
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
     }
 }
 

@@ -178,7 +178,7 @@ fn encoded(path: &Path) -> String {
 }
 
 /// Removes a database with its journals.
-fn remove(file: &Path) -> std::io::Result<()> {
+pub(crate) fn remove(file: &Path) -> std::io::Result<()> {
     for suffix in ["", "-wal", "-shm"] {
         match std::fs::remove_file(format!("{}{suffix}", file.display())) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),

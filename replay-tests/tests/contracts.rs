@@ -7,7 +7,7 @@ use convergio_domain::event::{decode, decode_text};
 use serde_json::Value;
 
 /// Event types that this version writes.
-const TYPES: usize = 48;
+const TYPES: usize = 49;
 
 #[test]
 fn every_sample_is_read_and_written_unchanged() {

@@ -25,7 +25,7 @@ use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::{
     AppendError, Archived, Clock, Commit, Durability, EventLog, Head, LiveHub, LogError, MemoryLog,
-    Page, Payload, Position, RawRecord, Record, Repository, SLOTS, Scan, Share,
+    Opening, Page, Payload, Position, RawRecord, Record, Repository, SLOTS, Scan, Share,
 };
 use convergio_executor::model::ModelCatalog;
 use convergio_executor::replay::Replay;
@@ -192,13 +192,13 @@ impl EventLog for Faulty {
         self.log.tail_stream(stream, after)
     }
 
-    async fn payload(
+    async fn opening(
         &self,
         stream: &StreamKey,
         reference: PayloadRef,
-    ) -> Result<Option<Bytes>, LogError> {
+    ) -> Result<Option<Opening>, LogError> {
         self.hesitate().await?;
-        self.log.payload(stream, reference).await
+        self.log.opening(stream, reference).await
     }
 
     async fn erase_payload(

@@ -30,6 +30,8 @@ codes! {
     REQUEST_CONFLICT = "request.conflict", 409, "The request conflicts with the state";
     /// The run does not stand where what was asked for begins.
     RUN_NOT_RESUMABLE = "run.not_resumable", 409, "The run cannot go on like this";
+    /// The run cannot go on by the graph version that was named.
+    RUN_DIVERGED = "run.diverged", 409, "The run cannot go on by this version";
     /// The request is larger than the API takes.
     REQUEST_TOO_LARGE = "request.too_large", 413, "The request is too large";
     /// There is no such thing, or it is somebody else's.

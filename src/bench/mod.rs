@@ -4,6 +4,7 @@ pub(crate) mod gateway;
 mod growth;
 pub(crate) mod log;
 mod raw;
+pub(crate) mod replay;
 pub(crate) mod resume;
 pub(crate) mod steps;
 pub(crate) mod waiting;

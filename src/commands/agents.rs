@@ -9,8 +9,8 @@ use convergio_schemas::wire::{
 use serde_json::{Value, json};
 
 use super::{graph, print_json};
-use crate::agents_cli::{AgentsCommand, CreateArgs};
 use crate::cli::Global;
+use crate::cli::agents::{AgentsCommand, CreateArgs};
 use crate::exit;
 use crate::target::Target;
 use crate::view;

@@ -59,19 +59,24 @@ fn validate(global: &Global, files: &[std::path::PathBuf]) -> anyhow::Result<Exi
 }
 
 /// The inputs of the command line as one object.
-pub(super) fn inputs(args: &RunArgs) -> anyhow::Result<Value> {
+fn inputs(args: &RunArgs) -> anyhow::Result<Value> {
+    named_inputs(&args.inputs, &args.input_files)
+}
+
+/// Inputs as NAME=VALUE, and those whose text is a file's, as one object.
+pub(super) fn named_inputs(values: &[String], files: &[String]) -> anyhow::Result<Value> {
     let mut inputs = Map::new();
     let split = |text: &str| -> anyhow::Result<(String, String)> {
         let wrong = || exit::bad_input(format!("`{text}` is not NAME=VALUE"));
         let (name, value) = text.split_once('=').ok_or_else(wrong)?;
         Ok((name.to_owned(), value.to_owned()))
     };
-    for input in &args.inputs {
+    for input in values {
         let (name, value) = split(input)?;
         let value = serde_json::from_str(&value).unwrap_or(Value::String(value));
         inputs.insert(name, value);
     }
-    for input in &args.input_files {
+    for input in files {
         let (name, path) = split(input)?;
         inputs.insert(name, Value::String(read(Path::new(&path))?));
     }

@@ -2,6 +2,8 @@
 
 mod agents;
 mod approvals;
+mod crash_test;
+mod debug;
 mod demo;
 mod doctor;
 mod graph;
@@ -10,6 +12,7 @@ mod log;
 mod memory;
 mod models;
 mod offline;
+mod portable;
 mod replay;
 mod runs;
 mod serve;
@@ -39,6 +42,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Projections(command) => offline::projections(&global, command).await,
         Command::Log(command) => log::run(&global, command).await,
         Command::Replay(args) => replay::run(&global, &args).await,
+        Command::CrashTest(args) => crash_test::run(&global, &args).await,
+        Command::CrashTestLife(args) => crash_test::life(&global, &args).await,
         Command::Doctor => doctor::run(&global).await,
         Command::Bench(BenchCommand::Steps(args)) => {
             bench::steps::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
@@ -51,6 +56,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Bench(BenchCommand::Waiting(args)) => {
             bench::waiting::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
+        }
+        Command::Bench(BenchCommand::Replay(args)) => {
+            bench::replay::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
         }
         Command::Bench(BenchCommand::Gateway(args)) => {
             bench::gateway::run(args, global.json).await.map(|()| ExitCode::SUCCESS)

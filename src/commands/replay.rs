@@ -1,23 +1,27 @@
-//! `convergio replay`.
+//! `convergio replay`: one run, the file of one, or all runs under way.
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use convergio_schemas::wire::{ReplayReport, ReplayRequest};
+use convergio_domain::graph;
+use convergio_eventstore::run_file::RunFile;
+use convergio_executor::tool;
+use convergio_schemas::wire::{FleetReport, FleetRequest, ReplayReport, ReplayRequest, Verdict};
 
 use super::print_json;
 use crate::cli::{Global, ReplayArgs};
 use crate::exit;
+use crate::replayer::{self, Source};
 use crate::target::Target;
 use crate::view;
 
 pub(super) async fn run(global: &Global, args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let manifest = args.graph.as_deref().map(super::graph::read).transpose()?;
-    let request = ReplayRequest { at: args.at, manifest };
-    let target = Target::find(global, false).await?;
-    let path = format!("/v1/runs/{}/replay", args.run);
-    let asked = target.client.post(&path, &request, None).await;
-    target.close().await?;
-    let report: ReplayReport = asked?;
+    let report = match (&args.file, &args.run) {
+        (Some(file), _) => of_file(file, args.at, manifest).await?,
+        (None, Some(run)) => of_run(global, run, args.at, manifest).await?,
+        (None, None) => return fleet(global, manifest).await,
+    };
     match global.json {
         true => print_json(&report)?,
         false => show(&report),
@@ -25,12 +29,82 @@ pub(super) async fn run(global: &Global, args: &ReplayArgs) -> anyhow::Result<Ex
     Ok(if report.diverges.is_none() { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
 }
 
+async fn of_run(
+    global: &Global,
+    run: &str,
+    at: Option<u64>,
+    manifest: Option<String>,
+) -> anyhow::Result<ReplayReport> {
+    let request = ReplayRequest { at, manifest };
+    let target = Target::find(global, false).await?;
+    let asked = target.client.post(&format!("/v1/runs/{run}/replay"), &request, None).await;
+    target.close().await?;
+    asked
+}
+
+async fn of_file(
+    file: &Path,
+    at: Option<u64>,
+    manifest: Option<String>,
+) -> anyhow::Result<ReplayReport> {
+    let wrong =
+        |error: &dyn std::fmt::Display| exit::bad_input(format!("{}: {error}", file.display()));
+    let parsed = manifest.map(|text| graph::parse(&text, &tool::catalog())).transpose();
+    let graph = parsed.map_err(|mistakes| {
+        exit::bad_input(mistakes.first().map_or_else(String::new, ToString::to_string))
+    })?;
+    let read = RunFile::open(file).map_err(|error| wrong(&error))?;
+    let done = replayer::replay(&Source::File(&read), at, graph.map(|parsed| parsed.graph)).await;
+    Ok(replayer::report(&read.stream, done.map_err(|error| wrong(&error))?, None))
+}
+
+async fn fleet(global: &Global, manifest: Option<String>) -> anyhow::Result<ExitCode> {
+    let target = Target::find(global, false).await?;
+    let request = FleetRequest { manifest };
+    let asked = target.client.post("/v1/fleet/replay", &request, None).await;
+    target.close().await?;
+    let report: FleetReport = asked?;
+    match global.json {
+        true => print_json(&report)?,
+        false => show_fleet(&report),
+    }
+    let is_fine = report.compatible == report.runs;
+    Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
+}
+
+fn show_fleet(report: &FleetReport) {
+    if !report.items.is_empty() {
+        let rows = report.items.iter().map(|run| {
+            let verdict = match run.verdict {
+                Verdict::Compatible => "compatible",
+                Verdict::Migrate => "needs migration",
+                Verdict::Pin => "pin",
+            };
+            let reason = run.reason.clone().unwrap_or_default();
+            vec![run.run.clone(), run.seq.to_string(), verdict.to_owned(), reason]
+        });
+        view::table(&["run", "event", "verdict", "why"], rows.collect());
+    }
+    let FleetReport { runs, compatible, migrate, pin, version, .. } = report;
+    let version = version.as_deref().unwrap_or("their own versions");
+    println!(
+        "{runs} runs under way against {version}: {compatible} compatible, {migrate} need \
+         migration, {pin} pinned to their version"
+    );
+}
+
 fn show(report: &ReplayReport) {
     let rows = report.steps.iter().map(|step| vec![step.step.clone(), step.status.clone()]);
     view::table(&["step", "state"], rows.collect());
+    let read_models = report.rows.map(|rows| format!(", {rows} rows of read models"));
     println!(
-        "run {}: {} after event {}, {} commits and {} decisions computed again",
-        report.run, report.status, report.seq, report.commits, report.decisions
+        "run {}: {} after event {}, {} commits and {} decisions{} computed again",
+        report.run,
+        report.status,
+        report.seq,
+        report.commits,
+        report.decisions,
+        read_models.unwrap_or_default()
     );
     match &report.diverges {
         None => println!("nothing differs from what was written"),

@@ -2,12 +2,14 @@
 
 use std::process::ExitCode;
 
-use convergio_schemas::wire::{EventEnvelope, Page, RunView};
+use convergio_schemas::wire::{
+    EventEnvelope, MigrateReport, MigrateRequest, Page, RunView, Verdict,
+};
 use serde_json::{Value, json};
 
-use super::{graph, print_json, steer};
+use super::{debug, graph, portable, print_json, steer};
+use crate::cli::steer::{CheckpointsCommand, SteerCommand};
 use crate::cli::{Global, RunsCommand};
-use crate::cli_steer::{CheckpointsCommand, SteerCommand};
 use crate::target::Target;
 use crate::view;
 
@@ -21,6 +23,13 @@ pub(super) async fn run(global: &Global, command: RunsCommand) -> anyhow::Result
     {
         return steer::checkpoints(global, command).map(|()| ExitCode::SUCCESS);
     }
+    match command {
+        RunsCommand::Import { file } => return portable::import(global, &file).await,
+        RunsCommand::Debug { id, file } => {
+            return debug::run(global, id.as_deref(), file.as_deref()).await;
+        }
+        _ => {}
+    }
     let target = Target::find(global, false).await?;
     let done = match command {
         RunsCommand::List { status, limit } => list(global, &target, status, limit).await,
@@ -28,7 +37,13 @@ pub(super) async fn run(global: &Global, command: RunsCommand) -> anyhow::Result
         RunsCommand::Events { id, after, payloads } => events(&target, &id, after, payloads).await,
         RunsCommand::Cancel { id, reason } => cancel(global, &target, &id, reason).await,
         RunsCommand::Steer(command) => steer::run(global, &target, command).await,
-        RunsCommand::Tail { .. } => Ok(()),
+        RunsCommand::Export { id, output, without_payloads } => {
+            portable::export(global, &target, &id, output.as_deref(), !without_payloads).await
+        }
+        RunsCommand::Migrate { id, graph, version } => {
+            migrate(global, &target, &id, graph.as_deref(), version).await
+        }
+        RunsCommand::Tail { .. } | RunsCommand::Import { .. } | RunsCommand::Debug { .. } => Ok(()),
     };
     target.close().await?;
     done.map(|()| ExitCode::SUCCESS)
@@ -88,6 +103,32 @@ async fn events(target: &Target, id: &str, after: u64, payloads: bool) -> anyhow
             return Ok(());
         }
     }
+}
+
+async fn migrate(
+    global: &Global,
+    target: &Target,
+    id: &str,
+    manifest: Option<&std::path::Path>,
+    version: Option<String>,
+) -> anyhow::Result<()> {
+    let manifest = manifest.map(graph::read).transpose()?;
+    let request = MigrateRequest { version, manifest };
+    let path = format!("/v1/runs/{id}/migrate");
+    let report: MigrateReport = target.client.post(&path, &request, None).await?;
+    if global.json {
+        return print_json(&report);
+    }
+    let MigrateReport { run, from, to, seq, verdict } = report;
+    let past = match verdict {
+        Verdict::Compatible => "which would have done the same",
+        _ => "which would have done otherwise so far",
+    };
+    match from == to {
+        true => println!("{run} has version {to} already"),
+        false => println!("{run} goes on from event {seq} by version {to}, {past}"),
+    }
+    Ok(())
 }
 
 async fn cancel(

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::print_json;
 use crate::cli::Global;
-use crate::cli_steer::{CheckpointsCommand, Decided, ForkArgs, ResolveArgs, SteerCommand};
+use crate::cli::steer::{CheckpointsCommand, Decided, ForkArgs, ResolveArgs, SteerCommand};
 use crate::data_dir::DataDir;
 use crate::exit;
 use crate::target::Target;

@@ -4,6 +4,7 @@ mod archive;
 mod cli;
 mod cluster;
 mod crash;
+mod crash_test;
 mod detach;
 mod full_disk;
 mod harness;
@@ -15,6 +16,7 @@ mod memory;
 #[path = "../../eventstore/tests/contract/nats.rs"]
 #[expect(dead_code, reason = "the log's own tests use more of it")]
 mod nats;
+mod portable;
 mod replay;
 mod steer;
 mod telemetry;

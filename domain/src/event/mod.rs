@@ -110,6 +110,8 @@ pub enum Event {
     StepSkipped(lifecycle::StepSkipped),
     #[serde(rename = "run.checkpoint.saved.v1")]
     CheckpointSaved(lifecycle::CheckpointSaved),
+    #[serde(rename = "run.migrated.v1")]
+    RunMigrated(run::Migrated),
     #[serde(rename = "run.cancelled.v1")]
     RunCancelled(run::Cancelled),
     #[serde(rename = "run.completed.v1")]
@@ -173,6 +175,7 @@ impl Event {
             Self::StepResolved(_) => "run.step.resolved.v1",
             Self::StepSkipped(_) => "run.step.skipped.v1",
             Self::CheckpointSaved(_) => "run.checkpoint.saved.v1",
+            Self::RunMigrated(_) => "run.migrated.v1",
             Self::RunCancelled(_) => "run.cancelled.v1",
             Self::RunCompleted(_) => "run.completed.v1",
             Self::RunFailed(_) => "run.failed.v1",

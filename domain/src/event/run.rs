@@ -288,6 +288,15 @@ pub struct BudgetExhausted {
     pub limit: String,
 }
 
+/// `run.migrated.v1`: the run goes on by another version of its graph. What was done stays done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Migrated {
+    /// The version until now.
+    pub from: GraphVersion,
+    /// The version from now on.
+    pub to: GraphVersion,
+}
+
 /// `run.cancelled.v1`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cancelled {

@@ -26,7 +26,7 @@ const UPCASTERS: &[Upcaster] = &[];
 /// The type is not known, or the data does not have its form.
 pub fn decode(written: Value) -> Result<Event, DecodeError> {
     let type_name = written.get("type").and_then(Value::as_str).unwrap_or("(none)").to_owned();
-    let current = upcast(written, &type_name);
+    let current = upcast(written, &type_name, UPCASTERS);
     serde_json::from_value(current)
         .map_err(|error| DecodeError { type_name, reason: error.to_string() })
 }
@@ -49,12 +49,45 @@ pub fn decode_text(type_name: &str, data: &str) -> Result<Event, DecodeError> {
 }
 
 /// Applies upcasters until the written type is a current one.
-fn upcast(mut written: Value, type_name: &str) -> Value {
+fn upcast(mut written: Value, type_name: &str, upcasters: &[Upcaster]) -> Value {
     let mut current = type_name.to_owned();
-    while let Some((_, to, change)) = UPCASTERS.iter().find(|(from, ..)| *from == current) {
+    while let Some((_, to, change)) = upcasters.iter().find(|(from, ..)| *from == current) {
         written["data"] = change(written["data"].take());
         written["type"] = Value::from(*to);
         current = (*to).to_owned();
     }
     written
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{Event, Upcaster, Value, upcast};
+
+    /// Two old forms of a cancellation, as they might have been.
+    const OLD: &[Upcaster] = &[
+        ("run.cancelled.v0", "run.cancelled.v1", |mut data| {
+            data["reason"] = data["why"].take();
+            data
+        }),
+        ("run.stopped.v0", "run.cancelled.v0", |_| json!({"why": "stopped"})),
+    ];
+
+    fn read(written: Value) -> Event {
+        let name = written["type"].as_str().expect("a type").to_owned();
+        serde_json::from_value(upcast(written, &name, OLD)).expect("a current form")
+    }
+
+    #[test]
+    fn old_forms_are_brought_up_step_by_step_and_current_ones_left_alone() {
+        let current = read(json!({"type": "run.cancelled.v1", "data": {"reason": "enough"}}));
+        let old = read(json!({"type": "run.cancelled.v0", "data": {"why": "enough"}}));
+        assert_eq!(old, current);
+        let Event::RunCancelled(oldest) = read(json!({"type": "run.stopped.v0", "data": {}}))
+        else {
+            panic!("it was a cancellation");
+        };
+        assert_eq!(oldest.reason.as_deref(), Some("stopped"));
+    }
 }

@@ -27,6 +27,12 @@ pub enum RunCommand {
     ChildEnded(ChildReport),
     /// Note that the run that this one belongs to knows of its end.
     ParentTold,
+    /// Go on by another version of the run's graph. Whether the version fits the state was found
+    /// before, by the kernel.
+    Migrate {
+        /// The version.
+        to: GraphVersion,
+    },
     /// End the run before its time.
     Cancel {
         /// Why.

@@ -8,6 +8,7 @@ use super::state::{Approval, ApprovalState, Phase, RunState};
 use super::steer;
 use crate::decider::Context;
 use crate::event::{Event, agent, run};
+use crate::id::GraphVersion;
 use crate::stream::Seq;
 
 pub(super) fn decide(
@@ -23,6 +24,7 @@ pub(super) fn decide(
         RunCommand::ChildrenCreated(children) => Ok(children_created(state, &children)),
         RunCommand::ChildEnded(report) => child_ended(state, report, next),
         RunCommand::ParentTold => parent_told(state),
+        RunCommand::Migrate { to } => migrate(state, to),
         RunCommand::Cancel { reason } => cancel(state, reason),
         RunCommand::Pause { reason } => steer::pause(state, reason),
         RunCommand::Resume => steer::resume(state),
@@ -32,6 +34,17 @@ pub(super) fn decide(
         RunCommand::Mark { label } => steer::mark(state, label),
         RunCommand::Fork(command) => steer::fork(state, command, next),
     }
+}
+
+fn migrate(state: &RunState, to: GraphVersion) -> Result<Vec<Event>, Rejection> {
+    let Some((_, from)) = &state.graph else { return Err(Rejection::NotFound) };
+    if state.phase.is_ended() {
+        return Err(Rejection::Ended(state.phase));
+    }
+    if *from == to {
+        return Ok(Vec::new());
+    }
+    Ok(vec![Event::RunMigrated(run::Migrated { from: from.clone(), to })])
 }
 
 /// The same request again changes nothing; another one under the same key is refused.

@@ -85,6 +85,11 @@ fn steering(state: &mut RunState, recorded: Recorded<'_>) {
         Event::RunResumed(_) => state.go_on(recorded.time),
         Event::RunReopened(event) => state.reopen(event, recorded.time),
         Event::RunForked(event) => state.fork(event, recorded.time),
+        Event::RunMigrated(event) => {
+            if let Some((_, version)) = &mut state.graph {
+                version.clone_from(&event.to);
+            }
+        }
         Event::SignalAwaited(event) => state.await_signal(event),
         Event::SignalReceived(event) => state.receive(event),
         Event::StepAsked(event) => {

@@ -10,7 +10,7 @@ use super::{Inventory, files, unusable};
 use crate::error::LogError;
 use crate::log::{EventLog, Scan};
 use crate::record::{Hash, Outline, Position, RawRecord};
-use crate::seal::{MasterKey, PayloadKeys, seal};
+use crate::seal::{MasterKey, PayloadKeys, seal_again};
 
 /// Records read at once.
 const PAGE: usize = 256;
@@ -106,16 +106,12 @@ impl Exporter<'_> {
         let mut payloads = Vec::with_capacity(outline.payloads.len());
         for (index, meta) in (0_u16..).zip(&outline.payloads) {
             let place = PayloadSlot(index).at(outline.seq);
-            let payload = self.log.payload(&record.stream, place).await?;
+            let opening = self.log.opening(&record.stream, place).await?;
             let key = MasterKey(self.key).key(&record.stream.tenant)?;
             // Sealing is deterministic: these are the bytes that the log has.
             let sealed =
-                payload.map(|bytes| seal(&key, &record.stream, place, &bytes, meta.reuse.as_ref()));
-            let sealed = sealed.transpose()?;
-            if sealed.as_ref().is_some_and(|sealed| sealed.commitment != meta.commitment) {
-                return Err(corrupt(self.folder, "the key given is not the log's payload key"));
-            }
-            payloads.push(sealed.map(|sealed| sealed.bytes));
+                opening.map(|opening| seal_again(&key, &record.stream, place, &opening, meta));
+            payloads.push(sealed.transpose()?);
         }
         self.open.push(&record.prev_hash, &record.hash, &record.body, &payloads);
         self.done.events += outline.events();

@@ -20,7 +20,7 @@ use crate::log::{Archived, Durability, EventLog, Page, Scan};
 use crate::prepare::{Prepared, prepare};
 use crate::record::{Head, PayloadMeta, Position, RawRecord, Record};
 use crate::reuse::Assembly;
-use crate::seal::{MasterKey, PayloadKeys, open};
+use crate::seal::{MasterKey, Opening, PayloadKeys, open};
 use crate::stream_tail::{Feeds, follow_stream};
 use crate::tail::{self, BACKLOG};
 
@@ -238,11 +238,11 @@ impl EventLog for MemoryLog {
         tail::follow(read, live, after)
     }
 
-    async fn payload(
+    async fn opening(
         &self,
         stream: &StreamKey,
         reference: PayloadRef,
-    ) -> Result<Option<Bytes>, LogError> {
+    ) -> Result<Option<Opening>, LogError> {
         let key = self.shared.keys.key(&stream.tenant)?;
         let state = self.shared.state();
         let mut assembly = Assembly::new(reference);

@@ -2,19 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::StreamKey;
 
 use super::{DEPTH_LIMIT, QUOTES_LIMIT, Reuse};
 use crate::error::LogError;
 use crate::record::PayloadMeta;
-use crate::seal::{TenantKey, check};
+use crate::seal::{Opening, Own, TenantKey, opening};
 
 /// A payload as it is stored: what is its own.
 struct Stored {
     meta: PayloadMeta,
-    own: Vec<u8>,
+    own: Own,
 }
 
 /// A payload in the making: asks for stored ones until it has all.
@@ -35,7 +34,7 @@ impl Assembly {
     }
 
     /// Takes in what was asked for.
-    pub(crate) fn add(&mut self, meta: PayloadMeta, own: Vec<u8>) -> Result<(), LogError> {
+    pub(crate) fn add(&mut self, meta: PayloadMeta, own: Own) -> Result<(), LogError> {
         let Some(reference) = self.wanted.pop() else { return Ok(()) };
         if let Some(reuse) = &meta.reuse {
             let sources = reuse.quotes.iter().map(|quote| quote.from);
@@ -59,14 +58,13 @@ impl Assembly {
     }
 
     /// The whole text, checked against the chain.
-    pub(crate) fn finish(self, key: &TenantKey, stream: &StreamKey) -> Result<Bytes, LogError> {
+    pub(crate) fn finish(self, key: &TenantKey, stream: &StreamKey) -> Result<Opening, LogError> {
         let target = self.target;
-        let (meta, text) = self.assembled()?;
-        check(key, stream, target, &text, &meta.commitment)?;
-        Ok(Bytes::from(text))
+        let (Stored { meta, own }, text) = self.assembled()?;
+        opening(key, stream, target, text, &own, &meta.commitment)
     }
 
-    fn assembled(mut self) -> Result<(PayloadMeta, Vec<u8>), LogError> {
+    fn assembled(mut self) -> Result<(Stored, Vec<u8>), LogError> {
         let mut row = vec![self.target];
         while let Some(base) = row.last().and_then(|last| self.base(*last)) {
             row.push(base);
@@ -78,7 +76,7 @@ impl Assembly {
         }
         let target = self.stored.remove(&self.target);
         let target = target.ok_or_else(|| broken(self.target, "it is missing"))?;
-        Ok((target.meta, text))
+        Ok((target, text))
     }
 
     fn base(&self, reference: PayloadRef) -> Option<PayloadRef> {
@@ -88,7 +86,7 @@ impl Assembly {
     /// A payload, given the one that it is built on. What is before the change is not copied.
     fn build(&self, mut text: Vec<u8>, reference: PayloadRef) -> Option<Vec<u8>> {
         let Stored { meta, own } = self.stored.get(&reference)?;
-        let Some(reuse) = &meta.reuse else { return Some(own.clone()) };
+        let Some(reuse) = &meta.reuse else { return Some(own.bytes.clone()) };
         let length = usize::try_from(meta.bytes).ok()?;
         let parts = reuse.own_parts(length)?;
         let tail = match &reuse.base {
@@ -104,7 +102,7 @@ impl Assembly {
                 Vec::new()
             }
         };
-        let mut own = own.as_slice();
+        let mut own = own.bytes.as_slice();
         let mut quotes = reuse.quotes.iter();
         for part in parts {
             let (piece, rest) = own.split_at_checked(part.len())?;
@@ -126,7 +124,7 @@ impl Assembly {
         if meta.reuse.as_ref().is_some_and(|reuse| *reuse != Reuse::default()) {
             return None;
         }
-        own.get(start..end)
+        own.bytes.get(start..end)
     }
 }
 

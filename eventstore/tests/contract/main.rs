@@ -14,6 +14,7 @@ mod model;
 mod nats;
 mod power;
 mod proxy;
+mod run_file;
 mod servers;
 mod support;
 mod transcript;

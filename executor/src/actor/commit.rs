@@ -36,7 +36,7 @@ impl Actor {
         let first = self.run.state.seq.plus(1);
         let Plan { advance, payloads, scheduler, launches, values, taken, .. } = plan;
         match self.write(&advance, &payloads).await? {
-            Written::Overtaken => self.overtaken(),
+            Written::Overtaken => self.overtaken().await,
             Written::Done => {
                 self.done.drain(..taken);
                 self.scheduler = scheduler;
@@ -84,8 +84,8 @@ impl Actor {
     }
 
     /// Others changed the run: outcomes of steps that are not under way any more are void.
-    fn overtaken(&mut self) -> Result<(), ActorError> {
-        self.rebuild()?;
+    async fn overtaken(&mut self) -> Result<(), ActorError> {
+        self.renew().await?;
         let state = &self.run.state;
         if !state.phase.is_ended() {
             self.done.retain(|done| is_current(state, &done.step, done.attempt));

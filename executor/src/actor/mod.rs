@@ -219,7 +219,17 @@ impl Actor {
         }
     }
 
-    /// Brings what is derived in line with the state, after others changed it.
+    /// Brings everything in line with the state, after others changed it. They may have moved the
+    /// run to another version of its graph.
+    async fn renew(&mut self) -> Result<(), ActorError> {
+        if let Some((graph, version)) = self.run.state.graph.clone() {
+            let (repository, tenant) = (&self.shared.repository, &self.run.stream.tenant);
+            self.graph = self.shared.graphs.get(repository, tenant, graph, &version).await?;
+        }
+        self.rebuild()
+    }
+
+    /// Brings what is derived in line with the state.
     fn rebuild(&mut self) -> Result<(), ActorError> {
         let state = &self.run.state;
         let (scheduler, delta) =
@@ -294,7 +304,7 @@ impl Actor {
             Some(done) = self.effects.join_next() => self.landed(done),
             () = signal.notified() => {
                 if self.shared.repository.refresh(&mut self.run).await? {
-                    self.rebuild()?;
+                    self.renew().await?;
                 }
             }
             () = alarm => {}

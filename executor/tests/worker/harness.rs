@@ -159,7 +159,7 @@ impl Platform {
         self.repository.execute::<Run>(run, &context, commands).await.expect("the run takes it")
     }
 
-    fn context(&self) -> Context {
+    pub(crate) fn context(&self) -> Context {
         let now = self.repository.clock().now();
         Context { now, actor: "tester".parse().expect("a valid name") }
     }

@@ -7,6 +7,7 @@ mod fallback;
 mod forks;
 mod graphs;
 mod harness;
+mod migration;
 mod privacy;
 mod recovery;
 mod replay;

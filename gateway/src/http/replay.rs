@@ -9,7 +9,8 @@ use convergio_domain::graph;
 use convergio_domain::run::RunState;
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::LogError;
-use convergio_schemas::wire::{Problem, ReplayReport, ReplayRequest};
+use convergio_projections::ProjectionError;
+use convergio_schemas::wire::{FleetRun, Problem, ReplayReport, ReplayRequest};
 
 use super::runs::run_stream;
 use crate::app::{App, Caller};
@@ -34,6 +35,17 @@ pub trait Replayer: Send + Sync {
     /// # Errors
     /// Why it cannot.
     fn fits(&self, state: &RunState, graph: &graph::manifest::Graph) -> Result<(), String>;
+
+    /// Replays a run under way and tells whether it could go on by another version of its graph;
+    /// without one, whether its own still means the same.
+    ///
+    /// # Errors
+    /// See [`ReplayError`].
+    async fn survives(
+        &self,
+        run: &StreamKey,
+        graph: Option<&graph::manifest::Graph>,
+    ) -> Result<FleetRun, ReplayError>;
 }
 
 /// Why a run cannot be replayed.
@@ -42,6 +54,9 @@ pub enum ReplayError {
     /// The log cannot be read.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The read models cannot be read or computed again.
+    #[error(transparent)]
+    ReadModels(#[from] ProjectionError),
     /// The run has no event of that number.
     #[error("the run has {events} events: there is no event {asked}")]
     BeyondTheEnd {
@@ -59,6 +74,7 @@ impl From<ReplayError> for ApiError {
     fn from(error: ReplayError) -> Self {
         match error {
             ReplayError::Log(error) => error.into(),
+            ReplayError::ReadModels(error) => error.into(),
             other => Self::invalid(other.to_string()),
         }
     }

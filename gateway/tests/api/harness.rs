@@ -209,4 +209,12 @@ impl convergio_gateway::Replayer for NoReplay {
     ) -> Result<(), String> {
         Ok(())
     }
+
+    async fn survives(
+        &self,
+        _run: &convergio_domain::stream::StreamKey,
+        _graph: Option<&convergio_domain::graph::manifest::Graph>,
+    ) -> Result<convergio_schemas::wire::FleetRun, convergio_gateway::ReplayError> {
+        Err(convergio_gateway::ReplayError::Graph("no replays here".into()))
+    }
 }

@@ -59,17 +59,15 @@ fn summary(event: &Event) -> Option<Value> {
         Event::ModelCallCompleted(e) => json!({"step": e.step, "model": e.model,
             "finish": e.finish, "duration_ms": e.duration_ms}),
         Event::ModelCallFailed(e) => json!({"step": e.step, "error": e.error.code}),
-        Event::ToolCallIntended(e) => {
-            json!({"step": e.step, "turn": e.at.turn, "call": e.at.call, "tool": e.name})
-        }
+        Event::ToolCallIntended(e) => json!({"step": e.step, "turn": e.at.turn, "call": e.at.call,
+            "tool": e.name}),
         Event::ToolCallCompleted(e) => {
             json!({"step": e.step, "turn": e.at.turn, "call": e.at.call})
         }
         Event::ToolCallFailed(e) => json!({"step": e.step, "turn": e.at.turn, "call": e.at.call,
             "error": e.error.code}),
-        Event::ToolCallDenied(e) => {
-            json!({"step": e.step, "turn": e.at.turn, "call": e.at.call, "tool": e.name})
-        }
+        Event::ToolCallDenied(e) => json!({"step": e.step, "turn": e.at.turn, "call": e.at.call,
+            "tool": e.name}),
         Event::ChildIntended(e) => json!({"step": e.step, "run": e.child, "graph": e.graph,
             "version": e.version}),
         Event::ChildEnded(e) => json!({"run": e.child, "tokens": e.tokens, "cost": e.cost,
@@ -99,6 +97,7 @@ fn summary(event: &Event) -> Option<Value> {
         Event::StepResolved(e) => json!({"step": e.step, "resolution": e.resolution, "by": e.by}),
         Event::StepSkipped(e) => json!({"step": e.step, "attempt": e.attempt}),
         Event::CheckpointSaved(e) => json!({"label": e.label}),
+        Event::RunMigrated(e) => json!({"from": e.from, "to": e.to}),
         Event::RunFailed(e) => json!({"step": e.step, "error": e.error.code}),
     })
 }

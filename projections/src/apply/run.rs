@@ -37,6 +37,7 @@ pub(super) async fn apply(to: &mut AnyConnection, a: &Applied<'_>) -> sqlx::Resu
         Event::RunResumed(_) => status(to, a, "running").await,
         Event::RunReopened(_) => reopen(to, a).await,
         Event::UsageRecorded(usage) => spend(to, a, usage).await,
+        Event::RunMigrated(migrated) => migrate(to, a, migrated).await,
         Event::RunCompleted(done) => {
             end(to, a, "completed", done.output.map(|o| o.to_string()), None).await
         }
@@ -119,6 +120,17 @@ async fn create(to: &mut AnyConnection, a: &Applied<'_>, new: &New<'_>) -> sqlx:
         .bind(new.parent.map(|(_, seq)| signed(seq.0)))
         .execute(to)
         .await?;
+    Ok(())
+}
+
+async fn migrate(
+    to: &mut AnyConnection,
+    a: &Applied<'_>,
+    migrated: &run::Migrated,
+) -> sqlx::Result<()> {
+    let sql = "UPDATE run_status SET version = $1 WHERE tenant = $2 AND run = $3";
+    let row = sqlx::query(sql).bind(migrated.to.as_str()).bind(a.tenant()).bind(a.id());
+    row.execute(to).await?;
     Ok(())
 }
 

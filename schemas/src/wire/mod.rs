@@ -3,6 +3,7 @@
 mod agents;
 mod billing;
 mod events;
+mod fleet;
 mod graphs;
 mod memories;
 mod problem;
@@ -13,6 +14,7 @@ mod steer;
 pub use agents::{AgentLimits, AgentMessage, AgentRequest, AgentView};
 pub use billing::{AuditEntry, Balance, LedgerEntry, LedgerView, UsageLine};
 pub use events::{EventEnvelope, Frame, PayloadView, ProgressNote};
+pub use fleet::{FleetReport, FleetRequest, FleetRun, MigrateReport, MigrateRequest, Verdict};
 pub use graphs::{GraphAccepted, GraphSummary, GraphView};
 pub use memories::{MemoryForgotten, MemoryStored, MemoryView, NewMemory};
 pub use problem::{MistakeView, Problem};

@@ -30,6 +30,10 @@ pub struct ReplayReport {
     pub commits: u64,
     /// Decisions of the kernel computed again.
     pub decisions: u64,
+    /// Rows of the read models computed again and compared; absent when the replay was of a part,
+    /// against another graph, or of a run that goes on meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
     /// Every step and where it stood then.
     pub steps: Vec<ReplayedStep>,
     /// The first difference; absent when there is none.

@@ -19,7 +19,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
@@ -31,7 +30,7 @@ use crate::error::{AppendError, LogError};
 use crate::log::{Archived, Durability, EventLog, Page, Scan};
 use crate::prepare::prepare;
 use crate::record::{Head, Position, RawRecord, Record};
-use crate::seal::{MasterKey, PayloadKeys};
+use crate::seal::{MasterKey, Opening, PayloadKeys};
 use crate::stream_tail::{Feeds, follow_stream};
 use crate::tail::{self, BACKLOG};
 use crate::verify::verify;
@@ -217,13 +216,13 @@ impl EventLog for EmbeddedLog {
         tail::follow(read, live, after)
     }
 
-    async fn payload(
+    async fn opening(
         &self,
         stream: &StreamKey,
         reference: PayloadRef,
-    ) -> Result<Option<Bytes>, LogError> {
+    ) -> Result<Option<Opening>, LogError> {
         let stream = stream.clone();
-        self.readers.clone().run(move |reader| reader.payload(&stream, reference)).await
+        self.readers.clone().run(move |reader| reader.opening(&stream, reference)).await
     }
 
     async fn erase_payload(

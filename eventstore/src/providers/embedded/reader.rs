@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
@@ -16,7 +15,7 @@ use crate::error::LogError;
 use crate::log::Page;
 use crate::record::{Head, PayloadMeta, Position, RawRecord, Record};
 use crate::reuse::Assembly;
-use crate::seal::{PayloadKeys, open};
+use crate::seal::{Opening, Own, PayloadKeys, open};
 
 /// Connections kept open for the next reader.
 const IDLE: usize = 8;
@@ -126,11 +125,11 @@ impl Reader<'_> {
     }
 
     /// A payload, put together from those that it is built on.
-    pub(super) fn payload(
+    pub(super) fn opening(
         &self,
         stream: &StreamKey,
         reference: PayloadRef,
-    ) -> Result<Option<Bytes>, LogError> {
+    ) -> Result<Option<Opening>, LogError> {
         let mut assembly = Assembly::new(reference);
         while let Some(wanted) = assembly.wants() {
             let Some((meta, own)) = self.stored(stream, wanted)? else { return Ok(None) };
@@ -143,7 +142,7 @@ impl Reader<'_> {
         &self,
         stream: &StreamKey,
         reference: PayloadRef,
-    ) -> Result<Option<(PayloadMeta, Vec<u8>)>, LogError> {
+    ) -> Result<Option<(PayloadMeta, Own)>, LogError> {
         let before = Seq(reference.seq.0.saturating_sub(1));
         let records = self.stream(stream, before, 1)?;
         let found = records.first().filter(|record| record.first_seq() == reference.seq);

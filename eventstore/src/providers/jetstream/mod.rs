@@ -25,7 +25,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
@@ -38,7 +37,7 @@ use crate::error::{AppendError, LogError};
 use crate::log::{Archived, Durability, EventLog, Page, Scan};
 use crate::prepare::prepare;
 use crate::record::{Head, Position, RawRecord, Record};
-use crate::seal::MasterKey;
+use crate::seal::{MasterKey, Opening};
 use crate::stream_tail::follow_stream;
 use crate::tail;
 use crate::verify::verify;
@@ -240,12 +239,12 @@ impl EventLog for JetStreamLog {
         tail::follow(read, live, after).chain(failure).boxed()
     }
 
-    async fn payload(
+    async fn opening(
         &self,
         stream: &StreamKey,
         reference: PayloadRef,
-    ) -> Result<Option<Bytes>, LogError> {
-        self.inner.payload(stream, reference).await
+    ) -> Result<Option<Opening>, LogError> {
+        self.inner.opening(stream, reference).await
     }
 
     async fn erase_payload(

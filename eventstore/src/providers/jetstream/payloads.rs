@@ -18,7 +18,7 @@ use crate::error::{AppendError, LogError};
 use crate::prepare::Prepared;
 use crate::record::{PayloadMeta, Record};
 use crate::reuse::Assembly;
-use crate::seal::{PayloadKeys, open};
+use crate::seal::{Opening, Own, PayloadKeys, open};
 
 /// Bytes of one piece.
 const PIECE: usize = 512 << 10;
@@ -92,11 +92,11 @@ impl Inner {
     }
 
     /// A payload, put together from those that it is built on.
-    pub(super) async fn payload(
+    pub(super) async fn opening(
         &self,
         stream: &StreamKey,
         reference: PayloadRef,
-    ) -> Result<Option<Bytes>, LogError> {
+    ) -> Result<Option<Opening>, LogError> {
         let mut assembly = Assembly::new(reference);
         while let Some(wanted) = assembly.wants() {
             let Some((meta, own)) = self.stored(stream, wanted).await? else { return Ok(None) };
@@ -109,7 +109,7 @@ impl Inner {
         &self,
         stream: &StreamKey,
         reference: PayloadRef,
-    ) -> Result<Option<(PayloadMeta, Vec<u8>)>, LogError> {
+    ) -> Result<Option<(PayloadMeta, Own)>, LogError> {
         let Some((record, meta)) = self.named(stream, reference).await? else { return Ok(None) };
         let place = PayloadPlace {
             stream,

@@ -1,0 +1,37 @@
+//! A run as a file: JSON lines that hold the graph versions, every record as it was written with
+//! its hashes, and the payloads with the salts of their commitments. Whoever has the file can check
+//! it, replay it, and put it into a log of their own.
+//!
+//! ```text
+//! {"run": {"format": 1, "tenant", "run", "seq", "hash", "payloads"}}     first line
+//! {"graph": {"graph", "version", "manifest"}}      before the first record that names the version
+//! {"record": {"prev_hash", "hash", "recorded_at", "body"}}   body: the canonical bytes themselves
+//! {"payload": {"ref", "salt", "text" | "base64"}}            after the record that commits to it
+//! ```
+
+mod export;
+mod import;
+mod line;
+mod read;
+
+pub use export::export;
+pub use import::{ImportError, Imported, import};
+pub use line::Header;
+pub use read::{Item, Reader, RunFile};
+
+/// The form that is written.
+pub const FORMAT: u32 = 1;
+/// Bytes of one line at most.
+const LINE_BYTES: usize = 40 << 20;
+/// Bytes of a file that is held in memory at most.
+const FILE_BYTES: u64 = 1 << 30;
+
+/// What is wrong with a file, and in which line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {reason}")]
+pub struct FileError {
+    /// From 1.
+    pub line: u64,
+    /// What is wrong, and what would be right.
+    pub reason: String,
+}

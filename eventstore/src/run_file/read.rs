@@ -1,0 +1,274 @@
+//! Reading a run's file: nothing is believed that its hashes do not say.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use convergio_domain::event::Event;
+use convergio_domain::graph::manifest::Graph;
+use convergio_domain::id::{GraphId, GraphVersion};
+use convergio_domain::payload::{PayloadRef, PayloadSlot};
+use convergio_domain::stream::{Seq, StreamKey};
+
+use super::line::{GraphLine, Header, Line, PayloadLine, RecordLine, unhex};
+use super::{FILE_BYTES, FORMAT, FileError, LINE_BYTES};
+use crate::record::{Body, Hash, Position, Record, chain};
+use crate::seal::{Opening, hex};
+
+/// What a line holds.
+pub enum Item {
+    /// A graph version that the records after it name.
+    Graph {
+        /// Its graph.
+        graph: GraphId,
+        /// The version.
+        version: GraphVersion,
+        /// The manifest, canonical.
+        manifest: Bytes,
+    },
+    /// A record, and its body as it was written.
+    Record(Arc<Record>, Vec<u8>),
+    /// The plaintext of a payload of the record before it.
+    Payload(PayloadRef, Opening),
+}
+
+/// Reads a file line by line, and checks each.
+pub struct Reader<R> {
+    lines: R,
+    number: u64,
+    buffer: Vec<u8>,
+    header: Header,
+    stream: StreamKey,
+    last: (Seq, Hash, u64),
+    graphs: Vec<GraphVersion>,
+    /// What the last record commits to.
+    commitments: BTreeMap<PayloadRef, String>,
+}
+
+impl Reader<BufReader<File>> {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// It cannot be read, or does not begin as a run's file.
+    pub fn open(path: &Path) -> Result<Self, FileError> {
+        let file = File::open(path);
+        Self::new(BufReader::new(file.map_err(|error| wrong(1, &error))?))
+    }
+}
+
+impl<R: BufRead> Reader<R> {
+    /// Begins with the first line.
+    ///
+    /// # Errors
+    /// It is not that of a run's file, or of a form that this program does not know.
+    pub fn new(mut lines: R) -> Result<Self, FileError> {
+        let mut buffer = Vec::new();
+        read_line(&mut lines, &mut buffer).map_err(|reason| wrong(1, &reason))?;
+        let Ok(Line::Run(header)) = serde_json::from_slice(&buffer) else {
+            return Err(wrong(1, &"not the file of a run: it begins with {\"run\": ...}"));
+        };
+        if header.format != FORMAT {
+            let reason = format!("format {}: this program reads format {FORMAT}", header.format);
+            return Err(wrong(1, &reason));
+        }
+        let stream = StreamKey::run(header.tenant.clone(), header.run);
+        let (last, graphs) = ((Seq(0), [0; 32], 0), Vec::new());
+        let commitments = BTreeMap::new();
+        Ok(Self { lines, number: 1, buffer, header, stream, last, graphs, commitments })
+    }
+
+    /// The first line.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The run.
+    pub fn stream(&self) -> &StreamKey {
+        &self.stream
+    }
+
+    /// The number of the line read last.
+    pub fn line(&self) -> u64 {
+        self.number
+    }
+
+    /// The next line's content; `None` after the last.
+    ///
+    /// # Errors
+    /// The line is not what its hashes say, or the file ends too early.
+    pub fn next_item(&mut self) -> Result<Option<Item>, FileError> {
+        self.number += 1;
+        let number = self.number;
+        self.item().map_err(|reason| FileError { line: number, reason })
+    }
+
+    fn item(&mut self) -> Result<Option<Item>, String> {
+        read_line(&mut self.lines, &mut self.buffer)?;
+        let buffer = std::mem::take(&mut self.buffer);
+        if buffer.is_empty() {
+            let is_whole = self.last.0 == self.header.seq && hex(&self.last.1) == self.header.hash;
+            let reason = "the file ends before the last event that its first line names";
+            return if is_whole { Ok(None) } else { Err(reason.into()) };
+        }
+        let line: Line<'_> =
+            serde_json::from_slice(&buffer).map_err(|error| format!("not a line: {error}"))?;
+        let item = match line {
+            Line::Run(_) => Err("a second first line".into()),
+            Line::Graph(line) => self.graph(&line),
+            Line::Record(line) => self.record(&line),
+            Line::Payload(line) => self.payload(line),
+        };
+        self.buffer = buffer;
+        item.map(Some)
+    }
+
+    fn graph(&mut self, line: &GraphLine<'_>) -> Result<Item, String> {
+        let manifest = line.manifest.get().as_bytes();
+        if GraphVersion::of(manifest) != line.version {
+            return Err(format!("the manifest is not that of version {}", line.version));
+        }
+        self.graphs.push(line.version.clone());
+        let (graph, version) = (line.graph, line.version.clone());
+        Ok(Item::Graph { graph, version, manifest: Bytes::copy_from_slice(manifest) })
+    }
+
+    fn record(&mut self, line: &RecordLine<'_>) -> Result<Item, String> {
+        let hash_of = |text: &str| unhex(text).ok_or("a hash is 64 hexadecimal digits");
+        let (prev_hash, hash) = (hash_of(&line.prev_hash)?, hash_of(&line.hash)?);
+        let canonical = line.body.get().as_bytes();
+        let (seq, before, records) = self.last;
+        if prev_hash != before {
+            return Err("the record does not follow the one before it: one is missing".into());
+        }
+        if chain(&prev_hash, canonical) != hash {
+            return Err("the hash of the record is not that of its body".into());
+        }
+        let body = Body::decode(canonical).map_err(|error| error.to_string())?;
+        if body.seq != seq.plus(1) || body.events.is_empty() {
+            return Err(format!("event {} does not follow event {seq}", body.seq));
+        }
+        if body.stream != self.stream.name() || body.tenant != self.stream.tenant {
+            return Err(format!("the record is of {}, the file of another", body.stream));
+        }
+        self.names_known(&body)?;
+        let position = Position(records + 1);
+        let (recorded_at, stream) = (line.recorded_at, self.stream.clone());
+        let record = Record { position, recorded_at, stream, prev_hash, hash, body };
+        self.last = (record.last_seq(), hash, records + 1);
+        self.commitments.clear();
+        for (index, meta) in (0_u16..).zip(&record.body.payloads) {
+            let reference = PayloadSlot(index).at(record.first_seq());
+            self.commitments.insert(reference, meta.commitment.clone());
+        }
+        Ok(Item::Record(Arc::new(record), canonical.to_vec()))
+    }
+
+    /// Whether the graph versions that a record names stand before it.
+    fn names_known(&self, body: &Body) -> Result<(), String> {
+        for event in &body.events {
+            let version = match event {
+                Event::RunCreated(created) => &created.version,
+                Event::RunMigrated(migrated) => &migrated.to,
+                _ => continue,
+            };
+            if !self.graphs.contains(version) {
+                return Err(format!("graph version {version} does not stand before the record"));
+            }
+        }
+        Ok(())
+    }
+
+    fn payload(&mut self, line: PayloadLine) -> Result<Item, String> {
+        let bytes = match (line.text, line.base64) {
+            (Some(text), None) => text.into_bytes(),
+            (None, Some(text)) => STANDARD.decode(text).map_err(|error| error.to_string())?,
+            _ => return Err("a payload has either `text` or `base64`".into()),
+        };
+        let salt = unhex(&line.salt).ok_or("a salt is 64 hexadecimal digits")?;
+        let opening = Opening { bytes: Bytes::from(bytes), salt };
+        let commitment = self.commitments.remove(&line.reference);
+        let reference = line.reference;
+        let commitment =
+            commitment.ok_or_else(|| format!("the record before has no payload {reference}"))?;
+        if !opening.opens(&commitment) {
+            return Err(format!("payload {reference} is not the one that its record commits to"));
+        }
+        Ok(Item::Payload(reference, opening))
+    }
+}
+
+/// Reads a line without its end; nothing is left at the end of the file.
+fn read_line(lines: &mut impl BufRead, buffer: &mut Vec<u8>) -> Result<(), String> {
+    buffer.clear();
+    let limit = LINE_BYTES as u64 + 1;
+    let mut limited = std::io::Read::take(lines, limit);
+    let read = limited.read_until(b'\n', buffer).map_err(|error| error.to_string())?;
+    if read as u64 == limit {
+        return Err(format!("the line has more than {LINE_BYTES} bytes"));
+    }
+    if buffer.pop_if(|last| *last == b'\n').is_none() && read > 0 {
+        return Err("the file is cut short in this line".into());
+    }
+    Ok(())
+}
+
+pub(super) fn wrong(line: u64, reason: &dyn std::fmt::Display) -> FileError {
+    FileError { line, reason: reason.to_string() }
+}
+
+/// A whole file, in memory.
+pub struct RunFile {
+    /// Its first line.
+    pub header: Header,
+    /// The run.
+    pub stream: StreamKey,
+    /// Graph versions.
+    pub graphs: BTreeMap<GraphVersion, Graph>,
+    /// Records; their positions are their numbers in the file.
+    pub records: Vec<Arc<Record>>,
+    /// Plaintexts.
+    pub payloads: BTreeMap<PayloadRef, Bytes>,
+}
+
+impl RunFile {
+    /// Reads and checks a file of at most 1 GiB.
+    ///
+    /// # Errors
+    /// It cannot be read, is too large, or is not what its hashes say.
+    pub fn open(path: &Path) -> Result<Self, FileError> {
+        let bytes = std::fs::metadata(path).map_err(|error| wrong(1, &error))?.len();
+        if bytes > FILE_BYTES {
+            return Err(wrong(1, &format!("the file has more than {FILE_BYTES} bytes")));
+        }
+        Self::read(Reader::open(path)?)
+    }
+
+    /// Takes in what a reader reads.
+    ///
+    /// # Errors
+    /// The first line that is wrong.
+    pub fn read<R: BufRead>(mut reader: Reader<R>) -> Result<Self, FileError> {
+        let (header, stream) = (reader.header().clone(), reader.stream().clone());
+        let (graphs, payloads) = (BTreeMap::new(), BTreeMap::new());
+        let mut file = Self { header, stream, graphs, records: Vec::new(), payloads };
+        while let Some(item) = reader.next_item()? {
+            match item {
+                Item::Graph { version, manifest, .. } => {
+                    let graph = serde_json::from_slice(&manifest)
+                        .map_err(|error| wrong(reader.line(), &error))?;
+                    file.graphs.insert(version, graph);
+                }
+                Item::Record(record, _) => file.records.push(record),
+                Item::Payload(reference, opening) => {
+                    file.payloads.insert(reference, opening.bytes);
+                }
+            }
+        }
+        Ok(file)
+    }
+}

@@ -1,0 +1,294 @@
+//! Runs as files: the same history in every log that takes one, and no other.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use convergio_domain::decider::Context;
+use convergio_domain::graph::{self, GraphNoun, Register, ToolCatalog, ToolSpec};
+use convergio_domain::id::{ExecutorId, GraphId, RunId};
+use convergio_domain::payload::{PayloadRef, PayloadSlot, Purpose};
+use convergio_domain::run::{
+    Advance, Budget, CreateRun, Intent, Outcome, Run, RunCommand, Start, StepResult,
+};
+use convergio_domain::stream::{Seq, StreamKey};
+use convergio_domain::time::Timestamp;
+use convergio_eventstore::archive::{self, Import};
+use convergio_eventstore::embedded::{Config, EmbeddedLog};
+use convergio_eventstore::run_file::{self, ImportError, Imported, RunFile};
+use convergio_eventstore::{MemoryLog, Payload, Repository, SystemClock};
+use futures_util::TryStreamExt;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::nats::{Cluster, KEY, Sync};
+use crate::support::Log;
+
+const MANIFEST: &str = "name: little\nnodes:\n  - {id: a, tool: t, with: {}}\n";
+const OTHER: &str = "name: little\nnodes:\n  - {id: b, tool: t, with: {}}\n";
+
+fn context() -> Context {
+    Context { now: Timestamp(7), actor: "tester".parse().expect("a name") }
+}
+
+fn payload(bytes: &[u8], purpose: Purpose) -> Payload {
+    let media_type = "application/json".into();
+    Payload { bytes: Bytes::copy_from_slice(bytes), media_type, purpose, subject: None }
+}
+
+fn repository(log: &Log) -> Repository {
+    Repository::new(Arc::clone(log), Arc::new(SystemClock))
+}
+
+async fn register(repository: &Repository, manifest: &str) -> (GraphId, Register) {
+    let spec = ToolSpec {
+        name: "t".into(),
+        description: "T.".into(),
+        arguments: json!({"type": "object"}),
+    };
+    let parsed = graph::parse(manifest, &ToolCatalog::new(vec![spec])).expect("valid").graph;
+    let tenant = "default".parse().expect("a name");
+    let id = graph::graph_id(&tenant, &parsed.name);
+    let register = Register {
+        name: parsed.name.clone(),
+        version: parsed.version(),
+        nodes: 1,
+        manifest: PayloadSlot(0),
+        is_derived: false,
+    };
+    let manifest = vec![payload(&parsed.canonical(), Purpose::Manifest)];
+    let command = |_: &_, _| (register.clone(), manifest.clone());
+    let stream = StreamKey::graph(tenant, id);
+    repository.execute::<GraphNoun>(&stream, &context(), command).await.expect("new");
+    (id, register)
+}
+
+/// A run under way with text and bytes as payloads, in a log of its own.
+async fn run() -> (Repository, StreamKey) {
+    let log: Log = Arc::new(MemoryLog::new());
+    let repository = repository(&log);
+    let (graph, register) = register(&repository, MANIFEST).await;
+    let stream = StreamKey::run("default".parse().expect("a name"), RunId(Uuid::now_v7()));
+    let create = CreateRun {
+        graph,
+        version: register.version,
+        input: PayloadSlot(0),
+        budget: Budget::default(),
+        request_hash: "r".into(),
+        privacy: convergio_domain::chat::Privacy::Any,
+        lineage: convergio_domain::run::Lineage::default(),
+    };
+    let advance = |outcomes, starts| Advance {
+        executor: ExecutorId(Uuid::nil()),
+        outcomes,
+        moves: Vec::new(),
+        instant: Vec::new(),
+        ready: Vec::new(),
+        starts,
+        end: None,
+    };
+    let step = || "a".parse().expect("a step");
+    let outcome = Outcome {
+        step: step(),
+        attempt: 1,
+        result: StepResult::Completed { output: Some(PayloadSlot(1)), case: None },
+        call: None,
+        skipped: Vec::new(),
+    };
+    let start = Start { step: step(), intent: Intent::Compute };
+    let told = [
+        (
+            RunCommand::Create(create),
+            vec![payload(b"{\"text\":\"gr\xC3\xBC\xC3\x9Fe\"}", Purpose::Input)],
+        ),
+        (RunCommand::Advance(advance(Vec::new(), vec![start])), Vec::new()),
+        (
+            RunCommand::Advance(advance(vec![outcome], Vec::new())),
+            vec![payload(&[0, 159, 146, 150], Purpose::Output), payload(b"1\n", Purpose::Output)],
+        ),
+    ];
+    for (command, payloads) in told {
+        let command = |_: &_, _| (command.clone(), payloads.clone());
+        repository.execute::<Run>(&stream, &context(), command).await.expect("taken");
+    }
+    (repository, stream)
+}
+
+async fn exported(repository: &Repository, run: &StreamKey, payloads: bool, to: &Path) -> PathBuf {
+    let file = run_file::export(repository.clone(), run.clone(), payloads).await;
+    let pieces: Vec<Bytes> =
+        file.expect("readable").expect("a run").try_collect().await.expect("readable");
+    let path = to.join(format!("{}.jsonl", Uuid::now_v7()));
+    std::fs::write(&path, pieces.concat()).expect("writable");
+    path
+}
+
+async fn imported(
+    repository: &Repository,
+    key: &[u8; 32],
+    file: &Path,
+) -> Result<Imported, ImportError> {
+    run_file::import(repository, key, file, &context()).await
+}
+
+/// The payload of a run at a place.
+async fn open(repository: &Repository, run: &StreamKey, place: &str) -> Option<Bytes> {
+    let place: PayloadRef = place.parse().expect("a reference");
+    repository.payload(run, place).await.expect("readable")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_the_same_in_every_log_that_takes_its_file() {
+    let (origin, run) = run().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = exported(&origin, &run, true, folder.path()).await;
+    let cluster = Cluster::start(1, Sync::Always);
+    let near = EmbeddedLog::open(&Config::new(folder.path().join("near"))).expect("opens");
+    let near_key = std::fs::read(folder.path().join("near/payload.key")).expect("a key");
+    let near_key: [u8; 32] = near_key.try_into().expect("32 bytes");
+    let logs: [(Log, [u8; 32]); 2] =
+        [(Arc::new(near), near_key), (Arc::new(cluster.log("R").await), KEY)];
+    let written = origin.log().read_stream(&run, Seq(0), 100).await.expect("readable");
+    for (log, key) in &logs {
+        let repository = repository(log);
+        let done = imported(&repository, key, &file).await.expect("taken");
+        assert_eq!((done.events, done.added), (3, 3));
+        let read = log.read_stream(&run, Seq(0), 100).await.expect("readable");
+        assert_eq!(read.len(), written.len());
+        for (a, b) in read.iter().zip(&written) {
+            assert_eq!((a.hash, &a.body), (b.hash, &b.body));
+        }
+        for place in ["1.0", "3.0", "3.1"] {
+            let bytes = open(&repository, &run, place).await;
+            assert!(bytes.is_some() && bytes == open(&origin, &run, place).await, "{place}");
+        }
+        assert!(log.due(Timestamp(i64::MAX), 10).await.expect("readable").is_empty(), "it rests");
+        let again = imported(&repository, key, &file).await.expect("known");
+        assert_eq!(again.added, 0, "the same file again changes nothing");
+        let out = exported(&repository, &run, true, folder.path()).await;
+        let strip = |path: &Path| {
+            let text = std::fs::read_to_string(path).expect("text");
+            let lines = text.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+            let mut lines: Vec<Value> = lines.collect();
+            for line in &mut lines {
+                if let Some(record) = line.get_mut("record").and_then(Value::as_object_mut) {
+                    record.remove("recorded_at");
+                }
+            }
+            lines
+        };
+        assert_eq!(strip(&out), strip(&file), "what comes out is what went in");
+    }
+}
+
+#[tokio::test]
+async fn payloads_of_another_key_outlive_an_archive() {
+    let (origin, run) = run().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = exported(&origin, &run, true, folder.path()).await;
+    let (key, other): ([u8; 32], Log) = ([7; 32], Arc::new(MemoryLog::new()));
+    // The same key as the origin's: the payloads become its own again.
+    imported(&repository(&other), &key, &file).await.expect("taken");
+    assert_eq!(open(&repository(&other), &run, "3.1").await, Some(Bytes::from_static(b"1\n")));
+    let near =
+        Arc::new(EmbeddedLog::open(&Config::new(folder.path().join("near"))).expect("opens"));
+    let key = std::fs::read(folder.path().join("near/payload.key")).expect("a key");
+    let key: [u8; 32] = key.try_into().expect("32 bytes");
+    let near: Log = near;
+    imported(&repository(&near), &key, &file).await.expect("taken");
+    let packed = folder.path().join("archive");
+    archive::export(&*near, &key, &packed, None).await.expect("written");
+    std::fs::create_dir(folder.path().join("third")).expect("a folder");
+    std::fs::write(folder.path().join("third/payload.key"), key).expect("written");
+    let third: Log =
+        Arc::new(EmbeddedLog::open(&Config::new(folder.path().join("third"))).expect("opens"));
+    archive::import(&*third, &key, &packed, Import::Restore).await.expect("restored");
+    assert_eq!(
+        open(&repository(&third), &run, "3.0").await.as_deref(),
+        Some(&[0, 159, 146, 150][..])
+    );
+}
+
+#[tokio::test]
+async fn without_payloads_the_history_is_whole_and_tells_no_text() {
+    let (origin, run) = run().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = exported(&origin, &run, false, folder.path()).await;
+    let text = std::fs::read_to_string(&file).expect("text");
+    assert!(!text.contains("grüße") && !text.contains("\"payload\""), "{text}");
+    let log: Log = Arc::new(MemoryLog::new());
+    imported(&repository(&log), &[7; 32], &file).await.expect("taken");
+    assert_eq!(open(&repository(&log), &run, "1.0").await, None);
+    let read = RunFile::open(&file).expect("right");
+    assert_eq!((read.records.len(), read.payloads.len(), read.graphs.len()), (3, 0, 1));
+}
+
+#[tokio::test]
+async fn a_changed_file_is_refused_by_its_line_and_nothing_is_written() {
+    let (origin, run) = run().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = exported(&origin, &run, true, folder.path()).await;
+    let text = std::fs::read_to_string(&file).expect("text");
+    let lines: Vec<&str> = text.lines().collect();
+    let lines_without = |line: usize| {
+        let mut rest = lines.clone();
+        rest.remove(line);
+        rest.join("\n") + "\n"
+    };
+    let cases = [
+        (1, text.replacen("\"format\":1", "\"format\":2", 1), "reads format 1"),
+        (1, lines_without(0), "begins with"),
+        (2, text.replacen("little", "spittle", 1), "not that of version"),
+        (2, lines_without(1), "does not stand before the record"),
+        (3, text.replacen("\"time\":7", "\"time\":8", 1), "not that of its body"),
+        (4, text.replacen("grüße", "Grüße", 1), "not the one that its record commits to"),
+        (5, lines_without(4), "does not follow the one before it"),
+        (9, lines_without(5).lines().take(5).collect::<Vec<_>>().join("\n") + "\n", "ends before"),
+        (7, text.replacen("\"base64\":\"", "\"base64\":\"?", 1), "Invalid"),
+        (8, text[..text.len() - 9].to_owned(), "cut short"),
+        (4, text.replacen("{\"payload\"", "{\"playload\"", 1), "not a line"),
+    ];
+    let log: Log = Arc::new(MemoryLog::new());
+    for (line, changed, reason) in cases {
+        std::fs::write(&file, &changed).expect("writable");
+        let refused = imported(&repository(&log), &[7; 32], &file).await.expect_err("refused");
+        let said = refused.to_string();
+        assert!(said.contains(reason), "{said}");
+        assert!(line == 9 || said.starts_with(&format!("line {line}: ")), "{said}, not {line}");
+        assert_eq!(log.head(&run).await.expect("readable"), None);
+    }
+}
+
+#[tokio::test]
+async fn another_history_under_the_same_id_is_refused() {
+    let (origin, run) = run().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = exported(&origin, &run, true, folder.path()).await;
+    let log: Log = Arc::new(MemoryLog::new());
+    let target = repository(&log);
+    imported(&target, &[7; 32], &file).await.expect("taken");
+    for (side, reason) in [(&origin, "one"), (&target, "other")] {
+        let cancel = RunCommand::Cancel { reason: Some(reason.into()) };
+        let command = |_: &_, _| (cancel.clone(), Vec::new());
+        side.execute::<Run>(&run, &context(), command).await.expect("taken");
+    }
+    let longer = exported(&origin, &run, true, folder.path()).await;
+    let refused = imported(&target, &[7; 32], &longer).await.expect_err("refused");
+    assert!(refused.to_string().contains("another from event 4 on"), "{refused}");
+    let known = imported(&target, &[7; 32], &file).await.expect("its beginning is known");
+    assert_eq!(known.added, 0);
+}
+
+#[tokio::test]
+async fn an_imported_version_is_not_what_the_next_run_gets() {
+    let (origin, run) = run().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = exported(&origin, &run, true, folder.path()).await;
+    let log: Log = Arc::new(MemoryLog::new());
+    let target = repository(&log);
+    let (id, own) = register(&target, OTHER).await;
+    imported(&target, &[7; 32], &file).await.expect("taken");
+    let stream = StreamKey::graph("default".parse().expect("a name"), id);
+    let state = target.load::<GraphNoun>(&stream).await.expect("readable").state;
+    assert_eq!((state.versions.len(), state.latest), (2, Some(own.version)));
+}

@@ -1,0 +1,59 @@
+//! A run as a file: what `convergio runs import` takes.
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use convergio_domain::event::Event;
+use convergio_domain::stream::Seq;
+use convergio_eventstore::run_file;
+use convergio_schemas::error_code;
+use convergio_schemas::wire::Problem;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::Query;
+use super::runs::run_stream;
+use crate::app::{App, Caller};
+use crate::problem::ApiError;
+
+/// What is in the file.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ExportQuery {
+    /// Whether the payloads' plaintexts are; they are unless this is false.
+    payloads: Option<bool>,
+}
+
+/// Exports a run as JSON lines: its graph versions, every record with its hashes, and the payloads
+/// with what proves them. A file that ends early is known by its first line.
+#[utoipa::path(get, path = "/v1/runs/{id}/export", tag = "runs", params(
+    ("id" = String, Path, description = "The run"), ExportQuery,
+), responses(
+    (status = 200, description = "The file", body = String, content_type = "application/x-ndjson"),
+    (status = 400, description = "The query is not valid", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such run", body = Problem),
+    (status = 409, description = "The run is a fork, which begins in another", body = Problem),
+))]
+pub(crate) async fn export(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Path(id): Path<String>,
+    Query(query): Query<ExportQuery>,
+) -> Result<Response, ApiError> {
+    let stream = run_stream(&caller, &id)?;
+    let first = gateway.repository.log().read_stream(&stream, Seq(0), 1).await?;
+    if let Some(Event::RunForked(fork)) =
+        first.first().and_then(|record| record.body.events.first())
+    {
+        let detail = format!("a fork begins in run {}: export that one", fork.parent);
+        return Err(ApiError::new(error_code::REQUEST_CONFLICT, detail));
+    }
+    let payloads = query.payloads.unwrap_or(true);
+    let file = run_file::export(gateway.repository, stream, payloads).await?;
+    let file = file.ok_or_else(|| ApiError::not_found("run"))?;
+    let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    Ok((kind, Body::from_stream(file)).into_response())
+}

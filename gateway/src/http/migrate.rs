@@ -1,0 +1,207 @@
+//! Moving runs under way to other versions of their graphs, and asking before.
+
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::{Extension, Json};
+use convergio_domain::graph::{self, manifest::Graph};
+use convergio_domain::id::{GraphId, GraphVersion};
+use convergio_domain::run::{Run, RunCommand};
+use convergio_domain::stream::StreamKey;
+use convergio_eventstore::CommitError;
+use convergio_projections::RunFilter;
+use convergio_schemas::error_code;
+use convergio_schemas::wire::{
+    FleetReport, FleetRequest, FleetRun, MigrateReport, MigrateRequest, Problem, Verdict,
+};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use super::runs::{manifest, run_stream};
+use crate::app::{App, Caller, Gateway};
+use crate::auth::Identity;
+use crate::idempotency;
+use crate::problem::ApiError;
+
+/// Tries against others that append to the run.
+const TRIES: u32 = 8;
+/// Runs replayed at once.
+const AT_ONCE: usize = 4;
+/// Runs that are told of one by one.
+const SHOWN: usize = 1000;
+/// Runs of one page of the listing.
+const PAGE: usize = 500;
+/// Where a run stands that has not ended.
+const UNDER_WAY: [&str; 2] = ["running", "paused"];
+
+fn read<T: serde::de::DeserializeOwned + Default>(body: &Bytes) -> Result<T, ApiError> {
+    if body.is_empty() {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(body).map_err(|error| ApiError::invalid(error.to_string()))
+}
+
+/// Replays all runs under way, without any effect, and tells which could go on by a version.
+#[utoipa::path(post, path = "/v1/fleet/replay", tag = "runs", request_body = Option<FleetRequest>,
+    responses(
+        (status = 200, description = "What was found", body = FleetReport),
+        (status = 400, description = "The manifest has mistakes", body = Problem),
+        (status = 401, description = "Not signed in", body = Problem),
+    ))]
+pub(crate) async fn fleet(
+    State(gateway): App,
+    Extension(caller): Caller,
+    body: Bytes,
+) -> Result<Json<FleetReport>, ApiError> {
+    let request: FleetRequest = read(&body)?;
+    let graph = request.manifest.map(|text| graph::parse(&text, &gateway.tools));
+    let graph = graph.transpose().map_err(ApiError::manifest)?.map(|parsed| parsed.graph);
+    let named = graph.as_ref().map(|graph| graph::graph_id(&caller.tenant, &graph.name));
+    let mut report = FleetReport {
+        version: graph.as_ref().map(|graph| graph.version().to_string()),
+        runs: 0,
+        compatible: 0,
+        migrate: 0,
+        pin: 0,
+        items: Vec::new(),
+    };
+    for status in UNDER_WAY {
+        let filter = RunFilter {
+            graph: named.map(|id| id.to_string()),
+            status: Some(status.to_owned()),
+            actor: None,
+        };
+        replay_all(&gateway, &caller, &filter, graph.as_ref(), &mut report).await?;
+    }
+    Ok(Json(report))
+}
+
+async fn replay_all(
+    gateway: &Gateway,
+    caller: &Identity,
+    filter: &RunFilter,
+    graph: Option<&Graph>,
+    report: &mut FleetReport,
+) -> Result<(), ApiError> {
+    let mut cursor = None;
+    loop {
+        let tenant = caller.tenant.as_str();
+        let page = gateway.queries.runs(tenant, filter, cursor.as_deref(), PAGE).await?;
+        let found = stream::iter(page.items).map(async |row| {
+            let run = run_stream(caller, &row.run)?;
+            Ok::<_, ApiError>(gateway.replayer.survives(&run, graph).await?)
+        });
+        let found: Vec<FleetRun> = found.buffered(AT_ONCE).try_collect().await?;
+        for run in found {
+            report.runs += 1;
+            match run.verdict {
+                Verdict::Compatible => report.compatible += 1,
+                Verdict::Migrate => report.migrate += 1,
+                Verdict::Pin => report.pin += 1,
+            }
+            if run.verdict != Verdict::Compatible && report.items.len() < SHOWN {
+                report.items.push(run);
+            }
+        }
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// Moves a run under way to another version of its graph, if it can go on by it. What was done
+/// stays done.
+#[utoipa::path(post, path = "/v1/runs/{id}/migrate", tag = "runs", params(
+    ("id" = String, Path, description = "The run"),
+), request_body = MigrateRequest, responses(
+    (status = 200, description = "The run has the version", body = MigrateReport),
+    (status = 400, description = "No version, or the manifest has mistakes", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such run or version", body = Problem),
+    (status = 409, description = "The run has ended, or cannot go on by the version",
+        body = Problem),
+    (status = 422, description = "The idempotency key was used before", body = Problem),
+))]
+pub(crate) async fn migrate(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<MigrateReport>, ApiError> {
+    let stream = run_stream(&caller, &id)?;
+    let loaded = gateway.repository.load::<Run>(&stream).await?;
+    let Some((graph, _)) = loaded.state.graph else { return Err(ApiError::not_found("run")) };
+    let (to, target, is_new) = target(&gateway, &caller, graph, read(&body)?).await?;
+    let scope = format!("POST /v1/runs/{id}/migrate");
+    idempotency::bind(&gateway, &caller, &headers, &scope, &body).await?;
+    for _ in 0..TRIES {
+        if let Some(report) = move_to(&gateway, &caller, &stream, &to, &target, is_new).await? {
+            return Ok(Json(report));
+        }
+    }
+    let detail = "the run goes on all the time: send the request again";
+    Err(ApiError::new(error_code::REQUEST_CONFLICT, detail))
+}
+
+/// The version that is asked for, and whether it came with the request.
+async fn target(
+    gateway: &Gateway,
+    caller: &Identity,
+    graph: GraphId,
+    request: MigrateRequest,
+) -> Result<(GraphVersion, Graph, bool), ApiError> {
+    match (request.manifest, request.version) {
+        (Some(text), None) => {
+            let parsed = graph::parse(&text, &gateway.tools).map_err(ApiError::manifest)?;
+            Ok((parsed.graph.version(), parsed.graph, true))
+        }
+        (None, Some(version)) => {
+            let (version, graph) = manifest(gateway, caller, graph, Some(&version)).await?;
+            Ok((version, graph, false))
+        }
+        _ => Err(ApiError::invalid("give either `version` or `manifest`")),
+    }
+}
+
+/// Moves the run if it stands where it was looked at; nothing when others were faster.
+async fn move_to(
+    gateway: &Gateway,
+    caller: &Identity,
+    stream: &StreamKey,
+    to: &GraphVersion,
+    graph: &Graph,
+    is_new: bool,
+) -> Result<Option<MigrateReport>, ApiError> {
+    let mut loaded = gateway.repository.load::<Run>(stream).await?;
+    let from = loaded.state.graph.as_ref().map_or(to, |(_, version)| version).clone();
+    let is_open = !loaded.state.phase.is_ended();
+    let mut verdict = Verdict::Compatible;
+    if is_open && from != *to {
+        let found = gateway.replayer.survives(stream, Some(graph)).await?;
+        if found.verdict == Verdict::Pin {
+            let reason = found.reason.unwrap_or_default();
+            let detail = format!("the run cannot go on by version {to}: {reason}");
+            return Err(ApiError::new(error_code::RUN_DIVERGED, detail));
+        }
+        if found.seq != loaded.state.seq.0 {
+            return Ok(None);
+        }
+        if is_new {
+            super::graphs::store(gateway, caller, graph).await?;
+        }
+        verdict = found.verdict;
+    }
+    let (command, context) = (RunCommand::Migrate { to: to.clone() }, gateway.context(caller));
+    match gateway.repository.commit(&mut loaded, command, Vec::new(), &context).await {
+        Err(CommitError::Conflict) => Ok(None),
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(Some(MigrateReport {
+            run: stream.id.to_string(),
+            from: from.to_string(),
+            to: to.to_string(),
+            seq: loaded.state.seq.0,
+            verdict,
+        })),
+    }
+}

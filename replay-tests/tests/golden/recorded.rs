@@ -1,0 +1,154 @@
+//! Every recorded run means what it meant when it was recorded.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use convergio_domain::decider::Context;
+use convergio_domain::event::Event;
+use convergio_domain::graph::manifest::Graph;
+use convergio_domain::stream::Seq;
+use convergio_domain::time::Timestamp;
+use convergio_eventstore::embedded::{Config, EmbeddedLog};
+use convergio_eventstore::run_file::{RunFile, import};
+use convergio_eventstore::{EventLog, MemoryLog, Record, Repository, SystemClock};
+use convergio_executor::replay::Replay;
+use serde_json::Value;
+
+use crate::expected;
+
+/// Kinds of events that some file must have.
+const EVENTS: [&str; 23] = [
+    "run.created.v1",
+    "run.step.scheduled.v1",
+    "run.step.started.v1",
+    "run.map.expanded.v1",
+    "run.step.completed.v1",
+    "run.step.failed.v1",
+    "run.step.unknown.v1",
+    "run.step.retried.v1",
+    "run.branch.decided.v1",
+    "run.timer.set.v1",
+    "run.timer.fired.v1",
+    "run.approval.requested.v1",
+    "run.approval.granted.v1",
+    "run.approval.denied.v1",
+    "run.model_call.intended.v1",
+    "run.model_call.completed.v1",
+    "run.model_call.failed.v1",
+    "run.usage.recorded.v1",
+    "run.budget.exhausted.v1",
+    "run.migrated.v1",
+    "run.cancelled.v1",
+    "run.completed.v1",
+    "run.failed.v1",
+];
+/// Kinds of nodes that some file must have.
+const NODES: [&str; 6] = ["agent", "tool", "branch", "map", "approval", "sleep"];
+
+pub(crate) fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden")
+}
+
+/// Every file, by name.
+fn files() -> Vec<(String, RunFile)> {
+    let entries = std::fs::read_dir(folder()).expect("the files are there");
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("one").path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|ending| ending == "jsonl"));
+    paths.sort();
+    assert!(paths.len() >= 14, "there are files to replay");
+    let read = |path: PathBuf| {
+        let name = path.file_stem().and_then(|name| name.to_str()).expect("a name").to_owned();
+        let file = RunFile::open(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+        (name, file)
+    };
+    paths.into_iter().map(read).collect()
+}
+
+#[tokio::test]
+async fn every_file_comes_to_what_is_expected() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    for (name, file) in files() {
+        let path = folder().join(format!("{name}.expected.json"));
+        let found = expected::of(&file, &scratch.path().join(&name)).await;
+        if std::env::var_os("CONVERGIO_BLESS").is_some() {
+            let text = serde_json::to_string_pretty(&found).expect("JSON");
+            std::fs::write(&path, text + "\n").expect("writable");
+        }
+        let text = std::fs::read_to_string(&path);
+        let text = text.unwrap_or_else(|_| panic!("{name}: run with CONVERGIO_BLESS=1"));
+        let expected: Value = serde_json::from_str(&text).expect("JSON");
+        for (part, value) in expected.as_object().expect("an object") {
+            assert_eq!(&found[part], value, "{name}: {part}");
+        }
+    }
+}
+
+#[test]
+fn every_kind_of_event_and_node_is_recorded() {
+    let (mut events, mut nodes) = (BTreeSet::new(), BTreeSet::new());
+    for (_, file) in files() {
+        let all = file.records.iter().flat_map(|record| &record.body.events);
+        events.extend(all.map(Event::type_name));
+        for node in file.graphs.values().flat_map(|graph: &Graph| &graph.nodes) {
+            let written = serde_json::to_value(&node.work).expect("JSON");
+            nodes.extend(written.as_object().expect("a kind").keys().cloned());
+        }
+    }
+    let missing: Vec<_> = EVENTS.iter().filter(|kind| !events.contains(**kind)).collect();
+    assert!(missing.is_empty(), "no run has {missing:?}");
+    let missing: Vec<_> = NODES.iter().filter(|kind| !nodes.contains(**kind)).collect();
+    assert!(missing.is_empty(), "no run has {missing:?}");
+}
+
+#[tokio::test]
+async fn a_run_has_the_same_hashes_in_each_log_that_takes_it() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let near = EmbeddedLog::open(&Config::new(scratch.path())).expect("opens");
+    let key = std::fs::read(scratch.path().join("payload.key")).expect("a key");
+    let logs: [(Arc<dyn EventLog>, [u8; 32]); 2] = [
+        (Arc::new(MemoryLog::new()), [7; 32]),
+        (Arc::new(near), key.try_into().expect("32 bytes")),
+    ];
+    let context = Context { now: Timestamp(1), actor: "tester".parse().expect("a name") };
+    for (log, key) in &logs {
+        let repository = Repository::new(Arc::clone(log), Arc::new(SystemClock));
+        for (name, file) in files() {
+            let path = folder().join(format!("{name}.jsonl"));
+            let taken = import(&repository, key, &path, &context).await;
+            taken.unwrap_or_else(|error| panic!("{name}: {error}"));
+            let read = log.read_stream(&file.stream, Seq(0), 10_000).await.expect("readable");
+            let hashes = |records: &[Arc<Record>]| -> Vec<_> {
+                records.iter().map(|record| (record.hash, record.body.fold)).collect()
+            };
+            assert_eq!(hashes(&read), hashes(&file.records), "{name}");
+        }
+    }
+}
+
+/// A fold that does not always do the same is what this looks like: an event means something else.
+#[test]
+fn a_fold_that_computes_otherwise_is_named_by_its_step() {
+    let (_, file) = files().into_iter().find(|(name, _)| name == "tool").expect("recorded");
+    let graph = file.graphs.values().next().expect("a graph").clone();
+    let mut replay = Replay::new(graph).expect("the kernel takes it");
+    let mut found = None;
+    for record in &file.records {
+        let mut record = (**record).clone();
+        for event in &mut record.body.events {
+            if let Event::StepCompleted(event) = event
+                && event.step.to_string() == "count"
+            {
+                event.attempt = 2;
+            }
+        }
+        found = replay.commit(&Arc::new(record), None).err();
+        if found.is_some() {
+            break;
+        }
+    }
+    let found = found.expect("it diverges");
+    assert_eq!(found.step.expect("a step").to_string(), "count");
+    assert_eq!(found.what, "the state");
+    assert_ne!(found.recorded, found.computed);
+}

@@ -1,0 +1,99 @@
+//! The command line of runs.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use crate::cli::steer::SteerCommand;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunsCommand {
+    /// Lists runs, the newest first.
+    #[command(after_help = "Example:\n  convergio runs list --status running")]
+    List {
+        /// Only in this status: running, paused, completed, failed, cancelled.
+        #[arg(long)]
+        status: Option<String>,
+        /// How many.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+    },
+    /// Shows a run with its steps and output.
+    #[command(after_help = "Example:\n  convergio runs show 0190...")]
+    Show {
+        /// The run.
+        id: String,
+    },
+    /// Prints the events of a run as JSON lines.
+    #[command(after_help = "Example:\n  convergio runs events 0190... --payloads")]
+    Events {
+        /// The run.
+        id: String,
+        /// Only after this sequence number.
+        #[arg(long, default_value_t = 0)]
+        after: u64,
+        /// Also the contents of payloads.
+        #[arg(long)]
+        payloads: bool,
+    },
+    /// Follows a run until its end.
+    #[command(after_help = "Example:\n  convergio runs tail 0190...")]
+    Tail {
+        /// The run.
+        id: String,
+    },
+    #[command(flatten)]
+    Steer(SteerCommand),
+    /// Writes a run to a file: its graph versions, records with their hashes, and payloads.
+    #[command(after_help = "Example:\n  convergio runs export 0190... -o run.jsonl\n  \
+        convergio runs export 0190... --without-payloads > run.jsonl")]
+    Export {
+        /// The run.
+        id: String,
+        /// The file; standard output when absent.
+        #[arg(short, long)]
+        output: Option<PathBuf>,
+        /// Leaves out what people wrote and models answered.
+        #[arg(long)]
+        without_payloads: bool,
+    },
+    /// Puts an exported run into the data folder, under its own id. It does not go on by itself.
+    #[command(after_help = "Example:\n  convergio runs import run.jsonl --data ./look")]
+    Import {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Moves a run under way to another version of its graph.
+    #[command(after_help = "Example:\n  convergio runs migrate 0190... --graph changed.yaml\n  \
+        convergio runs migrate 0190... --version 5f1c...")]
+    Migrate {
+        /// The run.
+        id: String,
+        /// A manifest of the graph's name; it is registered.
+        #[arg(long, conflicts_with = "version", required_unless_present = "version")]
+        graph: Option<PathBuf>,
+        /// A registered version.
+        #[arg(long)]
+        version: Option<String>,
+    },
+    /// Steps through the events of a run: graph, states, prompts and cost.
+    #[command(after_help = "Keys are shown at the bottom of the screen.\n\nExample:\n  convergio \
+        runs debug 0190...\n  convergio runs debug --file run.jsonl --json")]
+    Debug {
+        /// The run.
+        #[arg(required_unless_present = "file", conflicts_with = "file")]
+        id: Option<String>,
+        /// The file of a run, in place of a run of the log.
+        #[arg(long)]
+        file: Option<PathBuf>,
+    },
+    /// Cancels a run.
+    #[command(after_help = "Example:\n  convergio runs cancel 0190... --reason \"wrong document\"")]
+    Cancel {
+        /// The run.
+        id: String,
+        /// Why.
+        #[arg(long)]
+        reason: Option<String>,
+    },
+}

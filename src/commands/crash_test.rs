@@ -1,0 +1,120 @@
+//! `convergio crash-test`.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use convergio_domain::graph::manifest::{Node, Work};
+use convergio_domain::graph::{self, check_inputs};
+use convergio_executor::model::detect;
+use convergio_executor::tool;
+use uuid::Uuid;
+
+use super::print_json;
+use crate::cli::{CrashTestArgs, Global, LifeArgs};
+use crate::crash_test::{self, Findings, ModelProxy, Plan, Point, Report};
+use crate::data_dir::DataDir;
+use crate::exit;
+use crate::managed_model;
+
+pub(super) async fn run(global: &Global, args: &CrashTestArgs) -> anyhow::Result<ExitCode> {
+    let manifest = super::graph::read(&args.file)?;
+    let name = args.file.display();
+    let parsed = graph::parse(&manifest, &tool::catalog()).map_err(|mistakes| {
+        mistakes.iter().for_each(|mistake| eprintln!("{name}:{mistake}"));
+        exit::bad_input(format!("{name} has {} mistakes", mistakes.len()))
+    })?;
+    let graph = parsed.graph;
+    let is_sub_graph = |node: &&Node| matches!(node.work, Work::Graph(_));
+    if let Some(node) = graph.nodes.iter().find(is_sub_graph) {
+        let reason =
+            "runs another graph, which a crash test does not have: test that one by itself";
+        return Err(exit::bad_input(format!("{name}: node {} {reason}", node.id)));
+    }
+    let inputs = super::graph::named_inputs(&args.inputs, &args.input_files)?;
+    let wrong = check_inputs(&graph.inputs, &inputs);
+    if !wrong.is_empty() {
+        return Err(exit::bad_input(wrong.join("; ")));
+    }
+    let (mut models, mut managed) = (Vec::new(), None);
+    if crash_test::asks_models(&graph) {
+        (models, managed) = find_models(global).await?;
+    }
+    let folder = std::env::temp_dir().join(format!("convergio-crash-test-{}", Uuid::now_v7()));
+    std::fs::create_dir_all(&folder)?;
+    let (sample, kills) = (args.sample, args.kills);
+    let plan = Plan { graph, inputs, sample, kills, models, folder: folder.clone() };
+    let shows = std::io::stderr().is_terminal() && !global.json;
+    let tested = crash_test::test(plan, |number, all| {
+        if shows {
+            eprint!("\r{number} of {all} deaths ");
+        }
+    });
+    let tested = tested.await;
+    if shows {
+        eprintln!();
+    }
+    drop(managed);
+    std::fs::remove_dir_all(&folder)?;
+    let report = tested?;
+    match global.json {
+        true => print_json(&report)?,
+        false => show(&report),
+    }
+    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
+}
+
+/// Proxies before the model servers of this machine, and the managed one if it was started.
+async fn find_models(
+    global: &Global,
+) -> anyhow::Result<(Vec<ModelProxy>, Option<managed_model::ManagedModel>)> {
+    let mut found = detect(&global.model_urls).await;
+    let mut managed = None;
+    if found.is_empty() && global.model_urls.is_empty() {
+        let data = DataDir::find(global.data.as_deref());
+        if let Some(folder) = managed_model::installed(&data) {
+            let model = managed_model::start(&folder).await?;
+            found.push(model.server.clone());
+            managed = Some(model);
+        }
+    }
+    if found.is_empty() {
+        return Err(exit::bad_input(
+            "the graph asks models, and no model server answers on this machine: start one, name \
+             one by --model-url, or set one up with `convergio models install`",
+        ));
+    }
+    let mut proxies = Vec::new();
+    for server in found {
+        proxies.push(ModelProxy::start(&server.base_url).await?);
+    }
+    Ok((proxies, managed))
+}
+
+pub(super) async fn life(global: &Global, args: &LifeArgs) -> anyhow::Result<ExitCode> {
+    let data = DataDir::find(global.data.as_deref());
+    let point = Point { commit: args.commit, moment: args.moment };
+    crash_test::stand_still(data.path(), &global.model_urls, point).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(report: &Report) {
+    let Report { graph, commits, deaths, kills, not_reached, findings, .. } = report;
+    let Findings { unknown_steps, model_calls, model_questions, .. } = findings;
+    println!("{graph}: {commits} commits, {deaths} deaths of the engine, {kills} processes killed");
+    if *not_reached > 0 {
+        println!("  {not_reached} places were not reached: commits fell together otherwise");
+    }
+    println!("  {unknown_steps} steps had unknown outcomes and were done again");
+    if *model_calls > 0 {
+        println!("  {model_calls} intents to call a model, {model_questions} questions to it");
+    }
+    for (what, found) in [
+        ("repeated effects", &findings.repeated_effects),
+        ("lost or doubled usage", &findings.usage),
+        ("divergences", &findings.divergences),
+        ("other ends", &findings.outcomes),
+    ] {
+        println!("  {} {what}", found.len());
+        found.iter().for_each(|line| println!("    {line}"));
+    }
+}

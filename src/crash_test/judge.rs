@@ -1,0 +1,205 @@
+//! Judging the history of a run that an engine died in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use convergio_domain::event::Event;
+use convergio_domain::id::StepId;
+use convergio_domain::run::Phase;
+use convergio_domain::stream::{Seq, StreamKey};
+use convergio_eventstore::{EventLog, Record, Repository, SystemClock};
+use serde::Serialize;
+
+use super::life::Subject;
+use super::{Life, Point, asks_models};
+use crate::replayer::{self, Source};
+
+/// Records of a run under test at most.
+const RECORDS: usize = 1 << 20;
+
+/// The run without any death.
+pub(super) struct Reference {
+    phase: Phase,
+    output: Option<Bytes>,
+    /// Intents to call a model.
+    pub(super) model_calls: u64,
+}
+
+impl Reference {
+    pub(super) async fn of(
+        log: &Arc<dyn EventLog>,
+        run: &StreamKey,
+        commits: u64,
+    ) -> anyhow::Result<Self> {
+        anyhow::ensure!(commits > 0, "the run makes no commit");
+        let repository = Repository::new(Arc::clone(log), Arc::new(SystemClock));
+        let state = repository.load::<convergio_domain::run::Run>(run).await?.state;
+        let output = match state.output {
+            Some(output) => repository.payload(run, output).await?,
+            None => None,
+        };
+        let mut history = History::default();
+        for record in &log.read_stream(run, Seq(0), RECORDS).await? {
+            history.record(record);
+        }
+        Ok(Self { phase: state.phase, output, model_calls: history.intents })
+    }
+}
+
+/// What is wrong, each with the place of the death, and what is merely worth knowing.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Findings {
+    /// Effects done again although their outcome was recorded, or without a word of their first
+    /// try.
+    pub(crate) repeated_effects: Vec<String>,
+    /// Usage that is missing, or there twice.
+    pub(crate) usage: Vec<String>,
+    /// Differences of a replay.
+    pub(crate) divergences: Vec<String>,
+    /// Ends that differ from that of the run without any death.
+    pub(crate) outcomes: Vec<String>,
+    /// Steps whose outcome nobody knew, and which were done again as their policy says.
+    pub(crate) unknown_steps: u64,
+    /// Calls of models in all lives, and those that a model was really asked.
+    pub(crate) model_calls: u64,
+    pub(crate) model_questions: u64,
+}
+
+impl Findings {
+    pub(super) fn is_clean(&self) -> bool {
+        let lists = [&self.repeated_effects, &self.usage, &self.divergences, &self.outcomes];
+        lists.iter().all(|list| list.is_empty())
+    }
+
+    /// Judges one run from its log.
+    pub(super) async fn judge(
+        &mut self,
+        life: &Life,
+        subject: &Subject,
+        reference: &Reference,
+        point: Point,
+    ) -> anyhow::Result<()> {
+        let place = format!("{:?} commit {}", point.moment, point.commit).to_lowercase();
+        let records = life.log.read_stream(&life.run, Seq(0), RECORDS).await?;
+        let mut history = History::default();
+        for record in &records {
+            history.record(record);
+        }
+        history.end();
+        let at = |found: Vec<String>| found.into_iter().map(|text| format!("{place}: {text}"));
+        self.repeated_effects.extend(at(history.repeated));
+        self.usage.extend(at(history.usage));
+        self.unknown_steps += history.unknown;
+        self.model_calls += history.intents;
+        self.questions(subject, &place);
+        let repository = Repository::new(Arc::clone(&life.log), Arc::new(SystemClock));
+        let replayed = replayer::replay(&Source::Log(&repository, &life.run), None, None).await?;
+        let differs = replayed.diverges.map(|found| format!("{place}: {found:?}"));
+        self.divergences.extend(differs);
+        let state = &replayed.replay.state;
+        let output = match state.output {
+            Some(output) => repository.payload(&life.run, output).await?,
+            None => None,
+        };
+        let is_same = state.phase == reference.phase
+            && (asks_models(&subject.graph) || output == reference.output);
+        if !is_same {
+            let (now, was) = (state.phase, reference.phase);
+            let error = state.error.as_ref().map(ToString::to_string).unwrap_or_default();
+            self.outcomes.push(format!("{place}: {now:?} {error}, without a death {was:?}"));
+        }
+        Ok(())
+    }
+
+    /// Every question to a model has its intent in a log.
+    fn questions(&mut self, subject: &Subject, place: &str) {
+        self.model_questions = subject.models.iter().map(super::ModelProxy::questions).sum();
+        let (asked, intents) = (self.model_questions, self.model_calls);
+        if asked > intents {
+            self.usage.push(format!("{place}: {asked} questions to models, {intents} intents"));
+        }
+    }
+}
+
+/// A call of a model: its step, try and turn.
+type Call = (StepId, u32, u32);
+
+/// What a history says of effects and usage.
+#[derive(Default)]
+struct History {
+    started: BTreeSet<(StepId, u32)>,
+    /// Tries without a known outcome.
+    open: BTreeMap<StepId, u32>,
+    completed: BTreeSet<StepId>,
+    /// Calls of models that are not settled.
+    calls: BTreeSet<Call>,
+    intents: u64,
+    unknown: u64,
+    repeated: Vec<String>,
+    usage: Vec<String>,
+}
+
+impl History {
+    fn record(&mut self, record: &Record) {
+        let mut failed: Vec<Call> = Vec::new();
+        for event in &record.body.events {
+            self.event(event, &mut failed);
+        }
+        // A failed call that used nothing has no usage.
+        for call in failed {
+            self.calls.remove(&call);
+        }
+    }
+
+    fn event(&mut self, event: &Event, failed: &mut Vec<Call>) {
+        match event {
+            Event::StepStarted(event) => self.start(&event.step, event.attempt),
+            Event::StepCompleted(event) => {
+                self.open.remove(&event.step);
+                if !self.completed.insert(event.step.clone()) {
+                    self.repeated.push(format!("{} completed twice", event.step));
+                }
+            }
+            Event::StepFailed(event) => drop(self.open.remove(&event.step)),
+            Event::StepUnknown(event) => {
+                self.unknown += 1;
+                self.open.remove(&event.step);
+            }
+            Event::ModelCallIntended(event) => {
+                self.intents += 1;
+                if !self.calls.insert((event.step.clone(), event.attempt, event.turn)) {
+                    self.usage.push(format!("the usage of a call of {} is lost", event.step));
+                }
+            }
+            Event::ModelCallFailed(event) => {
+                failed.push((event.step.clone(), event.attempt, event.turn));
+            }
+            Event::UsageRecorded(event) => {
+                let (step, attempt) = (&event.step, event.attempt);
+                let is_open = self.calls.remove(&(step.clone(), attempt, event.turn));
+                let twice = || format!("the usage of {step}, try {attempt}, is there twice");
+                self.usage.extend((!is_open).then(twice));
+            }
+            _ => {}
+        }
+    }
+
+    fn start(&mut self, step: &StepId, attempt: u32) {
+        if self.completed.contains(step) {
+            self.repeated.push(format!("{step} was done again after it was completed"));
+        }
+        if !self.started.insert((step.clone(), attempt)) {
+            self.repeated.push(format!("try {attempt} of {step} was started twice"));
+        }
+        if self.open.insert(step.clone(), attempt).is_some() {
+            self.repeated.push(format!("{step} was done again, and nothing says so"));
+        }
+    }
+
+    fn end(&mut self) {
+        for (step, attempt, _) in &self.calls {
+            self.usage.push(format!("the usage of {step}, try {attempt}, is lost"));
+        }
+    }
+}

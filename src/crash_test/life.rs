@@ -1,0 +1,216 @@
+//! A life: an engine at work on a run until its end or its death, here or in a process of its own.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use convergio_domain::decider::{Context, Wake};
+use convergio_domain::graph::manifest::Graph;
+use convergio_domain::graph::{self, GraphNoun, Register};
+use convergio_domain::id::{ExecutorId, RunId};
+use convergio_domain::metering::PriceBook;
+use convergio_domain::payload::{PayloadSlot, Purpose};
+use convergio_domain::run::{Answer, ApprovalState, CreateRun, Run, RunCommand, RunState};
+use convergio_domain::stream::StreamKey;
+use convergio_domain::time::Timestamp;
+use convergio_eventstore::embedded::{Config, EmbeddedLog};
+use convergio_eventstore::{Clock, EventLog, LiveHub, Payload, Position, Repository, SystemClock};
+use convergio_executor::model::{Detected, ModelCatalog, detect};
+use convergio_executor::{Executor, ExecutorConfig};
+use futures_util::StreamExt;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+use uuid::Uuid;
+
+use super::death::Mortal;
+use super::{ModelProxy, Point};
+
+/// Longest time in which nothing happens, before a run counts as standing still.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// What a process says when it stands where it is to be killed, and when it has nothing to do.
+const HERE: &str = "here";
+const ENDED: &str = "ended";
+
+/// What is lived through.
+pub(super) struct Subject {
+    pub(super) graph: Graph,
+    pub(super) inputs: Value,
+    pub(super) models: Vec<ModelProxy>,
+}
+
+impl Subject {
+    /// Registers the graph in a log and asks for a run of it.
+    pub(super) async fn create(&self, log: &Arc<dyn EventLog>) -> anyhow::Result<StreamKey> {
+        let repository = Repository::new(Arc::clone(log), Arc::new(SystemClock));
+        let (tenant, context) = ("default".parse()?, context()?);
+        let id = graph::graph_id(&tenant, &self.graph.name);
+        let register = Register {
+            name: self.graph.name.clone(),
+            version: self.graph.version(),
+            nodes: u32::try_from(self.graph.nodes.len())?,
+            manifest: PayloadSlot(0),
+            is_derived: false,
+        };
+        let manifest = vec![payload(self.graph.canonical(), Purpose::Manifest)];
+        let command = |_: &_, _| (register.clone(), manifest.clone());
+        let stream = StreamKey::graph(tenant.clone(), id);
+        repository.execute::<GraphNoun>(&stream, &context, command).await?;
+        let create = CreateRun {
+            graph: id,
+            version: register.version.clone(),
+            input: PayloadSlot(0),
+            budget: self.graph.budget,
+            request_hash: String::new(),
+            privacy: convergio_domain::chat::Privacy::Any,
+            lineage: convergio_domain::run::Lineage::default(),
+        };
+        let input = vec![payload(serde_json::to_vec(&self.inputs)?, Purpose::Input)];
+        let command = |_: &_, _| (RunCommand::Create(create.clone()), input.clone());
+        let run = StreamKey::run(tenant, RunId(Uuid::now_v7()));
+        repository.execute::<Run>(&run, &context, command).await?;
+        Ok(run)
+    }
+
+    async fn servers(&self) -> Vec<Detected> {
+        let urls: Vec<String> = self.models.iter().map(|proxy| proxy.url.clone()).collect();
+        if urls.is_empty() { Vec::new() } else { detect(&urls).await }
+    }
+}
+
+fn context() -> anyhow::Result<Context> {
+    Ok(Context { now: SystemClock.now(), actor: "owner".parse()? })
+}
+
+fn payload(bytes: Vec<u8>, purpose: Purpose) -> Payload {
+    let media_type = "application/json".into();
+    Payload { bytes: Bytes::from(bytes), media_type, purpose, subject: None }
+}
+
+/// A life in this process, in a thread and a runtime of its own that vanish with it. Tells whether
+/// it ended in death, and how many commits the engine asked for.
+pub(super) async fn live_in_process(
+    log: &Arc<dyn EventLog>,
+    subject: &Arc<Subject>,
+    run: &StreamKey,
+    point: Option<Point>,
+) -> anyhow::Result<(bool, u64)> {
+    let servers = subject.servers().await;
+    let (log, run) = (Arc::clone(log), run.clone());
+    let life = tokio::task::spawn_blocking(move || {
+        let mut threads = tokio::runtime::Builder::new_multi_thread();
+        let runtime = threads.worker_threads(2).enable_all().build()?;
+        let mortal = Arc::new(Mortal::new(Arc::clone(&log), point));
+        let lived = runtime.block_on(async {
+            let engine = engine(Arc::clone(&mortal), &servers)?;
+            let to_the_end = async {
+                accompany(&log, &run).await?;
+                engine.shutdown().await?;
+                Ok(false)
+            };
+            // What dies at its last commit is heard of by others: it is dead all the same.
+            tokio::select! {
+                () = mortal.died() => Ok(true),
+                ended = to_the_end => ended,
+            }
+        });
+        // Everything that was under way dies where it stands.
+        runtime.shutdown_background();
+        lived.map(|died| (died, mortal.appends()))
+    });
+    life.await?
+}
+
+fn engine(log: Arc<Mortal>, servers: &[Detected]) -> anyhow::Result<Executor> {
+    let prices = Arc::new(PriceBook::parse(convergio_schemas::PRICE_BOOK)?);
+    let providers = servers.iter().map(Detected::provider).collect();
+    let models = Arc::new(ModelCatalog::new(providers, Arc::clone(&prices))?);
+    let config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
+    let repository = Repository::new(log, Arc::new(SystemClock));
+    Ok(Executor::start(config, repository, models, LiveHub::new(), prices))
+}
+
+/// Follows a run, grants what it asks, and comes back when it has ended and all is settled.
+async fn accompany(log: &Arc<dyn EventLog>, run: &StreamKey) -> anyhow::Result<()> {
+    let repository = Repository::new(Arc::clone(log), Arc::new(SystemClock));
+    let mut tail = log.tail(Position::START);
+    loop {
+        let state = repository.load::<Run>(run).await?.state;
+        if state.phase.is_ended() && state.wake() == Wake::Done {
+            return Ok(());
+        }
+        grant(&repository, run, &state).await?;
+        let next = tokio::time::timeout(PATIENCE, tail.next()).await;
+        let next = next.with_context(|| format!("{run} stands still at event {}", state.seq))?;
+        next.context("the log ended")??;
+    }
+}
+
+async fn grant(repository: &Repository, run: &StreamKey, state: &RunState) -> anyhow::Result<()> {
+    let open =
+        |(_, asked): &(_, &convergio_domain::run::Approval)| asked.state == ApprovalState::Open;
+    for (id, asked) in state.approvals.iter().filter(open) {
+        let answer = Answer {
+            approval: *id,
+            content_hash: asked.content_hash.clone(),
+            granted: true,
+            reason: None,
+        };
+        let command = |_: &_, _| (RunCommand::Answer(answer.clone()), Vec::new());
+        repository.execute::<Run>(run, &context()?, command).await?;
+    }
+    Ok(())
+}
+
+/// A life in a process of its own, which is killed; tells whether it came to its place.
+pub(super) async fn live(folder: &Path, subject: &Subject, point: Point) -> anyhow::Result<bool> {
+    let moment = clap::ValueEnum::to_possible_value(&point.moment);
+    let moment = moment.context("every moment has a name")?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["crash-test-life", "--moment", moment.get_name(), "--commit"]);
+    command.arg(point.commit.to_string()).arg("--data").arg(folder);
+    for proxy in &subject.models {
+        command.args(["--model-url", &proxy.url]);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn()?;
+    let said = BufReader::new(child.stdout.take().context("it has an output")?);
+    let said = tokio::time::timeout(PATIENCE, said.lines().next_line()).await;
+    child.kill().await?;
+    match said.context("a process under test says nothing")??.as_deref() {
+        Some(HERE) => Ok(true),
+        Some(ENDED) => Ok(false),
+        other => anyhow::bail!("a process under test ended early: {other:?}"),
+    }
+}
+
+/// What such a process does: it works on the one run of the folder until it stands where it is to
+/// be killed, and says so.
+pub(crate) async fn stand_still(
+    folder: &Path,
+    urls: &[String],
+    point: Point,
+) -> anyhow::Result<()> {
+    let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&Config::new(folder))?);
+    let run = log.due(Timestamp(i64::MAX), 1).await?;
+    let run = run.first().context("the folder has no run to be done")?;
+    let servers = if urls.is_empty() { Vec::new() } else { detect(urls).await };
+    let mortal = Arc::new(Mortal::new(Arc::clone(&log), Some(point)));
+    let _engine = engine(Arc::clone(&mortal), &servers)?;
+    tokio::select! {
+        () = mortal.died() => println!("{HERE}"),
+        ended = accompany(&log, run) => {
+            ended?;
+            if mortal.appends() < point.commit {
+                println!("{ENDED}");
+            } else {
+                mortal.died().await;
+                println!("{HERE}");
+            }
+        }
+    }
+    std::future::pending().await
+}

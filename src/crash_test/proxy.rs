@@ -1,0 +1,109 @@
+//! Stands before a model server and counts what is asked. The same question gets the same answer
+//! without asking the server again: what is tested is the engine, not the model.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use reqwest::Client;
+use tokio::sync::watch;
+
+/// Largest question.
+const LIMIT: usize = 32 << 20;
+
+/// What is known of the questions.
+#[derive(Default)]
+struct Seen {
+    answers: HashMap<(String, Bytes), (StatusCode, HeaderValue, Bytes)>,
+    questions: u64,
+}
+
+struct Shared {
+    server: String,
+    http: Client,
+    seen: Mutex<Seen>,
+}
+
+/// A proxy at work, until it is dropped.
+pub(crate) struct ModelProxy {
+    /// Where it answers.
+    pub(crate) url: String,
+    shared: Arc<Shared>,
+    _end: watch::Sender<()>,
+}
+
+impl ModelProxy {
+    /// Stands before the server of this base URL, which ends in `/v1`.
+    pub(crate) async fn start(base_url: &str) -> anyhow::Result<Self> {
+        let server = base_url.trim_end_matches('/').trim_end_matches("/v1").to_owned();
+        let http = convergio_executor::model::http_client()?;
+        let shared = Arc::new(Shared { server, http, seen: Mutex::default() });
+        let app = Router::new().fallback(forward).with_state(Arc::clone(&shared));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("http://{}/v1", listener.local_addr()?);
+        let (_end, mut ended) = watch::channel(());
+        tokio::spawn(async move {
+            tokio::select! {
+                served = axum::serve(listener, app) => served,
+                _ = ended.changed() => Ok(()),
+            }
+        });
+        Ok(Self { url, shared, _end })
+    }
+
+    /// Questions asked so far.
+    pub(crate) fn questions(&self) -> u64 {
+        self.shared.seen().questions
+    }
+}
+
+impl Shared {
+    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn forward(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = axum::body::to_bytes(body, LIMIT).await else {
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    };
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+    let is_question = parts.method == Method::POST && is_question(&path);
+    let key = (path, body);
+    if is_question {
+        let mut seen = shared.seen();
+        seen.questions += 1;
+        if let Some((status, kind, answer)) = seen.answers.get(&key) {
+            return (*status, [(header::CONTENT_TYPE, kind.clone())], answer.clone())
+                .into_response();
+        }
+    }
+    let asked = shared.http.request(parts.method, format!("{}{}", shared.server, key.0));
+    let asked = asked.header(header::CONTENT_TYPE, "application/json").body(key.1.clone());
+    let answered = async {
+        let answer = asked.send().await?;
+        let kind = answer.headers().get(header::CONTENT_TYPE).cloned();
+        let status = answer.status();
+        Ok::<_, reqwest::Error>((status, kind, answer.bytes().await?))
+    };
+    let Ok((status, kind, answer)) = answered.await else {
+        return StatusCode::BAD_GATEWAY.into_response();
+    };
+    let kind = kind.unwrap_or(HeaderValue::from_static("application/json"));
+    if is_question && status.is_success() {
+        shared.seen().answers.insert(key, (status, kind.clone(), answer.clone()));
+    }
+    (status, [(header::CONTENT_TYPE, kind)], answer).into_response()
+}
+
+/// Whether a path asks a model; others only ask about it.
+fn is_question(path: &str) -> bool {
+    ["/chat/completions", "/completions", "/api/chat", "/api/generate", "/embeddings"]
+        .iter()
+        .any(|end| path.ends_with(end))
+}

@@ -1,0 +1,320 @@
+//! What the debug view shows, as data: the state after each event, what the event changed, and the
+//! texts that belong to it.
+
+use std::collections::BTreeMap;
+
+use convergio_domain::decider::{Decider, Recorded};
+use convergio_domain::event::Event;
+use convergio_domain::graph::manifest::Graph;
+use convergio_domain::id::{ActorId, StepId};
+use convergio_domain::payload::PayloadRef;
+use convergio_domain::run::{Phase, Run, RunState, StepStatus};
+use convergio_domain::stream::Seq;
+use convergio_domain::time::Timestamp;
+use convergio_eventstore::run_file::RunFile;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// States are kept this many events apart; those between are folded again from the one before.
+const KEPT_EVERY: usize = 256;
+
+/// An event with where it stands.
+struct Told {
+    seq: Seq,
+    time: Timestamp,
+    actor: ActorId,
+    event: Event,
+    /// Payloads that its commit carried, on the commit's first event.
+    payloads: u16,
+}
+
+/// A run, to be stepped through.
+pub(crate) struct Steps {
+    file: RunFile,
+    told: Vec<Told>,
+    kept: Vec<RunState>,
+}
+
+/// What the view says of one event.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Step {
+    pub(crate) seq: u64,
+    pub(crate) time_ms: i64,
+    pub(crate) actor: String,
+    #[serde(rename = "type")]
+    pub(crate) kind: &'static str,
+    /// The step or node that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) step: Option<String>,
+    pub(crate) data: Value,
+    /// Where the run stands after it.
+    pub(crate) status: Phase,
+    /// What it changed in the state: by path, before and after.
+    pub(crate) changes: Vec<Change>,
+    /// Every node of the graph and where it stands.
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) tokens: u64,
+    pub(crate) tokens_held: u64,
+    pub(crate) cost: String,
+    /// What the event refers to: prompts, answers, inputs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) texts: Vec<Text>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Change {
+    pub(crate) path: String,
+    pub(crate) before: Value,
+    pub(crate) after: Value,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Node {
+    pub(crate) node: String,
+    pub(crate) status: &'static str,
+    /// Items that are done, and all of them, of a map under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) items: Option<(u32, u32)>,
+    pub(crate) needs: Vec<String>,
+}
+
+/// A payload that an event refers to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Text {
+    pub(crate) what: &'static str,
+    #[serde(rename = "ref")]
+    pub(crate) reference: String,
+    /// Absent when it was erased or is not in the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) text: Option<String>,
+}
+
+impl Steps {
+    /// Takes a run apart.
+    pub(crate) fn new(file: RunFile) -> Self {
+        let (mut told, mut kept, mut state) = (Vec::new(), Vec::new(), RunState::default());
+        for record in &file.records {
+            for (index, recorded) in record.events().enumerate() {
+                if told.len() % KEPT_EVERY == 0 {
+                    kept.push(state.clone());
+                }
+                Run::evolve(&mut state, recorded);
+                let count = u16::try_from(record.body.payloads.len()).unwrap_or(u16::MAX);
+                told.push(Told {
+                    seq: recorded.seq,
+                    time: recorded.time,
+                    actor: record.body.actor.clone(),
+                    event: recorded.event.clone(),
+                    payloads: if index == 0 { count } else { 0 },
+                });
+            }
+        }
+        Self { file, told, kept }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.told.len()
+    }
+
+    pub(crate) fn run(&self) -> String {
+        self.file.stream.id.to_string()
+    }
+
+    /// What each event is, in a line.
+    pub(crate) fn line(&self, index: usize) -> String {
+        let Told { seq, event, .. } = &self.told[index];
+        let step = subject(event).map_or_else(String::new, |step| format!("  {step}"));
+        format!("{seq:>6}  {}{step}", event.type_name())
+    }
+
+    /// The next event from `from` that is about a step, in a direction.
+    pub(crate) fn find(&self, from: usize, step: &str, forward: bool) -> Option<usize> {
+        let about =
+            |index: &usize| subject(&self.told[*index].event).is_some_and(|found| found == step);
+        match forward {
+            true => (from + 1..self.len()).find(about),
+            false => (0..from).rev().find(about),
+        }
+    }
+
+    /// The state before an event.
+    fn before(&self, index: usize) -> RunState {
+        let mut state = self.kept[index / KEPT_EVERY].clone();
+        for told in &self.told[index - index % KEPT_EVERY..index] {
+            evolve(&mut state, told);
+        }
+        state
+    }
+
+    /// All that is known of an event.
+    pub(crate) fn at(&self, index: usize) -> Step {
+        let told = &self.told[index];
+        let before = self.before(index);
+        let mut after = before.clone();
+        evolve(&mut after, told);
+        let data = serde_json::to_value(&told.event).unwrap_or_default();
+        Step {
+            seq: told.seq.0,
+            time_ms: told.time.0,
+            actor: told.actor.to_string(),
+            kind: told.event.type_name(),
+            step: subject(&told.event),
+            data: data["data"].clone(),
+            status: after.phase,
+            changes: changes(&before, &after, &told.event),
+            nodes: self.nodes(&after),
+            tokens: after.spent.tokens,
+            tokens_held: after.spent.reserved_tokens,
+            cost: after.spent.cost.to_string(),
+            texts: self.texts(told, &data["data"]),
+        }
+    }
+
+    /// The graph version that the run has.
+    fn graph(&self, state: &RunState) -> Option<&Graph> {
+        self.file.graphs.get(&state.graph.as_ref()?.1)
+    }
+
+    fn nodes(&self, state: &RunState) -> Vec<Node> {
+        let nodes = self.graph(state).into_iter().flat_map(|graph| &graph.nodes);
+        let node = |node: &convergio_domain::graph::manifest::Node| {
+            let id = StepId::node(node.id.clone());
+            let step = state.steps.get(&id);
+            let items = step.and_then(|step| step.map).map(|(width, _)| {
+                let done = |item: &u32| {
+                    let item = StepId::item(node.id.clone(), *item);
+                    state.steps.get(&item).is_some_and(|step| step.status == StepStatus::Completed)
+                };
+                ((0..width).filter(done).count().try_into().unwrap_or(width), width)
+            });
+            Node {
+                node: node.id.to_string(),
+                status: step.map_or("waiting", |step| status_name(&step.status)),
+                items,
+                needs: node.needs.iter().map(ToString::to_string).collect(),
+            }
+        };
+        nodes.map(node).collect()
+    }
+
+    /// The payloads that an event names, and those of its commit when it is the first.
+    fn texts(&self, told: &Told, data: &Value) -> Vec<Text> {
+        let names = [
+            ("input", "input"),
+            ("prompt", "prompt"),
+            ("output", "output"),
+            ("content", "what is approved"),
+        ];
+        let mut texts: BTreeMap<PayloadRef, &'static str> = BTreeMap::new();
+        for index in 0..told.payloads {
+            texts.insert(PayloadRef { seq: told.seq, index }, "with the commit");
+        }
+        for (field, what) in names {
+            let named = data[field].as_str().and_then(|text| text.parse().ok());
+            texts.extend(named.map(|reference: PayloadRef| (reference, what)));
+        }
+        let text = |(reference, what): (PayloadRef, &'static str)| {
+            let bytes = self.file.payloads.get(&reference);
+            let text = bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+            Text { what, reference: reference.to_string(), text }
+        };
+        texts.into_iter().map(text).collect()
+    }
+}
+
+fn evolve(state: &mut RunState, told: &Told) {
+    Run::evolve(state, Recorded { seq: told.seq, time: told.time, event: &told.event });
+}
+
+/// The step or node that an event is about.
+fn subject(event: &Event) -> Option<String> {
+    let written = serde_json::to_value(event).ok()?;
+    let data = &written["data"];
+    let name = data["step"].as_str().or_else(|| data["node"].as_str());
+    name.map(str::to_owned)
+}
+
+/// The differences of two states. Only steps and questions that the event may touch are compared.
+fn changes(before: &RunState, after: &RunState, event: &Event) -> Vec<Change> {
+    let mut found = Vec::new();
+    let (old, new) = (part(before), part(after));
+    compare(String::new(), &old, &new, &mut found);
+    let touched = |id: &StepId| before.steps.get(id) != after.steps.get(id);
+    let mut steps: Vec<&StepId> = Vec::new();
+    let named = subject(event).and_then(|name| name.parse::<StepId>().ok());
+    match &named {
+        // What an event skips is in its data; else it touches its own step alone.
+        Some(id) if skipped(event) == 0 => {
+            steps.extend(after.steps.get_key_value(id).map(|(k, _)| k));
+        }
+        _ => steps.extend(after.steps.keys()),
+    }
+    for id in steps.into_iter().filter(|id| touched(id)) {
+        let value = |state: &RunState| state.steps.get(id).map_or(Value::Null, |step| json!(step));
+        compare(format!("steps.{id}"), &value(before), &value(after), &mut found);
+    }
+    for (id, approval) in &after.approvals {
+        if before.approvals.get(id) != Some(approval) {
+            let old = before.approvals.get(id).map_or(Value::Null, |old| json!(old));
+            compare(format!("approvals.{id}"), &old, &json!(approval), &mut found);
+        }
+    }
+    found
+}
+
+fn skipped(event: &Event) -> usize {
+    match event {
+        Event::StepCompleted(event) => event.skipped.len(),
+        Event::StepFailed(event) => event.skipped.len(),
+        _ => 0,
+    }
+}
+
+/// What there is once in a state.
+fn part(state: &RunState) -> Value {
+    json!({
+        "status": state.phase,
+        "graph": state.graph,
+        "input": state.input,
+        "budget": state.budget,
+        "spent": state.spent,
+        "output": state.output,
+        "error": state.error,
+    })
+}
+
+/// Objects are compared field by field, other values as a whole.
+fn compare(path: String, before: &Value, after: &Value, found: &mut Vec<Change>) {
+    if before == after {
+        return;
+    }
+    if let (Value::Object(old), Value::Object(new)) = (before, after)
+        && old.keys().any(|key| new.contains_key(key))
+    {
+        let keys: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        for key in keys {
+            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            let value = |of: &serde_json::Map<String, Value>| of.get(key).cloned();
+            let (old, new) = (value(old).unwrap_or_default(), value(new).unwrap_or_default());
+            compare(path, &old, &new, found);
+        }
+        return;
+    }
+    found.push(Change { path, before: before.clone(), after: after.clone() });
+}
+
+fn status_name(status: &StepStatus) -> &'static str {
+    match status {
+        StepStatus::Scheduled { .. } => "scheduled",
+        StepStatus::Started { .. } => "running",
+        StepStatus::Unknown => "unknown",
+        StepStatus::Sleeping { .. } => "sleeping",
+        StepStatus::Asking { .. } => "asking",
+        StepStatus::Awaiting { .. } => "awaiting",
+        StepStatus::Undecided { .. } => "undecided",
+        StepStatus::Expanded => "items",
+        StepStatus::Completed => "done",
+        StepStatus::Failed => "failed",
+        StepStatus::Skipped => "skipped",
+    }
+}

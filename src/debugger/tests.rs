@@ -1,0 +1,101 @@
+//! The debug view of recorded runs, as data and as drawn.
+
+use std::path::Path;
+
+use convergio_domain::run::Phase;
+use convergio_eventstore::run_file::RunFile;
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+
+use super::screen::{Key, View};
+use super::steps::{Step, Steps};
+
+fn recorded(name: &str) -> Steps {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("replay-tests/golden");
+    Steps::new(RunFile::open(&golden.join(format!("{name}.jsonl"))).expect("recorded"))
+}
+
+fn all(steps: &Steps) -> Vec<Step> {
+    (0..steps.len()).map(|index| steps.at(index)).collect()
+}
+
+fn drawn(view: &View) -> String {
+    let mut terminal = Terminal::new(TestBackend::new(110, 32)).expect("a terminal");
+    terminal.draw(|frame| view.draw(frame)).expect("it is drawn");
+    terminal.backend().to_string()
+}
+
+fn status<'a>(step: &'a Step, node: &str) -> &'a str {
+    step.nodes.iter().find(|found| found.node == node).expect("a node").status
+}
+
+#[test]
+fn each_event_shows_what_it_changes_and_what_it_says() {
+    let steps = recorded("agent");
+    let seen = all(&steps);
+    assert_eq!((seen[0].kind, seen[0].status), ("run.created.v1", Phase::Running));
+    assert_eq!(status(&seen[0], "asks"), "waiting");
+    let intended = seen.iter().find(|step| step.kind == "run.model_call.intended.v1");
+    let intended = intended.expect("a call");
+    assert_eq!(status(intended, "asks"), "running");
+    assert!(intended.tokens_held > 0 && intended.tokens == 0);
+    let prompt = intended.texts.iter().find(|text| text.what == "prompt").expect("a prompt");
+    assert!(prompt.text.as_deref().expect("its bytes").contains("You answer."));
+    assert!(intended.changes.iter().any(|change| change.path.starts_with("steps.asks.call")));
+    let last = seen.last().expect("events");
+    assert_eq!((last.status, last.tokens, last.tokens_held), (Phase::Completed, 17, 0));
+    assert_eq!(last.cost, "0.000022");
+    assert_eq!(status(last, "asks"), "done");
+}
+
+#[test]
+fn a_map_counts_its_items_and_a_move_changes_the_graph() {
+    let seen = all(&recorded("map"));
+    let items =
+        |step: &Step| step.nodes.iter().find(|node| node.node == "squares").expect("a map").items;
+    assert!(seen.iter().any(|step| items(step) == Some((0, 30))));
+    assert_eq!(items(seen.last().expect("events")), Some((30, 30)));
+    let seen = all(&recorded("migrated"));
+    let moved = seen.iter().position(|step| step.kind == "run.migrated.v1").expect("a move");
+    assert_eq!(seen[moved].nodes.len(), seen[moved - 1].nodes.len() + 1);
+}
+
+#[test]
+fn keys_go_through_the_run_and_every_screen_can_be_drawn() {
+    let steps = recorded("map");
+    let len = steps.len();
+    let mut view = View::new(steps);
+    assert!(drawn(&view).contains("event 1 of"));
+    for key in [Key::Next, Key::NextPage, Key::Back, Key::Pane, Key::Down, Key::Last, Key::Next] {
+        assert!(view.press(key));
+    }
+    assert_eq!(view.current().seq, len as u64, "the end is the end");
+    let screen = drawn(&view);
+    assert!(screen.contains("✓ squares") && screen.contains("done 30/30"), "{screen}");
+    assert!(screen.contains("completed") && screen.contains("q quit"), "{screen}");
+    view.press(Key::First);
+    view.press(Key::BackPage);
+    assert_eq!(view.current().seq, 1);
+    while view.current().step.is_none() {
+        view.press(Key::Next);
+    }
+    let step = view.current().step.clone();
+    view.press(Key::NextOfStep);
+    assert_eq!(view.current().step, step);
+    let there = view.current().seq;
+    view.press(Key::BackOfStep);
+    assert!(view.current().seq < there);
+    assert!(!view.press(Key::Quit));
+}
+
+#[test]
+fn a_prompt_is_on_the_screen_and_cannot_steer_it() {
+    let mut view = View::new(recorded("agent"));
+    while view.current().kind != "run.model_call.intended.v1" {
+        assert!(view.press(Key::Next));
+    }
+    view.press(Key::Pane);
+    let screen = drawn(&view);
+    assert!(screen.contains("prompt 2.0") && screen.contains("max_tokens"), "{screen}");
+    assert!(!screen.contains('\u{1b}'));
+}
