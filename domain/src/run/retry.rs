@@ -23,9 +23,27 @@ pub fn next_try(
     Some(now.after(Span(wait + stretch)))
 }
 
+/// Tries of a step after which even a crash is not followed by another one.
+const CRASHED_TRIES: u32 = 100;
+/// Wait after the second try in a row whose executor died; it doubles from there.
+const CRASHED_WAIT_MS: u64 = 10;
+/// Longest such wait.
+const CRASHED_WAIT_LIMIT_MS: u64 = 10_000;
+
+/// The start of the next try after the executor of `attempt` died, or `None` when there is none. At
+/// once after the first; then executors that take each other for dead leave one of them the time to
+/// finish.
+pub fn next_try_after_crash(attempt: u32, now: Timestamp) -> Option<Timestamp> {
+    let wait_ms = match attempt {
+        0 | 1 => 0,
+        more => (CRASHED_WAIT_MS << (more - 2).min(16)).min(CRASHED_WAIT_LIMIT_MS),
+    };
+    (attempt < CRASHED_TRIES).then(|| now.after(Span(wait_ms)))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::next_try;
+    use super::{next_try, next_try_after_crash};
     use crate::event::run::Failure;
     use crate::graph::manifest::Retry;
     use crate::time::{Span, Timestamp};
@@ -60,5 +78,12 @@ mod tests {
         assert_eq!(next_try(&policy(3), 1, &bad, Timestamp(0), 0), None);
         let only = Retry { on: vec!["provider.rate_limited".into()], ..policy(3) };
         assert_eq!(next_try(&only, 1, &timeout, Timestamp(0), 0), None);
+    }
+
+    #[test]
+    fn crashes_in_a_row_are_further_and_further_apart() {
+        let at = |attempt| next_try_after_crash(attempt, Timestamp(0)).map(|due| due.0);
+        assert_eq!([at(1), at(2), at(3)], [Some(0), Some(10), Some(20)]);
+        assert_eq!([at(99), at(100)], [Some(10_000), None]);
     }
 }

@@ -11,6 +11,7 @@ use convergio_domain::money::Money;
 use convergio_domain::payload::{PayloadSlot, Purpose};
 use convergio_domain::run::{
     Advance, CallReport, End, Intent, Outcome, RunState, Spent, Start, StepResult, next_try,
+    next_try_after_crash,
 };
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::{LogError, Payload};
@@ -35,8 +36,6 @@ const BYTES_LIMIT: usize = 8 << 20;
 const PAYLOADS_LIMIT: usize = 60;
 /// Payloads after which a commit takes no more turns.
 const TURNS_LIMIT: usize = 12;
-/// Tries of a step after which even a crash is not followed by another one.
-const CRASHED_TRIES_LIMIT: u32 = 100;
 
 /// A commit in the making, with what follows once it is durable.
 pub(super) struct Plan {
@@ -235,8 +234,7 @@ impl Plan {
             | DoneResult::Answered(_)
             | DoneResult::TurnOver
             | DoneResult::Created => {
-                let retry_at = (attempt < CRASHED_TRIES_LIMIT).then_some(self.now);
-                StepResult::Unknown { retry_at }
+                StepResult::Unknown { retry_at: next_try_after_crash(attempt, self.now) }
             }
         }
     }
