@@ -7,7 +7,7 @@ use bytes::Bytes;
 use convergio_domain::decider::{Decider, Recorded};
 use convergio_domain::expr;
 use convergio_domain::graph::manifest::{Agent, Graph, MapWork, Node, Work};
-use convergio_domain::graph::{self, GraphNoun, Register, check_inputs};
+use convergio_domain::graph::{self, check_inputs};
 use convergio_domain::id::{GraphId, RunId};
 use convergio_domain::payload::{PayloadSlot, Purpose};
 use convergio_domain::request::derived_uuid;
@@ -18,6 +18,7 @@ use convergio_schemas::wire::{ForkAccepted, ForkOrigin, ForkRequest, NodeChange,
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::graphs::store_version;
 use super::runs::{manifest, run_stream};
 use super::steer::{optional, payload};
 use crate::app::{App, Caller, Gateway};
@@ -83,7 +84,7 @@ pub(super) async fn begin(
     };
     if plan.is_other_graph {
         fits(gateway, &point.loaded.state, &command, &plan.manifest).await?;
-        register(gateway, caller, plan.graph, &plan.manifest).await?;
+        store_version(gateway, caller, plan.graph, &plan.manifest, true).await?;
     }
     let payloads: Vec<Payload> = plan.input.into_iter().collect();
     let stream = StreamKey::run(caller.tenant.clone(), run);
@@ -306,31 +307,4 @@ async fn fits(
     gateway.replayer.fits(&state, graph).map_err(|why| {
         ApiError::invalid(format!("the changed graph cannot go on from that event: {why}"))
     })
-}
-
-/// Registers the changed version; it does not become the graph's latest.
-async fn register(
-    gateway: &Gateway,
-    caller: &Identity,
-    id: GraphId,
-    graph: &Graph,
-) -> Result<(), ApiError> {
-    let register = Register {
-        name: graph.name.clone(),
-        version: graph.version(),
-        nodes: u32::try_from(graph.nodes.len()).unwrap_or(u32::MAX),
-        manifest: PayloadSlot(0),
-        is_derived: true,
-    };
-    let manifest = Payload {
-        bytes: Bytes::from(graph.canonical()),
-        media_type: "application/json".into(),
-        purpose: Purpose::Manifest,
-        subject: None,
-    };
-    let command = |_: &_, _| (register.clone(), vec![manifest.clone()]);
-    let stream = StreamKey::graph(caller.tenant.clone(), id);
-    let context = gateway.context(caller);
-    gateway.repository.execute::<GraphNoun>(&stream, &context, command).await?;
-    Ok(())
 }

@@ -71,14 +71,25 @@ pub(super) async fn store(
     caller: &Identity,
     graph: &Graph,
 ) -> Result<(GraphId, GraphVersion), ApiError> {
-    let version = graph.version();
     let id = graph::graph_id(&caller.tenant, &graph.name);
+    store_version(gateway, caller, id, graph, false).await?;
+    Ok((id, graph.version()))
+}
+
+/// Registers a version under an id; a derived one does not become the graph's latest.
+pub(super) async fn store_version(
+    gateway: &Gateway,
+    caller: &Identity,
+    id: GraphId,
+    graph: &Graph,
+    is_derived: bool,
+) -> Result<(), ApiError> {
     let register = Register {
         name: graph.name.clone(),
-        version: version.clone(),
+        version: graph.version(),
         nodes: u32::try_from(graph.nodes.len()).unwrap_or(u32::MAX),
         manifest: PayloadSlot(0),
-        is_derived: false,
+        is_derived,
     };
     let manifest = Payload {
         bytes: Bytes::from(graph.canonical()),
@@ -90,7 +101,7 @@ pub(super) async fn store(
     let stream = StreamKey::graph(caller.tenant.clone(), id);
     let context = gateway.context(caller);
     gateway.repository.execute::<GraphNoun>(&stream, &context, command).await?;
-    Ok((id, version))
+    Ok(())
 }
 
 /// Lists registered versions, the newest first.
