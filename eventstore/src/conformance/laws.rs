@@ -241,7 +241,7 @@ pub async fn a_follower_of_one_stream_sees_it_and_no_other(log: Log) {
 pub async fn pages_are_parts_of_one_history(log: Log) {
     let stream = stream();
     let mut head = None;
-    for number in 1..=12 {
+    for number in 1..=40 {
         let mut next = commit(&stream, head, "x");
         next.events = vec![event(&number.to_string()); number];
         head = Some(log.append(next).await.expect("next"));
@@ -249,8 +249,8 @@ pub async fn pages_are_parts_of_one_history(log: Log) {
         fill(&log, &super::stream(), 1).await;
     }
     let all = log.read_stream(&stream, Seq(0), 100).await.expect("readable");
-    assert_eq!(all.len(), 12);
-    for after in [0, 1, 2, 3, 30, 77, 78, 79] {
+    assert_eq!(all.len(), 40);
+    for after in [0, 780, 1, 400, 2, 210, 3, 300, 30, 819, 77, 78, 630, 79, 820, 821] {
         for limit in [0, 1, 3, 100] {
             let page = log.read_stream(&stream, Seq(after), limit).await.expect("readable");
             let part = all.iter().filter(|record| record.first_seq() > Seq(after)).take(limit);

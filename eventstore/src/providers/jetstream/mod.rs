@@ -15,6 +15,7 @@ mod heads;
 mod inner;
 mod payloads;
 mod read;
+mod seek;
 mod shares;
 mod streams;
 mod wakes;

@@ -65,16 +65,22 @@ impl Inner {
             self.heads.saw(stream, head);
             return Ok(Vec::new());
         }
-        let mut walk = Walk { previous: self.heads.ending_with(stream, after), stream };
+        let previous = match self.heads.ending_with(stream, after) {
+            Some(known) => Some(known),
+            None => self.near(stream, after, head).await?,
+        };
+        let mut walk = Walk { previous, stream };
         let mut found = Vec::new();
-        if walk.previous.is_some() && last.first_seq() == after.plus(1) {
+        if last.first_seq() == walk.seq().plus(1) {
             walk.step(&last)?;
-            found.push((last, message));
+            if last.first_seq() > after {
+                found.push((last, message));
+            }
         }
         while found.len() < limit && walk.position() < head.position {
-            let wanted = (limit - found.len()).min(BATCH);
-            // From the start, what comes before `after` is read and left out.
-            let wanted = if walk.previous.is_none() { BATCH } else { wanted };
+            // What comes before `after` is read and left out.
+            let left_out = usize::try_from(after.0.saturating_sub(walk.seq().0)).unwrap_or(BATCH);
+            let wanted = left_out.saturating_add(limit - found.len()).min(BATCH);
             for message in self.after(stream, walk.position(), wanted).await? {
                 let (record, _) = wire::read(&self.names, &message)?;
                 if record.position > head.position || found.len() == limit {
@@ -233,6 +239,10 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn position(&self) -> Position {
         self.previous.map_or(Position::START, |head| head.position)
+    }
+
+    fn seq(&self) -> Seq {
+        self.previous.map_or(Seq(0), |head| head.seq)
     }
 
     /// Checks that a record follows, and goes on to it.

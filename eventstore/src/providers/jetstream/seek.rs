@@ -1,0 +1,120 @@
+//! Finding a place in a stream by its number. The broker finds a stream's next message from a
+//! position on, so positions are guessed: by proportion, and every other time by halves, which
+//! bounds the guesses by the logarithm of the log's length.
+
+use convergio_domain::stream::{Seq, StreamKey};
+
+use super::inner::Inner;
+use super::wire;
+use crate::error::LogError;
+use crate::record::Head;
+
+/// A record that ends so few events before the wanted place is near: the rest is one batch.
+const NEAR: u64 = 64;
+
+impl Inner {
+    /// The end of a record that ends at or shortly before an event of a stream; `None` is the
+    /// stream's beginning. `head` is the stream's end, and lies behind `after`.
+    pub(super) async fn near(
+        &self,
+        stream: &StreamKey,
+        after: Seq,
+        head: Head,
+    ) -> Result<Option<Head>, LogError> {
+        let subject = self.names.records(stream);
+        let mut bounds = Bounds { low: None, high: head.position.0, high_seq: head.seq.0 };
+        for round in 0_u32.. {
+            let Some(guess) = bounds.guess(after, round.is_multiple_of(2)) else { break };
+            let next = self.patiently(|| self.api.next(&self.names.log, &subject, guess)).await?;
+            let missing = || LogError::corrupt(stream, &format!("nothing at or after {guess}"));
+            let (record, _) = wire::read(&self.names, &next.ok_or_else(missing)?)?;
+            bounds.narrow(after, guess, record.head());
+        }
+        Ok(bounds.low)
+    }
+}
+
+/// Where the last record may be that ends at or before an event.
+#[derive(Debug)]
+struct Bounds {
+    /// A record that ends at or before it.
+    low: Option<Head>,
+    /// A position from which on every record of the stream ends after it, and one's last event.
+    high: u64,
+    high_seq: u64,
+}
+
+impl Bounds {
+    /// The position to look at next; `None` once `low` is near.
+    fn guess(&self, after: Seq, by_proportion: bool) -> Option<u64> {
+        let (position, seq) = self.low.map_or((0, 0), |low| (low.position.0, low.seq.0));
+        let between = self.high.saturating_sub(position + 1);
+        let missing = after.0.saturating_sub(seq);
+        if missing <= NEAR || between == 0 {
+            return None;
+        }
+        let skipped = if by_proportion {
+            let events = u128::from(self.high_seq.saturating_sub(seq).max(1));
+            let wanted = u128::from(missing - NEAR / 2);
+            u64::try_from(u128::from(between) * wanted / events).unwrap_or(between)
+        } else {
+            between / 2
+        };
+        Some(position + 1 + skipped.min(between - 1))
+    }
+
+    /// Takes in the record that is the first at or after a guess.
+    fn narrow(&mut self, after: Seq, guess: u64, found: Head) {
+        if found.seq <= after {
+            self.low = Some(found);
+        } else {
+            (self.high, self.high_seq) = (guess, found.seq.0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use convergio_domain::stream::Seq;
+    use proptest::prelude::{Strategy, prop};
+    use proptest::{prop_assert, proptest};
+
+    use super::{Bounds, NEAR};
+    use crate::record::{Head, Position};
+
+    /// A stream's records: gaps between their positions, and events of each.
+    fn heads() -> impl Strategy<Value = Vec<Head>> {
+        prop::collection::vec((1_u64..2000, 1_u64..90), 2..400).prop_map(|steps| {
+            let mut head = Head { position: Position(0), seq: Seq(0), hash: [0; 32] };
+            let walk = steps.into_iter().map(|(gap, events)| {
+                head.position.0 += gap;
+                head.seq.0 += events;
+                head
+            });
+            walk.collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_found_is_near_and_soon(heads in heads(), place in 0_usize..400, off in 0_u64..90) {
+            let last = heads[heads.len() - 1];
+            let seq = heads[place % heads.len()].seq.0.saturating_sub(off);
+            let after = Seq(seq.min(last.seq.0 - 1));
+            let (mut bounds, mut rounds) =
+                (Bounds { low: None, high: last.position.0, high_seq: last.seq.0 }, 0);
+            while let Some(guess) = bounds.guess(after, rounds % 2 == 0) {
+                let found = heads.iter().find(|head| head.position.0 >= guess);
+                bounds.narrow(after, guess, *found.expect("the last one is behind every guess"));
+                rounds += 1;
+            }
+            let best = heads.iter().rev().find(|head| head.seq <= after);
+            let seq_of = |head: Option<&Head>| head.map_or(0, |head| head.seq.0);
+            prop_assert!(bounds.low.is_none_or(|low| low.seq <= after));
+            let is_best = bounds.low.as_ref() == best;
+            let is_near = after.0 - seq_of(bounds.low.as_ref()) <= NEAR;
+            prop_assert!(is_best || is_near, "{bounds:?}, best {best:?}");
+            prop_assert!(rounds <= 2 * 20 + 2, "{rounds} guesses");
+        }
+    }
+}
