@@ -30,8 +30,8 @@ lint: need ## Formatting, lints, licences.
 fmt: ## Formats the code.
 	cargo fmt --all
 
-ffi_test: need ## The C kernel's own tests under address and undefined-behaviour sanitizers.
-	$(MAKE) -C kernel-c test
+ffi_test: need ## The C kernel's own tests under address and undefined-behaviour sanitizers, and valgrind.
+	$(MAKE) -C kernel-c test $(if $(filter Linux,$(shell uname -s)),valgrind)
 
 fuzz: need ## Fuzzes each entry of the C kernel that takes bytes for FUZZ_SECONDS, three at a time.
 	$(MAKE) -C kernel-c -j3 fuzz FUZZ_SECONDS=$(FUZZ_SECONDS)

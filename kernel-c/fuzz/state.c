@@ -4,6 +4,9 @@
 #include "fuzz.h"
 
 #define NODES 9u
+#define SAVED_MAX 4096u
+/* A saved item takes a bit. */
+#define ITEMS_MAX (8 * SAVED_MAX)
 
 /* 1 falls back to 2; 3 is a loop over 4 and the loop 5 (of 6), and asks; 7 asks; 8 joins two. */
 static const cvg_node_spec nodes[NODES] = {
@@ -47,7 +50,7 @@ static void seal(uint8_t *saved, size_t size) {
 /* The header of this graph, then whatever the fuzzer wants. */
 static void load(const cvg_graph *graph, const cvg_allocator *allocator, bytes *b, cvg_sched **out,
                  cvg_delta *delta) {
-  static uint8_t saved[4096], again[4096];
+  static uint8_t saved[SAVED_MAX], again[SAVED_MAX];
   uint64_t hash = 0;
   size_t size = 20, saved_size = 0;
   MUST(cvg_graph_hash(graph, &hash) == CVG_OK);
@@ -72,7 +75,9 @@ static void live_on(cvg_sched *sched, cvg_delta *delta) {
       if (status == CVG_NODE_ASKING) (void)cvg_sched_answer(sched, i, CVG_ANSWER_SKIP, delta);
       if (status != CVG_NODE_READY) continue;
       if (cvg_sched_complete(sched, i, done, delta) != CVG_ALREADY_EXPANDED) continue;
-      for (uint32_t k = 0; k < 32; k++) (void)cvg_sched_complete_item(sched, i, k, done, delta);
+      for (uint32_t k = 0; k < ITEMS_MAX; k++) {
+        if (cvg_sched_complete_item(sched, i, k, done, delta) == CVG_NOT_READY) break;
+      }
     }
     MUST(cvg_sched_result(sched, &result) == CVG_OK);
   }
