@@ -8,6 +8,7 @@ use convergio_domain::event::Event;
 use convergio_domain::graph::check_inputs;
 use convergio_domain::graph::manifest::Graph;
 use convergio_domain::id::{GraphId, GraphVersion};
+use convergio_domain::payload::PayloadRef;
 use convergio_domain::run::{Phase, Run, RunState};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::run_file::RunFile;
@@ -56,6 +57,14 @@ impl Source<'_> {
                 let graph = read_graph(repository, &run.tenant, id, version).await;
                 graph.map_err(|error| ReplayError::Graph(error.to_string()))
             }
+        }
+    }
+
+    /// A table that models were chosen from, if it can be had.
+    async fn table(&self, at: PayloadRef) -> Result<Option<Vec<u8>>, LogError> {
+        match self {
+            Self::Log(repository, run) => Ok(repository.payload(run, at).await?.map(Vec::from)),
+            Self::File(file) => Ok(file.payloads.get(&at).map(|bytes| bytes.to_vec())),
         }
     }
 
@@ -119,6 +128,9 @@ pub(crate) async fn replay(
             if let Some(version) = done.replay.wants(record) {
                 let graph = source.graph(id, version).await?;
                 done.replay.offer(version.clone(), graph);
+            }
+            for at in done.replay.lacks(record) {
+                done.replay.provide(at, source.table(at).await?);
             }
             if let Err(found) = done.replay.commit(record, at.map(Seq)) {
                 done.diverges = Some(*found);
@@ -295,6 +307,7 @@ pub(crate) fn report(run: &StreamKey, done: Replayed, rows: Option<u64>) -> Repl
         fingerprint: replay.state.fingerprint().to_string(),
         commits: replay.commits,
         decisions: replay.decisions,
+        unknown_routes: replay.unknown_routes,
         rows,
         steps: replay.steps().into_iter().map(step).collect(),
         diverges,

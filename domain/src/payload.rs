@@ -83,4 +83,6 @@ pub enum Purpose {
     Memory,
     /// What an outside event carried, as JSON.
     Signal,
+    /// The models that a router chose from, as JSON; nothing that a person wrote.
+    Candidates,
 }

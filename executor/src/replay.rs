@@ -1,8 +1,10 @@
 //! Replay: what a run's log says, computed again without any effect.
 //!
 //! Two things are recomputed commit by commit and compared with what was written: the state (by its
-//! fingerprint) and the kernel's decisions (which steps became ready, which were skipped, how the
-//! run ended). The first difference is named, with both values.
+//! fingerprint) and the kernel's decisions (which steps became ready, which were skipped, which
+//! model was chosen and why, how the run ended). The first difference is named, with both values.
+
+mod routes;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -50,12 +52,15 @@ pub struct Replay {
     /// The branch's choice, which stands before its completion.
     choice: Option<(NodeId, u32)>,
     result: RunResult,
+    tables: routes::Tables,
     /// Commits compared.
     pub commits: u64,
     /// Events folded.
     pub events: u64,
     /// Answers of the kernel compared.
     pub decisions: u64,
+    /// Routes that were not decided again, since their candidates were not to be had.
+    pub unknown_routes: u64,
 }
 
 impl Replay {
@@ -85,9 +90,11 @@ impl Replay {
             fresh: BTreeSet::new(),
             choice: None,
             result: RunResult::Running,
+            tables: routes::Tables::new(),
             commits: 0,
             events: 0,
             decisions: 0,
+            unknown_routes: 0,
         })
     }
 
@@ -172,6 +179,7 @@ impl Replay {
             Event::StepFailed(event) if event.last => {
                 self.concluded(seq, &event.step, Outcome::Failed, &event.skipped)
             }
+            Event::ModelCallIntended(event) => self.routed(seq, event),
             Event::RunMigrated(event) if !self.is_fixed => self.migrated(seq, event),
             Event::RunCompleted(_) => self.ended(seq),
             _ => Ok(()),

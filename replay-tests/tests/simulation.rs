@@ -383,6 +383,8 @@ impl World {
             let graph = graph::parse(GRAPH, &tool::catalog()).expect("a good graph").graph;
             let mut replay = Replay::new(graph).map_err(|error| error.to_string())?;
             for record in &records {
+                let provided = replay.provide_from(&self.log.log, run, record).await;
+                provided.map_err(|error| error.to_string())?;
                 replay.commit(record, None).map_err(|found| format!("{run}: {found:?}"))?;
             }
             if within != 1 {

@@ -106,6 +106,12 @@ fn show(report: &ReplayReport) {
         report.decisions,
         read_models.unwrap_or_default()
     );
+    if report.unknown_routes > 0 {
+        println!(
+            "{} choices of a model were not made again: what they were made from is not there",
+            report.unknown_routes
+        );
+    }
     match &report.diverges {
         None => println!("nothing differs from what was written"),
         Some(found) => {

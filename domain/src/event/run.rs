@@ -7,7 +7,7 @@ use crate::id::{ActorId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, 
 use crate::metering::{Charge, Usage};
 use crate::money::Money;
 use crate::payload::PayloadRef;
-use crate::run::{Budget, Fallback, Origin};
+use crate::run::{Budget, Fallback, Origin, Routing};
 use crate::time::Timestamp;
 
 /// `run.created.v1`: a graph version is to be executed.
@@ -199,6 +199,9 @@ pub struct ModelCallIntended {
     pub model: String,
     /// Why the router chose it.
     pub route: String,
+    /// What the router chose from; absent in logs of earlier programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routing: Option<Box<Routing>>,
     /// The name of the key that is used, never the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,

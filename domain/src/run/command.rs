@@ -9,7 +9,7 @@ use crate::id::{AgentId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, 
 use crate::metering::{Charge, Usage};
 use crate::money::Money;
 use crate::payload::{PayloadRef, PayloadSlot};
-use crate::run::{Budget, Fallback, ForkRun, Resolve, Signal};
+use crate::run::{Budget, Fallback, ForkRun, Resolve, Routing, Signal, Table};
 use crate::time::Timestamp;
 
 /// A command to a run.
@@ -207,6 +207,8 @@ pub enum Intent {
         model: String,
         /// Why the router chose it.
         route: String,
+        /// What it was chosen from.
+        routing: Option<Box<Routing<Table>>>,
         /// The name of the key.
         key: Option<String>,
         /// What the provider does not take.

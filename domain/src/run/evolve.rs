@@ -212,6 +212,9 @@ impl RunState {
             reserved_cost: event.reserved_cost.unwrap_or_default(),
             idempotency_key: event.idempotency_key.clone(),
         };
+        if let Some(routing) = &event.routing {
+            self.note_table(routing);
+        }
         self.release(&event.step);
         self.spent.hold(&call);
         self.change(&event.step, |step| {

@@ -36,7 +36,9 @@ impl RunState {
         let steered = (self.paused, self.stood, &self.signals, &self.lineage);
         let is_plain =
             !self.paused && self.stood.0 == 0 && self.signals.is_empty() && self.lineage.is_empty();
-        Fingerprint(if is_plain { plain } else { print(&(plain, steered)) })
+        let steered = if is_plain { plain } else { print(&(plain, steered)) };
+        let has_tables = !self.tables.is_empty();
+        Fingerprint(if has_tables { print(&(steered, &self.tables)) } else { steered })
     }
 
     /// A run that belongs to no other one and to no agent prints as if there were no such words.

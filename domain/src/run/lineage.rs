@@ -65,6 +65,8 @@ impl RunState {
         (self.stopped, self.stood) = (None, Span(0));
         self.begin_again();
         self.spent = Spent::default();
+        // An event names payloads of its own stream only.
+        self.tables.clear();
     }
 
     /// What the parent has under way is the parent's: the fork does it itself. Open questions are

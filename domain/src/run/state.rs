@@ -328,6 +328,9 @@ pub struct RunState {
     pub(super) signals_seen: BTreeSet<Uuid>,
     /// The runs that its history begins in, the oldest first.
     pub lineage: Vec<Ancestor>,
+    /// Tables that models were chosen from, the last used last: at most 4.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tables: Vec<PayloadRef>,
     /// What changed since the last fingerprint.
     #[serde(skip)]
     pub(super) changed: BTreeSet<Part>,

@@ -125,6 +125,7 @@ pub(crate) fn model_call(tokens: u64) -> Intent {
         provider: "local".into(),
         model: "m".into(),
         route: "cheapest".into(),
+        routing: None,
         prompt: PayloadSlot(0),
         reserved_tokens: tokens,
         reserved_cost: None,

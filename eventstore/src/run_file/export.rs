@@ -9,7 +9,7 @@ use bytes::Bytes;
 use convergio_domain::event::Event;
 use convergio_domain::graph::GraphNoun;
 use convergio_domain::id::{GraphId, GraphVersion, RunId};
-use convergio_domain::payload::{PayloadRef, PayloadSlot};
+use convergio_domain::payload::{PayloadRef, PayloadSlot, Purpose};
 use convergio_domain::stream::{Seq, StreamKey};
 use futures_util::stream::{self, Stream};
 use serde_json::value::RawValue;
@@ -136,8 +136,11 @@ impl Exporter {
         let (prev_hash, hash) = (hex(&record.prev_hash), hex(&record.hash));
         let recorded_at = record.recorded_at;
         push(lines, &Line::Record(RecordLine { prev_hash, hash, recorded_at, body }))?;
-        let count = if self.payloads { record.body.payloads.len() } else { 0 };
-        for index in (0_u16..).take(count) {
+        for (index, meta) in (0_u16..).zip(&record.body.payloads) {
+            // Without what models were chosen from, the choice could not be made again.
+            if !self.payloads && meta.purpose != Purpose::Candidates {
+                continue;
+            }
             let reference = PayloadSlot(index).at(record.first_seq());
             let opening = self.repository.log().opening(&record.stream, reference).await?;
             if let Some(opening) = opening {

@@ -50,15 +50,17 @@ impl Actor {
         let body = choice.provider.body(&request);
         let provider = choice.provider.name().to_owned();
         let idempotency_key = self.idempotency_key(step, attempt, turn);
+        let prompt = plan.store(body.to_vec(), "application/json", Purpose::Prompt);
         let intent = Intent::CallModel {
             turn,
             reserved_cost: self.worst_cost(&provider, &choice.model, &need),
             provider,
             model: choice.model.clone(),
             route: choice.route,
+            routing: Some(self.routing(plan, choice.routed).await?),
             key: choice.key.clone(),
             left_out,
-            prompt: plan.store(body.to_vec(), "application/json", Purpose::Prompt),
+            prompt,
             reserved_tokens: need.input_tokens + u64::from(need.output_tokens),
             idempotency_key: Some(idempotency_key.clone()),
         };

@@ -34,7 +34,7 @@ impl Actor {
     /// Writes a plan, then launches its effects.
     pub(super) async fn commit(&mut self, plan: Plan) -> Result<(), ActorError> {
         let first = self.run.state.seq.plus(1);
-        let Plan { advance, payloads, scheduler, launches, values, taken, .. } = plan;
+        let Plan { advance, payloads, scheduler, launches, values, tables, taken, .. } = plan;
         match self.write(&advance, &payloads).await? {
             Written::Overtaken => self.overtaken().await,
             Written::Done => {
@@ -42,6 +42,9 @@ impl Actor {
                 self.scheduler = scheduler;
                 for (slot, value) in values {
                     self.outputs.keep(slot.at(first), value);
+                }
+                if let Some(known) = &mut self.tables {
+                    known.extend(tables.into_iter().map(|(print, slot)| (print, slot.at(first))));
                 }
                 self.note_steps(&advance);
                 self.launch(launches, first);

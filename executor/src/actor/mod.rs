@@ -16,6 +16,7 @@ mod plan;
 mod prepare;
 mod proposals;
 mod span;
+mod tables;
 mod toolbox;
 mod turns;
 
@@ -28,6 +29,7 @@ use convergio_domain::decider::{Context, Wake};
 use convergio_domain::event::run::Failure;
 use convergio_domain::id::{ActorId, NodeId, StepId};
 use convergio_domain::metering::PriceBook;
+use convergio_domain::payload::PayloadRef;
 use convergio_domain::run::{CallNo, Rejection, Run, StepStatus};
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Timestamp;
@@ -161,6 +163,8 @@ pub(crate) struct Actor {
     waiting: BTreeSet<StepId>,
     /// The lists of maps, rendered once.
     lists: BTreeMap<NodeId, Arc<Vec<Value>>>,
+    /// Tables that models were chosen from and that lie in the log; `None` until one is needed.
+    tables: Option<Vec<(tables::Print, PayloadRef)>>,
     /// What the kernel made ready and the log does not know yet.
     unrecorded: BTreeSet<StepId>,
     effects: JoinSet<Done>,
@@ -188,6 +192,7 @@ impl Actor {
             delayed: BTreeSet::new(),
             waiting: BTreeSet::new(),
             lists: BTreeMap::new(),
+            tables: None,
             unrecorded: BTreeSet::new(),
             effects: JoinSet::new(),
             in_flight: BTreeMap::new(),

@@ -21,6 +21,7 @@ use serde_json::Value;
 use super::asking::Moving;
 use super::effect::{Done, DoneResult, Launch, Work};
 use super::prepare::Prepared;
+use super::tables::Print;
 use super::{Actor, ActorError};
 use crate::graphs::CompiledGraph;
 use crate::outputs::{Extra, OutputError};
@@ -47,6 +48,8 @@ pub(super) struct Plan {
     pub(super) launches: Vec<Launch>,
     /// Values that the commit stores, to be kept at hand.
     pub(super) values: Vec<(PayloadSlot, Arc<Value>)>,
+    /// Tables that the commit stores, to be named by later calls.
+    pub(super) tables: Vec<(Print, PayloadSlot)>,
     /// How many of the actor's outcomes are in it.
     pub(super) taken: usize,
     /// What happens within steps that go on.
@@ -80,6 +83,7 @@ impl Plan {
             scheduler: actor.scheduler.clone(),
             launches: Vec::new(),
             values: Vec::new(),
+            tables: Vec::new(),
             taken: 0,
             moving: BTreeMap::new(),
             spent: actor.run.state.spent,

@@ -22,6 +22,7 @@ mod route;
 mod scrub;
 mod sse;
 mod usage;
+pub(crate) mod verdict;
 
 pub use audio::{Recording, Speech, SpeechRequest, Transcript};
 pub use catalog::{ModelCatalog, Offer};

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use convergio_domain::chat::Privacy;
 use convergio_domain::event::run::Failure;
-use convergio_domain::run::{Candidate as Asked, Fallback};
-use convergio_kernel_c::{Candidate, Decision, ProviderClass, Reason, Request, route};
+use convergio_domain::run::{Candidate as Asked, Fallback, Offered};
+use convergio_kernel_c::{Decision, Reason};
 
 use super::catalog::{Entry, Found, ModelCatalog, Offer, Wanted};
 use super::chat::Provider;
 use super::config::ProviderConfig;
 use super::error::ModelError;
+use super::verdict::{Asked as Question, Routed, judge, offered, print, reason};
 
 /// Names that a message lists at most.
 const NAMES_LIMIT: usize = 8;
@@ -41,6 +42,8 @@ pub struct Choice {
     pub key: Option<String>,
     /// Tokens of input and output together, when known.
     pub context_tokens: Option<u64>,
+    /// What it was chosen from.
+    pub(crate) routed: Routed,
 }
 
 impl ModelCatalog {
@@ -82,8 +85,9 @@ impl ModelCatalog {
             let others = others(&found.offers, need, avoid);
             found.offers = if others.is_empty() { found.offers } else { others };
         }
-        let request = asked(need, wish, privacy, found.offers.len());
-        let decisions = decide(&request, &found.offers)?;
+        let asked = asked(need, wish, privacy, found.offers.len());
+        let offered: Vec<Offered> = found.offers.iter().map(|(offer, _)| offered(offer)).collect();
+        let decisions = verdicts(asked, &offered)?;
         let best = decisions.first().filter(|decision| decision.accepted);
         let best = best.and_then(|best| Some((found.offers.get(best.index as usize)?, best)));
         let Some(((offer, entry), decision)) = best else {
@@ -95,6 +99,7 @@ impl ModelCatalog {
             route: reason(decision.reason).to_owned(),
             key: offer.key.clone(),
             context_tokens: offer.context_tokens,
+            routed: Routed { asked, verdicts: print(&decisions), offered },
         })
     }
 
@@ -105,8 +110,9 @@ impl ModelCatalog {
         let offers = self.find(wish, privacy).await.offers;
         let mut offers = others(&offers, need, avoid);
         offers.retain(|(offer, _)| offer.healthy);
-        let request = asked(need, wish, privacy, offers.len());
-        let decisions = decide(&request, &offers).unwrap_or_default();
+        let asked = asked(need, wish, privacy, offers.len());
+        let offered: Vec<Offered> = offers.iter().map(|(offer, _)| offered(offer)).collect();
+        let decisions = verdicts(asked, &offered).unwrap_or_default();
         decisions.first().is_some_and(|decision| decision.accepted)
     }
 
@@ -176,15 +182,18 @@ impl ModelCatalog {
 }
 
 /// What the router is asked.
-fn asked(need: &Need, wish: Wanted<'_>, privacy: Privacy, offers: usize) -> Request {
+fn asked(need: &Need, wish: Wanted<'_>, privacy: Privacy, offers: usize) -> Question {
     let is_named = matches!(wish, Wanted::Model(..) | Wanted::Anywhere(_));
-    Request {
-        input_tokens: need.input_tokens,
-        max_output_tokens: u64::from(need.output_tokens),
+    Question {
+        tokens_in: need.input_tokens,
+        tokens_out: u64::from(need.output_tokens),
+        local: privacy == Privacy::Local,
         pinned: (is_named && offers == 1).then_some(0),
-        require_local: privacy == Privacy::Local,
-        ..Request::default()
     }
+}
+
+fn verdicts(asked: Question, offered: &[Offered]) -> Result<Vec<Decision>, Failure> {
+    judge(asked, &offered.iter().map(|offered| &offered.traits).collect::<Vec<_>>())
 }
 
 /// The offers besides those that handed a step on. After a prompt that was too long for one, only
@@ -212,39 +221,6 @@ fn others<'a>(
     others.map(|(offer, entry)| (offer.clone(), *entry)).collect()
 }
 
-/// The router's verdicts. When all that would do failed lately, they are tried nevertheless.
-fn decide(request: &Request, offers: &[(Offer, &Entry)]) -> Result<Vec<Decision>, Failure> {
-    let candidates: Vec<Candidate> = offers.iter().map(|(offer, _)| candidate(offer)).collect();
-    let decide = |candidates: &[Candidate]| {
-        route(request, candidates).map_err(|error| failure("internal", error.to_string()))
-    };
-    let decisions = decide(&candidates)?;
-    let is_any = |reason| decisions.iter().any(|decision| decision.reason == reason);
-    if decisions.iter().any(|decision| decision.accepted) || !is_any(Reason::Unhealthy) {
-        return Ok(decisions);
-    }
-    let hopeful = candidates.iter().map(|candidate| Candidate { healthy: true, ..*candidate });
-    decide(&hopeful.collect::<Vec<_>>())
-}
-
-fn candidate(offer: &Offer) -> Candidate {
-    let is_local = offer.class == ProviderClass::Local;
-    // One's own machine costs nothing; what is unpriced elsewhere may cost anything.
-    let price = |price: Option<u64>| price.unwrap_or(if is_local { 0 } else { u64::MAX });
-    Candidate {
-        provider_class: offer.class,
-        platform: offer.platform,
-        declared_local: is_local,
-        healthy: offer.healthy,
-        capabilities: offer.capabilities,
-        price_in: price(offer.price_in),
-        price_out: price(offer.price_out),
-        context_tokens: offer.context_tokens.unwrap_or(u64::MAX),
-        latency_ms: None,
-        quality: offer.quality,
-    }
-}
-
 /// There are models, and none of them will do.
 fn unfit(wanted: &str, need: &Need, offers: &[(Offer, &Entry)], decisions: &[Decision]) -> Failure {
     let is = |reason| decisions.iter().any(|decision| decision.reason == reason);
@@ -264,26 +240,4 @@ fn unfit(wanted: &str, need: &Need, offers: &[(Offer, &Entry)], decisions: &[Dec
 
 fn failure(code: &'static str, message: impl Into<String>) -> Failure {
     ModelError::new(code, false, message).into_failure()
-}
-
-/// The router's reason in the log's words.
-fn reason(reason: Reason) -> &'static str {
-    match reason {
-        Reason::Pinned => "pinned",
-        Reason::PreferredPlatform => "preferred platform",
-        Reason::Cheapest => "cheapest",
-        Reason::Quality => "quality",
-        Reason::Fallback => "fallback",
-        Reason::NotRequested => "not requested",
-        Reason::NotLocal => "not local",
-        Reason::MissingCapability => "a capability is missing",
-        Reason::ContextTooSmall => "the model's context is too small",
-        Reason::Unhealthy => "unhealthy",
-        Reason::OverBudget => "over budget",
-        Reason::Downgraded => "downgraded: the budget is low",
-        Reason::Unpriced => "unpriced",
-        Reason::Offline => "there is no network",
-        Reason::TooSlow => "too slow",
-        Reason::PriceUnknown => "its price is unknown",
-    }
 }

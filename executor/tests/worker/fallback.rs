@@ -16,7 +16,10 @@ use serde_json::{Value, json};
 use crate::harness::{Ended, Platform};
 
 /// A provider with one model that always answers so.
-async fn provider(name: &str, answer: fn() -> Response) -> (Arc<AtomicUsize>, ProviderConfig) {
+pub(crate) async fn provider(
+    name: &str,
+    answer: fn() -> Response,
+) -> (Arc<AtomicUsize>, ProviderConfig) {
     holding(name, 100_000, answer).await
 }
 
@@ -43,7 +46,7 @@ async fn holding(
     (calls, ProviderConfig::keyless(name, &url, class, serves))
 }
 
-fn answers() -> Response {
+pub(crate) fn answers() -> Response {
     let message = json!({"role": "assistant", "content": "ok"});
     Json(json!({"model": "m", "usage": {"prompt_tokens": 1, "completion_tokens": 1},
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}))

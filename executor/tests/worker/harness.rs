@@ -21,6 +21,7 @@ use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{
     EventLog, LiveHub, Loaded, MemoryLog, Payload, Position, Record, Repository, SystemClock,
 };
+use convergio_executor::memory::MemoryPort;
 use convergio_executor::model::{ModelCatalog, PrivacyPolicy, ProviderConfig};
 use convergio_executor::replay::{Divergence, Replay};
 use convergio_executor::{Executor, ExecutorConfig, tool};
@@ -38,6 +39,10 @@ pub(crate) struct Platform {
     executor: Option<Executor>,
     /// Of the runs that are created from now on.
     pub(crate) privacy: Privacy,
+    /// Whose graphs and runs are spoken of.
+    pub(crate) tenant: TenantId,
+    /// What executors recall.
+    pub(crate) memory: MemoryPort,
 }
 
 impl Platform {
@@ -48,10 +53,19 @@ impl Platform {
 
     /// With these model servers.
     pub(crate) fn with_models(providers: Vec<ProviderConfig>) -> Self {
-        let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
-        let repository = Repository::new(log, Arc::new(SystemClock));
-        let privacy = Privacy::Any;
-        Self { repository, models: models(providers), executor: None, privacy }
+        Self::on(Arc::new(MemoryLog::new()), providers)
+    }
+
+    /// The same, on a log.
+    pub(crate) fn on(log: Arc<dyn EventLog>, providers: Vec<ProviderConfig>) -> Self {
+        Self {
+            repository: Repository::new(log, Arc::new(SystemClock)),
+            models: models(providers),
+            executor: None,
+            privacy: Privacy::Any,
+            tenant: tenant(),
+            memory: MemoryPort::default(),
+        }
     }
 
     /// Other model servers for the executors that start from now on.
@@ -72,8 +86,10 @@ impl Platform {
 
     /// A further executor process on the same log.
     pub(crate) fn executor(&self) -> Executor {
+        let mut config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
+        config.memory = self.memory.clone();
         Executor::start(
-            ExecutorConfig::new(ExecutorId(Uuid::now_v7())),
+            config,
             self.repository.clone(),
             Arc::clone(&self.models),
             LiveHub::new(),
@@ -103,8 +119,8 @@ impl Platform {
             definition: PayloadSlot(0),
         };
         let definition = vec![payload(b"{}".to_vec(), Purpose::Manifest)];
-        let id = agent_id(&tenant(), name);
-        let stream = StreamKey::agent(tenant(), id);
+        let id = agent_id(&self.tenant, name);
+        let stream = StreamKey::agent(self.tenant.clone(), id);
         let command = |_: &_, _| (define.clone(), definition.clone());
         let context = self.context();
         self.repository.execute::<AgentNoun>(&stream, &context, command).await.expect("new");
@@ -115,7 +131,7 @@ impl Platform {
     pub(crate) async fn register(&self, manifest: &str) -> (GraphId, graph::manifest::Graph) {
         let parsed = graph::parse(manifest, &tool::catalog()).expect("the manifest is valid");
         let graph = parsed.graph;
-        let id = graph::graph_id(&tenant(), &graph.name);
+        let id = graph::graph_id(&self.tenant, &graph.name);
         let register = Register {
             name: graph.name.clone(),
             version: graph.version(),
@@ -125,7 +141,7 @@ impl Platform {
         };
         let manifest = vec![payload(graph.canonical(), Purpose::Manifest)];
         let command = |_: &_, _| (register.clone(), manifest.clone());
-        let stream = StreamKey::graph(tenant(), id);
+        let stream = StreamKey::graph(self.tenant.clone(), id);
         self.repository.execute::<GraphNoun>(&stream, &self.context(), command).await.expect("new");
         (id, graph)
     }
@@ -147,7 +163,7 @@ impl Platform {
         };
         let input = vec![payload(inputs.to_string().into_bytes(), Purpose::Input)];
         let command = |_: &_, _| (RunCommand::Create(create.clone()), input.clone());
-        let stream = StreamKey::run(tenant(), RunId(Uuid::now_v7()));
+        let stream = StreamKey::run(self.tenant.clone(), RunId(Uuid::now_v7()));
         self.repository.execute::<Run>(&stream, &self.context(), command).await.expect("new");
         stream
     }
@@ -166,8 +182,8 @@ impl Platform {
 
     /// What an executor writes that dies before it creates the run of the step `sub`.
     pub(crate) async fn advance_to_child(&self, run: &StreamKey) {
-        let graph = graph::graph_id(&tenant(), "inner");
-        let stream = StreamKey::graph(tenant(), graph);
+        let graph = graph::graph_id(&self.tenant, "inner");
+        let stream = StreamKey::graph(self.tenant.clone(), graph);
         let inner = self.repository.load::<GraphNoun>(&stream).await.expect("the log works");
         let step: StepId = "sub".parse().expect("a step");
         let child = ChildIntent {
@@ -225,7 +241,8 @@ impl Platform {
         let state = self.ended(&run).await;
         self.stop().await;
         // Every run of every test: what was written is what is computed again.
-        self.replay(&run, manifest).await.expect("no divergence");
+        let replay = self.replay(&run, manifest).await.expect("no divergence");
+        assert_eq!(replay.unknown_routes, 0, "every route is decided again");
         Ended {
             output: self.output(&run, &state).await,
             events: self.events(&run).await,
@@ -248,7 +265,9 @@ impl Platform {
             let loaded = self.repository.load_at::<Run>(&parent, from.seq, true).await;
             replay.inherit(loaded.expect("the log works").expect("it is there").state);
         }
+        let log = self.repository.log();
         for record in records {
+            replay.provide_from(log.as_ref(), run, &record).await.expect("the log works");
             replay.commit(&record, None)?;
         }
         Ok(replay)
@@ -291,7 +310,7 @@ impl Platform {
             .map(|inputs| payload(inputs.to_string().into_bytes(), Purpose::Input))
             .into_iter()
             .collect();
-        let stream = StreamKey::run(tenant(), RunId(Uuid::now_v7()));
+        let stream = StreamKey::run(self.tenant.clone(), RunId(Uuid::now_v7()));
         let command = |_: &_, _| (RunCommand::Fork(fork.clone()), input.clone());
         self.repository.execute::<Run>(&stream, &self.context(), command).await.expect("new");
         stream

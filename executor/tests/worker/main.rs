@@ -11,6 +11,7 @@ mod migration;
 mod privacy;
 mod recovery;
 mod replay;
+mod routes;
 mod script;
 mod steering;
 mod turns;

@@ -140,6 +140,7 @@ fn starts(number: u32) -> Vec<Start> {
         provider: "local".into(),
         model: "m".into(),
         route: "cheapest".into(),
+        routing: None,
         prompt: PayloadSlot(0),
         reserved_tokens: 100,
         reserved_cost: None,

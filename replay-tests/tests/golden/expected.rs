@@ -20,6 +20,9 @@ pub(crate) fn replayed(file: &RunFile) -> Result<Replay, Box<Divergence>> {
         if let Some(version) = replay.wants(record) {
             replay.offer(version.clone(), file.graphs[version].clone());
         }
+        for at in replay.lacks(record) {
+            replay.provide(at, file.payloads.get(&at).map(|bytes| bytes.to_vec()));
+        }
         replay.commit(record, None)?;
     }
     Ok(replay)
@@ -35,6 +38,7 @@ fn first_graph(file: &RunFile) -> &Graph {
 /// All that is expected of a file, computed from it.
 pub(crate) async fn of(file: &RunFile, scratch: &Path) -> Value {
     let mut replay = replayed(file).unwrap_or_else(|found| panic!("{found:?}"));
+    assert_eq!(replay.unknown_routes, 0, "every route is decided again");
     let rows = recompute(scratch, &file.stream, &file.records).await.expect("read models");
     json!({
         "hash": file.header.hash,

@@ -30,6 +30,8 @@ pub(crate) enum Model {
     /// Is busy at its first question.
     BusyOnce,
     Hangs,
+    /// There are two to choose from.
+    Pair,
 }
 
 struct Server {
@@ -140,7 +142,10 @@ impl Platform {
         let prices = json!([{"provider": "local", "model": "*", "from_ms": 0, "currency": "USD",
             "per_token": {"in_fresh": "0.000001", "out_text": "0.000002"}}]);
         let prices = Arc::new(PriceBook::parse(&prices.to_string()).expect("a book"));
-        let providers = vec![ProviderConfig::local("local", &url, "tiny")];
+        let mut providers = vec![ProviderConfig::local("local", &url, "tiny")];
+        if model == Model::Pair {
+            providers.push(ProviderConfig::local("spare", &url, "tiny"));
+        }
         let models = ModelCatalog::new(providers, Arc::clone(&prices)).expect("valid");
         let config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
         let repository = self.repository.clone();

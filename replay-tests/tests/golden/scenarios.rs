@@ -17,6 +17,8 @@ use crate::recorded::folder;
 enum Plot {
     None,
     Busy,
+    /// Its model is chosen from two.
+    Chosen,
     Granted,
     Denied,
     /// Cancelled while it asks.
@@ -39,6 +41,7 @@ fn scenarios() -> Vec<(&'static str, Plot, String)> {
         ("agent", Plot::None, agent("agent", "{tokens: 1000}")),
         ("agent-busy", Plot::Busy, agent("agent-busy", "{tokens: 1000}")),
         ("agent-crashed", Plot::Crashed, agent("agent-crashed", "{tokens: 1000}")),
+        ("agent-chosen", Plot::Chosen, agent("agent-chosen", "{tokens: 1000}")),
         ("budget", Plot::None, agent("budget", "{tokens: 10}")),
         ("approval-granted", Plot::Granted, asking("approval-granted")),
         ("approval-denied", Plot::Denied, asking("approval-denied")),
@@ -60,7 +63,11 @@ async fn play(plot: Plot, manifest: &str) -> Platform {
         // Like a dead process, it writes no more: its question is never answered.
         std::mem::forget(dead);
     }
-    let model = if let Plot::Busy = plot { Model::BusyOnce } else { Model::Answers };
+    let model = match plot {
+        Plot::Busy => Model::BusyOnce,
+        Plot::Chosen => Model::Pair,
+        _ => Model::Answers,
+    };
     let executor = platform.executor(model, &asked).await;
     match plot {
         Plot::Granted => platform.answer(true).await,
@@ -75,7 +82,7 @@ async fn play(plot: Plot, manifest: &str) -> Platform {
             platform.tell(RunCommand::Migrate { to }).await;
             platform.answer(true).await;
         }
-        Plot::None | Plot::Busy | Plot::Crashed => {}
+        Plot::None | Plot::Busy | Plot::Chosen | Plot::Crashed => {}
     }
     platform.until(|state| state.phase.is_ended()).await;
     executor.shutdown().await.expect("the log works");

@@ -30,6 +30,10 @@ pub struct ReplayReport {
     pub commits: u64,
     /// Decisions of the kernel computed again.
     pub decisions: u64,
+    /// Choices of a model that were not made again, because what they were made from was erased
+    /// or is not in the file.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unknown_routes: u64,
     /// Rows of the read models computed again and compared; absent when the replay was of a part,
     /// against another graph, or of a run that goes on meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,4 +68,9 @@ pub struct DivergenceView {
     pub recorded: String,
     /// As computed.
     pub computed: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }

@@ -1,0 +1,178 @@
+//! The kernel's router over what was known of the models: asked before a call, and asked again when
+//! a run is replayed.
+
+use convergio_domain::event::run::Failure;
+use convergio_domain::run::{Ability, Candidates, Offered, Platform, Routing, Traits};
+use convergio_kernel_c::{
+    Candidate, Capabilities, Decision, KernelError, Platform as Serves, ProviderClass, Reason,
+    Request, route,
+};
+use sha2::{Digest, Sha256};
+
+use super::catalog::Offer;
+use super::error::ModelError;
+
+/// What the router is asked, as it is written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) tokens_in: u64,
+    pub(crate) tokens_out: u64,
+    pub(crate) local: bool,
+    pub(crate) pinned: Option<u32>,
+}
+
+impl Asked {
+    /// What was asked before a call.
+    pub(crate) fn of(routing: &Routing) -> Self {
+        let Routing { tokens_in, tokens_out, local, pinned, .. } = *routing;
+        Self { tokens_in, tokens_out, local, pinned }
+    }
+
+    fn request(self) -> Request {
+        Request {
+            input_tokens: self.tokens_in,
+            max_output_tokens: self.tokens_out,
+            pinned: self.pinned,
+            require_local: self.local,
+            ..Request::default()
+        }
+    }
+}
+
+/// What was chosen from, and what the router said of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Routed {
+    pub(crate) asked: Asked,
+    pub(crate) offered: Vec<Offered>,
+    pub(crate) verdicts: Option<String>,
+}
+
+impl Routed {
+    /// As it is written; the table, if there is one, is written apart.
+    pub(crate) fn written<At>(self, table: impl FnOnce(&[Offered]) -> At) -> Routing<At> {
+        let Asked { tokens_in, tokens_out, local, pinned } = self.asked;
+        let candidates = match <[Offered; 1]>::try_from(self.offered) {
+            Ok([only]) => Candidates::One(only.traits),
+            Err(offered) => Candidates::Table(table(&offered)),
+        };
+        Routing { candidates, tokens_in, tokens_out, local, pinned, verdicts: self.verdicts }
+    }
+}
+
+/// The router's verdicts. When all that would do failed lately, they are tried nevertheless.
+///
+/// # Errors
+/// The kernel refuses the question.
+pub(crate) fn judge(asked: Asked, traits: &[&Traits]) -> Result<Vec<Decision>, Failure> {
+    let candidates: Vec<Candidate> = traits.iter().map(|traits| candidate(traits)).collect();
+    let request = asked.request();
+    let decide = |candidates: &[Candidate]| route(&request, candidates).map_err(refused);
+    let decisions = decide(&candidates)?;
+    let is_any = |reason| decisions.iter().any(|decision| decision.reason == reason);
+    if decisions.iter().any(|decision| decision.accepted) || !is_any(Reason::Unhealthy) {
+        return Ok(decisions);
+    }
+    let hopeful = candidates.iter().map(|candidate| Candidate { healthy: true, ..*candidate });
+    decide(&hopeful.collect::<Vec<_>>())
+}
+
+/// What tells all verdicts in their order from others; nothing for a single one, which the choice
+/// and its reason tell.
+pub(crate) fn print(decisions: &[Decision]) -> Option<String> {
+    if decisions.len() < 2 {
+        return None;
+    }
+    let mut hash = Sha256::new();
+    for Decision { index, accepted, reason, cost } in decisions {
+        hash.update(index.to_le_bytes());
+        hash.update([u8::from(*accepted)]);
+        hash.update((*reason as u32).to_le_bytes());
+        hash.update(cost.to_le_bytes());
+    }
+    Some(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// What is written of an offer.
+pub(crate) fn offered(offer: &Offer) -> Offered {
+    let Capabilities { tools, json, vision, audio } = offer.capabilities;
+    let all = [
+        (Ability::Tools, tools),
+        (Ability::Json, json),
+        (Ability::Vision, vision),
+        (Ability::Audio, audio),
+    ];
+    let traits = Traits {
+        platform: match offer.platform {
+            Serves::Mlx => Platform::Mlx,
+            Serves::Ollama => Platform::Ollama,
+            Serves::LlamaCpp => Platform::LlamaCpp,
+            Serves::OpenAiCompatible => Platform::OpenaiCompatible,
+            Serves::CloudApi => Platform::CloudApi,
+        },
+        local: offer.class == ProviderClass::Local,
+        failing: !offer.healthy,
+        can: all.into_iter().filter_map(|(ability, has)| has.then_some(ability)).collect(),
+        price_in: offer.price_in,
+        price_out: offer.price_out,
+        context: offer.context_tokens,
+        quality: offer.quality,
+    };
+    let (provider, model) = (offer.provider.clone(), offer.model.clone());
+    Offered { provider, model, key: offer.key.clone(), traits }
+}
+
+fn candidate(traits: &Traits) -> Candidate {
+    let is_local = traits.local;
+    // One's own machine costs nothing; what is unpriced elsewhere may cost anything.
+    let price = |price: Option<u64>| price.unwrap_or(if is_local { 0 } else { u64::MAX });
+    let can = |ability| traits.can.contains(&ability);
+    Candidate {
+        provider_class: if is_local { ProviderClass::Local } else { ProviderClass::Cloud },
+        platform: match traits.platform {
+            Platform::Mlx => Serves::Mlx,
+            Platform::Ollama => Serves::Ollama,
+            Platform::LlamaCpp => Serves::LlamaCpp,
+            Platform::OpenaiCompatible => Serves::OpenAiCompatible,
+            Platform::CloudApi => Serves::CloudApi,
+        },
+        declared_local: is_local,
+        healthy: !traits.failing,
+        capabilities: Capabilities {
+            tools: can(Ability::Tools),
+            json: can(Ability::Json),
+            vision: can(Ability::Vision),
+            audio: can(Ability::Audio),
+        },
+        price_in: price(traits.price_in),
+        price_out: price(traits.price_out),
+        context_tokens: traits.context.unwrap_or(u64::MAX),
+        latency_ms: None,
+        quality: traits.quality,
+    }
+}
+
+fn refused(error: KernelError) -> Failure {
+    ModelError::new("internal", false, error.to_string()).into_failure()
+}
+
+/// The router's reason in the log's words.
+pub(crate) fn reason(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Pinned => "pinned",
+        Reason::PreferredPlatform => "preferred platform",
+        Reason::Cheapest => "cheapest",
+        Reason::Quality => "quality",
+        Reason::Fallback => "fallback",
+        Reason::NotRequested => "not requested",
+        Reason::NotLocal => "not local",
+        Reason::MissingCapability => "a capability is missing",
+        Reason::ContextTooSmall => "the model's context is too small",
+        Reason::Unhealthy => "unhealthy",
+        Reason::OverBudget => "over budget",
+        Reason::Downgraded => "downgraded: the budget is low",
+        Reason::Unpriced => "unpriced",
+        Reason::Offline => "there is no network",
+        Reason::TooSlow => "too slow",
+        Reason::PriceUnknown => "its price is unknown",
+    }
+}

@@ -1,0 +1,136 @@
+//! Routes, decided again: the kernel's router over the candidates that stand with a call.
+
+use std::collections::BTreeMap;
+
+use convergio_domain::event::{Event, run};
+use convergio_domain::payload::PayloadRef;
+use convergio_domain::run::{Candidates, Offered, Routing, Traits};
+use convergio_domain::stream::{Seq, StreamKey};
+use convergio_eventstore::{EventLog, LogError, Record};
+
+use super::{Divergence, Replay, refused};
+use crate::model::verdict::{Asked, judge, print, reason};
+
+/// Tables kept at hand; a run names the last few again and again.
+const TABLES_LIMIT: usize = 64;
+
+/// What calls were chosen from, by its place in the run's stream; `None` for what cannot be had.
+pub(super) type Tables = BTreeMap<PayloadRef, Option<Vec<u8>>>;
+
+impl Replay {
+    /// The tables that a commit's routes were chosen from and that are not at hand: to be
+    /// [provided](Self::provide) first. A route whose table is not provided is not decided again.
+    pub fn lacks(&self, record: &Record) -> Vec<PayloadRef> {
+        let tables = record.body.events.iter().filter_map(table_of);
+        let mut lacking: Vec<_> = tables.filter(|at| !self.tables.contains_key(at)).collect();
+        lacking.sort_unstable();
+        lacking.dedup();
+        lacking
+    }
+
+    /// Gives a table; `None` if it was erased or is nowhere.
+    pub fn provide(&mut self, table: PayloadRef, bytes: Option<Vec<u8>>) {
+        if self.tables.len() == TABLES_LIMIT {
+            self.tables.pop_first();
+        }
+        self.tables.insert(table, bytes);
+    }
+
+    /// Provides what a commit lacks from the log that it is in.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub async fn provide_from(
+        &mut self,
+        log: &dyn EventLog,
+        run: &StreamKey,
+        record: &Record,
+    ) -> Result<(), LogError> {
+        for table in self.lacks(record) {
+            let bytes = log.payload(run, table).await?;
+            self.provide(table, bytes.map(Vec::from));
+        }
+        Ok(())
+    }
+
+    /// The router must choose again whom it chose, for the same reasons.
+    pub(super) fn routed(
+        &mut self,
+        seq: Seq,
+        call: &run::ModelCallIntended,
+    ) -> Result<(), Box<Divergence>> {
+        // Programs of before did not write down what they chose from.
+        let Some(routing) = call.routing.as_deref() else { return Ok(()) };
+        let Some(offered) = self.offered(call, routing, seq)? else {
+            self.unknown_routes += 1;
+            return Ok(());
+        };
+        self.decisions += 1;
+        let traits: Vec<&Traits> = offered.iter().map(|offered| &offered.traits).collect();
+        let decisions = judge(Asked::of(routing), &traits);
+        let decisions = decisions.map_err(|error| refused(seq, Some(&call.step), &error))?;
+        let best = decisions.first().filter(|best| best.accepted);
+        let best = best.and_then(|best| Some((offered.get(best.index as usize)?, best.reason)));
+        let computed = best.map_or_else(
+            || "nobody".to_owned(),
+            |(to, why)| choice(&to.provider, &to.model, to.key.as_deref(), reason(why)),
+        );
+        let recorded = choice(&call.provider, &call.model, call.key.as_deref(), &call.route);
+        let differs = |what, recorded, computed| {
+            Err(Box::new(Divergence {
+                seq,
+                step: Some(call.step.clone()),
+                what,
+                recorded,
+                computed,
+            }))
+        };
+        if recorded != computed {
+            return differs("the route", recorded, computed);
+        }
+        let verdicts = print(&decisions);
+        if verdicts != routing.verdicts {
+            let shown = |print: Option<String>| print.unwrap_or_else(|| "none".into());
+            let (recorded, computed) = (shown(routing.verdicts.clone()), shown(verdicts));
+            return differs("the verdicts on the other models", recorded, computed);
+        }
+        Ok(())
+    }
+
+    /// What a call was chosen from; `None` when it cannot be had.
+    fn offered(
+        &self,
+        call: &run::ModelCallIntended,
+        routing: &Routing,
+        seq: Seq,
+    ) -> Result<Option<Vec<Offered>>, Box<Divergence>> {
+        let table = match &routing.candidates {
+            Candidates::One(traits) => {
+                let (provider, model) = (call.provider.clone(), call.model.clone());
+                let (key, traits) = (call.key.clone(), traits.clone());
+                return Ok(Some(vec![Offered { provider, model, key, traits }]));
+            }
+            Candidates::Table(table) => table,
+        };
+        let Some(bytes) = self.tables.get(table).and_then(Option::as_ref) else { return Ok(None) };
+        let read = serde_json::from_slice(bytes);
+        read.map(Some).map_err(|error| {
+            let (what, recorded) = ("the candidates of a route", format!("payload {table}"));
+            let computed = format!("it cannot be read: {error}");
+            Box::new(Divergence { seq, step: Some(call.step.clone()), what, recorded, computed })
+        })
+    }
+}
+
+fn table_of(event: &Event) -> Option<PayloadRef> {
+    let Event::ModelCallIntended(call) = event else { return None };
+    match call.routing.as_deref()?.candidates {
+        Candidates::Table(table) => Some(table),
+        Candidates::One(_) => None,
+    }
+}
+
+fn choice(provider: &str, model: &str, key: Option<&str>, why: &str) -> String {
+    let key = key.map_or_else(String::new, |key| format!(" with {key}"));
+    format!("{provider}/{model}{key}: {why}")
+}
