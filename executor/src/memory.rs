@@ -100,6 +100,11 @@ pub(crate) fn specs() -> Vec<ToolSpec> {
     ]
 }
 
+/// Whether a tool is one of these.
+pub(crate) fn is_memory(name: &str) -> bool {
+    matches!(name, "memory.store" | "memory.recall" | "memory.forget")
+}
+
 impl ToolScope {
     /// Calls one of the tools; the arguments fit its schema.
     pub(crate) async fn memory(&self, name: &str, arguments: &Value) -> Result<Value, Failure> {

@@ -23,6 +23,7 @@ use super::prepare::{Prepared, TIMEOUT};
 use super::proposals::UNBOUND;
 use super::toolbox::{Bad, Good, Target, Tools};
 use super::{Actor, ActorError};
+use crate::memory::is_memory;
 use crate::outputs::{Extra, OutputError};
 
 /// A tool call of a step.
@@ -201,6 +202,11 @@ impl Actor {
         };
         let (name, target, inputs) = match good {
             Good::Builtin { name, args } => {
+                if self.is_of_another(&at.step, asker, &name, &args).await? {
+                    let text = "you remember nothing of others: use your own subject".into();
+                    plan.told(at, ToolOutcome::Denied { name }, text);
+                    return Ok(());
+                }
                 let launch = self.tool_launch(at, name.clone(), args);
                 plan.next(at, Next::Tool { at: at.call, name }, Some(launch));
                 return Ok(());
@@ -218,6 +224,23 @@ impl Actor {
         };
         self.spawn(plan, at, name, &target, inputs, asker, asked);
         Ok(())
+    }
+
+    /// Whether a call is about somebody else's memory than the manifest gives the agent.
+    async fn is_of_another(
+        &mut self,
+        step: &StepId,
+        asker: Asker<'_>,
+        name: &str,
+        args: &Value,
+    ) -> Result<bool, ActorError> {
+        let Some(memory) = asker.agent().memory.as_ref().filter(|_| is_memory(name)) else {
+            return Ok(false);
+        };
+        // Whatever the template names had ended before the agent began.
+        let scope = self.scope_of(step, &Extra::default()).await?;
+        let own = Self::recall_args(memory, &asker.agent().prompt, &scope)?;
+        Ok(args["subject"] != own["subject"])
     }
 
     #[expect(clippy::too_many_arguments, reason = "what a run within is made of")]

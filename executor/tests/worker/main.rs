@@ -7,6 +7,7 @@ mod fallback;
 mod forks;
 mod graphs;
 mod harness;
+mod memory;
 mod migration;
 mod privacy;
 mod recovery;
