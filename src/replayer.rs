@@ -307,7 +307,7 @@ pub(crate) fn report(run: &StreamKey, done: Replayed, rows: Option<u64>) -> Repl
         fingerprint: replay.state.fingerprint().to_string(),
         commits: replay.commits,
         decisions: replay.decisions,
-        unknown_routes: replay.unknown_routes,
+        unknown: replay.unknown,
         rows,
         steps: replay.steps().into_iter().map(step).collect(),
         diverges,

@@ -2,8 +2,10 @@
 //!
 //! Two things are recomputed commit by commit and compared with what was written: the state (by its
 //! fingerprint) and the kernel's decisions (which steps became ready, which were skipped, which
-//! model was chosen and why, how the run ended). The first difference is named, with both values.
+//! model was chosen and why, which tool calls were allowed, how the run ended). The first
+//! difference is named, with both values.
 
+mod calls;
 mod routes;
 
 use std::collections::BTreeSet;
@@ -52,15 +54,16 @@ pub struct Replay {
     /// The branch's choice, which stands before its completion.
     choice: Option<(NodeId, u32)>,
     result: RunResult,
-    tables: routes::Tables,
+    payloads: routes::Payloads,
+    verdicts: calls::Verdicts,
     /// Commits compared.
     pub commits: u64,
     /// Events folded.
     pub events: u64,
     /// Answers of the kernel compared.
     pub decisions: u64,
-    /// Routes that were not decided again, since their candidates were not to be had.
-    pub unknown_routes: u64,
+    /// Decisions that were not computed again, since what they rest on was not to be had.
+    pub unknown: u64,
 }
 
 impl Replay {
@@ -90,11 +93,12 @@ impl Replay {
             fresh: BTreeSet::new(),
             choice: None,
             result: RunResult::Running,
-            tables: routes::Tables::new(),
+            payloads: routes::Payloads::new(),
+            verdicts: calls::Verdicts::new(),
             commits: 0,
             events: 0,
             decisions: 0,
-            unknown_routes: 0,
+            unknown: 0,
         })
     }
 
@@ -180,6 +184,13 @@ impl Replay {
                 self.concluded(seq, &event.step, Outcome::Failed, &event.skipped)
             }
             Event::ModelCallIntended(event) => self.routed(seq, event),
+            Event::ModelCallCompleted(event) => {
+                self.asked(event);
+                Ok(())
+            }
+            Event::ToolCallIntended(event) => self.call_made(seq, event),
+            Event::ToolCallDenied(event) => self.call_denied(seq, event),
+            Event::ToolCallFailed(event) => self.call_failed(seq, event),
             Event::RunMigrated(event) if !self.is_fixed => self.migrated(seq, event),
             Event::RunCompleted(_) => self.ended(seq),
             _ => Ok(()),

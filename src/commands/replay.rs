@@ -106,10 +106,10 @@ fn show(report: &ReplayReport) {
         report.decisions,
         read_models.unwrap_or_default()
     );
-    if report.unknown_routes > 0 {
+    if report.unknown > 0 {
         println!(
-            "{} choices of a model were not made again: what they were made from is not there",
-            report.unknown_routes
+            "{} decisions were not computed again: what they rest on is not there",
+            report.unknown
         );
     }
     match &report.diverges {

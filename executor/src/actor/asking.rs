@@ -38,7 +38,7 @@ pub(super) struct Moving {
 
 /// Who goes in turns.
 #[derive(Clone, Copy)]
-pub(super) enum Asker<'a> {
+pub(crate) enum Asker<'a> {
     /// An agent with tools or memory.
     Agent(&'a Agent),
     /// An agent that proposes graphs.
@@ -47,7 +47,7 @@ pub(super) enum Asker<'a> {
 
 impl<'a> Asker<'a> {
     /// Who does the work of a step, if it goes in turns.
-    pub(super) fn of(work: &'a Work, item: Option<u32>) -> Option<Self> {
+    pub(crate) fn of(work: &'a Work, item: Option<u32>) -> Option<Self> {
         use convergio_domain::graph::manifest::MapWork;
         match (work, item) {
             (Work::Agent(agent), None) => Some(Self::Agent(agent)),
@@ -61,7 +61,7 @@ impl<'a> Asker<'a> {
         .filter(|asker| asker.limits().is_some())
     }
 
-    pub(super) fn agent(self) -> &'a Agent {
+    pub(crate) fn agent(self) -> &'a Agent {
         match self {
             Self::Agent(agent) => agent,
             Self::Plan(plan) => &plan.agent,

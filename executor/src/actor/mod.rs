@@ -11,6 +11,7 @@ mod commit;
 mod decide;
 mod effect;
 mod hop;
+mod judged;
 mod outside;
 mod plan;
 mod prepare;
@@ -20,7 +21,9 @@ mod tables;
 mod toolbox;
 mod turns;
 
+pub(crate) use asking::Asker;
 pub(crate) use children::farewell;
+pub(crate) use judged::{Fate, Judged, judged};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use convergio_domain::agent::{AgentNoun, agent_id};
 use convergio_domain::chat::{ToolCall, ToolSpec};
 use convergio_domain::event::run::Failure;
-use convergio_domain::graph::check_inputs;
 use convergio_domain::graph::manifest::{Callee as CalleeRef, SPAWN_TOOL, ToolRef, Toolbox};
+use convergio_domain::graph::{ToolSpec as Described, check_inputs};
 use convergio_domain::id::{AgentId, GraphId, GraphVersion};
 use convergio_domain::stream::StreamKey;
 use serde_json::{Map, Value, json};
@@ -55,7 +55,7 @@ pub(super) enum Good {
     /// Of a graph.
     Run { name: String, target: Box<Target>, inputs: Value },
     /// Of what the arguments name.
-    Spawn { args: Value },
+    Spawn { name: String, args: Value },
 }
 
 /// A call that is not made.
@@ -70,6 +70,18 @@ impl Tools {
     /// None.
     pub(super) fn none() -> Self {
         Self { tools: Vec::new() }
+    }
+
+    /// As the manifest names them: what those stand for that run something is not known.
+    pub(super) fn of_manifest(toolbox: &Toolbox) -> Self {
+        let catalog = tool::catalog();
+        let tools = toolbox.tools.iter().filter_map(|tool| match tool {
+            ToolRef::Builtin(name) if name == SPAWN_TOOL => Some(spawn_tool()),
+            ToolRef::Builtin(name) => Some(builtin_tool(catalog.get(name)?)),
+            ToolRef::Agent(callee) => Some(unknown_tool(&run_name("agent", callee))),
+            ToolRef::Graph(callee) => Some(unknown_tool(&run_name("graph", callee))),
+        });
+        Self { tools: tools.collect() }
     }
 
     /// What a model is told.
@@ -95,7 +107,7 @@ impl Tools {
                 }
             },
             Does::Spawn => match check_inputs(&tool.spec.parameters, &args) {
-                mistakes if mistakes.is_empty() => Ok(Good::Spawn { args }),
+                mistakes if mistakes.is_empty() => Ok(Good::Spawn { name, args }),
                 mistakes => Err(wrong(mistakes.join("; "))),
             },
             Does::Run(target) => {
@@ -164,16 +176,7 @@ impl Actor {
             tools.push(match tool {
                 ToolRef::Builtin(name) if name == SPAWN_TOOL => spawn_tool(),
                 ToolRef::Builtin(name) => {
-                    let spec = catalog.get(name).ok_or_else(|| unknown(name))?;
-                    Tool {
-                        name: name.clone(),
-                        spec: ToolSpec {
-                            name: wire(name),
-                            description: spec.description.clone(),
-                            parameters: spec.arguments.clone(),
-                        },
-                        does: Does::Builtin,
-                    }
+                    builtin_tool(catalog.get(name).ok_or_else(|| unknown(name))?)
                 }
                 ToolRef::Agent(callee) => {
                     let target = self.agent_target(&callee.name).await?;
@@ -280,10 +283,27 @@ fn spawn_tool() -> Tool {
     Tool { name: SPAWN_TOOL.to_owned(), spec, does: Does::Spawn }
 }
 
+fn builtin_tool(spec: &Described) -> Tool {
+    let name = spec.name.clone();
+    let (description, parameters) = (spec.description.clone(), spec.arguments.clone());
+    let spec = ToolSpec { name: wire(&name), description, parameters };
+    Tool { name, spec, does: Does::Builtin }
+}
+
+/// A tool that runs something of which only the name is known: any object may be its inputs.
+fn unknown_tool(name: &str) -> Tool {
+    let spec = ToolSpec { name: wire(name), description: String::new(), parameters: json!({}) };
+    Tool { name: name.to_owned(), spec, does: Does::Spawn }
+}
+
+fn run_name(kind: &str, callee: &CalleeRef) -> String {
+    format!("{kind}.{}", callee.name)
+}
+
 fn run_tool(kind: &str, callee: &CalleeRef, target: Target) -> Tool {
     let graph = &target.compiled.graph;
     let description = callee.description.clone().or_else(|| graph.description.clone());
-    let name = format!("{kind}.{}", callee.name);
+    let name = run_name(kind, callee);
     let spec = ToolSpec {
         name: wire(&name),
         description: description.unwrap_or_default(),

@@ -212,7 +212,7 @@ impl Actor {
                 return Ok(());
             }
             Good::Run { name, target, inputs } => (name, *target, inputs),
-            Good::Spawn { args } => match self.spawned(&args).await {
+            Good::Spawn { args, .. } => match self.spawned(&args).await {
                 Ok((target, inputs)) => (SPAWN_TOOL.to_owned(), target, inputs),
                 Err(OutputError::Log(error)) => return Err(error.into()),
                 Err(OutputError::Failure(error)) => {

@@ -11,29 +11,30 @@ use convergio_eventstore::{EventLog, LogError, Record};
 use super::{Divergence, Replay, refused};
 use crate::model::verdict::{Asked, judge, print, reason};
 
-/// Tables kept at hand; a run names the last few again and again.
-const TABLES_LIMIT: usize = 64;
+/// Payloads kept at hand; a run names its last few tables again and again.
+const PAYLOADS_LIMIT: usize = 64;
 
-/// What calls were chosen from, by its place in the run's stream; `None` for what cannot be had.
-pub(super) type Tables = BTreeMap<PayloadRef, Option<Vec<u8>>>;
+/// Tables of candidates and answers, by their places in the run's stream; `None` for what cannot
+/// be had.
+pub(super) type Payloads = BTreeMap<PayloadRef, Option<Vec<u8>>>;
 
 impl Replay {
-    /// The tables that a commit's routes were chosen from and that are not at hand: to be
-    /// [provided](Self::provide) first. A route whose table is not provided is not decided again.
+    /// The payloads that a commit's decisions rest on and that are not at hand: to be
+    /// [provided](Self::provide) first. What is not provided is not decided again.
     pub fn lacks(&self, record: &Record) -> Vec<PayloadRef> {
-        let tables = record.body.events.iter().filter_map(table_of);
-        let mut lacking: Vec<_> = tables.filter(|at| !self.tables.contains_key(at)).collect();
+        let wanted = record.body.events.iter().filter_map(rests_on);
+        let mut lacking: Vec<_> = wanted.filter(|at| !self.payloads.contains_key(at)).collect();
         lacking.sort_unstable();
         lacking.dedup();
         lacking
     }
 
-    /// Gives a table; `None` if it was erased or is nowhere.
-    pub fn provide(&mut self, table: PayloadRef, bytes: Option<Vec<u8>>) {
-        if self.tables.len() == TABLES_LIMIT {
-            self.tables.pop_first();
+    /// Gives a payload; `None` if it was erased or is nowhere.
+    pub fn provide(&mut self, at: PayloadRef, bytes: Option<Vec<u8>>) {
+        if self.payloads.len() == PAYLOADS_LIMIT {
+            self.payloads.pop_first();
         }
-        self.tables.insert(table, bytes);
+        self.payloads.insert(at, bytes);
     }
 
     /// Provides what a commit lacks from the log that it is in.
@@ -46,9 +47,9 @@ impl Replay {
         run: &StreamKey,
         record: &Record,
     ) -> Result<(), LogError> {
-        for table in self.lacks(record) {
-            let bytes = log.payload(run, table).await?;
-            self.provide(table, bytes.map(Vec::from));
+        for at in self.lacks(record) {
+            let bytes = log.payload(run, at).await?;
+            self.provide(at, bytes.map(Vec::from));
         }
         Ok(())
     }
@@ -62,7 +63,7 @@ impl Replay {
         // Programs of before did not write down what they chose from.
         let Some(routing) = call.routing.as_deref() else { return Ok(()) };
         let Some(offered) = self.offered(call, routing, seq)? else {
-            self.unknown_routes += 1;
+            self.unknown += 1;
             return Ok(());
         };
         self.decisions += 1;
@@ -112,7 +113,9 @@ impl Replay {
             }
             Candidates::Table(table) => table,
         };
-        let Some(bytes) = self.tables.get(table).and_then(Option::as_ref) else { return Ok(None) };
+        let Some(bytes) = self.payloads.get(table).and_then(Option::as_ref) else {
+            return Ok(None);
+        };
         let read = serde_json::from_slice(bytes);
         read.map(Some).map_err(|error| {
             let (what, recorded) = ("the candidates of a route", format!("payload {table}"));
@@ -122,11 +125,14 @@ impl Replay {
     }
 }
 
-fn table_of(event: &Event) -> Option<PayloadRef> {
-    let Event::ModelCallIntended(call) = event else { return None };
-    match call.routing.as_deref()?.candidates {
-        Candidates::Table(table) => Some(table),
-        Candidates::One(_) => None,
+fn rests_on(event: &Event) -> Option<PayloadRef> {
+    match event {
+        Event::ModelCallIntended(call) => match call.routing.as_deref()?.candidates {
+            Candidates::Table(table) => Some(table),
+            Candidates::One(_) => None,
+        },
+        Event::ModelCallCompleted(call) => call.answer,
+        _ => None,
     }
 }
 

@@ -242,7 +242,7 @@ impl Platform {
         self.stop().await;
         // Every run of every test: what was written is what is computed again.
         let replay = self.replay(&run, manifest).await.expect("no divergence");
-        assert_eq!(replay.unknown_routes, 0, "every route is decided again");
+        assert_eq!(replay.unknown, 0, "every route is decided again");
         Ended {
             output: self.output(&run, &state).await,
             events: self.events(&run).await,

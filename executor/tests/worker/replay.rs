@@ -6,6 +6,7 @@ use convergio_domain::decider::Fingerprint;
 use serde_json::json;
 
 use crate::harness::Platform;
+use crate::script::{Line, Script};
 
 const LINE: &str = "name: line\noutput: \"{{ nodes.c.output }}\"\nnodes:\n\
     - {id: a, tool: text.trim, with: {text: \"{{ inputs.text }}\"}}\n\
@@ -58,4 +59,35 @@ async fn a_state_that_folds_otherwise_is_named_by_both_values() {
     let found = replay.commit(&Arc::new(changed), None).expect_err("it diverges");
     assert_eq!(found.what, "the state");
     assert_eq!((found.recorded, found.computed), (Fingerprint(7).to_string(), written.to_string()));
+}
+
+const RECKONS: &str = "name: reckons\nnodes:\n\
+    - {id: reckon, agent: {model: local, prompt: hi, max_tokens: 20, tools: [math.eval]}}\n";
+
+#[tokio::test]
+async fn tool_calls_are_judged_again_and_another_verdict_is_named() {
+    let calls = vec![
+        ("math-eval", r#"{"expression": "6 * 7"}"#),
+        ("hash-sha256", r#"{"text": "x"}"#),
+        ("weather", "{}"),
+    ];
+    let (_, provider) = Script::serve(vec![Line::Calls(calls), Line::Text("done")]).await;
+    let mut platform = Platform::with_models(vec![provider]);
+    let run = platform.create(RECKONS, &json!({})).await;
+    platform.start();
+    platform.ended(&run).await;
+    platform.stop().await;
+    let same = platform.replay(&run, RECKONS).await.expect("no divergence");
+    assert_eq!((same.unknown, same.decisions), (0, 8), "two routes, three verdicts, the step's");
+    let cases = [
+        ("[text.trim]", "made: math.eval", "denied: math.eval"),
+        ("[math.eval, hash.sha256]", "denied: hash.sha256", "made: hash.sha256"),
+    ];
+    for (tools, recorded, computed) in cases {
+        let other = RECKONS.replace("[math.eval]", tools);
+        let found = platform.replay(&run, &other).await.err().expect("it diverges");
+        assert_eq!(found.step.expect("a step").to_string(), "reckon");
+        assert_eq!(found.what, "the verdict on a tool call");
+        assert_eq!((found.recorded.as_str(), found.computed.as_str()), (recorded, computed));
+    }
 }

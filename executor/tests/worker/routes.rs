@@ -93,9 +93,9 @@ async fn what_is_chosen_from_is_stored_once_also_over_a_restart() {
     assert_eq!(table_of(&calls[0]), table_of(&calls[1]));
     assert_eq!(tables(&platform, &run).await, 1);
     let replay = platform.replay(&run, TWICE).await.expect("no divergence");
-    assert_eq!(replay.unknown_routes, 0);
+    assert_eq!(replay.unknown, 0);
     let without = replayed(&(platform, run), |_| None, |_| ()).await.expect("no divergence");
-    assert_eq!((without.unknown_routes, without.decisions + 2), (2, replay.decisions));
+    assert_eq!((without.unknown, without.decisions + 2), (2, replay.decisions));
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn one_that_is_named_stands_with_its_call() {
     }
     assert_eq!(tables(&platform, &run).await, 0);
     let replay = platform.replay(&run, &named).await.expect("no divergence");
-    assert_eq!(replay.unknown_routes, 0);
+    assert_eq!(replay.unknown, 0);
 }
 
 #[tokio::test]

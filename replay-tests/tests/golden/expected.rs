@@ -38,7 +38,7 @@ fn first_graph(file: &RunFile) -> &Graph {
 /// All that is expected of a file, computed from it.
 pub(crate) async fn of(file: &RunFile, scratch: &Path) -> Value {
     let mut replay = replayed(file).unwrap_or_else(|found| panic!("{found:?}"));
-    assert_eq!(replay.unknown_routes, 0, "every route is decided again");
+    assert_eq!(replay.unknown, 0, "every route is decided again");
     let rows = recompute(scratch, &file.stream, &file.records).await.expect("read models");
     json!({
         "hash": file.header.hash,

@@ -30,10 +30,10 @@ pub struct ReplayReport {
     pub commits: u64,
     /// Decisions of the kernel computed again.
     pub decisions: u64,
-    /// Choices of a model that were not made again, because what they were made from was erased
-    /// or is not in the file.
+    /// Decisions that were not computed again, because what they rest on was erased or is not in
+    /// the file.
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub unknown_routes: u64,
+    pub unknown: u64,
     /// Rows of the read models computed again and compared; absent when the replay was of a part,
     /// against another graph, or of a run that goes on meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
