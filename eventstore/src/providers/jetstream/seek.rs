@@ -97,7 +97,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_found_is_near_and_soon(heads in heads(), place in 0_usize..400, off in 0_u64..90) {
+        fn what_is_found_is_near_and_soon(
+            heads in heads(),
+            place in 0_usize..400,
+            off in 0_u64..90,
+        ) {
             let last = heads[heads.len() - 1];
             let seq = heads[place % heads.len()].seq.0.saturating_sub(off);
             let after = Seq(seq.min(last.seq.0 - 1));
