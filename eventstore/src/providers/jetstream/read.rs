@@ -20,15 +20,30 @@ impl Inner {
         Ok(self.last_record(stream).await?.map(|(record, _)| record.head()))
     }
 
+    /// A stream's last record, not before what is known to be in the stream: a leader that was just
+    /// elected may not have applied everything yet.
     async fn last_record(
         &self,
         stream: &StreamKey,
     ) -> Result<Option<(Record, StreamMessage)>, LogError> {
         self.check_open()?;
         let subject = self.names.records(stream);
-        let last = self.patiently(|| self.api.last(&self.names.log, &subject)).await?;
-        let Some(message) = last else { return Ok(None) };
-        Ok(Some((wire::read(&self.names, &message)?.0, message)))
+        let known = self.heads.newest(stream).map_or(0, |head| head.position.0);
+        let until = Instant::now() + PATIENCE;
+        let mut waits = Waits::default();
+        loop {
+            let last = self.patiently(|| self.api.last(&self.names.log, &subject)).await?;
+            let end = last.as_ref().map_or(0, |message| message.sequence);
+            if end >= known {
+                let Some(message) = last else { return Ok(None) };
+                return Ok(Some((wire::read(&self.names, &message)?.0, message)));
+            }
+            if Instant::now() >= until {
+                let reason = format!("it ends at position {end}, and had a record at {known}");
+                return Err(LogError::corrupt(stream, &reason));
+            }
+            self.pause(waits.next()).await?;
+        }
     }
 
     pub(super) async fn read_stream(
