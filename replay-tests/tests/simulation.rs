@@ -433,6 +433,18 @@ fn simulate(seed: u64) -> Result<u64, String> {
     checked.ok_or("the check does not end")?.map(|()| deaths)
 }
 
+/// Counts panics from now on: one in an executor's task is caught by its runtime, and its run goes
+/// on later, so that nothing else would tell of it.
+fn count_panics() -> Arc<AtomicU64> {
+    let (panics, told) = (Arc::new(AtomicU64::new(0)), std::panic::take_hook());
+    let counted = Arc::clone(&panics);
+    std::panic::set_hook(Box::new(move |panic| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        told(panic);
+    }));
+    panics
+}
+
 #[test]
 fn every_run_completes_once_whatever_dies() {
     let number = |name: &str| {
@@ -442,6 +454,7 @@ fn every_run_completes_once_whatever_dies() {
     let one = number("CONVERGIO_SIM_SEED").map(|seed| seed..seed + 1);
     let seeds = one.unwrap_or(0..number("CONVERGIO_SIM_SEEDS").unwrap_or(SEEDS));
     let (next, deaths) = (AtomicU64::new(seeds.start), AtomicU64::new(0));
+    let panics = count_panics();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -459,6 +472,8 @@ fn every_run_completes_once_whatever_dies() {
             });
         }
     });
+    let panics = panics.load(Ordering::Relaxed);
+    assert_eq!(panics, 0, "executors that panicked");
     let deaths = deaths.into_inner();
     println!("{} seeds, {deaths} deaths", seeds.end - seeds.start);
 }

@@ -137,21 +137,14 @@ impl Building<'_> {
     pub(super) fn under_way(&self, step: &StepId, attempt: u32) -> Result<bool, Rejection> {
         let not_under_way = || Rejection::NotUnderWay(step.clone());
         let known = self.state.steps.get(step).ok_or_else(not_under_way)?;
-        let sleeping = match known.status {
-            StepStatus::Started { .. }
-            | StepStatus::Unknown
-            | StepStatus::Asking { .. }
-            | StepStatus::Awaiting { .. }
-            | StepStatus::Undecided { .. }
-            | StepStatus::Expanded => false,
-            StepStatus::Sleeping { .. } => true,
-            _ => return Err(not_under_way()),
-        };
+        if !known.is_under_way() {
+            return Err(not_under_way());
+        }
         if known.attempt != attempt {
             let (step, current) = (step.clone(), known.attempt);
             return Err(Rejection::StaleAttempt { step, told: attempt, current });
         }
-        Ok(sleeping)
+        Ok(matches!(known.status, StepStatus::Sleeping { .. }))
     }
 
     fn call(&mut self, step: &StepId, attempt: u32, call: CallReport, result: &StepResult) {

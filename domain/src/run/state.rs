@@ -223,6 +223,21 @@ impl Step {
         }
     }
 
+    /// Whether a try of the step is under way: the log takes its outcome, and nothing else.
+    pub fn is_under_way(&self) -> bool {
+        use StepStatus::{Asking, Awaiting, Expanded, Sleeping, Started, Undecided, Unknown};
+        matches!(
+            self.status,
+            Started { .. }
+                | Unknown
+                | Asking { .. }
+                | Awaiting { .. }
+                | Undecided { .. }
+                | Expanded
+                | Sleeping { .. }
+        )
+    }
+
     /// Whether the step has come to its end.
     pub fn is_ended(&self) -> bool {
         use StepStatus::{Completed, Failed, Skipped};

@@ -15,6 +15,7 @@ use serde_json::json;
 use tokio::task::JoinError;
 
 use super::Actor;
+use super::commit::is_current;
 use super::effect::{Done, DoneResult};
 
 impl Actor {
@@ -41,8 +42,10 @@ impl Actor {
         // A panic is caught inside of the task; only an abort of the runtime gets here.
         let Ok(done) = landed else { return };
         self.in_flight.remove(&(done.step.clone(), done.at));
+        let state = &self.run.state;
+        let is_void = !state.phase.is_ended() && !is_current(state, &done.step, done.attempt);
         // A run that was created goes on by itself.
-        if !matches!(done.result, DoneResult::Created) {
+        if !is_void && !matches!(done.result, DoneResult::Created) {
             self.done.push(done);
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use convergio_domain::id::StepId;
 use convergio_domain::run::{
     Advance, Intent, Outcome, RunCommand, RunState, StepResult, StepStatus,
 };
@@ -70,7 +71,11 @@ impl Actor {
             let error = match written {
                 Ok(_) => return Ok(Written::Done),
                 Err(CommitError::Conflict) => return Ok(Written::Overtaken),
-                Err(CommitError::Rejected(rejection)) => return Err(rejection.into()),
+                Err(CommitError::Rejected(rejection)) => {
+                    // Only cost that is known already may come after the end.
+                    debug_assert!(self.run.state.phase.is_ended(), "refused: {rejection}");
+                    return Err(rejection.into());
+                }
                 Err(CommitError::Append(error)) => error,
                 Err(CommitError::Log(error)) => return Err(error.into()),
             };
@@ -190,6 +195,8 @@ fn is_passing(error: &AppendError) -> bool {
     matches!(error, AppendError::Busy | AppendError::Unavailable(_) | AppendError::Full)
 }
 
-fn is_current(state: &RunState, step: &convergio_domain::id::StepId, attempt: u32) -> bool {
-    state.steps.get(step).is_some_and(|known| known.attempt == attempt && !known.is_ended())
+/// Whether this try of a step is under way. Others may have ended it, and planned the next one.
+pub(super) fn is_current(state: &RunState, step: &StepId, attempt: u32) -> bool {
+    let known = state.steps.get(step);
+    known.is_some_and(|known| known.attempt == attempt && known.is_under_way())
 }

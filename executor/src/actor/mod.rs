@@ -342,10 +342,7 @@ async fn sleep_until(due: Option<Timestamp>, now: Timestamp) {
     }
 }
 
+/// The wake index names streams that have events: a log that has none there is behind.
 fn no_run(stream: &StreamKey) -> ActorError {
-    ActorError::Failure(Failure {
-        code: "not_found".into(),
-        message: format!("{stream} has no events"),
-        retryable: false,
-    })
+    ActorError::Log(LogError::Unavailable(format!("{stream} has no events yet")))
 }
