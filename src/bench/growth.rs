@@ -8,8 +8,8 @@ use convergio_eventstore::EventLog;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use super::log::{micros, step_commit, stream};
-use super::raw::percentile;
+use super::log::{step_commit, stream};
+use super::raw::{micros, percentile};
 
 /// Commits of a run.
 const COMMITS: usize = 2;

@@ -6,22 +6,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use async_nats::ConnectOptions;
-use async_nats::jetstream::{self, stream};
 use clap::Args;
 use convergio_domain::decider::Wake;
 use convergio_domain::event::{Event, request};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::embedded::{self, EmbeddedLog};
-use convergio_eventstore::jetstream::{Address, Config, JetStreamLog, Layout, Login};
-use convergio_eventstore::{Commit, Durability, EventLog, Head, MemoryLog, Position, Scan};
+use convergio_eventstore::{Commit, EventLog, Head, MemoryLog, Position, Scan};
 use serde::Serialize;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use super::cluster::BenchCluster;
 use super::growth;
-use super::raw::{group_commit_per_s, percentile};
+use super::raw::{group_commit_per_s, micros, percentile};
 
 /// Letters in an event; with the rest of the record about 600 bytes.
 const TEXT_BYTES: usize = 330;
@@ -151,19 +149,12 @@ async fn embedded(args: &LogArgs, span: Duration, json: bool) -> anyhow::Result<
 }
 
 async fn cluster(args: &LogArgs, url: &str, span: Duration, json: bool) -> anyhow::Result<()> {
-    let mut address: Address = url.parse()?;
-    let id = Uuid::now_v7().simple().to_string().to_ascii_uppercase();
-    address.name = format!("BENCH_{}", &id[20..28]);
-    let mut config = Config::new(address, [7; 32]);
-    config.require = Durability::Process;
-    let (log_bytes, payload_bytes) = (2 << 30, 64 << 20);
-    let layout = Layout { replicas: args.replicas, log_bytes, payload_bytes };
-    JetStreamLog::create(&config, &layout).await?;
-    let raw = RawStream::make(&config.address, args.replicas).await?;
-    let log: Arc<dyn EventLog> = Arc::new(JetStreamLog::open(&config).await?);
+    let cluster = BenchCluster::make(url, args.replicas).await?;
+    let log = Arc::clone(&cluster.log);
     if args.growth.is_empty() {
         for writers in &args.writers {
-            let raw = raw.publish_per_s(*writers, span).await?;
+            let raw = cluster.raw_publish_us(*writers, RECORD_BYTES, span).await?;
+            let raw = (raw.len() as f64 / span.as_secs_f64()) as u64;
             append("jetstream", &log, *writers, span, raw).await?.print(json)?;
         }
         for row in reads("jetstream", &log).await? {
@@ -172,72 +163,7 @@ async fn cluster(args: &LogArgs, url: &str, span: Duration, json: bool) -> anyho
     } else {
         growth::measure("jetstream", &log, &args.growth, json).await?;
     }
-    log.close().await?;
-    raw.remove(&config.address.name).await
-}
-
-/// A stream of the same settings, written to without us.
-struct RawStream {
-    context: jetstream::Context,
-    name: String,
-}
-
-impl RawStream {
-    async fn make(address: &Address, replicas: usize) -> anyhow::Result<Self> {
-        let options = match &address.login {
-            Login::Nobody => ConnectOptions::new(),
-            Login::Password { user, password } => {
-                ConnectOptions::with_user_and_password(user.clone(), password.clone())
-            }
-            Login::Credentials(path) => {
-                ConnectOptions::with_credentials(&std::fs::read_to_string(path)?)?
-            }
-        };
-        let context = jetstream::new(options.connect(address.servers.clone()).await?);
-        let name = format!("RAW_{}", address.name);
-        let config = stream::Config {
-            name: name.clone(),
-            subjects: vec![format!("raw.{name}.>")],
-            num_replicas: replicas,
-            storage: stream::StorageType::File,
-            max_bytes: 2 << 30,
-            ..stream::Config::default()
-        };
-        context.create_stream(config).await?;
-        Ok(Self { context, name })
-    }
-
-    /// Messages a second; each writer waits for its own acknowledgement.
-    async fn publish_per_s(&self, writers: usize, span: Duration) -> anyhow::Result<u64> {
-        let begun = Instant::now();
-        let mut tasks = JoinSet::new();
-        for _ in 0..writers {
-            let (context, name) = (self.context.clone(), self.name.clone());
-            tasks.spawn(async move {
-                let mut count = 0_u64;
-                while begun.elapsed() < span {
-                    let subject = format!("raw.{name}.{}", Uuid::now_v7());
-                    context.publish(subject, vec![7; RECORD_BYTES].into()).await?.await?;
-                    count += 1;
-                }
-                anyhow::Ok(count)
-            });
-        }
-        let mut total = 0;
-        while let Some(count) = tasks.join_next().await {
-            total += count??;
-        }
-        Ok((total as f64 / begun.elapsed().as_secs_f64()) as u64)
-    }
-
-    /// Removes everything that the measurement made.
-    async fn remove(&self, name: &str) -> anyhow::Result<()> {
-        self.context.delete_stream(&self.name).await?;
-        for part in ["LOG", "PAYLOAD", "DERIVED"] {
-            self.context.delete_stream(format!("{name}_{part}")).await?;
-        }
-        Ok(())
-    }
+    cluster.remove().await
 }
 
 /// Writers, each alone on streams of 20 commits.
@@ -388,10 +314,6 @@ fn row(
         p99_us: percentile(&times, 99),
         raw_ops_per_s,
     }
-}
-
-pub(super) fn micros(start: Instant) -> u64 {
-    u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 pub(super) fn stream() -> StreamKey {

@@ -1,5 +1,6 @@
 //! Benches of the whole path, each beside the physical limit of the same device in the same run.
 
+mod cluster;
 pub(crate) mod gateway;
 mod growth;
 pub(crate) mod log;

@@ -26,11 +26,16 @@ pub(super) fn append_sync_us(folder: &Path) -> std::io::Result<Vec<u64>> {
         let begun = Instant::now();
         file.write_all(&bytes)?;
         file.sync_data()?;
-        times.push(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
+        times.push(micros(begun));
     }
     std::fs::remove_file(path)?;
     times.sort_unstable();
     Ok(times)
+}
+
+/// Microseconds since a start.
+pub(super) fn micros(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A percentile of sorted values; 0 when there are none.

@@ -4,7 +4,7 @@
 //! next one. A step's time is the time between the commits that end it and its predecessor.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -30,7 +30,12 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use super::raw::{append_sync_us, percentile};
+use super::cluster::BenchCluster;
+use super::raw::{append_sync_us, micros, percentile};
+
+/// Bytes of a raw publish, about what a step's commit and payload have, and how long they go on.
+const RAW_BYTES: usize = 600;
+const RAW_SPAN: Duration = Duration::from_secs(2);
 
 /// What to measure.
 #[derive(Debug, Args)]
@@ -50,6 +55,13 @@ pub(crate) struct StepsArgs {
     /// Folder on the device to measure; a new sub-folder is made and removed.
     #[arg(long, default_value = ".")]
     dir: PathBuf,
+    /// A cluster to measure in place of a folder: nats://user:password@host:port[,host:port].
+    /// Streams are made and removed.
+    #[arg(long)]
+    nats: Option<String>,
+    /// Copies of each record in the cluster.
+    #[arg(long, default_value_t = 3)]
+    replicas: usize,
 }
 
 /// One row.
@@ -61,9 +73,34 @@ struct Row {
     steps_per_s: u64,
     step_p50_us: u64,
     step_p99_us: u64,
+    /// In a cluster: messages stored, each of which its servers sync alone or in a group.
     syncs_per_step: f64,
     bytes_per_step: f64,
+    /// An append and a sync without us; in a cluster a publish.
     raw_sync_p50_us: u64,
+}
+
+/// A log under measurement, and how to look at what it has done.
+enum Place {
+    Embedded(Arc<EmbeddedLog>),
+    Cluster(Box<BenchCluster>),
+}
+
+impl Place {
+    fn log(&self) -> Arc<dyn EventLog> {
+        match self {
+            Self::Embedded(log) => Arc::clone(log) as Arc<dyn EventLog>,
+            Self::Cluster(cluster) => Arc::clone(&cluster.log),
+        }
+    }
+
+    /// Syncs and bytes so far.
+    async fn counts(&self) -> anyhow::Result<(u64, u64)> {
+        match self {
+            Self::Embedded(log) => Ok((log.stats().syncs, log.bytes().await?)),
+            Self::Cluster(cluster) => cluster.stored().await,
+        }
+    }
 }
 
 /// Measures every concurrency and prints a row for each.
@@ -98,19 +135,35 @@ pub(crate) async fn run(args: StepsArgs, json: bool) -> anyhow::Result<()> {
 }
 
 async fn measure(args: &StepsArgs, concurrency: usize) -> anyhow::Result<Row> {
+    if let Some(url) = &args.nats {
+        let cluster = BenchCluster::make(url, args.replicas).await?;
+        let raw = cluster.raw_publish_us(1, RAW_BYTES, RAW_SPAN).await?;
+        let place = Place::Cluster(Box::new(cluster));
+        let row = row(&place, args, concurrency, &raw).await;
+        if let Place::Cluster(cluster) = place {
+            cluster.remove().await?;
+        }
+        return row;
+    }
     let folder = args.dir.join(format!("convergio-bench-{}", Uuid::now_v7()));
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot create {}", folder.display()))?;
-    let row = measure_in(&folder, args, concurrency).await;
+    let raw = append_sync_us(&folder)?;
+    let place = Place::Embedded(Arc::new(EmbeddedLog::open(&Config::new(&folder))?));
+    let row = row(&place, args, concurrency, &raw).await;
+    place.log().close().await?;
     std::fs::remove_dir_all(&folder)?;
     row
 }
 
-async fn measure_in(folder: &Path, args: &StepsArgs, concurrency: usize) -> anyhow::Result<Row> {
-    let raw = append_sync_us(folder)?;
-    let log = Arc::new(EmbeddedLog::open(&Config::new(folder))?);
-    let bench = Bench::start(Arc::clone(&log) as Arc<dyn EventLog>, args).await?;
-    let before = (log.stats(), log.bytes().await?);
+async fn row(
+    place: &Place,
+    args: &StepsArgs,
+    concurrency: usize,
+    raw: &[u64],
+) -> anyhow::Result<Row> {
+    let bench = Bench::start(place.log(), args).await?;
+    let before = place.counts().await?;
     let begun = Instant::now();
     let watch = Watch::follow(bench.repository.log());
     let stop = Arc::new(AtomicBool::new(false));
@@ -123,21 +176,23 @@ async fn measure_in(folder: &Path, args: &StepsArgs, concurrency: usize) -> anyh
     }
     let elapsed = begun.elapsed();
     bench.executor.shutdown().await?;
-    let after = (log.stats(), log.bytes().await?);
-    log.close().await?;
+    let after = place.counts().await?;
     let mut times = watch.finish().await?;
     times.sort_unstable();
     let steps = times.len().max(1) as f64;
     Ok(Row {
         bench: "steps",
-        provider: "embedded",
+        provider: match place {
+            Place::Embedded(_) => "embedded",
+            Place::Cluster(_) => "jetstream",
+        },
         concurrency,
         steps_per_s: (steps / elapsed.as_secs_f64()) as u64,
         step_p50_us: percentile(&times, 50),
         step_p99_us: percentile(&times, 99),
-        syncs_per_step: (after.0.syncs - before.0.syncs) as f64 / steps,
+        syncs_per_step: (after.0 - before.0) as f64 / steps,
         bytes_per_step: (after.1 - before.1) as f64 / steps,
-        raw_sync_p50_us: percentile(&raw, 50),
+        raw_sync_p50_us: percentile(raw, 50),
     })
 }
 
@@ -233,8 +288,7 @@ impl Watch {
                         let before = last.insert(record.stream.clone(), now);
                         for event in &record.body.events {
                             if let (Event::StepCompleted(_), Some(before)) = (event, before) {
-                                let us = now.duration_since(before).as_micros();
-                                times.push(u64::try_from(us).unwrap_or(u64::MAX));
+                                times.push(micros(before));
                             }
                             if matches!(event, Event::RunCompleted(_) | Event::RunFailed(_)) {
                                 last.remove(&record.stream);
