@@ -26,6 +26,9 @@ pub struct Routing<At = PayloadRef> {
     /// Index of the only candidate wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinned: Option<u32>,
+    /// The platform that came first on that machine, when one of the candidates is of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefers: Option<Platform>,
     /// The print of all verdicts in their order, as 16 hexadecimal digits; absent when there is
     /// only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -131,8 +134,8 @@ impl Routing<Table> {
             Candidates::Table(Table::New(slot)) => Candidates::Table(slot.at(first)),
             Candidates::Table(Table::Known(reference)) => Candidates::Table(reference),
         };
-        let Self { tokens_in, tokens_out, local, pinned, verdicts, .. } = self;
-        Routing { candidates, tokens_in, tokens_out, local, pinned, verdicts }
+        let Self { tokens_in, tokens_out, local, pinned, prefers, verdicts, .. } = self;
+        Routing { candidates, tokens_in, tokens_out, local, pinned, prefers, verdicts }
     }
 }
 
@@ -184,6 +187,7 @@ mod tests {
                 tokens_out: 0,
                 local: false,
                 pinned: None,
+                prefers: None,
                 verdicts: None,
             });
         }

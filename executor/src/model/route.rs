@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use convergio_domain::chat::Privacy;
 use convergio_domain::event::run::Failure;
-use convergio_domain::run::{Candidate as Asked, Fallback, Offered};
+use convergio_domain::run::{Candidate as Asked, Fallback, Offered, Platform};
 use convergio_kernel_c::{Decision, Reason};
 
 use super::catalog::{Entry, Found, ModelCatalog, Offer, Wanted};
@@ -13,6 +13,9 @@ use super::config::ProviderConfig;
 use super::error::ModelError;
 use super::verdict::{Asked as Question, Routed, judge, offered, print, reason};
 
+/// What comes first on this machine: what makes most of its hardware.
+const PREFERRED: Platform =
+    if cfg!(target_os = "macos") { Platform::Mlx } else { Platform::Ollama };
 /// Names that a message lists at most.
 const NAMES_LIMIT: usize = 8;
 
@@ -85,8 +88,8 @@ impl ModelCatalog {
             let others = others(&found.offers, need, avoid);
             found.offers = if others.is_empty() { found.offers } else { others };
         }
-        let asked = asked(need, wish, privacy, found.offers.len());
         let offered: Vec<Offered> = found.offers.iter().map(|(offer, _)| offered(offer)).collect();
+        let asked = asked(need, wish, privacy, &offered);
         let decisions = verdicts(asked, &offered)?;
         let best = decisions.first().filter(|decision| decision.accepted);
         let best = best.and_then(|best| Some((found.offers.get(best.index as usize)?, best)));
@@ -110,8 +113,8 @@ impl ModelCatalog {
         let offers = self.find(wish, privacy).await.offers;
         let mut offers = others(&offers, need, avoid);
         offers.retain(|(offer, _)| offer.healthy);
-        let asked = asked(need, wish, privacy, offers.len());
         let offered: Vec<Offered> = offers.iter().map(|(offer, _)| offered(offer)).collect();
+        let asked = asked(need, wish, privacy, &offered);
         let decisions = verdicts(asked, &offered).unwrap_or_default();
         decisions.first().is_some_and(|decision| decision.accepted)
     }
@@ -182,13 +185,17 @@ impl ModelCatalog {
 }
 
 /// What the router is asked.
-fn asked(need: &Need, wish: Wanted<'_>, privacy: Privacy, offers: usize) -> Question {
+fn asked(need: &Need, wish: Wanted<'_>, privacy: Privacy, offered: &[Offered]) -> Question {
     let is_named = matches!(wish, Wanted::Model(..) | Wanted::Anywhere(_));
     Question {
         tokens_in: need.input_tokens,
         tokens_out: u64::from(need.output_tokens),
         local: privacy == Privacy::Local,
-        pinned: (is_named && offers == 1).then_some(0),
+        pinned: (is_named && offered.len() == 1).then_some(0),
+        prefers: offered
+            .iter()
+            .any(|offer| offer.traits.platform == PREFERRED)
+            .then_some(PREFERRED),
     }
 }
 

@@ -19,13 +19,14 @@ pub(crate) struct Asked {
     pub(crate) tokens_out: u64,
     pub(crate) local: bool,
     pub(crate) pinned: Option<u32>,
+    pub(crate) prefers: Option<Platform>,
 }
 
 impl Asked {
     /// What was asked before a call.
     pub(crate) fn of(routing: &Routing) -> Self {
-        let Routing { tokens_in, tokens_out, local, pinned, .. } = *routing;
-        Self { tokens_in, tokens_out, local, pinned }
+        let Routing { tokens_in, tokens_out, local, pinned, prefers, .. } = *routing;
+        Self { tokens_in, tokens_out, local, pinned, prefers }
     }
 
     fn request(self) -> Request {
@@ -34,6 +35,7 @@ impl Asked {
             max_output_tokens: self.tokens_out,
             pinned: self.pinned,
             require_local: self.local,
+            preferred_platform: self.prefers.map(serves),
             ..Request::default()
         }
     }
@@ -50,12 +52,13 @@ pub(crate) struct Routed {
 impl Routed {
     /// As it is written; the table, if there is one, is written apart.
     pub(crate) fn written<At>(self, table: impl FnOnce(&[Offered]) -> At) -> Routing<At> {
-        let Asked { tokens_in, tokens_out, local, pinned } = self.asked;
+        let Asked { tokens_in, tokens_out, local, pinned, prefers } = self.asked;
         let candidates = match <[Offered; 1]>::try_from(self.offered) {
             Ok([only]) => Candidates::One(only.traits),
             Err(offered) => Candidates::Table(table(&offered)),
         };
-        Routing { candidates, tokens_in, tokens_out, local, pinned, verdicts: self.verdicts }
+        let verdicts = self.verdicts;
+        Routing { candidates, tokens_in, tokens_out, local, pinned, prefers, verdicts }
     }
 }
 
@@ -128,13 +131,7 @@ fn candidate(traits: &Traits) -> Candidate {
     let can = |ability| traits.can.contains(&ability);
     Candidate {
         provider_class: if is_local { ProviderClass::Local } else { ProviderClass::Cloud },
-        platform: match traits.platform {
-            Platform::Mlx => Serves::Mlx,
-            Platform::Ollama => Serves::Ollama,
-            Platform::LlamaCpp => Serves::LlamaCpp,
-            Platform::OpenaiCompatible => Serves::OpenAiCompatible,
-            Platform::CloudApi => Serves::CloudApi,
-        },
+        platform: serves(traits.platform),
         declared_local: is_local,
         healthy: !traits.failing,
         capabilities: Capabilities {
@@ -148,6 +145,16 @@ fn candidate(traits: &Traits) -> Candidate {
         context_tokens: traits.context.unwrap_or(u64::MAX),
         latency_ms: None,
         quality: traits.quality,
+    }
+}
+
+fn serves(platform: Platform) -> Serves {
+    match platform {
+        Platform::Mlx => Serves::Mlx,
+        Platform::Ollama => Serves::Ollama,
+        Platform::LlamaCpp => Serves::LlamaCpp,
+        Platform::OpenaiCompatible => Serves::OpenAiCompatible,
+        Platform::CloudApi => Serves::CloudApi,
     }
 }
 

@@ -7,7 +7,7 @@ use axum::response::Response;
 use convergio_domain::chat::Privacy;
 use convergio_domain::event::run::Failure;
 use convergio_domain::metering::PriceBook;
-use convergio_executor::model::{ModelCatalog, ModelInfo, Need, ProviderConfig, Secret};
+use convergio_executor::model::{Api, ModelCatalog, ModelInfo, Need, ProviderConfig, Secret};
 use convergio_kernel_c::{Platform, ProviderClass};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -94,6 +94,21 @@ async fn the_most_able_of_free_models_is_taken() {
     let near = serving(&["tiny-135m", "large-8b", "nomic-embed-text", "middle-1b"]).await;
     let catalog = catalog(vec![local(&near)]);
     assert_eq!(chosen(&catalog, "auto").await.expect("a model")[1], "large-8b");
+}
+
+#[cfg(not(target_os = "macos"))]
+#[tokio::test]
+async fn ollama_comes_first_among_what_is_here() {
+    let (near, ollama) = (serving(&["large-8b"]).await, serving(&["small-1b"]).await);
+    let (class, platform) = (ProviderClass::Local, Platform::Ollama);
+    let preferred = ProviderConfig {
+        api: Api::OpenAiChat,
+        ..ProviderConfig::keyless("ollama", &ollama.url, class, platform)
+    };
+    let catalog = catalog(vec![local(&near), preferred]);
+    let expected = ["ollama", "small-1b", "preferred platform"];
+    assert_eq!(chosen(&catalog, "auto").await.expect("a model"), expected);
+    assert_eq!(chosen(&catalog, "local/large-8b").await.expect("a model")[2], "pinned");
 }
 
 #[tokio::test]
