@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::{convergio, text};
+use crate::harness::{BINARY, convergio, model_url, text};
 
 const GRAPH: &str = "
 name: remembering
@@ -47,4 +47,44 @@ fn graphs_and_people_share_what_is_remembered() {
     assert_eq!(texts(&memory(&["recall", "maps"])["items"]), ["she drew a map of the school"]);
     let refused = convergio(&data, &["memory", "list", "--subject", "a b"]);
     assert_eq!(refused.status.code(), Some(2));
+}
+
+const KNOWING: &str = "
+name: knowing
+nodes:
+  - id: tell
+    agent:
+      model: local
+      prompt: What is the name of her cat?
+      max_tokens: 12
+      memory: {subject: 'student:7', max_tokens: 50}
+output: '{{ nodes.tell.output }}'
+";
+
+#[test]
+fn the_real_model_is_told_what_its_agent_remembers() {
+    let Some(url) = model_url() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(BINARY);
+        command.arg("--data").arg(&data).args(arguments).env("CONVERGIO_MODEL_URL", &url);
+        let output = command.output().expect("the binary runs");
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    run(&["memory", "store", "her cat is called Minka", "--subject", "student:7"]);
+    let manifest = folder.path().join("knowing.yaml");
+    std::fs::write(&manifest, KNOWING).expect("writable");
+    run(&["graph", "run", manifest.to_str().expect("a path")]);
+    let runs: Value = serde_json::from_str(&run(&["runs", "list", "--json"])).expect("JSON");
+    let id = runs["items"][0]["id"].as_str().expect("a run").to_owned();
+    let file = folder.path().join("run.jsonl");
+    run(&["runs", "export", &id, "-o", file.to_str().expect("a path")]);
+    let told = std::fs::read_to_string(&file).expect("readable");
+    let prompt = told.lines().find(|line| line.contains("What you remember"));
+    assert!(prompt.expect("it is told").contains("her cat is called Minka"));
+    let replayed = run(&["replay", &id, "--json"]);
+    let report: Value = serde_json::from_str(&replayed).expect("JSON");
+    assert_eq!((&report["status"], &report["unknown"]), (&"completed".into(), &Value::Null));
 }
