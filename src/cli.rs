@@ -7,6 +7,7 @@ pub(crate) mod steer;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use convergio_domain::id::{ActorId, NodeId};
 use convergio_projections::Store;
 
 use crate::bench::gateway::GatewayArgs;
@@ -124,6 +125,9 @@ pub(crate) enum Command {
     /// Shows, adds and forgets what agents remember.
     #[command(subcommand)]
     Memory(MemoryCommand),
+    /// Gives people tokens and roles, to answer what runs ask.
+    #[command(subcommand)]
+    Tokens(TokensCommand),
     /// Builds read models anew.
     #[command(subcommand)]
     Projections(ProjectionsCommand),
@@ -356,6 +360,28 @@ pub(crate) enum ModelsCommand {
     Up {
         /// A model of the store.
         model: Option<String>,
+    },
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum TokensCommand {
+    /// Makes a token and prints it, once.
+    #[command(after_help = "Example:\n  convergio tokens new ann --role teacher")]
+    New {
+        /// The name that stands in the log for who has it.
+        actor: ActorId,
+        /// What it answers for; may be given several times.
+        #[arg(long = "role", required = true)]
+        roles: Vec<NodeId>,
+    },
+    /// Lists who has a token, and the roles.
+    #[command(after_help = "Example:\n  convergio tokens list --json")]
+    List,
+    /// Takes somebody's token away.
+    #[command(after_help = "Example:\n  convergio tokens revoke ann")]
+    Revoke {
+        /// Whose.
+        actor: ActorId,
     },
 }
 

@@ -71,10 +71,7 @@ impl DataDir {
         if let Some(token) = self.token() {
             return Ok((token, false));
         }
-        let mut random = [0_u8; 32];
-        getrandom::fill(&mut random).context("no randomness for a token")?;
-        let digits: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let token = format!("cvg_{digits}");
+        let token = new_token()?;
         self.write("token", format!("{token}\n"))?;
         Ok((token, true))
     }
@@ -104,7 +101,7 @@ impl DataDir {
     }
 
     /// Writes a file that only its owner reads, whole or not at all.
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> anyhow::Result<()> {
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> anyhow::Result<()> {
         let (path, partial) = (self.0.join(name), self.0.join(format!("{name}.new")));
         let mut options = OpenOptions::new();
         let mut write = || {
@@ -133,4 +130,12 @@ impl DataDir {
         // A stale file is recognised by its server not answering.
         let _removed = std::fs::remove_file(self.0.join("server.json"));
     }
+}
+
+/// A token that nobody has.
+pub(crate) fn new_token() -> anyhow::Result<String> {
+    let mut random = [0_u8; 32];
+    getrandom::fill(&mut random).context("no randomness for a token")?;
+    let digits: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("cvg_{digits}"))
 }

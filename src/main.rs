@@ -11,6 +11,7 @@ mod exit;
 mod log_place;
 mod managed_model;
 mod model_store;
+mod people;
 mod remembered;
 mod replayer;
 mod server;

@@ -28,6 +28,7 @@ use crate::data_dir::{DataDir, Running};
 use crate::exit;
 use crate::log_place::{LogPlace, OpenLog};
 use crate::managed_model::{self, ManagedModel};
+use crate::people;
 use crate::remembered::Remembered;
 use crate::replayer::LogReplayer;
 
@@ -124,7 +125,6 @@ impl Server {
         let (mut url, mut gateway) = (String::new(), None);
         if let (Some(listener), Some(queries)) = (listener, queries) {
             url = format!("http://{}", listener.local_addr()?);
-            let owner = ("default".parse()?, "owner".parse()?);
             let app = Gateway {
                 replayer: Arc::new(LogReplayer::new(&repository, &queries)),
                 memories: Arc::clone(&memories),
@@ -132,7 +132,7 @@ impl Server {
                 queries,
                 live,
                 tools: Arc::new(tool::catalog()),
-                tokens: Tokens::new([(token.clone(), owner.0, owner.1)]),
+                tokens: Tokens::new(people::tokens(&config.data, &token)?),
                 models: catalog,
                 stop: stopping.clone(),
             };

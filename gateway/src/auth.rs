@@ -20,20 +20,41 @@ pub struct Tokens {
     known: Arc<Vec<(blake3::Hash, Identity)>>,
 }
 
+/// A token, by its hash, and whom it speaks for.
+#[derive(Debug, Clone)]
+pub struct Token {
+    /// BLAKE3 of the token.
+    pub hash: [u8; 32],
+    /// The tenant.
+    pub tenant: TenantId,
+    /// Who acts.
+    pub actor: ActorId,
+    /// What the actor may answer for.
+    pub roles: Vec<String>,
+}
+
+impl Token {
+    /// What stands for a token where tokens are kept.
+    pub fn hash(token: &str) -> [u8; 32] {
+        *blake3::hash(token.as_bytes()).as_bytes()
+    }
+}
+
 /// A caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) tenant: TenantId,
     pub(crate) actor: ActorId,
+    pub(crate) roles: Vec<String>,
 }
 
 impl Tokens {
-    /// Tokens with their tenants and actors.
-    pub fn new(tokens: impl IntoIterator<Item = (String, TenantId, ActorId)>) -> Self {
-        let hashed = tokens.into_iter().map(|(token, tenant, actor)| {
-            (blake3::hash(token.as_bytes()), Identity { tenant, actor })
+    /// These tokens and no others.
+    pub fn new(tokens: impl IntoIterator<Item = Token>) -> Self {
+        let known = tokens.into_iter().map(|Token { hash, tenant, actor, roles }| {
+            (blake3::Hash::from_bytes(hash), Identity { tenant, actor, roles })
         });
-        Self { known: Arc::new(hashed.collect()) }
+        Self { known: Arc::new(known.collect()) }
     }
 
     /// Whom a token speaks for. Hashes compare in constant time.

@@ -12,7 +12,7 @@ mod listen;
 mod problem;
 
 pub use app::{Gateway, openapi, router, serve, serve_within};
-pub use auth::Tokens;
+pub use auth::{Token, Tokens};
 pub use http::front::{ModelDirectory, ModelEntry};
 pub use http::replay::{ReplayError, Replayer};
 pub use listen::Limits;

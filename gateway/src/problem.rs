@@ -185,6 +185,7 @@ impl From<Rejection> for ApiError {
     fn from(rejection: Rejection) -> Self {
         let code = match rejection {
             Rejection::NotFound | Rejection::NoSuchApproval(_) => error_code::NOT_FOUND,
+            Rejection::NotInRole(..) => error_code::AUTH_FORBIDDEN,
             Rejection::IdempotencyMismatch => error_code::IDEMPOTENCY_MISMATCH,
             Rejection::NotResumable(_)
             | Rejection::NotFailed(_)

@@ -24,6 +24,8 @@ macro_rules! codes {
 codes! {
     /// No token, or a wrong one.
     AUTH_INVALID = "auth.invalid", 401, "Not signed in";
+    /// The token's roles do not permit it.
+    AUTH_FORBIDDEN = "auth.forbidden", 403, "Not permitted";
     /// Something about the request is malformed.
     REQUEST_INVALID = "request.invalid", 400, "The request is not valid";
     /// The request contradicts the state of things.

@@ -17,6 +17,7 @@ mod replay;
 mod runs;
 mod serve;
 mod steer;
+mod tokens;
 
 use std::process::ExitCode;
 
@@ -39,6 +40,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Audit(of) => lists::audit(&global, &of).await,
         Command::Models(command) => models::run(&global, command).await,
         Command::Memory(command) => memory::run(&global, command).await,
+        Command::Tokens(command) => tokens::run(&global, command),
         Command::Projections(command) => offline::projections(&global, command).await,
         Command::Log(command) => log::run(&global, command).await,
         Command::Replay(args) => replay::run(&global, &args).await,

@@ -158,6 +158,7 @@ async fn grant(repository: &Repository, run: &StreamKey, state: &RunState) -> an
             content_hash: asked.content_hash.clone(),
             granted: true,
             reason: None,
+            roles: vec![asked.role.clone()],
         };
         let command = |_: &_, _| (RunCommand::Answer(answer.clone()), Vec::new());
         repository.execute::<Run>(run, &context()?, command).await?;

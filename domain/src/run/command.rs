@@ -316,4 +316,6 @@ pub struct Answer {
     pub granted: bool,
     /// Why.
     pub reason: Option<String>,
+    /// The roles of who answers.
+    pub roles: Vec<String>,
 }

@@ -11,6 +11,9 @@ use crate::event::{Event, agent, run};
 use crate::id::GraphVersion;
 use crate::stream::Seq;
 
+/// Who has this role may answer for every other one.
+const OWNER: &str = "owner";
+
 pub(super) fn decide(
     state: &RunState,
     command: RunCommand,
@@ -83,6 +86,9 @@ fn answer_approval(
 ) -> Result<Vec<Event>, Rejection> {
     let id = answer.approval;
     let asked = state.approvals.get(&id).ok_or(Rejection::NoSuchApproval(id))?;
+    if !answer.roles.iter().any(|role| *role == asked.role || role == OWNER) {
+        return Err(Rejection::NotInRole(id, asked.role.clone()));
+    }
     if asked.content_hash != answer.content_hash {
         return Err(Rejection::ContentChanged(id));
     }

@@ -53,6 +53,9 @@ pub enum Rejection {
     /// The question does not exist in this run.
     #[error("there is no approval {0} in this run")]
     NoSuchApproval(ApprovalId),
+    /// The question is for others.
+    #[error("approval {0} is for the role `{1}`, which your token does not have: ask who has it")]
+    NotInRole(ApprovalId, String),
     /// The question was answered otherwise.
     #[error("approval {0} was answered otherwise before")]
     AnsweredBefore(ApprovalId),

@@ -9,8 +9,8 @@ use convergio_domain::id::ApprovalId;
 use convergio_domain::metering::{Meter, Usage};
 use convergio_domain::payload::PayloadSlot;
 use convergio_domain::run::{
-    Advance, Answer, Budget, CallReport, End, Intent, Phase, Rejection, Run, RunCommand,
-    StepResult, StepStatus,
+    Advance, Answer, ApprovalState, Budget, CallReport, End, Intent, Phase, Rejection, Run,
+    RunCommand, StepResult, StepStatus,
 };
 use convergio_domain::time::{Span, Timestamp};
 use uuid::Uuid;
@@ -184,8 +184,30 @@ fn asked(run: &mut History) -> ApprovalId {
 }
 
 fn answer(approval: ApprovalId, hash: &str, granted: bool) -> RunCommand {
-    let content_hash = hash.into();
-    RunCommand::Answer(Answer { approval, content_hash, granted, reason: None })
+    answer_as(&["teacher"], approval, hash, granted)
+}
+
+fn answer_as(roles: &[&str], approval: ApprovalId, hash: &str, granted: bool) -> RunCommand {
+    let (content_hash, reason) = (hash.into(), None);
+    let roles = roles.iter().map(|role| (*role).to_owned()).collect();
+    RunCommand::Answer(Answer { approval, content_hash, granted, reason, roles })
+}
+
+#[test]
+fn an_approval_is_answered_by_who_has_its_role_or_owns_everything() {
+    for (roles, may) in [
+        (&[][..], false),
+        (&["student", "finance"], false),
+        (&["student", "teacher"], true),
+        (&["owner"], true),
+    ] {
+        let mut run = History::created(Budget::default());
+        let id = asked(&mut run);
+        let told = run.when(answer_as(roles, id, "abc", true));
+        let refused = Err(Rejection::NotInRole(id, "teacher".into()));
+        assert!(if may { told.is_ok() } else { told == refused }, "{roles:?}: {told:?}");
+        assert_eq!(run.state.approvals[&id].state == ApprovalState::Granted, may, "{roles:?}");
+    }
 }
 
 #[test]

@@ -297,13 +297,13 @@ impl Platform {
         let fork = ForkRun {
             parent: RunId(parent.id),
             seq: head.seq,
-            hash: String::new(),
+            hash: head.hash.iter().map(|byte| format!("{byte:02x}")).collect(),
             fold: loaded.state.fingerprint(),
             graph,
             version,
             input: inputs.map(|_| PayloadSlot(0)),
             budget: loaded.state.budget,
-            changes: Vec::new(),
+            changes: inputs.map(|_| "inputs".to_owned()).into_iter().collect(),
             request_hash: String::new(),
         };
         let input: Vec<Payload> = inputs
@@ -348,7 +348,8 @@ impl Platform {
         let (id, asked) = state.approvals.iter().next().expect("one question");
         let content_hash = asked.content_hash.clone();
         let approval: ApprovalId = *id;
-        let answer = Answer { approval, content_hash, granted, reason: Some("because".into()) };
+        let (reason, roles) = (Some("because".into()), vec!["owner".into()]);
+        let answer = Answer { approval, content_hash, granted, reason, roles };
         self.tell(run, RunCommand::Answer(answer)).await;
     }
 }

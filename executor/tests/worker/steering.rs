@@ -273,6 +273,7 @@ nodes:
             content_hash: approval.content_hash.clone(),
             granted: true,
             reason: Some(approval.role.clone()),
+            roles: vec![approval.role.clone()],
         };
         platform.tell(&run, RunCommand::Answer(answer)).await;
     }

@@ -80,13 +80,15 @@ pub(crate) async fn show(
     view(&gateway, &caller, &id).await.map(Json)
 }
 
-/// Answers a question. The answer is bound to the content that was seen, by its hash.
+/// Answers a question for one of the caller's roles. The answer is bound to the content that was
+/// seen, by its hash.
 #[utoipa::path(post, path = "/v1/approvals/{id}", tag = "approvals", params(
     ("id" = String, Path, description = "The question"),
 ), request_body = ApprovalAnswer, responses(
     (status = 200, description = "The question is answered", body = ApprovalView),
     (status = 400, description = "The answer is not valid", body = Problem),
     (status = 401, description = "Not signed in", body = Problem),
+    (status = 403, description = "The question is for another role", body = Problem),
     (status = 404, description = "There is no such question", body = Problem),
     (status = 409, description = "Answered otherwise, expired, or other content", body = Problem),
     (status = 422, description = "The idempotency key was used before", body = Problem),
@@ -109,6 +111,7 @@ pub(crate) async fn answer(
         content_hash: given.content_hash,
         granted: given.decision == Decision::Grant,
         reason: given.reason.map(|reason| reason.chars().take(500).collect()),
+        roles: caller.roles.clone(),
     };
     let command = |_: &_, _| (RunCommand::Answer(answer.clone()), Vec::new());
     let stream = run_stream(&caller, &row.run)?;

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use convergio_domain::decider::Context;
 use convergio_domain::event::run::Failure;
 use convergio_domain::graph::{ToolCatalog, ToolSpec};
-use convergio_domain::id::{ExecutorId, RunId, StepId, TenantId};
+use convergio_domain::id::{ApprovalId, ExecutorId, RunId, StepId, TenantId};
+use convergio_domain::payload::{PayloadSlot, Purpose};
 use convergio_domain::run::{Advance, End, Intent, Outcome, Run, RunCommand, Start, StepResult};
 use convergio_domain::stream::StreamKey;
-use convergio_eventstore::{EventLog, LiveHub, MemoryLog, Repository, SystemClock};
-use convergio_gateway::{Gateway, Limits, Tokens};
+use convergio_eventstore::{EventLog, LiveHub, MemoryLog, Payload, Repository, SystemClock};
+use convergio_gateway::{Gateway, Limits, Token, Tokens};
 use convergio_projections::{Memories, Projections};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
@@ -39,6 +41,11 @@ fn tenant(name: &str) -> TenantId {
     name.parse().expect("a name")
 }
 
+fn token(token: &str, of: &str, role: &str) -> Token {
+    let (actor, roles) = (role.parse().expect("a name"), vec![role.to_owned()]);
+    Token { hash: Token::hash(token), tenant: tenant(of), actor, roles }
+}
+
 impl Api {
     pub(crate) async fn start() -> Self {
         Self::within(Limits::default()).await
@@ -53,7 +60,6 @@ impl Api {
         let (stop_projector, stopped) = oneshot::channel();
         tokio::spawn(async move { projections.run(log, stopped).await });
         let (stop, stopping) = watch::channel(false);
-        let actor = || "owner".parse().expect("a name");
         let tools = ToolCatalog::new(vec![ToolSpec {
             name: "text.trim".into(),
             description: "Trims.".into(),
@@ -66,8 +72,10 @@ impl Api {
             live: LiveHub::new(),
             tools: Arc::new(tools),
             tokens: Tokens::new([
-                (TOKEN.to_owned(), tenant("one"), actor()),
-                ("cvg_two".to_owned(), tenant("two"), actor()),
+                token(TOKEN, "one", "owner"),
+                token("cvg_two", "two", "owner"),
+                token("cvg_teacher", "one", "teacher"),
+                token("cvg_student", "one", "student"),
             ]),
             models: Arc::new(()),
             replayer: Arc::new(NoReplay),
@@ -133,6 +141,24 @@ impl Api {
         self.write(run, Advance { starts, end, ..advance() }).await;
     }
 
+    /// A step asks somebody of a role; gives the question's id.
+    pub(crate) async fn ask(&self, run: &str, id: &str, role: &str) -> String {
+        let approval = ApprovalId(Uuid::now_v7());
+        let ask = Intent::Ask {
+            approval,
+            role: role.into(),
+            content: PayloadSlot(0),
+            content_hash: "abc".into(),
+            expires: None,
+        };
+        let bytes = Bytes::from_static(b"\"this\"");
+        let (media_type, purpose) = ("application/json".into(), Purpose::Output);
+        let shown = Payload { bytes, media_type, purpose, subject: None };
+        self.write_with(run, Advance { starts: vec![start(id, ask)], ..advance() }, vec![shown])
+            .await;
+        approval.to_string()
+    }
+
     /// Outcomes, and what starts after them.
     pub(crate) async fn tell(
         &self,
@@ -156,13 +182,17 @@ impl Api {
     }
 
     async fn write(&self, run: &str, advance: Advance) {
+        self.write_with(run, advance, Vec::new()).await;
+    }
+
+    async fn write_with(&self, run: &str, advance: Advance, payloads: Vec<Payload>) {
         let run: RunId = run.parse().expect("a run");
         let stream = StreamKey::run(tenant("one"), run);
         let context = Context {
             now: self.repository.clock().now(),
             actor: "executor".parse().expect("a name"),
         };
-        let command = |_: &_, _| (RunCommand::Advance(advance.clone()), Vec::new());
+        let command = |_: &_, _| (RunCommand::Advance(advance.clone()), payloads.clone());
         self.repository.execute::<Run>(&stream, &context, command).await.expect("it is written");
     }
 }

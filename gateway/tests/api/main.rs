@@ -2,6 +2,7 @@
 
 mod access;
 mod agents;
+mod approvals;
 mod document;
 mod harness;
 mod memories;

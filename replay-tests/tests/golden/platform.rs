@@ -170,7 +170,8 @@ impl Platform {
         let (id, asked) = state.approvals.iter().next().expect("one question");
         let content_hash = asked.content_hash.clone();
         let reason = Some("as agreed".into());
-        let answer = Answer { approval: *id, content_hash, granted, reason };
+        let roles = vec!["owner".into()];
+        let answer = Answer { approval: *id, content_hash, granted, reason, roles };
         self.tell(RunCommand::Answer(answer)).await;
     }
 }
