@@ -7,6 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::written::written_as_text;
+
 /// A text that is not a valid identifier of the named kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a valid {kind}: {rule}")]
@@ -29,9 +31,10 @@ fn is_name(text: &str) -> bool {
 macro_rules! name_id {
     ($(#[$doc:meta])* $name:ident, $kind:literal) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<str>);
+
+        written_as_text!($name);
 
         impl $name {
             /// The written form.
@@ -172,14 +175,15 @@ impl fmt::Display for GraphVersion {
 }
 
 /// One step of a run: a node, or one item of a `map` node (`notes[3]`).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StepId {
     /// The node.
     pub node: NodeId,
     /// The item of a map, from 0.
     pub item: Option<u32>,
 }
+
+written_as_text!(StepId);
 
 impl StepId {
     /// The step of a whole node.

@@ -19,3 +19,4 @@ pub mod request;
 pub mod run;
 pub mod stream;
 pub mod time;
+mod written;

@@ -7,17 +7,19 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::stream::Seq;
+use crate::written::written_as_text;
 
 /// The place of a payload in a stream: the `index`-th payload of the commit whose first event has
 /// sequence number `seq`. Written `SEQ.INDEX`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PayloadRef {
     /// Sequence number of the first event of the commit that carried the payload.
     pub seq: Seq,
     /// Index among that commit's payloads.
     pub index: u16,
 }
+
+written_as_text!(PayloadRef);
 
 /// A payload of the commit that is being decided, by its index. Becomes a [`PayloadRef`] in an
 /// event.

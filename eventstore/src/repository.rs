@@ -33,13 +33,16 @@ pub struct Loaded<D: Decider> {
     pub(crate) last_first: Seq,
     /// The event from which on another checkpoint is due.
     pub(crate) due: Seq,
+    /// Another stream as it was, for a first event that inherits it.
+    pub(crate) origin: Option<Box<Loaded<D>>>,
 }
 
 impl<D: Decider> Loaded<D> {
     /// A stream that has no event, as far as its maker knows.
     pub fn new(stream: StreamKey) -> Self {
         let (head, last_first) = (None, Seq(0));
-        Self { stream, state: D::State::default(), head, last_first, due: FIRST_CHECKPOINT }
+        let (state, due) = (D::State::default(), FIRST_CHECKPOINT);
+        Self { stream, state, head, last_first, due, origin: None }
     }
 }
 
@@ -232,9 +235,35 @@ impl Repository {
         &self,
         stream: &StreamKey,
         context: &Context,
-        mut command: impl FnMut(&D::State, Seq) -> (D::Command, Vec<Payload>),
+        command: impl FnMut(&D::State, Seq) -> (D::Command, Vec<Payload>),
+    ) -> Result<Loaded<D>, CommitError<D::Rejection>> {
+        let loaded = self.load::<D>(stream).await?;
+        self.execute_on(loaded, context, command).await
+    }
+
+    /// The same for a command that begins a stream with the history of another one, which is at
+    /// hand as it was at that event and is not read again.
+    ///
+    /// # Errors
+    /// See [`CommitError`]; `Conflict` after many tries.
+    pub async fn execute_from<D: Decider>(
+        &self,
+        origin: Loaded<D>,
+        stream: &StreamKey,
+        context: &Context,
+        command: impl FnMut(&D::State, Seq) -> (D::Command, Vec<Payload>),
     ) -> Result<Loaded<D>, CommitError<D::Rejection>> {
         let mut loaded = self.load::<D>(stream).await?;
+        loaded.origin = loaded.head.is_none().then(|| Box::new(origin));
+        self.execute_on(loaded, context, command).await
+    }
+
+    async fn execute_on<D: Decider>(
+        &self,
+        mut loaded: Loaded<D>,
+        context: &Context,
+        mut command: impl FnMut(&D::State, Seq) -> (D::Command, Vec<Payload>),
+    ) -> Result<Loaded<D>, CommitError<D::Rejection>> {
         for tries in 1..=TRIES {
             let next = loaded.head.map_or(Seq(0), |head| head.seq).plus(1);
             let (command, payloads) = command(&loaded.state, next);

@@ -17,7 +17,7 @@ use convergio_domain::graph::{self, GraphNoun, Register};
 use convergio_domain::id::{ExecutorId, RunId, TenantId};
 use convergio_domain::metering::PriceBook;
 use convergio_domain::payload::{PayloadSlot, Purpose};
-use convergio_domain::run::{Budget, CreateRun, Run, RunCommand, RunState};
+use convergio_domain::run::{Budget, CreateRun, Phase, Run, RunCommand, RunState};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::embedded::{Config, EmbeddedLog};
 use convergio_eventstore::{EventLog, LiveHub, Payload, Record, Repository, SystemClock};
@@ -122,7 +122,7 @@ fn manifest(maps: u64) -> String {
     for number in 0..maps {
         nodes += &format!("  - id: m{number}\n    needs: [{needs}]\n    map:\n");
         nodes += "      over: \"{{ inputs.list }}\"\n      max_parallel: 64\n";
-        nodes += "      tool: text.trim\n      with: {text: \"{{ index }}\"}\n";
+        nodes += "      tool: text.trim\n      with: {text: \"n{{ index }}\"}\n";
         needs = format!("m{number}");
     }
     format!("name: bench\ninputs: {{type: object}}\nnodes:\n{nodes}")
@@ -168,6 +168,8 @@ async fn made(repository: &Repository, graph: &Graph) -> anyhow::Result<StreamKe
         tokio::time::sleep(LOOK).await;
     }
     executor.shutdown().await?;
+    let RunState { phase, error, .. } = repository.load::<Run>(&run).await?.state;
+    anyhow::ensure!(phase == Phase::Completed, "the run is {phase:?}: {error:?}");
     Ok(run)
 }
 

@@ -246,9 +246,9 @@ async fn fork(repository: &Repository, parent: &StreamKey, at: Seq) -> anyhow::R
         changes: Vec::new(),
         request_hash: String::new(),
     };
-    let mut fork = Loaded::<Run>::new(StreamKey::run(tenant(), RunId(Uuid::now_v7())));
-    let context = context(repository);
-    repository.commit(&mut fork, RunCommand::Fork(command), Vec::new(), &context).await?;
+    let fork = StreamKey::run(tenant(), RunId(Uuid::now_v7()));
+    let commands = |_: &_, _| (RunCommand::Fork(command.clone()), Vec::new());
+    repository.execute_from(loaded, &fork, &context(repository), commands).await?;
     Ok(())
 }
 

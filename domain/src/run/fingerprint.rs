@@ -49,22 +49,27 @@ impl RunState {
         print(&(once, &self.origin, &self.agent, self.told))
     }
 
-    /// Marks everything as not yet printed, as a state that was read has it.
-    pub(super) fn forget_prints(&mut self) {
-        let steps = self.steps.iter_mut().map(|(id, step)| {
-            step.print = 0;
-            Part::Step(id.clone())
-        });
-        let approvals = self.approvals.iter_mut().map(|(id, approval)| {
-            approval.print = 0;
-            Part::Approval(*id)
-        });
-        let children = self.children.iter_mut().map(|(id, child)| {
-            child.print = 0;
-            Part::Child(*id)
-        });
-        self.changed = steps.chain(approvals).chain(children).collect();
-        self.prints = 0;
+    /// Prints everything anew, as a state that was read needs it.
+    pub(super) fn print_all(&mut self) {
+        self.changed.clear();
+        let mut sum = 0_u64;
+        let mut add = |print: &mut u64, now: u64| {
+            *print = now;
+            sum = sum.wrapping_add(now);
+        };
+        for (id, step) in &mut self.steps {
+            let now = print(&(id, &*step));
+            add(&mut step.print, now);
+        }
+        for (id, approval) in &mut self.approvals {
+            let now = print(&(id, &*approval));
+            add(&mut approval.print, now);
+        }
+        for (id, child) in &mut self.children {
+            let now = print(&(id, &*child));
+            add(&mut child.print, now);
+        }
+        self.prints = sum;
     }
 
     fn print_part(&mut self, part: &Part) {
@@ -89,10 +94,14 @@ impl RunState {
     }
 }
 
+/// Bytes that most parts take at most, as JSON.
+const PART_BYTES: usize = 256;
+
 /// The first eight bytes of BLAKE3 of the value as JSON.
 fn print(value: &impl Serialize) -> u64 {
+    let mut bytes = Vec::with_capacity(PART_BYTES);
     // Serialising plain values into memory cannot fail.
-    let bytes = serde_json::to_vec(value).unwrap_or_default();
+    let _written = serde_json::to_writer(&mut bytes, value);
     let hash = blake3::hash(&bytes);
     let first = hash.as_bytes().first_chunk::<8>().copied().unwrap_or_default();
     u64::from_be_bytes(first)

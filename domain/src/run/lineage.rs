@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::state::{ApprovalState, Phase, RunState, Spent, StepStatus};
+use super::state::{ApprovalState, Phase, RunState, Spent, Step, StepStatus};
 use crate::event::lifecycle::Forked;
 use crate::id::{ApprovalId, RunId, StepId};
 use crate::payload::PayloadRef;
@@ -64,6 +64,8 @@ impl RunState {
         (self.output, self.error, self.paused) = (None, None, false);
         (self.stopped, self.stood) = (None, Span(0));
         self.begin_again();
+        self.leave_children();
+        self.inherit_turns(forked, at);
         self.spent = Spent::default();
         // An event names payloads of its own stream only.
         self.tables.clear();
@@ -81,16 +83,13 @@ impl RunState {
             StepStatus::Asking { approval } => open(approval),
             _ => false,
         };
-        let steps = self.steps.iter().filter(|(_, step)| is_under_way(&step.status));
-        let again: Vec<StepId> = steps.map(|(id, _)| id.clone()).collect();
-        for id in again {
+        for id in self.steps_that(|step| is_under_way(&step.status)) {
             self.release(&id);
             self.change(&id, |step| {
                 step.status = StepStatus::Scheduled { due: None };
                 step.lost_call = None;
             });
         }
-        self.leave_children();
         let mut lapsed = Vec::new();
         self.approvals.retain(|_, asked| {
             let is_open = asked.state == ApprovalState::Open;
@@ -106,14 +105,11 @@ impl RunState {
 }
 
 impl RunState {
-    /// Runs within the parent, and its agents' turns, are the parent's.
+    /// Runs within the parent are the parent's.
     fn leave_children(&mut self) {
-        let has_own = |step: &super::state::Step| step.turns.is_some() || step.child.is_some();
-        let steps = self.steps.iter().filter(|(_, step)| has_own(step));
-        let ids: Vec<StepId> = steps.map(|(id, _)| id.clone()).collect();
-        for id in ids {
+        let has_own = |step: &Step| step.child.is_some() || !step.awaits.is_empty();
+        for id in self.steps_that(has_own) {
             self.change(&id, |step| {
-                step.turns = None;
                 step.child = None;
                 step.awaits.clear();
             });
@@ -123,6 +119,26 @@ impl RunState {
         }
         (self.origin, self.agent, self.told) = (None, None, false);
     }
+
+    /// An agent goes on after its last answer if it was asked the same; else it begins anew.
+    fn inherit_turns(&mut self, forked: &Forked, now: Timestamp) {
+        let is_same = forked.changes.iter().all(|change| is_of_model(change));
+        for id in self.steps_that(|step| step.turns.is_some()) {
+            self.change(&id, |step| {
+                let turns = step.turns.take().filter(|_| is_same && !step.is_ended());
+                step.turns = turns.and_then(|turns| turns.of_fork(now)).map(Box::new);
+            });
+        }
+    }
+
+    fn steps_that(&self, is: impl Fn(&Step) -> bool) -> Vec<StepId> {
+        self.steps.iter().filter(|(_, step)| is(step)).map(|(id, _)| id.clone()).collect()
+    }
+}
+
+/// Whether a change is who is asked, and not what: `model` or `nodes.NAME.model`.
+fn is_of_model(change: &str) -> bool {
+    change == "model" || (change.starts_with("nodes.") && change.ends_with(".model"))
 }
 
 fn since(reference: PayloadRef, before: Seq) -> PayloadRef {

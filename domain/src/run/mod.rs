@@ -9,6 +9,7 @@ mod fallback;
 mod fingerprint;
 pub mod lineage;
 mod moves;
+mod packed;
 mod rejection;
 mod retry;
 mod routing;

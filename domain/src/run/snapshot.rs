@@ -1,18 +1,40 @@
 //! A state written down, so that it need not be folded again. What is derived is derived anew when
 //! it is read: the fingerprint of what was read tells whether it is what was written.
+//!
+//! ```text
+//! mark: 1 byte · length of the JSON: u64, little endian
+//! the state as JSON, without the packed steps · packed steps
+//! ```
 
+use super::packed;
 use super::state::RunState;
+
+/// Begins every state; another form has another one.
+const MARK: u8 = 1;
 
 impl RunState {
     pub(super) fn snapshot(&self) -> Option<Vec<u8>> {
-        serde_json::to_vec(self).ok()
+        let json = serde_json::to_vec(self).ok()?;
+        let mut bytes = Vec::with_capacity(json.len() + 8 * self.steps.len() + 9);
+        bytes.push(MARK);
+        bytes.extend_from_slice(&u64::try_from(json.len()).ok()?.to_le_bytes());
+        bytes.extend_from_slice(&json);
+        packed::write(&self.steps, &mut bytes);
+        Some(bytes)
     }
 
     pub(super) fn recall(bytes: &[u8]) -> Option<Self> {
-        let mut state: Self = serde_json::from_slice(bytes).ok()?;
+        let (MARK, rest) = bytes.split_first().map(|(mark, rest)| (*mark, rest))? else {
+            return None;
+        };
+        let (length, rest) = rest.split_first_chunk::<8>()?;
+        let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+        let (json, steps) = rest.split_at_checked(length)?;
+        let mut state: Self = serde_json::from_slice(json).ok()?;
+        state.steps.append(&mut packed::read(steps)?);
         let runnable = state.steps.values().filter(|step| step.is_runnable()).count();
         state.runnable = u32::try_from(runnable).ok()?;
-        state.forget_prints();
+        state.print_all();
         Some(state)
     }
 }

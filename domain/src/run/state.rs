@@ -9,6 +9,7 @@ use super::children::{Child, Origin};
 use super::fallback::Fallback;
 use super::fingerprint::Part;
 use super::lineage::Ancestor;
+use super::packed;
 use super::steer::Resolution;
 use super::turns::Turns;
 use crate::chat::Privacy;
@@ -290,7 +291,8 @@ pub struct Spent {
     pub reserved_cost: Money,
 }
 
-/// The fold of a run's events. Written down, it is the content of a checkpoint.
+/// The fold of a run's events. Written down, it is the content of a checkpoint, but for the steps
+/// that are packed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunState {
     /// The last event folded.
@@ -312,6 +314,7 @@ pub struct RunState {
     /// What it has spent.
     pub spent: Spent,
     /// Every step that has been heard of.
+    #[serde(serialize_with = "packed::write_others")]
     pub steps: BTreeMap<StepId, Step>,
     /// How many of them an executor can do something about now: kept so that no commit has to look
     /// at every step.

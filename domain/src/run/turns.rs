@@ -110,6 +110,17 @@ impl Turns {
         })
     }
 
+    /// What a fork goes on with, from now on: everything that was answered. A last turn that waits
+    /// for a run of the parent's is asked again, for that run is not the fork's. `None` if nothing
+    /// is left.
+    pub(super) fn of_fork(mut self, now: Timestamp) -> Option<Self> {
+        self.began = now;
+        if self.calls().values().any(|call| matches!(call, ToolState::Child(_))) {
+            self.done.pop();
+        }
+        (!self.done.is_empty() || !self.opening.is_empty()).then_some(self)
+    }
+
     fn set(&mut self, at: CallNo, state: ToolState) {
         if at.turn != self.last() {
             return;
@@ -151,7 +162,7 @@ impl RunState {
     }
 
     pub(super) fn end_turn(&mut self, event: &run::ModelCallCompleted) {
-        let Some(answer) = event.answer else { return };
+        let Some(answer) = event.answer.map(|answer| self.own(answer)) else { return };
         self.change(&event.step, |step| {
             // Its answer is in the log: the tries of the next call are counted anew.
             step.failures = 0;
@@ -184,6 +195,7 @@ impl RunState {
         result: PayloadRef,
         is_error: bool,
     ) {
+        let result = self.own(result);
         self.set_tool(step, at, ToolState::Ended { result, is_error });
     }
 

@@ -7,6 +7,7 @@ use crate::history::{
 };
 use convergio_domain::decider::{Decider, Recorded, Wake};
 use convergio_domain::event::Event;
+use convergio_domain::event::lifecycle::Forked;
 use convergio_domain::event::run::Failure;
 use convergio_domain::id::{GraphId, GraphVersion, RunId};
 use convergio_domain::metering::{Meter, Usage};
@@ -127,6 +128,55 @@ fn a_turn_is_answered_its_tools_are_called_and_the_model_is_asked_again() {
     last.call = Some(report(5));
     run.when(outcomes(vec![last])).unwrap();
     assert_eq!(run.state.spent.tokens, 35);
+}
+
+/// The state of a fork that begins here.
+fn forked(parent: &History, change: Option<&str>) -> RunState {
+    let mut state = parent.state.clone();
+    let event = Event::RunForked(Forked {
+        parent: RunId(Uuid::from_u128(9)),
+        seq: state.seq,
+        hash: String::new(),
+        fold: state.fingerprint(),
+        graph: GraphId(Uuid::from_u128(1)),
+        version: GraphVersion::of(b"{}"),
+        input: None,
+        budget: Budget::default(),
+        changes: change.map(str::to_owned).into_iter().collect(),
+        request_hash: String::new(),
+    });
+    let time = Timestamp(parent.now.0 + 1);
+    Run::evolve(&mut state, Recorded { seq: Seq(1), time, event: &event });
+    state
+}
+
+#[test]
+fn a_fork_goes_on_after_the_last_answer_that_waits_for_no_run_of_the_parent() {
+    let mut run = asked();
+    run.when(answered(vec![tool(at(1, 0))])).unwrap();
+    run.when(moved(|m| {
+        m.told = vec![told(at(1, 0))];
+        m.next = vec![Next::Begin(turn(2, 10))];
+    }))
+    .unwrap();
+    let kept = |state: &RunState| {
+        let turns = state.steps[&step("a")].turns.as_deref();
+        turns.map(|turns| (turns.last(), turns.began))
+    };
+    let fork = forked(&run, None);
+    assert_eq!(kept(&fork), Some((1, Timestamp(run.now.0 + 1))), "the question was under way");
+    assert_eq!(fork.steps[&step("a")].status, StepStatus::Scheduled { due: None });
+    let call = Next::Begin(child(7, Some(at(2, 0)), 10));
+    run.when(answered(vec![tool(at(2, 0)), call])).unwrap();
+    let mut fork = forked(&run, Some("nodes.a.model"));
+    assert_eq!(kept(&fork).map(|(last, _)| last), Some(1), "the second turn is asked again");
+    assert!(fork.children.is_empty() && fork.steps[&step("a")].awaits.is_empty());
+    assert_eq!((fork.spent.tokens, fork.spent.reserved_tokens), (0, 0));
+    for change in ["nodes.a.prompt", "inputs.text", "graph"] {
+        assert_eq!(kept(&forked(&run, Some(change))), None, "{change}: it is asked something else");
+    }
+    let mut read = Run::recall(&Run::snapshot(&fork).unwrap()).unwrap();
+    assert_eq!(read.fingerprint(), fork.fingerprint());
 }
 
 #[test]

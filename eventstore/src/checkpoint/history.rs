@@ -14,6 +14,8 @@ use crate::repository::{Loaded, Repository};
 const EVERY: u64 = 1000;
 /// The event at which a stream's first checkpoint is due.
 pub(crate) const FIRST: Seq = Seq(EVERY);
+/// The event of a fork from which on its first checkpoint is due.
+const AFTER_FORKING: Seq = Seq(2);
 /// Bytes of a state that count as one event more between two checkpoints: those of large states lie
 /// further apart, so that all of a stream are not larger than its log.
 const BYTES_AN_EVENT: u64 = 128;
@@ -112,7 +114,7 @@ impl Repository {
         };
         let (stream, head) = (stream.clone(), Some(record.head()));
         let due = next_due(found.seq, found.state.len());
-        Ok(Some(Loaded { stream, state, head, last_first: found.first, due }))
+        Ok(Some(Loaded { stream, state, head, last_first: found.first, due, origin: None }))
     }
 
     /// Takes in the part of another stream that a first event names.
@@ -125,9 +127,13 @@ impl Repository {
         Box::pin(async move {
             let Some(Inherited { id, seq, fold }) = inherited else { return Ok(()) };
             let parent = StreamKey { id, ..loaded.stream.clone() };
-            let found = self.load_at::<D>(&parent, seq, true).await?;
             let is_there = |found: &Loaded<D>| found.head.is_some_and(|head| head.seq == seq);
-            let Some(mut found) = found.filter(is_there) else {
+            let at_hand = loaded.origin.take().filter(|found| found.stream == parent);
+            let found = match at_hand.filter(|found| is_there(found)) {
+                Some(found) => Some(*found),
+                None => self.load_at::<D>(&parent, seq, true).await?.filter(is_there),
+            };
+            let Some(mut found) = found else {
                 let reason = format!("it begins with {parent}, which has no commit up to {seq}");
                 return Err(LogError::corrupt(&loaded.stream, &reason));
             };
@@ -136,8 +142,9 @@ impl Repository {
                 return Err(LogError::corrupt(&loaded.stream, &reason));
             }
             loaded.state = found.state;
-            // The first checkpoint comes at once: who reads the fork need not read the parent.
-            loaded.due = Seq(0);
+            // Forking writes no state. The first checkpoint comes with the next commit: from then
+            // on who reads the fork need not read the parent.
+            loaded.due = AFTER_FORKING;
             Ok(())
         })
     }

@@ -196,7 +196,7 @@ impl Actor {
         let mut results = Vec::new();
         for (call, state) in calls {
             if let ToolState::Ended { result, is_error } = state {
-                let value = self.outputs.open(*result).await?;
+                let value = self.outputs.recall(*result).await?;
                 results.push((*call, told(&value), *is_error));
             }
         }
@@ -208,7 +208,7 @@ impl Actor {
 
     /// A turn's answer, from the log.
     pub(super) async fn reply(&mut self, reference: PayloadRef) -> Result<ChatReply, OutputError> {
-        let value = self.outputs.open(reference).await?;
+        let value = self.outputs.recall(reference).await?;
         serde_json::from_value(Value::clone(&value)).map_err(|error| {
             OutputError::Failure(failure("internal", format!("the stored answer: {error}")))
         })

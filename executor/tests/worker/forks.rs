@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use convergio_domain::decider::Fingerprint;
+use convergio_domain::decider::{Decider, Fingerprint};
 use convergio_domain::event::Event;
 use convergio_domain::id::StepId;
-use convergio_domain::run::{Phase, RunState, StepStatus};
+use convergio_domain::run::{Phase, Run, RunCommand, RunState, StepStatus};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{CheckpointFolder, Checkpoints};
 use serde_json::{Value, json};
 
 use crate::agents::{Behaviour, Model};
 use crate::harness::Platform;
+use crate::script::{Line, Script};
 
 const LINE: &str = r#"
 name: line
@@ -140,6 +141,98 @@ nodes:
     assert_eq!(usage, 1, "the usage of what is inherited stays with the parent");
 }
 
+const TURNS: &str = r#"
+name: turns
+output: "{{ nodes.reckon.output }}"
+nodes:
+  - id: reckon
+    agent: {model: local, prompt: "{{ inputs.text }}", max_tokens: 20, tools: [math.eval]}
+"#;
+
+/// The end of the first commit with an event of a kind.
+async fn commit_with(platform: &Platform, run: &StreamKey, kind: &str) -> u64 {
+    let records = platform.records(run).await;
+    let has = |event: &Event| event.type_name() == kind;
+    let record = records.iter().find(|record| record.body.events.iter().any(has));
+    record.expect("there is one").last_seq().0
+}
+
+#[tokio::test]
+async fn a_fork_in_the_middle_of_an_agents_turns_goes_on_after_the_last_answer() {
+    let eval = |text| Line::Calls(vec![("math-eval", text)]);
+    let lines = vec![
+        eval(r#"{"expression": "6 * 7"}"#),
+        Line::Text("it is 42"),
+        Line::Text("the fork says 42"),
+        eval(r#"{"expression": "1 + 1"}"#),
+        Line::Text("other inputs"),
+        Line::Text("the fork's fork"),
+    ];
+    let (script, provider) = Script::serve(lines).await;
+    let mut platform = Platform::with_models(vec![provider]);
+    let run = ran(&mut platform, TURNS, &json!({"text": "what is 6 * 7?"})).await;
+    let at = commit_with(&platform, &run, "run.tool_call.completed.v1").await;
+
+    let fork = platform.fork(&run, at, None).await;
+    let state = platform.ended(&fork).await;
+    assert_eq!(state.phase, Phase::Completed, "{:?}", state.error);
+    assert_eq!(platform.output(&fork, &state).await, json!("the fork says 42"));
+    assert_eq!(script.requests().len(), 3, "the first turn was answered, and is not asked again");
+    assert_eq!(script.messages(2), script.messages(1), "the parent's answers and tools' results");
+    assert_eq!(state.spent.tokens, 13, "the turn of the parent costs nothing");
+    platform.replay(&fork, TURNS).await.expect("no divergence");
+
+    // Another question is asked from the beginning.
+    let other = platform.fork(&run, at, Some(&json!({"text": "what is 1 + 1?"}))).await;
+    let state = platform.ended(&other).await;
+    assert_eq!(platform.output(&other, &state).await, json!("other inputs"));
+    assert_eq!(script.messages(3).len(), 1, "nothing of the other conversation");
+    platform.replay(&other, TURNS).await.expect("no divergence");
+
+    // A fork of a fork: its own turns lie in its own stream, those before in the first one's.
+    let at = commit_with(&platform, &other, "run.tool_call.intended.v1").await;
+    let grandchild = platform.fork(&other, at, None).await;
+    let state = platform.ended(&grandchild).await;
+    assert_eq!(state.phase, Phase::Completed, "{:?}", state.error);
+    assert_eq!(script.messages(5)[2]["content"], "2", "the lost tool call is made by the fork");
+    platform.replay(&grandchild, TURNS).await.expect("no divergence");
+    platform.stop().await;
+}
+
+#[tokio::test]
+async fn a_fork_does_not_wait_for_a_run_within_its_parent_but_begins_one_of_its_own() {
+    let inner = r#"
+name: inner
+output: "{{ nodes.ask.output }}"
+nodes: [{id: ask, agent: {model: local, prompt: "{{ inputs.text }}", max_tokens: 20}}]
+"#;
+    let outer = r#"
+name: outer
+output: "{{ nodes.sub.output }}"
+nodes: [{id: sub, graph: {name: inner, inputs: {text: "{{ inputs.text }}"}}}]
+"#;
+    let (script, provider) = Script::serve(vec![Line::Hang, Line::Text("the fork's")]).await;
+    let mut platform = Platform::with_models(vec![provider]);
+    platform.register(inner).await;
+    let run = platform.create(outer, &json!({"text": "hello"})).await;
+    platform.start();
+    script.called.notified().await;
+    let at = commit_with(&platform, &run, "run.child.intended.v1").await;
+    let fork = platform.fork(&run, at, None).await;
+    let state = platform.ended(&fork).await;
+    assert_eq!(state.phase, Phase::Completed, "{:?}", state.error);
+    assert_eq!(platform.output(&fork, &state).await, json!("the fork's"));
+    assert_eq!(state.spent.tokens, 13);
+    let parent = platform.state(&run).await;
+    let own: Vec<_> = state.children.keys().collect();
+    assert!(own.len() == 1 && !parent.children.contains_key(own[0]), "a run of its own");
+    assert!(parent.children.values().all(|child| child.ended.is_none()), "the other goes on");
+    platform.replay(&fork, outer).await.expect("no divergence");
+    platform.tell(&run, RunCommand::Cancel { reason: None }).await;
+    platform.until(&run, |state| state.phase.is_ended() && !state.owes()).await;
+    platform.stop().await;
+}
+
 #[tokio::test]
 async fn states_are_the_same_with_checkpoints_without_them_and_with_damaged_ones() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -165,18 +258,21 @@ nodes:
     assert!(!kept.is_empty(), "they come by themselves");
     let with = print(&platform, &run).await;
     let last = kept.last().expect("one");
-    let loaded = platform.repository.load_at::<convergio_domain::run::Run>(&run, *last, true).await;
+    let loaded = platform.repository.load_at::<Run>(&run, *last, true).await;
     let at_last = loaded.expect("the log works").expect("it is there").state;
     let point = checkpoints.last(&run, Seq(u64::MAX)).expect("kept");
 
     // A damaged file, and one that says what the log does not.
     let mut wrong = point.clone();
-    wrong.state = serde_json::to_vec(&{
-        let mut value: Value = serde_json::from_slice(&point.state).expect("JSON");
-        value["spent"]["tokens"] = json!(999);
-        value
-    })
-    .expect("JSON");
+    let mut other = Run::recall(&point.state).expect("a state");
+    other.spent.tokens = 999;
+    wrong.state = Run::snapshot(&other).expect("a state");
+    checkpoints.keep(&run, wrong.clone());
+    assert_eq!(print(&platform, &run).await, with, "its fingerprint is not the log's");
+    // The same of one that differs in a step that is over.
+    let mut other = Run::recall(&point.state).expect("a state");
+    other.steps.get_mut(&step("squares[7]")).expect("it is over").attempt = 2;
+    wrong.state = Run::snapshot(&other).expect("a state");
     checkpoints.keep(&run, wrong);
     assert_eq!(print(&platform, &run).await, with, "its fingerprint is not the log's");
     checkpoints.keep(&run, point);
@@ -189,8 +285,7 @@ nodes:
     assert_eq!(print(&platform, &run).await, with, "damaged ones are not used");
     checkpoints.drop_all(None).expect("removed");
     assert_eq!(checkpoints.list(&run), []);
-    let without =
-        platform.repository.load_at::<convergio_domain::run::Run>(&run, *last, true).await;
+    let without = platform.repository.load_at::<Run>(&run, *last, true).await;
     let without = without.expect("the log works").expect("it is there").state;
     assert_eq!(without.steps.len(), at_last.steps.len());
     assert_eq!(print(&platform, &run).await, with, "dropping all changes nothing");

@@ -90,7 +90,8 @@ pub(super) async fn begin(
     let stream = StreamKey::run(caller.tenant.clone(), run);
     let context = gateway.context(caller);
     let commands = |_: &_, _| (RunCommand::Fork(command.clone()), payloads.clone());
-    let created = gateway.repository.execute::<Run>(&stream, &context, commands).await?;
+    let created = gateway.repository.execute_from(point.loaded, &stream, &context, commands);
+    let created = created.await?;
     let (graph, version) = created.state.graph.unwrap_or((command.graph, command.version));
     Ok(ForkAccepted {
         run_id: run.to_string(),

@@ -1,0 +1,179 @@
+//! Steps that are over and say little, in a few bytes each: of a long run that is nearly all.
+//!
+//! ```text
+//! for each node: length of its name · name · number of its steps · its steps in their order
+//! a step: flags: 1 byte · item · [try] · [failures] · [output: place · index] · [case]
+//! ```
+//!
+//! Numbers are LEB128. Items and places of outputs are written as differences from those before.
+
+use std::collections::BTreeMap;
+
+use serde::Serializer;
+
+use super::state::{Step, StepStatus};
+use crate::id::{NodeId, StepId};
+use crate::payload::PayloadRef;
+use crate::stream::Seq;
+
+const IS_SKIPPED: u8 = 1;
+const IS_ITEM: u8 = 2;
+const HAS_TRY: u8 = 4;
+const HAS_FAILURES: u8 = 8;
+const HAS_OUTPUT: u8 = 16;
+const HAS_CASE: u8 = 32;
+
+/// Whether a step has nothing that the packed form does not.
+fn is_packed(step: &Step) -> bool {
+    // Every field is named: what a step gets besides must be thought of here.
+    let Step {
+        status,
+        attempt: _,
+        output: _,
+        case: _,
+        map,
+        call,
+        failures: _,
+        error,
+        avoid,
+        turns,
+        child,
+        awaits,
+        lost_call,
+        print: _,
+    } = step;
+    matches!(status, StepStatus::Completed | StepStatus::Skipped)
+        && (map.is_none() && call.is_none() && error.is_none() && avoid.is_empty())
+        && (turns.is_none() && child.is_none() && awaits.is_empty() && lost_call.is_none())
+}
+
+/// Writes the other steps as they are: the part of a state that is JSON.
+pub(super) fn write_others<S: Serializer>(
+    steps: &BTreeMap<StepId, Step>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    to.collect_map(steps.iter().filter(|(_, step)| !is_packed(step)))
+}
+
+/// What differences are taken from.
+#[derive(Default)]
+struct Before {
+    item: u32,
+    output: u64,
+}
+
+/// Appends all steps that can be packed.
+pub(super) fn write(steps: &BTreeMap<StepId, Step>, bytes: &mut Vec<u8>) {
+    let mut packed = steps.iter().filter(|(_, step)| is_packed(step)).peekable();
+    while let Some((first, _)) = packed.peek() {
+        let node = first.node.clone();
+        let name = node.as_str();
+        push(bytes, name.len() as u64);
+        bytes.extend_from_slice(name.as_bytes());
+        let (mut count, mut own, mut before) = (0, Vec::new(), Before::default());
+        while let Some((id, step)) = packed.next_if(|(id, _)| id.node == node) {
+            write_step(&mut own, &mut before, id.item, step);
+            count += 1;
+        }
+        push(bytes, count);
+        bytes.append(&mut own);
+    }
+}
+
+fn write_step(bytes: &mut Vec<u8>, before: &mut Before, item: Option<u32>, step: &Step) {
+    let flag = |is: bool, flag: u8| if is { flag } else { 0 };
+    bytes.push(
+        flag(step.status == StepStatus::Skipped, IS_SKIPPED)
+            | flag(item.is_some(), IS_ITEM)
+            | flag(step.attempt != 1, HAS_TRY)
+            | flag(step.failures != 0, HAS_FAILURES)
+            | flag(step.output.is_some(), HAS_OUTPUT)
+            | flag(step.case.is_some(), HAS_CASE),
+    );
+    if let Some(item) = item {
+        push(bytes, u64::from(item.wrapping_sub(before.item)));
+        before.item = item;
+    }
+    if step.attempt != 1 {
+        push(bytes, u64::from(step.attempt));
+    }
+    if step.failures != 0 {
+        push(bytes, u64::from(step.failures));
+    }
+    if let Some(PayloadRef { seq, index }) = step.output {
+        // The sign stands in the lowest bit: a later item may have an earlier output.
+        let difference = seq.0.wrapping_sub(before.output).cast_signed();
+        push(bytes, ((difference << 1) ^ (difference >> 63)).cast_unsigned());
+        push(bytes, u64::from(index));
+        before.output = seq.0;
+    }
+    if let Some(case) = step.case {
+        push(bytes, u64::from(case));
+    }
+}
+
+/// Reads what [`write`] appended; nothing for anything else.
+pub(super) fn read(mut bytes: &[u8]) -> Option<BTreeMap<StepId, Step>> {
+    let mut steps = Vec::new();
+    while !bytes.is_empty() {
+        let length = usize::try_from(pull(&mut bytes)?).ok()?;
+        let (name, rest) = bytes.split_at_checked(length)?;
+        let node: NodeId = std::str::from_utf8(name).ok()?.parse().ok()?;
+        bytes = rest;
+        let count = usize::try_from(pull(&mut bytes)?).ok()?;
+        // Each step has at least its flags.
+        steps.reserve(count.min(bytes.len()));
+        let mut before = Before::default();
+        for _ in 0..count {
+            let (item, step) = read_step(&mut bytes, &mut before)?;
+            steps.push((StepId { node: node.clone(), item }, step));
+        }
+    }
+    Some(steps.into_iter().collect())
+}
+
+fn read_step(bytes: &mut &[u8], before: &mut Before) -> Option<(Option<u32>, Step)> {
+    let flags = *bytes.split_off_first()?;
+    let has = |flag: u8| flags & flag != 0;
+    let number = |bytes: &mut &[u8]| u32::try_from(pull(bytes)?).ok();
+    let status = if has(IS_SKIPPED) { StepStatus::Skipped } else { StepStatus::Completed };
+    let mut step = Step::new(status);
+    let mut item = None;
+    if has(IS_ITEM) {
+        before.item = before.item.wrapping_add(number(bytes)?);
+        item = Some(before.item);
+    }
+    step.attempt = if has(HAS_TRY) { number(bytes)? } else { 1 };
+    step.failures = if has(HAS_FAILURES) { number(bytes)? } else { 0 };
+    if has(HAS_OUTPUT) {
+        let coded = pull(bytes)?;
+        let difference = (coded >> 1) ^ (coded & 1).wrapping_neg();
+        before.output = before.output.wrapping_add(difference);
+        let index = u16::try_from(pull(bytes)?).ok()?;
+        step.output = Some(PayloadRef { seq: Seq(before.output), index });
+    }
+    if has(HAS_CASE) {
+        step.case = Some(number(bytes)?);
+    }
+    Some((item, step))
+}
+
+fn push(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push((number & 0x7f) as u8);
+}
+
+fn pull(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let byte = *bytes.split_off_first()?;
+        number |= u64::from(byte & 0x7f).checked_shl(shift)?;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}

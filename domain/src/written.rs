@@ -1,0 +1,47 @@
+//! Values that are written as a text: as they display, and read by their own rule. Neither way
+//! copies the text, for every event has several of them.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::str::FromStr;
+
+use serde::de::{Error, Visitor};
+
+/// Implements serde's traits for a type that has `Display` and `FromStr`.
+macro_rules! written_as_text {
+    ($name:ty) => {
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                from.deserialize_str($crate::written::ReadText::default())
+            }
+        }
+    };
+}
+pub(crate) use written_as_text;
+
+/// Reads a text.
+pub(crate) struct ReadText<T>(PhantomData<T>);
+
+impl<T> Default for ReadText<T> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for ReadText<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+}
