@@ -70,7 +70,10 @@ impl Source<'_> {
 
     /// What a fork begins with: its parent's state.
     async fn inherited(&self) -> Result<Option<RunState>, LogError> {
-        let Self::Log(repository, run) = self else { return Ok(None) };
+        let (repository, run) = match self {
+            Self::Log(repository, run) => (repository, run),
+            Self::File(file) => return Ok(file.inherited()),
+        };
         let first = repository.log().read_stream(run, Seq(0), 1).await?;
         let event = first.first().and_then(|record| record.body.events.first());
         let Some(from) = event.and_then(Run::inherits) else { return Ok(None) };

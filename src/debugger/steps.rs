@@ -92,7 +92,8 @@ pub(crate) struct Text {
 impl Steps {
     /// Takes a run apart.
     pub(crate) fn new(file: RunFile) -> Self {
-        let (mut told, mut kept, mut state) = (Vec::new(), Vec::new(), RunState::default());
+        let (mut told, mut kept) = (Vec::new(), Vec::new());
+        let mut state = file.inherited().unwrap_or_default();
         for record in &file.records {
             for (index, recorded) in record.events().enumerate() {
                 if told.len() % KEPT_EVERY == 0 {

@@ -6,18 +6,20 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use convergio_domain::decider::Decider;
 use convergio_domain::event::Event;
 use convergio_domain::graph::GraphNoun;
 use convergio_domain::id::{GraphId, GraphVersion, RunId};
 use convergio_domain::payload::{PayloadRef, PayloadSlot, Purpose};
+use convergio_domain::run::Run;
 use convergio_domain::stream::{Seq, StreamKey};
 use futures_util::stream::{self, Stream};
 use serde_json::value::RawValue;
 
 use super::FORMAT;
-use super::line::{GraphLine, Header, Line, PayloadLine, RecordLine};
+use super::line::{AncestorLine, GraphLine, Header, Line, PayloadLine, RecordLine};
 use crate::error::LogError;
-use crate::record::{Head, Record, chain};
+use crate::record::{Record, chain};
 use crate::repository::Repository;
 use crate::seal::{Opening, hex};
 
@@ -26,8 +28,8 @@ const PAGE: usize = 64;
 
 struct Exporter {
     repository: Repository,
-    stream: StreamKey,
-    end: Head,
+    /// The streams that are still to be written, the oldest first, each up to an event.
+    streams: VecDeque<(StreamKey, Seq)>,
     payloads: bool,
     read: VecDeque<Arc<Record>>,
     at: Seq,
@@ -56,10 +58,13 @@ pub async fn export(
     };
     let mut first = Vec::new();
     push(&mut first, &Line::Run(header))?;
+    let streams = history(&repository, run, end.seq).await?;
+    if streams.len() > 1 {
+        begin(&streams[0], &mut first)?;
+    }
     let exporter = Exporter {
         repository,
-        stream: run,
-        end,
+        streams,
         payloads,
         read: VecDeque::new(),
         at: Seq(0),
@@ -73,21 +78,58 @@ pub async fn export(
     Ok(Some(futures_util::StreamExt::chain(first, pieces)))
 }
 
+/// The streams that a run's history stands in, the oldest first, each up to an event.
+async fn history(
+    repository: &Repository,
+    run: StreamKey,
+    end: Seq,
+) -> Result<VecDeque<(StreamKey, Seq)>, LogError> {
+    let mut streams = VecDeque::from([(run, end)]);
+    while let Some((oldest, _)) = streams.front() {
+        let records = repository.log().read_stream(oldest, Seq(0), 1).await?;
+        let first = records.first().and_then(|record| record.body.events.first());
+        let Some(from) = first.and_then(Run::inherits) else { break };
+        streams.push_front((StreamKey { id: from.id, ..oldest.clone() }, from.seq));
+    }
+    Ok(streams)
+}
+
+/// The line before an ancestor's records.
+fn begin((stream, seq): &(StreamKey, Seq), lines: &mut Vec<u8>) -> Result<(), LogError> {
+    push(lines, &Line::Ancestor(AncestorLine { run: RunId(stream.id), seq: *seq }))
+}
+
 impl Exporter {
     /// The lines of the next record.
     async fn piece(&mut self) -> Result<Option<Bytes>, LogError> {
-        if self.read.is_empty() && self.at < self.end.seq {
-            let log = self.repository.log();
-            self.read = log.read_stream(&self.stream, self.at, PAGE).await?.into();
+        let mut lines = Vec::new();
+        self.next_stream(&mut lines)?;
+        let Some((stream, end)) = self.streams.front() else { return Ok(None) };
+        if self.read.is_empty() && self.at < *end {
+            self.read = self.repository.log().read_stream(stream, self.at, PAGE).await?.into();
         }
         // What was appended since the header was written is not in the file.
-        let next = self.read.pop_front().filter(|record| record.last_seq() <= self.end.seq);
+        let next = self.read.pop_front().filter(|record| record.last_seq() <= *end);
         let Some(record) = next else { return Ok(None) };
         self.at = record.last_seq();
-        let mut lines = Vec::new();
         self.graphs(&record, &mut lines).await?;
         self.record(&record, &mut lines).await?;
         Ok(Some(Bytes::from(lines)))
+    }
+
+    /// Goes on with the next stream when one is written.
+    fn next_stream(&mut self, lines: &mut Vec<u8>) -> Result<(), LogError> {
+        let is_written = self.streams.front().is_some_and(|(_, end)| self.at >= *end);
+        if !is_written || self.streams.len() == 1 {
+            return Ok(());
+        }
+        self.streams.pop_front();
+        self.read.clear();
+        self.at = Seq(0);
+        match self.streams.front().filter(|_| self.streams.len() > 1) {
+            Some(ancestor) => begin(ancestor, lines),
+            None => Ok(()),
+        }
     }
 
     /// Graph versions that the record names and none before it did.
@@ -98,12 +140,16 @@ impl Exporter {
                     self.graph = Some(created.graph);
                     &created.version
                 }
+                Event::RunForked(forked) => {
+                    self.graph = Some(forked.graph);
+                    &forked.version
+                }
                 Event::RunMigrated(migrated) => &migrated.to,
                 _ => continue,
             };
             let Some(graph) = self.graph else { continue };
             if self.written.insert(version.clone()) {
-                let manifest = self.manifest(graph, version).await?;
+                let manifest = self.manifest(&record.stream, graph, version).await?;
                 let text = std::str::from_utf8(&manifest).unwrap_or_default();
                 let manifest: &RawValue = serde_json::from_str(text)
                     .map_err(|error| LogError::corrupt(&format!("graph {graph}"), &error))?;
@@ -114,8 +160,13 @@ impl Exporter {
         Ok(())
     }
 
-    async fn manifest(&self, graph: GraphId, version: &GraphVersion) -> Result<Bytes, LogError> {
-        let stream = StreamKey::graph(self.stream.tenant.clone(), graph);
+    async fn manifest(
+        &self,
+        run: &StreamKey,
+        graph: GraphId,
+        version: &GraphVersion,
+    ) -> Result<Bytes, LogError> {
+        let stream = StreamKey::graph(run.tenant.clone(), graph);
         let loaded = self.repository.load::<GraphNoun>(&stream).await?;
         let missing = |what: &str| LogError::corrupt(&stream, &format!("{version} {what}"));
         let reference = loaded.state.versions.get(version);

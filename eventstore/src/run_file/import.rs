@@ -1,6 +1,7 @@
 //! Putting a run's file into a log: checked whole first, then written record by record. A run that
 //! has not ended stands still there until somebody goes on with it.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -68,7 +69,7 @@ pub async fn import(
     path: &Path,
     context: &Context,
 ) -> Result<Imported, ImportError> {
-    let known = verify(repository, path).await?;
+    let known = verify(repository, path).await?.into();
     let mut reader = Reader::open(path)?;
     let stream = reader.stream().clone();
     let key = MasterKey(*key).key(&stream.tenant)?;
@@ -90,13 +91,12 @@ pub async fn import(
     Ok(Imported { stream, events: reader.header().seq.0, added: writer.added })
 }
 
-/// Reads the whole file and compares it with what the log has of the run; gives how many of its
-/// records the log has already.
-async fn verify(repository: &Repository, path: &Path) -> Result<u64, ImportError> {
+/// Reads the whole file and compares it with what the log has of each stream in it; tells of each
+/// record whether the log has it already.
+async fn verify(repository: &Repository, path: &Path) -> Result<Vec<bool>, ImportError> {
     let mut reader = Reader::open(path)?;
     let stream = reader.stream().clone();
-    let (log, mut known, mut at) = (repository.log(), 0, Seq(0));
-    let mut has_more = log.head(&stream).await?.is_some();
+    let (log, mut known, mut at, mut has_more) = (repository.log(), Vec::new(), Seq(0), false);
     while let Some(item) = reader.next_item()? {
         match item {
             Item::Graph { graph, manifest, .. } => {
@@ -106,20 +106,28 @@ async fn verify(repository: &Repository, path: &Path) -> Result<u64, ImportError
                     return Err(wrong(reader.line(), &reason).into());
                 }
             }
-            Item::Record(record, _) if has_more => {
-                match log.read_stream(&stream, at, 1).await?.first() {
-                    Some(own) if own.hash == record.hash => known += 1,
-                    Some(_) => {
-                        return Err(ImportError::Conflict { stream, seq: record.first_seq() });
-                    }
-                    None => has_more = false,
+            Item::Record(record, _) => {
+                if record.first_seq() == Seq(1) {
+                    (at, has_more) = (Seq(0), log.head(&record.stream).await?.is_some());
                 }
+                if has_more {
+                    match log.read_stream(&record.stream, at, 1).await?.first() {
+                        Some(own) if own.hash == record.hash => {}
+                        Some(_) => return Err(conflict(&record)),
+                        None => has_more = false,
+                    }
+                }
+                known.push(has_more);
                 at = record.last_seq();
             }
-            Item::Record(..) | Item::Payload(..) => {}
+            Item::Payload(..) => {}
         }
     }
     Ok(known)
+}
+
+fn conflict(record: &Record) -> ImportError {
+    ImportError::Conflict { stream: record.stream.clone(), seq: record.first_seq() }
 }
 
 fn parse(manifest: &[u8], line: u64) -> Result<Graph, FileError> {
@@ -178,8 +186,8 @@ struct Writer<'a> {
     key: TenantKey,
     head: Option<Head>,
     open: Option<Open>,
-    /// Records that the log has already.
-    known: u64,
+    /// Whether the log has the next records already.
+    known: VecDeque<bool>,
     added: u64,
 }
 
@@ -195,6 +203,9 @@ impl Writer<'_> {
     async fn flush(&mut self) -> Result<(), ImportError> {
         let Some((record, canonical, sealed)) = self.open.take() else { return Ok(()) };
         let written: Hash = record.hash;
+        if record.first_seq() == Seq(1) {
+            self.head = None;
+        }
         let prepared = Prepared {
             stream: record.stream.clone(),
             commit: record.body.commit,
@@ -209,13 +220,9 @@ impl Writer<'_> {
         };
         let head = self.repository.log().restore(Archived(prepared)).await?;
         if head.hash != written {
-            let (stream, seq) = (record.stream.clone(), record.first_seq());
-            return Err(ImportError::Conflict { stream, seq });
+            return Err(conflict(&record));
         }
-        match self.known.checked_sub(1) {
-            Some(rest) => self.known = rest,
-            None => self.added += 1,
-        }
+        self.added += u64::from(self.known.pop_front() == Some(false));
         self.head = Some(head);
         Ok(())
     }

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 #[serde(rename_all = "snake_case")]
 pub(super) enum Line<'a> {
     Run(Header),
+    Ancestor(AncestorLine),
     Graph(#[serde(borrow)] GraphLine<'a>),
     Record(#[serde(borrow)] RecordLine<'a>),
     Payload(PayloadLine),
@@ -33,6 +34,14 @@ pub struct Header {
     pub hash: String,
     /// Whether the payloads' plaintexts are in the file, but those that were erased.
     pub payloads: bool,
+}
+
+/// A run that the history begins in: its records up to an event stand after this line.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AncestorLine {
+    pub(super) run: RunId,
+    pub(super) seq: Seq,
 }
 
 #[derive(Serialize, Deserialize)]

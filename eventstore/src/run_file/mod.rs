@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! {"run": {"format": 1, "tenant", "run", "seq", "hash", "payloads"}}     first line
+//! {"ancestor": {"run", "seq"}}      of a fork: a run that it begins in, up to there; oldest first
 //! {"graph": {"graph", "version", "manifest"}}      before the first record that names the version
 //! {"record": {"prev_hash", "hash", "recorded_at", "body"}}   body: the canonical bytes themselves
 //! {"payload": {"ref", "salt", "text" | "base64"}}            after the record that commits to it
@@ -13,11 +14,13 @@ mod export;
 mod import;
 mod line;
 mod read;
+mod whole;
 
 pub use export::export;
 pub use import::{ImportError, Imported, import};
 pub use line::Header;
-pub use read::{Item, Reader, RunFile};
+pub use read::{Item, Reader};
+pub use whole::{AncestorFile, RunFile};
 
 /// The form that is written.
 pub const FORMAT: u32 = 1;

@@ -10,13 +10,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use convergio_domain::event::Event;
-use convergio_domain::graph::manifest::Graph;
 use convergio_domain::id::{GraphId, GraphVersion};
 use convergio_domain::payload::{PayloadRef, PayloadSlot};
 use convergio_domain::stream::{Seq, StreamKey};
 
-use super::line::{GraphLine, Header, Line, PayloadLine, RecordLine, unhex};
-use super::{FILE_BYTES, FORMAT, FileError, LINE_BYTES};
+use super::line::{AncestorLine, GraphLine, Header, Line, PayloadLine, RecordLine, unhex};
+use super::{FORMAT, FileError, LINE_BYTES};
 use crate::record::{Body, Hash, Position, Record, chain};
 use crate::seal::{Opening, hex};
 
@@ -44,6 +43,11 @@ pub struct Reader<R> {
     buffer: Vec<u8>,
     header: Header,
     stream: StreamKey,
+    /// The stream whose records are being read, and its last event in the file.
+    current: StreamKey,
+    until: Seq,
+    /// The ancestor that was read before it.
+    before: Option<(StreamKey, Seq, Hash)>,
     last: (Seq, Hash, u64),
     graphs: Vec<GraphVersion>,
     /// What the last record commits to.
@@ -78,8 +82,21 @@ impl<R: BufRead> Reader<R> {
         }
         let stream = StreamKey::run(header.tenant.clone(), header.run);
         let (last, graphs) = ((Seq(0), [0; 32], 0), Vec::new());
-        let commitments = BTreeMap::new();
-        Ok(Self { lines, number: 1, buffer, header, stream, last, graphs, commitments })
+        let (commitments, before) = (BTreeMap::new(), None);
+        let (current, until) = (stream.clone(), header.seq);
+        Ok(Self {
+            lines,
+            number: 1,
+            buffer,
+            header,
+            stream,
+            current,
+            until,
+            before,
+            last,
+            graphs,
+            commitments,
+        })
     }
 
     /// The first line.
@@ -102,16 +119,20 @@ impl<R: BufRead> Reader<R> {
     /// # Errors
     /// The line is not what its hashes say, or the file ends too early.
     pub fn next_item(&mut self) -> Result<Option<Item>, FileError> {
+        self.next_line().map_err(|reason| FileError { line: self.number, reason })
+    }
+
+    fn next_line(&mut self) -> Result<Option<Item>, String> {
         self.number += 1;
-        let number = self.number;
-        self.item().map_err(|reason| FileError { line: number, reason })
+        self.item()
     }
 
     fn item(&mut self) -> Result<Option<Item>, String> {
         read_line(&mut self.lines, &mut self.buffer)?;
         let buffer = std::mem::take(&mut self.buffer);
         if buffer.is_empty() {
-            let is_whole = self.last.0 == self.header.seq && hex(&self.last.1) == self.header.hash;
+            let is_own = self.current == self.stream && self.last.0 == self.until;
+            let is_whole = is_own && hex(&self.last.1) == self.header.hash;
             let reason = "the file ends before the last event that its first line names";
             return if is_whole { Ok(None) } else { Err(reason.into()) };
         }
@@ -119,12 +140,55 @@ impl<R: BufRead> Reader<R> {
             serde_json::from_slice(&buffer).map_err(|error| format!("not a line: {error}"))?;
         let item = match line {
             Line::Run(_) => Err("a second first line".into()),
+            Line::Ancestor(line) => {
+                self.ancestor(&line)?;
+                self.buffer = buffer;
+                return self.next_line();
+            }
             Line::Graph(line) => self.graph(&line),
             Line::Record(line) => self.record(&line),
             Line::Payload(line) => self.payload(line),
         };
         self.buffer = buffer;
         item.map(Some)
+    }
+
+    /// The records of another run begin.
+    fn ancestor(&mut self, line: &AncestorLine) -> Result<(), String> {
+        let is_begun = self.current == self.stream && self.last.0 > Seq(0);
+        let is_cut = self.current != self.stream && self.last.0 < self.until;
+        if is_begun || is_cut {
+            return Err("a run that others begin in stands whole, and before them".into());
+        }
+        self.enter(StreamKey::run(self.header.tenant.clone(), line.run), line.seq);
+        Ok(())
+    }
+
+    fn enter(&mut self, stream: StreamKey, until: Seq) {
+        let (seq, hash, records) = std::mem::replace(&mut self.last, (Seq(0), [0; 32], 0));
+        self.last.2 = records;
+        let left = std::mem::replace(&mut self.current, stream);
+        self.before = (seq > Seq(0)).then_some((left, seq, hash));
+        self.until = until;
+    }
+
+    /// Whether a stream begins with the history that stands before it in the file.
+    fn follows(&self, first: &Event) -> Result<(), String> {
+        let named = match first {
+            Event::RunForked(forked) => {
+                let stream = StreamKey::run(self.header.tenant.clone(), forked.parent);
+                Some((stream, forked.seq, forked.hash.clone()))
+            }
+            _ => None,
+        };
+        let before = self.before.clone().map(|(stream, seq, hash)| (stream, seq, hex(&hash)));
+        match (named, before) {
+            (named, before) if named == before => Ok(()),
+            (Some((stream, seq, _)), _) => {
+                Err(format!("it begins with {stream} up to event {seq}, which is not in the file"))
+            }
+            (None, _) => Err("it is no fork of the run that stands before it".into()),
+        }
     }
 
     fn graph(&mut self, line: &GraphLine<'_>) -> Result<Item, String> {
@@ -141,6 +205,9 @@ impl<R: BufRead> Reader<R> {
         let hash_of = |text: &str| unhex(text).ok_or("a hash is 64 hexadecimal digits");
         let (prev_hash, hash) = (hash_of(&line.prev_hash)?, hash_of(&line.hash)?);
         let canonical = line.body.get().as_bytes();
+        if self.current != self.stream && self.last.0 == self.until {
+            self.enter(self.stream.clone(), self.header.seq);
+        }
         let (seq, before, records) = self.last;
         if prev_hash != before {
             return Err("the record does not follow the one before it: one is missing".into());
@@ -152,13 +219,19 @@ impl<R: BufRead> Reader<R> {
         if body.seq != seq.plus(1) || body.events.is_empty() {
             return Err(format!("event {} does not follow event {seq}", body.seq));
         }
-        if body.stream != self.stream.name() || body.tenant != self.stream.tenant {
+        if body.stream != self.current.name() || body.tenant != self.current.tenant {
             return Err(format!("the record is of {}, the file of another", body.stream));
+        }
+        if seq == Seq(0) {
+            self.follows(&body.events[0])?;
         }
         self.names_known(&body)?;
         let position = Position(records + 1);
-        let (recorded_at, stream) = (line.recorded_at, self.stream.clone());
+        let (recorded_at, stream) = (line.recorded_at, self.current.clone());
         let record = Record { position, recorded_at, stream, prev_hash, hash, body };
+        if record.last_seq() > self.until {
+            return Err(format!("the record goes beyond event {}", self.until));
+        }
         self.last = (record.last_seq(), hash, records + 1);
         self.commitments.clear();
         for (index, meta) in (0_u16..).zip(&record.body.payloads) {
@@ -173,6 +246,7 @@ impl<R: BufRead> Reader<R> {
         for event in &body.events {
             let version = match event {
                 Event::RunCreated(created) => &created.version,
+                Event::RunForked(forked) => &forked.version,
                 Event::RunMigrated(migrated) => &migrated.to,
                 _ => continue,
             };
@@ -219,56 +293,4 @@ fn read_line(lines: &mut impl BufRead, buffer: &mut Vec<u8>) -> Result<(), Strin
 
 pub(super) fn wrong(line: u64, reason: &dyn std::fmt::Display) -> FileError {
     FileError { line, reason: reason.to_string() }
-}
-
-/// A whole file, in memory.
-pub struct RunFile {
-    /// Its first line.
-    pub header: Header,
-    /// The run.
-    pub stream: StreamKey,
-    /// Graph versions.
-    pub graphs: BTreeMap<GraphVersion, Graph>,
-    /// Records; their positions are their numbers in the file.
-    pub records: Vec<Arc<Record>>,
-    /// Plaintexts.
-    pub payloads: BTreeMap<PayloadRef, Bytes>,
-}
-
-impl RunFile {
-    /// Reads and checks a file of at most 1 GiB.
-    ///
-    /// # Errors
-    /// It cannot be read, is too large, or is not what its hashes say.
-    pub fn open(path: &Path) -> Result<Self, FileError> {
-        let bytes = std::fs::metadata(path).map_err(|error| wrong(1, &error))?.len();
-        if bytes > FILE_BYTES {
-            return Err(wrong(1, &format!("the file has more than {FILE_BYTES} bytes")));
-        }
-        Self::read(Reader::open(path)?)
-    }
-
-    /// Takes in what a reader reads.
-    ///
-    /// # Errors
-    /// The first line that is wrong.
-    pub fn read<R: BufRead>(mut reader: Reader<R>) -> Result<Self, FileError> {
-        let (header, stream) = (reader.header().clone(), reader.stream().clone());
-        let (graphs, payloads) = (BTreeMap::new(), BTreeMap::new());
-        let mut file = Self { header, stream, graphs, records: Vec::new(), payloads };
-        while let Some(item) = reader.next_item()? {
-            match item {
-                Item::Graph { version, manifest, .. } => {
-                    let graph = serde_json::from_slice(&manifest)
-                        .map_err(|error| wrong(reader.line(), &error))?;
-                    file.graphs.insert(version, graph);
-                }
-                Item::Record(record, _) => file.records.push(record),
-                Item::Payload(reference, opening) => {
-                    file.payloads.insert(reference, opening.bytes);
-                }
-            }
-        }
-        Ok(file)
-    }
 }

@@ -9,7 +9,7 @@ use convergio_domain::graph::{self, GraphNoun, Register, ToolCatalog, ToolSpec};
 use convergio_domain::id::{ExecutorId, GraphId, RunId};
 use convergio_domain::payload::{PayloadRef, PayloadSlot, Purpose};
 use convergio_domain::run::{
-    Advance, Budget, CreateRun, Intent, Outcome, Run, RunCommand, Start, StepResult,
+    Advance, Budget, CreateRun, ForkRun, Intent, Outcome, Run, RunCommand, Start, StepResult,
 };
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
@@ -291,4 +291,90 @@ async fn an_imported_version_is_not_what_the_next_run_gets() {
     let stream = StreamKey::graph("default".parse().expect("a name"), id);
     let state = target.load::<GraphNoun>(&stream).await.expect("readable").state;
     assert_eq!((state.versions.len(), state.latest), (2, Some(own.version)));
+}
+
+/// A fork of a run at its second event, with other inputs.
+async fn fork(repository: &Repository, run: &StreamKey) -> StreamKey {
+    let parent = repository.load_at::<Run>(run, Seq(2), true).await.expect("readable");
+    let mut parent = parent.expect("it has the event");
+    let head = parent.head.expect("it has events");
+    let (graph, version) = parent.state.graph.clone().expect("created");
+    let fork = ForkRun {
+        parent: RunId(run.id),
+        seq: head.seq,
+        hash: head.hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+        fold: parent.state.fingerprint(),
+        graph,
+        version,
+        input: Some(PayloadSlot(0)),
+        budget: Budget::default(),
+        changes: vec!["inputs.text".into()],
+        request_hash: "f".into(),
+    };
+    let stream = StreamKey::run(run.tenant.clone(), RunId(Uuid::now_v7()));
+    let input = payload(b"{\"text\":\"other\"}", Purpose::Input);
+    let command = |_: &_, _| (RunCommand::Fork(fork.clone()), vec![input.clone()]);
+    repository.execute_from::<Run>(parent, &stream, &context(), command).await.expect("taken");
+    stream
+}
+
+#[tokio::test]
+async fn the_file_of_a_fork_has_what_it_begins_with() {
+    let (origin, run) = run().await;
+    let fork = fork(&origin, &run).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = exported(&origin, &fork, true, folder.path()).await;
+    let log: Log = Arc::new(MemoryLog::new());
+    let target = repository(&log);
+    let done = imported(&target, &[7; 32], &file).await.expect("taken");
+    assert_eq!((&done.stream, done.events, done.added), (&fork, 1, 3));
+    let written = origin.load::<Run>(&fork).await.expect("readable");
+    let mut read = target.load::<Run>(&fork).await.expect("it is whole");
+    assert_eq!(read.state.fingerprint(), written.state.clone().fingerprint());
+    assert_eq!(open(&target, &fork, "1.0").await, open(&origin, &fork, "1.0").await);
+    assert_eq!(open(&target, &run, "1.0").await, open(&origin, &run, "1.0").await);
+    assert_eq!(imported(&target, &[7; 32], &file).await.expect("known").added, 0);
+    let whole = exported(&origin, &run, true, folder.path()).await;
+    let done = imported(&target, &[7; 32], &whole).await.expect("its beginning is known");
+    assert_eq!((done.events, done.added), (3, 1), "the parent goes on after the fork");
+
+    let read = RunFile::open(&file).expect("right");
+    assert_eq!((read.records.len(), read.ancestors.len(), read.graphs.len()), (1, 1, 1));
+    assert_eq!(read.inherited().expect("a fork").seq, Seq(2));
+}
+
+#[tokio::test]
+async fn the_file_of_a_fork_without_its_beginning_is_refused_by_its_line() {
+    let (origin, run) = run().await;
+    let fork = fork(&origin, &run).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = exported(&origin, &fork, true, folder.path()).await;
+    let text = std::fs::read_to_string(&file).expect("text");
+    let without = |lines: std::ops::Range<usize>| {
+        let kept = text.lines().enumerate().filter(|(line, _)| !lines.contains(&(line + 1)));
+        kept.map(|(_, line)| format!("{line}\n")).collect::<String>()
+    };
+    let ancestor = text.lines().nth(1).expect("a line");
+    assert!(ancestor.starts_with("{\"ancestor\""), "{ancestor}");
+    let shorter = ancestor.replace("\"seq\":2", "\"seq\":1");
+    let cases = [
+        (3, without(2..3), "the file of another"),
+        (6, without(6..7), "does not follow the one before it"),
+        (6, text.replace(ancestor, &shorter), "does not follow the one before it"),
+        (7, text.replace(ancestor, &ancestor.replace("\"seq\":2", "\"seq\":9")), "follow"),
+    ];
+    let log: Log = Arc::new(MemoryLog::new());
+    for (line, changed, reason) in cases {
+        std::fs::write(&file, &changed).expect("writable");
+        let refused = imported(&repository(&log), &[7; 32], &file).await.expect_err("refused");
+        let said = refused.to_string();
+        assert!(said.contains(reason) && said.starts_with(&format!("line {line}: ")), "{said}");
+        assert_eq!(log.head(&run).await.expect("readable"), None);
+    }
+    // Only the fork's own record.
+    let orphan = text.lines().enumerate().filter(|(line, _)| ![1, 3, 4, 5].contains(line));
+    let orphan: String = orphan.map(|(_, line)| format!("{line}\n")).collect();
+    std::fs::write(&file, orphan).expect("writable");
+    let refused = imported(&repository(&log), &[7; 32], &file).await.expect_err("refused");
+    assert!(refused.to_string().contains("up to event 2, which is not in the file"), "{refused}");
 }
