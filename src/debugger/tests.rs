@@ -99,3 +99,13 @@ fn a_prompt_is_on_the_screen_and_cannot_steer_it() {
     assert!(screen.contains("prompt 2.0") && screen.contains("max_tokens"), "{screen}");
     assert!(!screen.contains('\u{1b}'));
 }
+
+#[test]
+fn a_fork_begins_where_its_parent_stood() {
+    let seen = all(&recorded("forked"));
+    assert_eq!((seen[0].kind, seen[0].status), ("run.forked.v1", Phase::Running));
+    assert_eq!(status(&seen[0], "a"), "done", "it is inherited");
+    assert_eq!(status(&seen[0], "b"), "scheduled", "it was under way in the parent");
+    assert!(seen.iter().all(|step| step.step.as_deref() != Some("a")), "it is not done again");
+    assert_eq!(status(seen.last().expect("events"), "c"), "done");
+}

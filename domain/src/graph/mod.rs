@@ -20,6 +20,7 @@ mod waiting;
 pub use decide::{GraphNoun, GraphState, Never, Register, graph_id};
 pub use inputs::check_inputs;
 pub use mistake::{Mistake, Parsed};
+pub use nodes::NODE_KINDS;
 pub use tools::{ToolCatalog, ToolSpec};
 
 use mistake::Mistakes;

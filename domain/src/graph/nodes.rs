@@ -16,8 +16,8 @@ use crate::id::NodeId;
 
 /// Nodes of a graph at most.
 const NODES_LIMIT: usize = 10_000;
-/// What a node may do; the contract names more kinds than this version runs.
-const KINDS: [&str; 9] =
+/// What a node may do, as the manifest names it; the contract names more than this version runs.
+pub const NODE_KINDS: [&str; 9] =
     ["agent", "tool", "branch", "map", "approval", "sleep", "graph", "plan", "signal"];
 const LATER_KINDS: [&str; 1] = ["plugin"];
 /// Tokens of an answer when the manifest names no limit.
@@ -174,13 +174,13 @@ fn work(
     }
     let with = fields.take("with").map(|tree| (tree, fields.at("with")));
     let mut found: Vec<(&str, &Tree)> = Vec::new();
-    for kind in KINDS {
+    for kind in NODE_KINDS {
         found.extend(fields.take(kind).map(|tree| (kind, tree)));
     }
     let [(kind, body)] = found[..] else {
         let message = match found.len() {
-            0 => format!("does nothing: give it one of {}", KINDS.join(", ")),
-            _ => format!("does more than one thing: give it one of {}", KINDS.join(", ")),
+            0 => format!("does nothing: give it one of {}", NODE_KINDS.join(", ")),
+            _ => format!("does more than one thing: give it one of {}", NODE_KINDS.join(", ")),
         };
         decoder.add(tree, &fields.path, message);
         return None;

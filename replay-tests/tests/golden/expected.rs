@@ -1,8 +1,9 @@
 //! What a recorded run comes to: its state, its effects in order, and its rows in read models.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use convergio_domain::event::Event;
+use convergio_domain::event::{Event, run};
 use convergio_domain::graph::manifest::{Graph, MapWork, Work};
 use convergio_domain::id::StepId;
 use convergio_domain::run::RunState;
@@ -16,6 +17,9 @@ use sha2::{Digest, Sha256};
 /// Replays a file; the first difference is an error.
 pub(crate) fn replayed(file: &RunFile) -> Result<Replay, Box<Divergence>> {
     let mut replay = Replay::new(first_graph(file).clone()).expect("the kernel takes it");
+    if let Some(state) = file.inherited() {
+        replay.inherit(state);
+    }
     for record in &file.records {
         if let Some(version) = replay.wants(record) {
             replay.offer(version.clone(), file.graphs[version].clone());
@@ -31,6 +35,7 @@ pub(crate) fn replayed(file: &RunFile) -> Result<Replay, Box<Divergence>> {
 fn first_graph(file: &RunFile) -> &Graph {
     match &file.records[0].body.events[0] {
         Event::RunCreated(created) => &file.graphs[&created.version],
+        Event::RunForked(forked) => &file.graphs[&forked.version],
         other => panic!("a run begins with its creation, not {}", other.type_name()),
     }
 }
@@ -70,6 +75,7 @@ fn effects(file: &RunFile) -> Vec<String> {
     let mut graph = first_graph(file);
     let mut found = Vec::new();
     for record in &file.records {
+        let mut began = BTreeSet::new();
         for recorded in record.events() {
             match recorded.event {
                 Event::RunMigrated(migrated) => graph = &file.graphs[&migrated.to],
@@ -77,8 +83,15 @@ fn effects(file: &RunFile) -> Vec<String> {
                     let (step, attempt) = (&started.step, started.attempt);
                     let does = does(file, record, graph, step);
                     found.push(format!("{} {step} try {attempt}: {does}", recorded.seq));
+                    began.insert(step.clone());
                 }
-                _ => {}
+                // What a step does besides, later on: an agent's further turns.
+                event => {
+                    let intent = intent(file, event).filter(|(step, _)| !began.contains(*step));
+                    found.extend(
+                        intent.map(|(step, does)| format!("{} {step}: {does}", recorded.seq)),
+                    );
+                }
             }
         }
     }
@@ -87,21 +100,16 @@ fn effects(file: &RunFile) -> Vec<String> {
 
 /// What a step that a record starts is about to do.
 fn does(file: &RunFile, record: &Record, graph: &Graph, step: &StepId) -> String {
-    let intent = record.body.events.iter().find_map(|event| match event {
-        Event::ModelCallIntended(call) if call.step == *step => {
-            let prompt = file.payloads.get(&call.prompt);
-            let prompt = prompt.map_or_else(String::new, |bytes| hex(&Sha256::digest(bytes)));
-            Some(format!("asks {}/{} {prompt}", call.provider, call.model))
-        }
-        Event::TimerSet(timer) if timer.step == *step => Some("sleeps".to_owned()),
-        Event::ApprovalRequested(asked) if asked.step == *step => {
-            Some(format!("asks a person {}", asked.content_hash))
-        }
-        Event::MapExpanded(map) if map.node == step.node && step.item.is_none() => {
-            Some(format!("becomes {} items", map.width))
-        }
-        _ => None,
-    });
+    let intents = record.body.events.iter().filter_map(|event| intent(file, event));
+    let own = intents.filter(|(other, _)| *other == step).map(|(_, does)| does).next();
+    let expands = || {
+        let is_it = |map: &&run::MapExpanded| map.node == step.node && step.item.is_none();
+        let mut events = record.body.events.iter().filter_map(|event| match event {
+            Event::MapExpanded(map) => Some(map),
+            _ => None,
+        });
+        events.find(is_it).map(|map| format!("becomes {} items", map.width))
+    };
     let tool = || match &graph.node(&step.node).expect("a node").work {
         Work::Tool(tool) => format!("calls {}", tool.name),
         Work::Map(map) => match &map.work {
@@ -110,7 +118,28 @@ fn does(file: &RunFile, record: &Record, graph: &Graph, step: &StepId) -> String
         },
         other => panic!("{step} starts without an intent: {other:?}"),
     };
-    intent.unwrap_or_else(tool)
+    own.or_else(expands).unwrap_or_else(tool)
+}
+
+/// The step that an event is an intent of, and what it is about to do.
+fn intent<'e>(file: &RunFile, event: &'e Event) -> Option<(&'e StepId, String)> {
+    match event {
+        Event::ModelCallIntended(call) => {
+            let prompt = file.payloads.get(&call.prompt);
+            let prompt = prompt.map_or_else(String::new, |bytes| hex(&Sha256::digest(bytes)));
+            Some((&call.step, format!("asks {}/{} {prompt}", call.provider, call.model)))
+        }
+        Event::ToolCallIntended(call) => Some((&call.step, format!("calls {}", call.name))),
+        Event::ChildIntended(child) => Some((&child.step, format!("runs {}", child.child))),
+        Event::TimerSet(timer) => Some((&timer.step, "sleeps".to_owned())),
+        Event::SignalAwaited(awaited) => {
+            Some((&awaited.step, format!("waits for {}", awaited.signal)))
+        }
+        Event::ApprovalRequested(asked) => {
+            Some((&asked.step, format!("asks a person {}", asked.content_hash)))
+        }
+        _ => None,
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -96,3 +96,128 @@ nodes:
   - {id: fails, on_error: {fallback: instead}, tool: math.eval, with: {expression: "1 +"}}
   - {id: instead, tool: text.trim, with: {text: instead}}
 "#;
+
+pub(crate) const SIGNAL: &str = r#"
+name: signal
+output: "{{ nodes.note.output }}"
+nodes:
+  - {id: paid, signal: {name: payment, timeout: 1h}}
+  - {id: note, tool: text.trim, with: {text: " {{ nodes.paid.output.by }} "}}
+"#;
+
+/// Fails at its first question when the model is busy.
+pub(crate) const REOPENED: &str = r#"
+name: reopened
+nodes:
+  - {id: asks, retry: {max: 1}, agent: {model: local, prompt: "{{ inputs.text }}", max_tokens: 20}}
+"#;
+
+pub(crate) const DECIDED: &str = r#"
+name: decided
+nodes:
+  - {id: fails, on_error: ask, tool: math.eval, with: {expression: "1 +"}}
+  - {id: next, needs: [fails], tool: text.trim, with: {text: never}}
+  - {id: last, tool: text.trim, with: {text: end}}
+"#;
+
+pub(crate) const RECONCILED: &str = r#"
+name: reconciled
+output: "{{ nodes.asks.output }}"
+nodes:
+  - id: asks
+    on_unknown: reconcile
+    agent: {model: local, prompt: "{{ inputs.text }}", max_tokens: 20}
+"#;
+
+pub(crate) const TURNS: &str = r#"
+name: turns
+output: "{{ nodes.reckon.output }}"
+nodes:
+  - id: reckon
+    agent:
+      model: local
+      prompt: "{{ inputs.text }}"
+      max_tokens: 20
+      tools: [math.eval, text.trim]
+"#;
+
+/// What a sub-run is a run of; it sleeps longer than the outer run waits before it looks whether
+/// the sub-run exists.
+pub(crate) const INNER: &str = r#"
+name: inner
+inputs: {type: object, required: [text], properties: {text: {type: string}}}
+output: "{{ nodes.a.output }}!"
+nodes:
+  - {id: nap, sleep: 11s}
+  - {id: a, needs: [nap], tool: text.trim, with: {text: "{{ inputs.text }}"}}
+"#;
+
+pub(crate) const OUTER: &str = r#"
+name: sub-run
+output: "{{ nodes.last.output }}"
+nodes:
+  - {id: sub, graph: {name: inner, inputs: {text: " {{ inputs.text }} "}}}
+  - {id: last, tool: text.trim, with: {text: "got {{ nodes.sub.output }}"}}
+"#;
+
+pub(crate) const SPAWNING: &str = r#"
+name: spawning
+output: "{{ nodes.lead.output }}"
+nodes:
+  - id: lead
+    agent: {model: local, prompt: "{{ inputs.text }}", max_tokens: 20, tools: [{agent: tutor}]}
+"#;
+
+/// What a run of the agent `tutor` is a run of.
+pub(crate) const TUTOR: &str = r#"
+name: agent-tutor
+description: Explains.
+inputs: {type: object, required: [message], properties: {message: {type: string}}}
+output: "{{ nodes.reply.output }}"
+nodes:
+  - {id: reply, agent: {model: local, prompt: "{{ inputs.message }}", max_tokens: 20}}
+"#;
+
+pub(crate) const PLAN: &str = r#"
+name: plan
+output: "{{ nodes.work.output }}"
+nodes:
+  - id: work
+    plan:
+      model: local
+      prompt: "Shout {{ inputs.text }}"
+      max_tokens: 200
+      max_turns: 3
+      inputs: {text: "{{ inputs.text }}"}
+"#;
+
+/// What the model proposes for it.
+pub(crate) const PROPOSAL: &str = r#"{"nodes": [{"id": "a", "tool": "text.trim",
+    "with": {"text": " {{ inputs.text }} "}}], "output": "{{ nodes.a.output | upper }}"}"#;
+
+pub(crate) const MEMORY: &str = r#"
+name: memory
+output: "{{ nodes.asks.output }}"
+nodes:
+  - {id: store, tool: memory.store, with: {subject: ann, text: "likes {{ inputs.text }}"}}
+  - id: asks
+    needs: [store]
+    agent:
+      model: local
+      prompt: "What does Ann like?"
+      max_tokens: 20
+      memory: {subject: ann, max_tokens: 100}
+  - id: forget
+    needs: [asks]
+    tool: memory.forget
+    with: {subject: ann, id: "{{ nodes.store.output.id }}"}
+"#;
+
+pub(crate) const LINE: &str = r#"
+name: forked
+output: "{{ nodes.c.output }}"
+nodes:
+  - {id: a, tool: text.trim, with: {text: "{{ inputs.text | upper }}"}}
+  - {id: b, tool: text.trim, with: {text: "{{ nodes.a.output }}{{ inputs.end }}"}}
+  - {id: c, tool: text.trim, with: {text: "<{{ nodes.b.output }}>"}}
+"#;

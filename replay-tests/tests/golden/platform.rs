@@ -3,21 +3,31 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use async_trait::async_trait;
 use axum::extract::{Json, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use convergio_domain::agent::{AgentCommand, AgentNoun, agent_id};
 use convergio_domain::chat::Privacy;
 use convergio_domain::decider::Context;
+use convergio_domain::event::Event;
+use convergio_domain::event::run::Failure;
 use convergio_domain::graph::{self, GraphNoun, Register};
-use convergio_domain::id::{ExecutorId, GraphVersion, RunId, TenantId};
+use convergio_domain::id::{ExecutorId, GraphVersion, RunId, StepId, TenantId};
+use convergio_domain::memory::{Item, Subject};
 use convergio_domain::metering::PriceBook;
 use convergio_domain::payload::{PayloadSlot, Purpose};
-use convergio_domain::run::{Answer, CreateRun, Run, RunCommand, RunState};
-use convergio_domain::stream::StreamKey;
+use convergio_domain::run::{
+    Answer, CreateRun, ForkRun, Resolution, Resolve, Run, RunCommand, RunState, Signal, StepStatus,
+};
+use convergio_domain::stream::{Seq, StreamKey};
+use convergio_domain::time::Timestamp;
 use convergio_eventstore::{EventLog, LiveHub, MemoryLog, Payload, Repository, SystemClock};
+use convergio_executor::memory::{MemoryPort, Recall};
 use convergio_executor::model::{ModelCatalog, ProviderConfig};
 use convergio_executor::{Executor, ExecutorConfig, tool};
+use convergio_projections::Memories;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -32,6 +42,48 @@ pub(crate) enum Model {
     Hangs,
     /// There are two to choose from.
     Pair,
+    /// Answers as written.
+    Says(&'static [Line]),
+}
+
+/// What a scripted model answers.
+#[derive(PartialEq, Eq)]
+pub(crate) enum Line {
+    Text(&'static str),
+    /// Calls of tools, by their names and arguments.
+    Calls(&'static [(&'static str, &'static str)]),
+}
+
+impl Line {
+    fn message(&self) -> Value {
+        let calls = match self {
+            Self::Text(text) => return json!({"role": "assistant", "content": text}),
+            Self::Calls(calls) => calls,
+        };
+        let calls = calls.iter().enumerate().map(|(number, (name, arguments))| {
+            json!({"id": format!("c{number}"), "type": "function",
+                "function": {"name": name, "arguments": arguments}})
+        });
+        json!({"role": "assistant", "content": null, "tool_calls": calls.collect::<Vec<_>>()})
+    }
+}
+
+/// The memories of a log, for an executor.
+struct Remembered(Memories);
+
+#[async_trait]
+impl Recall for Remembered {
+    async fn recall(
+        &self,
+        tenant: &TenantId,
+        subject: &Subject,
+        question: &str,
+        now: Timestamp,
+        budget_tokens: u32,
+    ) -> Result<Vec<Item>, Failure> {
+        let found = self.0.recall(tenant, subject, question, now, budget_tokens).await;
+        Ok(found.expect("readable"))
+    }
 }
 
 struct Server {
@@ -46,15 +98,20 @@ async fn chat(State(server): State<Arc<Server>>, Json(request): Json<Value>) -> 
     match server.model {
         Model::Hangs => std::future::pending().await,
         Model::BusyOnce if before == 0 => (StatusCode::SERVICE_UNAVAILABLE, "busy").into_response(),
+        Model::Says(lines) => answer(&lines[before].message()),
         _ => {
             let messages = request["messages"].as_array().expect("messages").len();
             let text = format!("an answer to {messages} messages");
-            let message = json!({"role": "assistant", "content": text});
-            let choice = json!({"index": 0, "finish_reason": "stop", "message": message});
-            let usage = json!({"prompt_tokens": 12, "completion_tokens": 5, "total_tokens": 17});
-            Json(json!({"model": "tiny", "choices": [choice], "usage": usage})).into_response()
+            answer(&json!({"role": "assistant", "content": text}))
         }
     }
+}
+
+fn answer(message: &Value) -> Response {
+    let finish = if message["tool_calls"].is_array() { "tool_calls" } else { "stop" };
+    let choice = json!({"index": 0, "finish_reason": finish, "message": message});
+    let usage = json!({"prompt_tokens": 12, "completion_tokens": 5, "total_tokens": 17});
+    Json(json!({"model": "tiny", "choices": [choice], "usage": usage})).into_response()
 }
 
 /// What records a run.
@@ -118,6 +175,88 @@ impl Platform {
         Context { now, actor: "owner".parse().expect("a name") }
     }
 
+    /// Defines an agent whose runs are runs of a manifest.
+    pub(crate) async fn define(&self, name: &str, manifest: &str) {
+        let version = self.register(manifest).await;
+        let graph = graph::parse(manifest, &tool::catalog()).expect("valid").graph;
+        let graph = graph::graph_id(&tenant(), &graph.name);
+        let definition = PayloadSlot(0);
+        let define = AgentCommand::Define { name: name.into(), graph, version, definition };
+        let payloads = vec![payload(b"{}".to_vec(), Purpose::Manifest)];
+        let command = |_: &_, _| (define.clone(), payloads.clone());
+        let stream = StreamKey::agent(tenant(), agent_id(&tenant(), name));
+        let context = self.context();
+        self.repository.execute::<AgentNoun>(&stream, &context, command).await.expect("new");
+    }
+
+    /// The end of the commit that completes a step.
+    async fn after(&self, step: &str) -> Seq {
+        let records = self.repository.log().read_stream(&self.run, Seq(0), 1000).await;
+        let completes = |event: &Event| match event {
+            Event::StepCompleted(done) => done.step.to_string() == step,
+            _ => false,
+        };
+        let records = records.expect("readable");
+        let record = records.iter().find(|record| record.body.events.iter().any(completes));
+        record.expect("it completed").last_seq()
+    }
+
+    /// Begins a run with the history of this one up to the end of a step, and goes on with it.
+    pub(crate) async fn fork_after(&mut self, step: &str, inputs: &Value) {
+        let at = self.after(step).await;
+        let loaded = self.repository.load_at::<Run>(&self.run, at, true).await;
+        let mut loaded = loaded.expect("readable").expect("it has the event");
+        let head = loaded.head.expect("it has events");
+        let (graph, version) = loaded.state.graph.clone().expect("created");
+        let fork = ForkRun {
+            parent: RunId(self.run.id),
+            seq: head.seq,
+            hash: head.hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+            fold: loaded.state.fingerprint(),
+            graph,
+            version,
+            input: Some(PayloadSlot(0)),
+            budget: loaded.state.budget,
+            changes: vec!["inputs.end".into()],
+            request_hash: "golden".into(),
+        };
+        self.run = StreamKey::run(tenant(), RunId(Uuid::now_v7()));
+        let input = payload(inputs.to_string().into_bytes(), Purpose::Input);
+        self.tell_with(RunCommand::Fork(fork), vec![input]).await;
+    }
+
+    /// Goes on with the run within this one.
+    pub(crate) async fn enter_child(&mut self) {
+        let state = self.until(|state| state.phase.is_ended()).await;
+        let child = *state.children.keys().next().expect("one");
+        self.run = StreamKey::run(tenant(), child);
+        self.until(|state| state.told).await;
+    }
+
+    /// Something that happens outside.
+    pub(crate) async fn signal(&self, name: &str, carried: &Value) {
+        let signal = name.parse().expect("a name");
+        let signal = Signal { id: Uuid::now_v7(), signal, payload: PayloadSlot(0) };
+        let carried = payload(carried.to_string().into_bytes(), Purpose::Signal);
+        self.tell_with(RunCommand::Signal(signal), vec![carried]).await;
+    }
+
+    /// Decides about a step as soon as it waits for that.
+    pub(crate) async fn resolve(&self, step: &str, resolution: Resolution, yields: Option<&Value>) {
+        let step: StepId = step.parse().expect("a step");
+        let waits = |state: &RunState| {
+            let step = state.steps.get(&step);
+            step.is_some_and(|step| matches!(step.status, StepStatus::Undecided { .. }))
+        };
+        self.until(waits).await;
+        let output = yields.map(|_| PayloadSlot(0));
+        let outputs =
+            yields.map(|yields| payload(yields.to_string().into_bytes(), Purpose::Output));
+        let reason = Some("looked up".into());
+        let resolve = Resolve { step, resolution, output, reason };
+        self.tell_with(RunCommand::Resolve(resolve), outputs.into_iter().collect()).await;
+    }
+
     /// A command from outside.
     pub(crate) async fn tell(&self, command: RunCommand) {
         self.tell_with(command, Vec::new()).await;
@@ -147,7 +286,9 @@ impl Platform {
             providers.push(ProviderConfig::local("spare", &url, "tiny"));
         }
         let models = ModelCatalog::new(providers, Arc::clone(&prices)).expect("valid");
-        let config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
+        let mut config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
+        let memories = Remembered(Memories::new(self.repository.log()));
+        config.memory = MemoryPort(Some(Arc::new(memories)));
         let repository = self.repository.clone();
         Executor::start(config, repository, Arc::new(models), LiveHub::new(), prices)
     }

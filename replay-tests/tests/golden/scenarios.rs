@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use convergio_domain::run::RunCommand;
+use convergio_domain::run::{Phase, Resolution, RunCommand};
 use convergio_eventstore::run_file;
 use futures_util::TryStreamExt;
 use serde_json::json;
 use tokio::sync::Notify;
 
 use crate::graphs;
-use crate::platform::{Model, Platform};
+use crate::platform::{Line, Model, Platform};
 use crate::recorded::folder;
 
 /// What happens to a run besides an executor's work.
@@ -27,7 +27,40 @@ enum Plot {
     Crashed,
     /// Moved to another version while it asks, then granted.
     Moved,
+    /// Marked, paused and resumed while it asks, then granted.
+    Paused,
+    /// An outside event comes.
+    Signalled,
+    /// Fails, and goes on.
+    Reopened,
+    /// A failed step is skipped by decision.
+    Decided,
+    /// The outcome of a question that was lost is told.
+    Reconciled,
+    /// The model answers as written.
+    Says(&'static [Line]),
+    /// A run of `inner` within it.
+    Nesting,
+    /// The run within such a one.
+    Nested,
+    /// An agent runs another one; the run of that one.
+    Spawned,
+    /// Begins as another run, and goes on with other inputs.
+    Forked,
 }
+
+/// A good call, one that the tool refuses, and one of a tool that the agent does not have.
+const TURNS: &[Line] = &[
+    Line::Calls(&[("math-eval", r#"{"expression": "6 * 7"}"#), ("math-eval", "{}")]),
+    Line::Calls(&[("hash-sha256", r#"{"text": "x"}"#)]),
+    Line::Text("it is 42"),
+];
+const PLAN: &[Line] = &[Line::Text("I cannot"), Line::Text(graphs::PROPOSAL)];
+const SPAWNING: &[Line] = &[
+    Line::Calls(&[("agent-tutor", r#"{"message": "what is a run?"}"#)]),
+    Line::Text("an execution"),
+    Line::Text("done"),
+];
 
 fn scenarios() -> Vec<(&'static str, Plot, String)> {
     let agent =
@@ -51,24 +84,54 @@ fn scenarios() -> Vec<(&'static str, Plot, String)> {
         ("failed", Plot::None, graphs::FAILED.into()),
         ("skip", Plot::None, graphs::SKIP.into()),
         ("fallback", Plot::None, graphs::FALLBACK.into()),
+        ("paused", Plot::Paused, asking("paused")),
+        ("signal", Plot::Signalled, graphs::SIGNAL.into()),
+        ("reopened", Plot::Reopened, graphs::REOPENED.into()),
+        ("decided", Plot::Decided, graphs::DECIDED.into()),
+        ("reconciled", Plot::Reconciled, graphs::RECONCILED.into()),
+        ("turns", Plot::Says(TURNS), graphs::TURNS.into()),
+        ("plan", Plot::Says(PLAN), graphs::PLAN.into()),
+        ("sub-run", Plot::Nesting, graphs::OUTER.into()),
+        ("sub-run-inner", Plot::Nested, graphs::OUTER.into()),
+        ("spawned", Plot::Spawned, graphs::SPAWNING.into()),
+        ("memory", Plot::None, graphs::MEMORY.into()),
+        ("forked", Plot::Forked, graphs::LINE.into()),
     ]
 }
 
-async fn play(plot: Plot, manifest: &str) -> Platform {
-    let platform = Platform::new(manifest, &json!({"text": "text"})).await;
-    let asked = Arc::new(Notify::new());
-    if let Plot::Crashed = plot {
-        let dead = platform.executor(Model::Hangs, &asked).await;
-        asked.notified().await;
-        // Like a dead process, it writes no more: its question is never answered.
-        std::mem::forget(dead);
-    }
-    let model = match plot {
-        Plot::Busy => Model::BusyOnce,
+fn model(plot: Plot) -> Model {
+    match plot {
+        Plot::Busy | Plot::Reopened => Model::BusyOnce,
+        Plot::Says(lines) => Model::Says(lines),
+        Plot::Spawned => Model::Says(SPAWNING),
         Plot::Chosen => Model::Pair,
         _ => Model::Answers,
-    };
-    let executor = platform.executor(model, &asked).await;
+    }
+}
+
+async fn play(plot: Plot, manifest: &str) -> Platform {
+    let mut platform = Platform::new(manifest, &json!({"text": "text", "end": "!"})).await;
+    let asked = Arc::new(Notify::new());
+    match plot {
+        Plot::Crashed | Plot::Reconciled => {
+            let dead = platform.executor(Model::Hangs, &asked).await;
+            asked.notified().await;
+            // Like a dead process, it writes no more: its question is never answered.
+            std::mem::forget(dead);
+        }
+        Plot::Nesting | Plot::Nested => drop(platform.register(graphs::INNER).await),
+        Plot::Spawned => platform.define("tutor", graphs::TUTOR).await,
+        _ => {}
+    }
+    let executor = platform.executor(model(plot), &asked).await;
+    act(plot, manifest, &mut platform).await;
+    platform.until(|state| state.phase.is_ended()).await;
+    executor.shutdown().await.expect("the log works");
+    platform
+}
+
+/// What happens while the executor works.
+async fn act(plot: Plot, manifest: &str, platform: &mut Platform) {
     match plot {
         Plot::Granted => platform.answer(true).await,
         Plot::Denied => platform.answer(false).await,
@@ -82,11 +145,33 @@ async fn play(plot: Plot, manifest: &str) -> Platform {
             platform.tell(RunCommand::Migrate { to }).await;
             platform.answer(true).await;
         }
-        Plot::None | Plot::Busy | Plot::Chosen | Plot::Crashed => {}
+        Plot::Paused => {
+            platform.until(|state| !state.approvals.is_empty()).await;
+            platform.tell(RunCommand::Mark { label: Some("asked".into()) }).await;
+            platform.tell(RunCommand::Pause { reason: Some("lunch".into()) }).await;
+            platform.tell(RunCommand::Resume).await;
+            platform.answer(true).await;
+        }
+        Plot::Signalled => {
+            platform.until(|state| !state.steps.is_empty()).await;
+            platform.signal("payment", &json!({"by": "Ann"})).await;
+        }
+        Plot::Reopened => {
+            platform.until(|state| state.phase == Phase::Failed).await;
+            let steps = vec!["asks".parse().expect("a step")];
+            platform.tell(RunCommand::Retry { steps }).await;
+        }
+        Plot::Decided => platform.resolve("fails", Resolution::Skip, None).await,
+        Plot::Reconciled => {
+            platform.resolve("asks", Resolution::Completed, Some(&json!("as found"))).await;
+        }
+        Plot::Nested | Plot::Spawned => platform.enter_child().await,
+        Plot::Forked => {
+            platform.until(|state| state.phase.is_ended()).await;
+            platform.fork_after("a", &json!({"text": "other", "end": "?"})).await;
+        }
+        Plot::None | Plot::Busy | Plot::Chosen | Plot::Crashed | Plot::Says(_) | Plot::Nesting => {}
     }
-    platform.until(|state| state.phase.is_ended()).await;
-    executor.shutdown().await.expect("the log works");
-    platform
 }
 
 /// Does nothing unless it is asked to record.
