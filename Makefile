@@ -42,10 +42,11 @@ examples: build ## Runs every example against the real local model.
 local_llm_test: build ## Runs what needs a real model: calls, SDKs at the front doors, examples.
 	deploy/local-llm-test.sh
 
-bench: ## Measures steps and front doors on the embedded log, beside a raw append and sync.
+bench: ## Measures steps, front doors, replay, resume and forks on the embedded log.
 	cargo run --release -p convergio -- bench steps --steps 10 --payload 200 --concurrency 1,16,64
 	cargo run --release -p convergio -- bench gateway --concurrency 1,16,64
 	cargo run --release -p convergio -- bench replay
+	cargo run --release -p convergio -- bench resume
 
 golden: ## Writes anew what is expected of the recorded runs in replay-tests/golden.
 	CONVERGIO_BLESS=1 cargo test -p convergio-replay-tests --test golden

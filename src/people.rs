@@ -87,3 +87,35 @@ fn bytes(digits: &str) -> Option<[u8; 32]> {
     let bytes: Option<Vec<u8>> = digits.chunks_exact(2).map(pair).collect();
     bytes?.try_into().ok().filter(|_| digits.len() == 64)
 }
+
+#[cfg(test)]
+mod tests {
+    use convergio_gateway::Token;
+
+    use super::{add, list, remove, tokens};
+    use crate::data_dir::DataDir;
+
+    #[test]
+    fn a_token_is_kept_as_its_hash_until_it_is_taken_away() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data = DataDir::find(Some(folder.path()));
+        let (ann, teacher) = ("ann".parse().expect("a name"), "teacher".parse().expect("a name"));
+        let token = add(&data, ann, vec![teacher]).expect("it is new");
+        let text = std::fs::read_to_string(folder.path().join("tokens.json")).expect("a file");
+        assert!(!text.contains(token.trim_start_matches("cvg_")), "the token itself is not kept");
+        let known = tokens(&data, "cvg_owner").expect("readable");
+        let found = known.iter().find(|known| known.hash == Token::hash(&token)).expect("known");
+        assert_eq!((found.actor.as_str(), &found.roles), ("ann", &vec!["teacher".to_owned()]));
+        assert_eq!(known[0].roles, ["owner"]);
+        for taken in ["ann", "owner"] {
+            assert!(add(&data, taken.parse().expect("a name"), Vec::new()).is_err(), "{taken}");
+        }
+        assert!(remove(&data, &"ann".parse().expect("a name")).expect("writable"));
+        assert!(list(&data).expect("readable").is_empty());
+        assert_eq!(tokens(&data, "cvg_owner").expect("readable").len(), 1);
+        std::fs::write(folder.path().join("tokens.json"), "[{\"actor\": \"x\"}]")
+            .expect("writable");
+        let error = tokens(&data, "cvg_owner").expect_err("it is not whole").to_string();
+        assert!(error.contains("tokens.json") && error.contains("roles"), "{error}");
+    }
+}
