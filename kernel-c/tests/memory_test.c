@@ -173,6 +173,30 @@ static void a_fresh_delta_may_fail_a_completion_which_changes_nothing(void) {
   fixture_end(&f);
 }
 
+static void a_fresh_delta_may_fail_an_iteration_and_an_answer(void) {
+  static const cvg_node_spec scoped[] = {SCOPE(CVG_ON_ERROR_FAIL, 1, 2), NODE(0), ASKING(0)};
+  fixture f;
+  fixture_start(&f, scoped, COUNT(scoped), NULL, 0);
+  failed(&f, 2);
+  cvg_delta *used = f.delta, *other = NULL;
+  CHECK_STATUS(cvg_delta_new(&f.allocator, &f.delta), CVG_OK);
+  CHECK_STATUS(cvg_delta_new(&f.allocator, &other), CVG_OK);
+  for (size_t grants = 0; grants < 2; grants++) {
+    f.heap.grants = grants;
+    CHECK_STATUS(cvg_sched_iterate(f.sched, 0, f.delta), CVG_NO_MEMORY);
+    CHECK(status_of(&f, 0) == CVG_NODE_READY && status_of(&f, 1) == CVG_NODE_PENDING);
+    f.heap.grants = grants;
+    CHECK_STATUS(cvg_sched_answer(f.sched, 2, CVG_ANSWER_RETRY, other), CVG_NO_MEMORY);
+    CHECK(status_of(&f, 2) == CVG_NODE_ASKING);
+  }
+  f.heap.grants = UNLIMITED;
+  CHECK_TEXT(iterated(&f, 0), "ready 1 running");
+  CHECK_TEXT(answered(&f, 2, CVG_ANSWER_RETRY), "ready 2 running");
+  cvg_delta_free(other);
+  cvg_delta_free(used);
+  fixture_end(&f);
+}
+
 #define LARGE 4096u
 
 /* Every second node falls back to the next one, which is the dearest kind of graph. */
@@ -199,6 +223,8 @@ const test_case memory_tests[] = {
      a_run_takes_no_more_memory_than_the_header_says},
     {"each_block_may_be_refused", each_block_may_be_refused},
     {"completing_needs_no_memory", completing_needs_no_memory},
+    {"a_fresh_delta_may_fail_an_iteration_and_an_answer",
+     a_fresh_delta_may_fail_an_iteration_and_an_answer},
     {"a_fresh_delta_may_fail_a_completion_which_changes_nothing",
      a_fresh_delta_may_fail_a_completion_which_changes_nothing},
     {NULL, NULL},
