@@ -28,7 +28,7 @@ async fn every_law_holds_on_three_servers() {
 }
 
 /// A client beside the log, to do what the log would not.
-async fn beside(cluster: &Cluster) -> jetstream::Context {
+pub(crate) async fn beside(cluster: &Cluster) -> jetstream::Context {
     let port = cluster.servers[0].client_port;
     let options = async_nats::ConnectOptions::with_user_and_password("cvg".into(), "secret".into());
     let client = options.connect(format!("127.0.0.1:{port}")).await.expect("connects");

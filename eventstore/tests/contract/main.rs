@@ -16,5 +16,6 @@ mod power;
 mod proxy;
 mod run_file;
 mod servers;
+mod shares;
 mod support;
 mod transcript;

@@ -207,7 +207,7 @@ impl Api {
         let request = json!({"seq": sequence, "no_erase": false});
         let answer: Result<Deleted, _> = self.context.request(call, &request).await;
         match answer.map_err(|error| NoAnswer(error.to_string()))? {
-            Deleted { error: Some(error), .. } if error.err_code != NO_MESSAGE => {
+            Deleted { error: Some(error), .. } if !error.says_no_message() => {
                 Err(NoAnswer(error.description))
             }
             Deleted { success, .. } => Ok(success),
@@ -263,7 +263,17 @@ fn found(
     }
 }
 
+impl ApiError {
+    /// Whether there is no such message: for a delete, a code of its own with the reason as text.
+    fn says_no_message(&self) -> bool {
+        let is_failed_delete = self.err_code == DELETE_FAILED;
+        self.err_code == NO_MESSAGE
+            || (is_failed_delete && self.description.contains("no message found"))
+    }
+}
+
 const NO_MESSAGE: u32 = 10_037;
+const DELETE_FAILED: u32 = 10_057;
 
 /// What a refusal proves. The numbers are JetStream's error codes.
 fn refusal(error: ApiError) -> Published {

@@ -1,0 +1,48 @@
+//! Sharing the work on a log: each process its part, whoever comes, leaves or dies.
+
+use std::time::Duration;
+
+use convergio_eventstore::jetstream::Shares;
+use convergio_eventstore::{SLOTS, Share};
+
+use crate::jetstream::beside;
+use crate::nats::{Cluster, Sync, eventually, opened};
+
+const SIGN: &str = "h.derived.share.member.00000000-0000-4000-8000-000000000001";
+
+/// Waits until the slots are shared out, to each one no more than its part.
+async fn shared_out(shares: &[Shares]) {
+    let part = SLOTS.div_ceil(u32::try_from(shares.len()).expect("few"));
+    eventually("every slot is held by one", async || {
+        let held: Vec<Share> = shares.iter().map(|share| *share.watch().borrow()).collect();
+        let holders = |slot| held.iter().filter(|share| share.holds(slot)).count();
+        let once = (0..SLOTS).all(|slot| holders(slot) == 1);
+        (once && held.iter().all(|share| share.count() <= part)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slots_are_shared_out_anew_after_a_dead_member_was_forgotten_by_all() {
+    let cluster = Cluster::start(1, Sync::Always);
+    let log = cluster.log("H").await;
+    let context = beside(&cluster).await;
+    // It gave a sign of life, and never another one.
+    context.publish(SIGN, ".".into()).await.expect("sent").await.expect("stored");
+    let mut shares: Vec<Shares> = (0..4).map(|_| log.share()).collect();
+    shared_out(&shares).await;
+    let derived = context.get_stream("H_DERIVED").await.expect("there");
+    eventually("the dead member is forgotten", async || {
+        derived.get_last_raw_message_by_subject(SIGN).await.is_err().then_some(())
+    })
+    .await;
+    // All of them have tried to forget it by now, or do so a moment later.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let other = opened(&cluster.config("H")).await;
+    shares.push(other.share());
+    shared_out(&shares).await;
+    for share in shares.drain(..4) {
+        share.leave().await;
+    }
+    shared_out(&shares).await;
+}
