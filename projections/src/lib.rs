@@ -6,6 +6,7 @@
 mod apply;
 mod error;
 mod memory;
+mod page;
 mod projector;
 mod query;
 mod rebuild;

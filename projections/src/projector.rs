@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use convergio_eventstore::{EventLog, Position, Record};
-use futures_util::StreamExt;
-use sqlx::{AnyConnection, AnyPool, Connection};
+use convergio_eventstore::{EventLog, LogError, Position, Record};
+use futures_util::{FutureExt, Stream, StreamExt};
+use sqlx::{AnyPool, Connection};
 use tokio::sync::{oneshot, watch};
 
-use crate::apply::{apply, signed};
 use crate::error::ProjectionError;
+use crate::page::{Writer, position};
 use crate::query::Queries;
 use crate::store::{Place, Store};
 
@@ -17,13 +17,20 @@ use crate::store::{Place, Store};
 const PAGE: usize = 512;
 /// How long a projector leaves the work to another one that is ahead of it.
 const STAND_BY: Duration = Duration::from_secs(1);
-const NAME: &str = "all";
+/// How long a record waits for others, so that they are written together, while nobody waits for
+/// it.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// Records as they come, a page at most at once.
+type Chunk = Vec<Result<Arc<Record>, LogError>>;
 
 /// The read models of a store.
 pub struct Projections {
     place: Place,
     readers: AnyPool,
     applied: watch::Sender<Position>,
+    /// The last position that somebody waits for.
+    wanted: watch::Sender<Position>,
 }
 
 impl Projections {
@@ -41,13 +48,15 @@ impl Projections {
         first.close().await?;
         let readers = place.readers().await?;
         let (applied, _) = watch::channel(position);
-        Ok(Self { place, readers, applied })
+        let (wanted, _) = watch::channel(Position::START);
+        Ok(Self { place, readers, applied, wanted })
     }
 
     /// What reads them.
     pub fn queries(&self) -> Queries {
         let is_shared = self.place.store.is_shared();
-        Queries::new(self.readers.clone(), self.applied.subscribe(), is_shared)
+        let (applied, wanted) = (self.applied.subscribe(), self.wanted.clone());
+        Queries::new(self.readers.clone(), applied, wanted, is_shared)
     }
 
     /// Applies what is in the log and follows it, until `stop` is fired or dropped. On a shared
@@ -60,38 +69,56 @@ impl Projections {
         log: Arc<dyn EventLog>,
         mut stop: oneshot::Receiver<()>,
     ) -> Result<(), ProjectionError> {
-        let mut connection = self.place.connect().await?;
+        let mut writer = Writer::open(&self.place).await?;
         loop {
-            match self.follow(&mut connection, &log, &mut stop).await {
-                Ok(()) => return Ok(connection.close().await?),
+            match self.follow(&mut writer, &log, &mut stop).await {
+                Ok(()) => return writer.close().await,
                 Err(ProjectionError::NotAlone) if self.place.store.is_shared() => {}
                 Err(error) => return Err(error),
             }
             tokio::select! {
-                _ = &mut stop => return Ok(connection.close().await?),
+                _ = &mut stop => return writer.close().await,
                 () = tokio::time::sleep(STAND_BY) => {}
             }
+            writer.renew().await?;
         }
     }
 
     async fn follow(
         &self,
-        connection: &mut AnyConnection,
+        writer: &mut Writer,
         log: &Arc<dyn EventLog>,
         stop: &mut oneshot::Receiver<()>,
     ) -> Result<(), ProjectionError> {
-        let mut at = position(connection).await?;
-        let mut tail = log.tail(at).ready_chunks(PAGE);
+        let mut tail = log.tail(writer.at()).ready_chunks(PAGE);
         loop {
             let chunk = tokio::select! {
                 _ = &mut *stop => return Ok(()),
-                chunk = tail.next() => chunk,
+                chunk = self.gather(writer.at(), &mut tail) => chunk,
             };
             let Some(chunk) = chunk else { return Ok(()) };
             let records = chunk.into_iter().collect::<Result<Vec<_>, _>>()?;
-            at = apply_page(connection, at, &records).await?;
-            self.applied.send_replace(at);
+            writer.apply(&records).await?;
+            self.applied.send_replace(writer.at());
         }
+    }
+
+    /// The next records. A few wait for more, unless somebody waits for them; who waits at a shared
+    /// store cannot be known.
+    async fn gather(
+        &self,
+        at: Position,
+        tail: &mut (impl Stream<Item = Chunk> + Unpin),
+    ) -> Option<Chunk> {
+        let mut chunk = tail.next().await?;
+        if chunk.len() < PAGE / 2 && !self.place.store.is_shared() {
+            let mut wanted = self.wanted.subscribe();
+            let wanted = wanted.wait_for(|wanted| *wanted > at);
+            // Either way they are written now.
+            let _waited = tokio::time::timeout(GATHER, wanted).await;
+            chunk.extend(tail.next().now_or_never().flatten().into_iter().flatten());
+        }
+        Some(chunk)
     }
 
     /// Applies everything that is in the log now.
@@ -103,67 +130,25 @@ impl Projections {
         log: &dyn EventLog,
         mut progress: impl FnMut(Position, Position) + Send,
     ) -> Result<(), ProjectionError> {
-        let mut connection = self.place.connect().await?;
-        let mut at = position(&mut connection).await?;
+        let mut writer = Writer::open(&self.place).await?;
         loop {
-            let page = log.read_all(at, PAGE).await?;
+            let page = log.read_all(writer.at(), PAGE).await?;
             if page.records.is_empty() {
-                return Ok(connection.close().await?);
+                return writer.close().await;
             }
-            at = apply_page(&mut connection, at, &page.records).await?;
-            self.applied.send_replace(at);
-            progress(at, page.tail);
+            writer.apply(&page.records).await?;
+            self.applied.send_replace(writer.at());
+            progress(writer.at(), page.tail);
         }
     }
 
     /// A connection that writes.
-    pub(crate) async fn connect(&self) -> Result<AnyConnection, ProjectionError> {
-        self.place.connect().await
+    pub(crate) async fn writer(&self) -> Result<Writer, ProjectionError> {
+        Writer::open(&self.place).await
     }
 
     /// Lets the store go.
     pub async fn close(&self) {
         self.readers.close().await;
     }
-}
-
-async fn position(connection: &mut AnyConnection) -> Result<Position, ProjectionError> {
-    let sql = "INSERT INTO projection_position (name, pos) VALUES ($1, 0) \
-        ON CONFLICT (name) DO NOTHING";
-    sqlx::query(sql).bind(NAME).execute(&mut *connection).await?;
-    let pos: i64 = sqlx::query_scalar(POSITION).bind(NAME).fetch_one(connection).await?;
-    Ok(Position(u64::try_from(pos).unwrap_or(0)))
-}
-
-const POSITION: &str = "SELECT pos FROM projection_position WHERE name = $1";
-
-/// How far the read models have come, by their own word.
-pub(crate) async fn written_position(pool: &AnyPool) -> Result<Position, ProjectionError> {
-    let pos: i64 = sqlx::query_scalar(POSITION).bind(NAME).fetch_one(pool).await?;
-    Ok(Position(u64::try_from(pos).unwrap_or(0)))
-}
-
-/// Rows and position move together, or not at all.
-pub(crate) async fn apply_page(
-    connection: &mut AnyConnection,
-    from: Position,
-    records: &[Arc<Record>],
-) -> Result<Position, ProjectionError> {
-    let Some(last) = records.last() else { return Ok(from) };
-    let mut transaction = connection.begin().await?;
-    let sql = "UPDATE projection_position SET pos = $1 WHERE name = $2 AND pos = $3";
-    let moved = sqlx::query(sql)
-        .bind(signed(last.position.0))
-        .bind(NAME)
-        .bind(signed(from.0))
-        .execute(&mut *transaction)
-        .await?;
-    if moved.rows_affected() != 1 {
-        return Err(ProjectionError::NotAlone);
-    }
-    for record in records {
-        apply(&mut transaction, record).await?;
-    }
-    transaction.commit().await?;
-    Ok(last.position)
 }

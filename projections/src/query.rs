@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::apply::signed;
 use crate::error::ProjectionError;
-use crate::projector::written_position;
+use crate::page::written_position;
 use crate::rows::{
     AgentRow, ApprovalRow, AuditRow, BalanceRow, GraphRow, LedgerRow, Listed, RunRow, StepRow,
     UsageRow,
@@ -73,14 +73,21 @@ pub struct RunFilter {
 pub struct Queries {
     pool: AnyPool,
     applied: watch::Receiver<Position>,
+    /// The last position that somebody waits for.
+    wanted: watch::Sender<Position>,
     is_shared: bool,
 }
 
 type Result<T> = std::result::Result<T, ProjectionError>;
 
 impl Queries {
-    pub(crate) fn new(pool: AnyPool, applied: watch::Receiver<Position>, is_shared: bool) -> Self {
-        Self { pool, applied, is_shared }
+    pub(crate) fn new(
+        pool: AnyPool,
+        applied: watch::Receiver<Position>,
+        wanted: watch::Sender<Position>,
+        is_shared: bool,
+    ) -> Self {
+        Self { pool, applied, wanted, is_shared }
     }
 
     /// How far the read models have come.
@@ -91,6 +98,11 @@ impl Queries {
     /// Waits until the read models have come as far as a position; tells whether they have.
     pub async fn wait_for(&self, position: Position, timeout: Duration) -> bool {
         let mut applied = self.applied.clone();
+        self.wanted.send_if_modified(|wanted| {
+            let is_later = position > *wanted;
+            *wanted = position.max(*wanted);
+            is_later
+        });
         let reached = async {
             if self.is_shared {
                 return self.looks_for(position).await;

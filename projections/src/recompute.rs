@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use convergio_domain::stream::StreamKey;
-use convergio_eventstore::{Position, Record};
+use convergio_eventstore::Record;
 
 use crate::error::ProjectionError;
-use crate::projector::{Projections, apply_page};
+use crate::projector::Projections;
 use crate::query::TableRow;
 use crate::store::remove;
 
@@ -36,12 +36,11 @@ async fn fold(
     records: &[Arc<Record>],
 ) -> Result<Vec<TableRow>, ProjectionError> {
     let models = Projections::open(scratch).await?;
-    let mut connection = models.connect().await?;
-    let mut at = Position::START;
+    let mut writer = models.writer().await?;
     for page in records.chunks(PAGE) {
-        at = apply_page(&mut connection, at, page).await?;
+        writer.apply(page).await?;
     }
-    sqlx::Connection::close(connection).await?;
+    writer.close().await?;
     let rows = models.queries().rows_of(run).await;
     models.close().await;
     rows

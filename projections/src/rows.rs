@@ -31,6 +31,7 @@ pub struct RunRow {
     pub run: String,
     pub graph: String,
     pub version: String,
+    #[sqlx(default)]
     pub name: Option<String>,
     pub status: String,
     pub actor: String,

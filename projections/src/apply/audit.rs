@@ -1,34 +1,74 @@
 //! The audit trail: every event but the scheduler's own bookkeeping.
 
 use convergio_domain::event::Event;
+use convergio_domain::id::{ActorId, TenantId};
 use serde_json::{Value, json};
 use sqlx::AnyConnection;
 
-use super::{Applied, signed};
+use super::bulk::Bulk;
+use super::{Applied, Held, signed};
 
-pub(super) async fn apply(to: &mut AnyConnection, a: &Applied<'_>) -> sqlx::Result<()> {
-    let Some(summary) = summary(a.event) else { return Ok(()) };
-    let sql = "INSERT INTO audit (tenant, pos, idx, event, stream, seq, at_ms, actor, type, \
-        summary, hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
-    sqlx::query(sql)
-        .bind(a.tenant())
-        .bind(a.pos())
-        .bind(signed(a.index as u64))
-        .bind(a.event_id())
-        .bind(a.record.stream.name())
-        .bind(signed(a.seq.0))
-        .bind(a.at().0)
-        .bind(a.record.body.actor.as_str())
-        .bind(a.event.type_name())
-        .bind(summary.to_string())
-        .bind(hex(&a.record.hash))
-        .execute(to)
-        .await?;
-    Ok(())
+/// A line of the trail.
+pub(super) struct AuditLine {
+    tenant: TenantId,
+    pos: i64,
+    index: i64,
+    event: String,
+    stream: String,
+    seq: i64,
+    at_ms: i64,
+    actor: ActorId,
+    type_name: &'static str,
+    summary: String,
+    hash: String,
+}
+
+pub(super) fn apply(held: &mut Held, a: &Applied<'_>) {
+    let Some(summary) = summary(a.event) else { return };
+    held.audit.push(AuditLine {
+        tenant: a.record.stream.tenant.clone(),
+        pos: a.pos(),
+        index: signed(a.index as u64),
+        event: a.event_id(),
+        stream: a.record.stream.name(),
+        seq: signed(a.seq.0),
+        at_ms: a.at().0,
+        actor: a.record.body.actor.clone(),
+        type_name: a.event.type_name(),
+        summary: summary.to_string(),
+        hash: hex(&a.record.hash),
+    });
+}
+
+static LINES: Bulk = Bulk::new(
+    "INSERT INTO audit (tenant, pos, idx, event, stream, seq, at_ms, actor, type, summary, hash)",
+    11,
+    "",
+);
+
+pub(super) async fn write(to: &mut AnyConnection, lines: &[AuditLine]) -> sqlx::Result<()> {
+    LINES
+        .write(to, lines, |query, line| {
+            query
+                .bind(line.tenant.as_str())
+                .bind(line.pos)
+                .bind(line.index)
+                .bind(&line.event)
+                .bind(&line.stream)
+                .bind(line.seq)
+                .bind(line.at_ms)
+                .bind(line.actor.as_str())
+                .bind(line.type_name)
+                .bind(&line.summary)
+                .bind(&line.hash)
+        })
+        .await
 }
 
 fn hex(hash: &[u8]) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = hash.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
 
 /// What an auditor wants to see at a glance; `None` for what is no act of anybody.

@@ -1,139 +1,255 @@
 //! Usage lines and the ledger. A usage id counts once, for ever.
 
+use std::collections::HashMap;
+
 use convergio_domain::event::run::UsageRecorded;
-use convergio_domain::id::RunId;
+use convergio_domain::id::{RunId, TenantId};
 use convergio_domain::metering::{Meter, usage_id};
 use convergio_domain::money::Money;
-use sqlx::{AnyConnection, Row};
+use sqlx::AnyConnection;
 
-use super::{Applied, signed, storable};
+use super::bulk::Bulk;
+use super::{Applied, Page, signed, storable};
+
+/// A quantity of one class, and what it costs.
+pub(super) struct UsageLine {
+    id: String,
+    tenant: TenantId,
+    run: String,
+    step: String,
+    attempt: i64,
+    meter: Meter,
+    quantity: i64,
+    provider: String,
+    model: String,
+    confirmed: i64,
+    price: Option<String>,
+    currency: Option<&'static str>,
+    amount: Option<Money>,
+    at_ms: i64,
+    event: String,
+    pos: i64,
+}
+
+/// Double entry: what a run cost, and whom it is owed to.
+pub(super) struct Entry {
+    line: String,
+    tenant: TenantId,
+    run: String,
+    debit: String,
+    credit: String,
+    currency: &'static str,
+    amount: Money,
+    at_ms: i64,
+    pos: i64,
+}
+
+/// An account's name and its currency.
+pub(super) type Account = (String, &'static str);
+
+/// What an account holds, in 1e-15 units.
+pub(super) struct Balance {
+    amount: i128,
+    is_changed: bool,
+}
 
 pub(super) async fn apply(
-    to: &mut AnyConnection,
+    page: &mut Page<'_>,
     a: &Applied<'_>,
     usage: &UsageRecorded,
 ) -> sqlx::Result<()> {
-    let run = RunId(a.record.stream.id);
+    let (tenant, run) = (&a.record.stream.tenant, RunId(a.record.stream.id));
     for (meter, quantity) in &usage.usage.0 {
-        let tenant = &a.record.stream.tenant;
         let id = usage_id(tenant, run, &usage.step, (usage.attempt, usage.turn), *meter);
-        let amount = usage.charge.as_ref().and_then(|c| c.lines.get(meter)).copied();
-        if insert(to, a, usage, &id, *meter, *quantity, amount).await? {
-            if let (Some(amount), Some(charge)) = (amount, &usage.charge) {
-                post(to, a, usage, &id, charge.currency.code(), amount).await?;
+        match known(page, a, &id).await? {
+            None => add(page, a, usage, (id, *meter, signed(*quantity))).await?,
+            Some(known) if known != signed(*quantity) => {
+                conflict(page.to, a, &id, signed(*quantity)).await?;
             }
-        } else {
-            compare(to, a, &id, *quantity).await?;
+            Some(_) => {}
         }
     }
     Ok(())
 }
 
-/// Whether the line is new.
-async fn insert(
-    to: &mut AnyConnection,
+/// The quantity of a line that is there already.
+async fn known(page: &mut Page<'_>, a: &Applied<'_>, id: &str) -> sqlx::Result<Option<i64>> {
+    let run = page.held.run(page.to, &a.record.stream).await?;
+    let known = run.lines.get(id).copied();
+    if known.is_some() || run.is_whole {
+        return Ok(known);
+    }
+    let sql = "SELECT quantity FROM usage_line WHERE usage_id = $1";
+    sqlx::query_scalar(sql).bind(id).fetch_optional(&mut *page.to).await
+}
+
+async fn add(
+    page: &mut Page<'_>,
     a: &Applied<'_>,
     usage: &UsageRecorded,
-    id: &str,
-    meter: Meter,
-    quantity: u64,
-    amount: Option<Money>,
-) -> sqlx::Result<bool> {
+    (id, meter, quantity): (String, Meter, i64),
+) -> sqlx::Result<()> {
     let charge = usage.charge.as_ref();
-    let sql = "INSERT INTO usage_line (usage_id, tenant, run, step, attempt, meter, quantity, \
-        provider, model, confirmed, price, currency, amount, at_ms, event, pos) VALUES \
-        ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) \
-        ON CONFLICT (usage_id) DO NOTHING";
-    let done = sqlx::query(sql)
-        .bind(id)
-        .bind(a.tenant())
-        .bind(a.id())
-        .bind(usage.step.to_string())
-        .bind(i64::from(usage.attempt))
-        .bind(meter.as_str())
-        .bind(signed(quantity))
-        .bind(storable(&usage.provider))
-        .bind(storable(&usage.model))
-        .bind(i64::from(usage.confirmed))
-        .bind(charge.map(|charge| charge.price.as_str()))
-        .bind(charge.map(|charge| charge.currency.code()))
-        .bind(amount.map(|amount| amount.scaled().to_string()))
-        .bind(a.at().0)
-        .bind(a.event_id())
-        .bind(a.pos())
-        .execute(to)
-        .await?;
-    Ok(done.rows_affected() == 1)
+    let amount = charge.and_then(|charge| charge.lines.get(&meter)).copied();
+    let run = page.held.run(page.to, &a.record.stream).await?;
+    run.lines.insert(id.clone(), quantity);
+    page.held.usage.push(UsageLine {
+        id: id.clone(),
+        tenant: a.record.stream.tenant.clone(),
+        run: a.id(),
+        step: usage.step.to_string(),
+        attempt: i64::from(usage.attempt),
+        meter,
+        quantity,
+        provider: storable(&usage.provider),
+        model: storable(&usage.model),
+        confirmed: i64::from(usage.confirmed),
+        price: charge.map(|charge| charge.price.to_string()),
+        currency: charge.map(|charge| charge.currency.code()),
+        amount,
+        at_ms: a.at().0,
+        event: a.event_id(),
+        pos: a.pos(),
+    });
+    match (amount, charge) {
+        (Some(amount), Some(charge)) => {
+            post(page, a, usage, (id, charge.currency.code(), amount)).await
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The same id with another quantity is a conflict: noted, and never billed.
-async fn compare(
+async fn conflict(
     to: &mut AnyConnection,
     a: &Applied<'_>,
     id: &str,
-    quantity: u64,
+    quantity: i64,
 ) -> sqlx::Result<()> {
-    let known = sqlx::query("SELECT quantity FROM usage_line WHERE usage_id = $1").bind(id);
-    let known: i64 = known.fetch_one(&mut *to).await?.try_get(0)?;
-    if known == signed(quantity) {
-        return Ok(());
-    }
     let sql = "INSERT INTO usage_conflict (usage_id, tenant, quantity, event, pos) \
         VALUES ($1, $2, $3, $4, $5)";
-    let conflict = sqlx::query(sql).bind(id).bind(a.tenant()).bind(signed(quantity));
+    let conflict = sqlx::query(sql).bind(id).bind(a.tenant()).bind(quantity);
     conflict.bind(a.event_id()).bind(a.pos()).execute(to).await?;
     Ok(())
 }
 
-/// Double entry: what the run cost, and whom it is owed to.
 async fn post(
-    to: &mut AnyConnection,
+    page: &mut Page<'_>,
     a: &Applied<'_>,
     usage: &UsageRecorded,
-    id: &str,
-    currency: &str,
-    amount: Money,
+    (line, currency, amount): (String, &'static str, Money),
 ) -> sqlx::Result<()> {
     let debit = storable(&format!("cost:{}", usage.model));
     let credit = storable(&format!("payable:{}", usage.provider));
-    let sql = "INSERT INTO ledger_entry (entry, tenant, run, debit, credit, currency, amount, \
-        at_ms, pos) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
-    sqlx::query(sql)
-        .bind(id)
-        .bind(a.tenant())
-        .bind(a.id())
-        .bind(&debit)
-        .bind(&credit)
-        .bind(currency)
-        .bind(amount.scaled().to_string())
-        .bind(a.at().0)
-        .bind(a.pos())
-        .execute(&mut *to)
-        .await?;
-    balance(to, a, &debit, currency, amount.scaled()).await?;
-    balance(to, a, &credit, currency, -amount.scaled()).await
+    move_balance(page, a, (debit.clone(), currency), amount.scaled()).await?;
+    move_balance(page, a, (credit.clone(), currency), -amount.scaled()).await?;
+    page.held.entries.push(Entry {
+        line,
+        tenant: a.record.stream.tenant.clone(),
+        run: a.id(),
+        debit,
+        credit,
+        currency,
+        amount,
+        at_ms: a.at().0,
+        pos: a.pos(),
+    });
+    Ok(())
 }
 
-async fn balance(
-    to: &mut AnyConnection,
+async fn move_balance(
+    page: &mut Page<'_>,
     a: &Applied<'_>,
-    account: &str,
-    currency: &str,
+    account: Account,
     change: i128,
 ) -> sqlx::Result<()> {
+    let key = (a.record.stream.tenant.clone(), account);
+    if let Some(balance) = page.held.balances.get_mut(&key) {
+        (balance.amount, balance.is_changed) = (balance.amount + change, true);
+        return Ok(());
+    }
     let sql = "SELECT amount FROM ledger_balance WHERE tenant = $1 AND account = $2 \
         AND currency = $3";
-    let known: Option<String> = sqlx::query_scalar(sql)
-        .bind(a.tenant())
-        .bind(account)
-        .bind(currency)
-        .fetch_optional(&mut *to)
-        .await?;
+    let (tenant, (account, currency)) = &key;
+    let known = sqlx::query_scalar(sql).bind(tenant.as_str()).bind(account).bind(*currency);
+    let known: Option<String> = known.fetch_optional(&mut *page.to).await?;
     let before: i128 = known.and_then(|amount| amount.parse().ok()).unwrap_or(0);
-    let sql = "INSERT INTO ledger_balance (tenant, account, currency, amount) \
-        VALUES ($1, $2, $3, $4) \
-        ON CONFLICT (tenant, account, currency) DO UPDATE SET amount = excluded.amount";
-    let row = sqlx::query(sql).bind(a.tenant()).bind(account).bind(currency);
-    row.bind((before + change).to_string()).execute(to).await?;
+    page.held.balances.insert(key, Balance { amount: before + change, is_changed: true });
     Ok(())
+}
+
+static USAGE: Bulk = Bulk::new(
+    "INSERT INTO usage_line (usage_id, tenant, run, step, attempt, meter, quantity, provider, \
+     model, confirmed, price, currency, amount, at_ms, event, pos)",
+    16,
+    "",
+);
+
+pub(super) async fn write_usage(to: &mut AnyConnection, lines: &[UsageLine]) -> sqlx::Result<()> {
+    USAGE
+        .write(to, lines, |query, line| {
+            query
+                .bind(&line.id)
+                .bind(line.tenant.as_str())
+                .bind(&line.run)
+                .bind(&line.step)
+                .bind(line.attempt)
+                .bind(line.meter.as_str())
+                .bind(line.quantity)
+                .bind(&line.provider)
+                .bind(&line.model)
+                .bind(line.confirmed)
+                .bind(line.price.as_deref())
+                .bind(line.currency)
+                .bind(line.amount.map(|amount| amount.scaled().to_string()))
+                .bind(line.at_ms)
+                .bind(&line.event)
+                .bind(line.pos)
+        })
+        .await
+}
+
+static ENTRIES: Bulk = Bulk::new(
+    "INSERT INTO ledger_entry (entry, tenant, run, debit, credit, currency, amount, at_ms, pos)",
+    9,
+    "",
+);
+
+pub(super) async fn write_entries(to: &mut AnyConnection, entries: &[Entry]) -> sqlx::Result<()> {
+    ENTRIES
+        .write(to, entries, |query, entry| {
+            query
+                .bind(&entry.line)
+                .bind(entry.tenant.as_str())
+                .bind(&entry.run)
+                .bind(&entry.debit)
+                .bind(&entry.credit)
+                .bind(entry.currency)
+                .bind(entry.amount.scaled().to_string())
+                .bind(entry.at_ms)
+                .bind(entry.pos)
+        })
+        .await
+}
+
+static BALANCES: Bulk = Bulk::new(
+    "INSERT INTO ledger_balance (tenant, account, currency, amount)",
+    4,
+    "ON CONFLICT (tenant, account, currency) DO UPDATE SET amount = excluded.amount",
+);
+
+/// Writes the balances that changed.
+pub(super) async fn write_balances(
+    to: &mut AnyConnection,
+    balances: &mut HashMap<(TenantId, Account), Balance>,
+) -> sqlx::Result<()> {
+    let changed = balances.iter_mut().filter_map(|(key, balance)| {
+        std::mem::take(&mut balance.is_changed).then_some((key, balance.amount))
+    });
+    let changed: Vec<_> = changed.collect();
+    BALANCES
+        .write(to, &changed, |query, ((tenant, (account, currency)), amount)| {
+            query.bind(tenant.as_str()).bind(account).bind(*currency).bind(amount.to_string())
+        })
+        .await
 }

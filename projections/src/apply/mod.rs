@@ -3,6 +3,8 @@
 mod agent;
 mod audit;
 mod billing;
+mod bulk;
+mod held;
 mod run;
 mod step;
 
@@ -11,6 +13,14 @@ use convergio_domain::stream::{Seq, StreamKind};
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::Record;
 use sqlx::AnyConnection;
+
+pub(crate) use held::Held;
+
+/// A page in the making: the transaction, and the rows that are changed in memory first.
+pub(crate) struct Page<'a> {
+    pub(crate) to: &'a mut AnyConnection,
+    pub(crate) held: &'a mut Held,
+}
 
 /// An event and where it stands.
 pub(crate) struct Applied<'a> {
@@ -53,31 +63,32 @@ pub(crate) fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// Applies all events of a record within the caller's transaction.
-pub(crate) async fn apply(to: &mut AnyConnection, record: &Record) -> sqlx::Result<()> {
+/// Applies all events of a record within the caller's transaction, as far as rows that are held;
+/// the caller flushes these.
+pub(crate) async fn apply(page: &mut Page<'_>, record: &Record) -> sqlx::Result<()> {
     let numbers = record.first_seq().0..;
     for (index, (seq, event)) in numbers.zip(&record.body.events).enumerate() {
         let applied = Applied { record, event, index, seq: Seq(seq) };
-        audit::apply(to, &applied).await?;
+        audit::apply(page.held, &applied);
         match record.stream.kind {
-            StreamKind::Run => apply_run(to, &applied).await?,
-            StreamKind::Graph => run::register(to, &applied).await?,
-            StreamKind::Agent => agent::apply(to, &applied).await?,
+            StreamKind::Run => apply_run(page, &applied).await?,
+            StreamKind::Graph => run::register(page.to, &applied).await?,
+            StreamKind::Agent => agent::apply(page.to, &applied).await?,
             StreamKind::Request | StreamKind::Memory => {}
         }
     }
     if record.stream.kind == StreamKind::Run {
-        run::touch(to, record).await?;
+        run::touch(page, record).await?;
     }
     Ok(())
 }
 
-async fn apply_run(to: &mut AnyConnection, applied: &Applied<'_>) -> sqlx::Result<()> {
-    run::apply(to, applied).await?;
-    step::apply(to, applied).await?;
-    agent::ran(to, applied).await?;
+async fn apply_run(page: &mut Page<'_>, applied: &Applied<'_>) -> sqlx::Result<()> {
+    run::apply(page, applied).await?;
+    step::apply(page, applied).await?;
+    agent::ran(page.to, applied).await?;
     if let Event::UsageRecorded(usage) = applied.event {
-        billing::apply(to, applied, usage).await?;
+        billing::apply(page, applied, usage).await?;
     }
     Ok(())
 }

@@ -3,11 +3,13 @@
 use convergio_domain::event::{Event, lifecycle, run};
 use convergio_domain::id::{GraphId, GraphVersion, RunId};
 use convergio_domain::money::Money;
+use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::Seq;
 use convergio_eventstore::Record;
-use sqlx::{AnyConnection, Row};
+use sqlx::AnyConnection;
 
-use super::{Applied, signed, storable};
+use super::{Applied, Page, signed, storable};
+use crate::rows::RunRow;
 
 pub(super) async fn register(to: &mut AnyConnection, a: &Applied<'_>) -> sqlx::Result<()> {
     let Event::GraphRegistered(graph) = a.event else { return Ok(()) };
@@ -29,37 +31,38 @@ pub(super) async fn register(to: &mut AnyConnection, a: &Applied<'_>) -> sqlx::R
     Ok(())
 }
 
-pub(super) async fn apply(to: &mut AnyConnection, a: &Applied<'_>) -> sqlx::Result<()> {
+pub(super) async fn apply(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<()> {
     match a.event {
-        Event::RunCreated(created) => create(to, a, &New::created(created)).await,
-        Event::RunForked(forked) => create(to, a, &New::forked(forked)).await,
-        Event::RunPaused(_) => status(to, a, "paused").await,
-        Event::RunResumed(_) => status(to, a, "running").await,
-        Event::RunReopened(_) => reopen(to, a).await,
-        Event::UsageRecorded(usage) => spend(to, a, usage).await,
-        Event::RunMigrated(migrated) => migrate(to, a, migrated).await,
-        Event::RunCompleted(done) => {
-            end(to, a, "completed", done.output.map(|o| o.to_string()), None).await
+        Event::RunCreated(created) => create(page, a, New::created(created)),
+        Event::RunForked(forked) => create(page, a, New::forked(forked)),
+        Event::RunPaused(_) => status(page, a, "paused").await?,
+        Event::RunResumed(_) => status(page, a, "running").await?,
+        Event::RunReopened(_) => reopen(page, a).await?,
+        Event::UsageRecorded(usage) => spend(page, a, usage).await?,
+        Event::RunMigrated(migrated) => {
+            change(page, a, |row| row.version = migrated.to.to_string()).await?;
         }
-        Event::RunFailed(failed) => end(to, a, "failed", None, Some(&failed.error)).await,
-        Event::RunCancelled(_) => end(to, a, "cancelled", None, None).await,
-        Event::ApprovalRequested(asked) => ask(to, a, asked).await,
-        Event::ApprovalGranted(answer) => answered(to, a, answer, "granted").await,
-        Event::ApprovalDenied(answer) => answered(to, a, answer, "denied").await,
-        _ => Ok(()),
+        Event::RunCompleted(done) => end(page, a, "completed", done.output, None).await?,
+        Event::RunFailed(failed) => end(page, a, "failed", None, Some(&failed.error)).await?,
+        Event::RunCancelled(_) => end(page, a, "cancelled", None, None).await?,
+        Event::ApprovalRequested(asked) => {
+            page.held.run(page.to, &a.record.stream).await?.has_asked = true;
+            ask(page.to, a, asked).await?;
+        }
+        Event::ApprovalGranted(answer) => answered(page.to, a, answer, "granted").await?,
+        Event::ApprovalDenied(answer) => answered(page.to, a, answer, "denied").await?,
+        _ => {}
     }
+    Ok(())
 }
 
 /// Notes the last event of a run.
-pub(super) async fn touch(to: &mut AnyConnection, record: &Record) -> sqlx::Result<()> {
-    let sql = "UPDATE run_status SET seq = $1, updated_ms = $2 WHERE tenant = $3 AND run = $4";
-    sqlx::query(sql)
-        .bind(signed(record.last_seq().0))
-        .bind(record.body.time.0)
-        .bind(record.stream.tenant.as_str())
-        .bind(record.stream.id.to_string())
-        .execute(to)
-        .await?;
+pub(super) async fn touch(page: &mut Page<'_>, record: &Record) -> sqlx::Result<()> {
+    let run = page.held.run(page.to, &record.stream).await?;
+    run.change(|row| {
+        row.seq = signed(record.last_seq().0);
+        row.updated_ms = record.body.time.0;
+    });
     Ok(())
 }
 
@@ -84,101 +87,105 @@ impl<'a> New<'a> {
     }
 }
 
-async fn status(to: &mut AnyConnection, a: &Applied<'_>, status: &str) -> sqlx::Result<()> {
-    let sql = "UPDATE run_status SET status = $1 WHERE tenant = $2 AND run = $3";
-    sqlx::query(sql).bind(status).bind(a.tenant()).bind(a.id()).execute(to).await?;
+/// Changes the run's row.
+async fn change(
+    page: &mut Page<'_>,
+    a: &Applied<'_>,
+    change: impl FnOnce(&mut RunRow),
+) -> sqlx::Result<()> {
+    page.held.run(page.to, &a.record.stream).await?.change(change);
     Ok(())
+}
+
+async fn status(page: &mut Page<'_>, a: &Applied<'_>, status: &str) -> sqlx::Result<()> {
+    change(page, a, |row| status.clone_into(&mut row.status)).await
 }
 
 /// A failed run goes on: its questions are open again.
-async fn reopen(to: &mut AnyConnection, a: &Applied<'_>) -> sqlx::Result<()> {
-    let sql = "UPDATE run_status SET status = 'running', ended_ms = NULL, error_code = NULL, \
-        error_message = NULL WHERE tenant = $1 AND run = $2";
-    sqlx::query(sql).bind(a.tenant()).bind(a.id()).execute(&mut *to).await?;
+async fn reopen(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<()> {
+    change(page, a, |row| {
+        "running".clone_into(&mut row.status);
+        (row.ended_ms, row.error_code, row.error_message) = (None, None, None);
+    })
+    .await?;
     let sql = "UPDATE approval SET state = 'open' WHERE tenant = $1 AND run = $2 \
         AND state = 'void'";
-    sqlx::query(sql).bind(a.tenant()).bind(a.id()).execute(to).await?;
+    sqlx::query(sql).bind(a.tenant()).bind(a.id()).execute(&mut *page.to).await?;
     Ok(())
 }
 
-async fn create(to: &mut AnyConnection, a: &Applied<'_>, new: &New<'_>) -> sqlx::Result<()> {
-    let sql = "INSERT INTO run_status (tenant, run, graph, version, status, actor, created_ms, \
-        updated_ms, steps_done, steps_total, tokens_in, tokens_out, cost, unpriced, input, seq, \
-        created_pos, parent, parent_seq) VALUES \
-        ($1, $2, $3, $4, 'running', $5, $6, $6, 0, 0, 0, 0, '0', 0, $7, $8, $9, $10, $11)";
-    sqlx::query(sql)
-        .bind(a.tenant())
-        .bind(a.id())
-        .bind(new.graph.to_string())
-        .bind(new.version.as_str())
-        .bind(a.record.body.actor.as_str())
-        .bind(a.at().0)
-        .bind(&new.input)
-        .bind(signed(a.seq.0))
-        .bind(a.pos())
-        .bind(new.parent.map(|(run, _)| run.to_string()))
-        .bind(new.parent.map(|(_, seq)| signed(seq.0)))
-        .execute(to)
-        .await?;
-    Ok(())
-}
-
-async fn migrate(
-    to: &mut AnyConnection,
-    a: &Applied<'_>,
-    migrated: &run::Migrated,
-) -> sqlx::Result<()> {
-    let sql = "UPDATE run_status SET version = $1 WHERE tenant = $2 AND run = $3";
-    let row = sqlx::query(sql).bind(migrated.to.as_str()).bind(a.tenant()).bind(a.id());
-    row.execute(to).await?;
-    Ok(())
+fn create(page: &mut Page<'_>, a: &Applied<'_>, new: New<'_>) {
+    let row = RunRow {
+        run: a.id(),
+        graph: new.graph.to_string(),
+        version: new.version.to_string(),
+        name: None,
+        status: "running".to_owned(),
+        actor: a.record.body.actor.to_string(),
+        created_ms: a.at().0,
+        updated_ms: a.at().0,
+        ended_ms: None,
+        steps_done: 0,
+        steps_total: 0,
+        tokens_in: 0,
+        tokens_out: 0,
+        cost: "0".to_owned(),
+        unpriced: 0,
+        error_code: None,
+        error_message: None,
+        input: new.input,
+        output: None,
+        seq: signed(a.seq.0),
+        created_pos: a.pos(),
+        parent: new.parent.map(|(run, _)| run.to_string()),
+        parent_seq: new.parent.map(|(_, seq)| signed(seq.0)),
+    };
+    page.held.begin(&a.record.stream, row);
 }
 
 async fn spend(
-    to: &mut AnyConnection,
+    page: &mut Page<'_>,
     a: &Applied<'_>,
     usage: &run::UsageRecorded,
 ) -> sqlx::Result<()> {
-    let sql = "SELECT cost FROM run_status WHERE tenant = $1 AND run = $2";
-    let row = sqlx::query(sql).bind(a.tenant()).bind(a.id()).fetch_one(&mut *to).await?;
-    let cost: i128 = row.try_get::<String, _>(0)?.parse().unwrap_or(0);
+    change(page, a, |row| {
+        row.tokens_in += signed(usage.usage.tokens_in());
+        row.tokens_out += signed(usage.usage.tokens_out());
+        row.cost = sum(&row.cost, usage);
+        row.unpriced += i64::from(usage.charge.is_none());
+    })
+    .await
+}
+
+/// What was spent before and with this usage, as columns have it.
+pub(super) fn sum(before: &str, usage: &run::UsageRecorded) -> String {
+    let before: i128 = before.parse().unwrap_or(0);
     let amount = usage.charge.as_ref().map_or(Money::ZERO, |charge| charge.amount);
-    let sql = "UPDATE run_status SET tokens_in = tokens_in + $1, tokens_out = tokens_out + $2, \
-        cost = $3, unpriced = unpriced + $4 WHERE tenant = $5 AND run = $6";
-    sqlx::query(sql)
-        .bind(signed(usage.usage.tokens_in()))
-        .bind(signed(usage.usage.tokens_out()))
-        .bind((cost + amount.scaled()).to_string())
-        .bind(i64::from(usage.charge.is_none()))
-        .bind(a.tenant())
-        .bind(a.id())
-        .execute(to)
-        .await?;
-    Ok(())
+    (before + amount.scaled()).to_string()
 }
 
 async fn end(
-    to: &mut AnyConnection,
+    page: &mut Page<'_>,
     a: &Applied<'_>,
     status: &str,
-    output: Option<String>,
+    output: Option<PayloadRef>,
     error: Option<&run::Failure>,
 ) -> sqlx::Result<()> {
-    let sql = "UPDATE run_status SET status = $1, ended_ms = $2, output = $3, error_code = $4, \
-        error_message = $5 WHERE tenant = $6 AND run = $7";
-    sqlx::query(sql)
-        .bind(status)
-        .bind(a.at().0)
-        .bind(output)
-        .bind(error.map(|error| error.code.as_str()))
-        .bind(error.map(|error| storable(&error.message)))
-        .bind(a.tenant())
-        .bind(a.id())
-        .execute(&mut *to)
-        .await?;
+    let run = page.held.run(page.to, &a.record.stream).await?;
+    run.change(|row| {
+        status.clone_into(&mut row.status);
+        row.ended_ms = Some(a.at().0);
+        row.output = output.map(|output| output.to_string());
+        row.error_code = error.map(|error| error.code.clone());
+        row.error_message = error.map(|error| storable(&error.message));
+    });
+    // Of a run that was seen from its beginning it is known whether it asked anything.
+    if run.is_whole && !run.has_asked {
+        return Ok(());
+    }
     let sql = "UPDATE approval SET state = 'void' WHERE tenant = $1 AND run = $2 \
         AND state = 'open'";
-    sqlx::query(sql).bind(a.tenant()).bind(a.id()).execute(to).await?;
+    sqlx::query(sql).bind(a.tenant()).bind(a.id()).execute(&mut *page.to).await?;
     Ok(())
 }
 

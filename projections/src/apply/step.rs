@@ -2,145 +2,150 @@
 
 use convergio_domain::event::Event;
 use convergio_domain::event::run::{Failure, UsageRecorded};
-use convergio_domain::id::StepId;
-use convergio_domain::money::Money;
-use sqlx::{AnyConnection, Row};
+use convergio_domain::id::{NodeId, StepId};
 
-use super::{Applied, signed, storable};
+use super::run::sum;
+use super::{Applied, Page, signed, storable};
+use crate::rows::StepRow;
 
-pub(super) async fn apply(to: &mut AnyConnection, a: &Applied<'_>) -> sqlx::Result<()> {
+pub(super) async fn apply(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<()> {
     match a.event {
-        Event::StepScheduled(e) => set(to, a, &e.step, "scheduled").await,
-        Event::StepStarted(e) => start(to, a, &e.step, e.attempt).await,
-        Event::MapExpanded(e) => kind(to, a, &StepId::node(e.node.clone()), "map").await,
+        Event::StepScheduled(e) => set(page, a, &e.step, "scheduled").await,
+        Event::StepStarted(e) => start(page, a, &e.step, e.attempt).await,
+        Event::MapExpanded(e) => kind(page, a, &StepId::node(e.node.clone()), "map").await,
         Event::BranchDecided(e) => {
             let step = StepId::node(e.node.clone());
-            set(to, a, &step, "completed").await?;
-            kind(to, a, &step, "branch").await
+            set(page, a, &step, "completed").await?;
+            kind(page, a, &step, "branch").await
         }
         Event::ModelCallIntended(e) => {
-            kind(to, a, &e.step, "agent").await?;
-            let sql = "UPDATE step SET provider = $1, model = $2 WHERE tenant = $3 AND run = $4 \
-                AND step = $5";
-            let row = sqlx::query(sql).bind(storable(&e.provider)).bind(storable(&e.model));
-            row.bind(a.tenant()).bind(a.id()).bind(e.step.to_string()).execute(to).await?;
-            Ok(())
+            change(page, a, &e.step, |row| {
+                "agent".clone_into(&mut row.kind);
+                row.provider = Some(storable(&e.provider));
+                row.model = Some(storable(&e.model));
+            })
+            .await
         }
         Event::ChildIntended(e) if e.at.is_none() => {
-            kind(to, a, &e.step, "graph").await?;
-            set(to, a, &e.step, "waiting").await
+            kind(page, a, &e.step, "graph").await?;
+            set(page, a, &e.step, "waiting").await
         }
         Event::TimerSet(e) => {
-            kind(to, a, &e.step, "sleep").await?;
-            set(to, a, &e.step, "sleeping").await
+            kind(page, a, &e.step, "sleep").await?;
+            set(page, a, &e.step, "sleeping").await
         }
         Event::ApprovalRequested(e) => {
-            kind(to, a, &e.step, "approval").await?;
-            set(to, a, &e.step, "waiting").await
+            kind(page, a, &e.step, "approval").await?;
+            set(page, a, &e.step, "waiting").await
         }
         Event::SignalAwaited(e) => {
-            kind(to, a, &e.step, "signal").await?;
-            set(to, a, &e.step, "waiting").await
+            kind(page, a, &e.step, "signal").await?;
+            set(page, a, &e.step, "waiting").await
         }
-        Event::StepAsked(e) => set(to, a, &e.step, "undecided").await,
+        Event::StepAsked(e) => set(page, a, &e.step, "undecided").await,
         Event::StepSkipped(e) => {
-            set(to, a, &e.step, "skipped").await?;
-            count(to, a, "steps_done").await?;
-            skip(to, a, &e.skipped).await
+            set(page, a, &e.step, "skipped").await?;
+            done(page, a).await?;
+            skip(page, a, &e.skipped).await
         }
         Event::RunReopened(e) => {
             for step in &e.steps {
-                set(to, a, step, "scheduled").await?;
+                set(page, a, step, "scheduled").await?;
             }
             Ok(())
         }
-        Event::StepUnknown(e) => set(to, a, &e.step, "unknown").await,
-        Event::StepRetried(e) => set(to, a, &e.step, "retrying").await,
+        Event::StepUnknown(e) => set(page, a, &e.step, "unknown").await,
+        Event::StepRetried(e) => set(page, a, &e.step, "retrying").await,
         Event::StepCompleted(e) => {
             let output = e.output.map(|output| output.to_string());
             let end = End { status: "completed", attempt: e.attempt, output, error: None };
-            conclude(to, a, &e.step, end).await?;
-            skip(to, a, &e.skipped).await
+            conclude(page, a, &e.step, end).await?;
+            skip(page, a, &e.skipped).await
         }
         Event::StepFailed(e) => {
             let error = Some(&e.error);
             let end = End { status: "failed", attempt: e.attempt, output: None, error };
-            conclude(to, a, &e.step, end).await?;
-            skip(to, a, &e.skipped).await
+            conclude(page, a, &e.step, end).await?;
+            skip(page, a, &e.skipped).await
         }
-        Event::UsageRecorded(e) => spend(to, a, e).await,
+        Event::UsageRecorded(e) => spend(page, a, e).await,
         _ => Ok(()),
     }
 }
 
+/// Changes a step's row, if it has one.
+async fn change(
+    page: &mut Page<'_>,
+    a: &Applied<'_>,
+    step: &StepId,
+    change: impl FnOnce(&mut StepRow),
+) -> sqlx::Result<()> {
+    let stream = &a.record.stream;
+    let run = page.held.run(page.to, stream).await?;
+    run.change_step(page.to, (stream, step), change).await
+}
+
 /// A step's row, made at its first event; the run's count grows with it.
 async fn set(
-    to: &mut AnyConnection,
+    page: &mut Page<'_>,
     a: &Applied<'_>,
     step: &StepId,
     status: &str,
 ) -> sqlx::Result<()> {
-    let sql = "UPDATE step SET status = $1 WHERE tenant = $2 AND run = $3 AND step = $4";
-    let row = sqlx::query(sql).bind(status).bind(a.tenant()).bind(a.id()).bind(step.to_string());
-    if row.execute(&mut *to).await?.rows_affected() > 0 {
-        return Ok(());
+    let stream = &a.record.stream;
+    let run = page.held.run(page.to, stream).await?;
+    let new = || new(step, status);
+    if run.has_step(page.to, (stream, step), signed(a.seq.0), new).await? {
+        let set = |row: &mut StepRow| status.clone_into(&mut row.status);
+        return run.change_step(page.to, (stream, step), set).await;
     }
-    let sql = "INSERT INTO step (tenant, run, step, node, item, kind, status, attempt, tokens_in, \
-        tokens_out, cost, first_seq) VALUES ($1, $2, $3, $4, $5, 'tool', $6, 0, 0, 0, '0', $7)";
-    sqlx::query(sql)
-        .bind(a.tenant())
-        .bind(a.id())
-        .bind(step.to_string())
-        .bind(step.node.as_str())
-        .bind(step.item.map_or(-1, i64::from))
-        .bind(status)
-        .bind(signed(a.seq.0))
-        .execute(&mut *to)
-        .await?;
-    count(to, a, "steps_total = steps_total + 1").await
-}
-
-async fn count(to: &mut AnyConnection, a: &Applied<'_>, change: &'static str) -> sqlx::Result<()> {
-    let sql = match change {
-        "steps_total = steps_total + 1" => {
-            "UPDATE run_status SET steps_total = steps_total + 1 WHERE tenant = $1 AND run = $2"
-        }
-        _ => "UPDATE run_status SET steps_done = steps_done + 1 WHERE tenant = $1 AND run = $2",
-    };
-    sqlx::query(sql).bind(a.tenant()).bind(a.id()).execute(to).await?;
+    run.change(|row| row.steps_total += 1);
     Ok(())
 }
 
-async fn kind(
-    to: &mut AnyConnection,
-    a: &Applied<'_>,
-    step: &StepId,
-    kind: &str,
-) -> sqlx::Result<()> {
-    let sql = "UPDATE step SET kind = $1 WHERE tenant = $2 AND run = $3 AND step = $4";
-    let row = sqlx::query(sql).bind(kind).bind(a.tenant()).bind(a.id()).bind(step.to_string());
-    row.execute(to).await?;
+fn new(step: &StepId, status: &str) -> StepRow {
+    StepRow {
+        step: step.to_string(),
+        node: step.node.to_string(),
+        item: step.item.map_or(-1, i64::from),
+        kind: "tool".to_owned(),
+        status: status.to_owned(),
+        attempt: 0,
+        started_ms: None,
+        ended_ms: None,
+        provider: None,
+        model: None,
+        tokens_in: 0,
+        tokens_out: 0,
+        cost: "0".to_owned(),
+        error_code: None,
+        error_message: None,
+        output: None,
+    }
+}
+
+/// One step more of the run is done.
+async fn done(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<()> {
+    page.held.run(page.to, &a.record.stream).await?.change(|row| row.steps_done += 1);
     Ok(())
+}
+
+async fn kind(page: &mut Page<'_>, a: &Applied<'_>, step: &StepId, kind: &str) -> sqlx::Result<()> {
+    change(page, a, step, |row| kind.clone_into(&mut row.kind)).await
 }
 
 async fn start(
-    to: &mut AnyConnection,
+    page: &mut Page<'_>,
     a: &Applied<'_>,
     step: &StepId,
     attempt: u32,
 ) -> sqlx::Result<()> {
-    set(to, a, step, "started").await?;
-    let sql = "UPDATE step SET attempt = $1, started_ms = coalesce(started_ms, $2) \
-        WHERE tenant = $3 AND run = $4 AND step = $5";
-    sqlx::query(sql)
-        .bind(i64::from(attempt))
-        .bind(a.at().0)
-        .bind(a.tenant())
-        .bind(a.id())
-        .bind(step.to_string())
-        .execute(to)
-        .await?;
-    Ok(())
+    set(page, a, step, "started").await?;
+    change(page, a, step, |row| {
+        row.attempt = i64::from(attempt);
+        row.started_ms = row.started_ms.or(Some(a.at().0));
+    })
+    .await
 }
 
 /// How a try ended.
@@ -152,59 +157,39 @@ struct End<'a> {
 }
 
 async fn conclude(
-    to: &mut AnyConnection,
+    page: &mut Page<'_>,
     a: &Applied<'_>,
     step: &StepId,
     end: End<'_>,
 ) -> sqlx::Result<()> {
-    set(to, a, step, end.status).await?;
-    let sql = "UPDATE step SET attempt = $1, ended_ms = $2, output = $3, error_code = $4, \
-        error_message = $5 WHERE tenant = $6 AND run = $7 AND step = $8";
-    sqlx::query(sql)
-        .bind(i64::from(end.attempt))
-        .bind(a.at().0)
-        .bind(end.output)
-        .bind(end.error.map(|error| error.code.as_str()))
-        .bind(end.error.map(|error| storable(&error.message)))
-        .bind(a.tenant())
-        .bind(a.id())
-        .bind(step.to_string())
-        .execute(&mut *to)
-        .await?;
+    set(page, a, step, end.status).await?;
+    change(page, a, step, |row| {
+        row.attempt = i64::from(end.attempt);
+        row.ended_ms = Some(a.at().0);
+        row.output = end.output;
+        row.error_code = end.error.map(|error| error.code.clone());
+        row.error_message = end.error.map(|error| storable(&error.message));
+    })
+    .await?;
     if end.status == "completed" {
-        count(to, a, "steps_done").await?;
+        done(page, a).await?;
     }
     Ok(())
 }
 
-async fn skip(
-    to: &mut AnyConnection,
-    a: &Applied<'_>,
-    nodes: &[convergio_domain::id::NodeId],
-) -> sqlx::Result<()> {
+async fn skip(page: &mut Page<'_>, a: &Applied<'_>, nodes: &[NodeId]) -> sqlx::Result<()> {
     for node in nodes {
-        set(to, a, &StepId::node(node.clone()), "skipped").await?;
-        count(to, a, "steps_done").await?;
+        set(page, a, &StepId::node(node.clone()), "skipped").await?;
+        done(page, a).await?;
     }
     Ok(())
 }
 
-async fn spend(to: &mut AnyConnection, a: &Applied<'_>, usage: &UsageRecorded) -> sqlx::Result<()> {
-    let step = usage.step.to_string();
-    let sql = "SELECT cost FROM step WHERE tenant = $1 AND run = $2 AND step = $3";
-    let row = sqlx::query(sql).bind(a.tenant()).bind(a.id()).bind(&step);
-    let cost: i128 = row.fetch_one(&mut *to).await?.try_get::<String, _>(0)?.parse().unwrap_or(0);
-    let amount = usage.charge.as_ref().map_or(Money::ZERO, |charge| charge.amount);
-    let sql = "UPDATE step SET tokens_in = tokens_in + $1, tokens_out = tokens_out + $2, \
-        cost = $3 WHERE tenant = $4 AND run = $5 AND step = $6";
-    sqlx::query(sql)
-        .bind(signed(usage.usage.tokens_in()))
-        .bind(signed(usage.usage.tokens_out()))
-        .bind((cost + amount.scaled()).to_string())
-        .bind(a.tenant())
-        .bind(a.id())
-        .bind(step)
-        .execute(to)
-        .await?;
-    Ok(())
+async fn spend(page: &mut Page<'_>, a: &Applied<'_>, usage: &UsageRecorded) -> sqlx::Result<()> {
+    change(page, a, &usage.step, |row| {
+        row.tokens_in += signed(usage.usage.tokens_in());
+        row.tokens_out += signed(usage.usage.tokens_out());
+        row.cost = sum(&row.cost, usage);
+    })
+    .await
 }

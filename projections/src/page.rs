@@ -1,0 +1,83 @@
+//! Writing a page: rows and position in one transaction.
+
+use std::sync::Arc;
+
+use convergio_eventstore::{Position, Record};
+use sqlx::{AnyConnection, AnyPool, Connection};
+
+use crate::apply::{Held, Page, apply, signed};
+use crate::error::ProjectionError;
+use crate::store::Place;
+
+const NAME: &str = "all";
+const POSITION: &str = "SELECT pos FROM projection_position WHERE name = $1";
+
+/// A connection that writes, with the rows that it holds.
+pub(crate) struct Writer {
+    connection: AnyConnection,
+    held: Held,
+    at: Position,
+}
+
+impl Writer {
+    pub(crate) async fn open(place: &Place) -> Result<Self, ProjectionError> {
+        let mut connection = place.connect().await?;
+        let at = position(&mut connection).await?;
+        Ok(Self { connection, held: Held::default(), at })
+    }
+
+    /// How far it has come.
+    pub(crate) fn at(&self) -> Position {
+        self.at
+    }
+
+    /// Takes up what another one has written.
+    pub(crate) async fn renew(&mut self) -> Result<(), ProjectionError> {
+        self.held = Held::default();
+        self.at = position(&mut self.connection).await?;
+        Ok(())
+    }
+
+    /// Rows and position move together, or not at all. After an error it must be renewed.
+    pub(crate) async fn apply(&mut self, records: &[Arc<Record>]) -> Result<(), ProjectionError> {
+        let Some(last) = records.last() else { return Ok(()) };
+        let mut transaction = self.connection.begin().await?;
+        let sql = "UPDATE projection_position SET pos = $1 WHERE name = $2 AND pos = $3";
+        let moved = sqlx::query(sql)
+            .bind(signed(last.position.0))
+            .bind(NAME)
+            .bind(signed(self.at.0))
+            .execute(&mut *transaction)
+            .await?;
+        if moved.rows_affected() != 1 {
+            return Err(ProjectionError::NotAlone);
+        }
+        let mut page = Page { to: &mut transaction, held: &mut self.held };
+        for record in records {
+            apply(&mut page, record).await?;
+        }
+        self.held.flush(&mut transaction).await?;
+        transaction.commit().await?;
+        self.at = last.position;
+        Ok(())
+    }
+
+    pub(crate) async fn close(self) -> Result<(), ProjectionError> {
+        Ok(self.connection.close().await?)
+    }
+}
+
+/// How far the read models have come; makes the row that says so.
+pub(crate) async fn position(connection: &mut AnyConnection) -> Result<Position, ProjectionError> {
+    let sql = "INSERT INTO projection_position (name, pos) VALUES ($1, 0) \
+        ON CONFLICT (name) DO NOTHING";
+    sqlx::query(sql).bind(NAME).execute(&mut *connection).await?;
+    let pos: i64 = sqlx::query_scalar(POSITION).bind(NAME).fetch_one(connection).await?;
+    Ok(Position(u64::try_from(pos).unwrap_or(0)))
+}
+
+/// How far the read models have come, by their own word.
+pub(crate) async fn written_position(pool: &AnyPool) -> Result<Position, ProjectionError> {
+    let pos: i64 = sqlx::query_scalar(POSITION).bind(NAME).fetch_one(pool).await?;
+    Ok(Position(u64::try_from(pos).unwrap_or(0)))
+}
