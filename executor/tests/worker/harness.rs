@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 /// Longest time that a test waits for something that must happen.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One tenant's platform without gateway and projections.
 pub(crate) struct Platform {
@@ -224,7 +224,10 @@ impl Platform {
                 tail.next().await.expect("the log goes on").expect("the log works");
             }
         };
-        tokio::time::timeout(PATIENCE, waiting).await.expect("it happens in time")
+        match tokio::time::timeout(PATIENCE, waiting).await {
+            Ok(state) => state,
+            Err(_) => panic!("it does not happen in time: {:#?}", self.events(run).await),
+        }
     }
 
     /// Waits for the end of a run.

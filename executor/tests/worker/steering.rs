@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::agents::{Behaviour, Model};
-use crate::harness::Platform;
+use crate::harness::{PATIENCE, Platform};
 
 fn step(id: &str) -> StepId {
     id.parse().expect("a step")
@@ -186,7 +186,9 @@ async fn lost(manifest: &str, recognises: bool) -> (Platform, StreamKey, std::sy
         platform.executor()
     };
     model.called.notified().await;
-    life.shutdown_background();
+    // Its threads are waited for: one that lives on could take up the decision.
+    let died = tokio::task::spawn_blocking(|| life.shutdown_timeout(PATIENCE));
+    died.await.expect("it is dead");
     drop(dead);
     let (answering, mut provider) = Model::serve(Behaviour::Answer).await;
     provider.recognises_repeats = recognises;
