@@ -60,28 +60,55 @@ impl Projections {
     }
 
     /// Applies what is in the log and follows it, until `stop` is fired or dropped. On a shared
-    /// store one projector works at a time; the others stand by.
+    /// store one projector works at a time; the others stand by. While the database has no room or
+    /// cannot be reached, it waits.
     ///
     /// # Errors
-    /// The log is corrupt, the database fails, or a file has another projector.
+    /// The log is corrupt, the database refuses a row, or a file has another projector.
     pub async fn run(
         &self,
         log: Arc<dyn EventLog>,
         mut stop: oneshot::Receiver<()>,
     ) -> Result<(), ProjectionError> {
-        let mut writer = Writer::open(&self.place).await?;
+        let mut writer = None;
         loop {
-            match self.follow(&mut writer, &log, &mut stop).await {
-                Ok(()) => return writer.close().await,
+            match self.work(&mut writer, &log, &mut stop).await {
+                Ok(()) => break,
                 Err(ProjectionError::NotAlone) if self.place.store.is_shared() => {}
+                Err(error) if error.is_passing() => {
+                    tracing::error!(%error, "the read models fall behind for now");
+                }
                 Err(error) => return Err(error),
             }
             tokio::select! {
-                _ = &mut stop => return writer.close().await,
+                _ = &mut stop => break,
                 () = tokio::time::sleep(STAND_BY) => {}
             }
-            writer.renew().await?;
         }
+        match writer {
+            Some(writer) => writer.close().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Follows the log with what the database has now: by the same connection as before, or by
+    /// another one if that is gone.
+    async fn work(
+        &self,
+        kept: &mut Option<Writer>,
+        log: &Arc<dyn EventLog>,
+        stop: &mut oneshot::Receiver<()>,
+    ) -> Result<(), ProjectionError> {
+        let mut writer = match kept.take() {
+            Some(mut known) => {
+                known.renew().await?;
+                known
+            }
+            None => Writer::open(&self.place).await?,
+        };
+        let followed = self.follow(&mut writer, log, stop).await;
+        *kept = Some(writer);
+        followed
     }
 
     async fn follow(
