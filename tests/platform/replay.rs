@@ -1,8 +1,11 @@
 //! `convergio replay` on a real run of the binary, and against another graph.
 
+use std::time::Instant;
+
 use serde_json::Value;
 
 use crate::harness::{convergio, repository, text};
+use crate::nats::{Cluster, READY, Sync};
 
 fn json(output: &std::process::Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)))
@@ -46,4 +49,51 @@ fn a_run_is_computed_again_and_a_changed_graph_is_named_by_its_step() {
     assert!(text(&beyond.stderr).contains("there is no event 100000"), "{}", text(&beyond.stderr));
     let nobody = convergio(data, &["replay", "01920000-0000-7000-8000-000000000000"]);
     assert!(!nobody.status.success() && text(&nobody.stderr).lines().count() == 1);
+}
+
+/// Replays a run on the log in the data folder, or on a cluster's.
+fn replayed(data: &std::path::Path, run: &str, log: &[&str]) -> Value {
+    let output = convergio(data, &[&["replay", run, "--json"], log].concat());
+    assert!(output.status.success(), "{run}: {}{}", text(&output.stdout), text(&output.stderr));
+    json(&output)
+}
+
+#[test]
+fn every_golden_run_is_the_same_on_both_logs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path();
+    let archive = data.join("archive");
+    let archive = archive.to_str().expect("a path");
+    let done = |arguments: &[&str]| {
+        let output = convergio(data, arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        output
+    };
+    let golden = std::fs::read_dir(repository("replay-tests/golden")).expect("golden runs");
+    let files = golden.map(|entry| entry.expect("an entry").path());
+    let files = files.filter(|file| file.extension().is_some_and(|end| end == "jsonl"));
+    let imported = files.map(|file| {
+        let file = file.to_str().expect("a path").to_owned();
+        let told = json(&done(&["runs", "import", &file, "--json"]));
+        told["run"].as_str().expect("a run").to_owned()
+    });
+    let runs: Vec<String> = imported.collect();
+    assert!(runs.len() > 20, "{}", runs.len());
+    done(&["log", "export", archive]);
+    let cluster = Cluster::start(1, Sync::Always);
+    let url = cluster.url("G");
+    let log = ["--log", &url, "--durability", "fsync"];
+    let until = Instant::now() + READY;
+    let small = ["log", "create", "--replicas", "1", "--log-gib", "1", "--payload-gib", "1"];
+    loop {
+        let made = convergio(data, &[&small[..], &log[..]].concat());
+        if made.status.success() {
+            break;
+        }
+        assert!(Instant::now() < until, "{}", text(&made.stderr));
+    }
+    done(&[&["log", "restore", archive], &log[..]].concat());
+    for run in &runs {
+        assert_eq!(replayed(data, run, &[]), replayed(data, run, &log), "{run}");
+    }
 }
