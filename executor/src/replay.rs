@@ -181,6 +181,8 @@ impl Replay {
                 self.answered(seq, &event.step, Answer::Fail, &event.skipped)
             }
             Event::StepFailed(event) if event.last => {
+                // It may have failed before it began.
+                self.fresh.remove(&event.step);
                 self.concluded(seq, &event.step, Outcome::Failed, &event.skipped)
             }
             Event::ModelCallIntended(event) => self.routed(seq, event),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use convergio_domain::decider::Fingerprint;
+use convergio_domain::run::Phase;
 use serde_json::json;
 
 use crate::harness::Platform;
@@ -90,4 +91,20 @@ async fn tool_calls_are_judged_again_and_another_verdict_is_named() {
         assert_eq!(found.what, "the verdict on a tool call");
         assert_eq!((found.recorded.as_str(), found.computed.as_str()), (recorded, computed));
     }
+}
+
+#[tokio::test]
+async fn a_step_that_fails_before_it_begins_is_computed_again_too() {
+    let manifest = "
+name: nobody
+output: '{{ nodes.instead.output }}'
+nodes:
+  - id: ask
+    on_error: {fallback: instead}
+    agent: {model: auto, prompt: 'hello', max_tokens: 5}
+  - {id: instead, tool: text.trim, with: {text: alone}}
+";
+    // There is no model: the failure is in the log, and no start before it.
+    let ended = Platform::new().execute(manifest, &json!({})).await;
+    assert_eq!((ended.state.phase, &ended.output), (Phase::Completed, &json!("alone")));
 }
