@@ -90,11 +90,13 @@ fn calls_of_a_real_model_are_neither_lost_nor_counted_twice() {
     };
     let lesson = example("lesson.yaml");
     let brief = example("brief.yaml");
+    let research = example("research.yaml");
     let document = repository("examples/documents/constitution.md");
     let document = format!("doc={}", document.display());
     for (arguments, sample) in [
         (vec![lesson.as_str(), "--input", "topic=rain"], "6"),
         (vec![brief.as_str(), "--input-file", &document], "3"),
+        (vec![research.as_str(), "--input", "question=How many minutes are in a week?"], "3"),
     ] {
         let more = ["--sample", sample, "--kills", "2", "--model-url", &model];
         let report = tested(&[&arguments[..], &more].concat());
