@@ -20,7 +20,7 @@ use reqwest::Client;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::raw::{append_sync_us, percentile};
+use super::raw::{append_sync_us, micros, percentile};
 use convergio_projections::Store;
 
 use crate::cli::Role;
@@ -262,7 +262,7 @@ async fn load(
             while !stop.load(Ordering::Relaxed) {
                 let asked = Instant::now();
                 target.ask(form).await?;
-                times.push(u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX));
+                times.push(micros(asked));
             }
             anyhow::Ok(times)
         })

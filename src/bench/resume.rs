@@ -28,7 +28,7 @@ use convergio_eventstore::{
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::raw::percentile;
+use super::raw::{micros, percentile};
 
 /// Steps of a commit.
 const WIDTH: u32 = 256;
@@ -155,10 +155,6 @@ async fn measure(folder: &Path, shape: Shape, events: u64) -> anyhow::Result<Row
         checkpoints: checkpoints.list(&stream).len(),
         last_checkpoint_bytes: last.map_or(0, |last| last.state.len()),
     })
-}
-
-fn micros(begun: Instant) -> u64 {
-    u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A run of so many events; the last commit may bring a few more.
