@@ -20,6 +20,11 @@ mod telemetry;
 mod view;
 
 use clap::Parser;
+use mimalloc::MiMalloc;
+
+// Small things come and go on many threads, which the system's allocator serves one at a time.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> std::process::ExitCode {
     let cli = cli::Cli::parse();
