@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use convergio_domain::event::run::Failure;
+use convergio_domain::expr;
 use convergio_domain::graph::manifest::{Graph, Join, Node, OnError};
 use convergio_domain::graph::{self, topology};
 use convergio_domain::id::{GraphId, GraphVersion, NodeId, StepId, TenantId};
@@ -20,6 +21,8 @@ pub(crate) struct CompiledGraph {
     pub(crate) graph: Graph,
     pub(crate) kernel: Arc<kernel::Graph>,
     numbers: BTreeMap<NodeId, u32>,
+    /// The nodes that the run's output is made of.
+    pub(crate) yields: Vec<NodeId>,
 }
 
 impl CompiledGraph {
@@ -31,7 +34,8 @@ impl CompiledGraph {
         let edges: Vec<_> = topology::edges(&graph).iter().map(edge_spec).collect();
         let kernel = kernel::Graph::compile(&nodes, &edges)
             .map_err(|error| broken(&format!("the kernel refuses the graph: {error}")))?;
-        Ok(Self { graph, kernel: Arc::new(kernel), numbers })
+        let yields = graph.output.as_ref().map(expr::nodes_in_value).unwrap_or_default();
+        Ok(Self { graph, kernel: Arc::new(kernel), numbers, yields })
     }
 
     /// The node of a number that the kernel gave.

@@ -50,6 +50,39 @@ impl Scope {
     }
 }
 
+impl Scope {
+    /// The value that a plain name like `inputs.text` or `nodes.a.output` means; `None` for any
+    /// other expression, and for what is not defined.
+    pub(super) fn named(&self, expression: &str) -> Option<Value> {
+        let mut names = expression.split('.');
+        let (first, mut names) = (names.next()?, names.map(|name| is_name(name).then_some(name)));
+        let mut value: &Value = match first {
+            "inputs" => &self.inputs,
+            "item" => &self.item.as_ref()?.0,
+            "nodes" => {
+                let wanted = names.next()??;
+                let node = self.nodes.iter().find(|(id, _)| id.as_str() == wanted)?.1;
+                match names.next()?? {
+                    "output" => node.output.as_deref()?,
+                    _ => return None,
+                }
+            }
+            _ => return None,
+        };
+        for name in names {
+            value = value.as_object()?.get(name?)?;
+        }
+        Some(value.clone())
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    let is_letter = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
+    let mut bytes = text.bytes();
+    bytes.next().is_some_and(is_letter)
+        && bytes.all(|byte| is_letter(byte) || byte.is_ascii_digit())
+}
+
 impl NodeView {
     fn value(&self) -> Value {
         match &self.output {

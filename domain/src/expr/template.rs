@@ -117,6 +117,11 @@ pub fn render_value(value: &Value, scope: &Scope) -> Result<Value, ExprError> {
 }
 
 fn evaluate(expression: &str, scope: &Scope) -> Result<Value, ExprError> {
+    // Mostly it is the name of a value: that needs no interpreter.
+    scope.named(expression.trim()).map_or_else(|| interpret(expression, scope), Ok)
+}
+
+fn interpret(expression: &str, scope: &Scope) -> Result<Value, ExprError> {
     check_length(expression)?;
     scan(expression, Form::Expression)?;
     let compiled = ENVIRONMENT.compile_expression(expression).map_err(|error| explain(&error))?;
@@ -134,4 +139,36 @@ pub(super) fn explain(error: &minijinja::Error) -> ExprError {
         message = format!("{message}: {detail}");
     }
     ExprError { message: format!("template: {message}"), line: error.line() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::super::NodeView;
+    use super::{Scope, interpret};
+
+    #[test]
+    fn a_plain_name_means_what_the_interpreter_makes_of_it() {
+        let value = json!({"a": {"b": [1, -2.5, "x", null, u64::MAX]}, "_c": "", "n": null});
+        let output = Some(Arc::new(value.clone()));
+        let scope = Scope {
+            inputs: Arc::new(value.clone()),
+            nodes: [("x".parse().unwrap(), NodeView { status: "completed", output })].into(),
+            item: Some((value, 3)),
+        };
+        for start in ["inputs", "item", "nodes.x.output"] {
+            for rest in ["", ".a", ".a.b", "._c", ".n", ".d", ".a.c", ".n.a", ".a.b.c"] {
+                let expression = format!("{start}{rest}");
+                let interpreted = interpret(&expression, &scope).ok();
+                assert_eq!(scope.named(&expression), interpreted, "{expression}");
+            }
+        }
+        for other in ["index", "nodes.x.status", "nodes.y.output", "nodes", "inputs.a[0]", "1", ""]
+        {
+            assert_eq!(scope.named(other), None::<Value>, "{other}");
+        }
+    }
 }

@@ -437,7 +437,11 @@ impl Actor {
         match self.output(plan).await {
             Ok(None) => Ok(End::Completed { output: None }),
             Ok(Some(value)) => {
-                let output = plan.store_value(&Arc::new(value), Purpose::Result);
+                // Mostly it is what the last step yielded.
+                let stored = plan.values.iter().find(|(_, stored)| **stored == value);
+                let stored = stored.map(|(slot, _)| *slot);
+                let output =
+                    stored.unwrap_or_else(|| plan.store_value(&Arc::new(value), Purpose::Result));
                 Ok(End::Completed { output: Some(output) })
             }
             Err(OutputError::Failure(error)) => Ok(End::Failed { step: None, error }),

@@ -230,8 +230,8 @@ impl Actor {
     pub(super) async fn output(&mut self, plan: &Plan) -> Result<Option<Value>, OutputError> {
         let graph = Arc::clone(&self.graph);
         let Some(output) = &graph.graph.output else { return Ok(None) };
-        let needs = expr::nodes_in_value(output);
-        let scope = self.outputs.scope(&self.run.state, &graph, &needs, plan.extra()).await?;
+        let needs = &graph.yields;
+        let scope = self.outputs.scope(&self.run.state, &graph, needs, plan.extra()).await?;
         expr::render_value(output, &scope).map(Some).map_err(|error| failed(&error))
     }
 }
