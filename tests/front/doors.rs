@@ -66,7 +66,8 @@ async fn streams_have_the_form_of_their_interface() {
         .filter_map(|piece| piece["choices"][0]["delta"]["content"].as_str())
         .collect();
     assert_eq!((said.as_str(), all.last()), ("you said: hi", Some(&"[DONE]")));
-    assert!(pieces.len() > 5, "it came piece by piece: {text}");
+    // Who speaks, the text as it came, why it ended, what it used.
+    assert!(pieces.len() >= 4, "it came piece by piece: {text}");
     assert_eq!(pieces.last().expect("pieces")["usage"]["completion_tokens"], 10);
 
     let asked = json!({"model": "fix", "max_tokens": 50, "stream": true,

@@ -178,9 +178,10 @@ impl HttpProvider {
         while let Some(chunk) = self.next(&mut bytes, &asked.answer).await? {
             asked.answer.receive(chunk.len()).map_err(|TooLarge| self.too_large())?;
             let data = lines.feed(&chunk).map_err(|_| self.malformed("an endless line"))?;
-            for data in data {
-                self.piece(&data, asked)?;
-            }
+            let taken = data.iter().try_for_each(|data| self.piece(data, asked));
+            // What came together is told together, and is told even if something broken follows.
+            asked.hear();
+            taken?;
             if asked.answer.is_ended() {
                 let drained = async { while bytes.next().await.is_some_and(|b| b.is_ok()) {} };
                 // The answer is whole, however long its connection stays open.
@@ -190,6 +191,7 @@ impl HttpProvider {
         }
         if let Some(data) = lines.rest() {
             self.piece(&data, asked)?;
+            asked.hear();
         }
         Ok(())
     }
@@ -231,9 +233,7 @@ impl HttpProvider {
             serde_json::from_str(data).map_err(|_| self.malformed("a piece is not JSON"))?;
         let read = self.dialect.read_piece(&piece, &mut asked.answer);
         read.map_err(|error| self.unreadable(error, asked.call.body))?;
-        asked.answer.check().map_err(|TooLarge| self.too_large())?;
-        asked.hear();
-        Ok(())
+        asked.answer.check().map_err(|TooLarge| self.too_large())
     }
 
     async fn whole(&self, response: Response, asked: &mut Asked<'_>) -> Result<(), ModelError> {

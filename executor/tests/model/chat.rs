@@ -66,7 +66,8 @@ async fn a_stream_of_openai_is_put_together() {
     assert_eq!(answer.raw_usage, Some(usage()));
     assert!(answer.first_token_ms.is_some_and(|first| first <= answer.duration_ms));
     let heard = heard.into_inner().expect("not poisoned");
-    assert_eq!(heard, [("Grüß".to_owned(), 1), (" Gott".to_owned(), 2)]);
+    // What comes together is told together.
+    assert_eq!(heard, [("Grüß Gott".to_owned(), 2)]);
 }
 
 #[tokio::test]
