@@ -19,7 +19,7 @@ const PAGE: usize = 512;
 const STAND_BY: Duration = Duration::from_secs(1);
 /// How long a record waits for others, so that they are written together, while nobody waits for
 /// it.
-const GATHER: Duration = Duration::from_millis(20);
+const GATHER: Duration = Duration::from_millis(50);
 
 /// Records as they come, a page at most at once.
 type Chunk = Vec<Result<Arc<Record>, LogError>>;

@@ -14,7 +14,7 @@ use super::{audit, billing};
 use crate::rows::{RunRow, StepRow};
 
 /// Rows of runs under way that are kept from page to page.
-const LIMIT: usize = 8192;
+const LIMIT: usize = 4096;
 
 /// What is known of the rows in the database, and what is to be written there. It holds as long as
 /// nobody else writes, which the position proves page by page.
