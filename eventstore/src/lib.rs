@@ -4,6 +4,7 @@
 //! as one record. Records of a stream are chained by hash; payloads lie sealed beside the chain.
 
 pub mod archive;
+mod canonical;
 mod checkpoint;
 mod clock;
 mod commit;

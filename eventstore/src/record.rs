@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use crate::canonical::canonical;
 use crate::error::LogError;
 use crate::reuse::Reuse;
 
@@ -118,7 +119,7 @@ impl Body {
     /// # Errors
     /// An event holds a value that canonical JSON cannot write.
     pub fn canonical(&self) -> Result<Vec<u8>, serde_json::Error> {
-        serde_json_canonicalizer::to_vec(self)
+        canonical(self)
     }
 
     /// Reads canonical bytes.

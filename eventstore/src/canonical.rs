@@ -1,0 +1,265 @@
+//! Canonical JSON (RFC 8785) of what is chained.
+//!
+//! What the chain is over are a few kinds of objects with plain names and whole numbers, thousands
+//! of them a second: written as they come, their members are put in order in place. Whatever else
+//! a value may hold is written by the library, byte for byte the same (a property test says so).
+
+use std::cmp::Ordering;
+use std::ops::Range;
+
+use serde::Serialize;
+
+/// Digits of a whole number that is the same as a double.
+const DIGITS: usize = 15;
+
+/// The canonical bytes of a value.
+///
+/// # Errors
+/// The value cannot be written as JSON.
+pub(crate) fn canonical(value: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
+    let mut bytes = serde_json::to_vec(value)?;
+    match (Sorter { bytes: &mut bytes, members: Vec::new(), frames: Vec::new() }).sort() {
+        Some(()) => Ok(bytes),
+        None => serde_json_canonicalizer::to_vec(value),
+    }
+}
+
+/// A member of an object: its name without quotes, and all of it.
+struct Member {
+    name: Range<usize>,
+    whole: Range<usize>,
+}
+
+/// An object or a list that is open.
+#[derive(Clone, Copy)]
+enum Frame {
+    Object {
+        /// Where its first member begins.
+        from: usize,
+        /// Where the member that is being read begins.
+        member: usize,
+        /// How many members of those around were known before it.
+        before: usize,
+    },
+    List,
+}
+
+/// Puts compact JSON in order, an object as soon as it ends.
+struct Sorter<'a> {
+    bytes: &'a mut [u8],
+    /// The members of all open objects.
+    members: Vec<Member>,
+    frames: Vec<Frame>,
+}
+
+impl Sorter<'_> {
+    /// `None` if there is something that is not plain; the bytes are of no use then.
+    fn sort(mut self) -> Option<()> {
+        let mut at = 0;
+        while let Some(byte) = self.bytes.get(at) {
+            at = match byte {
+                b'{' => self.open(at + 1),
+                b'[' => {
+                    self.frames.push(Frame::List);
+                    at + 1
+                }
+                b']' => {
+                    self.frames.pop();
+                    at + 1
+                }
+                b',' => self.next_member(at),
+                b'}' => self.close(at)?,
+                b'"' => self.text(at)?,
+                b'-' | b'0'..=b'9' => self.number(at)?,
+                _ => at + 1,
+            };
+        }
+        Some(())
+    }
+
+    fn open(&mut self, from: usize) -> usize {
+        self.frames.push(Frame::Object { from, member: from, before: self.members.len() });
+        from
+    }
+
+    fn next_member(&mut self, at: usize) -> usize {
+        if let Some(Frame::Object { member, .. }) = self.frames.last_mut() {
+            if let Some(last) = self.members.last_mut() {
+                last.whole.end = at;
+            }
+            *member = at + 1;
+        }
+        at + 1
+    }
+
+    /// A name, or a text somewhere else. A name with anything but plain characters has an order of
+    /// its own.
+    fn text(&mut self, at: usize) -> Option<usize> {
+        let from = at + 1;
+        let mut end = from;
+        loop {
+            match self.bytes.get(end)? {
+                b'"' => break,
+                b'\\' => end += 2,
+                _ => end += 1,
+            }
+        }
+        if let Some(Frame::Object { member, .. }) = self.frames.last()
+            && *member == at
+        {
+            let is_plain = |byte: &u8| byte.is_ascii() && *byte != b'\\';
+            if !self.bytes[from..end].iter().all(is_plain) {
+                return None;
+            }
+            self.members.push(Member { name: from..end, whole: at..end });
+        }
+        Some(end + 1)
+    }
+
+    /// A whole number that every reader of JSON takes as it is.
+    fn number(&self, at: usize) -> Option<usize> {
+        let digits = at + usize::from(self.bytes[at] == b'-');
+        let rest = &self.bytes[digits..];
+        let length = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let is_whole = !matches!(rest.get(length), Some(b'.' | b'e' | b'E'));
+        let is_minus_zero = digits > at && rest.first() == Some(&b'0');
+        (is_whole && length <= DIGITS && !is_minus_zero).then_some(digits + length)
+    }
+
+    fn close(&mut self, at: usize) -> Option<usize> {
+        let Some(Frame::Object { from, before, .. }) = self.frames.pop() else { return None };
+        if self.members.len() > before {
+            if let Some(last) = self.members.last_mut() {
+                last.whole.end = at;
+            }
+            self.arrange(from, before)?;
+        }
+        Some(at + 1)
+    }
+
+    /// Puts the members from `before` on in the order of their names, from `from` on.
+    fn arrange(&mut self, from: usize, before: usize) -> Option<()> {
+        let members = &mut self.members[before..];
+        let bytes = &*self.bytes;
+        let order = |a: &Member, b: &Member| bytes[a.name.clone()].cmp(&bytes[b.name.clone()]);
+        let is_sorted = members.windows(2).all(|two| order(&two[0], &two[1]) == Ordering::Less);
+        if !is_sorted {
+            members.sort_by(order);
+            if members.windows(2).any(|two| order(&two[0], &two[1]) == Ordering::Equal) {
+                return None;
+            }
+            let parts = members.iter().map(|member| &bytes[member.whole.clone()]);
+            let sorted = parts.collect::<Vec<_>>().join(&b',');
+            self.bytes[from..from + sorted.len()].copy_from_slice(&sorted);
+        }
+        self.members.truncate(before);
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_oneof, proptest};
+    use serde_json::{Value, json};
+
+    use super::{Sorter, canonical};
+
+    fn is_plain(value: &Value) -> bool {
+        let mut bytes = serde_json::to_vec(value).unwrap();
+        Sorter { bytes: &mut bytes, members: Vec::new(), frames: Vec::new() }.sort().is_some()
+    }
+
+    /// An object that is written in the order in which it is made.
+    #[derive(serde::Serialize)]
+    struct Unsorted {
+        type_name: u8,
+        b: BTreeMap<&'static str, Inner>,
+        a: Vec<Inner>,
+        empty: BTreeMap<u8, u8>,
+        aa: Option<&'static str>,
+    }
+
+    #[derive(Clone, serde::Serialize)]
+    struct Inner {
+        z: i64,
+        y: &'static str,
+        #[serde(rename = "Z")]
+        upper: bool,
+    }
+
+    #[test]
+    fn members_come_in_the_order_of_their_names() {
+        let inner = Inner { z: -7, y: "{\"a\":[,]}\\", upper: true };
+        let value = Unsorted {
+            type_name: 1,
+            b: [("x", inner.clone())].into(),
+            a: vec![inner.clone(), inner],
+            empty: BTreeMap::new(),
+            aa: None,
+        };
+        let sorted = canonical(&value).unwrap();
+        assert_eq!(sorted, serde_json_canonicalizer::to_vec(&value).unwrap());
+        assert!(
+            sorted.starts_with(br#"{"a":[{"Z":true,"y":"#),
+            "{}",
+            String::from_utf8_lossy(&sorted)
+        );
+    }
+
+    #[test]
+    fn what_is_not_plain_is_left_to_the_library() {
+        for plain in [json!({"b": 1, "a": [0, -12, "é\n\"", null, {}]}), json!([]), json!("x")] {
+            assert!(is_plain(&plain), "{plain}");
+        }
+        for odd in [json!({"é": 1}), json!({"a\n": 1}), json!(1.5), json!(1e300), json!(u64::MAX)]
+        {
+            assert!(!is_plain(&odd), "{odd}");
+            let expected = serde_json_canonicalizer::to_vec(&odd).unwrap();
+            assert_eq!(canonical(&odd).unwrap(), expected);
+        }
+    }
+
+    fn values() -> impl Strategy<Value = Value> {
+        let names = prop_oneof!["[a-c_Z]{0,2}", Just("é".to_owned()), Just("\"".to_owned())];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            (-1000_i64..1000).prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            ".{0,6}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(5, 40, 5, move |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                proptest::collection::hash_map(names.clone(), inner, 0..5)
+                    .prop_map(|fields| fields.into_iter().collect()),
+            ]
+        })
+    }
+
+    /// Writes the members of every object in the opposite order.
+    struct Backwards<'a>(&'a Value);
+
+    impl serde::Serialize for Backwards<'_> {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            match self.0 {
+                Value::Array(list) => serializer.collect_seq(list.iter().map(Backwards)),
+                Value::Object(fields) => serializer
+                    .collect_map(fields.iter().rev().map(|(name, value)| (name, Backwards(value)))),
+                other => other.serialize(serializer),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_bytes_are_those_of_the_library(value in values()) {
+            let expected = serde_json_canonicalizer::to_vec(&value).unwrap();
+            prop_assert_eq!(&canonical(&value).unwrap(), &expected);
+            prop_assert_eq!(&canonical(&Backwards(&value)).unwrap(), &expected);
+        }
+    }
+}
