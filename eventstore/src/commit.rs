@@ -66,6 +66,9 @@ pub struct Commit {
     pub reuse: Vec<Option<Reuse>>,
     /// When the stream wants to be looked at after this commit. Kept as an index, not in the chain.
     pub wake: Wake,
+    /// Whether somebody who follows [`EventLog::early`](crate::EventLog::early) goes on from this
+    /// commit at once: a log may make both durable together.
+    pub is_continued: bool,
 }
 
 impl Commit {

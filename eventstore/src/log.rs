@@ -7,7 +7,8 @@ use bytes::Bytes;
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
-use futures_util::stream::BoxStream;
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
 
 use crate::commit::Commit;
 use crate::error::{AppendError, LogError};
@@ -99,6 +100,13 @@ pub trait EventLog: Send + Sync + 'static {
         stream: &StreamKey,
         after: Seq,
     ) -> BoxStream<'static, Result<Arc<Record>, LogError>>;
+
+    /// First records of streams as the log takes them in, before they are durable. Who goes on from
+    /// one may append; nothing may be done in the world before that append is acknowledged, which
+    /// makes both durable. Some may be missed, and one whose commit fails is told of in vain.
+    fn early(&self) -> BoxStream<'static, Arc<Record>> {
+        stream::pending().boxed()
+    }
 
     /// A payload with the salt of its commitment, checked; `None` when it was erased. One that
     /// is missing and was not erased is `Corrupt`.

@@ -2,14 +2,17 @@
 //! All of it happens in the caller's thread, so that a provider's writer only compares and writes.
 
 use convergio_domain::decider::Wake;
-use convergio_domain::payload::PayloadSlot;
+use convergio_domain::payload::{PayloadSlot, Purpose};
 use convergio_domain::stream::{Seq, StreamKey};
 use uuid::Uuid;
 
-use crate::commit::{Commit, Limits};
+use crate::commit::{Commit, Limits, Payload};
 use crate::error::{AppendError, LogError};
 use crate::record::{Body, Hash, Head, PayloadMeta, chain};
-use crate::seal::{PayloadKeys, seal};
+use crate::seal::{Opening, PayloadKeys, seal};
+
+/// Largest payload that is kept at hand.
+const FRESH_BYTES: usize = 32 << 10;
 
 /// A commit that is right if the stream's head is the expected one.
 pub(crate) struct Prepared {
@@ -23,6 +26,9 @@ pub(crate) struct Prepared {
     /// Sealed payloads, by index.
     pub(crate) sealed: Vec<Vec<u8>>,
     pub(crate) wake: Wake,
+    /// Payloads that somebody is likely to read at once, by index.
+    pub(crate) fresh: Vec<(u16, Opening)>,
+    pub(crate) is_continued: bool,
 }
 
 impl Prepared {
@@ -41,17 +47,23 @@ impl Prepared {
 /// Encodes, chains and seals.
 pub(crate) fn prepare(commit: Commit, keys: &dyn PayloadKeys) -> Result<Prepared, AppendError> {
     commit.check()?;
-    let Commit { stream, id, expected, time, actor, events, fold, payloads, reuse, wake } = commit;
+    let Commit { stream, id, expected, time, actor, events, fold, payloads, reuse, wake, .. } =
+        commit;
+    let is_continued = commit.is_continued;
     let seq = expected.map_or(Seq(0), |head| head.seq).plus(1);
     let key = keys.key(&stream.tenant)?;
     let mut sealed = Vec::with_capacity(payloads.len());
     let mut metas = Vec::with_capacity(payloads.len());
+    let mut fresh = Vec::new();
     let mut reuse = reuse.into_iter();
     for (index, payload) in (0_u16..).zip(payloads) {
         let place = PayloadSlot(index).at(seq);
         let reuse = reuse.next().flatten();
         let done = seal(&key, &stream, place, &payload.bytes, reuse.as_ref())?;
         sealed.push(done.bytes);
+        if is_read_soon(&payload) {
+            fresh.push((index, Opening { bytes: payload.bytes.clone(), salt: done.salt }));
+        }
         metas.push(PayloadMeta {
             commitment: done.commitment,
             bytes: payload.bytes.len() as u64,
@@ -71,5 +83,23 @@ pub(crate) fn prepare(commit: Commit, keys: &dyn PayloadKeys) -> Result<Prepared
     }
     let prev_hash = expected.map_or([0; 32], |head| head.hash);
     let hash = chain(&prev_hash, &canonical);
-    Ok(Prepared { stream, commit: id, expected, prev_hash, hash, body, canonical, sealed, wake })
+    Ok(Prepared {
+        stream,
+        commit: id,
+        expected,
+        prev_hash,
+        hash,
+        body,
+        canonical,
+        sealed,
+        wake,
+        fresh,
+        is_continued,
+    })
+}
+
+/// What a run begins with is read by its executor, what it yields by whoever waits for it.
+fn is_read_soon(payload: &Payload) -> bool {
+    let is_wanted = matches!(payload.purpose, Purpose::Input | Purpose::Output | Purpose::Result);
+    is_wanted && payload.bytes.len() <= FRESH_BYTES
 }

@@ -130,6 +130,19 @@ impl Repository {
         Ok(loaded)
     }
 
+    /// The stream as a record leaves it that is at hand; nothing is read if it is the first one.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub async fn load_from<D: Decider>(&self, record: &Record) -> Result<Loaded<D>, LogError> {
+        if record.first_seq() != Seq(1) {
+            return self.load(&record.stream).await;
+        }
+        let mut loaded = Loaded::new(record.stream.clone());
+        self.fold(&mut loaded, record).await?;
+        Ok(loaded)
+    }
+
     /// Folds what has been appended since; tells whether there was anything.
     ///
     /// # Errors
@@ -178,6 +191,34 @@ impl Repository {
         payloads: Vec<Payload>,
         context: &Context,
     ) -> Result<usize, CommitError<D::Rejection>> {
+        self.decide(loaded, command, payloads, context, false).await
+    }
+
+    /// The same for the first commit of a stream that an executor in this process goes on from at
+    /// once: whoever waits for it waits for what comes of it, so that both may share a sync.
+    ///
+    /// # Errors
+    /// See [`CommitError`].
+    pub async fn commit_first<D: Decider>(
+        &self,
+        stream: StreamKey,
+        command: D::Command,
+        payloads: Vec<Payload>,
+        context: &Context,
+    ) -> Result<Loaded<D>, CommitError<D::Rejection>> {
+        let mut new = Loaded::new(stream);
+        self.decide(&mut new, command, payloads, context, true).await?;
+        Ok(new)
+    }
+
+    async fn decide<D: Decider>(
+        &self,
+        loaded: &mut Loaded<D>,
+        command: D::Command,
+        payloads: Vec<Payload>,
+        context: &Context,
+        is_continued: bool,
+    ) -> Result<usize, CommitError<D::Rejection>> {
         let next = loaded.head.map_or(Seq(0), |head| head.seq).plus(1);
         let events = D::decide(&loaded.state, command, context, next);
         let events = events.map_err(CommitError::Rejected)?;
@@ -205,6 +246,7 @@ impl Repository {
             payloads,
             reuse: std::mem::take(&mut planned.reuse),
             wake,
+            is_continued,
         };
         match self.log.append(commit).await {
             Ok(head) => {

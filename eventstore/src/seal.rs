@@ -19,7 +19,7 @@ use convergio_domain::id::TenantId;
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::StreamKey;
 use sha2::{Digest, Sha256};
-use zstd::bulk::Compressor;
+use zstd::bulk::{Compressor, Decompressor};
 
 use crate::error::LogError;
 use crate::record::PayloadMeta;
@@ -28,10 +28,14 @@ use crate::reuse::Reuse;
 thread_local! {
     static COMPRESSOR: RefCell<Option<Compressor<'static>>> =
         RefCell::new(Compressor::new(COMPRESSION_LEVEL).ok());
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> =
+        RefCell::new(Decompressor::new().ok());
 }
 
 /// Fast: payloads are many and small.
 const COMPRESSION_LEVEL: i32 = 1;
+/// Shorter ones hardly become smaller.
+const LEAST_PACKED: usize = 96;
 const SALT_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
 
@@ -103,6 +107,7 @@ pub(crate) struct Sealed {
     /// Ciphertext with tag.
     pub(crate) bytes: Vec<u8>,
     pub(crate) commitment: String,
+    pub(crate) salt: [u8; SALT_BYTES],
 }
 
 fn place(stream: &StreamKey, reference: PayloadRef) -> String {
@@ -149,10 +154,11 @@ pub(crate) fn seal(
     reuse: Option<&Reuse>,
 ) -> Result<Sealed, LogError> {
     let place = place(stream, reference);
-    let commitment = commit(&salt(key, &place, plaintext), plaintext);
+    let salt = salt(key, &place, plaintext);
+    let commitment = commit(&salt, plaintext);
     let own = own(&place, plaintext, reuse)?;
     let bytes = encrypt(key, &place, &commitment, &own, None)?;
-    Ok(Sealed { bytes, commitment })
+    Ok(Sealed { bytes, commitment, salt })
 }
 
 /// Seals what a record of this or another log commits to; the same bytes as there, if the key is.
@@ -207,9 +213,18 @@ fn encrypt(
 
 /// The plaintext compressed, if that makes it smaller.
 fn pack(plaintext: &[u8]) -> Option<Vec<u8>> {
+    if plaintext.len() < LEAST_PACKED {
+        return None;
+    }
     let packed =
         COMPRESSOR.with_borrow_mut(|compressor| compressor.as_mut()?.compress(plaintext).ok())?;
     (packed.len() < plaintext.len()).then_some(packed)
+}
+
+/// What [`pack`] made, if it has not more than `limit` bytes.
+fn unpack(packed: &[u8], limit: usize) -> Option<Vec<u8>> {
+    DECOMPRESSOR
+        .with_borrow_mut(|decompressor| decompressor.as_mut()?.decompress(packed, limit).ok())
 }
 
 /// Opens what [`seal`] made: all of a plaintext that is not stored elsewhere.
@@ -235,8 +250,8 @@ pub(crate) fn open(
         return Ok(Own { bytes: packed, salt: carried });
     }
     let limit = usize::try_from(plaintext_bytes).unwrap_or(usize::MAX);
-    let bytes = zstd::bulk::decompress(&packed, limit);
-    let bytes = bytes.map_err(|_| corrupt("the payload cannot be unpacked"))?;
+    let bytes = unpack(&packed, limit);
+    let bytes = bytes.ok_or_else(|| corrupt("the payload cannot be unpacked"))?;
     Ok(Own { bytes, salt: carried })
 }
 

@@ -13,7 +13,7 @@ use crate::log::Page;
 use crate::record::{Position, Record};
 
 /// Records kept for followers that fall behind; who is further behind reads them from the store.
-pub(crate) const BACKLOG: usize = 4096;
+pub(crate) const BACKLOG: usize = 1024;
 /// Records read at once while catching up.
 const PAGE: usize = 512;
 

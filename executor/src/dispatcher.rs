@@ -11,7 +11,7 @@ use convergio_domain::event::run::Failure;
 use convergio_domain::run::{Advance, End, Run, RunCommand};
 use convergio_domain::stream::{StreamKey, StreamKind};
 use convergio_domain::time::Timestamp;
-use convergio_eventstore::{LogError, Position, Record, SLOTS, Share};
+use convergio_eventstore::{Hash, LogError, Position, Record, SLOTS, Share};
 use futures_util::StreamExt;
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
@@ -26,6 +26,10 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// An actor at work.
 struct Active {
     signal: Arc<Notify>,
+    /// The hash of the record that it was begun with.
+    begun_with: Option<Hash>,
+    /// Whether that record has become durable since.
+    is_confirmed: bool,
     /// Whether somebody appended while it worked; it may have looked before.
     signalled: bool,
     task: AbortHandle,
@@ -59,21 +63,25 @@ impl Dispatcher {
     /// Works until the executor is asked to stop, then lets the actors end.
     pub(crate) async fn run(mut self) -> Result<(), LogError> {
         let log = self.shared.repository.log();
+        let mut early = log.early();
         let mut tail = log.tail(log.read_all(Position::START, 0).await?.tail);
         let mut share = self.shared.config.share.clone();
         self.wake_due().await?;
         loop {
             let alarm = alarm(self.next_due, self.shared.repository.clock().now());
             tokio::select! {
+                // A run's record is heard before its actor's end: it would be taken up again.
+                biased;
                 () = self.shared.stopping.cancelled() => break,
+                Some(record) = early.next() => self.arrived(record),
+                record = tail.next() => match record {
+                    Some(Ok(record)) => self.appended(record),
+                    Some(Err(error)) => return Err(error),
+                    None => break,
+                },
                 Some(finished) = self.actors.join_next() => match finished {
                     Ok(finished) => self.finished(finished),
                     Err(error) => self.broken(&error),
-                },
-                record = tail.next() => match record {
-                    Some(Ok(record)) => self.appended(&record),
-                    Some(Err(error)) => return Err(error),
-                    None => break,
                 },
                 () = alarm => self.wake_due().await?,
                 () = changed(&mut share) => self.reshare().await?,
@@ -101,17 +109,35 @@ impl Dispatcher {
         self.wake_due().await
     }
 
-    /// An event that we did not write ourselves may mean work.
-    fn appended(&mut self, record: &Record) {
-        let is_run = record.stream.kind == StreamKind::Run;
-        let is_foreign = record.body.actor != self.shared.actor
-            || record.body.events.iter().any(Event::is_from_another_run);
-        if is_run && is_foreign {
-            self.wake(record.stream.clone());
+    /// A new run, before it is durable: an actor may plan its first steps meanwhile. Without a
+    /// place for it, it comes again.
+    fn arrived(&mut self, record: Arc<Record>) {
+        let has_place = self.active.len() < self.shared.config.active_runs;
+        let is_new = !self.active.contains_key(&record.stream);
+        if has_place && is_new && self.is_work(&record) && self.share().covers(&record.stream) {
+            self.spawn(record.stream.clone(), Some(record));
         }
     }
 
-    fn wake(&mut self, stream: StreamKey) {
+    /// An event that we did not write ourselves may mean work.
+    fn appended(&mut self, record: Arc<Record>) {
+        let active = self.active.get_mut(&record.stream);
+        let known = active.filter(|active| active.begun_with == Some(record.hash));
+        if let Some(active) = known {
+            active.is_confirmed = true;
+        } else if self.is_work(&record) {
+            self.wake(record.stream.clone(), Some(record));
+        }
+    }
+
+    fn is_work(&self, record: &Record) -> bool {
+        let is_foreign = record.body.actor != self.shared.actor
+            || record.body.events.iter().any(Event::is_from_another_run);
+        record.stream.kind == StreamKind::Run && is_foreign
+    }
+
+    /// Sees to it that a run is worked on. `last` is its last record, if that is at hand.
+    fn wake(&mut self, stream: StreamKey, last: Option<Arc<Record>>) {
         if !self.share().covers(&stream) {
             return;
         }
@@ -119,7 +145,7 @@ impl Dispatcher {
             active.signalled = true;
             active.signal.notify_one();
         } else if self.active.len() < self.shared.config.active_runs {
-            self.spawn(stream);
+            self.spawn(stream, last);
         } else if self.pending.len() < PENDING_LIMIT {
             if self.queued.insert(stream.clone()) {
                 self.pending.push_back(stream);
@@ -130,15 +156,21 @@ impl Dispatcher {
         }
     }
 
-    fn spawn(&mut self, stream: StreamKey) {
+    fn spawn(&mut self, stream: StreamKey, last: Option<Arc<Record>>) {
         let signal = Arc::new(Notify::new());
-        let work = work(Arc::clone(&self.shared), stream.clone(), Arc::clone(&signal));
+        let begun_with = last.as_ref().map(|record| record.hash);
+        let work = work(Arc::clone(&self.shared), stream.clone(), last, Arc::clone(&signal));
         let task = self.actors.spawn(work);
-        self.active.insert(stream, Active { signal, signalled: false, task });
+        let (is_confirmed, signalled) = (false, false);
+        let active = Active { signal, begun_with, is_confirmed, signalled, task };
+        self.active.insert(stream, active);
     }
 
     fn finished(&mut self, (stream, result): Finished) {
-        let signalled = self.active.remove(&stream).is_some_and(|active| active.signalled);
+        let ended = self.active.remove(&stream);
+        // One that was begun too early can go on now.
+        let is_late = result.is_err() && ended.as_ref().is_some_and(|ended| ended.is_confirmed);
+        let signalled = is_late || ended.is_some_and(|ended| ended.signalled);
         match result {
             Ok(Wake::At(due)) => self.due_by(due),
             // It waits for runs within it, or could not tell the one that it belongs to.
@@ -150,12 +182,12 @@ impl Dispatcher {
             }
         }
         if signalled {
-            self.wake(stream);
+            self.wake(stream, None);
         }
         while self.active.len() < self.shared.config.active_runs {
             let Some(next) = self.pending.pop_front() else { break };
             self.queued.remove(&next);
-            self.wake(next);
+            self.wake(next, None);
         }
     }
 
@@ -194,7 +226,7 @@ impl Dispatcher {
         self.next_due = log.next_due(now).await?;
         for stream in due {
             if stream.kind == StreamKind::Run && !self.active.contains_key(&stream) {
-                self.wake(stream);
+                self.wake(stream, None);
             }
         }
         Ok(())
@@ -237,8 +269,13 @@ async fn alarm(due: Option<Timestamp>, now: Timestamp) {
 }
 
 /// The life of one actor. What can never be done ends the run with its reason.
-async fn work(shared: Arc<Shared>, stream: StreamKey, signal: Arc<Notify>) -> Finished {
-    let worked = match Actor::load(Arc::clone(&shared), &stream).await {
+async fn work(
+    shared: Arc<Shared>,
+    stream: StreamKey,
+    last: Option<Arc<Record>>,
+    signal: Arc<Notify>,
+) -> Finished {
+    let worked = match Actor::load(Arc::clone(&shared), &stream, last.as_deref()).await {
         Ok(actor) => actor.run(&signal).await,
         Err(error) => Err(error),
     };

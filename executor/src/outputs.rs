@@ -146,11 +146,31 @@ impl Outputs {
             return Ok(Arc::clone(value));
         }
         let (stream, place) = lineage::locate(&self.lineage, &self.stream, reference);
-        let bytes = self.log.payload(&stream, place).await?;
-        let bytes = bytes.ok_or_else(|| OutputError::Failure(erased(reference)))?;
+        let bytes = match self.log.payload(&stream, place).await? {
+            Some(bytes) => bytes,
+            None => self.read_again(&stream, place, reference).await?,
+        };
         let value = Arc::new(decode(&bytes, reference).map_err(OutputError::Failure)?);
         self.values.insert(reference, Arc::clone(&value));
         Ok(value)
+    }
+}
+
+impl Outputs {
+    /// A payload that was not there: it was erased, unless the log did not have its record yet.
+    async fn read_again(
+        &self,
+        stream: &StreamKey,
+        place: PayloadRef,
+        reference: PayloadRef,
+    ) -> Result<Bytes, OutputError> {
+        let head = self.log.head(stream).await?;
+        if head.is_none_or(|head| head.seq < place.seq) {
+            let reason = format!("{stream} has no event {} yet", place.seq);
+            return Err(LogError::Unavailable(reason).into());
+        }
+        let bytes = self.log.payload(stream, place).await?;
+        bytes.ok_or_else(|| OutputError::Failure(erased(reference)))
     }
 }
 

@@ -30,8 +30,10 @@ use convergio_eventstore::{
 use convergio_executor::model::ModelCatalog;
 use convergio_executor::replay::Replay;
 use convergio_executor::{Executor, ExecutorConfig, tool};
+use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
+use tokio_stream::wrappers::BroadcastStream;
 use uuid::Uuid;
 
 const SEEDS: u64 = 2000;
@@ -125,6 +127,7 @@ struct Faulty {
     random: Arc<Random>,
     /// Of so many calls one is refused; 0 is none.
     one_in: AtomicU64,
+    early: broadcast::Sender<Arc<Record>>,
 }
 
 impl Faulty {
@@ -141,6 +144,23 @@ impl Faulty {
     }
 }
 
+impl Faulty {
+    /// Tells of a commit as it will stand in the log, if it comes to stand there, and nobody is
+    /// faster.
+    async fn tell_early(&self, commit: Commit) -> Result<(), LogError> {
+        let (scratch, stream) = (MemoryLog::new(), commit.stream.clone());
+        if scratch.append(commit).await.is_ok() {
+            let written = scratch.read_stream(&stream, Seq(0), 1).await?;
+            let end = self.log.read_all(Position::START, 0).await?.tail;
+            let told = written.first().map(|record| Record::clone(record));
+            let told = told.map(|record| Record { position: Position(end.0 + 1), ..record });
+            // Nobody listening is fine.
+            let _listeners = told.map(|record| self.early.send(Arc::new(record)));
+        }
+        Ok(())
+    }
+}
+
 #[async_trait]
 impl EventLog for Faulty {
     fn durability(&self) -> Durability {
@@ -148,6 +168,9 @@ impl EventLog for Faulty {
     }
 
     async fn append(&self, commit: Commit) -> Result<Head, AppendError> {
+        if commit.expected.is_none() {
+            self.tell_early(commit.clone()).await?;
+        }
         self.hesitate().await?;
         let appended = self.log.append(commit).await;
         // Who dies here has appended and does not know it.
@@ -178,6 +201,11 @@ impl EventLog for Faulty {
 
     fn tail(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
         self.log.tail(after)
+    }
+
+    fn early(&self) -> BoxStream<'static, Arc<Record>> {
+        let early = BroadcastStream::new(self.early.subscribe());
+        early.filter_map(async |record| record.ok()).boxed()
     }
 
     async fn read_raw(&self, scan: Scan<'_>, limit: usize) -> Result<Vec<RawRecord>, LogError> {
@@ -238,7 +266,8 @@ impl World {
     fn new(seed: u64) -> Self {
         let random = Arc::new(Random(AtomicU64::new(seed)));
         let (log, one_in) = (MemoryLog::new(), AtomicU64::new(0));
-        let log = Arc::new(Faulty { log, random: Arc::clone(&random), one_in });
+        let early = broadcast::channel(64).0;
+        let log = Arc::new(Faulty { log, random: Arc::clone(&random), one_in, early });
         let clock = Fake { before: Arc::new(AtomicI64::new(1_000_000)), life: Arc::default() };
         let runs = (1..=RUNS).map(|run| {
             // The end of the id is what slots and orders are made of.

@@ -77,7 +77,7 @@ struct Row {
     added_p50_us: u64,
     added_cpu_us: u64,
     raw_sync_p50_us: u64,
-    /// What is added besides one sync of the device, though a call is three durable commits.
+    /// What is added besides one sync of the device, though a call is three commits and two syncs.
     over_sync_p50_us: u64,
     memory_mib: u64,
     /// How often the rates of others go into ours, where theirs are known.

@@ -352,5 +352,6 @@ fn commit_of(
         payloads: Vec::new(),
         reuse: Vec::new(),
         wake: Wake::Done,
+        is_continued: false,
     })
 }

@@ -105,6 +105,10 @@ impl EventLog for Mortal {
         self.log.tail(after)
     }
 
+    fn early(&self) -> BoxStream<'static, Arc<Record>> {
+        self.log.early()
+    }
+
     async fn read_raw(&self, scan: Scan<'_>, limit: usize) -> Result<Vec<RawRecord>, LogError> {
         self.log.read_raw(scan, limit).await
     }

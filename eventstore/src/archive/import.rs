@@ -85,6 +85,8 @@ impl Importer<'_> {
             wake,
             stream: stream.clone(),
             body,
+            fresh: Vec::new(),
+            is_continued: false,
         };
         let head = self.log.restore(Archived(prepared)).await?;
         if head.hash != entry.hash {

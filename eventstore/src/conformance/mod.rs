@@ -50,6 +50,7 @@ pub fn commit(stream: &StreamKey, expected: Option<Head>, text: &str) -> Commit 
         }],
         reuse: Vec::new(),
         wake: Wake::Now,
+        is_continued: false,
     }
 }
 

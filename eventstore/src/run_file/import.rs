@@ -217,6 +217,8 @@ impl Writer<'_> {
             sealed,
             // A run that goes on by itself would do again what was done elsewhere.
             wake: Wake::Parked,
+            fresh: Vec::new(),
+            is_continued: false,
         };
         let head = self.repository.log().restore(Archived(prepared)).await?;
         if head.hash != written {

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use convergio_domain::decider::Wake;
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::Seq;
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::embedded::{Config, EmbeddedLog};
-use convergio_eventstore::{AppendError, EventLog, LogError, Position};
+use convergio_eventstore::{AppendError, Commit, EventLog, LogError, Position};
 use futures_util::StreamExt;
 
 use crate::support::{commit, event, stream};
@@ -83,4 +84,80 @@ async fn a_log_without_its_key_is_not_opened() {
     EmbeddedLog::open(&config).unwrap().close().await.unwrap();
     std::fs::remove_file(folder.path().join("payload.key")).unwrap();
     assert!(matches!(EmbeddedLog::open(&config), Err(LogError::Corrupt { .. })));
+}
+
+/// What a log of version 2 had and this version has not.
+const AS_VERSION_2: &str = "
+ALTER TABLE stream ADD COLUMN position INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE stream ADD COLUMN seq INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX record_dedup ON record (dedup);
+INSERT INTO wake SELECT stream, 0 FROM wake_now;
+DROP TABLE wake_now;
+PRAGMA user_version = 2;
+";
+
+#[tokio::test]
+async fn a_log_of_the_version_before_is_brought_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config::new(folder.path());
+    let log = EmbeddedLog::open(&config).unwrap();
+    let (now, later) = (stream(), stream());
+    let first = commit(&now, None, "first");
+    let head = log.append(first.clone()).await.unwrap();
+    let sleeping = Commit { wake: Wake::At(Timestamp(70)), ..commit(&later, None, "asleep") };
+    log.append(sleeping).await.unwrap();
+    log.close().await.unwrap();
+    let database = rusqlite::Connection::open(folder.path().join("log.db")).unwrap();
+    database.execute_batch(AS_VERSION_2).unwrap();
+    drop(database);
+
+    let log = EmbeddedLog::open(&config).unwrap();
+    assert_eq!(log.verify().await.unwrap(), (2, 2));
+    assert_eq!(log.append(first).await.unwrap(), head, "the same commit, for ever");
+    assert_eq!(log.due(Timestamp(5), 10).await.unwrap(), std::slice::from_ref(&now));
+    assert_eq!(log.due(Timestamp(70), 10).await.unwrap(), [now.clone(), later.clone()]);
+    assert_eq!(log.next_due(Timestamp(5)).await.unwrap(), Some(Timestamp(70)));
+    let ended = Commit { wake: Wake::Done, ..commit(&now, Some(head), "second") };
+    log.append(ended).await.unwrap();
+    let other = log.head(&later).await.unwrap();
+    let woken = Commit { wake: Wake::Now, ..commit(&later, other, "awake") };
+    log.append(woken).await.unwrap();
+    assert_eq!(log.due(Timestamp(70), 10).await.unwrap(), [later]);
+    assert_eq!(log.next_due(Timestamp(5)).await.unwrap(), None);
+    log.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_commit_that_goes_on_from_one_that_is_not_durable_yet_makes_both_durable() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = EmbeddedLog::open(&Config::new(folder.path())).unwrap();
+    let mut early = log.early();
+    let stream = stream();
+    let first = Commit { is_continued: true, ..commit(&stream, None, "first") };
+    let goes_on = async {
+        let record = early.next().await.unwrap();
+        log.append(commit(&stream, Some(record.head()), "second")).await.unwrap()
+    };
+    let (begun, head) = tokio::join!(log.append(first), goes_on);
+    assert_eq!((begun.unwrap().seq, head.seq), (Seq(1), Seq(2)));
+    assert_eq!(log.head(&stream).await.unwrap(), Some(head));
+    // Whoever goes on never comes: it is durable all the same.
+    let alone = crate::support::stream();
+    let first = Commit { is_continued: true, ..commit(&alone, None, "alone") };
+    log.append(first).await.unwrap();
+    assert!(log.head(&alone).await.unwrap().is_some());
+    log.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_payload_that_was_just_written_is_gone_once_it_is_erased() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = EmbeddedLog::open(&Config::new(folder.path())).unwrap();
+    let stream = stream();
+    let head = log.append(commit(&stream, None, "a secret")).await.unwrap();
+    let reference = PayloadRef { seq: head.seq, index: 0 };
+    assert_eq!(log.payload(&stream, reference).await.unwrap().unwrap(), "a secret");
+    assert!(log.erase_payload(&stream, reference).await.unwrap());
+    assert_eq!(log.payload(&stream, reference).await.unwrap(), None);
+    log.close().await.unwrap();
 }

@@ -13,7 +13,7 @@ use convergio_eventstore::{AppendError, CommitError, Payload};
 
 use super::effect::{Launch, Work, perform};
 use super::plan::{Plan, disposed};
-use super::{Actor, ActorError, Flight};
+use super::{Actor, ActorError, Flight, no_run};
 
 /// Waits between tries to write when the log is not available.
 const LOG_RETRY: [Duration; 5] = [
@@ -82,6 +82,7 @@ impl Actor {
             if !is_passing(&error) {
                 return Err(ActorError::Append(error));
             }
+            self.check_begun()?;
             tracing::warn!(stream = %self.run.stream, %error, "the log is not writable");
             let wait = tries.next().copied().unwrap_or(LOG_RETRY[4]);
             tokio::select! {
@@ -91,8 +92,14 @@ impl Actor {
         }
     }
 
+    /// What the run was taken up from may never have become durable.
+    fn check_begun(&self) -> Result<(), ActorError> {
+        if self.run.head.is_none() { Err(no_run(&self.run.stream)) } else { Ok(()) }
+    }
+
     /// Others changed the run: outcomes of steps that are not under way any more are void.
     async fn overtaken(&mut self) -> Result<(), ActorError> {
+        self.check_begun()?;
         self.renew().await?;
         let state = &self.run.state;
         if !state.phase.is_ended() {

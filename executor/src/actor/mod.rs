@@ -36,7 +36,9 @@ use convergio_domain::payload::PayloadRef;
 use convergio_domain::run::{CallNo, Rejection, Run, StepStatus};
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Timestamp;
-use convergio_eventstore::{AppendError, CommitError, LiveHub, Loaded, LogError, Repository};
+use convergio_eventstore::{
+    AppendError, CommitError, LiveHub, Loaded, LogError, Record, Repository,
+};
 use convergio_kernel_c::{RunResult, Scheduler};
 use serde_json::Value;
 use tokio::sync::{Notify, Semaphore};
@@ -177,9 +179,16 @@ pub(crate) struct Actor {
 }
 
 impl Actor {
-    /// Folds a run from the log.
-    pub(crate) async fn load(shared: Arc<Shared>, stream: &StreamKey) -> Result<Self, ActorError> {
-        let run = shared.repository.load::<Run>(stream).await?;
+    /// Folds a run: from its last record if that is at hand, else from the log.
+    pub(crate) async fn load(
+        shared: Arc<Shared>,
+        stream: &StreamKey,
+        last: Option<&Record>,
+    ) -> Result<Self, ActorError> {
+        let run = match last {
+            Some(record) => shared.repository.load_from::<Run>(record).await?,
+            None => shared.repository.load::<Run>(stream).await?,
+        };
         let (graph, version) = run.state.graph.clone().ok_or_else(|| no_run(stream))?;
         let graph = shared.graphs.get(&shared.repository, &stream.tenant, graph, &version).await?;
         let (scheduler, _) = scheduler::restore(&graph, &run.state).map_err(ActorError::Failure)?;
@@ -343,6 +352,6 @@ async fn sleep_until(due: Option<Timestamp>, now: Timestamp) {
 }
 
 /// The wake index names streams that have events: a log that has none there is behind.
-fn no_run(stream: &StreamKey) -> ActorError {
+pub(super) fn no_run(stream: &StreamKey) -> ActorError {
     ActorError::Log(LogError::Unavailable(format!("{stream} has no events yet")))
 }

@@ -14,7 +14,7 @@ use crate::error::LogError;
 /// Typical shaped bodies, the commonest last, as raw content: version 1 of the codec for ever. A
 /// better one is a new version.
 const DICTIONARY: &[u8] = include_bytes!("bodies.v1.dict");
-const LEVEL: i32 = 9;
+const LEVEL: i32 = 5;
 
 const PLAIN: u8 = 0;
 const SHAPED_ZSTD: u8 = 1;

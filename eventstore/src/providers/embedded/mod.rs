@@ -6,6 +6,8 @@
 
 mod codec;
 mod folder;
+mod fresh;
+mod jobs;
 mod reader;
 mod rows;
 mod scan;
@@ -22,8 +24,10 @@ use async_trait::async_trait;
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
+use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::BroadcastStream;
 
 use crate::commit::Commit;
 use crate::error::{AppendError, LogError};
@@ -31,12 +35,13 @@ use crate::log::{Archived, Durability, EventLog, Page, Scan};
 use crate::prepare::prepare;
 use crate::record::{Head, Position, RawRecord, Record};
 use crate::seal::{MasterKey, Opening, PayloadKeys};
-use crate::stream_tail::{Feeds, follow_stream};
-use crate::tail::{self, BACKLOG};
+use crate::stream_tail::follow_stream;
+use crate::tail;
 use crate::verify::verify;
 use folder::Folder;
+use jobs::{Append, Job, Jobs};
 use reader::Readers;
-use writer::{Append, Followers, Job, Writer, payload_id};
+use writer::{Followers, Writer, payload_id};
 
 /// Commits that wait for the writer; more than these get [`AppendError::Busy`] after a wait.
 const QUEUE: usize = 1024;
@@ -76,8 +81,7 @@ pub struct EmbeddedLog {
     ended: Mutex<Option<std::thread::JoinHandle<()>>>,
     readers: Arc<Readers>,
     keys: Arc<dyn PayloadKeys>,
-    live: broadcast::Sender<Arc<Record>>,
-    feeds: Arc<Feeds>,
+    followers: Followers,
     counters: Arc<Counters>,
     folder: Folder,
 }
@@ -92,18 +96,17 @@ impl EmbeddedLog {
         let keys: Arc<dyn PayloadKeys> = Arc::new(MasterKey(folder.master_key()?));
         let connection = schema::open(&folder.database())?;
         let readers = Arc::new(Readers::open(&folder.database(), Arc::clone(&keys))?);
-        let (live, _) = broadcast::channel(BACKLOG);
         let counters = Arc::new(Counters::default());
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let feeds = Arc::new(Feeds::default());
-        let followers = Followers { live: live.clone(), feeds: Arc::clone(&feeds) };
-        let writer = Writer::new(connection, followers, Arc::clone(&counters), &folder.database())?;
+        let followers = Followers::new();
+        let writer =
+            Writer::new(connection, followers.clone(), Arc::clone(&counters), &folder.database())?;
         let thread = std::thread::Builder::new().name("log-writer".into());
         let ended = thread
-            .spawn(move || writer.run(queue))
+            .spawn(move || writer.run(Jobs::new(queue)))
             .map_err(|error| LogError::Unavailable(format!("no thread for the log: {error}")))?;
         let (jobs, ended) = (Mutex::new(Some(jobs)), Mutex::new(Some(ended)));
-        Ok(Self { jobs, ended, readers, keys, live, feeds, counters, folder })
+        Ok(Self { jobs, ended, readers, keys, followers, counters, folder })
     }
 
     /// What the writer has done since the log was opened.
@@ -197,7 +200,7 @@ impl EventLog for EmbeddedLog {
         stream: &StreamKey,
         after: Seq,
     ) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
-        let (feed, readers) = (self.feeds.subscribe(stream), Arc::clone(&self.readers));
+        let (feed, readers) = (self.followers.feeds.subscribe(stream), Arc::clone(&self.readers));
         let stream = stream.clone();
         let read = Box::new(move |after, limit| {
             let (readers, stream) = (Arc::clone(&readers), stream.clone());
@@ -208,7 +211,7 @@ impl EventLog for EmbeddedLog {
     }
 
     fn tail(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
-        let (live, readers) = (self.live.subscribe(), Arc::clone(&self.readers));
+        let (live, readers) = (self.followers.live.subscribe(), Arc::clone(&self.readers));
         let read = Arc::new(move |after, limit| {
             let readers = Arc::clone(&readers);
             Box::pin(async move { readers.run(move |reader| reader.all(after, limit)).await }) as _
@@ -216,11 +219,20 @@ impl EventLog for EmbeddedLog {
         tail::follow(read, live, after)
     }
 
+    fn early(&self) -> BoxStream<'static, Arc<Record>> {
+        // What was missed is found in the log.
+        let early = BroadcastStream::new(self.followers.early.subscribe());
+        early.filter_map(|record| std::future::ready(record.ok())).boxed()
+    }
+
     async fn opening(
         &self,
         stream: &StreamKey,
         reference: PayloadRef,
     ) -> Result<Option<Opening>, LogError> {
+        if let Some(opening) = self.followers.fresh.find(stream, reference) {
+            return Ok(Some(opening));
+        }
         let stream = stream.clone();
         self.readers.clone().run(move |reader| reader.opening(&stream, reference)).await
     }
@@ -238,7 +250,7 @@ impl EventLog for EmbeddedLog {
         });
         let Some(record) = found else { return Ok(false) };
         let id = payload_id(record.position, reference.index);
-        self.ask(|reply| Job::Erase { id, reply }).await
+        self.ask(|reply| Job::Erase { id, stream: stream.clone(), reply }).await
     }
 
     async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError> {

@@ -1,12 +1,12 @@
 //! Reading: connections of their own, and every hash is checked.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, params};
 
 use super::rows::{kind_number, signed, unsigned};
 use super::scan::{COLUMNS, Line, failed, stream_key};
@@ -59,16 +59,9 @@ impl Readers {
 
 impl Reader<'_> {
     pub(super) fn head(&self, stream: &StreamKey) -> Result<Option<Head>, LogError> {
-        let sql = "SELECT s.position, s.seq, r.hash FROM stream s \
-            JOIN record r ON r.position = s.position \
-            WHERE s.uuid = ? AND s.kind = ? AND s.tenant = ?";
         let key = params![stream.id.as_bytes(), kind_number(stream.kind), stream.tenant.as_str()];
-        let head = |row: &Row<'_>| {
-            let position = Position(unsigned(row.get(0)?));
-            Ok(Head { position, seq: Seq(unsigned(row.get(1)?)), hash: row.get(2)? })
-        };
-        let mut statement = self.line.connection.prepare_cached(sql).map_err(failed)?;
-        statement.query_row(key, head).optional().map_err(failed)
+        let last = self.line.records(&LAST_OF_STREAM, key, Some(stream))?;
+        Ok(last.first().map(Record::head))
     }
 
     pub(super) fn stream(
@@ -80,7 +73,7 @@ impl Reader<'_> {
         let (kind, tenant) = (kind_number(stream.kind), stream.tenant.as_str());
         let (from, limit) = (signed(after.0), signed(limit as u64));
         let key = params![stream.id.as_bytes(), kind, tenant, from, limit];
-        let records = self.line.records(&of_stream(), key, Some(stream))?;
+        let records = self.line.records(&OF_STREAM, key, Some(stream))?;
         for pair in records.windows(2) {
             if pair[0].last_seq().plus(1) != pair[1].first_seq() {
                 return Err(gap(&pair[1], pair[0].last_seq()));
@@ -98,7 +91,7 @@ impl Reader<'_> {
         let (kind, tenant) = (kind_number(stream.kind), stream.tenant.as_str());
         let (from, limit) = (signed(after.0), signed(limit as u64));
         let key = params![stream.id.as_bytes(), kind, tenant, from, limit];
-        self.line.raw(&of_stream(), key, Some(stream))
+        self.line.raw(&OF_STREAM, key, Some(stream))
     }
 
     pub(super) fn all(&self, after: Position, limit: usize) -> Result<Page, LogError> {
@@ -106,7 +99,7 @@ impl Reader<'_> {
         let mut tail = self.line.connection.prepare_cached(tail).map_err(failed)?;
         let tail = tail.query_row([], |row| row.get(0)).map_err(failed)?;
         let range = params![signed(after.0), signed(limit as u64)];
-        let records = self.line.records(&of_all(), range, None)?;
+        let records = self.line.records(&OF_ALL, range, None)?;
         dense(after, records.iter().map(|record| record.position))?;
         let next = records.last().map_or(after, |record| record.position);
         let records = records.into_iter().map(Arc::new).collect();
@@ -119,7 +112,7 @@ impl Reader<'_> {
         limit: usize,
     ) -> Result<Vec<RawRecord>, LogError> {
         let range = params![signed(after.0), signed(limit as u64)];
-        let records = self.line.raw(&of_all(), range, None)?;
+        let records = self.line.raw(&OF_ALL, range, None)?;
         dense(after, records.iter().map(|record| record.position))?;
         Ok(records)
     }
@@ -168,8 +161,9 @@ impl Reader<'_> {
     }
 
     pub(super) fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError> {
-        let sql = "SELECT s.tenant, s.kind, s.uuid FROM wake w JOIN stream s ON s.id = w.stream \
-            WHERE w.due <= ? ORDER BY w.due, w.stream LIMIT ?";
+        let sql = "SELECT s.tenant, s.kind, s.uuid FROM (SELECT 0 AS due, stream FROM wake_now \
+            UNION ALL SELECT due, stream FROM wake WHERE due <= ? ORDER BY 1, 2 LIMIT ?) w \
+            JOIN stream s ON s.id = w.stream ORDER BY w.due, w.stream";
         let mut statement = self.line.connection.prepare_cached(sql).map_err(failed)?;
         let mut rows = statement.query(params![now.0, signed(limit as u64)]).map_err(failed)?;
         let mut due = Vec::new();
@@ -194,16 +188,23 @@ pub(super) fn database_bytes(reader: &Reader<'_>) -> Result<u64, LogError> {
     Ok(unsigned(bytes))
 }
 
-fn of_stream() -> String {
+static OF_STREAM: LazyLock<String> = LazyLock::new(|| {
     format!(
         "SELECT {COLUMNS} FROM record r WHERE r.stream = (SELECT id FROM stream WHERE uuid = ? \
          AND kind = ? AND tenant = ?) AND r.seq > ? ORDER BY r.seq LIMIT ?"
     )
-}
+});
 
-fn of_all() -> String {
+static LAST_OF_STREAM: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {COLUMNS} FROM record r WHERE r.stream = (SELECT id FROM stream WHERE uuid = ? \
+         AND kind = ? AND tenant = ?) ORDER BY r.seq DESC LIMIT 1"
+    )
+});
+
+static OF_ALL: LazyLock<String> = LazyLock::new(|| {
     format!("SELECT {COLUMNS} FROM record r WHERE r.position > ? ORDER BY r.position LIMIT ?")
-}
+});
 
 /// Positions have no hole.
 fn dense(after: Position, positions: impl Iterator<Item = Position>) -> Result<(), LogError> {

@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use convergio_domain::stream::{Seq, StreamKey};
@@ -28,6 +29,9 @@ const KNOWN: usize = 20_000;
 const WORTH: usize = 256;
 /// Threads that open rows at once.
 const THREADS: usize = 4;
+/// Processors of the machine; asked once, since the answer is in files.
+static PROCESSORS: LazyLock<usize> =
+    LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
 
 /// A stream, and the record of it that was read last: the number of its first event, its hash.
 struct Known {
@@ -265,8 +269,7 @@ fn read(opened: Opened) -> Result<Record, LogError> {
 
 /// Does the same with every row; with several threads when that is worth it.
 fn each<T: Send>(rows: Vec<Row>, work: impl Fn(Row) -> T + Sync) -> Vec<T> {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = processors.min(THREADS).min(rows.len() / WORTH);
+    let threads = PROCESSORS.min(THREADS).min(rows.len() / WORTH);
     if threads < 2 {
         return rows.into_iter().map(work).collect();
     }

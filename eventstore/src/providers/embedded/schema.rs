@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::rows::sqlite_error;
@@ -9,22 +10,20 @@ use crate::error::LogError;
 
 /// Marks our files ("CVGL").
 const APPLICATION_ID: i32 = 0x4356_474C;
-const VERSION: i32 = 2;
+const VERSION: i32 = 3;
 /// Pages of write-ahead log after which it is folded into the database.
 const CHECKPOINT_PAGES: i32 = 4000;
 
-/// `record.dedup` is the first half of the commit id and `record.commit_end` the other: UUIDv7
-/// begins with the time, so the index grows at its end. `record.delay` is the time from `time`,
-/// when the events occurred, to their arrival in the log. `payload.id` is `position * 64 + index`.
-/// `wake.due` is 0 for "now".
+/// `record.dedup` and `record.commit_end` are the halves of the commit id. `record.delay` is the
+/// time from `time`, when the events occurred, to their arrival in the log. `payload.id` is
+/// `position * 64 + index`. The wake index has two parts, since nearly all that is in it wants to
+/// be looked at now.
 const TABLES: &str = "
 CREATE TABLE stream (
     id INTEGER PRIMARY KEY,
     tenant TEXT NOT NULL,
     kind INTEGER NOT NULL,
     uuid BLOB NOT NULL,
-    position INTEGER NOT NULL,
-    seq INTEGER NOT NULL,
     UNIQUE (uuid, kind, tenant)
 );
 CREATE TABLE record (
@@ -39,10 +38,20 @@ CREATE TABLE record (
     body BLOB NOT NULL
 );
 CREATE INDEX record_stream ON record (stream, seq);
-CREATE INDEX record_dedup ON record (dedup);
 CREATE TABLE payload (id INTEGER PRIMARY KEY, sealed BLOB NOT NULL);
+CREATE TABLE wake_now (stream INTEGER PRIMARY KEY);
 CREATE TABLE wake (stream INTEGER PRIMARY KEY, due INTEGER NOT NULL);
 CREATE INDEX wake_due ON wake (due);
+";
+
+/// From version 2, which kept heads beside the streams, and an index over commit ids.
+const FROM_2: &str = "
+DROP INDEX record_dedup;
+ALTER TABLE stream DROP COLUMN position;
+ALTER TABLE stream DROP COLUMN seq;
+CREATE TABLE wake_now (stream INTEGER PRIMARY KEY);
+INSERT INTO wake_now SELECT stream FROM wake WHERE due = 0;
+DELETE FROM wake WHERE due = 0;
 ";
 
 /// Opens the writer's connection; makes the tables of a new file.
@@ -52,7 +61,10 @@ pub(super) fn open(path: &Path) -> Result<Connection, LogError> {
     configure(&connection).map_err(|error| at(path, &error))?;
     let version = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
     match (version("application_id"), version("user_version")) {
-        (Ok(0), Ok(0)) => create(&connection).map_err(|error| at(path, &error))?,
+        (Ok(0), Ok(0)) => change(&connection, TABLES).map_err(|error| at(path, &error))?,
+        (Ok(APPLICATION_ID), Ok(2)) => {
+            change(&connection, FROM_2).map_err(|error| at(path, &error))?;
+        }
         (Ok(APPLICATION_ID), Ok(VERSION)) => {}
         (Ok(APPLICATION_ID), Ok(other)) => {
             let reason = format!("its version is {other}, this program reads {VERSION}");
@@ -83,13 +95,21 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "secure_delete", true)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-    connection.pragma_update(None, "cache_size", -65_536)?;
+    connection.pragma_update(None, "cache_size", -8_192)?;
+    prepare_once(connection)
+}
+
+/// A statement is prepared once. By default SQLite prepares it anew for each value of a LIMIT, in
+/// the hope of a better plan: most of what reading a short stream costs.
+fn prepare_once(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(())
 }
 
-fn create(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch(&format!("BEGIN;{TABLES}"))?;
+/// Makes tables what this version has, all at once or not at all.
+fn change(connection: &Connection, statements: &str) -> rusqlite::Result<()> {
+    connection.execute_batch(&format!("BEGIN;{statements}"))?;
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     connection.pragma_update(None, "user_version", VERSION)?;
     connection.execute_batch("COMMIT")
@@ -99,7 +119,7 @@ fn create(connection: &Connection) -> rusqlite::Result<()> {
 pub(super) fn open_reader(path: &Path) -> Result<Connection, LogError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|error| at(path, &error))?;
-    connection.set_prepared_statement_cache_capacity(32);
+    prepare_once(&connection).map_err(|error| at(path, &error))?;
     Ok(connection)
 }
 

@@ -9,10 +9,13 @@ use std::time::Duration;
 use convergio_domain::decider::Wake;
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params, params_from_iter};
+use tokio::sync::{broadcast, oneshot};
+use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::fresh::Fresh;
+use super::jobs::{Append, Job, Jobs};
 use super::rows::{kind_number, signed, sqlite_error, unsigned};
 use super::shape::Row;
 use super::witness::Witness;
@@ -20,33 +23,21 @@ use super::{Counters, codec};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{AppendError, LogError};
 use crate::prepare::Prepared;
-use crate::record::{Body, Head, Position, Record};
+use crate::record::{Body, Hash, Head, Outline, Position, Record};
 use crate::stream_tail::Feeds;
+use crate::tail::BACKLOG;
 
 /// Commits in one transaction at most.
 pub(super) const GROUP: usize = 256;
+/// First records kept for those who hear of them early.
+const EARLY: usize = 256;
+/// Longest wait for the commit that goes on from another one, so that one sync makes both durable.
+const CONTINUED: Duration = Duration::from_millis(1);
 /// Streams whose heads are kept in memory.
-const HEADS: usize = 100_000;
+const HEADS: usize = 16_384;
 
 /// Waits for a lock that another connection holds.
 const LOCKED: Duration = Duration::from_secs(5);
-
-/// What the writer is asked to do.
-pub(super) enum Job {
-    Append(Box<Append>),
-    /// Empties the payload of this id; tells whether there was one.
-    Erase {
-        id: i64,
-        reply: oneshot::Sender<Result<bool, AppendError>>,
-    },
-}
-
-/// A commit on its way to the disk.
-pub(super) struct Append {
-    pub(super) prepared: Prepared,
-    pub(super) body: Vec<u8>,
-    pub(super) reply: oneshot::Sender<Result<Head, AppendError>>,
-}
 
 /// What the writer knows of a stream.
 #[derive(Clone, Copy)]
@@ -57,9 +48,20 @@ struct Known {
 }
 
 /// Who is told of what was written.
+#[derive(Clone)]
 pub(super) struct Followers {
     pub(super) live: broadcast::Sender<Arc<Record>>,
     pub(super) feeds: Arc<Feeds>,
+    /// Told of first records before they are durable.
+    pub(super) early: broadcast::Sender<Arc<Record>>,
+    pub(super) fresh: Arc<Fresh>,
+}
+
+impl Followers {
+    pub(super) fn new() -> Self {
+        let (live, early) = (broadcast::channel(BACKLOG).0, broadcast::channel(EARLY).0);
+        Self { live, early, feeds: Arc::default(), fresh: Arc::default() }
+    }
 }
 
 pub(super) struct Writer {
@@ -105,24 +107,15 @@ impl Writer {
     }
 
     /// Works until nobody can send jobs any more.
-    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
-        while let Some(first) = jobs.blocking_recv() {
-            let (mut next, mut group, mut erase) = (Some(first), Vec::new(), None);
-            while let Some(job) = next.take() {
-                match job {
-                    Job::Append(append) => group.push(*append),
-                    Job::Erase { id, reply } => erase = Some((id, reply)),
+    pub(super) fn run(mut self, mut jobs: Jobs) {
+        while let Some(job) = jobs.next() {
+            match job {
+                Job::Append(append) => self.write(*append, &mut jobs),
+                Job::Erase { id, stream, reply } => {
+                    self.followers.fresh.forget(&stream);
+                    // Who asked may have gone; it is erased all the same.
+                    let _told = reply.send(self.erase(id));
                 }
-                if erase.is_none() && group.len() < GROUP {
-                    next = jobs.try_recv().ok();
-                }
-            }
-            if !group.is_empty() {
-                self.write(group);
-            }
-            if let Some((id, reply)) = erase {
-                // Who asked may have gone; it is erased all the same.
-                let _told = reply.send(self.erase(id));
             }
         }
         self.followers.feeds.end();
@@ -148,26 +141,31 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, group: Vec<Append>) {
+    /// Writes a commit, and those that have come with it, in one transaction.
+    fn write(&mut self, first: Append, jobs: &mut Jobs) {
         let before = self.position;
-        if let Err(error) = self.connection.execute_batch("BEGIN IMMEDIATE") {
-            refuse(group.into_iter().map(|job| job.reply), &error);
+        if let Err(error) = self.transaction("BEGIN IMMEDIATE") {
+            refuse([first.reply].into_iter(), &error);
             return;
         }
-        let mut written = Vec::with_capacity(group.len());
+        let (mut written, mut next) = (Vec::new(), Some(first));
+        let mut until = self.is_heard().then(|| Instant::now() + CONTINUED);
         let mut failed = None;
-        let mut group = group.into_iter();
-        for job in group.by_ref() {
+        while let Some(job) = next.take() {
+            until = until.filter(|_| job.prepared.is_continued);
             match self.write_one(job) {
                 Ok(done) => written.extend(done),
-                Err((error, reply)) => {
-                    failed = Some((error, reply));
+                Err(error) => {
+                    failed = Some(error);
                     break;
                 }
             }
+            if written.len() < GROUP {
+                next = jobs.next_append(until);
+            }
         }
         let result = match failed {
-            None => self.connection.execute_batch("COMMIT").map_err(|error| (error, None)),
+            None => self.transaction("COMMIT").map_err(|error| (error, None)),
             Some((error, reply)) => Err((error, Some(reply))),
         };
         match result {
@@ -175,9 +173,19 @@ impl Writer {
             Err((error, reply)) => {
                 self.roll_back(before);
                 let replies = written.into_iter().map(|written| written.reply);
-                refuse(replies.chain(reply).chain(group.map(|job| job.reply)), &error);
+                refuse(replies.chain(reply), &error);
             }
         }
+    }
+
+    /// Whether anybody could go on from a commit before it is durable.
+    fn is_heard(&self) -> bool {
+        self.followers.early.receiver_count() > 0
+    }
+
+    fn transaction(&self, statement: &str) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(statement)?.execute([])?;
+        Ok(())
     }
 
     fn acknowledge(&self, written: Vec<Written>) {
@@ -203,6 +211,7 @@ impl Writer {
         let _rolled_back = self.connection.execute_batch("ROLLBACK");
         self.position = position;
         self.heads.clear();
+        self.followers.fresh.clear();
     }
 
     /// Writes one commit of the group. What is wrong with the commit itself is told at once and
@@ -228,78 +237,109 @@ impl Writer {
         }
     }
 
-    fn decide(&mut self, prepared: &Prepared) -> rusqlite::Result<Verdict> {
-        let known = self.known(&prepared.stream)?;
-        if let Some(known) = known
-            && let Some(verdict) = self.find(known.id, prepared)?
-        {
-            return Ok(verdict);
+    fn decide(&self, prepared: &Prepared) -> rusqlite::Result<Verdict> {
+        let known = match self.known(&prepared.stream)? {
+            Ok(known) => known,
+            Err(error) => return Ok(Verdict::Refuse(error.into())),
+        };
+        match known {
+            Some(known) if prepared.expected != Some(known.head) => {
+                self.settle(prepared, (known.id, known.head))
+            }
+            None if prepared.expected.is_some() => {
+                Ok(Verdict::Refuse(AppendError::Conflict { actual: None }))
+            }
+            known => Ok(Verdict::Append(known)),
         }
-        let actual = known.map(|known| known.head);
-        if actual != prepared.expected {
-            return Ok(Verdict::Refuse(AppendError::Conflict { actual }));
-        }
-        Ok(Verdict::Append(known))
     }
 
-    /// The commit, if it stands in the stream already.
-    fn find(&self, stream: i64, prepared: &Prepared) -> rusqlite::Result<Option<Verdict>> {
-        let sql = "SELECT position, hash, body, seq, time, commit_end FROM record \
-            WHERE dedup = ? AND stream = ?";
+    /// What became of a commit whose head has passed: if it stands behind the head that it expects
+    /// it was appended before, for ever; else somebody else was faster.
+    fn settle(
+        &self,
+        prepared: &Prepared,
+        (stream, actual): (i64, Head),
+    ) -> rusqlite::Result<Verdict> {
+        let conflict = Verdict::Refuse(AppendError::Conflict { actual: Some(actual) });
+        let sql = "SELECT position, hash, body, time, dedup, commit_end FROM record \
+            WHERE stream = ? AND seq = ?";
         let mut statement = self.connection.prepare_cached(sql)?;
-        let mut rows = statement.query(params![dedup(prepared.commit), stream])?;
-        while let Some(row) = rows.next()? {
-            let commit = commit(dedup(prepared.commit), row.get(5)?);
-            if commit != prepared.commit {
-                continue;
-            }
-            let body: Vec<u8> = row.get(2)?;
-            let (seq, time) = (Seq(unsigned(row.get(3)?)), Timestamp(row.get(4)?));
-            let place = Row { stream: &prepared.stream, commit, seq, time };
-            let decoded = codec::unpack(&body, &place).and_then(|c| Body::decode(&c));
-            let body = match decoded {
-                Ok(body) => body,
-                Err(error) => return Ok(Some(Verdict::Refuse(error.into()))),
-            };
-            if !prepared.is_same(&body) {
-                return Ok(Some(Verdict::Refuse(AppendError::CommitMismatch)));
-            }
-            let seq = body.seq.plus(body.events.len() as u64 - 1);
-            let position = Position(unsigned(row.get(0)?));
-            return Ok(Some(Verdict::Known(Head { position, seq, hash: row.get(1)? })));
+        let mut rows = statement.query(params![stream, signed(prepared.body.seq.0)])?;
+        let Some(row) = rows.next()? else { return Ok(conflict) };
+        let (seq, commit) = (prepared.body.seq, commit(row.get(4)?, row.get(5)?));
+        if commit != prepared.commit {
+            return Ok(conflict);
         }
-        Ok(None)
+        let (packed, time): (Vec<u8>, _) = (row.get(2)?, Timestamp(row.get(3)?));
+        let place = Row { stream: &prepared.stream, commit, seq, time };
+        let decoded = codec::unpack(&packed, &place).and_then(|body| Body::decode(&body));
+        let body = match decoded {
+            Ok(body) => body,
+            Err(error) => return Ok(Verdict::Refuse(error.into())),
+        };
+        if !prepared.is_same(&body) {
+            return Ok(Verdict::Refuse(AppendError::CommitMismatch));
+        }
+        let seq = body.seq.plus(body.events.len() as u64 - 1);
+        let position = Position(unsigned(row.get(0)?));
+        Ok(Verdict::Known(Head { position, seq, hash: row.get(1)? }))
     }
 
-    fn known(&mut self, stream: &StreamKey) -> rusqlite::Result<Option<Known>> {
+    fn known(&self, stream: &StreamKey) -> rusqlite::Result<Result<Option<Known>, LogError>> {
         if let Some(known) = self.heads.get(stream) {
-            return Ok(Some(*known));
+            return Ok(Ok(Some(*known)));
         }
-        let sql = "SELECT s.id, s.position, s.seq, r.hash, w.due FROM stream s \
-            JOIN record r ON r.position = s.position LEFT JOIN wake w ON w.stream = s.id \
-            WHERE s.uuid = ? AND s.kind = ? AND s.tenant = ?";
+        let sql = "SELECT id FROM stream WHERE uuid = ? AND kind = ? AND tenant = ?";
         let key = params![stream.id.as_bytes(), kind_number(stream.kind), stream.tenant.as_str()];
         let mut statement = self.connection.prepare_cached(sql)?;
-        let known = statement
-            .query_row(key, |row| {
-                let position = Position(unsigned(row.get(1)?));
-                let head = Head { position, seq: Seq(unsigned(row.get(2)?)), hash: row.get(3)? };
-                Ok(Known { id: row.get(0)?, head, wake: row.get(4)? })
-            })
-            .optional()?;
-        Ok(known)
+        let id: Option<i64> = statement.query_row(key, |row| row.get(0)).optional()?;
+        let Some(id) = id else { return Ok(Ok(None)) };
+        let head = match self.head(id, stream)? {
+            Ok(head) => head,
+            Err(error) => return Ok(Err(error)),
+        };
+        let sql = "SELECT 0 FROM wake_now WHERE stream = ?1 \
+            UNION ALL SELECT due FROM wake WHERE stream = ?1";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let wake = statement.query_row([id], |row| row.get(0)).optional()?;
+        Ok(Ok(head.map(|head| Known { id, head, wake })))
+    }
+
+    /// The end of a stream that is not at hand.
+    fn head(
+        &self,
+        id: i64,
+        stream: &StreamKey,
+    ) -> rusqlite::Result<Result<Option<Head>, LogError>> {
+        let sql = "SELECT position, seq, time, dedup, commit_end, hash, body FROM record \
+            WHERE stream = ? ORDER BY seq DESC LIMIT 1";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query([id])?;
+        let Some(row) = rows.next()? else { return Ok(Ok(None)) };
+        let (position, seq) = (Position(unsigned(row.get(0)?)), Seq(unsigned(row.get(1)?)));
+        let (time, commit) = (Timestamp(row.get(2)?), commit(row.get(3)?, row.get(4)?));
+        let (hash, packed): (Hash, Vec<u8>) = (row.get(5)?, row.get(6)?);
+        let place = Row { stream, commit, seq, time };
+        let outline = codec::unpack(&packed, &place).and_then(|body| Outline::read(&body));
+        Ok(outline.map(|outline| {
+            let seq = seq.plus(outline.events().saturating_sub(1));
+            Some(Head { position, seq, hash })
+        }))
     }
 
     fn insert(
         &mut self,
-        prepared: Prepared,
+        mut prepared: Prepared,
         body: &[u8],
         known: Option<Known>,
     ) -> rusqlite::Result<(Head, Arc<Record>)> {
         self.position += 1;
         let position = Position(self.position);
         let head = Head { position, seq: prepared.last_seq(), hash: prepared.hash };
-        let stream = self.write_stream(&prepared.stream, known, head)?;
+        let stream = match known {
+            Some(known) => known.id,
+            None => self.write_stream(&prepared.stream)?,
+        };
         let recorded_at = SystemClock.now();
         let sql = "INSERT INTO record \
             (position, stream, seq, time, delay, dedup, commit_end, hash, body) \
@@ -326,26 +366,22 @@ impl Writer {
             self.heads.clear();
         }
         self.heads.insert(prepared.stream.clone(), Known { id: stream, head, wake });
+        let fresh = std::mem::take(&mut prepared.fresh);
+        // Whoever goes on from it must find its payloads.
+        let is_early = known.is_none() && fresh.len() == prepared.sealed.len();
+        self.followers.fresh.add(&prepared.stream, prepared.body.seq, fresh);
         let Prepared { stream, prev_hash, hash, body, .. } = prepared;
-        let record = Record { position, recorded_at, stream, prev_hash, hash, body };
-        Ok((head, Arc::new(record)))
+        let record = Arc::new(Record { position, recorded_at, stream, prev_hash, hash, body });
+        if is_early {
+            // Nobody listening is fine.
+            let _listeners = self.followers.early.send(Arc::clone(&record));
+        }
+        Ok((head, record))
     }
 
-    fn write_stream(
-        &self,
-        stream: &StreamKey,
-        known: Option<Known>,
-        head: Head,
-    ) -> rusqlite::Result<i64> {
-        let (position, seq) = (signed(head.position.0), signed(head.seq.0));
-        if let Some(known) = known {
-            let sql = "UPDATE stream SET position = ?, seq = ? WHERE id = ?";
-            self.connection.prepare_cached(sql)?.execute(params![position, seq, known.id])?;
-            return Ok(known.id);
-        }
-        let sql = "INSERT INTO stream (tenant, kind, uuid, position, seq) VALUES (?, ?, ?, ?, ?)";
-        let (kind, uuid) = (kind_number(stream.kind), stream.id.as_bytes());
-        let row = params![stream.tenant.as_str(), kind, uuid, position, seq];
+    fn write_stream(&self, stream: &StreamKey) -> rusqlite::Result<i64> {
+        let sql = "INSERT INTO stream (tenant, kind, uuid) VALUES (?, ?, ?)";
+        let row = params![stream.tenant.as_str(), kind_number(stream.kind), stream.id.as_bytes()];
         self.connection.prepare_cached(sql)?.execute(row)?;
         Ok(self.connection.last_insert_rowid())
     }
@@ -362,17 +398,22 @@ impl Writer {
             Wake::At(due) => Some(due.0.max(1)),
             Wake::Parked | Wake::Done => None,
         };
+        if due == before {
+            return Ok(due);
+        }
+        let change = |sql: &str, key: &[i64]| -> rusqlite::Result<()> {
+            self.connection.prepare_cached(sql)?.execute(params_from_iter(key))?;
+            Ok(())
+        };
+        match before {
+            Some(0) => change("DELETE FROM wake_now WHERE stream = ?", &[stream])?,
+            Some(_) => change("DELETE FROM wake WHERE stream = ?", &[stream])?,
+            None => {}
+        }
         match due {
-            same if same == before => {}
-            Some(due) => {
-                let sql = "INSERT INTO wake (stream, due) VALUES (?, ?) \
-                    ON CONFLICT (stream) DO UPDATE SET due = excluded.due";
-                self.connection.prepare_cached(sql)?.execute(params![stream, due])?;
-            }
-            None => {
-                let sql = "DELETE FROM wake WHERE stream = ?";
-                self.connection.prepare_cached(sql)?.execute(params![stream])?;
-            }
+            Some(0) => change("INSERT INTO wake_now (stream) VALUES (?)", &[stream])?,
+            Some(due) => change("INSERT INTO wake (stream, due) VALUES (?, ?)", &[stream, due])?,
+            None => {}
         }
         Ok(due)
     }

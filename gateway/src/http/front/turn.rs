@@ -13,7 +13,7 @@ use convergio_domain::id::{GraphId, GraphVersion, RunId, TenantId};
 use convergio_domain::payload::{PayloadRef, PayloadSlot, Purpose};
 use convergio_domain::run::{CreateRun, Lineage, Phase, Run, RunCommand, RunState, run_id_for_key};
 use convergio_domain::stream::StreamKey;
-use convergio_eventstore::{LiveListener, LiveNote, Loaded, Payload, Record};
+use convergio_eventstore::{LiveListener, LiveNote, Payload, Record};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -111,10 +111,10 @@ impl Turn {
             }
             // Nobody else knows of this run: there is nothing to load, and no rival.
             None => {
-                let mut new = Loaded::new(stream.clone());
                 let command = RunCommand::Create(create);
-                repository.commit::<Run>(&mut new, command, vec![input], &context).await?;
-                new
+                repository
+                    .commit_first::<Run>(stream.clone(), command, vec![input], &context)
+                    .await?
             }
         };
         Ok(Self {
