@@ -1,13 +1,16 @@
 //! A log of its own in a running cluster, for as long as a measurement lasts, and what the cluster
 //! does without us.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_nats::ConnectOptions;
-use async_nats::jetstream::{self, stream};
+use async_nats::jetstream::context::PublishError;
+use async_nats::jetstream::{self, ErrorCode, stream};
+use async_nats::{ConnectOptions, HeaderMap};
 use convergio_eventstore::jetstream::{Address, Config, JetStreamLog, Layout, Login};
 use convergio_eventstore::{Durability, EventLog};
+use serde_json::json;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -17,6 +20,22 @@ use super::raw::micros;
 const LOG_BYTES: u64 = 4 << 30;
 const PAYLOAD_BYTES: u64 = 1 << 30;
 const PARTS: [&str; 3] = ["LOG", "PAYLOAD", "DERIVED"];
+
+/// Messages that a raw writer gives one subject: as many as a writer of the log gives a stream.
+const SUBJECT_MESSAGES: usize = 20;
+/// Tries to have a stream led by one server, and the wait after each.
+const LEADER_TRIES: usize = 20;
+const LEADER_WAIT: Duration = Duration::from_millis(250);
+const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
+
+/// What a raw publish asks of the servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Raw {
+    /// To store it.
+    Plain,
+    /// To store it only after the message of its subject that the writer knows as the last.
+    Checked,
+}
 
 /// A log, and a stream of the same settings that is written to without us.
 pub(super) struct BenchCluster {
@@ -40,15 +59,14 @@ impl BenchCluster {
         config.require = Durability::Process;
         let layout = Layout { replicas, log_bytes: LOG_BYTES, payload_bytes: PAYLOAD_BYTES };
         JetStreamLog::create(&config, &layout).await?;
+        let of_log = context.get_stream(format!("{name}_{}", PARTS[0])).await?;
         let raw = stream::Config {
             name: format!("RAW_{name}"),
             subjects: vec![format!("raw.{name}.>")],
-            num_replicas: replicas,
-            storage: stream::StorageType::File,
-            max_bytes: i64::try_from(LOG_BYTES)?,
-            ..stream::Config::default()
+            ..of_log.cached_info().config.clone()
         };
-        context.create_stream(raw).await?;
+        let raw = context.create_stream(raw).await?;
+        lead_where(&context, &raw, &of_log).await?;
         let log = Arc::new(JetStreamLog::open(&config).await?);
         Ok(Self { log, context, name })
     }
@@ -56,6 +74,7 @@ impl BenchCluster {
     /// Microseconds of raw publishes; each writer waits for its own acknowledgement.
     pub(super) async fn raw_publish_us(
         &self,
+        raw: Raw,
         writers: usize,
         bytes: usize,
         span: Duration,
@@ -63,17 +82,8 @@ impl BenchCluster {
         let begun = Instant::now();
         let mut tasks = JoinSet::new();
         for _ in 0..writers {
-            let (context, name) = (self.context.clone(), self.name.clone());
-            tasks.spawn(async move {
-                let mut times = Vec::new();
-                while begun.elapsed() < span {
-                    let subject = format!("raw.{name}.{}", Uuid::now_v7());
-                    let start = Instant::now();
-                    context.publish(subject, vec![7; bytes].into()).await?.await?;
-                    times.push(micros(start));
-                }
-                anyhow::Ok(times)
-            });
+            let (context, prefix) = (self.context.clone(), format!("raw.{}", self.name));
+            tasks.spawn(raw_writer(context, prefix, raw, bytes, begun + span));
         }
         let mut all = Vec::new();
         while let Some(times) = tasks.join_next().await {
@@ -104,6 +114,68 @@ impl BenchCluster {
         }
         Ok(())
     }
+}
+
+/// Moves a stream's leader to the server that leads another one: which server leads decides how
+/// far a publish travels.
+async fn lead_where(
+    context: &jetstream::Context,
+    stream: &stream::Stream,
+    other: &stream::Stream,
+) -> anyhow::Result<()> {
+    let leader = |stream: &stream::Stream| stream.cached_info().cluster.clone()?.leader;
+    let Some(wanted) = leader(other) else { return Ok(()) };
+    let name = &stream.cached_info().config.name;
+    for _ in 0..LEADER_TRIES {
+        if leader(&context.get_stream(name).await?).as_ref() == Some(&wanted) {
+            return Ok(());
+        }
+        let call = format!("STREAM.LEADER.STEPDOWN.{name}");
+        let request = json!({"placement": {"preferred": wanted}});
+        let _answer: serde_json::Value = context.request(call, &request).await?;
+        tokio::time::sleep(LEADER_WAIT).await;
+    }
+    anyhow::bail!("the server {wanted} does not lead {name}")
+}
+
+/// Publishes until then; gives the microseconds of each.
+async fn raw_writer(
+    context: jetstream::Context,
+    prefix: String,
+    raw: Raw,
+    bytes: usize,
+    until: Instant,
+) -> anyhow::Result<Vec<u64>> {
+    let (mut times, mut subject, mut last) = (Vec::new(), String::new(), 0);
+    while Instant::now() < until {
+        if times.len() % SUBJECT_MESSAGES == 0 {
+            (subject, last) = (format!("{prefix}.{}", Uuid::now_v7()), 0);
+        }
+        let body = vec![7; bytes].into();
+        let start = Instant::now();
+        let sent = match raw {
+            Raw::Plain => context.publish(subject.clone(), body).await?,
+            Raw::Checked => {
+                let mut headers = HeaderMap::new();
+                headers.insert(EXPECTED, last.to_string());
+                context.publish_with_headers(subject.clone(), headers, body).await?
+            }
+        };
+        match sent.await {
+            Ok(stored) => last = stored.sequence,
+            Err(error) if is_too_early(&error) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        times.push(micros(start));
+    }
+    Ok(times)
+}
+
+/// A right version is refused now and then, until the message before it is done with.
+fn is_too_early(error: &PublishError) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref::<jetstream::Error>());
+    let code = source.map(jetstream::Error::error_code);
+    code == Some(ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT)
 }
 
 async fn connect(address: &Address) -> anyhow::Result<async_nats::Client> {

@@ -17,12 +17,14 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::cluster::BenchCluster;
+use super::cluster::{BenchCluster, Raw};
 use super::growth;
 use super::raw::{group_commit_per_s, micros, percentile};
 
 /// Letters in an event; with the rest of the record about 600 bytes.
 const TEXT_BYTES: usize = 330;
+/// Different texts that are appended again and again.
+const TEXTS: usize = 256;
 /// What a raw record has in its place.
 const RECORD_BYTES: usize = 600;
 /// Events of a run that is loaded, and how many such runs grow at the same time.
@@ -74,6 +76,9 @@ struct Row {
     p99_us: u64,
     /// What the device or the cluster does without us; 0 where there is no such measure.
     raw_ops_per_s: u64,
+    /// The same of a cluster that compares an expected version with each, as the log asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    raw_checked_ops_per_s: Option<u64>,
 }
 
 impl Row {
@@ -84,9 +89,10 @@ impl Row {
         }
         let Self { provider, operation, writers, ops_per_s, p50_us, p99_us, raw_ops_per_s, .. } =
             self;
+        let checked = self.raw_checked_ops_per_s.map(|rate| rate.to_string()).unwrap_or_default();
         println!(
             "{provider:>10} {operation:>15} {writers:>8} {ops_per_s:>10} {p50_us:>9} {p99_us:>9} \
-             {raw_ops_per_s:>10}"
+             {raw_ops_per_s:>10} {checked:>10}"
         );
         Ok(())
     }
@@ -99,8 +105,8 @@ impl Row {
 pub(crate) async fn run(args: LogArgs, json: bool) -> anyhow::Result<()> {
     if !json && args.growth.is_empty() {
         println!(
-            "{:>10} {:>15} {:>8} {:>10} {:>9} {:>9} {:>10}",
-            "provider", "does", "writers", "ops/s", "p50 us", "p99 us", "raw ops/s"
+            "{:>10} {:>15} {:>8} {:>10} {:>9} {:>9} {:>10} {:>10}",
+            "provider", "does", "writers", "ops/s", "p50 us", "p99 us", "raw ops/s", "checked"
         );
     }
     let span = Duration::from_secs(args.seconds);
@@ -153,9 +159,10 @@ async fn cluster(args: &LogArgs, url: &str, span: Duration, json: bool) -> anyho
     let log = Arc::clone(&cluster.log);
     if args.growth.is_empty() {
         for writers in &args.writers {
-            let raw = cluster.raw_publish_us(*writers, RECORD_BYTES, span).await?;
-            let raw = (raw.len() as f64 / span.as_secs_f64()) as u64;
-            append("jetstream", &log, *writers, span, raw).await?.print(json)?;
+            let raw = raw_per_s(&cluster, Raw::Plain, *writers, span).await?;
+            let checked = raw_per_s(&cluster, Raw::Checked, *writers, span).await?;
+            let row = append("jetstream", &log, *writers, span, raw).await?;
+            Row { raw_checked_ops_per_s: Some(checked), ..row }.print(json)?;
         }
         for row in reads("jetstream", &log).await? {
             row.print(json)?;
@@ -166,6 +173,16 @@ async fn cluster(args: &LogArgs, url: &str, span: Duration, json: bool) -> anyho
     cluster.remove().await
 }
 
+async fn raw_per_s(
+    cluster: &BenchCluster,
+    raw: Raw,
+    writers: usize,
+    span: Duration,
+) -> anyhow::Result<u64> {
+    let times = cluster.raw_publish_us(raw, writers, RECORD_BYTES, span).await?;
+    Ok((times.len() as f64 / span.as_secs_f64()) as u64)
+}
+
 /// Writers, each alone on streams of 20 commits.
 async fn append(
     provider: &'static str,
@@ -174,17 +191,20 @@ async fn append(
     span: Duration,
     raw_ops_per_s: u64,
 ) -> anyhow::Result<Row> {
+    // Made before the clock starts: chance is none of the log's work.
+    let texts: Arc<[String]> = (0..TEXTS).map(|_| text(TEXT_BYTES)).collect::<Result<_, _>>()?;
     let begun = Instant::now();
     let mut tasks = JoinSet::new();
-    for _ in 0..writers {
-        let log = Arc::clone(log);
+    for writer in 0..writers {
+        let (log, texts) = (Arc::clone(log), Arc::clone(&texts));
         tasks.spawn(async move {
             let (mut times, mut at, mut head) = (Vec::new(), stream(), None);
             while begun.elapsed() < span {
                 if times.len() % 20 == 0 {
                     (at, head) = (stream(), None);
                 }
-                let commit = commit(&at, head)?;
+                let text = texts[(writer + times.len()) % TEXTS].clone();
+                let commit = commit_of(&at, head, vec![text])?;
                 let start = Instant::now();
                 head = Some(log.append(commit).await?);
                 times.push(micros(start));
@@ -313,6 +333,7 @@ fn row(
         p50_us: percentile(&times, 50),
         p99_us: percentile(&times, 99),
         raw_ops_per_s,
+        raw_checked_ops_per_s: None,
     }
 }
 
@@ -321,33 +342,35 @@ pub(super) fn stream() -> StreamKey {
 }
 
 fn commit(stream: &StreamKey, expected: Option<Head>) -> anyhow::Result<Commit> {
-    commit_of(stream, expected, 1, TEXT_BYTES)
+    commit_of(stream, expected, vec![text(TEXT_BYTES)?])
 }
 
 /// What a step writes: a few short events.
 pub(super) fn step_commit(stream: &StreamKey, expected: Option<Head>) -> anyhow::Result<Commit> {
-    commit_of(stream, expected, STEP_EVENTS, STEP_TEXT_BYTES)
+    let texts = (0..STEP_EVENTS).map(|_| text(STEP_TEXT_BYTES)).collect::<Result<_, _>>()?;
+    commit_of(stream, expected, texts)
+}
+
+/// Letters by chance.
+fn text(letters: usize) -> anyhow::Result<String> {
+    let mut random = vec![0_u8; letters];
+    getrandom::fill(&mut random)?;
+    Ok(random.iter().map(|byte| char::from(b'a' + byte % 26)).collect())
 }
 
 fn commit_of(
     stream: &StreamKey,
     expected: Option<Head>,
-    events: usize,
-    letters: usize,
+    texts: Vec<String>,
 ) -> anyhow::Result<Commit> {
-    let event = |_| {
-        let mut random = vec![0_u8; letters];
-        getrandom::fill(&mut random)?;
-        let text = random.iter().map(|byte| char::from(b'a' + byte % 26)).collect();
-        anyhow::Ok(Event::RequestAccepted(request::Accepted { request_hash: text }))
-    };
+    let event = |text| Event::RequestAccepted(request::Accepted { request_hash: text });
     Ok(Commit {
         stream: stream.clone(),
         id: Uuid::now_v7(),
         expected,
         time: Timestamp(1),
         actor: "bench".parse()?,
-        events: (0..events).map(event).collect::<Result<_, _>>()?,
+        events: texts.into_iter().map(event).collect(),
         fold: None,
         payloads: Vec::new(),
         reuse: Vec::new(),

@@ -30,7 +30,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use super::cluster::BenchCluster;
+use super::cluster::{BenchCluster, Raw};
 use super::raw::{append_sync_us, micros, percentile};
 
 /// Bytes of a raw publish, about what a step's commit and payload have, and how long they go on.
@@ -137,7 +137,7 @@ pub(crate) async fn run(args: StepsArgs, json: bool) -> anyhow::Result<()> {
 async fn measure(args: &StepsArgs, concurrency: usize) -> anyhow::Result<Row> {
     if let Some(url) = &args.nats {
         let cluster = BenchCluster::make(url, args.replicas).await?;
-        let raw = cluster.raw_publish_us(1, RAW_BYTES, RAW_SPAN).await?;
+        let raw = cluster.raw_publish_us(Raw::Plain, 1, RAW_BYTES, RAW_SPAN).await?;
         let place = Place::Cluster(Box::new(cluster));
         let row = row(&place, args, concurrency, &raw).await;
         if let Place::Cluster(cluster) = place {
