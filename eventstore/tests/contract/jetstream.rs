@@ -1,7 +1,6 @@
 //! The laws on real servers, and what several processes may expect of each other.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_nats::jetstream;
 use convergio_domain::decider::Wake;
@@ -9,7 +8,8 @@ use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::Seq;
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::conformance::laws;
-use convergio_eventstore::{AppendError, EventLog, Limits, LogError, Position};
+use convergio_eventstore::jetstream::JetStreamLog;
+use convergio_eventstore::{AppendError, EventLog, Limits, LogError, Position, Scan};
 use futures_util::StreamExt;
 
 use crate::nats::{Cluster, Sync, eventually, opened};
@@ -36,22 +36,14 @@ pub(crate) async fn beside(cluster: &Cluster) -> jetstream::Context {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_is_known_after_the_brokers_window() {
+async fn a_commit_is_known_to_a_process_that_knows_nothing_yet() {
     for servers in [1, 3] {
         let cluster = Cluster::start(servers, Sync::Always);
         let log = cluster.log("W").await;
-        let context = beside(&cluster).await;
-        let mut config =
-            context.get_stream("W_LOG").await.expect("there").cached_info().config.clone();
-        config.duplicate_window = Duration::from_millis(100);
-        context.update_stream(config).await.expect("changed");
         let stream = stream();
         let first = commit(&stream, None, "a");
         let head = log.append(first.clone()).await.expect("new");
         let next = log.append(commit(&stream, Some(head), "b")).await.expect("next");
-        // The window's end is what this is about, so time must pass.
-        tokio::time::sleep(Duration::from_millis(400)).await;
-        // Another process, which knows nothing yet.
         let other = opened(&cluster.config("W")).await;
         assert_eq!(other.append(first.clone()).await.expect("known"), head);
         assert_eq!(log.append(first.clone()).await.expect("known"), head);
@@ -60,6 +52,54 @@ async fn a_commit_is_known_after_the_brokers_window() {
         assert!(matches!(other.append(changed).await, Err(AppendError::CommitMismatch)));
         assert_eq!(other.head(&stream).await.expect("readable"), Some(next));
     }
+}
+
+/// Writes a log's records into another one as the format before had them: in headers what is
+/// beside the chain, the canonical body alone.
+async fn write_as_before(context: &jetstream::Context, from: &str, to: &str, records: u64) {
+    for part in ["LOG", "PAYLOAD", "DERIVED"] {
+        let stream = context.get_stream(format!("{to}_{part}")).await.expect("there");
+        let mut config = stream.cached_info().config.clone();
+        config.metadata.insert("cvg-format".into(), "1".into());
+        context.update_stream(config).await.expect("changed");
+    }
+    let digits = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let written = context.get_stream(format!("{from}_LOG")).await.expect("there");
+    for number in 1..=records {
+        let message = written.get_raw_message(number).await.expect("there");
+        let subject = message.subject.replacen(&from.to_lowercase(), &to.to_lowercase(), 1);
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Cvg-Hash", digits(&message.payload[10..42]));
+        headers.insert("Cvg-Prev", digits(&message.payload[42..74]));
+        headers.insert("Cvg-Wake", ["done", "parked", "now"][usize::from(message.payload[1])]);
+        let sent = context.publish_with_headers(subject, headers, message.payload.slice(74..));
+        sent.await.expect("sent").await.expect("stored");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_of_the_format_before_is_read_and_goes_on() {
+    let cluster = Cluster::start(1, Sync::Always);
+    let (new, context) = (cluster.log("NEW").await, beside(&cluster).await);
+    let (stream, mut head) = (stream(), None);
+    for number in 0..5 {
+        let next = commit(&stream, head, &number.to_string());
+        head = Some(new.append(next).await.expect("next"));
+    }
+    let config = cluster.create("OLD").await;
+    write_as_before(&context, "NEW", "OLD", 5).await;
+    let old = opened(&config).await;
+    let raw = async |log: &JetStreamLog| {
+        log.read_raw(Scan::All(Position::START), 9).await.expect("readable")
+    };
+    assert_eq!(raw(&old).await, raw(&new).await);
+    assert_eq!(old.head(&stream).await.expect("readable"), head);
+    old.append(commit(&stream, head, "5")).await.expect("next");
+    assert_eq!(old.verify().await.expect("the chain holds"), (6, 6));
+    let marked = context.get_stream("OLD_LOG").await.expect("there");
+    assert_eq!(marked.cached_info().config.metadata["cvg-format"], "2");
+    // The mark is as it should be at the next start.
+    assert_eq!(opened(&config).await.verify().await.expect("the chain holds"), (6, 6));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,9 +1,11 @@
 //! The few calls that the log makes, with their answers told apart by what they prove.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use async_nats::client::{Request, RequestErrorKind};
 use async_nats::connection::State;
+use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{Info, RawMessageError, RawMessageErrorKind, Stream};
 use async_nats::jetstream::{self, Context, ErrorCode};
@@ -23,8 +25,6 @@ pub(super) enum Published {
     Stored {
         /// Its sequence number.
         sequence: u64,
-        /// The broker had a message with this id: `sequence` is that one's.
-        is_duplicate: bool,
     },
     /// The version is not the expected one. It may be our own message that moved it.
     WrongVersion,
@@ -43,11 +43,11 @@ pub(super) enum Published {
 pub(super) struct NoAnswer(pub(super) String);
 
 #[derive(Deserialize)]
-struct Ack {
+struct Ack<'a> {
+    #[serde(borrow, default)]
+    stream: Cow<'a, str>,
     #[serde(default)]
     seq: u64,
-    #[serde(default)]
-    duplicate: bool,
     error: Option<ApiError>,
 }
 
@@ -77,17 +77,24 @@ impl Api {
         self.client.connection_state() == State::Connected
     }
 
-    /// Publishes once.
+    /// Publishes once into a stream; if a position is expected, only after the subject's message
+    /// there (0: as its first).
     pub(super) async fn publish(
         &self,
+        stream: &str,
         subject: &str,
-        headers: HeaderMap,
+        expected: Option<u64>,
         body: Bytes,
     ) -> Published {
         if !self.is_connected() {
             return Published::NotNow("not connected to the cluster".into());
         }
-        let request = Request::new().headers(headers).payload(body).timeout(None);
+        let mut request = Request::new().payload(body).timeout(None);
+        if let Some(position) = expected {
+            let mut headers = HeaderMap::new();
+            headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, position.to_string());
+            request = request.headers(headers);
+        }
         let sent = self.client.send_request(subject.to_owned(), request);
         let answer = match tokio::time::timeout(ANSWER, sent).await {
             Ok(Ok(answer)) => answer,
@@ -107,13 +114,7 @@ impl Api {
             }
             Err(_) => return Published::Unknown("the cluster does not answer".into()),
         };
-        match serde_json::from_slice::<Ack>(&answer.payload) {
-            Ok(Ack { error: Some(error), .. }) => refusal(error),
-            Ok(Ack { seq, duplicate, .. }) if seq > 0 => {
-                Published::Stored { sequence: seq, is_duplicate: duplicate }
-            }
-            _ => Published::Unknown("the acknowledgement cannot be read".into()),
-        }
+        stored(stream, &answer.payload)
     }
 
     /// A stream's settings and state, from its leader.
@@ -253,6 +254,20 @@ struct Deleted {
     error: Option<ApiError>,
 }
 
+/// What an acknowledgement says.
+fn stored(stream: &str, answer: &[u8]) -> Published {
+    match serde_json::from_slice::<Ack>(answer) {
+        Ok(Ack { error: Some(error), .. }) => refusal(error),
+        Ok(Ack { seq, stream: by, .. }) if seq > 0 && by == stream => {
+            Published::Stored { sequence: seq }
+        }
+        Ok(Ack { seq, stream: by, .. }) if seq > 0 => {
+            Published::Refused(format!("the subject belongs to the stream {by} now"))
+        }
+        _ => Published::Unknown("the acknowledgement cannot be read".into()),
+    }
+}
+
 fn found(
     answer: Result<StreamMessage, RawMessageError>,
 ) -> Result<Option<StreamMessage>, NoAnswer> {
@@ -280,8 +295,8 @@ fn refusal(error: ApiError) -> Published {
     let ApiError { code, err_code, description } = error;
     match err_code {
         10_071 => Published::WrongVersion,
-        // The version is right or wrong by a message that is on its way; not ready; id on its way.
-        10_164 | 10_163 | 10_158 => Published::NotNow(description),
+        // The version is right or wrong by a message that is on its way; not ready.
+        10_164 | 10_163 => Published::NotNow(description),
         // Insufficient resources, memory or storage exceeded, maximum bytes or messages exceeded.
         10_023 | 10_028 | 10_047 | 10_077 | 10_122 => Published::Full,
         _ if code == 503 || code == 429 => Published::NotNow(description),
@@ -291,7 +306,7 @@ fn refusal(error: ApiError) -> Published {
 
 #[cfg(test)]
 mod tests {
-    use super::{ApiError, Published, refusal};
+    use super::{ApiError, Published, refusal, stored};
 
     fn told(code: u16, err_code: u32) -> Published {
         refusal(ApiError { code, err_code, description: "why".into() })
@@ -304,5 +319,18 @@ mod tests {
         assert_eq!(told(503, 10_008), Published::NotNow("why".into()));
         assert_eq!(told(503, 10_077), Published::Full);
         assert_eq!(told(400, 10_060), Published::Refused("why (10060)".into()));
+    }
+
+    #[test]
+    fn only_what_lies_in_our_stream_is_stored() {
+        let told = |answer: &str| stored("A_LOG", answer.as_bytes());
+        assert_eq!(told(r#"{"stream":"A_LOG","seq":7}"#), Published::Stored { sequence: 7 });
+        let other = told(r#"{"stream":"B","seq":7}"#);
+        assert!(matches!(other, Published::Refused(reason) if reason.contains("stream B now")));
+        let wrong = r#"{"error":{"code":400,"err_code":10071},"stream":"A_LOG","seq":0}"#;
+        assert_eq!(told(wrong), Published::WrongVersion);
+        for unknown in ["", "{}", r#"{"stream":"A_LOG","seq":0}"#, "+OK"] {
+            assert!(matches!(told(unknown), Published::Unknown(_)), "{unknown}");
+        }
     }
 }

@@ -95,25 +95,23 @@ impl Inner {
     /// Sends the message until it is known what became of it. While a message is out whose fate is
     /// open, this does not end: "not available" would be a guess.
     async fn store(&self, prepared: &Prepared) -> Result<Head, AppendError> {
-        let subject = self.names.records(&prepared.stream);
-        let headers = wire::headers(prepared, &self.names.log);
+        let (log, subject) = (&self.names.log, self.names.records(&prepared.stream));
+        let expected = prepared.expected.map_or(0, |head| head.position.0);
         let body = wire::body(prepared);
         let until = Instant::now() + PATIENCE;
         let (mut waits, mut is_open) = (Waits::default(), false);
         loop {
-            let answer = self.api.publish(&subject, headers.clone(), body.clone()).await;
+            let answer = self.api.publish(log, &subject, Some(expected), body.clone()).await;
             let refused = match answer {
-                Published::Stored { sequence, is_duplicate: false } => {
+                Published::Stored { sequence } => {
                     return Ok(head_at(prepared, Position(sequence)));
                 }
-                Published::Stored { is_duplicate: true, .. } | Published::WrongVersion => {
-                    match self.settle(prepared).await {
-                        Ok(Some(settled)) => return settled,
-                        Ok(None) => AppendError::Unavailable("the leader is behind".into()),
-                        Err(error @ AppendError::Corrupt { .. }) => return Err(error),
-                        Err(error) => error,
-                    }
-                }
+                Published::WrongVersion => match self.settle(prepared).await {
+                    Ok(Some(settled)) => return settled,
+                    Ok(None) => AppendError::Unavailable("the leader is behind".into()),
+                    Err(error @ AppendError::Corrupt { .. }) => return Err(error),
+                    Err(error) => error,
+                },
                 Published::Unknown(reason) => {
                     is_open = true;
                     AppendError::Unavailable(reason)

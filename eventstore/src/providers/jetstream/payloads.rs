@@ -4,7 +4,6 @@
 //! commitment, so what is stored under it never changes, and storing it again changes nothing. An
 //! erased piece leaves an empty one, so that a late try does not bring it back.
 
-use async_nats::HeaderMap;
 use bytes::{Bytes, BytesMut};
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::{Seq, StreamKey};
@@ -13,7 +12,7 @@ use tokio::time::Instant;
 
 use super::api::Published;
 use super::inner::{Inner, PATIENCE, Waits};
-use super::wire::{EXPECTED, EXPECTED_STREAM, PayloadPlace};
+use super::wire::PayloadPlace;
 use crate::error::{AppendError, LogError};
 use crate::prepare::Prepared;
 use crate::record::{PayloadMeta, Record};
@@ -61,14 +60,12 @@ impl Inner {
         piece: Bytes,
         expected: u64,
     ) -> Result<Option<u64>, AppendError> {
-        let mut headers = HeaderMap::new();
-        headers.insert(EXPECTED, expected.to_string());
-        headers.insert(EXPECTED_STREAM, self.names.payloads.as_str());
+        let stream = &self.names.payloads;
         let until = Instant::now() + PATIENCE;
         let mut waits = Waits::default();
         loop {
-            match self.api.publish(&subject, headers.clone(), piece.clone()).await {
-                Published::Stored { sequence, .. } => return Ok(Some(sequence)),
+            match self.api.publish(stream, &subject, Some(expected), piece.clone()).await {
+                Published::Stored { sequence } => return Ok(Some(sequence)),
                 Published::WrongVersion => return Ok(None),
                 Published::Full => return Err(AppendError::Full),
                 Published::Refused(reason) => return Err(AppendError::Unavailable(reason)),

@@ -241,7 +241,7 @@ fn raw(record: &Record, message: StreamMessage) -> RawRecord {
         seq: record.first_seq(),
         prev_hash: record.prev_hash,
         hash: record.hash,
-        body: message.payload,
+        body: wire::canonical(&message),
     }
 }
 

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_nats::HeaderMap;
 use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -17,7 +16,6 @@ use uuid::Uuid;
 
 use super::api::{NoAnswer, Published};
 use super::inner::Inner;
-use super::wire::EXPECTED;
 use crate::share::{SLOTS, Share};
 
 const TICK: Duration = Duration::from_secs(1);
@@ -130,7 +128,8 @@ impl Keeper {
 
     async fn sign_of_life(&self) -> Result<(), NoAnswer> {
         let subject = self.inner.names.derived(&format!("share.member.{}", self.me));
-        let sent = self.inner.api.publish(&subject, HeaderMap::new(), Bytes::from_static(b"."));
+        let (stream, sign) = (&self.inner.names.derived, Bytes::from_static(b"."));
+        let sent = self.inner.api.publish(stream, &subject, None, sign);
         match tokio::time::timeout(TICK, sent).await {
             Ok(Published::Stored { .. }) => Ok(()),
             other => Err(NoAnswer(format!("{other:?}"))),
@@ -222,12 +221,11 @@ impl Keeper {
     /// Writes a slot, if nobody else has since we read it.
     async fn set(&mut self, number: u32, holder: Option<Uuid>) -> Result<(), NoAnswer> {
         let version = self.slots.get(&number).map_or(0, |slot| slot.version);
-        let mut headers = HeaderMap::new();
-        headers.insert(EXPECTED, version.to_string());
+        let stream = &self.inner.names.derived;
         let subject = self.inner.names.derived(&format!("share.slot.{number}"));
         let body = holder.map_or_else(String::new, |holder| holder.to_string());
-        match self.inner.api.publish(&subject, headers, body.into()).await {
-            Published::Stored { sequence, .. } => {
+        match self.inner.api.publish(stream, &subject, Some(version), body.into()).await {
+            Published::Stored { sequence } => {
                 self.slots.insert(number, Slot { version: sequence, holder });
                 Ok(())
             }

@@ -12,16 +12,15 @@ use crate::seal::hex;
 
 /// How often a stream is asked for before it counts as unavailable.
 const INFO_TRIES: usize = 4;
-/// The broker remembers message ids this long. Idempotency does not rest on it.
-const WINDOW: std::time::Duration = std::time::Duration::from_secs(120);
 /// Largest message: a record or a piece of a payload, with headers.
 const MESSAGE_BYTES: i32 = 1 << 20;
 /// Most bytes of what is derived.
 const DERIVED_BYTES: u64 = 256 << 20;
 const KEY: &str = "cvg-payload-key";
 const FORMAT: &str = "cvg-format";
-/// The version of subjects, headers and bodies.
-const FORMAT_VERSION: &str = "1";
+/// The version of subjects, headers and bodies, and the one before it, which is read too.
+const FORMAT_VERSION: &str = "2";
+const FORMAT_BEFORE: &str = "1";
 
 pub(super) fn no_answer(error: NoAnswer) -> LogError {
     LogError::Unavailable(error.0)
@@ -75,7 +74,6 @@ fn config(name: &str, subject: String, replicas: usize) -> StreamConfig {
         storage: StorageType::File,
         num_replicas: replicas,
         max_message_size: MESSAGE_BYTES,
-        duplicate_window: WINDOW,
         allow_direct: true,
         ..StreamConfig::default()
     }
@@ -118,9 +116,26 @@ pub(super) async fn check(
         };
         let info = info.ok_or_else(missing)?;
         settings(&info, key)?;
-        found.push(info);
+        found.push(raised(api, info).await?);
     }
     found.pop().ok_or_else(|| LogError::Unavailable("no stream".into()))
+}
+
+/// Marks a stream of the format before as one of this: an older program that could not read what
+/// is written from now on is told so when it opens the log.
+async fn raised(api: &Api, info: Info) -> Result<Info, LogError> {
+    let mut config = info.config.clone();
+    let known = config.metadata.insert(FORMAT.into(), FORMAT_VERSION.into());
+    if known.as_deref() == Some(FORMAT_VERSION) {
+        return Ok(info);
+    }
+    let raised = api.context.update_stream(&config).await;
+    raised.map_err(|error| {
+        LogError::Unavailable(format!(
+            "the stream {} cannot be marked as format {FORMAT_VERSION}: {error}",
+            config.name
+        ))
+    })
 }
 
 /// Settings under which an acknowledged record could be lost or a payload not be read.
@@ -137,8 +152,9 @@ fn settings(info: &Info, key: &[u8; 32]) -> Result<(), LogError> {
     if config.retention != RetentionPolicy::Limits || config.no_ack {
         return wrong("must have retention=limits and acknowledge");
     }
-    if config.metadata.get(FORMAT).map(String::as_str) != Some(FORMAT_VERSION) {
-        return wrong("is not a convergio log of format 1: use the program that wrote it");
+    let format = config.metadata.get(FORMAT).map(String::as_str);
+    if !format.is_some_and(|known| [FORMAT_VERSION, FORMAT_BEFORE].contains(&known)) {
+        return wrong("is not a convergio log of format 1 or 2: use the program that wrote it");
     }
     if config.metadata.get(KEY).is_none_or(|known| *known != fingerprint(key)) {
         return wrong("was made with another payload key: use the same payload.key everywhere");

@@ -1,9 +1,8 @@
-//! The wake index: which streams want to be looked at, folded from the records' headers, with
-//! snapshots in the cluster so that a start does not read history.
+//! The wake index: which streams want to be looked at, folded from what stands beside the
+//! records, with snapshots in the cluster so that a start does not read history.
 
 use std::collections::{BTreeSet, HashMap};
 
-use async_nats::HeaderMap;
 use bytes::Bytes;
 use convergio_domain::decider::Wake;
 use convergio_domain::id::TenantId;
@@ -13,7 +12,6 @@ use serde::{Deserialize, Serialize};
 
 use super::api::{NoAnswer, Published};
 use super::inner::Inner;
-use super::wire::EXPECTED;
 use crate::record::Position;
 use crate::seal::hex;
 
@@ -161,13 +159,11 @@ impl Inner {
         };
         for (number, piece) in pieces.enumerate() {
             let subject = self.names.derived(&piece_name(position, number));
-            self.put_derived(&subject, Bytes::copy_from_slice(piece), HeaderMap::new()).await?;
+            self.put_derived(&subject, None, Bytes::copy_from_slice(piece)).await?;
         }
-        let mut headers = HeaderMap::new();
         let expected = known.as_ref().map_or(0, |(_, sequence)| *sequence);
-        headers.insert(EXPECTED, expected.to_string());
         let body = serde_json::to_vec(&manifest).map_err(|error| NoAnswer(error.to_string()))?;
-        self.put_derived(&self.names.derived(MANIFEST), body.into(), headers).await?;
+        self.put_derived(&self.names.derived(MANIFEST), Some(expected), body.into()).await?;
         if let Some((old, _)) = known {
             self.purge_pieces(old.position).await?;
         }
@@ -177,10 +173,10 @@ impl Inner {
     async fn put_derived(
         &self,
         subject: &str,
+        expected: Option<u64>,
         body: Bytes,
-        headers: HeaderMap,
     ) -> Result<(), NoAnswer> {
-        match self.api.publish(subject, headers, body).await {
+        match self.api.publish(&self.names.derived, subject, expected, body).await {
             Published::Stored { .. } => Ok(()),
             other => Err(NoAnswer(format!("{other:?}"))),
         }

@@ -1,9 +1,21 @@
-//! How records stand in JetStream: one message a record, its subject the stream, its headers what
-//! is beside the chain, its body the canonical bytes.
+//! How records stand in JetStream: one message a record, its subject the stream, its body what is
+//! beside the chain, and then the canonical bytes.
+//!
+//! | bytes | |
+//! |---|---|
+//! | 0 | the form: 2 |
+//! | 1 | the wake: 0 done, 1 parked, 2 now, 3 at a time |
+//! | 2..10 | that time in milliseconds, big endian; 0 for the other wakes |
+//! | 10..42 | the record's hash |
+//! | 42..74 | the hash of the record before it |
+//! | 74.. | the canonical body |
+//!
+//! In form 1 the body is the canonical one alone, which begins with `{`, and the rest stands in
+//! headers. Both are read; form 2 is written: servers search all headers of a message again and
+//! again, and digits take twice the room.
 
 use std::str::FromStr;
 
-use async_nats::HeaderMap;
 use async_nats::jetstream::message::StreamMessage;
 use bytes::Bytes;
 use convergio_domain::decider::Wake;
@@ -15,14 +27,14 @@ use uuid::Uuid;
 use crate::error::LogError;
 use crate::prepare::Prepared;
 use crate::record::{Body, Hash, Position, Record, chain};
-use crate::seal::hex;
 
+/// Headers of form 1.
 const HASH: &str = "Cvg-Hash";
 const PREVIOUS: &str = "Cvg-Prev";
 const WAKE: &str = "Cvg-Wake";
-const MESSAGE_ID: &str = "Nats-Msg-Id";
-pub(super) const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
-pub(super) const EXPECTED_STREAM: &str = "Nats-Expected-Stream";
+/// The first byte of a message of form 2, and where its canonical body begins.
+const FORM: u8 = 2;
+const CANONICAL: usize = 74;
 
 /// The names of a log's streams and subjects.
 #[derive(Debug, Clone)]
@@ -99,34 +111,74 @@ pub(super) struct PayloadPlace<'a> {
     pub(super) commitment: &'a str,
 }
 
-/// The headers of a record's message.
-pub(super) fn headers(prepared: &Prepared, stream: &str) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    let expected = prepared.expected.map_or(0, |head| head.position.0);
-    headers.insert(MESSAGE_ID, message_id(&prepared.stream, prepared.commit));
-    headers.insert(EXPECTED, expected.to_string());
-    headers.insert(EXPECTED_STREAM, stream);
-    headers.insert(HASH, hex(&prepared.hash));
-    headers.insert(PREVIOUS, hex(&prepared.prev_hash));
-    headers.insert(WAKE, wake_text(prepared.wake));
-    headers
+/// What stands beside the chain in a message, and the canonical body.
+struct Parts {
+    wake: Wake,
+    hash: Hash,
+    prev_hash: Hash,
+    canonical: Bytes,
 }
 
-/// A commit id is the stream's own; the broker's window is over all streams.
-fn message_id(stream: &StreamKey, commit: Uuid) -> String {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(stream.to_string().as_bytes());
-    hasher.update(commit.as_bytes());
-    hex(&hasher.finalize().as_bytes()[..16])
+/// A record as a message's body.
+pub(super) fn body(prepared: &Prepared) -> Bytes {
+    let (kind, due) = match prepared.wake {
+        Wake::Done => (0, 0),
+        Wake::Parked => (1, 0),
+        Wake::Now => (2, 0),
+        Wake::At(due) => (3, due.0),
+    };
+    let mut body = Vec::with_capacity(CANONICAL + prepared.canonical.len());
+    body.extend_from_slice(&[FORM, kind]);
+    body.extend_from_slice(&due.to_be_bytes());
+    body.extend_from_slice(&prepared.hash);
+    body.extend_from_slice(&prepared.prev_hash);
+    body.extend_from_slice(&prepared.canonical);
+    body.into()
 }
 
-fn wake_text(wake: Wake) -> String {
-    match wake {
-        Wake::Now => "now".to_owned(),
-        Wake::At(due) => due.0.to_string(),
-        Wake::Parked => "parked".to_owned(),
-        Wake::Done => "done".to_owned(),
+/// The canonical bytes in a message that was read as a record.
+pub(super) fn canonical(message: &StreamMessage) -> Bytes {
+    match message.payload.first() {
+        Some(&FORM) => message.payload.slice(CANONICAL.min(message.payload.len())..),
+        _ => message.payload.clone(),
     }
+}
+
+/// Takes a message of either form apart; otherwise says what is wrong with it.
+fn parts(message: &StreamMessage) -> Result<Parts, &'static str> {
+    match message.payload.first() {
+        Some(&FORM) => {
+            read_form_2(&message.payload).ok_or("what stands before the body is not right")
+        }
+        Some(b'{') => read_form_1(message),
+        _ => Err("the form is not known"),
+    }
+}
+
+fn read_form_2(payload: &Bytes) -> Option<Parts> {
+    let (head, _) = payload.split_first_chunk::<CANONICAL>()?;
+    let due = i64::from_be_bytes(head[2..10].try_into().ok()?);
+    let wake = match (head[1], due) {
+        (0, 0) => Wake::Done,
+        (1, 0) => Wake::Parked,
+        (2, 0) => Wake::Now,
+        (3, due) => Wake::At(Timestamp(due)),
+        _ => return None,
+    };
+    let (hash, prev_hash) = (head[10..42].try_into().ok()?, head[42..].try_into().ok()?);
+    Some(Parts { wake, hash, prev_hash, canonical: payload.slice(CANONICAL..) })
+}
+
+fn read_form_1(message: &StreamMessage) -> Result<Parts, &'static str> {
+    let header = |name: &str| message.headers.get(name).map(|value| value.as_str());
+    let hash_of = |name| {
+        let hash = header(name).and_then(unhex);
+        hash.ok_or("the header of a hash is missing or not one")
+    };
+    let wake = header(WAKE).and_then(read_wake);
+    let wake = wake.ok_or("the header of the wake is missing or not one")?;
+    let (hash, prev_hash) = (hash_of(HASH)?, hash_of(PREVIOUS)?);
+    Ok(Parts { wake, hash, prev_hash, canonical: message.payload.clone() })
 }
 
 /// Reads a message as a record, with the wake that was committed with it.
@@ -135,18 +187,11 @@ pub(super) fn read(names: &Names, message: &StreamMessage) -> Result<(Record, Wa
     let corrupt = |reason: &str| LogError::corrupt(&at, reason);
     let stream =
         names.stream_of(&message.subject).ok_or_else(|| corrupt("the subject is no stream"))?;
-    let header = |name: &str| message.headers.get(name).map(|value| value.as_str());
-    let hash_of = |name| {
-        let text = header(name).and_then(unhex);
-        text.ok_or_else(|| corrupt("the header of a hash is missing or not one"))
-    };
-    let (hash, prev_hash) = (hash_of(HASH)?, hash_of(PREVIOUS)?);
-    let wake = header(WAKE).and_then(read_wake);
-    let wake = wake.ok_or_else(|| corrupt("the header of the wake is missing or not one"))?;
-    if chain(&prev_hash, &message.payload) != hash {
+    let Parts { wake, hash, prev_hash, canonical } = parts(message).map_err(corrupt)?;
+    if chain(&prev_hash, &canonical) != hash {
         return Err(corrupt("the hash is not that of the body"));
     }
-    let body = Body::decode(&message.payload).map_err(|error| match error {
+    let body = Body::decode(&canonical).map_err(|error| match error {
         LogError::Corrupt { reason, .. } => corrupt(&reason),
         other => other,
     })?;
@@ -182,19 +227,32 @@ fn unhex(text: &str) -> Option<Hash> {
     Some(hash)
 }
 
-/// The canonical bytes, as a message's body.
-pub(super) fn body(prepared: &Prepared) -> Bytes {
-    Bytes::copy_from_slice(&prepared.canonical)
-}
-
 #[cfg(test)]
 mod tests {
+    use async_nats::HeaderMap;
+    use async_nats::datetime::from_nanos;
+    use async_nats::jetstream::message::StreamMessage;
     use convergio_domain::decider::Wake;
     use convergio_domain::stream::StreamKey;
     use convergio_domain::time::Timestamp;
     use uuid::Uuid;
 
-    use super::{Names, hex, read_wake, unhex, wake_text};
+    use super::{CANONICAL, Names, body, canonical, read, read_wake, unhex};
+    use crate::error::LogError;
+    use crate::prepare::Prepared;
+    use crate::seal::hex;
+
+    const SUBJECT: &str = "cvg.log.acme.request.00000000-0000-0000-0000-000000000007";
+    /// The second record of a stream, as every version of this program must read it.
+    const BODY: &str = concat!(
+        r#"{"actor":"alice","commit":"01976a00-0000-7000-8000-000000000001","#,
+        r#""events":[{"data":{"request_hash":"x"},"type":"request.accepted.v1"}],"seq":2,"#,
+        r#""stream":"request/00000000-0000-0000-0000-000000000007","tenant":"acme","time":5}"#,
+    );
+    const BEFORE: &str = "0101010101010101010101010101010101010101010101010101010101010101";
+    const HASH: &str = "7a75ef6d413ae0dd54574f2240c09397a5f3fd5b57f658eae7dcffcee6c76725";
+    /// What stands before the body in form 2: at 500, the hash, the one before it.
+    const HEAD: &str = "020300000000000001f4";
 
     #[test]
     fn subjects_name_streams_and_back() {
@@ -206,15 +264,102 @@ mod tests {
         }
     }
 
+    fn message(headers: &[(&str, &str)], payload: Vec<u8>) -> StreamMessage {
+        let mut map = HeaderMap::new();
+        headers.iter().for_each(|(name, value)| map.insert(*name, *value));
+        let time = from_nanos(9_000_000_000).unwrap();
+        let (subject, payload) = (SUBJECT.into(), payload.into());
+        StreamMessage { subject, sequence: 12, headers: map, payload, time }
+    }
+
+    fn form_1() -> StreamMessage {
+        let headers = [("Cvg-Hash", HASH), ("Cvg-Prev", BEFORE), ("Cvg-Wake", "500")];
+        message(&headers, BODY.into())
+    }
+
+    fn form_2() -> StreamMessage {
+        let head = [HEAD, HASH, BEFORE].concat();
+        let digits = head.as_bytes().chunks(2).map(|two| std::str::from_utf8(two).unwrap());
+        let head = digits.map(|two| u8::from_str_radix(two, 16).unwrap());
+        message(&[], head.chain(BODY.bytes()).collect())
+    }
+
+    fn corrupt(message: &StreamMessage) -> String {
+        match read(&Names::new("CVG"), message) {
+            Err(LogError::Corrupt { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
-    fn hashes_and_wakes_come_back() {
+    fn both_forms_are_the_same_record() {
+        let names = Names::new("CVG");
+        let (old, new) = (form_1(), form_2());
+        let (record, wake) = read(&names, &new).unwrap();
+        assert_eq!(read(&names, &old).unwrap(), (record.clone(), wake));
+        assert_eq!((canonical(&old), canonical(&new)), (BODY.into(), BODY.into()));
+        assert_eq!(wake, Wake::At(Timestamp(500)));
+        assert_eq!((record.position.0, record.recorded_at), (12, Timestamp(9000)));
+        assert_eq!((hex(&record.hash), hex(&record.prev_hash)), (HASH.into(), BEFORE.into()));
+        assert_eq!(record.body.canonical().unwrap(), BODY.as_bytes());
+    }
+
+    #[test]
+    fn form_2_is_written() {
+        let (record, _) = read(&Names::new("CVG"), &form_1()).unwrap();
+        let mut prepared = Prepared {
+            stream: record.stream,
+            commit: record.body.commit,
+            expected: None,
+            prev_hash: record.prev_hash,
+            hash: record.hash,
+            body: record.body,
+            canonical: BODY.into(),
+            sealed: Vec::new(),
+            wake: Wake::At(Timestamp(500)),
+        };
+        assert_eq!(body(&prepared), form_2().payload);
+        for wake in [Wake::Now, Wake::At(Timestamp(-5)), Wake::Parked, Wake::Done] {
+            prepared.wake = wake;
+            let written = message(&[], body(&prepared).into());
+            assert_eq!(read(&Names::new("CVG"), &written).unwrap().1, wake);
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_record_is_told() {
+        let changed = |at: usize, byte: u8| {
+            let mut payload = form_2().payload.to_vec();
+            payload[at] = byte;
+            corrupt(&message(&[], payload))
+        };
+        assert_eq!(changed(0, 3), "the form is not known");
+        for (at, byte) in [(1, 4), (1, 0)] {
+            assert_eq!(changed(at, byte), "what stands before the body is not right");
+        }
+        for at in [10, 42, CANONICAL, CANONICAL + 9] {
+            assert_eq!(changed(at, b'~'), "the hash is not that of the body");
+        }
+        for length in 0..CANONICAL {
+            let cut = corrupt(&message(&[], form_2().payload[..length].to_vec()));
+            assert!(cut == "the form is not known" || cut.contains("before the body"), "{cut}");
+        }
+        let bare = corrupt(&message(&[], BODY.into()));
+        assert_eq!(bare, "the header of the wake is missing or not one");
+        let mut other = form_1();
+        other.headers.insert("Cvg-Hash", BEFORE);
+        assert_eq!(corrupt(&other), "the hash is not that of the body");
+        other.headers.insert("Cvg-Hash", "00");
+        assert_eq!(corrupt(&other), "the header of a hash is missing or not one");
+    }
+
+    #[test]
+    fn headers_of_form_1_are_read() {
         let hash = *blake3::hash(b"x").as_bytes();
         assert_eq!(unhex(&hex(&hash)), Some(hash));
-        assert_eq!(unhex("00"), None);
         assert_eq!(unhex(&"z".repeat(64)), None);
-        for wake in [Wake::Now, Wake::At(Timestamp(-5)), Wake::Parked, Wake::Done] {
-            assert_eq!(read_wake(&wake_text(wake)), Some(wake));
-        }
-        assert_eq!(read_wake("later"), None);
+        let wakes = ["now", "-5", "parked", "done", "later"].map(read_wake);
+        let at = Some(Wake::At(Timestamp(-5)));
+        assert_eq!(wakes, [Some(Wake::Now), at, Some(Wake::Parked), Some(Wake::Done), None]);
     }
 }

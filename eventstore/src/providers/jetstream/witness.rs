@@ -6,11 +6,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use async_nats::HeaderMap;
-
 use super::api::{NoAnswer, Published};
 use super::inner::Inner;
-use super::wire::EXPECTED;
 use crate::error::LogError;
 use crate::record::Position;
 
@@ -44,10 +41,10 @@ impl Inner {
         }
         let known = self.written_witness().await?;
         if known.is_none_or(|(position, _)| position < seen) {
-            let mut headers = HeaderMap::new();
-            headers.insert(EXPECTED, known.map_or(0, |(_, sequence)| sequence).to_string());
-            let subject = self.names.derived(NAME);
-            match self.api.publish(&subject, headers, seen.0.to_string().into()).await {
+            let (stream, subject) = (&self.names.derived, self.names.derived(NAME));
+            let expected = known.map_or(0, |(_, sequence)| sequence);
+            let text = seen.0.to_string();
+            match self.api.publish(stream, &subject, Some(expected), text.into()).await {
                 Published::Stored { .. } => {}
                 other => return Err(NoAnswer(format!("{other:?}"))),
             }
