@@ -38,8 +38,8 @@ async fn lost_requests_and_acknowledgements_are_settled() {
         }
         let log: Log = Arc::new(opened(&proxied).await);
         let writers = Writers::start(&log, 16);
-        // First answers are lost, then requests, then both.
-        for (requests, answers) in [(0, 40), (40, 0), (30, 50)] {
+        // First answers are lost, then requests, then both; a piece holds many of them.
+        for (requests, answers) in [(0, 30), (30, 0), (24, 38)] {
             losses.requests.store(requests, Ordering::Relaxed);
             losses.answers.store(answers, Ordering::Relaxed);
             writers.more(400).await;
@@ -48,7 +48,7 @@ async fn lost_requests_and_acknowledgements_are_settled() {
         losses.answers.store(0, Ordering::Relaxed);
         let commits = writers.finish(Arc::clone(&log)).await;
         let cut = losses.cut.load(Ordering::Relaxed);
-        assert!(cut > 10, "the proxy did lose things: {cut}");
+        assert!(cut > 5, "the proxy did lose things: {cut}");
         whole(&config, commits).await;
         println!("{servers} servers: {commits} commits, {cut} connections lost");
     }

@@ -15,6 +15,8 @@ use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::outbox::Outbox;
+
 /// Wait for one answer.
 pub(super) const ANSWER: Duration = Duration::from_secs(3);
 
@@ -65,12 +67,14 @@ struct ApiError {
 pub(super) struct Api {
     pub(super) client: Client,
     pub(super) context: Context,
+    outbox: Outbox,
 }
 
 impl Api {
     pub(super) fn new(client: Client) -> Self {
         let context = jetstream::ContextBuilder::new().timeout(ANSWER).build(client.clone());
-        Self { client, context }
+        let outbox = Outbox::start(client.clone());
+        Self { client, context, outbox }
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -95,10 +99,9 @@ impl Api {
             headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, position.to_string());
             request = request.headers(headers);
         }
-        let sent = self.client.send_request(subject.to_owned(), request);
-        let answer = match tokio::time::timeout(ANSWER, sent).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => {
+        let answer = match self.outbox.ask(subject.into(), request).await {
+            Some(Ok(answer)) => answer,
+            Some(Err(error)) => {
                 let reason = error.to_string();
                 return match error.kind() {
                     RequestErrorKind::NoResponders => {
@@ -112,7 +115,7 @@ impl Api {
                     }
                 };
             }
-            Err(_) => return Published::Unknown("the cluster does not answer".into()),
+            None => return Published::Unknown("the cluster does not answer".into()),
         };
         stored(stream, &answer.payload)
     }

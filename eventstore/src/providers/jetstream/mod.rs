@@ -13,6 +13,7 @@ mod follower;
 mod gate;
 mod heads;
 mod inner;
+mod outbox;
 mod payloads;
 mod read;
 mod seek;
