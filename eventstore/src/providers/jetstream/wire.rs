@@ -317,6 +317,8 @@ mod tests {
             canonical: BODY.into(),
             sealed: Vec::new(),
             wake: Wake::At(Timestamp(500)),
+            fresh: Vec::new(),
+            is_continued: false,
         };
         assert_eq!(body(&prepared), form_2().payload);
         for wake in [Wake::Now, Wake::At(Timestamp(-5)), Wake::Parked, Wake::Done] {
