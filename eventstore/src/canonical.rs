@@ -12,7 +12,7 @@ use serde::Serialize;
 /// Digits of a whole number that is the same as a double.
 const DIGITS: usize = 15;
 
-/// The canonical bytes of a value.
+/// The canonical bytes of a value that holds no number beyond JSON's: events have none.
 ///
 /// # Errors
 /// The value cannot be written as JSON.

@@ -11,7 +11,7 @@ use convergio_domain::stream::{Seq, StreamKey};
 use crate::seal::Opening;
 
 /// Bytes kept of all streams; the oldest stream makes room.
-const BYTES: usize = 2 << 20;
+const BYTES: usize = 1 << 20;
 /// What an entry takes besides its bytes, about.
 const ENTRY_BYTES: usize = 200;
 

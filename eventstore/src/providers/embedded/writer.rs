@@ -34,7 +34,7 @@ const EARLY: usize = 256;
 /// Longest wait for the commit that goes on from another one, so that one sync makes both durable.
 const CONTINUED: Duration = Duration::from_millis(1);
 /// Streams whose heads are kept in memory.
-const HEADS: usize = 16_384;
+const HEADS: usize = 8192;
 
 /// Waits for a lock that another connection holds.
 const LOCKED: Duration = Duration::from_secs(5);
