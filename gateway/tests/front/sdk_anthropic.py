@@ -34,7 +34,7 @@ assert (usage.input_tokens, usage.cache_read_input_tokens, usage.output_tokens) 
 with client.messages.stream(model=model, max_tokens=50, messages=user("hi")) as stream:
     pieces = list(stream.text_stream)
     final = stream.get_final_message()
-assert "".join(pieces) == "you said: hi" and len(pieces) > 5, pieces
+assert "".join(pieces) == "you said: hi", pieces
 assert (final.stop_reason, final.usage.output_tokens) == ("end_turn", 10), final
 assert final.usage.input_tokens == 12, final.usage
 

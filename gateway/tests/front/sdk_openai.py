@@ -32,7 +32,7 @@ assert answer.usage.prompt_tokens_details.cached_tokens == 8
 chunks = list(ask("hi", stream=True, stream_options={"include_usage": True}))
 said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
 assert said == "you said: hi", said
-assert len(chunks) > 5 and chunks[-1].usage.total_tokens == 30, chunks[-1]
+assert len(chunks) >= 4 and chunks[-1].usage.total_tokens == 30, chunks[-1]
 assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
 assert all(not getattr(chunk, "usage", None) for chunk in ask("hi", stream=True))
 
