@@ -5,6 +5,7 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use async_nats::jetstream::context::PublishError;
 use async_nats::jetstream::{self, ErrorCode, stream};
 use async_nats::{ConnectOptions, HeaderMap};
@@ -26,7 +27,6 @@ const SUBJECT_MESSAGES: usize = 20;
 /// Tries to have a stream led by one server, and the wait after each.
 const LEADER_TRIES: usize = 20;
 const LEADER_WAIT: Duration = Duration::from_millis(250);
-const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
 
 /// What a raw publish asks of the servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,7 +157,7 @@ async fn raw_writer(
             Raw::Plain => context.publish(subject.clone(), body).await?,
             Raw::Checked => {
                 let mut headers = HeaderMap::new();
-                headers.insert(EXPECTED, last.to_string());
+                headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, last.to_string());
                 context.publish_with_headers(subject.clone(), headers, body).await?
             }
         };

@@ -352,6 +352,6 @@ async fn sleep_until(due: Option<Timestamp>, now: Timestamp) {
 }
 
 /// The wake index names streams that have events: a log that has none there is behind.
-pub(super) fn no_run(stream: &StreamKey) -> ActorError {
+fn no_run(stream: &StreamKey) -> ActorError {
     ActorError::Log(LogError::Unavailable(format!("{stream} has no events yet")))
 }

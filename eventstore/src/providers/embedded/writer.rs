@@ -148,10 +148,11 @@ impl Writer {
             refuse([first.reply].into_iter(), &error);
             return;
         }
-        let (mut written, mut next) = (Vec::new(), Some(first));
+        let (mut written, mut next, mut taken) = (Vec::new(), Some(first), 0);
         let mut until = self.is_heard().then(|| Instant::now() + CONTINUED);
         let mut failed = None;
         while let Some(job) = next.take() {
+            taken += 1;
             until = until.filter(|_| job.prepared.is_continued);
             match self.write_one(job) {
                 Ok(done) => written.extend(done),
@@ -160,7 +161,8 @@ impl Writer {
                     break;
                 }
             }
-            if written.len() < GROUP {
+            // Those that are refused count too: a transaction ends, whatever comes.
+            if taken < GROUP {
                 next = jobs.next_append(until);
             }
         }
@@ -280,8 +282,7 @@ impl Writer {
         if !prepared.is_same(&body) {
             return Ok(Verdict::Refuse(AppendError::CommitMismatch));
         }
-        let seq = body.seq.plus(body.events.len() as u64 - 1);
-        let position = Position(unsigned(row.get(0)?));
+        let (position, seq) = (Position(unsigned(row.get(0)?)), prepared.last_seq());
         Ok(Verdict::Known(Head { position, seq, hash: row.get(1)? }))
     }
 
