@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use convergio_domain::id::ExecutorId;
+use convergio_domain::run::WIDTH_LIMIT;
 use convergio_eventstore::Share;
 use tokio::sync::watch;
 
@@ -19,6 +20,8 @@ pub struct ExecutorConfig {
     pub model_calls: usize,
     /// Model calls under way at once in one run.
     pub model_calls_per_run: usize,
+    /// Runs that one run may have within it at once; more of them wait for a place.
+    pub child_runs_per_run: usize,
     /// Steps under way at once in one run.
     pub steps_per_run: usize,
     /// How long steps under way may go on after a shutdown was asked for.
@@ -37,6 +40,7 @@ impl ExecutorConfig {
             active_runs: 256,
             model_calls: 64,
             model_calls_per_run: 10,
+            child_runs_per_run: WIDTH_LIMIT,
             steps_per_run: 64,
             grace: Duration::from_secs(5),
             memory: MemoryPort::default(),

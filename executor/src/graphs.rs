@@ -43,6 +43,12 @@ impl CompiledGraph {
         &self.graph.nodes[number as usize]
     }
 
+    /// The node of a name; `None` if the graph has none. Unlike [`Graph::node`] it does not look at
+    /// every node: a graph may have thousands.
+    pub(crate) fn find_node(&self, id: &NodeId) -> Option<&Node> {
+        self.graph.nodes.get(*self.numbers.get(id)? as usize)
+    }
+
     /// The number of a node; `None` if the graph has no such node.
     pub(crate) fn number(&self, node: &NodeId) -> Option<u32> {
         self.numbers.get(node).copied()

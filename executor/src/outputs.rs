@@ -58,7 +58,7 @@ impl Outputs {
         };
         let mut nodes = BTreeMap::new();
         for id in needs {
-            if let Some(node) = graph.graph.node(id) {
+            if let Some(node) = graph.find_node(id) {
                 nodes.insert(id.clone(), self.view(state, graph, node, extra).await?);
             }
         }
@@ -77,7 +77,7 @@ impl Outputs {
         // A fallback's output stands for the failed node's. The parser refuses circles.
         while let OnError::Fallback(other) = &node.on_error {
             let failed = extra.status(state, &step) == Some("failed");
-            match graph.graph.node(other) {
+            match graph.find_node(other) {
                 Some(next) if failed => node = next,
                 _ => break,
             }

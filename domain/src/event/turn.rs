@@ -26,6 +26,15 @@ pub struct ToolCallIntended {
     pub at: CallNo,
     /// The tool's name.
     pub name: String,
+    /// Whether its run waits for a place among the runs within this one: it is intended later, by
+    /// a `run.child.intended` of the same call.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub queued: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// `run.tool_call.completed.v1`: a tool answered.

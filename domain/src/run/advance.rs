@@ -393,7 +393,8 @@ impl Building<'_> {
                 }));
             }
             Intent::CallTool { at, name } => {
-                let intended = turn::ToolCallIntended { step, attempt, at, name };
+                let queued = false;
+                let intended = turn::ToolCallIntended { step, attempt, at, name, queued };
                 self.events.push(Event::ToolCallIntended(intended));
             }
             Intent::Child(child) => self.child(step, attempt, child),

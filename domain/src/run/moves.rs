@@ -70,6 +70,8 @@ pub enum Next {
         at: CallNo,
         /// The tool's name.
         name: String,
+        /// Whether its run waits for a place.
+        queued: bool,
     },
     /// A model call, or a run within this one.
     Begin(Intent),
@@ -125,9 +127,9 @@ impl Building<'_> {
         }
         for next in next {
             match next {
-                Next::Tool { at, name } => {
+                Next::Tool { at, name, queued } => {
                     let step = step.clone();
-                    let intended = turn::ToolCallIntended { step, attempt, at, name };
+                    let intended = turn::ToolCallIntended { step, attempt, at, name, queued };
                     self.events.push(Event::ToolCallIntended(intended));
                 }
                 Next::Begin(intent) => {

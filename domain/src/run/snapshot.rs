@@ -7,7 +7,7 @@
 //! ```
 
 use super::packed;
-use super::state::RunState;
+use super::state::{RunState, Step};
 
 /// Begins every state; another form has another one.
 const MARK: u8 = 1;
@@ -34,6 +34,7 @@ impl RunState {
         state.steps.append(&mut packed::read(steps)?);
         let runnable = state.steps.values().filter(|step| step.is_runnable()).count();
         state.runnable = u32::try_from(runnable).ok()?;
+        state.queued_calls = state.steps.values().map(Step::queued_call_count).sum();
         state.print_all();
         Some(state)
     }

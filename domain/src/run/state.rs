@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::children::{Child, Origin};
+use super::children::{Child, Origin, WIDTH_LIMIT};
 use super::fallback::Fallback;
 use super::fingerprint::Part;
 use super::lineage::Ancestor;
@@ -320,6 +320,9 @@ pub struct RunState {
     /// at every step.
     #[serde(skip)]
     pub(super) runnable: u32,
+    /// How many tool calls wait for a place for their run; kept for the same reason.
+    #[serde(skip)]
+    pub(super) queued_calls: u32,
     /// Every question asked.
     pub approvals: BTreeMap<ApprovalId, Approval>,
     /// What the run yielded.
@@ -374,9 +377,10 @@ impl RunState {
         let unheard = || Step::new(StepStatus::Skipped);
         self.changed.insert(Part::Step(id.clone()));
         let step = self.steps.entry(id.clone()).or_insert_with(unheard);
-        let before = step.is_runnable();
+        let (runnable, queued_calls) = (step.is_runnable(), step.queued_call_count());
         change(step);
-        self.runnable = self.runnable + u32::from(step.is_runnable()) - u32::from(before);
+        self.runnable = self.runnable + u32::from(step.is_runnable()) - u32::from(runnable);
+        self.queued_calls = self.queued_calls + step.queued_call_count() - queued_calls;
     }
 
     /// When somebody must look at the run next.
@@ -391,7 +395,7 @@ impl RunState {
         }
         // What a fork makes ready, by a graph of its own, is not in its first event.
         let is_new_fork = self.seq == Seq(1) && !self.lineage.is_empty();
-        if self.runnable > 0 || self.steps.is_empty() || is_new_fork {
+        if self.runnable > 0 || self.steps.is_empty() || is_new_fork || self.may_begin_queued() {
             return Wake::Now;
         }
         let mut due = self.deadline().into_iter().chain(self.next_look()).min();
@@ -403,6 +407,11 @@ impl RunState {
             }
         }
         due.map_or(Wake::Parked, Wake::At)
+    }
+
+    /// Whether a tool call waits for a place for its run, and there is one.
+    fn may_begin_queued(&self) -> bool {
+        self.queued_calls > 0 && self.open_children().count() < WIDTH_LIMIT
     }
 
     fn step_wake(&self, step: &Step) -> Wake {

@@ -48,6 +48,8 @@ pub struct Turn {
 pub enum ToolState {
     /// About to be made; its outcome is not known.
     Intended,
+    /// Its run waits for a place among the runs within this one.
+    Queued,
     /// Answered by a run of its own.
     Child(RunId),
     /// Over.
@@ -106,8 +108,15 @@ impl Turns {
         self.calls().values().all(|call| match call {
             ToolState::Intended => false,
             ToolState::Child(run) => runs.contains(run),
-            ToolState::Ended { .. } => true,
+            ToolState::Queued | ToolState::Ended { .. } => true,
         })
+    }
+
+    /// The calls of the last turn whose runs wait for a place.
+    pub fn queued_calls(&self) -> impl Iterator<Item = CallNo> {
+        let turn = self.last();
+        let queued = self.calls().iter().filter(|(_, call)| **call == ToolState::Queued);
+        queued.map(move |(call, _)| CallNo { turn, call: *call })
     }
 
     /// What a fork goes on with, from now on: everything that was answered. A last turn that waits
@@ -115,7 +124,9 @@ impl Turns {
     /// is left.
     pub(super) fn of_fork(mut self, now: Timestamp) -> Option<Self> {
         self.began = now;
-        if self.calls().values().any(|call| matches!(call, ToolState::Child(_))) {
+        let is_of_parent =
+            |call: &ToolState| matches!(call, ToolState::Child(_) | ToolState::Queued);
+        if self.calls().values().any(is_of_parent) {
             self.done.pop();
         }
         (!self.done.is_empty() || !self.opening.is_empty()).then_some(self)
@@ -134,6 +145,12 @@ impl Turns {
 }
 
 impl Step {
+    /// How many of its calls wait for a place.
+    pub(super) fn queued_call_count(&self) -> u32 {
+        let count = self.turns.as_deref().map_or(0, |turns| turns.queued_calls().count());
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
     /// Whether it waits for runs of its own, and for nothing else.
     pub fn is_parked(&self) -> bool {
         let waits = match self.turns.as_deref() {
@@ -185,7 +202,8 @@ impl RunState {
 
     pub(super) fn intend_tool(&mut self, event: &turn::ToolCallIntended, at: Timestamp) {
         self.begin_turn(&event.step, at);
-        self.set_tool(&event.step, event.at, ToolState::Intended);
+        let state = if event.queued { ToolState::Queued } else { ToolState::Intended };
+        self.set_tool(&event.step, event.at, state);
     }
 
     pub(super) fn end_tool(

@@ -139,7 +139,7 @@ impl Actor {
         request.tools = tools.specs();
         frame(&mut request, asker);
         let turn = self.transcript(&mut request, step, moving).await? + 1;
-        let node = self.graph.graph.node(&step.node);
+        let node = self.graph.find_node(&step.node);
         let is_repeatable = node.is_some_and(|node| node.retry.max > 1);
         let answers = Answers::Turn;
         let calling = Calling { step, attempt, turn, timeout, answers, is_repeatable };

@@ -13,7 +13,7 @@ use convergio_domain::money::Money;
 use convergio_domain::payload::{PayloadRef, PayloadSlot, Purpose};
 use convergio_domain::run::{
     Budget, CallNo, Child, ChildIntent, ChildReport, CreateRun, DEPTH_LIMIT, Lineage, Origin,
-    Phase, Rejection, Run, RunCommand, RunState, WIDTH_LIMIT, child_run_id,
+    Phase, Rejection, Run, RunCommand, RunState, child_run_id,
 };
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::{CommitError, Loaded, LogError, Payload};
@@ -108,10 +108,6 @@ impl Actor {
         }
         if state.depth() + 1 > DEPTH_LIMIT {
             let message = format!("runs within runs go {DEPTH_LIMIT} deep at most");
-            return Err(failure("agent.limit", message));
-        }
-        if state.open_children().count() + plan.children() >= WIDTH_LIMIT {
-            let message = format!("a run has at most {WIDTH_LIMIT} runs within it at once");
             return Err(failure("agent.limit", message));
         }
         let left = state.share(plan.spent, wanted.shares, self.shared.now());

@@ -17,6 +17,7 @@ use tokio::task::JoinError;
 use super::Actor;
 use super::commit::is_current;
 use super::effect::{Done, DoneResult};
+use super::places::PlaceKind;
 
 impl Actor {
     /// Takes in everything that has come to an end.
@@ -81,8 +82,8 @@ impl Actor {
     /// An agent whose tools have all answered is to ask its model again.
     fn turn_over(&self, step: &Step) -> Option<DoneResult> {
         let is_over = step.turns.as_deref().is_some_and(Turns::is_complete);
-        let may_ask = self.may_start() && self.has_model_slot(0);
-        (is_over && may_ask).then_some(DoneResult::TurnOver)
+        let may_ask = || self.may_start() && self.free_places().has_place(PlaceKind::ModelCall);
+        (is_over && may_ask()).then_some(DoneResult::TurnOver)
     }
 
     /// Runs within this one that have ended, and whose steps do not know it yet.
@@ -135,7 +136,7 @@ impl Actor {
 
     /// The agent that a step asks, if it asks one.
     pub(super) fn agent(&self, id: &StepId) -> Option<&convergio_domain::graph::manifest::Agent> {
-        match (&self.graph.graph.node(&id.node)?.work, id.item) {
+        match (&self.graph.find_node(&id.node)?.work, id.item) {
             (Work::Agent(agent), None) => Some(agent),
             (Work::Plan(plan), None) => Some(&plan.agent),
             (Work::Map(map), Some(_)) => match &map.work {

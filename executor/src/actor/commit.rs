@@ -11,8 +11,9 @@ use convergio_domain::stream::Seq;
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::{AppendError, CommitError, Payload};
 
-use super::effect::{Launch, Work, perform};
-use super::plan::{Plan, disposed};
+use super::commit_room::CommitLimits;
+use super::effect::{DoneResult, Launch, Work, failure, perform};
+use super::plan::Plan;
 use super::{Actor, ActorError, Flight, no_run};
 
 /// Waits between tries to write when the log is not available.
@@ -29,6 +30,8 @@ enum Written {
     Done,
     /// Others wrote first; the state is up to date, the plan is not.
     Overtaken,
+    /// The log takes nothing so large.
+    TooLarge(AppendError),
 }
 
 impl Actor {
@@ -38,9 +41,12 @@ impl Actor {
         let Plan { advance, payloads, scheduler, launches, values, tables, taken, .. } = plan;
         match self.write(&advance, &payloads).await? {
             Written::Overtaken => self.overtaken().await,
+            Written::TooLarge(error) => self.narrow(&advance, taken, error),
             Written::Done => {
                 self.done.drain(..taken);
                 self.scheduler = scheduler;
+                (self.limits, self.failed) = (CommitLimits::WHOLE, plan.failed);
+                self.unrecorded = plan.fresh;
                 for (slot, value) in values {
                     self.outputs.keep(slot.at(first), value);
                 }
@@ -69,7 +75,11 @@ impl Actor {
             let written =
                 repository.commit(&mut self.run, command, payloads.to_vec(), &context).await;
             let error = match written {
+                Ok(0) => return Err(ActorError::EmptyPlan),
                 Ok(_) => return Ok(Written::Done),
+                Err(CommitError::Append(error @ AppendError::TooLarge { .. })) => {
+                    return Ok(Written::TooLarge(error));
+                }
                 Err(CommitError::Conflict) => return Ok(Written::Overtaken),
                 Err(CommitError::Rejected(rejection)) => {
                     // Only cost that is known already may come after the end.
@@ -92,6 +102,35 @@ impl Actor {
         }
     }
 
+    /// The plan was too large for the log: the next one holds one outcome alone, or one start. If
+    /// it was no more than that, its step fails; what it used stands.
+    fn narrow(
+        &mut self,
+        advance: &Advance,
+        taken: usize,
+        error: AppendError,
+    ) -> Result<(), ActorError> {
+        let is_narrowest = self.limits != CommitLimits::WHOLE;
+        self.limits = CommitLimits::narrowest(!self.done.is_empty());
+        self.rebuild()?;
+        if !is_narrowest {
+            return Ok(());
+        }
+        let started = advance.starts.first().map(|start| start.step.clone());
+        match (self.done.first_mut().filter(|_| taken > 0), started) {
+            (Some(done), _) if !matches!(done.result, DoneResult::Failed(_)) => {
+                let message = format!("step {}: what it yielded: {error}", done.step);
+                done.result = DoneResult::Failed(failure("request.too_large", message));
+            }
+            (None, Some(step)) => {
+                let message = format!("step {step}: what it would send or show: {error}");
+                self.oversized.insert(step, failure("request.too_large", message));
+            }
+            _ => return Err(ActorError::Append(error)),
+        }
+        Ok(())
+    }
+
     /// What the run was taken up from may never have become durable.
     fn check_begun(&self) -> Result<(), ActorError> {
         if self.run.head.is_none() { Err(no_run(&self.run.stream)) } else { Ok(()) }
@@ -110,11 +149,12 @@ impl Actor {
 
     /// Brings the waiting steps in line with what was written.
     fn note_steps(&mut self, advance: &Advance) {
-        let gone = disposed(advance);
-        self.runnable.retain(|step| !gone.contains(step));
-        self.delayed.retain(|(_, step)| !gone.contains(step));
-        self.unrecorded.clear();
-        self.runnable.extend(advance.ready.iter().cloned());
+        for step in &advance.ready {
+            self.note_scheduled(step.clone(), None);
+        }
+        for moved in &advance.moves {
+            self.note_queued_calls(&moved.step);
+        }
         for start in &advance.starts {
             let waits = |intent: &Intent| {
                 matches!(intent, Intent::Sleep { .. } | Intent::Ask { .. } | Intent::Await { .. })
@@ -125,8 +165,9 @@ impl Actor {
         }
         for outcome in advance.outcomes.iter().chain(&advance.instant) {
             if let Some(due) = self.retry_at(outcome) {
-                self.delayed.insert((due, outcome.step.clone()));
+                self.ready.insert_later(due, outcome.step.clone());
             }
+            self.note_queued_calls(&outcome.step);
             if matches!(outcome.result, StepResult::FailedAsking { .. } | StepResult::UnknownAsking)
             {
                 self.waiting.insert(outcome.step.clone());

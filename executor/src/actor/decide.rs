@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use convergio_domain::event::run::Failure;
+use convergio_domain::graph::manifest::OnError;
 use convergio_domain::id::{NodeId, StepId};
 use convergio_domain::payload::Purpose;
-use convergio_domain::run::{Resolution, RunState, StepResult, StepStatus};
+use convergio_domain::run::{Resolution, RunState, Step, StepResult, StepStatus};
 use convergio_kernel_c::{Answer, NodeStatus};
 use serde_json::Value;
 
@@ -97,8 +98,13 @@ impl Plan {
 impl Actor {
     /// A step that has failed, as the log knows it.
     pub(super) fn known_failure(&self) -> Option<(StepId, Failure)> {
+        let is_fatal = |id: &StepId| {
+            let node = self.graph.find_node(&id.node);
+            node.is_some_and(|node| matches!(node.on_error, OnError::Fail | OnError::Ask))
+        };
         let mut steps = self.run.state.steps.iter();
-        let failed = steps.find(|(_, step)| step.status == StepStatus::Failed)?;
+        let is_failed = |step: &Step| step.status == StepStatus::Failed;
+        let failed = steps.find(|(id, step)| is_failed(step) && is_fatal(id))?;
         Some((failed.0.clone(), failed.1.error.clone()?))
     }
 }

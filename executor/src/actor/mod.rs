@@ -8,14 +8,19 @@ mod calling;
 mod children;
 mod collect;
 mod commit;
+mod commit_room;
 mod decide;
 mod effect;
 mod hop;
 mod judged;
 mod outside;
+mod places;
 mod plan;
+mod planning;
 mod prepare;
 mod proposals;
+mod queued_calls;
+mod run_loop;
 mod span;
 mod tables;
 mod toolbox;
@@ -25,10 +30,10 @@ pub(crate) use asking::Asker;
 pub(crate) use children::farewell;
 pub(crate) use judged::{Fate, Judged, judged};
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use convergio_domain::decider::{Context, Wake};
+use convergio_domain::decider::Context;
 use convergio_domain::event::run::Failure;
 use convergio_domain::id::{ActorId, NodeId, StepId};
 use convergio_domain::metering::PriceBook;
@@ -39,9 +44,9 @@ use convergio_domain::time::Timestamp;
 use convergio_eventstore::{
     AppendError, CommitError, LiveHub, Loaded, LogError, Record, Repository,
 };
-use convergio_kernel_c::{RunResult, Scheduler};
+use convergio_kernel_c::Scheduler;
 use serde_json::Value;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -51,7 +56,9 @@ use crate::memory::ToolScope;
 use crate::model::ModelCatalog;
 use crate::outputs::Outputs;
 use crate::scheduler;
+use commit_room::CommitLimits;
 use effect::Done;
+use places::ReadySteps;
 
 /// What all actors of an executor share.
 pub(crate) struct Shared {
@@ -111,6 +118,8 @@ pub(crate) enum ActorError {
     Append(#[from] AppendError),
     #[error("others write to the run all the time")]
     Conflict,
+    #[error("a plan that changes nothing was to be written: this is a defect, please report it")]
+    EmptyPlan,
     #[error("the executor is stopping")]
     Stopping,
 }
@@ -159,10 +168,10 @@ pub(crate) struct Actor {
     graph: Arc<CompiledGraph>,
     scheduler: Scheduler,
     outputs: Outputs,
-    /// Steps that may start now.
-    runnable: BTreeSet<StepId>,
-    /// Steps that may start later.
-    delayed: BTreeSet<(Timestamp, StepId)>,
+    /// Steps that may start.
+    ready: ReadySteps,
+    /// Tool calls whose runs wait for a place.
+    queued_calls: BTreeSet<(StepId, CallNo)>,
     /// Steps that come to an end without an effect of ours: sleeps, questions, and those that an
     /// executor left behind when it died.
     waiting: BTreeSet<StepId>,
@@ -170,12 +179,18 @@ pub(crate) struct Actor {
     lists: BTreeMap<NodeId, Arc<Vec<Value>>>,
     /// Tables that models were chosen from and that lie in the log; `None` until one is needed.
     tables: Option<Vec<(tables::Print, PayloadRef)>>,
-    /// What the kernel made ready and the log does not know yet.
-    unrecorded: BTreeSet<StepId>,
+    /// What the kernel made ready and the log does not know yet, in the kernel's order.
+    unrecorded: VecDeque<StepId>,
     effects: JoinSet<Done>,
     in_flight: BTreeMap<FlightKey, Flight>,
     /// Outcomes that are not in the log yet.
     done: Vec<Done>,
+    /// What the next commit may hold.
+    limits: CommitLimits,
+    /// Steps that are to fail when they begin: what they would send is more than the log takes.
+    oversized: BTreeMap<StepId, Failure>,
+    /// The failure that decides the run, until its end is in the log.
+    failed: Option<(StepId, Failure)>,
 }
 
 impl Actor {
@@ -200,40 +215,22 @@ impl Actor {
             graph,
             scheduler,
             outputs,
-            runnable: BTreeSet::new(),
-            delayed: BTreeSet::new(),
+            ready: ReadySteps::default(),
+            queued_calls: BTreeSet::new(),
             waiting: BTreeSet::new(),
             lists: BTreeMap::new(),
             tables: None,
-            unrecorded: BTreeSet::new(),
+            unrecorded: VecDeque::new(),
             effects: JoinSet::new(),
             in_flight: BTreeMap::new(),
             done: Vec::new(),
+            limits: CommitLimits::WHOLE,
+            oversized: BTreeMap::new(),
+            failed: None,
         };
         actor.rebuild()?;
         actor.ensure_children().await?;
         Ok(actor)
-    }
-
-    /// Works until nothing more can be done now. `signal` tells of events that others appended.
-    pub(crate) async fn run(mut self, signal: &Notify) -> Result<Wake, ActorError> {
-        loop {
-            if self.run.state.phase.is_ended() {
-                self.settle().await?;
-                farewell(&self.shared, &mut self.run).await?;
-                return Ok(self.run.state.wake());
-            }
-            self.collect();
-            self.collect_outside().await?;
-            if self.has_work() {
-                let plan = self.plan().await?;
-                self.commit(plan).await?;
-            } else if self.in_flight.is_empty() {
-                return Ok(self.run.state.wake());
-            } else {
-                self.wait(signal).await?;
-            }
-        }
     }
 
     /// Brings everything in line with the state, after others changed it. They may have moved the
@@ -252,18 +249,14 @@ impl Actor {
         let (scheduler, delta) =
             scheduler::restore(&self.graph, state).map_err(ActorError::Failure)?;
         self.scheduler = scheduler;
-        self.unrecorded = scheduler::steps(&self.graph, &delta).into_iter().collect();
-        self.runnable.clear();
-        self.delayed.clear();
+        self.unrecorded = scheduler::steps(&self.graph, &delta).into();
+        self.ready.clear();
         self.waiting.clear();
+        self.queued_calls.clear();
+        let mut scheduled = Vec::new();
         for (id, step) in &state.steps {
             match step.status {
-                StepStatus::Scheduled { due: None } => {
-                    self.runnable.insert(id.clone());
-                }
-                StepStatus::Scheduled { due: Some(due) } => {
-                    self.delayed.insert((due, id.clone()));
-                }
+                StepStatus::Scheduled { due } => scheduled.push((due, id.clone())),
                 StepStatus::Sleeping { .. }
                 | StepStatus::Asking { .. }
                 | StepStatus::Awaiting { .. }
@@ -274,80 +267,19 @@ impl Actor {
                 }
                 _ => {}
             }
+            let queued = step.turns.iter().flat_map(|turns| turns.queued_calls());
+            self.queued_calls.extend(queued.map(|call| (id.clone(), call)));
         }
+        scheduled.into_iter().for_each(|(due, step)| self.note_scheduled(step, due));
         Ok(())
     }
 
-    fn has_work(&self) -> bool {
-        let now = self.shared.now();
-        let is_late = self.run.state.deadline().is_some_and(|deadline| deadline <= now);
-        !self.done.is_empty()
-            || is_late
-            || self.is_over()
-            || (self.may_start() && self.can_start_one(now))
-    }
-
-    /// Whether the kernel says that the run is over and the log does not: a fork may begin so.
-    fn is_over(&self) -> bool {
-        self.in_flight.is_empty() && self.scheduler.result() != RunResult::Running
-    }
-
-    fn may_start(&self) -> bool {
-        !self.shared.stopping.is_cancelled()
-            && !self.run.state.paused
-            && self.in_flight.len() < self.shared.config.steps_per_run
-    }
-
-    fn can_start_one(&self, now: Timestamp) -> bool {
-        let is_due = self.delayed.first().is_some_and(|(due, _)| *due <= now);
-        let blocked = |id: &StepId| self.is_agent(id) && !self.has_model_slot(0);
-        !self.unrecorded.is_empty() || is_due || self.runnable.iter().any(|id| !blocked(id))
-    }
-
-    /// Whether one more agent may be at work besides `planned` others.
-    fn has_model_slot(&self, planned: usize) -> bool {
-        let agents = self.in_flight.iter().filter(|(_, flight)| flight.is_agent);
-        let agents: BTreeSet<&StepId> = agents.map(|((step, _), _)| step).collect();
-        agents.len() + planned < self.shared.config.model_calls_per_run
-    }
-
-    /// Waits for an outcome, for an event of others, for the deadline, or for the end of the grace.
-    async fn wait(&mut self, signal: &Notify) -> Result<(), ActorError> {
-        let due = [self.run.state.deadline(), self.delayed.first().map(|(due, _)| *due)];
-        let due = due.into_iter().flatten().chain(self.wakes()).min();
-        let alarm = sleep_until(due, self.shared.now());
-        let stopped = self.shared.stopped.clone();
-        tokio::select! {
-            Some(done) = self.effects.join_next() => self.landed(done),
-            () = signal.notified() => {
-                if self.shared.repository.refresh(&mut self.run).await? {
-                    self.renew().await?;
-                }
-            }
-            () = alarm => {}
-            () = stopped.cancelled() => self.abandon().await,
+    /// Notes a step that may start now, or from a time on.
+    fn note_scheduled(&mut self, step: StepId, due: Option<Timestamp>) {
+        match due {
+            Some(due) => self.ready.insert_later(due, step),
+            None => self.ready.insert_now(self.place_kind(&step), step),
         }
-        Ok(())
-    }
-}
-
-impl Actor {
-    /// When steps that wait by themselves come to an end.
-    fn wakes(&self) -> impl Iterator<Item = Timestamp> {
-        let state = &self.run.state;
-        self.waiting.iter().filter_map(|id| match &state.steps.get(id)?.status {
-            StepStatus::Sleeping { due } => Some(*due),
-            StepStatus::Asking { approval } => state.approvals.get(approval)?.expires,
-            StepStatus::Awaiting { expires, .. } => *expires,
-            _ => None,
-        })
-    }
-}
-
-async fn sleep_until(due: Option<Timestamp>, now: Timestamp) {
-    match due {
-        Some(due) => tokio::time::sleep(std::time::Duration::from_millis(due.since(now).0)).await,
-        None => std::future::pending().await,
     }
 }
 

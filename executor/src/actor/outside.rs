@@ -70,7 +70,7 @@ impl Actor {
 
     /// Whether a try whose outcome nobody knows may be followed by another one, by the manifest.
     pub(super) fn may_repeat(&self, done: &Done) -> bool {
-        let node = self.graph.graph.node(&done.step.node);
+        let node = self.graph.find_node(&done.step.node);
         match node.and_then(|node| node.on_unknown).unwrap_or_default() {
             OnUnknown::Retry => true,
             OnUnknown::RetryIfIdempotent => self.is_idempotent(&done.step),

@@ -1,6 +1,6 @@
 //! What the next commit holds: outcomes, the scheduler's answers to them, and what starts next.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,33 +10,23 @@ use convergio_domain::id::{NodeId, StepId};
 use convergio_domain::money::Money;
 use convergio_domain::payload::{PayloadSlot, Purpose};
 use convergio_domain::run::{
-    Advance, CallReport, End, Intent, Outcome, RunState, Spent, Start, StepResult, next_try,
+    Advance, CallReport, Intent, Outcome, RunState, Spent, Start, StepResult, next_try,
     next_try_after_crash,
 };
 use convergio_domain::time::Timestamp;
-use convergio_eventstore::{LogError, Payload};
+use convergio_eventstore::{Limits, Payload};
 use convergio_kernel_c::{Delta, NodeStatus, Outcome as Verdict, RunResult, Scheduler};
 use serde_json::Value;
 
+use super::Actor;
 use super::asking::Moving;
+use super::commit_room::CommitRoom;
 use super::effect::{Done, DoneResult, Launch, Work};
-use super::prepare::Prepared;
+use super::places::FreePlaces;
+use super::planning::too_large;
 use super::tables::Print;
-use super::{Actor, ActorError};
 use crate::graphs::CompiledGraph;
-use crate::outputs::{Extra, OutputError};
-
-/// Outcomes taken into one commit at most; with [`STARTS_LIMIT`] it keeps commits within the log's
-/// limits.
-const OUTCOMES_LIMIT: usize = 24;
-/// Steps started in one commit at most.
-const STARTS_LIMIT: usize = 24;
-/// Payload bytes after which a commit takes no more outcomes or starts.
-const BYTES_LIMIT: usize = 8 << 20;
-/// Payloads after which a commit starts nothing more.
-const PAYLOADS_LIMIT: usize = 60;
-/// Payloads after which a commit takes no more turns.
-const TURNS_LIMIT: usize = 12;
+use crate::outputs::Extra;
 
 /// A commit in the making, with what follows once it is durable.
 pub(super) struct Plan {
@@ -56,18 +46,33 @@ pub(super) struct Plan {
     pub(super) moving: BTreeMap<StepId, Moving>,
     /// What is spent and held with this commit.
     pub(super) spent: Spent,
-    now: Timestamp,
+    pub(super) now: Timestamp,
     pub(super) extra: Extra,
+    /// What the kernel made ready and the log does not know yet.
     pub(super) fresh: VecDeque<StepId>,
-    result: RunResult,
+    pub(super) result: RunResult,
     pub(super) failed: Option<(StepId, Failure)>,
-    bytes: usize,
+    pub(super) room: CommitRoom,
+    /// Places that are free besides what the commit takes.
+    pub(super) places: FreePlaces,
+    /// Whether the run's time is over: the commit ends it.
+    is_late: bool,
     /// Whether a try whose outcome nobody knows may be followed by another one.
-    may_repeat: bool,
+    pub(super) may_repeat: bool,
+}
+
+/// How far a commit in the making had come.
+pub(super) struct Draft {
+    payloads: usize,
+    values: usize,
+    tables: usize,
+    spent: Spent,
+    room: CommitRoom,
 }
 
 impl Plan {
-    fn new(actor: &Actor) -> Self {
+    pub(super) fn new(actor: &Actor) -> Self {
+        let now = actor.shared.now();
         let advance = Advance {
             executor: actor.shared.config.id,
             moves: Vec::new(),
@@ -87,26 +92,75 @@ impl Plan {
             taken: 0,
             moving: BTreeMap::new(),
             spent: actor.run.state.spent,
-            now: actor.shared.now(),
+            now,
             extra: Extra::default(),
             fresh: actor.unrecorded.iter().cloned().collect(),
             result: actor.scheduler.result(),
             failed: None,
-            bytes: 0,
+            room: CommitRoom::new(actor.limits),
+            places: actor.free_places(),
+            is_late: actor.is_late(now),
             may_repeat: true,
         }
     }
 
-    fn is_full(&self) -> bool {
-        self.bytes > BYTES_LIMIT
-            || self.advance.starts.len() >= STARTS_LIMIT
-            || self.payloads.len() >= PAYLOADS_LIMIT
+    /// Whether nothing would be written: nothing was done, and nothing can be begun now.
+    pub(super) fn is_empty(&self) -> bool {
+        let Advance { executor: _, moves, outcomes, instant, ready, starts, end } = &self.advance;
+        moves.is_empty()
+            && (outcomes.is_empty() && instant.is_empty())
+            && (ready.is_empty() && starts.is_empty())
+            && end.is_none()
+            && !self.is_late
     }
 
     /// Whether an outcome waits for the next commit: a turn may bring many payloads.
-    fn has_no_room(&self, done: &Done) -> bool {
+    pub(super) fn has_no_room(&self, done: &Done) -> bool {
         let is_turn = done.at.is_some() || matches!(done.result, DoneResult::Answered(_));
-        self.bytes > BYTES_LIMIT || (is_turn && self.payloads.len() >= TURNS_LIMIT)
+        self.room.has_no_room_for(is_turn)
+    }
+
+    /// How far the commit in the making has come.
+    pub(super) fn draft(&self) -> Draft {
+        Draft {
+            payloads: self.payloads.len(),
+            values: self.values.len(),
+            tables: self.tables.len(),
+            spent: self.spent,
+            room: self.room,
+        }
+    }
+
+    /// Bytes of the largest payload that was added since.
+    pub(super) fn largest_payload_since(&self, draft: &Draft) -> usize {
+        let added = &self.payloads[draft.payloads..];
+        added.iter().map(|payload| payload.bytes.len()).max().unwrap_or(0)
+    }
+
+    /// Takes back what was stored and held since.
+    pub(super) fn discard_since(&mut self, draft: Draft) {
+        self.payloads.truncate(draft.payloads);
+        self.values.truncate(draft.values);
+        self.tables.truncate(draft.tables);
+        (self.spent, self.room) = (draft.spent, draft.room);
+    }
+
+    /// Adds a step that starts.
+    pub(super) fn add_start(&mut self, start: Start) {
+        self.room.add_start();
+        self.advance.starts.push(start);
+    }
+
+    /// Adds an effect to begin after the commit; it takes its places.
+    pub(super) fn add_launch(&mut self, launch: Launch) {
+        let places = &mut self.places;
+        places.steps = places.steps.saturating_sub(1);
+        match launch.work {
+            Work::Model(_) => places.model_calls = places.model_calls.saturating_sub(1),
+            Work::Child(_) => places.child_runs = places.child_runs.saturating_sub(1),
+            Work::Tool { .. } => {}
+        }
+        self.launches.push(launch);
     }
 
     /// Stores bytes with the commit.
@@ -116,7 +170,7 @@ impl Plan {
         media: &'static str,
         why: Purpose,
     ) -> PayloadSlot {
-        self.bytes += bytes.len();
+        self.room.add_payload(bytes.len());
         self.payloads.push(Payload {
             bytes: Bytes::from(bytes),
             media_type: media.into(),
@@ -137,12 +191,6 @@ impl Plan {
         if let Intent::CallModel { reserved_tokens, reserved_cost, .. } = intent {
             self.hold(*reserved_tokens, reserved_cost.unwrap_or_default());
         }
-    }
-
-    /// How many runs within the run begin with this commit.
-    pub(super) fn children(&self) -> usize {
-        let is_child = |launch: &&Launch| matches!(launch.work, Work::Child(_));
-        self.launches.iter().filter(is_child).count()
     }
 
     /// Stores a step's output with the commit.
@@ -173,7 +221,7 @@ impl Plan {
     }
 
     /// Turns what came of a step into outcomes: the step's, and its map's if it was the last item.
-    fn conclude(
+    pub(super) fn conclude(
         &mut self,
         graph: &CompiledGraph,
         state: &RunState,
@@ -181,7 +229,7 @@ impl Plan {
         attempt: u32,
         is_instant: bool,
     ) {
-        let Some(node) = graph.graph.node(&done.step.node) else { return };
+        let Some(node) = graph.find_node(&done.step.node) else { return };
         let failures = state.steps.get(&done.step).map_or(0, |step| step.failures);
         let mut result = self.result_of(node, done, failures, attempt);
         let (skipped, map) = match (verdict(&result), self.answer_to_question(graph, done)) {
@@ -193,18 +241,31 @@ impl Plan {
         let step = done.step.clone();
         let outcome = Outcome { step, attempt, result, call: done.call.clone(), skipped };
         if is_instant {
+            self.room.add_instant(&outcome.skipped);
             self.advance.instant.push(outcome);
         } else {
+            self.room.add_outcome(&outcome.skipped);
             self.advance.outcomes.push(outcome);
         }
-        self.advance.outcomes.extend(map);
+        if let Some(outcome) = map {
+            self.room.add_outcome(&outcome.skipped);
+            self.advance.outcomes.push(outcome);
+        }
     }
 
     fn result_of(&mut self, node: &Node, done: &Done, failures: u32, attempt: u32) -> StepResult {
         match &done.result {
             DoneResult::Completed(value) => {
-                self.extra.note(done.step.clone(), "completed", value.clone());
+                let draft = self.draft();
                 let output = value.as_ref().map(|value| self.store_value(value, Purpose::Output));
+                let bytes = self.largest_payload_since(&draft);
+                if bytes > Limits::PAYLOAD_BYTES {
+                    self.discard_since(draft);
+                    self.extra.note(done.step.clone(), "failed", None);
+                    let error = too_large(&done.step, bytes);
+                    return StepResult::Failed { error, retry_at: None };
+                }
+                self.extra.note(done.step.clone(), "completed", value.clone());
                 StepResult::Completed { output, case: None }
             }
             DoneResult::Chosen(case) => {
@@ -295,7 +356,8 @@ impl Plan {
         &self.extra
     }
 
-    fn is_over(&self) -> bool {
+    /// Whether the kernel says that the run is over.
+    pub(super) fn is_over(&self) -> bool {
         self.result != RunResult::Running
     }
 }
@@ -318,144 +380,4 @@ fn jitter() -> u16 {
     // Without randomness there is no jitter, and the back-off alone must do.
     let drawn = getrandom::fill(&mut bytes).is_ok();
     if drawn { u16::from_le_bytes(bytes) % 1001 } else { 0 }
-}
-
-impl Actor {
-    /// What remains to be written of a run that has ended.
-    pub(super) fn settlement(&mut self) -> Plan {
-        let mut plan = Plan::new(self);
-        for done in self.done.iter().take(OUTCOMES_LIMIT) {
-            plan.taken += 1;
-            let (step, attempt) = (done.step.clone(), done.attempt);
-            let result = StepResult::Unknown { retry_at: None };
-            let (call, skipped) = (done.call.clone(), Vec::new());
-            plan.advance.outcomes.push(Outcome { step, attempt, result, call, skipped });
-        }
-        plan
-    }
-
-    /// The next commit.
-    pub(super) async fn plan(&mut self) -> Result<Plan, ActorError> {
-        let mut plan = Plan::new(self);
-        let mut next = 0;
-        while let Some(done) = self.done.get(next).filter(|_| next < OUTCOMES_LIMIT).cloned() {
-            if plan.has_no_room(&done) {
-                break;
-            }
-            plan.may_repeat = self.may_repeat(&done);
-            self.progress(&mut plan, done).await?;
-            next += 1;
-        }
-        if self.may_start() {
-            self.start_steps(&mut plan).await?;
-        }
-        if plan.is_over() {
-            plan.advance.end = Some(self.end(&mut plan).await?);
-            plan.advance.starts.clear();
-            plan.launches.clear();
-            plan.moving.values_mut().for_each(|moving| moving.moved.next.clear());
-        }
-        let moving = std::mem::take(&mut plan.moving);
-        plan.advance.moves = moving.into_values().map(|moving| moving.moved).collect();
-        let known = |step: &StepId| self.run.state.steps.contains_key(step);
-        plan.advance.ready = plan.fresh.iter().filter(|step| !known(step)).cloned().collect();
-        Ok(plan)
-    }
-
-    /// Starts what may start, and concludes at once what needs no effect.
-    async fn start_steps(&mut self, plan: &mut Plan) -> Result<(), ActorError> {
-        let due = self.delayed.iter().take_while(|(due, _)| *due <= plan.now);
-        let mut queue: VecDeque<StepId> = due.map(|(_, step)| step.clone()).collect();
-        queue.extend(self.runnable.iter().cloned());
-        queue.append(&mut plan.fresh);
-        let mut kept = VecDeque::new();
-        let mut calls = 0;
-        while let Some(step) = queue.pop_front() {
-            let is_agent = self.is_agent(&step);
-            let slots = self.in_flight.len() + plan.launches.len();
-            let no_slot = self.is_of_new_map(&step)
-                || slots >= self.shared.config.steps_per_run
-                || (is_agent && !self.has_model_slot(calls));
-            if plan.is_over() || plan.is_full() || no_slot {
-                kept.push_back(step);
-                continue;
-            }
-            calls += usize::from(is_agent);
-            self.begin(plan, step).await?;
-            queue.append(&mut plan.fresh);
-        }
-        plan.fresh = kept;
-        Ok(())
-    }
-
-    /// Items start one commit after their map: their map's own outcome must find it under way.
-    fn is_of_new_map(&self, step: &StepId) -> bool {
-        let map = |_| self.run.state.node(&step.node).is_none_or(|node| node.map.is_none());
-        step.item.is_some_and(map)
-    }
-
-    async fn begin(&mut self, plan: &mut Plan, step: StepId) -> Result<(), ActorError> {
-        let attempt = self.run.state.steps.get(&step).map_or(0, |step| step.attempt) + 1;
-        let extra = std::mem::take(&mut plan.extra);
-        let prepared = self.prepare(plan, &step, attempt, &extra).await;
-        plan.extra = extra;
-        match prepared {
-            Ok(Prepared::Start { intent, launches }) => {
-                plan.launches.extend(launches);
-                plan.advance.starts.push(Start { step, intent });
-            }
-            Ok(Prepared::Expand { width, max_parallel, intent }) => {
-                let number = self.graph.number(&step.node).unwrap_or(u32::MAX);
-                let delta = plan.scheduler.expand(number, width, max_parallel);
-                let delta = delta.map_err(|error| ActorError::Failure(internal(&error)))?;
-                plan.absorb(&self.graph, &delta);
-                plan.advance.starts.push(Start { step, intent });
-            }
-            Ok(Prepared::Instant(result)) => self.conclude_now(plan, step, attempt, result),
-            Err(OutputError::Failure(error)) => {
-                self.conclude_now(plan, step, attempt, DoneResult::Failed(error));
-            }
-            Err(OutputError::Log(error)) => return Err(error.into()),
-        }
-        Ok(())
-    }
-
-    fn conclude_now(&self, plan: &mut Plan, step: StepId, attempt: u32, result: DoneResult) {
-        let done = Done { step, attempt, at: None, result, call: None };
-        plan.conclude(&self.graph, &self.run.state, &done, attempt, true);
-    }
-
-    /// The end of the run, as the scheduler sees it.
-    async fn end(&mut self, plan: &mut Plan) -> Result<End, LogError> {
-        if plan.result == RunResult::Failed {
-            let unknown = || (None, internal(&"the run failed without a failed step"));
-            let failed = plan.failed.take().or_else(|| self.known_failure());
-            let failed = failed.map(|(step, error)| (Some(step), error));
-            let (step, error) = failed.unwrap_or_else(unknown);
-            return Ok(End::Failed { step, error });
-        }
-        match self.output(plan).await {
-            Ok(None) => Ok(End::Completed { output: None }),
-            Ok(Some(value)) => {
-                // Mostly it is what the last step yielded.
-                let stored = plan.values.iter().find(|(_, stored)| **stored == value);
-                let stored = stored.map(|(slot, _)| *slot);
-                let output =
-                    stored.unwrap_or_else(|| plan.store_value(&Arc::new(value), Purpose::Result));
-                Ok(End::Completed { output: Some(output) })
-            }
-            Err(OutputError::Failure(error)) => Ok(End::Failed { step: None, error }),
-            Err(OutputError::Log(error)) => Err(error),
-        }
-    }
-}
-
-fn internal(error: &dyn std::fmt::Display) -> Failure {
-    Failure { code: "internal".into(), message: error.to_string(), retryable: false }
-}
-
-/// Steps that a commit disposes of: they are not waiting any more.
-pub(super) fn disposed(advance: &Advance) -> BTreeSet<&StepId> {
-    let starts = advance.starts.iter().map(|start| &start.step);
-    starts.chain(advance.instant.iter().map(|outcome| &outcome.step)).collect()
 }

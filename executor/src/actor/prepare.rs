@@ -28,7 +28,7 @@ use crate::model::ask;
 use crate::outputs::{Extra, OutputError};
 
 /// Longest list that a map runs over.
-const MAP_WIDTH_LIMIT: usize = 10_000;
+const MAP_WIDTH_LIMIT: usize = 100_000;
 /// Longest time of one try when the manifest names none.
 pub(super) const TIMEOUT: Span = Span::seconds(120);
 
@@ -52,7 +52,7 @@ impl Actor {
         extra: &Extra,
     ) -> Result<Prepared, OutputError> {
         let graph = Arc::clone(&self.graph);
-        let Some(node) = graph.graph.node(&step.node) else {
+        let Some(node) = graph.find_node(&step.node) else {
             return Err(OutputError::Failure(invalid(&format!("no node {}", step.node))));
         };
         if let Some(asker) = Asker::of(&node.work, step.item) {
@@ -93,7 +93,7 @@ impl Actor {
         extra: &Extra,
     ) -> Result<Scope, OutputError> {
         let graph = Arc::clone(&self.graph);
-        let Some(node) = graph.graph.node(&step.node) else {
+        let Some(node) = graph.find_node(&step.node) else {
             return Err(OutputError::Failure(invalid(&format!("no node {}", step.node))));
         };
         let mut scope = self.outputs.scope(&self.run.state, &graph, &node.needs, extra).await?;
@@ -120,7 +120,7 @@ impl Actor {
             agent: None,
             is_new: false,
         };
-        let node = self.graph.graph.node(&start.step.node);
+        let node = self.graph.find_node(&start.step.node);
         let limit = Budget { wall: node.and_then(|node| node.timeout), ..UNBOUND };
         let wanted = Wanted {
             step: start.step.clone(),

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::children::{Callee, Wanted};
 use super::effect::{Done, failure};
+use super::places::PlaceKind;
 use super::plan::Plan;
 use super::turns::At;
 use super::{Actor, ActorError};
@@ -49,7 +50,11 @@ impl Actor {
         let name = self.proposal_name(&at);
         let proposal = read(&text, &name);
         let checked = match proposal {
-            Ok(graph) => self.run_proposal(plan, &at, node, &graph).await?,
+            Ok(_) if !plan.places.has_place(PlaceKind::ChildRun) => {
+                plan.queue_tool(&at, RUN.to_owned());
+                return Ok(());
+            }
+            Ok(graph) => self.run_proposal(plan, &at, node, &graph, false).await?,
             Err(mistakes) => Err((invalid(mistakes.len()), shown(&mistakes))),
         };
         if let Err((error, told)) = checked {
@@ -58,12 +63,32 @@ impl Actor {
         self.after_calls(plan, &at).await
     }
 
+    /// Runs a proposal that had to wait for a place.
+    pub(super) async fn run_queued_proposal(
+        &mut self,
+        plan: &mut Plan,
+        at: &At,
+        node: &PlanNode,
+        text: &str,
+    ) -> Result<(), ActorError> {
+        let name = self.proposal_name(at);
+        let checked = match read(text, &name) {
+            Ok(graph) => self.run_proposal(plan, at, node, &graph, true).await?,
+            Err(mistakes) => Err((invalid(mistakes.len()), shown(&mistakes))),
+        };
+        if let Err((error, told)) = checked {
+            plan.told(at, ToolOutcome::Failed(error), Value::String(told));
+        }
+        Ok(())
+    }
+
     async fn run_proposal(
         &mut self,
         plan: &mut Plan,
         at: &At,
         node: &PlanNode,
         graph: &Graph,
+        is_queued: bool,
     ) -> Result<Result<(), (Failure, String)>, ActorError> {
         let extra = std::mem::take(&mut plan.extra);
         let inputs = self.rendered(&at.step, &node.inputs, &extra).await;
@@ -97,7 +122,9 @@ impl Actor {
         };
         Ok(match self.child(plan, &callee, wanted) {
             Ok((intent, launch)) => {
-                plan.begin_tool(at, RUN.to_owned());
+                if !is_queued {
+                    plan.begin_tool(at, RUN.to_owned());
+                }
                 plan.next(at, Next::Begin(Intent::Child(intent)), Some(launch));
                 Ok(())
             }

@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::asking::{Asker, Moving};
 use super::children::{Callee, Wanted};
 use super::effect::{Done, DoneResult, Launch, Work, completed, failure};
+use super::places::PlaceKind;
 use super::plan::Plan;
 use super::prepare::{Prepared, TIMEOUT};
 use super::proposals::UNBOUND;
@@ -26,12 +27,23 @@ use super::{Actor, ActorError};
 use crate::memory::is_memory;
 use crate::outputs::{Extra, OutputError};
 
+/// Events of one thing that happens within a step at most.
+const MOVE_EVENTS: usize = 2;
+
 /// A tool call of a step.
 #[derive(Clone)]
 pub(super) struct At {
     pub(super) step: StepId,
     pub(super) attempt: u32,
     pub(super) call: CallNo,
+}
+
+/// A tool call that is a run.
+pub(super) struct RunCall {
+    /// The tool's name, unless the log has the call already.
+    pub(super) name: Option<String>,
+    pub(super) target: Target,
+    pub(super) inputs: Value,
 }
 
 impl Plan {
@@ -50,6 +62,7 @@ impl Plan {
 
     /// A tool call is over.
     pub(super) fn told(&mut self, at: &At, outcome: ToolOutcome, result: Value) {
+        self.room.add_events(MOVE_EVENTS);
         let is_error = outcome != ToolOutcome::Completed;
         let value = Arc::new(result);
         let slot = self.store_value(&value, Purpose::Output);
@@ -59,12 +72,20 @@ impl Plan {
     }
 
     pub(super) fn begin_tool(&mut self, at: &At, name: String) {
-        self.next(at, Next::Tool { at: at.call, name }, None);
+        self.next(at, Next::Tool { at: at.call, name, queued: false }, None);
+    }
+
+    /// A tool call whose run waits for a place.
+    pub(super) fn queue_tool(&mut self, at: &At, name: String) {
+        self.next(at, Next::Tool { at: at.call, name, queued: true }, None);
     }
 
     pub(super) fn next(&mut self, at: &At, next: Next, launch: Option<Launch>) {
+        self.room.add_events(MOVE_EVENTS);
         self.moving(&at.step, at.attempt).moved.next.push(next);
-        self.launches.extend(launch);
+        if let Some(launch) = launch {
+            self.add_launch(launch);
+        }
     }
 
     /// Whether every call of the step's last turn is over with this commit.
@@ -89,7 +110,7 @@ impl Actor {
     pub(super) async fn progress(&mut self, plan: &mut Plan, done: Done) -> Result<(), ActorError> {
         plan.taken += 1;
         let graph = Arc::clone(&self.graph);
-        let Some(node) = graph.graph.node(&done.step.node) else { return Ok(()) };
+        let Some(node) = graph.find_node(&done.step.node) else { return Ok(()) };
         let asker = Asker::of(&node.work, done.step.item);
         match (asker, done.at, &done.result) {
             (Some(asker), None, DoneResult::Answered(reply)) => {
@@ -208,7 +229,7 @@ impl Actor {
                     return Ok(());
                 }
                 let launch = self.tool_launch(at, name.clone(), args);
-                plan.next(at, Next::Tool { at: at.call, name }, Some(launch));
+                plan.next(at, Next::Tool { at: at.call, name, queued: false }, Some(launch));
                 return Ok(());
             }
             Good::Run { name, target, inputs } => (name, *target, inputs),
@@ -222,7 +243,12 @@ impl Actor {
                 }
             },
         };
-        self.spawn(plan, at, name, &target, inputs, asker, asked);
+        if plan.places.has_place(PlaceKind::ChildRun) {
+            let call = RunCall { name: Some(name), target, inputs };
+            self.spawn(plan, at, call, asker, asked);
+        } else {
+            plan.queue_tool(at, name);
+        }
         Ok(())
     }
 
@@ -243,17 +269,16 @@ impl Actor {
         Ok(args["subject"] != own["subject"])
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what a run within is made of")]
-    fn spawn(
+    /// Begins the run of a tool call; what is wrong with it is told to the model.
+    pub(super) fn spawn(
         &mut self,
         plan: &mut Plan,
         at: &At,
-        name: String,
-        target: &Target,
-        inputs: Value,
+        call: RunCall,
         asker: Asker<'_>,
         asked: usize,
     ) {
+        let RunCall { name, target, inputs } = call;
         let callee = Callee {
             graph: target.graph,
             version: target.version.clone(),
@@ -273,7 +298,9 @@ impl Actor {
         };
         match self.child(plan, &callee, wanted) {
             Ok((intent, launch)) => {
-                plan.begin_tool(at, name);
+                if let Some(name) = name {
+                    plan.begin_tool(at, name);
+                }
                 plan.next(at, Next::Begin(Intent::Child(intent)), Some(launch));
             }
             Err(error) => {
@@ -298,7 +325,7 @@ impl Actor {
     }
 
     fn timeout(&self, step: &StepId) -> Duration {
-        let timeout = self.graph.graph.node(&step.node).and_then(|node: &Node| node.timeout);
+        let timeout = self.graph.find_node(&step.node).and_then(|node: &Node| node.timeout);
         Duration::from_millis(timeout.unwrap_or(TIMEOUT).0)
     }
 
@@ -347,13 +374,13 @@ impl Actor {
     /// When every tool has answered, the model is asked again, unless the agent has gone too far.
     pub(super) async fn after_calls(&mut self, plan: &mut Plan, at: &At) -> Result<(), ActorError> {
         let graph = Arc::clone(&self.graph);
-        let Some(node) = graph.graph.node(&at.step.node) else { return Ok(()) };
+        let Some(node) = graph.find_node(&at.step.node) else { return Ok(()) };
         let Some(asker) = Asker::of(&node.work, at.step.item) else { return Ok(()) };
         let turns = self.turns(&at.step).cloned();
         if !plan.is_turn_over(&at.step, turns.as_ref()) {
             return Ok(());
         }
-        if !self.may_start() {
+        if !self.may_start() || !plan.places.has_place(PlaceKind::ModelCall) {
             self.waiting.insert(at.step.clone());
             return Ok(());
         }

@@ -19,7 +19,7 @@ impl Replay {
     /// An answer that asks for tools: its calls are judged.
     pub(super) fn asked(&mut self, call: &run::ModelCallCompleted) {
         let Some(answer) = call.answer else { return };
-        let node = self.graph.graph.node(&call.step.node);
+        let node = self.graph.find_node(&call.step.node);
         let asker = node.and_then(|node| Asker::of(&node.work, call.step.item));
         // What a graph is proposed by calls nothing.
         let is_plan = node.is_some_and(|node| matches!(node.work, Work::Plan(_)));

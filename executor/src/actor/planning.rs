@@ -1,0 +1,210 @@
+//! The next commit: outcomes first, then what may start, then the end of the run. What does not fit
+//! goes on in the next one.
+
+use std::collections::VecDeque;
+
+use convergio_domain::event::run::Failure;
+use convergio_domain::id::StepId;
+use convergio_domain::payload::Purpose;
+use convergio_domain::run::{End, Outcome, Start, StepResult};
+use convergio_eventstore::{Limits, LogError};
+use convergio_kernel_c::RunResult;
+use serde_json::Value;
+
+use super::effect::{Done, DoneResult, failure};
+use super::plan::Plan;
+use super::prepare::Prepared;
+use super::{Actor, ActorError};
+use crate::outputs::OutputError;
+
+impl Actor {
+    /// What remains to be written of a run that has ended.
+    pub(super) fn settlement(&mut self) -> Plan {
+        let mut plan = Plan::new(self);
+        for done in self.done.iter().take(plan.room.limits.outcomes.max(1)) {
+            plan.taken += 1;
+            let (step, attempt) = (done.step.clone(), done.attempt);
+            let result = StepResult::Unknown { retry_at: None };
+            let (call, skipped) = (done.call.clone(), Vec::new());
+            plan.advance.outcomes.push(Outcome { step, attempt, result, call, skipped });
+        }
+        plan
+    }
+
+    /// The next commit. It is empty if nothing can be done now: what waits for a place or for a
+    /// time stays where it is.
+    pub(super) async fn plan(&mut self) -> Result<Plan, ActorError> {
+        let mut plan = Plan::new(self);
+        plan.failed = self.failed.clone();
+        self.take_outcomes(&mut plan).await?;
+        if self.may_start() {
+            self.begin_queued_calls(&mut plan).await?;
+            self.start_steps(&mut plan).await?;
+        }
+        if plan.is_over() {
+            plan.advance.end = self.end_in(&mut plan).await?;
+            plan.advance.starts.clear();
+            plan.launches.clear();
+            plan.moving.values_mut().for_each(|moving| moving.moved.next.clear());
+        }
+        let moving = std::mem::take(&mut plan.moving);
+        plan.advance.moves = moving.into_values().map(|moving| moving.moved).collect();
+        self.note_ready(&mut plan);
+        Ok(plan)
+    }
+
+    /// Takes in as many outcomes as the commit has room for.
+    async fn take_outcomes(&mut self, plan: &mut Plan) -> Result<(), ActorError> {
+        let mut next = 0;
+        while let Some(done) = self.done.get(next).cloned() {
+            if next >= plan.room.limits.outcomes || plan.has_no_room(&done) {
+                break;
+            }
+            plan.may_repeat = self.may_repeat(&done);
+            self.progress(plan, done).await?;
+            next += 1;
+        }
+        Ok(())
+    }
+
+    /// Notes what is ready and does not start, as far as there is room; the rest is noted by the
+    /// commits that follow.
+    fn note_ready(&self, plan: &mut Plan) {
+        let known = |step: &StepId| self.run.state.steps.contains_key(step);
+        plan.fresh.retain(|step| !known(step));
+        let count = plan.room.ready_count().min(plan.fresh.len());
+        plan.advance.ready = plan.fresh.drain(..count).collect();
+    }
+
+    /// Starts what may start and has a place, and concludes at once what needs no effect.
+    async fn start_steps(&mut self, plan: &mut Plan) -> Result<(), ActorError> {
+        let mut waiting = VecDeque::new();
+        while !plan.is_over() && !plan.room.is_full() {
+            let Some(step) = self.next_step(plan, &mut waiting) else { break };
+            self.begin(plan, step).await?;
+        }
+        waiting.append(&mut plan.fresh);
+        plan.fresh = waiting;
+        Ok(())
+    }
+
+    /// The next step that has a place: of those that the log knows, then of those that the kernel
+    /// has just made ready. The latter wait in their order.
+    fn next_step(&mut self, plan: &mut Plan, waiting: &mut VecDeque<StepId>) -> Option<StepId> {
+        if let Some((_, step)) = self.ready.pop_first(&plan.places) {
+            return Some(step);
+        }
+        while let Some(step) = plan.fresh.pop_front() {
+            let has_place = plan.places.has_place(self.place_kind(&step));
+            if has_place && !self.is_of_new_map(&step) {
+                return Some(step);
+            }
+            waiting.push_back(step);
+        }
+        None
+    }
+
+    /// Items start one commit after their map: their map's own outcome must find it under way.
+    fn is_of_new_map(&self, step: &StepId) -> bool {
+        let map = |_| self.run.state.node(&step.node).is_none_or(|node| node.map.is_none());
+        step.item.is_some_and(map)
+    }
+
+    async fn begin(&mut self, plan: &mut Plan, step: StepId) -> Result<(), ActorError> {
+        let attempt = self.run.state.steps.get(&step).map_or(0, |step| step.attempt) + 1;
+        if let Some(error) = self.oversized.remove(&step) {
+            self.conclude_now(plan, step, attempt, DoneResult::Failed(error));
+            return Ok(());
+        }
+        let before = plan.draft();
+        let extra = std::mem::take(&mut plan.extra);
+        let prepared = self.prepare(plan, &step, attempt, &extra).await;
+        plan.extra = extra;
+        let prepared = match prepared {
+            Ok(_) if plan.largest_payload_since(&before) > Limits::PAYLOAD_BYTES => {
+                let bytes = plan.largest_payload_since(&before);
+                plan.discard_since(before);
+                Err(OutputError::Failure(too_large(&step, bytes)))
+            }
+            prepared => prepared,
+        };
+        match prepared {
+            Ok(Prepared::Start { intent, launches }) => {
+                launches.into_iter().for_each(|launch| plan.add_launch(launch));
+                plan.add_start(Start { step, intent });
+            }
+            Ok(Prepared::Expand { width, max_parallel, intent }) => {
+                let number = self.graph.number(&step.node).unwrap_or(u32::MAX);
+                let delta = plan.scheduler.expand(number, width, max_parallel);
+                let delta = delta.map_err(|error| ActorError::Failure(internal(&error)))?;
+                plan.absorb(&self.graph, &delta);
+                plan.add_start(Start { step, intent });
+            }
+            Ok(Prepared::Instant(result)) => self.conclude_now(plan, step, attempt, result),
+            Err(OutputError::Failure(error)) => {
+                self.conclude_now(plan, step, attempt, DoneResult::Failed(error));
+            }
+            Err(OutputError::Log(error)) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    fn conclude_now(&self, plan: &mut Plan, step: StepId, attempt: u32, result: DoneResult) {
+        let done = Done { step, attempt, at: None, result, call: None };
+        plan.conclude(&self.graph, &self.run.state, &done, attempt, true);
+    }
+
+    /// The end of the run, if this commit has room for it.
+    async fn end_in(&mut self, plan: &mut Plan) -> Result<Option<End>, LogError> {
+        let is_alone = plan.advance.outcomes.is_empty() && plan.advance.instant.is_empty();
+        if plan.room.limits.starts == 0 && !is_alone {
+            return Ok(None);
+        }
+        if plan.result == RunResult::Failed {
+            let unknown = || (None, internal(&"the run failed without a failed step"));
+            let failed = plan.failed.take().or_else(|| self.known_failure());
+            let failed = failed.map(|(step, error)| (Some(step), error));
+            let (step, error) = failed.unwrap_or_else(unknown);
+            return Ok(Some(End::Failed { step, error }));
+        }
+        match self.output(plan).await {
+            Ok(None) => Ok(Some(End::Completed { output: None })),
+            Ok(Some(value)) => Ok(yield_output(plan, value)),
+            Err(OutputError::Failure(error)) => Ok(Some(End::Failed { step: None, error })),
+            Err(OutputError::Log(error)) => Err(error),
+        }
+    }
+}
+
+/// The end of a run that yields a value; none if it goes into a commit of its own.
+fn yield_output(plan: &mut Plan, value: Value) -> Option<End> {
+    // Mostly it is what the last step yielded.
+    let stored = plan.values.iter().find(|(_, stored)| **stored == value);
+    if let Some((slot, _)) = stored {
+        return Some(End::Completed { output: Some(*slot) });
+    }
+    // Serialising a JSON value into memory cannot fail: its keys are strings.
+    let bytes = serde_json::to_vec(&value).unwrap_or_default();
+    let (count, limit) = (bytes.len(), Limits::PAYLOAD_BYTES);
+    if count > limit {
+        let message =
+            format!("the run's output has {count} bytes: at most {limit}; let `output` yield less");
+        return Some(End::Failed { step: None, error: failure("request.too_large", message) });
+    }
+    if plan.room.is_too_much(count) {
+        return None;
+    }
+    let output = plan.store(bytes, "application/json", Purpose::Result);
+    Some(End::Completed { output: Some(output) })
+}
+
+/// What a step would send or show is more than the log takes.
+pub(super) fn too_large(step: &StepId, bytes: usize) -> Failure {
+    let limit = Limits::PAYLOAD_BYTES;
+    let message = format!("step {step}: {bytes} bytes in one piece: at most {limit}");
+    failure("request.too_large", message)
+}
+
+fn internal(error: &dyn std::fmt::Display) -> Failure {
+    Failure { code: "internal".into(), message: error.to_string(), retryable: false }
+}

@@ -1,0 +1,114 @@
+//! Tool calls whose runs wait for a place among the runs within a run: they begin, in their order,
+//! as soon as there is one.
+
+use std::sync::Arc;
+
+use convergio_domain::chat::ChatReply;
+use convergio_domain::graph::manifest::Agent;
+use convergio_domain::id::StepId;
+use convergio_domain::run::{CallNo, ToolOutcome};
+use serde_json::Value;
+
+use super::asking::Asker;
+use super::places::PlaceKind;
+use super::plan::Plan;
+use super::toolbox::{Bad, Good};
+use super::turns::{At, RunCall};
+use super::{Actor, ActorError};
+use crate::outputs::OutputError;
+
+impl Actor {
+    /// Brings the calls of a step that wait for a place in line with the state.
+    pub(super) fn note_queued_calls(&mut self, step: &StepId) {
+        let known = self.run.state.steps.get(step).filter(|known| known.is_under_way());
+        let turns = known.and_then(|known| known.turns.as_deref());
+        let queued: Vec<CallNo> =
+            turns.into_iter().flat_map(|turns| turns.queued_calls()).collect();
+        self.queued_calls.retain(|(other, _)| other != step);
+        self.queued_calls.extend(queued.into_iter().map(|call| (step.clone(), call)));
+    }
+
+    /// Begins the runs of calls that had to wait, as far as there are places.
+    pub(super) async fn begin_queued_calls(&mut self, plan: &mut Plan) -> Result<(), ActorError> {
+        for (step, call) in self.queued_calls.clone() {
+            if plan.is_over() || plan.room.is_full() || !plan.places.has_place(PlaceKind::ChildRun)
+            {
+                break;
+            }
+            let is_concluded = plan.advance.outcomes.iter().any(|outcome| outcome.step == step);
+            let attempt = self.run.state.steps.get(&step).map(|known| known.attempt);
+            if let Some(attempt) = attempt.filter(|_| !is_concluded) {
+                self.begin_queued_call(plan, At { step, attempt, call }).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn begin_queued_call(&mut self, plan: &mut Plan, at: At) -> Result<(), ActorError> {
+        let graph = Arc::clone(&self.graph);
+        let Some(node) = graph.find_node(&at.step.node) else { return Ok(()) };
+        let Some(asker) = Asker::of(&node.work, at.step.item) else { return Ok(()) };
+        let turns = self.run.state.steps.get(&at.step).and_then(|known| known.turns.as_deref());
+        let Some(answer) = turns.and_then(|turns| turns.done.last()).map(|turn| turn.answer) else {
+            return Ok(());
+        };
+        let reply = match self.reply(answer).await {
+            Ok(reply) => reply,
+            Err(OutputError::Log(error)) => return Err(error.into()),
+            Err(OutputError::Failure(error)) => {
+                let text = Value::String(error.message.clone());
+                plan.told(&at, ToolOutcome::Failed(error), text);
+                return self.after_calls(plan, &at).await;
+            }
+        };
+        match asker {
+            Asker::Plan(node) => self.run_queued_proposal(plan, &at, node, &reply.text).await?,
+            Asker::Agent(agent) => self.run_queued_call(plan, &at, agent, &reply).await?,
+        }
+        self.after_calls(plan, &at).await
+    }
+
+    /// The run of an agent's tool call. What it names may have changed since it was checked.
+    async fn run_queued_call(
+        &mut self,
+        plan: &mut Plan,
+        at: &At,
+        agent: &Agent,
+        reply: &ChatReply,
+    ) -> Result<(), ActorError> {
+        let Some(call) = reply.tool_calls.get(at.call.call as usize) else { return Ok(()) };
+        let checked = match self.tools(agent.toolbox.as_ref()).await {
+            Ok(tools) => tools.check(call),
+            Err(OutputError::Log(error)) => return Err(error.into()),
+            Err(OutputError::Failure(error)) => {
+                let text = error.message.clone();
+                Err(Bad::Wrong { error, text })
+            }
+        };
+        let run_call = match checked {
+            Ok(Good::Run { target, inputs, .. }) => {
+                Ok(RunCall { name: None, target: *target, inputs })
+            }
+            Ok(Good::Spawn { args, .. }) => match self.spawned(&args).await {
+                Ok((target, inputs)) => Ok(RunCall { name: None, target, inputs }),
+                Err(OutputError::Log(error)) => return Err(error.into()),
+                Err(OutputError::Failure(error)) => Err(error),
+            },
+            Err(Bad::Wrong { error, .. }) => Err(error),
+            Ok(Good::Builtin { name, .. }) | Err(Bad::Denied { name }) => {
+                let message = format!("`{name}` runs nothing any more");
+                Err(super::effect::failure("tool.unknown", message))
+            }
+        };
+        match run_call {
+            Ok(run_call) => {
+                self.spawn(plan, at, run_call, Asker::Agent(agent), reply.tool_calls.len());
+            }
+            Err(error) => {
+                let text = Value::String(error.message.clone());
+                plan.told(at, ToolOutcome::Failed(error), text);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,233 @@
+//! The life of an actor: it plans and commits while there is work that has its place, waits for
+//! whatever wakes it, and leaves when nothing of its run is under way.
+
+use std::time::Duration;
+
+use convergio_domain::decider::Wake;
+use convergio_domain::event::run::Failure;
+use convergio_domain::run::{Advance, End, Run, RunCommand, StepStatus};
+use convergio_domain::time::Timestamp;
+use convergio_eventstore::{AppendError, CommitError, LogError};
+use convergio_kernel_c::RunResult;
+use tokio::sync::Notify;
+
+use super::commit::is_current;
+use super::commit_room::CommitLimits;
+use super::{Actor, ActorError, farewell};
+
+/// Wait before an actor that could not go on tries again. It keeps its outcomes meanwhile.
+const RETRY_WAIT: Duration = Duration::from_secs(1);
+/// Turns of the loop without a commit or a wait, after which something is wrong.
+const IDLE_TURNS_LIMIT: u32 = 1_000;
+
+/// What an actor comes to in one turn of its loop.
+enum Turn {
+    /// It wrote, and goes on.
+    Written,
+    /// It waited, and goes on.
+    Waited,
+    /// Nothing of the run is under way here.
+    Leave(Wake),
+}
+
+impl Actor {
+    /// Works until nothing more can be done now. `signal` tells of events that others appended.
+    pub(crate) async fn run(mut self, signal: &Notify) -> Result<Wake, ActorError> {
+        let mut idle_turns = 0;
+        loop {
+            // Even a loop that never waits lets others work.
+            tokio::task::coop::consume_budget().await;
+            let seq = self.run.state.seq;
+            let error = match self.turn(signal).await {
+                Ok(Turn::Leave(wake)) => return Ok(wake),
+                Ok(Turn::Waited) => {
+                    idle_turns = 0;
+                    continue;
+                }
+                Ok(Turn::Written) => {
+                    idle_turns = if self.run.state.seq == seq { idle_turns + 1 } else { 0 };
+                    debug_assert!(idle_turns < IDLE_TURNS_LIMIT, "the run's actor does not wait");
+                    continue;
+                }
+                Err(error) => error,
+            };
+            // What the run was taken up from may never have become durable: nothing was done then.
+            let is_begun = self.run.head.is_some();
+            match error.verdict() {
+                Some(failure) => self.fail_run(failure).await?,
+                None if error.is_passing() && is_begun => self.take_up_again(&error).await?,
+                None => return Err(error),
+            }
+        }
+    }
+
+    async fn turn(&mut self, signal: &Notify) -> Result<Turn, ActorError> {
+        if self.run.state.phase.is_ended() {
+            self.settle().await?;
+            farewell(&self.shared, &mut self.run).await?;
+            return Ok(Turn::Leave(self.run.state.wake()));
+        }
+        self.collect();
+        self.collect_outside().await?;
+        self.promote_due();
+        if self.has_work() {
+            let plan = self.plan().await?;
+            if !plan.is_empty() {
+                self.commit(plan).await?;
+                return Ok(Turn::Written);
+            }
+            // What it took in has no consequence.
+            self.done.drain(..plan.taken);
+        }
+        if self.in_flight.is_empty() {
+            return Ok(Turn::Leave(self.run.state.wake()));
+        }
+        self.wait(signal).await?;
+        Ok(Turn::Waited)
+    }
+
+    /// Steps whose time has come may start.
+    fn promote_due(&mut self) {
+        for step in self.ready.take_due(self.shared.now()) {
+            self.note_scheduled(step, None);
+        }
+    }
+
+    /// Whether the next commit would hold something: whatever counts here has its place.
+    fn has_work(&self) -> bool {
+        !self.done.is_empty()
+            || self.is_late(self.shared.now())
+            || self.scheduler.result() != RunResult::Running
+            || (self.may_start() && self.can_start_one())
+    }
+
+    /// Whether the run's time is over.
+    pub(super) fn is_late(&self, now: Timestamp) -> bool {
+        self.run.state.deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Whether steps may start at all.
+    pub(super) fn may_start(&self) -> bool {
+        !self.shared.stopping.is_cancelled()
+            && !self.run.state.paused
+            && self.in_flight.len() < self.shared.config.steps_per_run
+    }
+
+    fn can_start_one(&self) -> bool {
+        let places = self.free_places();
+        !self.unrecorded.is_empty()
+            || self.ready.has_startable(&places)
+            || (!self.queued_calls.is_empty() && places.child_runs > 0)
+    }
+
+    /// Waits for an outcome, for an event of others, for a time, or for the end of the grace.
+    async fn wait(&mut self, signal: &Notify) -> Result<(), ActorError> {
+        let due = [self.run.state.deadline(), self.ready.next_due()];
+        let due = due.into_iter().flatten().chain(self.wakes()).min();
+        let alarm = sleep_until(due, self.shared.now());
+        let stopped = self.shared.stopped.clone();
+        tokio::select! {
+            Some(done) = self.effects.join_next() => self.landed(done),
+            () = signal.notified() => {
+                if self.shared.repository.refresh(&mut self.run).await? {
+                    self.renew().await?;
+                }
+            }
+            () = alarm => {}
+            () = stopped.cancelled() => self.abandon().await,
+        }
+        Ok(())
+    }
+
+    /// When steps that wait by themselves come to an end.
+    fn wakes(&self) -> impl Iterator<Item = Timestamp> {
+        let state = &self.run.state;
+        self.waiting.iter().filter_map(|id| match &state.steps.get(id)?.status {
+            StepStatus::Sleeping { due } => Some(*due),
+            StepStatus::Asking { approval } => state.approvals.get(approval)?.expires,
+            StepStatus::Awaiting { expires, .. } => *expires,
+            _ => None,
+        })
+    }
+
+    /// Takes the run up from the log again, with the outcomes that are not in it yet: what was paid
+    /// is not thrown away because the log cannot be read for a while.
+    async fn take_up_again(&mut self, error: &ActorError) -> Result<(), ActorError> {
+        tracing::warn!(stream = %self.run.stream, %error, "the run waits for its log");
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(RETRY_WAIT) => {}
+                () = self.shared.stopped.cancelled() => return Err(ActorError::Stopping),
+            }
+            match self.load_again().await {
+                Ok(()) => break,
+                Err(error) if error.is_passing() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let state = &self.run.state;
+        self.done
+            .retain(|done| state.phase.is_ended() || is_current(state, &done.step, done.attempt));
+        Ok(())
+    }
+
+    async fn load_again(&mut self) -> Result<(), ActorError> {
+        self.run = self.shared.repository.load::<Run>(&self.run.stream).await?;
+        self.renew().await
+    }
+
+    /// Ends the run by what trying again cannot help. What was paid stands first, each outcome by
+    /// itself.
+    async fn fail_run(&mut self, error: Failure) -> Result<(), ActorError> {
+        let is_readable = self.rebuild().is_ok();
+        while is_readable && !self.done.is_empty() && !self.run.state.phase.is_ended() {
+            self.limits = CommitLimits::narrowest(true);
+            let Ok(plan) = self.plan().await else { break };
+            if plan.is_empty() {
+                self.done.drain(..plan.taken.max(1));
+            } else if self.commit(plan).await.is_err() {
+                break;
+            }
+        }
+        let advance = Advance {
+            executor: self.shared.config.id,
+            moves: Vec::new(),
+            outcomes: Vec::new(),
+            instant: Vec::new(),
+            ready: Vec::new(),
+            starts: Vec::new(),
+            end: Some(End::Failed { step: None, error }),
+        };
+        while !self.run.state.phase.is_ended() {
+            let (context, repository) = (self.shared.context(), &self.shared.repository);
+            let command = RunCommand::Advance(advance.clone());
+            let ended = repository.commit(&mut self.run, command, Vec::new(), &context).await;
+            match ended {
+                Ok(_) | Err(CommitError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ActorError {
+    /// Whether the same may go well later.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Log(error) => matches!(error, LogError::Unavailable(_)),
+            Self::Append(error) => {
+                matches!(error, AppendError::Unavailable(_) | AppendError::Busy | AppendError::Full)
+            }
+            Self::Conflict => true,
+            _ => false,
+        }
+    }
+}
+
+async fn sleep_until(due: Option<Timestamp>, now: Timestamp) {
+    match due {
+        Some(due) => tokio::time::sleep(Duration::from_millis(due.since(now).0)).await,
+        None => std::future::pending().await,
+    }
+}
