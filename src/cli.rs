@@ -16,6 +16,7 @@ use crate::bench::replay::ReplayArgs as BenchReplayArgs;
 use crate::bench::resume::ResumeArgs;
 use crate::bench::steps::StepsArgs;
 use crate::bench::waiting::WaitingArgs;
+use crate::bench::wide::WideArgs;
 use crate::data_dir::DataDir;
 use crate::log_place::Promise;
 use crate::telemetry::Telemetry;
@@ -527,6 +528,10 @@ pub(crate) enum BenchCommand {
     /// Restarts with many runs that wait.
     #[command(after_help = "Example:\n  convergio bench waiting --runs 100000 --json")]
     Waiting(WaitingArgs),
+    /// Runs of many items, nodes, signals and runs within them.
+    #[command(after_help = "Example:\n  convergio bench wide --items 1000,100000 --nodes 10000 \
+        --json")]
+    Wide(WideArgs),
     /// Computes a run of pure steps again: its state, and the kernel's decisions.
     #[command(after_help = "Example:\n  convergio bench replay --events 300000 --json")]
     Replay(BenchReplayArgs),

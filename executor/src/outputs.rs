@@ -1,6 +1,6 @@
 //! What the steps of a run yielded, opened from the log's payloads when a template needs it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,7 +22,41 @@ pub(crate) struct Outputs {
     stream: StreamKey,
     /// The runs that the history begins in.
     lineage: Vec<Ancestor>,
-    values: BTreeMap<PayloadRef, Arc<Value>>,
+    values: ValueCache,
+    /// The outputs of the last maps that are over, put together.
+    lists: VecDeque<(NodeId, Arc<Value>)>,
+}
+
+/// Bytes of values that are kept at hand, as text and with what each takes besides.
+const KEPT_BYTES: usize = 16 << 20;
+/// Bytes that each value takes besides its text.
+const VALUE_BYTES: usize = 64;
+/// Outputs of maps that are kept at hand.
+const KEPT_LISTS: usize = 2;
+/// Bytes of all outputs of a map that a template may see at once.
+pub(crate) const LIST_BYTES: usize = 64 << 20;
+
+/// Values at hand, up to a number of bytes; the oldest make room.
+#[derive(Default)]
+struct ValueCache {
+    values: BTreeMap<PayloadRef, (Arc<Value>, usize)>,
+    bytes: usize,
+}
+
+impl ValueCache {
+    fn get(&self, reference: PayloadRef) -> Option<(Arc<Value>, usize)> {
+        self.values.get(&reference).map(|(value, bytes)| (Arc::clone(value), *bytes))
+    }
+
+    fn insert(&mut self, reference: PayloadRef, value: Arc<Value>, bytes: usize) {
+        let replaced = self.values.insert(reference, (value, bytes));
+        self.bytes += bytes + VALUE_BYTES;
+        self.bytes -= replaced.map_or(0, |(_, bytes)| bytes + VALUE_BYTES);
+        while self.bytes > KEPT_BYTES && self.values.len() > 1 {
+            let Some((_, (_, bytes))) = self.values.pop_first() else { break };
+            self.bytes -= bytes + VALUE_BYTES;
+        }
+    }
 }
 
 /// Why a value cannot be had.
@@ -36,12 +70,13 @@ pub(crate) enum OutputError {
 
 impl Outputs {
     pub(crate) fn new(log: Arc<dyn EventLog>, stream: StreamKey, lineage: Vec<Ancestor>) -> Self {
-        Self { log, stream, lineage, values: BTreeMap::new() }
+        let (values, lists) = (ValueCache::default(), VecDeque::new());
+        Self { log, stream, lineage, values, lists }
     }
 
-    /// Keeps a value that this run just wrote, so that it need not be read again.
-    pub(crate) fn keep(&mut self, reference: PayloadRef, value: Arc<Value>) {
-        self.values.insert(lineage::own(&self.lineage, reference), value);
+    /// Keeps a value that this run just wrote in so many bytes, so that it need not be read again.
+    pub(crate) fn keep(&mut self, reference: PayloadRef, value: Arc<Value>, bytes: usize) {
+        self.values.insert(lineage::own(&self.lineage, reference), value, bytes);
     }
 
     /// What the templates of a node may see: the inputs, and the nodes that it waits for.
@@ -102,7 +137,8 @@ impl Outputs {
         }
         let Some(known) = state.steps.get(step) else { return Ok(None) };
         if let Some((width, _)) = known.map {
-            return self.items(state, &step.node, width, extra).await.map(Some);
+            let is_over = known.status == StepStatus::Completed;
+            return self.list(state, &step.node, (width, is_over), extra).await.map(Some);
         }
         match known.output {
             Some(reference) => self.recall(reference).await.map(Some),
@@ -110,7 +146,27 @@ impl Outputs {
         }
     }
 
-    /// The output of a map: the list of its items' outputs.
+    /// The output of a map. Once it is over it is put together once, not for each step that uses it.
+    async fn list(
+        &mut self,
+        state: &RunState,
+        node: &NodeId,
+        (width, is_over): (u32, bool),
+        extra: &Extra,
+    ) -> Result<Arc<Value>, OutputError> {
+        let known = self.lists.iter().find(|(other, _)| other == node);
+        if let Some((_, list)) = known.filter(|_| is_over) {
+            return Ok(Arc::clone(list));
+        }
+        let list = self.items(state, node, width, extra).await?;
+        if is_over {
+            self.lists.truncate(KEPT_LISTS - 1);
+            self.lists.push_front((node.clone(), Arc::clone(&list)));
+        }
+        Ok(list)
+    }
+
+    /// The list of a map's items' outputs.
     async fn items(
         &mut self,
         state: &RunState,
@@ -119,14 +175,20 @@ impl Outputs {
         extra: &Extra,
     ) -> Result<Arc<Value>, OutputError> {
         let mut list = Vec::with_capacity(width as usize);
+        let mut total_bytes = 0;
         for item in 0..width {
             let step = StepId::item(node.clone(), item);
             let stored = state.steps.get(&step).and_then(|step| step.output);
-            let value = match (extra.value(&step), stored) {
-                (Some(value), _) => value,
-                (None, Some(reference)) => self.recall(reference).await?,
-                (None, None) => Arc::new(Value::Null),
+            let (value, bytes) = match (extra.value(&step), stored) {
+                // Those of one commit are bounded by it.
+                (Some(value), _) => (value, 0),
+                (None, Some(reference)) => self.recall_sized(reference).await?,
+                (None, None) => (Arc::new(Value::Null), 0),
             };
+            total_bytes += bytes;
+            if total_bytes > LIST_BYTES {
+                return Err(OutputError::Failure(too_long_a_list(node)));
+            }
             list.push(Value::clone(&value));
         }
         Ok(Arc::new(Value::Array(list)))
@@ -142,8 +204,16 @@ impl Outputs {
         &mut self,
         reference: PayloadRef,
     ) -> Result<Arc<Value>, OutputError> {
-        if let Some(value) = self.values.get(&reference) {
-            return Ok(Arc::clone(value));
+        self.recall_sized(reference).await.map(|(value, _)| value)
+    }
+
+    /// A value of the history, and how many bytes it is as text.
+    async fn recall_sized(
+        &mut self,
+        reference: PayloadRef,
+    ) -> Result<(Arc<Value>, usize), OutputError> {
+        if let Some(found) = self.values.get(reference) {
+            return Ok(found);
         }
         let (stream, place) = lineage::locate(&self.lineage, &self.stream, reference);
         let bytes = match self.log.payload(&stream, place).await? {
@@ -151,8 +221,8 @@ impl Outputs {
             None => self.read_again(&stream, place, reference).await?,
         };
         let value = Arc::new(decode(&bytes, reference).map_err(OutputError::Failure)?);
-        self.values.insert(reference, Arc::clone(&value));
-        Ok(value)
+        self.values.insert(reference, Arc::clone(&value), bytes.len());
+        Ok((value, bytes.len()))
     }
 }
 
@@ -180,6 +250,17 @@ fn decode(bytes: &Bytes, reference: PayloadRef) -> Result<Value, Failure> {
         message: format!("payload {reference} is not JSON: {error}"),
         retryable: false,
     })
+}
+
+fn too_long_a_list(node: &NodeId) -> Failure {
+    Failure {
+        code: "request.too_large".into(),
+        message: format!(
+            "the outputs of `{node}` have more than {LIST_BYTES} bytes together: let its items \
+             yield less"
+        ),
+        retryable: false,
+    }
 }
 
 fn erased(reference: PayloadRef) -> Failure {

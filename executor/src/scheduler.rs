@@ -34,19 +34,25 @@ fn node_state(state: &RunState, id: &StepId) -> NodeState {
         (StepStatus::Skipped, _) => NodeState::Skipped,
         (StepStatus::Undecided { unknown: false, .. }, _) => NodeState::Asking,
         (_, Some((width, max_parallel))) => {
-            let items = (0..width).map(|item| item_state(state, id, item)).collect();
-            NodeState::Map { max_parallel, items }
+            NodeState::Map { max_parallel, items: item_states(state, id, width) }
         }
         (_, None) => NodeState::Ready,
     }
 }
 
-fn item_state(state: &RunState, map: &StepId, item: u32) -> ItemState {
-    match state.steps.get(&StepId::item(map.node.clone(), item)) {
-        None => ItemState::Waiting,
-        Some(step) if step.status == StepStatus::Completed => ItemState::Done,
-        Some(_) => ItemState::Ready,
+/// The items of a map. Those that the state does not have were not started.
+fn item_states(state: &RunState, map: &StepId, width: u32) -> Vec<ItemState> {
+    let mut states = vec![ItemState::Waiting; width as usize];
+    let first = StepId::item(map.node.clone(), 0);
+    let known = state.steps.range(first..).take_while(|(id, _)| id.node == map.node);
+    for (id, step) in known {
+        let Some(item_state) = id.item.and_then(|item| states.get_mut(item as usize)) else {
+            continue;
+        };
+        let is_done = step.status == StepStatus::Completed;
+        *item_state = if is_done { ItemState::Done } else { ItemState::Ready };
     }
+    states
 }
 
 /// The step of a kernel's answer.

@@ -56,6 +56,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bench(BenchCommand::Resume(args)) => {
             bench::resume::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
         }
+        Command::Bench(BenchCommand::Wide(args)) => {
+            bench::wide::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
+        }
         Command::Bench(BenchCommand::Waiting(args)) => {
             bench::waiting::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
         }

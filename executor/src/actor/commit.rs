@@ -48,7 +48,8 @@ impl Actor {
                 (self.limits, self.failed) = (CommitLimits::WHOLE, plan.failed);
                 self.unrecorded = plan.fresh;
                 for (slot, value) in values {
-                    self.outputs.keep(slot.at(first), value);
+                    let bytes = payloads.get(usize::from(slot.0)).map_or(0, |p| p.bytes.len());
+                    self.outputs.keep(slot.at(first), value, bytes);
                 }
                 if let Some(known) = &mut self.tables {
                     known.extend(tables.into_iter().map(|(print, slot)| (print, slot.at(first))));
@@ -68,6 +69,7 @@ impl Actor {
         payloads: &[Payload],
     ) -> Result<Written, ActorError> {
         let mut tries = LOG_RETRY.iter().chain(std::iter::repeat(&LOG_RETRY[4]));
+        let head = self.run.head;
         loop {
             let context = self.shared.context();
             let command = RunCommand::Advance(advance.clone());
@@ -93,6 +95,10 @@ impl Actor {
                 return Err(ActorError::Append(error));
             }
             self.check_begun()?;
+            if self.run.head != head {
+                // Others wrote meanwhile: the plan may contradict what they said.
+                return Ok(Written::Overtaken);
+            }
             tracing::warn!(stream = %self.run.stream, %error, "the log is not writable");
             let wait = tries.next().copied().unwrap_or(LOG_RETRY[4]);
             tokio::select! {
@@ -110,6 +116,7 @@ impl Actor {
         taken: usize,
         error: AppendError,
     ) -> Result<(), ActorError> {
+        self.check_begun()?;
         let is_narrowest = self.limits != CommitLimits::WHOLE;
         self.limits = CommitLimits::narrowest(!self.done.is_empty());
         self.rebuild()?;
@@ -132,19 +139,14 @@ impl Actor {
     }
 
     /// What the run was taken up from may never have become durable.
-    fn check_begun(&self) -> Result<(), ActorError> {
+    pub(super) fn check_begun(&self) -> Result<(), ActorError> {
         if self.run.head.is_none() { Err(no_run(&self.run.stream)) } else { Ok(()) }
     }
 
-    /// Others changed the run: outcomes of steps that are not under way any more are void.
+    /// Others changed the run.
     async fn overtaken(&mut self) -> Result<(), ActorError> {
         self.check_begun()?;
-        self.renew().await?;
-        let state = &self.run.state;
-        if !state.phase.is_ended() {
-            self.done.retain(|done| is_current(state, &done.step, done.attempt));
-        }
-        Ok(())
+        self.renew().await
     }
 
     /// Brings the waiting steps in line with what was written.
@@ -168,6 +170,9 @@ impl Actor {
                 self.ready.insert_later(due, outcome.step.clone());
             }
             self.note_queued_calls(&outcome.step);
+            if outcome.step.item.is_none() {
+                self.lists.remove(&outcome.step.node);
+            }
             if matches!(outcome.result, StepResult::FailedAsking { .. } | StepResult::UnknownAsking)
             {
                 self.waiting.insert(outcome.step.clone());

@@ -71,7 +71,7 @@ impl CommitLimits {
         if has_outcomes {
             Self::LEAST
         } else {
-            Self { outcomes: 0, starts: 1, instants: 1, ..Self::LEAST }
+            Self { outcomes: 0, starts: 1, instants: 1, ready: 8, ..Self::LEAST }
         }
     }
 }

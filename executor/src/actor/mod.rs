@@ -56,6 +56,7 @@ use crate::memory::ToolScope;
 use crate::model::ModelCatalog;
 use crate::outputs::Outputs;
 use crate::scheduler;
+use commit::is_current;
 use commit_room::CommitLimits;
 use effect::Done;
 use places::ReadySteps;
@@ -243,9 +244,15 @@ impl Actor {
         self.rebuild()
     }
 
-    /// Brings what is derived in line with the state.
+    /// Brings what is derived in line with the state. Outcomes of steps that are not under way any
+    /// more are void; those that are not yet written are not looked for again.
     fn rebuild(&mut self) -> Result<(), ActorError> {
         let state = &self.run.state;
+        if !state.phase.is_ended() {
+            self.done.retain(|done| is_current(state, &done.step, done.attempt));
+        }
+        let concluded = self.done.iter().filter(|done| done.at.is_none()).map(|done| &done.step);
+        let concluded: BTreeSet<StepId> = concluded.cloned().collect();
         let (scheduler, delta) =
             scheduler::restore(&self.graph, state).map_err(ActorError::Failure)?;
         self.scheduler = scheduler;
@@ -263,7 +270,9 @@ impl Actor {
                 | StepStatus::Undecided { .. }
                 | StepStatus::Started { .. }
                 | StepStatus::Unknown => {
-                    self.waiting.insert(id.clone());
+                    if !concluded.contains(id) {
+                        self.waiting.insert(id.clone());
+                    }
                 }
                 _ => {}
             }

@@ -11,7 +11,6 @@ use convergio_eventstore::{AppendError, CommitError, LogError};
 use convergio_kernel_c::RunResult;
 use tokio::sync::Notify;
 
-use super::commit::is_current;
 use super::commit_room::CommitLimits;
 use super::{Actor, ActorError, farewell};
 
@@ -161,18 +160,16 @@ impl Actor {
             }
             match self.load_again().await {
                 Ok(()) => break,
-                Err(error) if error.is_passing() => {}
+                Err(error) if error.is_passing() && self.run.head.is_some() => {}
                 Err(error) => return Err(error),
             }
         }
-        let state = &self.run.state;
-        self.done
-            .retain(|done| state.phase.is_ended() || is_current(state, &done.step, done.attempt));
         Ok(())
     }
 
     async fn load_again(&mut self) -> Result<(), ActorError> {
         self.run = self.shared.repository.load::<Run>(&self.run.stream).await?;
+        self.check_begun()?;
         self.renew().await
     }
 

@@ -43,6 +43,10 @@ pub(crate) struct Platform {
     pub(crate) tenant: TenantId,
     /// What executors recall.
     pub(crate) memory: MemoryPort,
+    /// Model calls of a run at once, for the executors that start from now on.
+    pub(crate) model_calls_per_run: Option<usize>,
+    /// Runs within a run at once, for the executors that start from now on.
+    pub(crate) child_runs_per_run: Option<usize>,
 }
 
 impl Platform {
@@ -65,6 +69,8 @@ impl Platform {
             privacy: Privacy::Any,
             tenant: tenant(),
             memory: MemoryPort::default(),
+            model_calls_per_run: None,
+            child_runs_per_run: None,
         }
     }
 
@@ -88,6 +94,12 @@ impl Platform {
     pub(crate) fn executor(&self) -> Executor {
         let mut config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
         config.memory = self.memory.clone();
+        if let Some(places) = self.model_calls_per_run {
+            config.model_calls_per_run = places;
+        }
+        if let Some(places) = self.child_runs_per_run {
+            config.child_runs_per_run = places;
+        }
         Executor::start(
             config,
             self.repository.clone(),
@@ -250,6 +262,7 @@ impl Platform {
             output: self.output(&run, &state).await,
             events: self.events(&run).await,
             commits: self.commits(&run).await,
+            largest_commit: self.largest_commit(&run).await,
             state,
         }
     }
@@ -345,6 +358,11 @@ impl Platform {
         log.read_stream(run, Seq(0), 100_000).await.expect("the log works").len()
     }
 
+    async fn largest_commit(&self, run: &StreamKey) -> usize {
+        let records = self.records(run).await;
+        records.iter().map(|record| record.body.events.len()).max().unwrap_or(0)
+    }
+
     /// Answers the one open question of a run.
     pub(crate) async fn answer(&self, run: &StreamKey, granted: bool) {
         let state = self.until(run, |state| !state.approvals.is_empty()).await;
@@ -363,6 +381,8 @@ pub(crate) struct Ended {
     pub(crate) output: Value,
     pub(crate) events: Vec<Event>,
     pub(crate) commits: usize,
+    /// The most events of one commit.
+    pub(crate) largest_commit: usize,
 }
 
 impl Ended {

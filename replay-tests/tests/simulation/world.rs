@@ -1,0 +1,302 @@
+//! Runs of all shapes, executors whose shares move, and people who write to the runs meanwhile.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use bytes::Bytes;
+use convergio_domain::chat::Privacy;
+use convergio_domain::decider::Context;
+use convergio_domain::event::Event;
+use convergio_domain::graph::{self, GraphNoun, Register};
+use convergio_domain::id::{ExecutorId, GraphId, GraphVersion, RunId, TenantId};
+use convergio_domain::metering::PriceBook;
+use convergio_domain::payload::{PayloadSlot, Purpose};
+use convergio_domain::run::{Budget, CreateRun, Lineage, Run, RunCommand, Signal};
+use convergio_domain::stream::{Seq, StreamKey};
+use convergio_eventstore::{CommitError, EventLog, LiveHub, Payload, Repository, SLOTS, Share};
+use convergio_executor::model::ModelCatalog;
+use convergio_executor::replay::Replay;
+use convergio_executor::{Executor, ExecutorConfig, tool};
+use futures_util::future::join_all;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::faults::{Fake, Faulty, Random};
+use crate::shapes::{INNER_GRAPHS, SIGNALS, Shape};
+
+/// Executors at once.
+const EXECUTORS: u64 = 3;
+/// Longest time in which nobody's share changes.
+const LONGEST_SHARE_MS: u64 = 20_000;
+/// Runs of one seed.
+const RUNS: u128 = 4;
+/// Longest time in which nobody writes to a run.
+const LONGEST_SILENCE_MS: u64 = 4_000;
+
+pub(crate) struct World {
+    pub(crate) log: Arc<Faulty>,
+    clock: Fake,
+    pub(crate) random: Arc<Random>,
+    runs: Vec<(StreamKey, Shape)>,
+    /// Steps and runs within a run that may be under way at once.
+    places: (usize, usize),
+    /// Runs in memory at once.
+    active_runs: usize,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Self {
+        let random = Arc::new(Random(AtomicU64::new(seed)));
+        let log = Arc::new(Faulty::new(&random));
+        let runs = (1..=RUNS).map(|run| {
+            // The end of the id is what slots and orders are made of.
+            let id = RunId(Uuid::from_u128(run << 64 | u128::from(random.next())));
+            (StreamKey::run(tenant(), id), Shape::of(random.next()))
+        });
+        let runs = runs.collect();
+        let places = (1 + random.below(20) as usize, 1 + random.below(4) as usize);
+        let active_runs = 2 + random.below(10) as usize;
+        // A lone outcome with its consequences must fit.
+        log.limit_events(16 + random.below(48) as usize);
+        Self { log, clock: Fake::new(), random, runs, places, active_runs }
+    }
+
+    fn repository(&self) -> Repository {
+        Repository::new(Arc::clone(&self.log) as _, Arc::new(self.clock.clone()))
+    }
+
+    /// A life: what happens in it, until its end or its death after a span of virtual time.
+    pub(crate) fn life<T>(&self, span: Duration, what: impl Future<Output = T>) -> Option<T> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime");
+        let came = runtime.block_on(async {
+            self.clock.begin();
+            let came = tokio::time::timeout(span, what).await.ok();
+            self.clock.end();
+            came
+        });
+        // Everything that was under way dies where it stands.
+        runtime.shutdown_background();
+        came
+    }
+
+    pub(crate) async fn create(&self) {
+        let repository = self.repository();
+        for manifest in INNER_GRAPHS {
+            self.register(manifest).await;
+        }
+        for (stream, shape) in &self.runs {
+            let (graph, version) = self.register(&shape.manifest).await;
+            let create = CreateRun {
+                privacy: Privacy::Any,
+                graph,
+                version,
+                input: PayloadSlot(0),
+                budget: Budget { wall: None, ..Budget::default() },
+                request_hash: String::new(),
+                lineage: Lineage::default(),
+            };
+            let input = payload(b"{}".to_vec(), Purpose::Input);
+            let command = |_: &_, _| (RunCommand::Create(create.clone()), vec![input.clone()]);
+            let context = context(&repository);
+            repository.execute::<Run>(stream, &context, command).await.expect("created");
+        }
+    }
+
+    async fn register(&self, manifest: &str) -> (GraphId, GraphVersion) {
+        let repository = self.repository();
+        let graph = graph::parse(manifest, &tool::catalog()).expect("a good graph").graph;
+        let register = Register {
+            name: graph.name.clone(),
+            version: graph.version(),
+            nodes: u32::try_from(graph.nodes.len()).expect("few"),
+            manifest: PayloadSlot(0),
+            is_derived: false,
+        };
+        let id = graph::graph_id(&tenant(), &graph.name);
+        let manifest = vec![payload(graph.canonical(), Purpose::Manifest)];
+        let stream = StreamKey::graph(tenant(), id);
+        let context = context(&repository);
+        let command = |_: &_, _| (register.clone(), manifest.clone());
+        repository.execute::<GraphNoun>(&stream, &context, command).await.expect("registered");
+        (id, graph.version())
+    }
+
+    /// Executors at work until all runs have ended, while people write to the runs.
+    pub(crate) async fn work(&self) {
+        tokio::select! {
+            () = self.execute() => {}
+            () = self.interfere() => {}
+        }
+    }
+
+    /// The same without pauses, once everybody has said all there is to say.
+    pub(crate) async fn finish(&self) {
+        let finish = async {
+            for (run, _) in &self.runs {
+                for signal in 0..SIGNALS {
+                    self.request(run, signal_command(run, signal)).await;
+                }
+                self.request(run, RunCommand::Resume).await;
+            }
+        };
+        tokio::join!(self.execute(), finish);
+    }
+
+    /// What executors hold changes; for a while a slot may be held by several, or by none.
+    async fn execute(&self) {
+        let shares: Vec<_> = (0..=self.random.below(EXECUTORS))
+            .map(|number| watch::channel(if number == 0 { Share::ALL } else { Share::NONE }).0)
+            .collect();
+        let _executors: Vec<_> = shares.iter().map(|share| self.executor(share)).collect();
+        let mut until_moved = self.random.below(LONGEST_SHARE_MS);
+        while !self.all_ended().await {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            until_moved = until_moved.saturating_sub(100);
+            if until_moved == 0 && shares.len() > 1 {
+                self.move_shares(&shares).await;
+                until_moved = 1000 + self.random.below(LONGEST_SHARE_MS);
+            }
+        }
+    }
+
+    /// People and programs: pauses, resumes, signals, each again and again, several at once.
+    async fn interfere(&self) {
+        loop {
+            let silence_ms = 1 + self.random.below(LONGEST_SILENCE_MS);
+            tokio::time::sleep(Duration::from_millis(silence_ms)).await;
+            let (run, _) = &self.runs[self.random.below(self.runs.len() as u64) as usize];
+            let signal = signal_command(run, u128::from(self.random.below(SIGNALS as u64)));
+            let commands = match self.random.below(4) {
+                0 => vec![RunCommand::Pause { reason: None }, RunCommand::Pause { reason: None }],
+                1 => vec![signal.clone(), signal],
+                2 => vec![RunCommand::Resume, signal, RunCommand::Pause { reason: None }],
+                _ => vec![RunCommand::Resume, RunCommand::Resume],
+            };
+            join_all(commands.into_iter().map(|command| self.try_request(run, command))).await;
+        }
+    }
+
+    /// A request that the rules or the log may refuse.
+    async fn try_request(&self, run: &StreamKey, command: RunCommand) -> bool {
+        let repository = self.repository();
+        let payloads = match &command {
+            RunCommand::Signal(_) => vec![payload(b"{}".to_vec(), Purpose::Signal)],
+            _ => Vec::new(),
+        };
+        let commands = |_: &_, _| (command.clone(), payloads.clone());
+        let context = context(&repository);
+        match repository.execute::<Run>(run, &context, commands).await {
+            // Some were said too late: the run has ended.
+            Ok(_) | Err(CommitError::Rejected(_)) => true,
+            Err(_) => false,
+        }
+    }
+
+    /// A request that is sent again until it is taken.
+    async fn request(&self, run: &StreamKey, command: RunCommand) {
+        while !self.try_request(run, command.clone()).await {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    fn executor(&self, share: &watch::Sender<Share>) -> Executor {
+        let prices = Arc::new(PriceBook::parse("[]").expect("no prices"));
+        let models = ModelCatalog::new(Vec::new(), Arc::clone(&prices)).expect("no models");
+        let mut config =
+            ExecutorConfig::new(ExecutorId(Uuid::from_u128(u128::from(self.random.next()))));
+        config.share = share.subscribe();
+        (config.steps_per_run, config.child_runs_per_run) = self.places;
+        config.active_runs = self.active_runs;
+        let (repository, hub) = (self.repository(), LiveHub::new());
+        Executor::start(config, repository, Arc::new(models), hub, prices)
+    }
+
+    /// Every slot gets a holder. Some are told early, some late: in between rivals work on the
+    /// same runs.
+    async fn move_shares(&self, shares: &[watch::Sender<Share>]) {
+        let mut next = vec![Share::NONE; shares.len()];
+        for slot in 0..SLOTS {
+            let holder = self.random.below(shares.len() as u64) as usize;
+            next[holder] = next[holder].with(slot);
+        }
+        for (share, next) in shares.iter().zip(next) {
+            share.send_replace(next);
+            tokio::time::sleep(Duration::from_millis(self.random.below(60))).await;
+        }
+    }
+
+    async fn all_ended(&self) -> bool {
+        for (run, _) in &self.runs {
+            let records = self.log.log.read_stream(run, Seq(0), 10_000).await.expect("in memory");
+            let last = records.last().and_then(|record| record.body.events.last());
+            if !matches!(last, Some(Event::RunCompleted(_) | Event::RunFailed(_))) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// What must be true in the end.
+    pub(crate) async fn check(&self) -> Result<(), String> {
+        for (run, shape) in &self.runs {
+            let records = self.log.log.read_stream(run, Seq(0), 10_000).await.expect("in memory");
+            let mut steps: BTreeMap<String, u32> = BTreeMap::new();
+            let (mut completed, mut within) = (0, 0);
+            for event in records.iter().flat_map(|record| &record.body.events) {
+                match event {
+                    Event::StepCompleted(step) => {
+                        *steps.entry(step.step.to_string()).or_default() += 1;
+                    }
+                    Event::RunCompleted(_) => completed += 1,
+                    Event::ChildEnded(_) => within += 1,
+                    Event::RunFailed(failed) => return Err(format!("{run}: {:?}", failed.error)),
+                    _ => {}
+                }
+            }
+            let graph =
+                graph::parse(&shape.manifest, &tool::catalog()).expect("a good graph").graph;
+            let mut replay = Replay::new(graph).map_err(|error| error.to_string())?;
+            for record in &records {
+                let provided = replay.provide_from(&self.log.log, run, record).await;
+                provided.map_err(|error| error.to_string())?;
+                replay.commit(record, None).map_err(|found| format!("{run}: {found:?}"))?;
+            }
+            if within != shape.children {
+                return Err(format!("{run}: {within} ends of runs within it"));
+            }
+            let is_short = steps.len() < shape.steps;
+            if completed != 1 || steps.values().any(|count| *count != 1) || is_short {
+                return Err(format!("{run}: completed {completed} times, steps {steps:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One of the signals that are sent to a run: the same one, however often it is sent.
+fn signal_command(run: &StreamKey, number: u128) -> RunCommand {
+    RunCommand::Signal(Signal {
+        id: Uuid::from_u128(run.id.as_u128() ^ (number + 1)),
+        signal: "go".parse().expect("a name"),
+        payload: PayloadSlot(0),
+    })
+}
+
+fn tenant() -> TenantId {
+    "sim".parse().expect("a name")
+}
+
+fn context(repository: &Repository) -> Context {
+    Context { now: repository.clock().now(), actor: "sim".parse().expect("a name") }
+}
+
+fn payload(bytes: Vec<u8>, purpose: Purpose) -> Payload {
+    let media_type = "application/json".into();
+    Payload { bytes: Bytes::from(bytes), media_type, purpose, subject: None }
+}

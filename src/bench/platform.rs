@@ -1,0 +1,152 @@
+//! A platform under measurement: an embedded log in a folder of its own, an executor, graphs and
+//! runs of them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use convergio_domain::chat::Privacy;
+use convergio_domain::decider::Context;
+use convergio_domain::graph::{self, GraphNoun, Register};
+use convergio_domain::id::{ExecutorId, GraphId, RunId, TenantId};
+use convergio_domain::metering::PriceBook;
+use convergio_domain::payload::{PayloadSlot, Purpose};
+use convergio_domain::run::{Budget, CreateRun, Lineage, Run, RunCommand, RunState};
+use convergio_domain::stream::{Seq, StreamKey};
+use convergio_eventstore::embedded::{Config, EmbeddedLog};
+use convergio_eventstore::{EventLog, LiveHub, Payload, Repository, SystemClock};
+use convergio_executor::model::ModelCatalog;
+use convergio_executor::{Executor, ExecutorConfig, tool};
+use futures_util::StreamExt;
+use serde_json::Value;
+use uuid::Uuid;
+
+/// A log in a folder that is removed in the end, and an executor at work on it.
+pub(super) struct BenchPlatform {
+    pub(super) repository: Repository,
+    executor: Executor,
+    folder: PathBuf,
+}
+
+impl BenchPlatform {
+    /// Makes a folder in `parent` and starts an executor there.
+    ///
+    /// # Errors
+    /// The folder cannot be used.
+    pub(super) fn start(
+        parent: &Path,
+        configure: impl FnOnce(&mut ExecutorConfig),
+    ) -> anyhow::Result<Self> {
+        let folder = parent.join(format!("convergio-bench-{}", Uuid::now_v7()));
+        std::fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+        let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&Config::new(&folder))?);
+        let repository = Repository::new(log, Arc::new(SystemClock));
+        let prices = Arc::new(PriceBook::parse("[]")?);
+        let models = Arc::new(ModelCatalog::new(Vec::new(), Arc::clone(&prices))?);
+        let mut config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
+        configure(&mut config);
+        let executor = Executor::start(config, repository.clone(), models, LiveHub::new(), prices);
+        Ok(Self { repository, executor, folder })
+    }
+
+    /// Stops the executor and removes the folder.
+    pub(super) async fn remove(self) -> anyhow::Result<()> {
+        self.executor.shutdown().await?;
+        self.repository.log().close().await?;
+        Ok(std::fs::remove_dir_all(&self.folder)?)
+    }
+
+    /// Registers a manifest.
+    pub(super) async fn register_graph(&self, manifest: &str) -> anyhow::Result<Register> {
+        let parsed = graph::parse(manifest, &tool::catalog());
+        let graph = parsed.map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?.graph;
+        let register = Register {
+            name: graph.name.clone(),
+            version: graph.version(),
+            nodes: u32::try_from(graph.nodes.len())?,
+            manifest: PayloadSlot(0),
+            is_derived: false,
+        };
+        let stream = StreamKey::graph(tenant(), graph::graph_id(&tenant(), &graph.name));
+        let manifest = vec![json_payload(graph.canonical(), Purpose::Manifest)];
+        let command = |_: &_, _| (register.clone(), manifest.clone());
+        self.repository.execute::<GraphNoun>(&stream, &self.context(), command).await?;
+        Ok(register)
+    }
+
+    /// Creates a run without limits of tokens and time.
+    pub(super) async fn create_run(
+        &self,
+        graph: &Register,
+        inputs: &Value,
+    ) -> anyhow::Result<StreamKey> {
+        let GraphId(id) = graph::graph_id(&tenant(), &graph.name);
+        let create = CreateRun {
+            graph: GraphId(id),
+            version: graph.version.clone(),
+            input: PayloadSlot(0),
+            budget: Budget { tokens: None, wall: None, ..Budget::default() },
+            privacy: Privacy::Any,
+            lineage: Lineage::default(),
+            request_hash: String::new(),
+        };
+        let stream = StreamKey::run(tenant(), RunId(Uuid::now_v7()));
+        let input = vec![json_payload(serde_json::to_vec(inputs)?, Purpose::Input)];
+        let command = |_: &_, _| (RunCommand::Create(create.clone()), input.clone());
+        self.repository.execute::<Run>(&stream, &self.context(), command).await?;
+        Ok(stream)
+    }
+
+    /// The run as it stands.
+    pub(super) async fn load_run(&self, stream: &StreamKey) -> anyhow::Result<RunState> {
+        Ok(self.repository.load::<Run>(stream).await?.state)
+    }
+
+    /// Waits until a run has ended; gives its records' largest number of events.
+    pub(super) async fn wait_for_end(&self, stream: &StreamKey) -> anyhow::Result<usize> {
+        let mut records = self.repository.log().tail_stream(stream, Seq(0));
+        let mut largest = 0;
+        while let Some(record) = records.next().await {
+            let record = record?;
+            largest = largest.max(record.body.events.len());
+            let is_end = |event: &convergio_domain::event::Event| {
+                use convergio_domain::event::Event::{RunCompleted, RunFailed};
+                matches!(event, RunCompleted(_) | RunFailed(_))
+            };
+            if record.body.events.iter().any(is_end) {
+                return Ok(largest);
+            }
+        }
+        anyhow::bail!("the log ended before the run did")
+    }
+
+    /// Who asks, and when.
+    pub(super) fn context(&self) -> Context {
+        let actor = "bench".parse().expect("`bench` is a valid name");
+        Context { now: self.repository.clock().now(), actor }
+    }
+}
+
+/// The tenant of all benches.
+pub(super) fn tenant() -> TenantId {
+    "bench".parse().expect("`bench` is a valid name")
+}
+
+/// A payload of JSON.
+pub(super) fn json_payload(bytes: Vec<u8>, purpose: Purpose) -> Payload {
+    let media_type = "application/json".into();
+    Payload { bytes: Bytes::from(bytes), media_type, purpose, subject: None }
+}
+
+/// The most memory that this process had since it was last asked, in MiB; 0 where the system does
+/// not tell.
+pub(super) fn take_peak_memory_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    // Writing 5 sets the peak to what is in use now (proc(5)).
+    let _reset = std::fs::write("/proc/self/clear_refs", "5");
+    kib.unwrap_or(0) / 1024
+}

@@ -1,0 +1,259 @@
+//! `convergio bench wide`: runs of many items, nodes, signals and runs within them. What one of them
+//! costs should be the same whether there are a thousand or a hundred thousand.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use convergio_domain::id::RunId;
+use convergio_domain::payload::{PayloadSlot, Purpose};
+use convergio_domain::run::{Phase, Run, RunCommand, Signal};
+use convergio_domain::stream::StreamKey;
+use serde::Serialize;
+use serde_json::json;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::platform::{BenchPlatform, json_payload, take_peak_memory_mib, tenant};
+
+/// How often something is looked at that is waited for.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub(crate) struct WideArgs {
+    /// Items of a map, one measurement each.
+    #[arg(long, value_delimiter = ',', default_value = "1000,10000,100000")]
+    items: Vec<usize>,
+    /// Nodes of a graph, one measurement of each shape.
+    #[arg(long, value_delimiter = ',', default_value = "1000,10000")]
+    nodes: Vec<usize>,
+    /// Signals that are sent to one run at once.
+    #[arg(long, default_value_t = 1000)]
+    signals: usize,
+    /// Runs within one run that end at once.
+    #[arg(long, default_value_t = 500)]
+    children: usize,
+    /// Folder on the device to measure; new sub-folders are made and removed.
+    #[arg(long, default_value = ".")]
+    dir: PathBuf,
+}
+
+/// One row.
+#[derive(Debug, Serialize)]
+struct Row {
+    bench: &'static str,
+    shape: &'static str,
+    count: usize,
+    seconds: f64,
+    us_each: u64,
+    /// Events of the largest commit; 0 where it is not looked at.
+    largest_commit: usize,
+    peak_memory_mib: u64,
+}
+
+/// Measures and prints a row for each.
+///
+/// # Errors
+/// The folder cannot be used, the log fails, or a run does.
+pub(crate) async fn run(args: WideArgs, json: bool) -> anyhow::Result<()> {
+    if !json {
+        println!(
+            "{:<22} {:>8} {:>9} {:>9} {:>15} {:>9}",
+            "shape", "count", "seconds", "us each", "largest commit", "peak MiB"
+        );
+    }
+    for count in &args.items {
+        print_row(&measure_graph(&args, "items of a map", *count, &map_of(*count)).await?, json)?;
+    }
+    for count in &args.nodes {
+        for (shape, manifest) in shapes(*count) {
+            print_row(&measure_graph(&args, shape, *count, &manifest).await?, json)?;
+        }
+    }
+    print_row(&measure_signals(&args).await?, json)?;
+    print_row(&measure_children(&args).await?, json)
+}
+
+fn print_row(row: &Row, json: bool) -> anyhow::Result<()> {
+    if json {
+        println!("{}", serde_json::to_string(row)?);
+    } else {
+        println!(
+            "{:<22} {:>8} {:>9.2} {:>9} {:>15} {:>9}",
+            row.shape, row.count, row.seconds, row.us_each, row.largest_commit, row.peak_memory_mib
+        );
+    }
+    Ok(())
+}
+
+fn row(shape: &'static str, count: usize, elapsed: Duration, largest_commit: usize) -> Row {
+    let us_each = elapsed.as_micros() / count.max(1) as u128;
+    Row {
+        bench: "wide",
+        shape,
+        count,
+        seconds: elapsed.as_secs_f64(),
+        us_each: u64::try_from(us_each).unwrap_or(u64::MAX),
+        largest_commit,
+        peak_memory_mib: take_peak_memory_mib(),
+    }
+}
+
+/// A run of a graph, from its creation to its end.
+async fn measure_graph(
+    args: &WideArgs,
+    shape: &'static str,
+    count: usize,
+    manifest: &str,
+) -> anyhow::Result<Row> {
+    let platform = BenchPlatform::start(&args.dir, |_| {})?;
+    let graph = platform.register_graph(manifest).await?;
+    let inputs = json!({"items": (0..count).collect::<Vec<usize>>()});
+    take_peak_memory_mib();
+    let begun = Instant::now();
+    let run = platform.create_run(&graph, &inputs).await?;
+    let largest_commit = platform.wait_for_end(&run).await?;
+    let elapsed = begun.elapsed();
+    expect_completed(&platform, &run).await?;
+    platform.remove().await?;
+    Ok(row(shape, count, elapsed, largest_commit))
+}
+
+async fn expect_completed(platform: &BenchPlatform, run: &StreamKey) -> anyhow::Result<()> {
+    let state = platform.load_run(run).await?;
+    anyhow::ensure!(state.phase == Phase::Completed, "the run failed: {:?}", state.error);
+    Ok(())
+}
+
+fn map_of(count: usize) -> String {
+    format!(
+        "name: items{count}\nbudget: {{wall: 10h}}\noutput: '{{{{ nodes.m.output | length }}}}'\n\
+         nodes:\n  - {{id: m, map: {{over: '{{{{ inputs.items }}}}', max_parallel: 64, \
+         tool: text.trim, with: {{text: 'item {{{{ item }}}}'}}}}}}\n"
+    )
+}
+
+/// Graphs of so many nodes: side by side, all after one, in a row, and in two layers in which each
+/// node needs one of the other.
+fn shapes(count: usize) -> [(&'static str, String); 4] {
+    let beside = |_: usize| None;
+    let after_one = |number: usize| (number > 0).then_some(0);
+    let in_row = |number: usize| number.checked_sub(1);
+    let half = count / 2;
+    let in_layers = move |number: usize| number.checked_sub(half);
+    [
+        ("nodes side by side", nodes("beside", count, beside)),
+        ("nodes after one", nodes("after", count, after_one)),
+        ("nodes in a row", nodes("row", count, in_row)),
+        ("nodes in two layers", nodes("layers", count, in_layers)),
+    ]
+}
+
+fn nodes(name: &str, count: usize, needs: impl Fn(usize) -> Option<usize>) -> String {
+    let mut manifest = format!("name: {name}{count}\nbudget: {{wall: 10h}}\nnodes:\n");
+    for number in 0..count {
+        let needs = needs(number).map_or_else(String::new, |other| format!(", needs: [n{other}]"));
+        let _written = writeln!(
+            manifest,
+            "  - {{id: n{number}, tool: text.trim, with: {{text: 'node {number}'}}{needs}}}"
+        );
+    }
+    manifest
+}
+
+/// Signals that are all sent at once to a run that waits for the last of them.
+async fn measure_signals(args: &WideArgs) -> anyhow::Result<Row> {
+    let platform = BenchPlatform::start(&args.dir, |_| {})?;
+    let mut manifest = "name: signals\nbudget: {wall: 10h}\nnodes:\n".to_owned();
+    for number in 0..args.signals.min(1000) {
+        let _written = writeln!(manifest, "  - {{id: s{number}, signal: go}}");
+    }
+    let graph = platform.register_graph(&manifest).await?;
+    let run = platform.create_run(&graph, &json!({})).await?;
+    take_peak_memory_mib();
+    let begun = Instant::now();
+    let mut sending = JoinSet::new();
+    for _ in 0..args.signals {
+        let (repository, stream) = (platform.repository.clone(), run.clone());
+        let (command, context) = (go(), platform.context());
+        sending.spawn(async move {
+            let payload = vec![json_payload(b"{}".to_vec(), Purpose::Signal)];
+            let command = |_: &_, _| (command.clone(), payload.clone());
+            repository.execute::<Run>(&stream, &context, command).await.map(drop)
+        });
+    }
+    while let Some(sent) = sending.join_next().await {
+        sent??;
+    }
+    platform.wait_for_end(&run).await?;
+    let elapsed = begun.elapsed();
+    expect_completed(&platform, &run).await?;
+    platform.remove().await?;
+    Ok(row("signals at once", args.signals, elapsed, 0))
+}
+
+fn go() -> RunCommand {
+    RunCommand::Signal(Signal {
+        id: Uuid::now_v7(),
+        signal: "go".parse().expect("`go` is a valid name"),
+        payload: PayloadSlot(0),
+    })
+}
+
+const WITHIN: &str = "name: within\nbudget: {wall: 10h}\nnodes:\n  - {id: w, signal: go}\n";
+
+/// Runs within a run that all wait for a signal and get it at once: from the first signal to the
+/// end of the run.
+async fn measure_children(args: &WideArgs) -> anyhow::Result<Row> {
+    let count = args.children;
+    let platform = BenchPlatform::start(&args.dir, |config| config.child_runs_per_run = count)?;
+    platform.register_graph(WITHIN).await?;
+    let mut manifest = "name: family\nbudget: {wall: 10h}\nnodes:\n".to_owned();
+    for number in 0..count {
+        let _written = writeln!(manifest, "  - {{id: g{number}, graph: {{name: within}}}}");
+    }
+    let graph = platform.register_graph(&manifest).await?;
+    let run = platform.create_run(&graph, &json!({})).await?;
+    let children = waiting_children(&platform, &run, count).await?;
+    take_peak_memory_mib();
+    let begun = Instant::now();
+    let mut sending = JoinSet::new();
+    for child in children {
+        let (repository, context) = (platform.repository.clone(), platform.context());
+        sending.spawn(async move {
+            let payload = vec![json_payload(b"{}".to_vec(), Purpose::Signal)];
+            let command = |_: &_, _| (go(), payload.clone());
+            repository.execute::<Run>(&child, &context, command).await.map(drop)
+        });
+    }
+    while let Some(sent) = sending.join_next().await {
+        sent??;
+    }
+    platform.wait_for_end(&run).await?;
+    let elapsed = begun.elapsed();
+    expect_completed(&platform, &run).await?;
+    platform.remove().await?;
+    Ok(row("children at once", count, elapsed, 0))
+}
+
+/// The runs within a run, once all of them wait.
+async fn waiting_children(
+    platform: &BenchPlatform,
+    run: &StreamKey,
+    count: usize,
+) -> anyhow::Result<Vec<StreamKey>> {
+    let mut children: Vec<RunId> = Vec::new();
+    while children.len() < count {
+        tokio::time::sleep(LOOK).await;
+        children = platform.load_run(run).await?.children.keys().copied().collect();
+    }
+    let streams: Vec<_> = children.into_iter().map(|id| StreamKey::run(tenant(), id)).collect();
+    for stream in &streams {
+        while platform.load_run(stream).await?.steps.is_empty() {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+    Ok(streams)
+}
