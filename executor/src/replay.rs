@@ -190,7 +190,12 @@ impl Replay {
                 self.asked(event);
                 Ok(())
             }
-            Event::ToolCallIntended(event) => self.call_made(seq, event),
+            Event::ToolCallIntended(event) => {
+                self.call_made(seq, (&event.step, event.at), &event.name)
+            }
+            Event::ToolCallQueued(event) => {
+                self.call_made(seq, (&event.step, event.at), &event.name)
+            }
             Event::ToolCallDenied(event) => self.call_denied(seq, event),
             Event::ToolCallFailed(event) => self.call_failed(seq, event),
             Event::RunMigrated(event) if !self.is_fixed => self.migrated(seq, event),

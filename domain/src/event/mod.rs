@@ -64,6 +64,8 @@ pub enum Event {
     ModelCallFailed(run::ModelCallFailed),
     #[serde(rename = "run.tool_call.intended.v1")]
     ToolCallIntended(turn::ToolCallIntended),
+    #[serde(rename = "run.tool_call.queued.v1")]
+    ToolCallQueued(turn::ToolCallQueued),
     #[serde(rename = "run.tool_call.completed.v1")]
     ToolCallCompleted(turn::ToolCallCompleted),
     #[serde(rename = "run.tool_call.failed.v1")]
@@ -152,6 +154,7 @@ impl Event {
             Self::ModelCallCompleted(_) => "run.model_call.completed.v1",
             Self::ModelCallFailed(_) => "run.model_call.failed.v1",
             Self::ToolCallIntended(_) => "run.tool_call.intended.v1",
+            Self::ToolCallQueued(_) => "run.tool_call.queued.v1",
             Self::ToolCallCompleted(_) => "run.tool_call.completed.v1",
             Self::ToolCallFailed(_) => "run.tool_call.failed.v1",
             Self::ToolCallDenied(_) => "run.tool_call.denied.v1",

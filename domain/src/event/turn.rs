@@ -26,15 +26,21 @@ pub struct ToolCallIntended {
     pub at: CallNo,
     /// The tool's name.
     pub name: String,
-    /// Whether its run waits for a place among the runs within this one: it is intended later, by
-    /// a `run.child.intended` of the same call.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub queued: bool,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
-fn is_false(value: &bool) -> bool {
-    !*value
+/// `run.tool_call.queued.v1`: a tool call is a run that waits for a place among the runs within this
+/// one. It is intended later, by a `run.child.intended.v1` of the same call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolCallQueued {
+    /// The step.
+    pub step: StepId,
+    /// The try.
+    pub attempt: u32,
+    /// Which call.
+    #[serde(flatten)]
+    pub at: CallNo,
+    /// The tool's name.
+    pub name: String,
 }
 
 /// `run.tool_call.completed.v1`: a tool answered.

@@ -393,8 +393,7 @@ impl Building<'_> {
                 }));
             }
             Intent::CallTool { at, name } => {
-                let queued = false;
-                let intended = turn::ToolCallIntended { step, attempt, at, name, queued };
+                let intended = turn::ToolCallIntended { step, attempt, at, name };
                 self.events.push(Event::ToolCallIntended(intended));
             }
             Intent::Child(child) => self.child(step, attempt, child),

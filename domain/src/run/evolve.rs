@@ -2,6 +2,7 @@
 
 use super::fingerprint::Part;
 use super::state::{Approval, ApprovalState, Call, Phase, RunState, Spent, StepStatus};
+use super::turns::ToolState;
 use crate::decider::Recorded;
 use crate::event::{Event, run};
 use crate::id::{ApprovalId, NodeId, StepId};
@@ -42,6 +43,7 @@ pub(super) fn evolve(state: &mut RunState, recorded: Recorded<'_>) {
             state.end_turn(event);
         }
         Event::ToolCallIntended(event) => state.intend_tool(event, recorded.time),
+        Event::ToolCallQueued(event) => state.set_tool(&event.step, event.at, ToolState::Queued),
         Event::ToolCallCompleted(e) => state.end_tool(&e.step, e.at, e.result, false),
         Event::ToolCallFailed(e) => state.end_tool(&e.step, e.at, e.result, true),
         Event::ToolCallDenied(e) => state.end_tool(&e.step, e.at, e.result, true),

@@ -70,8 +70,13 @@ pub enum Next {
         at: CallNo,
         /// The tool's name.
         name: String,
-        /// Whether its run waits for a place.
-        queued: bool,
+    },
+    /// A tool call whose run waits for a place.
+    QueuedTool {
+        /// Which call.
+        at: CallNo,
+        /// The tool's name.
+        name: String,
     },
     /// A model call, or a run within this one.
     Begin(Intent),
@@ -127,10 +132,15 @@ impl Building<'_> {
         }
         for next in next {
             match next {
-                Next::Tool { at, name, queued } => {
+                Next::Tool { at, name } => {
                     let step = step.clone();
-                    let intended = turn::ToolCallIntended { step, attempt, at, name, queued };
+                    let intended = turn::ToolCallIntended { step, attempt, at, name };
                     self.events.push(Event::ToolCallIntended(intended));
+                }
+                Next::QueuedTool { at, name } => {
+                    let step = step.clone();
+                    let queued = turn::ToolCallQueued { step, attempt, at, name };
+                    self.events.push(Event::ToolCallQueued(queued));
                 }
                 Next::Begin(intent) => {
                     if let Some(limit) = self.over_budget(&intent) {
@@ -181,7 +191,7 @@ impl Building<'_> {
             .collect();
         for next in &moved.next {
             let is_allowed = match next {
-                Next::Tool { at, .. } => {
+                Next::Tool { at, .. } | Next::QueuedTool { at, .. } => {
                     at.turn == turn && !ended.contains(at) && !knows(turns, *at) && open.insert(*at)
                 }
                 Next::Begin(Intent::CallModel { turn: asked, .. }) => {

@@ -202,8 +202,7 @@ impl RunState {
 
     pub(super) fn intend_tool(&mut self, event: &turn::ToolCallIntended, at: Timestamp) {
         self.begin_turn(&event.step, at);
-        let state = if event.queued { ToolState::Queued } else { ToolState::Intended };
-        self.set_tool(&event.step, event.at, state);
+        self.set_tool(&event.step, event.at, ToolState::Intended);
     }
 
     pub(super) fn end_tool(

@@ -64,7 +64,7 @@ fn child(id: u128, at: Option<CallNo>, tokens: u64) -> Intent {
 }
 
 fn tool(call: CallNo) -> Next {
-    Next::Tool { at: call, name: "math.eval".into(), queued: false }
+    Next::Tool { at: call, name: "math.eval".into() }
 }
 
 fn told(call: CallNo) -> Told {

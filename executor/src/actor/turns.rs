@@ -72,12 +72,12 @@ impl Plan {
     }
 
     pub(super) fn begin_tool(&mut self, at: &At, name: String) {
-        self.next(at, Next::Tool { at: at.call, name, queued: false }, None);
+        self.next(at, Next::Tool { at: at.call, name }, None);
     }
 
     /// A tool call whose run waits for a place.
     pub(super) fn queue_tool(&mut self, at: &At, name: String) {
-        self.next(at, Next::Tool { at: at.call, name, queued: true }, None);
+        self.next(at, Next::QueuedTool { at: at.call, name }, None);
     }
 
     pub(super) fn next(&mut self, at: &At, next: Next, launch: Option<Launch>) {
@@ -94,7 +94,10 @@ impl Plan {
             return turns.is_some_and(Turns::is_complete);
         };
         let is_told = |at: &CallNo| moved.told.iter().any(|told| told.at == *at);
-        let is_open = |next: &Next| matches!(next, Next::Tool { at, .. } if !is_told(at));
+        let is_open = |next: &Next| match next {
+            Next::Tool { at, .. } | Next::QueuedTool { at, .. } => !is_told(at),
+            Next::Begin(_) => false,
+        };
         let known = turns.filter(|_| moved.answered.is_none());
         let is_over = |turns: &Turns| {
             let turn = turns.last();
@@ -229,7 +232,7 @@ impl Actor {
                     return Ok(());
                 }
                 let launch = self.tool_launch(at, name.clone(), args);
-                plan.next(at, Next::Tool { at: at.call, name, queued: false }, Some(launch));
+                plan.next(at, Next::Tool { at: at.call, name }, Some(launch));
                 return Ok(());
             }
             Good::Run { name, target, inputs } => (name, *target, inputs),

@@ -39,9 +39,10 @@ impl Replay {
     pub(super) fn call_made(
         &mut self,
         seq: Seq,
-        made: &turn::ToolCallIntended,
+        call: (&StepId, CallNo),
+        name: &str,
     ) -> Result<(), Box<Divergence>> {
-        self.judge(seq, (&made.step, made.at), Fate::Made, Some(&made.name))
+        self.judge(seq, call, Fate::Made, Some(name))
     }
 
     /// A call that is not allowed.

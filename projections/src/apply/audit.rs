@@ -99,6 +99,8 @@ fn summary(event: &Event) -> Option<Value> {
         Event::ModelCallCompleted(e) => json!({"step": e.step, "model": e.model,
             "finish": e.finish, "duration_ms": e.duration_ms}),
         Event::ModelCallFailed(e) => json!({"step": e.step, "error": e.error.code}),
+        Event::ToolCallQueued(e) => json!({"step": e.step, "turn": e.at.turn, "call": e.at.call,
+            "tool": e.name}),
         Event::ToolCallIntended(e) => json!({"step": e.step, "turn": e.at.turn, "call": e.at.call,
             "tool": e.name}),
         Event::ToolCallCompleted(e) => {

@@ -129,6 +129,7 @@ fn intent<'e>(file: &RunFile, event: &'e Event) -> Option<(&'e StepId, String)> 
             let prompt = prompt.map_or_else(String::new, |bytes| hex(&Sha256::digest(bytes)));
             Some((&call.step, format!("asks {}/{} {prompt}", call.provider, call.model)))
         }
+        Event::ToolCallQueued(call) => Some((&call.step, format!("queues {}", call.name))),
         Event::ToolCallIntended(call) => Some((&call.step, format!("calls {}", call.name))),
         Event::ChildIntended(child) => Some((&child.step, format!("runs {}", child.child))),
         Event::TimerSet(timer) => Some((&timer.step, "sleeps".to_owned())),

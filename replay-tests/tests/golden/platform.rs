@@ -289,6 +289,7 @@ impl Platform {
         let mut config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
         let memories = Remembered(Memories::new(self.repository.log()));
         config.memory = MemoryPort(Some(Arc::new(memories)));
+        config.child_runs_per_run = 1;
         let repository = self.repository.clone();
         Executor::start(config, repository, Arc::new(models), LiveHub::new(), prices)
     }

@@ -45,6 +45,8 @@ enum Plot {
     Nested,
     /// An agent runs another one; the run of that one.
     Spawned,
+    /// An agent runs another one twice at once, and there is a place for one.
+    Queued,
     /// Begins as another run, and goes on with other inputs.
     Forked,
 }
@@ -59,6 +61,16 @@ const PLAN: &[Line] = &[Line::Text("I cannot"), Line::Text(graphs::PROPOSAL)];
 const SPAWNING: &[Line] = &[
     Line::Calls(&[("agent-tutor", r#"{"message": "what is a run?"}"#)]),
     Line::Text("an execution"),
+    Line::Text("done"),
+];
+
+const QUEUING: &[Line] = &[
+    Line::Calls(&[
+        ("agent-tutor", r#"{"message": "what is a run?"}"#),
+        ("agent-tutor", r#"{"message": "what is a step?"}"#),
+    ]),
+    Line::Text("an execution"),
+    Line::Text("a part of it"),
     Line::Text("done"),
 ];
 
@@ -94,6 +106,7 @@ fn scenarios() -> Vec<(&'static str, Plot, String)> {
         ("sub-run", Plot::Nesting, graphs::OUTER.into()),
         ("sub-run-inner", Plot::Nested, graphs::OUTER.into()),
         ("spawned", Plot::Spawned, graphs::SPAWNING.into()),
+        ("queued", Plot::Queued, graphs::SPAWNING.replace("name: spawning", "name: queued")),
         ("memory", Plot::None, graphs::MEMORY.into()),
         ("forked", Plot::Forked, graphs::LINE.into()),
     ]
@@ -104,6 +117,7 @@ fn model(plot: Plot) -> Model {
         Plot::Busy | Plot::Reopened => Model::BusyOnce,
         Plot::Says(lines) => Model::Says(lines),
         Plot::Spawned => Model::Says(SPAWNING),
+        Plot::Queued => Model::Says(QUEUING),
         Plot::Chosen => Model::Pair,
         _ => Model::Answers,
     }
@@ -120,7 +134,7 @@ async fn play(plot: Plot, manifest: &str) -> Platform {
             std::mem::forget(dead);
         }
         Plot::Nesting | Plot::Nested => drop(platform.register(graphs::INNER).await),
-        Plot::Spawned => platform.define("tutor", graphs::TUTOR).await,
+        Plot::Spawned | Plot::Queued => platform.define("tutor", graphs::TUTOR).await,
         _ => {}
     }
     let executor = platform.executor(model(plot), &asked).await;
@@ -170,7 +184,13 @@ async fn act(plot: Plot, manifest: &str, platform: &mut Platform) {
             platform.until(|state| state.phase.is_ended()).await;
             platform.fork_after("a", &json!({"text": "other", "end": "?"})).await;
         }
-        Plot::None | Plot::Busy | Plot::Chosen | Plot::Crashed | Plot::Says(_) | Plot::Nesting => {}
+        Plot::None
+        | Plot::Busy
+        | Plot::Chosen
+        | Plot::Crashed
+        | Plot::Says(_)
+        | Plot::Nesting
+        | Plot::Queued => {}
     }
 }
 
