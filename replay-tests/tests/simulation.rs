@@ -6,7 +6,7 @@
 //! seed fixes the faults, the deaths, the shares and the times; the order in which tools end is
 //! free.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,12 +20,13 @@ use convergio_domain::graph::{self, GraphNoun, Register};
 use convergio_domain::id::{ExecutorId, GraphId, GraphVersion, RunId, TenantId};
 use convergio_domain::metering::PriceBook;
 use convergio_domain::payload::{PayloadRef, PayloadSlot, Purpose};
-use convergio_domain::run::{Budget, CreateRun, Lineage, Run, RunCommand};
+use convergio_domain::run::{Budget, CreateRun, Lineage, Run, RunCommand, Signal};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::{
-    AppendError, Archived, Clock, Commit, Durability, EventLog, Head, LiveHub, LogError, MemoryLog,
-    Opening, Page, Payload, Position, RawRecord, Record, Repository, SLOTS, Scan, Share,
+    AppendError, Archived, Clock, Commit, CommitError, Durability, EventLog, Head, LiveHub,
+    LogError, MemoryLog, Opening, Page, Payload, Position, RawRecord, Record, Repository, SLOTS,
+    Scan, Share,
 };
 use convergio_executor::model::ModelCatalog;
 use convergio_executor::replay::Replay;
@@ -45,6 +46,9 @@ const LONGEST_SHARE_MS: u64 = 20_000;
 const RUNS: u128 = 4;
 /// Lives that end by death; fewer than the tries of a step whose executor died.
 const DEATHS: u64 = 5;
+/// Signals that are sent to one run at once, at most, and the longest time between such bursts.
+const SIGNALS: u64 = 8;
+const LONGEST_PAUSE_MS: u64 = 30_000;
 /// Virtual time in which all must be done once nothing fails any more.
 const LAST_LIFE: Duration = Duration::from_secs(3600);
 
@@ -260,6 +264,8 @@ struct World {
     clock: Fake,
     random: Arc<Random>,
     runs: Vec<StreamKey>,
+    /// Signals that a run was said to have.
+    acknowledged: Mutex<Vec<Uuid>>,
 }
 
 impl World {
@@ -274,7 +280,7 @@ impl World {
             StreamKey::run(tenant(), RunId(Uuid::from_u128(run << 64 | u128::from(random.next()))))
         });
         let runs = runs.collect();
-        Self { log, clock, random, runs }
+        Self { log, clock, random, runs, acknowledged: Mutex::default() }
     }
 
     fn repository(&self) -> Repository {
@@ -339,6 +345,43 @@ impl World {
         (id, graph.version())
     }
 
+    /// Executors at work until all runs have ended, while others write to the runs.
+    async fn work_among_writers(&self) {
+        tokio::select! {
+            () = self.work() => {}
+            () = self.send_signals() => {}
+        }
+    }
+
+    /// Bursts of signals to one run, from a process of their own.
+    async fn send_signals(&self) {
+        let repository = self.repository();
+        loop {
+            let pause_ms = self.random.below(LONGEST_PAUSE_MS);
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            let run = &self.runs[self.random.below(RUNS as u64) as usize];
+            let burst = 1 + self.random.below(SIGNALS);
+            let signals = (0..burst).map(|_| self.send_signal(&repository, run));
+            futures_util::future::join_all(signals).await;
+        }
+    }
+
+    async fn send_signal(&self, repository: &Repository, run: &StreamKey) {
+        let id = Uuid::from_u128(u128::from(self.random.next()));
+        let signal =
+            Signal { id, signal: "more".parse().expect("a name"), payload: PayloadSlot(0) };
+        let carried = payload(b"1".to_vec(), Purpose::Signal);
+        let commands = |_: &_, _| (RunCommand::Signal(signal.clone()), vec![carried.clone()]);
+        match repository.submit::<Run>(run, &context(repository), commands).await {
+            Ok(()) => {
+                self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+            }
+            Err(CommitError::Conflict) => panic!("{run}: the turn of a signal did not come"),
+            // It has ended, or the log could not be used.
+            Err(_) => {}
+        }
+    }
+
     /// Executors at work until all runs have ended. What each holds changes; for a while a slot
     /// may be held by several, or by none.
     async fn work(&self) {
@@ -394,6 +437,7 @@ impl World {
 
     /// What must be true in the end.
     async fn check(&self) -> Result<(), String> {
+        let mut signals = BTreeSet::new();
         for run in &self.runs {
             let records = self.log.log.read_stream(run, Seq(0), 10_000).await.expect("in memory");
             let mut steps: BTreeMap<String, u32> = BTreeMap::new();
@@ -405,6 +449,9 @@ impl World {
                     }
                     Event::RunCompleted(_) => completed += 1,
                     Event::ChildEnded(_) => within += 1,
+                    Event::SignalReceived(signal) if !signals.insert(signal.id) => {
+                        return Err(format!("{run}: signal {} is there twice", signal.id));
+                    }
                     Event::RunFailed(failed) => return Err(format!("{run}: {:?}", failed.error)),
                     _ => {}
                 }
@@ -423,7 +470,11 @@ impl World {
                 return Err(format!("{run}: completed {completed} times, steps {steps:?}"));
             }
         }
-        Ok(())
+        let acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        match acknowledged.iter().find(|id| !signals.contains(id)) {
+            Some(lost) => Err(format!("signal {lost} was acknowledged and is not there")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -452,12 +503,12 @@ fn simulate(seed: u64) -> Result<u64, String> {
             0 => world.random.below(200_000),
             _ => world.random.below(400),
         };
-        if world.life(Duration::from_millis(1 + span), world.work()).is_none() {
+        if world.life(Duration::from_millis(1 + span), world.work_among_writers()).is_none() {
             deaths += 1;
         }
     }
     world.log.one_in.store(0, Ordering::Relaxed);
-    world.life(LAST_LIFE, world.work()).ok_or("the runs do not end")?;
+    world.life(LAST_LIFE, world.work_among_writers()).ok_or("the runs do not end")?;
     let checked = world.life(LAST_LIFE, world.check());
     checked.ok_or("the check does not end")?.map(|()| deaths)
 }

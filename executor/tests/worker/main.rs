@@ -17,3 +17,4 @@ mod script;
 mod steering;
 mod turns;
 mod waiting;
+mod writers;
