@@ -16,7 +16,7 @@ use crate::heads::KnownHeads;
 use crate::repository::Loaded;
 
 /// A `Loaded<D>` of the stream; only while somebody waits for it.
-type FoldedState = Option<Box<dyn Any + Send>>;
+type FoldedState = Option<Box<dyn Any + Send + Sync>>;
 
 /// The queue of one stream.
 struct Queue {
