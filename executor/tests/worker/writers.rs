@@ -238,8 +238,9 @@ async fn begin_children(platform: &Platform, parent: &StreamKey) {
             end: None,
         };
         let commands = |_: &_, _| (RunCommand::Advance(advance.clone()), input.clone());
-        let written = platform.repository.submit::<Run>(parent, &platform.context(), commands);
-        written.await.expect("the run takes it");
+        let (repository, context) = (&platform.repository, platform.context());
+        let written = repository.submit::<Run>(parent, &context, commands).await;
+        written.expect("the run takes it");
     }
     for number in 0..WITHIN {
         let origin = Some(Origin { run: RunId(parent.id), step: step(number), depth: 1 });
@@ -254,8 +255,8 @@ async fn begin_children(platform: &Platform, parent: &StreamKey) {
         };
         let child = StreamKey::run(tenant(), intent(number).child);
         let commands = |_: &_, _| (RunCommand::Create(create.clone()), input.clone());
-        let written = platform.repository.submit::<Run>(&child, &platform.context(), commands);
-        written.await.expect("new");
+        let (repository, context) = (&platform.repository, platform.context());
+        repository.submit::<Run>(&child, &context, commands).await.expect("new");
     }
 }
 
