@@ -355,8 +355,6 @@ impl Repository {
                 self.refresh(loaded).await.map(drop)
             }
             None => {
-                // If it cannot be read, it is at least not ahead.
-                *loaded = Loaded::new(stream.clone());
                 *loaded = self.load(&stream).await?;
                 Ok(())
             }

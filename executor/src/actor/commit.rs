@@ -145,7 +145,7 @@ impl Actor {
     }
 
     /// What the run was taken up from may never have become durable.
-    fn check_begun(&self) -> Result<(), ActorError> {
+    pub(super) fn check_begun(&self) -> Result<(), ActorError> {
         if self.run.head.is_none() { Err(no_run(&self.run.stream)) } else { Ok(()) }
     }
 

@@ -254,6 +254,10 @@ impl Actor {
         self.waiting.clear();
         self.queued_calls.clear();
         let mut scheduled = Vec::new();
+        // What has come of these tries is known already, and not in the log yet.
+        let whole_steps = self.done.iter().filter(|done| done.at.is_none());
+        let over: BTreeSet<(&StepId, u32)> =
+            whole_steps.map(|done| (&done.step, done.attempt)).collect();
         for (id, step) in &state.steps {
             match step.status {
                 StepStatus::Scheduled { due } => scheduled.push((due, id.clone())),
@@ -262,7 +266,9 @@ impl Actor {
                 | StepStatus::Awaiting { .. }
                 | StepStatus::Undecided { .. }
                 | StepStatus::Started { .. }
-                | StepStatus::Unknown => {
+                | StepStatus::Unknown
+                    if !over.contains(&(id, step.attempt)) =>
+                {
                     self.waiting.insert(id.clone());
                 }
                 _ => {}

@@ -188,6 +188,7 @@ impl Actor {
                 Err(error) => return Err(error),
             }
         }
+        self.check_begun()?;
         let state = &self.run.state;
         self.done
             .retain(|done| state.phase.is_ended() || is_current(state, &done.step, done.attempt));
