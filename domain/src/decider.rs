@@ -32,9 +32,9 @@ pub struct Recorded<'a> {
 }
 
 /// A noun's rules. Both functions are synchronous, deterministic and free of IO.
-pub trait Decider {
+pub trait Decider: 'static {
     /// What the events fold to.
-    type State: Default + Clone + Send + Sync;
+    type State: Default + Clone + Send + Sync + 'static;
     /// What may be asked.
     type Command;
     /// Why it may be refused.

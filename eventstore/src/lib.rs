@@ -11,6 +11,8 @@ mod commit;
 #[cfg(feature = "test-util")]
 pub mod conformance;
 mod error;
+mod execute;
+mod heads;
 mod live;
 mod log;
 mod memories;
@@ -25,6 +27,7 @@ mod share;
 mod stream_tail;
 mod tail;
 mod verify;
+mod write_queue;
 
 pub use checkpoint::{Checkpoint, CheckpointFolder, Checkpoints};
 pub use clock::{Clock, SystemClock};
@@ -42,3 +45,4 @@ pub use reuse::{Base, Quote, Reuse};
 pub use seal::{Opening, PayloadKeys, TenantKey};
 pub use share::{SLOTS, Share};
 pub use verify::{Verified, verify};
+pub use write_queue::WriteTurn;

@@ -53,8 +53,7 @@ impl Repository {
         };
         let stream = memory::stream(what.tenant, what.subject);
         let ask = |_: &_, _| (command.clone(), vec![payload.clone()]);
-        self.execute::<Memory>(&stream, context, ask).await?;
-        Ok(())
+        self.submit::<Memory>(&stream, context, ask).await
     }
 
     /// Forgets a memory and erases its text. True if it was remembered, false if it was forgotten
@@ -73,7 +72,7 @@ impl Repository {
         let before = self.load::<Memory>(&stream).await?;
         let Some(kept) = before.state.memories.get(&memory).copied() else { return Ok(None) };
         let ask = |_: &_, _| (Command::Forget { memory }, Vec::new());
-        self.execute::<Memory>(&stream, context, ask).await?;
+        self.submit::<Memory>(&stream, context, ask).await?;
         self.erase_payload(&stream, kept.text).await.map_err(CommitError::Append)?;
         Ok(Some(!kept.is_forgotten))
     }

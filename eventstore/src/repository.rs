@@ -15,11 +15,15 @@ use crate::error::{AppendError, LogError};
 use crate::log::EventLog;
 use crate::record::{Head, Record};
 use crate::reuse::Recent;
+use crate::write_queue::{WriteQueues, WriteTurn};
 
 /// Records read at once while loading.
 const PAGE: usize = 256;
-/// Tries of [`Repository::execute`] against rivals.
-const TRIES: u32 = 16;
+/// How long a command waits for its turn to write, if nothing else is said.
+const WRITE_PATIENCE: Duration = Duration::from_secs(30);
+/// Commits that are made from a copy of the state after another process was faster: being overtaken
+/// again then costs reading what is new, and not the whole stream.
+const COMMITS_FROM_COPY: u8 = 32;
 
 /// A stream as it stands, folded.
 pub struct Loaded<D: Decider> {
@@ -35,6 +39,16 @@ pub struct Loaded<D: Decider> {
     pub(crate) due: Seq,
     /// Another stream as it was, for a first event that inherits it.
     pub(crate) origin: Option<Box<Loaded<D>>>,
+    /// Commits left that keep a copy of the state, because another process writes here too.
+    pub(crate) commits_from_copy: u8,
+}
+
+impl<D: Decider> Clone for Loaded<D> {
+    fn clone(&self) -> Self {
+        let (stream, state, origin) =
+            (self.stream.clone(), self.state.clone(), self.origin.clone());
+        Self { stream, state, origin, ..*self }
+    }
 }
 
 impl<D: Decider> Loaded<D> {
@@ -42,7 +56,7 @@ impl<D: Decider> Loaded<D> {
     pub fn new(stream: StreamKey) -> Self {
         let (head, last_first) = (None, Seq(0));
         let (state, due) = (D::State::default(), FIRST_CHECKPOINT);
-        Self { stream, state, head, last_first, due, origin: None }
+        Self { stream, state, head, last_first, due, origin: None, commits_from_copy: 0 }
     }
 }
 
@@ -52,7 +66,8 @@ pub enum CommitError<R: std::error::Error + 'static> {
     /// The rules refuse the command.
     #[error(transparent)]
     Rejected(R),
-    /// Others appended first. The loaded state is up to date now; decide again.
+    /// Others appended first: the loaded state is up to date now, decide again. After
+    /// [`Repository::execute`]: the turn to write did not come in time, and nothing was done.
     #[error("others have appended to the stream")]
     Conflict,
     /// The log did not take the commit.
@@ -69,19 +84,37 @@ pub struct Repository {
     log: Arc<dyn EventLog>,
     clock: Arc<dyn Clock>,
     recent: Arc<Recent>,
+    pub(crate) queues: Arc<WriteQueues>,
+    /// How long a command waits for its turn, and then for a commit that no other process
+    /// forestalls.
+    pub(crate) write_patience: Duration,
     pub(crate) checkpoints: Option<Arc<dyn Checkpoints>>,
 }
 
 impl Repository {
     /// A repository over a log.
     pub fn new(log: Arc<dyn EventLog>, clock: Arc<dyn Clock>) -> Self {
-        Self { log, clock, recent: Arc::default(), checkpoints: None }
+        Self {
+            log,
+            clock,
+            recent: Arc::default(),
+            queues: Arc::default(),
+            write_patience: WRITE_PATIENCE,
+            checkpoints: None,
+        }
     }
 
     /// The same with states kept beside the log, so that long streams need not be folded anew.
     #[must_use]
     pub fn with_checkpoints(self, checkpoints: Arc<dyn Checkpoints>) -> Self {
         Self { checkpoints: Some(checkpoints), ..self }
+    }
+
+    /// The same with another time, in place of 30 s, after which a command that has not had its
+    /// turn to write is given up.
+    #[must_use]
+    pub fn with_write_patience(self, write_patience: Duration) -> Self {
+        Self { write_patience, ..self }
     }
 
     /// The log, to read from.
@@ -179,8 +212,23 @@ impl Repository {
         Ok(())
     }
 
-    /// Decides a command on a loaded state and appends what follows; gives the number of new
-    /// events. The state is in line with the log afterwards, whatever happened.
+    /// Waits until all who came before in this process have written to a stream. Who decides on
+    /// what it folded before should take its turn first, see whether it
+    /// [is behind](Self::is_behind), and then decide: otherwise it is overtaken for as long as
+    /// others wait.
+    pub async fn take_turn(&self, stream: &StreamKey) -> WriteTurn {
+        self.queues.take_turn(stream).await
+    }
+
+    /// Whether this process has appended to the stream since it was loaded. What other processes
+    /// append is not looked for.
+    pub fn is_behind<D: Decider>(&self, loaded: &Loaded<D>) -> bool {
+        let reached = loaded.head.map_or(Seq(0), |head| head.seq);
+        self.queues.heads.newest(&loaded.stream).is_some_and(|head| head.seq > reached)
+    }
+
+    /// Decides a command on a loaded state and appends what follows, when its turn has come; gives
+    /// the number of new events. The state is in line with the log afterwards, whatever happened.
     ///
     /// # Errors
     /// See [`CommitError`].
@@ -191,6 +239,27 @@ impl Repository {
         payloads: Vec<Payload>,
         context: &Context,
     ) -> Result<usize, CommitError<D::Rejection>> {
+        let turn = self.take_turn(&loaded.stream).await;
+        self.commit_in_turn(&turn, loaded, command, payloads, context).await
+    }
+
+    /// The same for who has taken the turn to write to the stream.
+    ///
+    /// # Errors
+    /// See [`CommitError`].
+    pub async fn commit_in_turn<D: Decider>(
+        &self,
+        turn: &WriteTurn,
+        loaded: &mut Loaded<D>,
+        command: D::Command,
+        payloads: Vec<Payload>,
+        context: &Context,
+    ) -> Result<usize, CommitError<D::Rejection>> {
+        debug_assert_eq!(turn.stream(), &loaded.stream);
+        if self.is_behind(loaded) {
+            self.refresh(loaded).await?;
+            return Err(CommitError::Conflict);
+        }
         self.decide(loaded, command, payloads, context, false).await
     }
 
@@ -211,7 +280,7 @@ impl Repository {
         Ok(new)
     }
 
-    async fn decide<D: Decider>(
+    pub(crate) async fn decide<D: Decider>(
         &self,
         loaded: &mut Loaded<D>,
         command: D::Command,
@@ -223,6 +292,7 @@ impl Repository {
         let events = D::decide(&loaded.state, command, context, next);
         let events = events.map_err(CommitError::Rejected)?;
         let Some(first) = events.first() else { return Ok(0) };
+        let copy = loaded.copy_for_commit();
         if loaded.head.is_none() {
             self.inherit(loaded, first).await?;
         }
@@ -254,75 +324,48 @@ impl Repository {
                     Wake::Done => self.recent.forget(&loaded.stream),
                     _ => self.recent.written(&loaded.stream, planned),
                 }
+                self.queues.heads.saw(&loaded.stream, head);
                 (loaded.head, loaded.last_first) = (Some(head), next);
                 self.keep_if_far(loaded);
                 Ok(count)
             }
             Err(error) => {
-                // The state ran ahead of the log: fold it anew.
-                *loaded = self.load(&loaded.stream).await?;
+                self.take_back(loaded, copy).await?;
                 Err(match error {
-                    AppendError::Conflict { .. } => CommitError::Conflict,
+                    AppendError::Conflict { .. } => {
+                        loaded.commits_from_copy = COMMITS_FROM_COPY;
+                        CommitError::Conflict
+                    }
                     other => CommitError::Append(other),
                 })
             }
         }
     }
 
-    /// Loads, decides and appends, again and again while others are faster.
-    ///
-    /// # Errors
-    /// See [`CommitError`]; `Conflict` after many tries.
-    pub async fn execute<D: Decider>(
+    /// Brings a state that ran ahead of the log in line with it.
+    async fn take_back<D: Decider>(
         &self,
-        stream: &StreamKey,
-        context: &Context,
-        command: impl FnMut(&D::State, Seq) -> (D::Command, Vec<Payload>),
-    ) -> Result<Loaded<D>, CommitError<D::Rejection>> {
-        let loaded = self.load::<D>(stream).await?;
-        self.execute_on(loaded, context, command).await
-    }
-
-    /// The same for a command that begins a stream with the history of another one, which is at
-    /// hand as it was at that event and is not read again.
-    ///
-    /// # Errors
-    /// See [`CommitError`]; `Conflict` after many tries.
-    pub async fn execute_from<D: Decider>(
-        &self,
-        origin: Loaded<D>,
-        stream: &StreamKey,
-        context: &Context,
-        command: impl FnMut(&D::State, Seq) -> (D::Command, Vec<Payload>),
-    ) -> Result<Loaded<D>, CommitError<D::Rejection>> {
-        let mut loaded = self.load::<D>(stream).await?;
-        loaded.origin = loaded.head.is_none().then(|| Box::new(origin));
-        self.execute_on(loaded, context, command).await
-    }
-
-    async fn execute_on<D: Decider>(
-        &self,
-        mut loaded: Loaded<D>,
-        context: &Context,
-        mut command: impl FnMut(&D::State, Seq) -> (D::Command, Vec<Payload>),
-    ) -> Result<Loaded<D>, CommitError<D::Rejection>> {
-        for tries in 1..=TRIES {
-            let next = loaded.head.map_or(Seq(0), |head| head.seq).plus(1);
-            let (command, payloads) = command(&loaded.state, next);
-            match self.commit(&mut loaded, command, payloads, context).await {
-                Err(CommitError::Conflict) => tokio::time::sleep(back_off(tries)).await,
-                Err(error) => return Err(error),
-                Ok(_) => return Ok(loaded),
+        loaded: &mut Loaded<D>,
+        copy: Option<Loaded<D>>,
+    ) -> Result<(), LogError> {
+        let stream = loaded.stream.clone();
+        match copy {
+            Some(copy) => {
+                *loaded = copy;
+                self.refresh(loaded).await.map(drop)
+            }
+            None => {
+                *loaded = self.load(&stream).await?;
+                Ok(())
             }
         }
-        Err(CommitError::Conflict)
     }
 }
 
-/// A short wait with jitter, so that rivals do not meet again.
-fn back_off(tries: u32) -> Duration {
-    let mut random = [0_u8; 1];
-    // Without randomness the wait is the same for all, and the next try may lose again.
-    let _filled = getrandom::fill(&mut random);
-    Duration::from_micros(u64::from(tries) * (100 + 4 * u64::from(random[0])))
+impl<D: Decider> Loaded<D> {
+    /// A copy of the state as it is before a commit, while commits of others must be expected.
+    fn copy_for_commit(&mut self) -> Option<Self> {
+        self.commits_from_copy = self.commits_from_copy.checked_sub(1)?;
+        Some(self.clone())
+    }
 }

@@ -162,9 +162,14 @@ fn no_memory() -> Failure {
 }
 
 fn failed(error: CommitError<Rejection>) -> Failure {
-    let (code, retryable) = match &error {
-        CommitError::Rejected(_) => ("tool.invalid", false),
-        _ => ("log.unavailable", true),
+    let (code, message, retryable) = match &error {
+        CommitError::Rejected(_) => ("tool.invalid", error.to_string(), false),
+        CommitError::Conflict => {
+            let message = "so many write memories of this subject that this one did not get its \
+                turn: nothing was done, and the same call may be made again";
+            ("log.unavailable", message.to_owned(), true)
+        }
+        _ => ("log.unavailable", error.to_string(), true),
     };
-    Failure { code: code.into(), message: error.to_string(), retryable }
+    Failure { code: code.into(), message, retryable }
 }

@@ -114,7 +114,8 @@ impl Repository {
         };
         let (stream, head) = (stream.clone(), Some(record.head()));
         let due = next_due(found.seq, found.state.len());
-        Ok(Some(Loaded { stream, state, head, last_first: found.first, due, origin: None }))
+        let last_first = found.first;
+        Ok(Some(Loaded { head, last_first, due, state, ..Loaded::new(stream) }))
     }
 
     /// Takes in the part of another stream that a first event names.

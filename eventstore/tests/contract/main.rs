@@ -19,3 +19,4 @@ mod servers;
 mod shares;
 mod support;
 mod transcript;
+mod writers;

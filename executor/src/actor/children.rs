@@ -288,9 +288,13 @@ pub(crate) async fn farewell(shared: &Shared, run: &mut Loaded<Run>) -> Result<(
         Ok(()) | Err(ActorError::Rejected(_)) => {}
         Err(error) => return Err(error),
     }
-    let context = shared.context();
-    let noted = shared.repository.commit(run, RunCommand::ParentTold, Vec::new(), &context).await;
-    noted.map(drop).map_err(ActorError::from)
+    note_parent_told(shared, run).await
+}
+
+/// Others may still write to a run that has ended: then it is noted after them.
+async fn note_parent_told(shared: &Shared, run: &mut Loaded<Run>) -> Result<(), ActorError> {
+    let (command, context) = (|_: &_, _| (RunCommand::ParentTold, Vec::new()), shared.context());
+    shared.repository.execute_on(run, &context, command).await.map_err(ActorError::from)
 }
 
 async fn told(
@@ -337,7 +341,7 @@ async fn report(
 ) -> Result<(), ActorError> {
     let payloads: Vec<Payload> = output.into_iter().collect();
     let command = |_: &_, _| (RunCommand::ChildEnded(report.clone()), payloads.clone());
-    shared.repository.execute::<Run>(parent, &shared.context(), command).await?;
+    shared.repository.submit::<Run>(parent, &shared.context(), command).await?;
     Ok(())
 }
 
@@ -347,7 +351,7 @@ async fn cancel(shared: &Shared, run: &Loaded<Run>, child: RunId) -> Result<(), 
     let stream = StreamKey::run(run.stream.tenant.clone(), child);
     let reason = Some("the run that it belongs to has ended".to_owned());
     let command = |_: &_, _| (RunCommand::Cancel { reason: reason.clone() }, Vec::new());
-    let cancelled = shared.repository.execute::<Run>(&stream, &shared.context(), command).await;
+    let cancelled = shared.repository.submit::<Run>(&stream, &shared.context(), command).await;
     match cancelled.map_err(ActorError::from) {
         Ok(_) | Err(ActorError::Rejected(Rejection::Ended(_))) => Ok(()),
         Err(ActorError::Rejected(Rejection::NotFound)) => {
@@ -355,7 +359,7 @@ async fn cancel(shared: &Shared, run: &Loaded<Run>, child: RunId) -> Result<(), 
             let origin = origin(run, &known.step);
             let new = NewChild { run: child, child: known.clone(), origin };
             create(shared, &run.stream, new, &shared.stopped).await;
-            let again = shared.repository.execute::<Run>(&stream, &shared.context(), command).await;
+            let again = shared.repository.submit::<Run>(&stream, &shared.context(), command).await;
             match again.map_err(ActorError::from) {
                 Ok(_) | Err(ActorError::Rejected(_)) => Ok(()),
                 Err(error) => Err(error),

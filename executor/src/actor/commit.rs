@@ -9,7 +9,7 @@ use convergio_domain::run::{
 };
 use convergio_domain::stream::Seq;
 use convergio_domain::time::Timestamp;
-use convergio_eventstore::{AppendError, CommitError, Payload};
+use convergio_eventstore::{AppendError, CommitError, Payload, WriteTurn};
 
 use super::commit_room::CommitLimits;
 use super::effect::{DoneResult, Launch, Work, failure, perform};
@@ -35,11 +35,16 @@ enum Written {
 }
 
 impl Actor {
-    /// Writes a plan, then launches its effects.
-    pub(super) async fn commit(&mut self, plan: Plan) -> Result<(), ActorError> {
+    /// Writes a plan, then launches its effects. Without a turn that was taken before the plan was
+    /// made, it waits for one.
+    pub(super) async fn commit(
+        &mut self,
+        plan: Plan,
+        turn: Option<WriteTurn>,
+    ) -> Result<(), ActorError> {
         let first = self.run.state.seq.plus(1);
         let Plan { advance, payloads, scheduler, launches, values, tables, taken, .. } = plan;
-        match self.write(&advance, &payloads).await? {
+        match self.write(&advance, &payloads, turn).await? {
             Written::Overtaken => self.overtaken().await,
             Written::TooLarge(error) => self.narrow(&advance, taken, error),
             Written::Done => {
@@ -67,6 +72,7 @@ impl Actor {
         &mut self,
         advance: &Advance,
         payloads: &[Payload],
+        mut turn: Option<WriteTurn>,
     ) -> Result<Written, ActorError> {
         let mut tries = LOG_RETRY.iter().chain(std::iter::repeat(&LOG_RETRY[4]));
         let head = self.run.head;
@@ -74,8 +80,15 @@ impl Actor {
             let context = self.shared.context();
             let command = RunCommand::Advance(advance.clone());
             let repository = &self.shared.repository;
+            let current_turn = match turn.take() {
+                Some(turn) => turn,
+                None => repository.take_turn(&self.run.stream).await,
+            };
+            let (run, payloads) = (&mut self.run, payloads.to_vec());
             let written =
-                repository.commit(&mut self.run, command, payloads.to_vec(), &context).await;
+                repository.commit_in_turn(&current_turn, run, command, payloads, &context).await;
+            // Nobody waits because the log cannot be written.
+            drop(current_turn);
             let error = match written {
                 Ok(0) => return Err(ActorError::EmptyPlan),
                 Ok(_) => return Ok(Written::Done),
@@ -144,7 +157,7 @@ impl Actor {
     }
 
     /// Others changed the run.
-    async fn overtaken(&mut self) -> Result<(), ActorError> {
+    pub(super) async fn overtaken(&mut self) -> Result<(), ActorError> {
         self.check_begun()?;
         self.renew().await
     }
@@ -222,7 +235,7 @@ impl Actor {
         self.done.retain(|done| done.call.is_some());
         while !self.done.is_empty() {
             let plan = self.settlement();
-            match self.commit(plan).await {
+            match self.commit(plan, None).await {
                 Ok(()) => {}
                 // Nothing of it was under way: there is nothing to settle.
                 Err(ActorError::Rejected(_)) => return Ok(()),

@@ -117,7 +117,7 @@ pub(crate) enum ActorError {
     Rejected(#[from] Rejection),
     #[error(transparent)]
     Append(#[from] AppendError),
-    #[error("others write to the run all the time")]
+    #[error("others wrote to the run, and its own turn did not come in time")]
     Conflict,
     #[error("a plan that changes nothing was to be written: this is a defect, please report it")]
     EmptyPlan,

@@ -7,7 +7,7 @@ use convergio_domain::decider::Wake;
 use convergio_domain::event::run::Failure;
 use convergio_domain::run::{Advance, End, Run, RunCommand, StepStatus};
 use convergio_domain::time::Timestamp;
-use convergio_eventstore::{AppendError, CommitError, LogError};
+use convergio_eventstore::{AppendError, CommitError, LogError, WriteTurn};
 use convergio_kernel_c::RunResult;
 use tokio::sync::Notify;
 
@@ -70,9 +70,12 @@ impl Actor {
         self.collect_outside().await?;
         self.promote_due();
         if self.has_work() {
+            let Some(write_turn) = self.take_write_turn().await? else {
+                return Ok(Turn::Waited);
+            };
             let plan = self.plan().await?;
             if !plan.is_empty() {
-                self.commit(plan).await?;
+                self.commit(plan, Some(write_turn)).await?;
                 return Ok(Turn::Written);
             }
             // What it took in has no consequence.
@@ -83,6 +86,26 @@ impl Actor {
         }
         self.wait(signal).await?;
         Ok(Turn::Waited)
+    }
+
+    /// Waits for the turn to write, and takes in what others have written meanwhile: a plan that is
+    /// made before its turn is out of date for as long as others wait too. Nothing when no work is
+    /// left then.
+    async fn take_write_turn(&mut self) -> Result<Option<WriteTurn>, ActorError> {
+        let repository = &self.shared.repository;
+        let write_turn = repository.take_turn(&self.run.stream).await;
+        if !repository.is_behind(&self.run) {
+            return Ok(Some(write_turn));
+        }
+        repository.refresh(&mut self.run).await?;
+        self.overtaken().await?;
+        if self.run.state.phase.is_ended() {
+            return Ok(None);
+        }
+        self.collect();
+        self.collect_outside().await?;
+        self.promote_due();
+        Ok(self.has_work().then_some(write_turn))
     }
 
     /// Steps whose time has come may start.
@@ -178,11 +201,16 @@ impl Actor {
     async fn fail_run(&mut self, error: Failure) -> Result<(), ActorError> {
         let is_readable = self.rebuild().is_ok();
         while is_readable && !self.done.is_empty() && !self.run.state.phase.is_ended() {
+            let write_turn = match self.take_write_turn().await {
+                Ok(Some(write_turn)) => write_turn,
+                Ok(None) => continue,
+                Err(_) => break,
+            };
             self.limits = CommitLimits::narrowest(true);
             let Ok(plan) = self.plan().await else { break };
             if plan.is_empty() {
                 self.done.drain(..plan.taken.max(1));
-            } else if self.commit(plan).await.is_err() {
+            } else if self.commit(plan, Some(write_turn)).await.is_err() {
                 break;
             }
         }
@@ -197,10 +225,11 @@ impl Actor {
         };
         while !self.run.state.phase.is_ended() {
             let (context, repository) = (self.shared.context(), &self.shared.repository);
-            let command = RunCommand::Advance(advance.clone());
-            let ended = repository.commit(&mut self.run, command, Vec::new(), &context).await;
-            match ended {
-                Ok(_) | Err(CommitError::Conflict) => {}
+            let command = |_: &_, _| (RunCommand::Advance(advance.clone()), Vec::new());
+            match repository.execute_on(&mut self.run, &context, command).await {
+                Ok(()) | Err(CommitError::Conflict) => {}
+                // Others ended it.
+                Err(CommitError::Rejected(_)) if self.run.state.phase.is_ended() => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -18,3 +18,4 @@ mod steering;
 mod turns;
 mod waiting;
 mod width;
+mod writers;

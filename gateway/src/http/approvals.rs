@@ -115,7 +115,7 @@ pub(crate) async fn answer(
     };
     let command = |_: &_, _| (RunCommand::Answer(answer.clone()), Vec::new());
     let stream = run_stream(&caller, &row.run)?;
-    gateway.repository.execute::<Run>(&stream, &gateway.context(&caller), command).await?;
+    gateway.repository.submit::<Run>(&stream, &gateway.context(&caller), command).await?;
     gateway.catch_up(&stream).await?;
     view(&gateway, &caller, &id).await.map(Json)
 }

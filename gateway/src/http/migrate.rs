@@ -173,6 +173,8 @@ async fn move_to(
     graph: &Graph,
     is_new: bool,
 ) -> Result<Option<MigrateReport>, ApiError> {
+    // The run stands still while it is looked at: otherwise one that is at work never could be.
+    let turn = gateway.repository.take_turn(stream).await;
     let mut loaded = gateway.repository.load::<Run>(stream).await?;
     let from = loaded.state.graph.as_ref().map_or(to, |(_, version)| version).clone();
     let is_open = !loaded.state.phase.is_ended();
@@ -193,7 +195,9 @@ async fn move_to(
         verdict = found.verdict;
     }
     let (command, context) = (RunCommand::Migrate { to: to.clone() }, gateway.context(caller));
-    match gateway.repository.commit(&mut loaded, command, Vec::new(), &context).await {
+    let moved =
+        gateway.repository.commit_in_turn(&turn, &mut loaded, command, Vec::new(), &context);
+    match moved.await {
         Err(CommitError::Conflict) => Ok(None),
         Err(error) => Err(error.into()),
         Ok(_) => Ok(Some(MigrateReport {

@@ -285,7 +285,7 @@ pub(crate) async fn cancel(
     idempotency::bind(&gateway, &caller, &headers, &scope, &body).await?;
     let reason: Option<String> = request.reason.map(|reason| reason.chars().take(500).collect());
     let command = |_: &_, _| (RunCommand::Cancel { reason: reason.clone() }, Vec::new());
-    gateway.repository.execute::<Run>(&stream, &gateway.context(&caller), command).await?;
+    gateway.repository.submit::<Run>(&stream, &gateway.context(&caller), command).await?;
     view(&gateway, &caller, &id).await.map(Json)
 }
 

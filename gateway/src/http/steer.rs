@@ -93,7 +93,7 @@ impl<'a> Asked<'a> {
     ) -> Result<Json<RunView>, ApiError> {
         let context = self.gateway.context(self.caller);
         let commands = |_: &_, _| (command.clone(), payloads.clone());
-        self.gateway.repository.execute::<Run>(&self.stream, &context, commands).await?;
+        self.gateway.repository.submit::<Run>(&self.stream, &context, commands).await?;
         view(self.gateway, self.caller, &self.stream.id.to_string()).await.map(Json)
     }
 }

@@ -1,6 +1,7 @@
 //! A gateway on a memory log, with two tenants and no executor.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use convergio_domain::decider::Context;
@@ -10,6 +11,7 @@ use convergio_domain::id::{ApprovalId, ExecutorId, RunId, StepId, TenantId};
 use convergio_domain::payload::{PayloadSlot, Purpose};
 use convergio_domain::run::{Advance, End, Intent, Outcome, Run, RunCommand, Start, StepResult};
 use convergio_domain::stream::StreamKey;
+use convergio_eventstore::embedded::{Config, EmbeddedLog};
 use convergio_eventstore::{EventLog, LiveHub, MemoryLog, Payload, Repository, SystemClock};
 use convergio_gateway::{Gateway, Limits, Token, Tokens};
 use convergio_projections::{Memories, Projections};
@@ -41,6 +43,12 @@ fn tenant(name: &str) -> TenantId {
     name.parse().expect("a name")
 }
 
+/// The stream of a run of tenant one.
+pub(crate) fn run_stream(run: &str) -> StreamKey {
+    let run: RunId = run.parse().expect("a run");
+    StreamKey::run(tenant("one"), run)
+}
+
 fn token(token: &str, of: &str, role: &str) -> Token {
     let (actor, roles) = (role.parse().expect("a name"), vec![role.to_owned()]);
     Token { hash: Token::hash(token), tenant: tenant(of), actor, roles }
@@ -53,8 +61,30 @@ impl Api {
 
     pub(crate) async fn within(limits: Limits) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
-        let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
+        Self::on(Arc::new(MemoryLog::new()), folder, limits).await
+    }
+
+    /// On a log in files, which takes its time: requests at once meet there.
+    pub(crate) async fn in_files() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = EmbeddedLog::open(&Config::new(&folder.path().join("log"))).expect("opens");
+        Self::on(Arc::new(log), folder, Limits::default()).await
+    }
+
+    /// Where a request gives up waiting for its turn to write at once.
+    pub(crate) async fn impatient() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let repository = Repository::new(Arc::new(MemoryLog::new()), Arc::new(SystemClock))
+            .with_write_patience(Duration::from_millis(20));
+        Self::with(repository, folder, Limits::default()).await
+    }
+
+    async fn on(log: Arc<dyn EventLog>, folder: tempfile::TempDir, limits: Limits) -> Self {
+        Self::with(Repository::new(log, Arc::new(SystemClock)), folder, limits).await
+    }
+
+    async fn with(repository: Repository, folder: tempfile::TempDir, limits: Limits) -> Self {
+        let log = repository.log();
         let projections = Projections::open(&folder.path().join("read.db")).await.expect("opens");
         let queries = projections.queries();
         let (stop_projector, stopped) = oneshot::channel();
@@ -186,8 +216,7 @@ impl Api {
     }
 
     async fn write_with(&self, run: &str, advance: Advance, payloads: Vec<Payload>) {
-        let run: RunId = run.parse().expect("a run");
-        let stream = StreamKey::run(tenant("one"), run);
+        let stream = run_stream(run);
         let context = Context {
             now: self.repository.clock().now(),
             actor: "executor".parse().expect("a name"),

@@ -1,10 +1,14 @@
 //! Steering runs over HTTP: what is answered, and that what is refused changes nothing.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use convergio_domain::run::{Intent, Outcome, StepResult};
 use convergio_domain::time::Timestamp;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
-use crate::harness::Api;
+use crate::harness::{Api, run_stream};
 
 async fn status(api: &Api, run: &str) -> Value {
     api.get(&format!("/v1/runs/{run}")).await.1["status"].clone()
@@ -82,6 +86,80 @@ async fn a_signal_counts_once_under_a_key() {
     api.post(&path, &body, None).await;
     let state = api.get(&format!("/v1/runs/{run}/state")).await.1;
     assert_eq!(state["signals"], json!({"paid": 2}), "kept for the nodes that will wait");
+}
+
+/// Sends requests at once; gives how often each status was answered.
+async fn statuses_of_all(
+    api: &Arc<Api>,
+    requests: impl Iterator<Item = (String, Value, Option<String>)>,
+) -> BTreeMap<u16, usize> {
+    let mut answers = JoinSet::new();
+    for (path, body, key) in requests {
+        let api = Arc::clone(api);
+        answers.spawn(async move { api.post(&path, &body, key.as_deref()).await.0 });
+    }
+    let mut statuses = BTreeMap::new();
+    for status in answers.join_all().await {
+        *statuses.entry(status).or_default() += 1;
+    }
+    statuses
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_signals_at_once_are_all_taken() {
+    let api = Arc::new(Api::in_files().await);
+    let run = api.run().await;
+    let before = seq(&api, &run).await.as_u64().expect("a number");
+    let path = format!("/v1/runs/{run}/signal");
+    let signal = |number: usize| {
+        let body = json!({"name": "paid", "payload": {"number": number}});
+        // With a key and without: half of them write to streams of their own too.
+        (path.clone(), body, (number % 2 == 0).then(|| format!("payment-{number}")))
+    };
+    let statuses = statuses_of_all(&api, (0..1000).map(signal)).await;
+    assert_eq!(statuses, [(200, 1000)].into());
+    let state = api.get(&format!("/v1/runs/{run}/state")).await.1;
+    assert_eq!(state["signals"], json!({"paid": 1000}));
+    assert_eq!(seq(&api, &run).await, before + 1000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_to_many_questions_of_one_run_at_once_are_all_taken() {
+    let api = Arc::new(Api::in_files().await);
+    let run = api.run().await;
+    let mut questions = Vec::new();
+    for number in 0..150 {
+        questions.push(api.ask(&run, &format!("q{number}"), "teacher").await);
+    }
+    api.get(&format!("/v1/runs/{run}")).await;
+    let body = json!({"decision": "grant", "content_hash": "abc"});
+    let answer = |id: &String| (format!("/v1/approvals/{id}"), body.clone(), None);
+    // Each twice: the same answer again is the same answer.
+    let requests = questions.iter().chain(&questions).map(answer);
+    assert_eq!(statuses_of_all(&api, requests).await, [(200, 300)].into());
+    for id in &questions {
+        let (_, asked) = api.get(&format!("/v1/approvals/{id}")).await;
+        assert_eq!(asked["state"], "granted", "{asked}");
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_get_its_turn_in_time_is_told_to_send_it_again() {
+    let api = Api::impatient().await;
+    let run = api.run().await;
+    let before = seq(&api, &run).await;
+    let turn = api.repository.take_turn(&run_stream(&run)).await;
+    for (verb, body) in [("signal", json!({"name": "paid"})), ("pause", json!({}))] {
+        let (status, problem) = api.post(&format!("/v1/runs/{run}/{verb}"), &body, None).await;
+        assert_eq!((status, &problem["code"]), (409, &json!("request.conflict")), "{problem}");
+        assert_eq!(problem["retryable"], true);
+        let detail = problem["detail"].as_str().expect("a text");
+        assert!(detail.contains("nothing was done, send the same request again"), "{detail}");
+    }
+    assert_eq!(seq(&api, &run).await, before);
+    drop(turn);
+    let (status, _) = api.post(&format!("/v1/runs/{run}/pause"), &json!({}), None).await;
+    assert_eq!(status, 200);
 }
 
 #[tokio::test]

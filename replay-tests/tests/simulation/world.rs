@@ -1,8 +1,8 @@
 //! Runs of all shapes, executors whose shares move, and people who write to the runs meanwhile.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -44,6 +44,8 @@ pub(crate) struct World {
     places: (usize, usize),
     /// Runs in memory at once.
     active_runs: usize,
+    /// Signals that a run was said to have.
+    acknowledged: Mutex<BTreeSet<Uuid>>,
 }
 
 impl World {
@@ -60,7 +62,15 @@ impl World {
         let active_runs = 2 + random.below(10) as usize;
         // A lone outcome with its consequences must fit.
         log.limit_events(16 + random.below(48) as usize);
-        Self { log, clock: Fake::new(), random, runs, places, active_runs }
+        Self {
+            log,
+            clock: Fake::new(),
+            random,
+            runs,
+            places,
+            active_runs,
+            acknowledged: Mutex::default(),
+        }
     }
 
     fn repository(&self) -> Repository {
@@ -167,6 +177,8 @@ impl World {
 
     /// People and programs: pauses, resumes, signals, each again and again, several at once.
     async fn interfere(&self) {
+        // One process: those who write to a run at once stand in its queue.
+        let repository = self.repository();
         loop {
             let silence_ms = 1 + self.random.below(LONGEST_SILENCE_MS);
             tokio::time::sleep(Duration::from_millis(silence_ms)).await;
@@ -178,29 +190,44 @@ impl World {
                 2 => vec![RunCommand::Resume, signal, RunCommand::Pause { reason: None }],
                 _ => vec![RunCommand::Resume, RunCommand::Resume],
             };
-            join_all(commands.into_iter().map(|command| self.try_request(run, command))).await;
+            join_all(
+                commands.into_iter().map(|command| self.try_request(&repository, run, command)),
+            )
+            .await;
         }
     }
 
     /// A request that the rules or the log may refuse.
-    async fn try_request(&self, run: &StreamKey, command: RunCommand) -> bool {
-        let repository = self.repository();
-        let payloads = match &command {
-            RunCommand::Signal(_) => vec![payload(b"{}".to_vec(), Purpose::Signal)],
-            _ => Vec::new(),
+    async fn try_request(
+        &self,
+        repository: &Repository,
+        run: &StreamKey,
+        command: RunCommand,
+    ) -> bool {
+        let signal = match &command {
+            RunCommand::Signal(signal) => Some(signal.id),
+            _ => None,
         };
+        let payloads = signal.map(|_| payload(b"{}".to_vec(), Purpose::Signal));
+        let payloads: Vec<Payload> = payloads.into_iter().collect();
         let commands = |_: &_, _| (command.clone(), payloads.clone());
-        let context = context(&repository);
-        match repository.execute::<Run>(run, &context, commands).await {
+        match repository.submit::<Run>(run, &context(repository), commands).await {
+            Ok(()) => {
+                let mut acknowledged = self.acknowledged.lock().expect("nobody panicked");
+                acknowledged.extend(signal);
+                true
+            }
             // Some were said too late: the run has ended.
-            Ok(_) | Err(CommitError::Rejected(_)) => true,
+            Err(CommitError::Rejected(_)) => true,
+            Err(CommitError::Conflict) => panic!("{run}: the turn of a request did not come"),
             Err(_) => false,
         }
     }
 
     /// A request that is sent again until it is taken.
     async fn request(&self, run: &StreamKey, command: RunCommand) {
-        while !self.try_request(run, command.clone()).await {
+        let repository = self.repository();
+        while !self.try_request(&repository, run, command.clone()).await {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -244,6 +271,7 @@ impl World {
 
     /// What must be true in the end.
     pub(crate) async fn check(&self) -> Result<(), String> {
+        let mut signals = BTreeSet::new();
         for (run, shape) in &self.runs {
             let records = self.log.log.read_stream(run, Seq(0), 10_000).await.expect("in memory");
             let mut steps: BTreeMap<String, u32> = BTreeMap::new();
@@ -255,6 +283,9 @@ impl World {
                     }
                     Event::RunCompleted(_) => completed += 1,
                     Event::ChildEnded(_) => within += 1,
+                    Event::SignalReceived(signal) if !signals.insert(signal.id) => {
+                        return Err(format!("{run}: signal {} is there twice", signal.id));
+                    }
                     Event::RunFailed(failed) => return Err(format!("{run}: {:?}", failed.error)),
                     _ => {}
                 }
@@ -275,7 +306,11 @@ impl World {
                 return Err(format!("{run}: completed {completed} times, steps {steps:?}"));
             }
         }
-        Ok(())
+        let acknowledged = self.acknowledged.lock().expect("nobody panicked");
+        match acknowledged.difference(&signals).next() {
+            Some(lost) => Err(format!("signal {lost} was acknowledged and is not there")),
+            None => Ok(()),
+        }
     }
 }
 

@@ -8,10 +8,10 @@ use tokio::time::Instant;
 
 use super::api::{Api, NoAnswer};
 use super::gate::Proof;
-use super::heads::KnownHeads;
 use super::wire::Names;
 use super::witness::Witness;
 use crate::error::LogError;
+use crate::heads::KnownHeads;
 use crate::seal::MasterKey;
 
 /// How long a call that has left no trace is tried again before the log is called unavailable.

@@ -13,7 +13,7 @@ const GENERATION: usize = 20_000;
 
 /// Heads that were seen: of each stream the newest, and the end of the last read.
 #[derive(Default)]
-pub(super) struct KnownHeads {
+pub(crate) struct KnownHeads {
     generations: Mutex<Generations>,
 }
 
@@ -31,18 +31,18 @@ struct Known {
 
 impl KnownHeads {
     /// The newest head seen.
-    pub(super) fn newest(&self, stream: &StreamKey) -> Option<Head> {
+    pub(crate) fn newest(&self, stream: &StreamKey) -> Option<Head> {
         self.get(stream).map(|known| known.newest)
     }
 
     /// The record that ends with this event, if it was seen lately.
-    pub(super) fn ending_with(&self, stream: &StreamKey, seq: Seq) -> Option<Head> {
+    pub(crate) fn ending_with(&self, stream: &StreamKey, seq: Seq) -> Option<Head> {
         let known = self.get(stream)?;
         [known.newest, known.cursor].into_iter().find(|head| head.seq == seq)
     }
 
     /// Remembers the end of a record.
-    pub(super) fn saw(&self, stream: &StreamKey, head: Head) {
+    pub(crate) fn saw(&self, stream: &StreamKey, head: Head) {
         let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
         let known = generations.find(stream);
         let newest = known.map_or(head, |known| match known.newest.position > head.position {

@@ -1,0 +1,151 @@
+//! One queue per stream: those who write to a stream in this process go one after the other, in the
+//! order in which they came, and each one takes over the state that the one before it has folded.
+//!
+//! The queue is for speed and fairness alone. That nothing is written twice or on a stale state
+//! rests on the expected head of each commit, as it does between processes.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use convergio_domain::decider::Decider;
+use convergio_domain::stream::StreamKey;
+use tokio::sync::{Mutex as FairMutex, OwnedMutexGuard};
+
+use crate::heads::KnownHeads;
+use crate::repository::Loaded;
+
+/// A `Loaded<D>` of the stream; only while somebody waits for it.
+type FoldedState = Option<Box<dyn Any + Send + Sync>>;
+
+/// The queue of one stream.
+struct Queue {
+    /// Writers that wait or write. At 0 the queue is removed.
+    writers: usize,
+    /// Its waiters are served in the order in which they came.
+    turn: Arc<FairMutex<FoldedState>>,
+}
+
+/// The queues of all streams that somebody writes to now, and the ends of those that this process
+/// has written to lately.
+#[derive(Default)]
+pub(crate) struct WriteQueues {
+    queues: Mutex<HashMap<StreamKey, Queue>>,
+    pub(crate) heads: KnownHeads,
+}
+
+/// The right to write to a stream while the other writers of this process wait. The turn ends when
+/// this is dropped. Who holds one must not wait for a second one of the same stream.
+pub struct WriteTurn {
+    // In this order: the turn ends before the place is given up.
+    folded: OwnedMutexGuard<FoldedState>,
+    place: Place,
+}
+
+/// A place in a stream's queue.
+struct Place {
+    queues: Arc<WriteQueues>,
+    stream: StreamKey,
+}
+
+impl WriteQueues {
+    /// Waits until all who came before have written.
+    pub(crate) async fn take_turn(self: &Arc<Self>, stream: &StreamKey) -> WriteTurn {
+        let turn = self.join(stream);
+        let place = Place { queues: Arc::clone(self), stream: stream.clone() };
+        WriteTurn { folded: turn.lock_owned().await, place }
+    }
+
+    fn join(&self, stream: &StreamKey) -> Arc<FairMutex<FoldedState>> {
+        let mut queues = self.lock();
+        let new = || Queue { writers: 0, turn: Arc::default() };
+        let queue = queues.entry(stream.clone()).or_insert_with(new);
+        queue.writers += 1;
+        Arc::clone(&queue.turn)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<StreamKey, Queue>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl WriteTurn {
+    /// The stream that may be written to.
+    pub fn stream(&self) -> &StreamKey {
+        &self.place.stream
+    }
+
+    /// Whether somebody else waits for the turn.
+    pub(crate) fn has_waiters(&self) -> bool {
+        let queues = self.place.queues.lock();
+        queues.get(&self.place.stream).is_some_and(|queue| queue.writers > 1)
+    }
+
+    /// The state that the writer before has left. Others may have appended since.
+    pub(crate) fn take_state<D: Decider>(&mut self) -> Option<Loaded<D>> {
+        let folded = self.folded.take()?;
+        folded.downcast().ok().map(|loaded| *loaded)
+    }
+
+    /// Leaves a state that was folded from the log to the next writer.
+    pub(crate) fn leave_state<D: Decider>(&mut self, loaded: Loaded<D>) {
+        *self.folded = Some(Box::new(loaded));
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut queues = self.queues.lock();
+        let Some(queue) = queues.get_mut(&self.stream) else { return };
+        queue.writers -= 1;
+        if queue.writers == 0 {
+            queues.remove(&self.stream);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use convergio_domain::request::Request;
+    use convergio_domain::stream::StreamKey;
+    use futures_util::FutureExt;
+    use uuid::Uuid;
+
+    use super::WriteQueues;
+    use crate::repository::Loaded;
+
+    fn stream(number: u128) -> StreamKey {
+        StreamKey::request("acme".parse().expect("a name"), Uuid::from_u128(number))
+    }
+
+    #[tokio::test]
+    async fn turns_go_in_the_order_of_arrival_and_hand_the_state_on() {
+        let (queues, one, two) = (Arc::new(WriteQueues::default()), stream(1), stream(2));
+        let mut first = queues.take_turn(&one).await;
+        assert!(!first.has_waiters());
+        let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(queues.take_turn(&one))).collect();
+        assert!(waiting.iter_mut().all(|turn| turn.now_or_never().is_none()));
+        assert!(queues.take_turn(&two).now_or_never().is_some(), "another stream");
+        first.leave_state::<Request>(Loaded::new(one.clone()));
+        drop(first);
+        // One that gave up is passed over.
+        drop(waiting.remove(0));
+        assert!((&mut waiting[1]).now_or_never().is_none(), "not before the one in front");
+        let mut second = (&mut waiting[0]).now_or_never().expect("it is its turn");
+        assert!(second.has_waiters());
+        assert!(second.take_state::<Request>().is_some());
+        assert!(second.take_state::<Request>().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_queue_without_writers_is_gone() {
+        let (queues, stream) = (Arc::new(WriteQueues::default()), stream(1));
+        let turn = queues.take_turn(&stream).await;
+        let mut waiting = Box::pin(queues.take_turn(&stream));
+        assert!((&mut waiting).now_or_never().is_none());
+        drop((turn, waiting));
+        assert!(queues.lock().is_empty());
+    }
+}
