@@ -10,9 +10,9 @@ use convergio_domain::chat::ChatReply;
 use convergio_domain::event::run::Failure;
 use convergio_domain::id::{RunId, StepId};
 use convergio_domain::payload::PayloadRef;
-use convergio_domain::run::{CallNo, CallReport, Fallback, Resolution};
+use convergio_domain::run::{CallNo, CallReport, Fallback, Resolution, keep_to_hint};
 use convergio_domain::stream::StreamKey;
-use convergio_domain::time::Timestamp;
+use convergio_domain::time::{Span, Timestamp};
 use convergio_eventstore::LiveNote;
 use futures_util::FutureExt;
 use serde_json::Value;
@@ -84,6 +84,14 @@ pub(super) struct Done {
     pub(super) at: Option<CallNo>,
     pub(super) result: DoneResult,
     pub(super) call: Option<CallReport>,
+}
+
+impl Done {
+    /// The start of the next try, not before the provider wants to be asked again.
+    pub(super) fn keep_to_hint(&self, due: Timestamp, now: Timestamp) -> Timestamp {
+        let hint = self.call.as_ref().and_then(|call| call.retry_after);
+        keep_to_hint(due, now, hint)
+    }
 }
 
 /// What came of a try.
@@ -277,6 +285,7 @@ impl Asked<'_> {
             usage: Some(answer.usage.clone()),
             confirmed: answer.confirmed,
             fallback: None,
+            retry_after: None,
         }
     }
 
@@ -302,6 +311,7 @@ impl Asked<'_> {
             confirmed: false,
             charge,
             fallback: None,
+            retry_after: error.retry_after.map(span),
         };
         if is_cancelled {
             return (DoneResult::Interrupted, Some(report));
@@ -320,6 +330,12 @@ impl Asked<'_> {
         }
         (DoneResult::Failed(Failure { retryable, ..failure }), Some(report))
     }
+}
+
+/// Rounded up to a millisecond: nobody comes too early.
+fn span(duration: Duration) -> Span {
+    let ms = duration.as_nanos().div_ceil(1_000_000);
+    Span(u64::try_from(ms).unwrap_or(u64::MAX))
 }
 
 /// The answer as the value that the manifest asks for.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use convergio_domain::event::Event;
-use convergio_domain::run::{Phase, RunCommand};
+use convergio_domain::run::{Phase, RunCommand, StepStatus};
 use convergio_executor::model::ProviderConfig;
 use serde_json::{Value, json};
 
@@ -83,6 +83,30 @@ async fn somebody_else_is_asked_in_place_of_waiting() {
     let ended = Platform::with_models(vec![first, well]).execute(&auto, &Value::Null).await;
     ended.completed();
     assert_eq!((crowd.arrivals().len(), second.load(Ordering::SeqCst)), (1, 1));
+}
+
+#[tokio::test]
+async fn the_next_try_keeps_to_a_long_hint() {
+    let (crowd, config) = Crowd::serve(0, "60").await;
+    let mut platform = Platform::with_models(vec![config]);
+    let run = platform.create(ASK, &Value::Null).await;
+    platform.start();
+    let before = platform.context().now;
+    let ask = "ask".parse().expect("a step");
+    let due = |status: &StepStatus| match status {
+        StepStatus::Scheduled { due } => *due,
+        _ => None,
+    };
+    let is_put_off = |status: &StepStatus| due(status).is_some();
+    let state = platform
+        .until(&run, |state| state.steps.get(&ask).is_some_and(|step| is_put_off(&step.status)))
+        .await;
+    let wait = due(&state.steps[&ask].status).expect("a due time").since(before);
+    assert!(wait.0 >= 60_000, "the next try is due after {} ms", wait.0);
+    assert_eq!(crowd.arrivals().len(), 1);
+    platform.tell(&run, RunCommand::Cancel { reason: None }).await;
+    platform.ended(&run).await;
+    platform.stop().await;
 }
 
 #[tokio::test]
