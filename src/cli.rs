@@ -1,6 +1,7 @@
 //! The command line.
 
 pub(crate) mod agents;
+mod model_calls;
 mod runs;
 pub(crate) mod steer;
 
@@ -21,6 +22,7 @@ use crate::data_dir::DataDir;
 use crate::log_place::Promise;
 use crate::telemetry::Telemetry;
 use agents::AgentsCommand;
+pub(crate) use model_calls::ModelCallLimits;
 pub(crate) use runs::RunsCommand;
 
 /// Runs graphs of AI agents on a durable log.
@@ -165,6 +167,8 @@ pub(crate) struct ServeArgs {
     /// What this process does. Roles apart need a log in a cluster.
     #[arg(long, value_enum, default_value = "all")]
     pub(crate) role: Role,
+    #[command(flatten)]
+    pub(crate) model_calls: ModelCallLimits,
 }
 
 /// What a process does.

@@ -23,7 +23,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::cli::Role;
+use crate::cli::{ModelCallLimits, Role};
 use crate::data_dir::{DataDir, Running};
 use crate::exit;
 use crate::log_place::{LogPlace, OpenLog};
@@ -45,6 +45,8 @@ pub(crate) struct ServerConfig {
     pub(crate) place: LogPlace,
     /// What this process does.
     pub(crate) role: Role,
+    /// Model calls at once.
+    pub(crate) model_calls: ModelCallLimits,
 }
 
 /// A running server.
@@ -118,8 +120,9 @@ impl Server {
                 OpenLog::Cluster(log) => Some(log.share()),
             };
             let share = shares.as_ref().map(Shares::watch);
+            let executor_config = executor_config(&memories, share, config.model_calls);
             executor =
-                Some(start_executor(&repository, &catalog.0, live.clone(), &memories, share)?);
+                Some(start_executor(executor_config, &repository, &catalog.0, live.clone())?);
         }
         let (stop, stopping) = watch::channel(false);
         let (mut url, mut gateway) = (String::new(), None);
@@ -308,18 +311,26 @@ fn privacy(data: &DataDir) -> anyhow::Result<PrivacyPolicy> {
     }
 }
 
-fn start_executor(
-    repository: &Repository,
-    catalog: &Arc<ModelCatalog>,
-    live: LiveHub,
+fn executor_config(
     memories: &Arc<Memories>,
     share: Option<watch::Receiver<Share>>,
-) -> anyhow::Result<Executor> {
-    let prices = Arc::new(PriceBook::parse(convergio_schemas::PRICE_BOOK)?);
+    model_calls: ModelCallLimits,
+) -> ExecutorConfig {
     let mut config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
     config.memory = MemoryPort(Some(Arc::new(Remembered(Arc::clone(memories)))));
     if let Some(share) = share {
         config.share = share;
     }
+    model_calls.apply_to(&mut config);
+    config
+}
+
+fn start_executor(
+    config: ExecutorConfig,
+    repository: &Repository,
+    catalog: &Arc<ModelCatalog>,
+    live: LiveHub,
+) -> anyhow::Result<Executor> {
+    let prices = Arc::new(PriceBook::parse(convergio_schemas::PRICE_BOOK)?);
     Ok(Executor::start(config, repository.clone(), Arc::clone(catalog), live, prices))
 }

@@ -1,7 +1,7 @@
 //! Which server a command speaks to: one that was named, the one that uses the data folder, or one
 //! that is started in this process for the time of the command.
 
-use crate::cli::{Global, Role};
+use crate::cli::{Global, ModelCallLimits, Role};
 use crate::client::Client;
 use crate::data_dir::DataDir;
 use crate::exit;
@@ -38,6 +38,7 @@ impl Target {
             read_models: global.read_models(),
             place: LogPlace::find(global)?,
             role: if execute { Role::All } else { Role::Gateway },
+            model_calls: ModelCallLimits::default(),
         };
         let server = Server::start(config).await?;
         let client = Client::new(&server.url, &server.token)?;

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use super::raw::{append_sync_us, micros, percentile};
 use convergio_projections::Store;
 
-use crate::cli::Role;
+use crate::cli::{ModelCallLimits, Role};
 use crate::data_dir::DataDir;
 use crate::log_place::LogPlace;
 use crate::server::{Server, ServerConfig};
@@ -106,6 +106,7 @@ async fn measure(folder: &Path, args: &GatewayArgs, json: bool) -> anyhow::Resul
         read_models: Store::File(data.read_models()),
         place: LogPlace::Folder,
         role: Role::All,
+        model_calls: ModelCallLimits::default(),
         data,
     })
     .await?;

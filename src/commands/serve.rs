@@ -28,6 +28,7 @@ pub(super) async fn run(global: &Global, args: &ServeArgs) -> anyhow::Result<Exi
         read_models: global.read_models(),
         place,
         role: args.role,
+        model_calls: args.model_calls,
     })
     .await?;
     announce(global, &server)?;

@@ -10,7 +10,7 @@ use crate::metering::{Charge, Usage};
 use crate::money::Money;
 use crate::payload::{PayloadRef, PayloadSlot};
 use crate::run::{Budget, Fallback, ForkRun, Resolve, Routing, Signal, Table};
-use crate::time::Timestamp;
+use crate::time::{Span, Timestamp};
 
 /// A command to a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,6 +181,9 @@ pub struct CallReport {
     pub charge: Option<Charge>,
     /// Who is not asked again, when a failed call is followed by one to somebody else.
     pub fallback: Option<Fallback>,
+    /// How long the provider asks to be left alone, after a failed call. It is not written down:
+    /// the next try's due time tells it.
+    pub retry_after: Option<Span>,
 }
 
 /// A step that is about to be performed.

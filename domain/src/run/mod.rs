@@ -29,7 +29,7 @@ pub use fallback::{Candidate, Fallback, HOPS_LIMIT, KeyOwner, Successor, success
 pub use lineage::Ancestor;
 pub use moves::{Answered, Move, Next, Told, ToolOutcome};
 pub use rejection::Rejection;
-pub use retry::{next_try, next_try_after_crash};
+pub use retry::{keep_to_hint, next_try, next_try_after_crash};
 pub use routing::{Ability, Candidates, Offered, Platform, Routing, Table, Traits};
 pub use state::{Approval, ApprovalState, Budget, Call, Phase, RunState, Spent, Step, StepStatus};
 pub use steer::{ForkRun, Resolution, Resolve, SIGNALS_LIMIT, Signal, check_fork_point};

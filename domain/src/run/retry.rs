@@ -23,6 +23,12 @@ pub fn next_try(
     Some(now.after(Span(wait + stretch)))
 }
 
+/// The start of the next try, which keeps to what a provider asked for at `now`: to be left alone
+/// for the span `hint`.
+pub fn keep_to_hint(due: Timestamp, now: Timestamp, hint: Option<Span>) -> Timestamp {
+    due.max(now.after(hint.unwrap_or_default()))
+}
+
 /// Tries of a step after which even a crash is not followed by another one.
 const CRASHED_TRIES: u32 = 100;
 /// Wait after the second try in a row whose executor died; it doubles from there.
@@ -43,7 +49,7 @@ pub fn next_try_after_crash(attempt: u32, now: Timestamp) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
-    use super::{next_try, next_try_after_crash};
+    use super::{keep_to_hint, next_try, next_try_after_crash};
     use crate::event::run::Failure;
     use crate::graph::manifest::Retry;
     use crate::time::{Span, Timestamp};
@@ -68,6 +74,15 @@ mod tests {
         let error = failure("provider.timeout", true);
         let at = |jitter| next_try(&policy(3), 1, &error, Timestamp(0), jitter).unwrap().0;
         assert_eq!([at(0), at(500), at(1000), at(u16::MAX)], [1000, 1250, 1500, 1500]);
+    }
+
+    #[test]
+    fn a_hint_puts_the_next_try_off_and_never_brings_it_forward() {
+        let at = |hint| keep_to_hint(Timestamp(1500), Timestamp(1000), hint).0;
+        assert_eq!(at(None), 1500);
+        assert_eq!(at(Some(Span(200))), 1500);
+        assert_eq!(at(Some(Span::seconds(60))), 61_000);
+        assert_eq!(at(Some(Span(u64::MAX))), i64::MAX);
     }
 
     #[test]

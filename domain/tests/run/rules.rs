@@ -18,6 +18,7 @@ use uuid::Uuid;
 fn report(tokens: u64) -> CallReport {
     CallReport {
         fallback: None,
+        retry_after: None,
         provider: "local".into(),
         model: "m".into(),
         finish: Some("stop".into()),

@@ -34,6 +34,7 @@ fn report(tokens: u64) -> CallReport {
         confirmed: true,
         charge: None,
         fallback: None,
+        retry_after: None,
     }
 }
 

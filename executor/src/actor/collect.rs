@@ -131,6 +131,7 @@ impl Actor {
             confirmed: false,
             charge,
             fallback: None,
+            retry_after: None,
         }
     }
 

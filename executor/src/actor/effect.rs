@@ -10,9 +10,9 @@ use convergio_domain::chat::ChatReply;
 use convergio_domain::event::run::Failure;
 use convergio_domain::id::{RunId, StepId};
 use convergio_domain::payload::PayloadRef;
-use convergio_domain::run::{CallNo, CallReport, Resolution};
+use convergio_domain::run::{CallNo, CallReport, Fallback, Resolution, keep_to_hint};
 use convergio_domain::stream::StreamKey;
-use convergio_domain::time::Timestamp;
+use convergio_domain::time::{Span, Timestamp};
 use convergio_eventstore::LiveNote;
 use futures_util::FutureExt;
 use serde_json::Value;
@@ -22,7 +22,7 @@ use tracing::Instrument;
 use super::children::{self, NewChild};
 use super::hop::Question;
 use super::{Shared, span};
-use crate::model::{Call, ChatAnswer, ModelError, Provider};
+use crate::model::{Admission, Call, ChatAnswer, ModelError, Provider};
 use crate::tool;
 
 /// Arguments beyond this size are worked on outside of the threads that serve everybody.
@@ -84,6 +84,14 @@ pub(super) struct Done {
     pub(super) at: Option<CallNo>,
     pub(super) result: DoneResult,
     pub(super) call: Option<CallReport>,
+}
+
+impl Done {
+    /// The start of the next try, not before the provider wants to be asked again.
+    pub(super) fn keep_to_hint(&self, due: Timestamp, now: Timestamp) -> Timestamp {
+        let hint = self.call.as_ref().and_then(|call| call.retry_after);
+        keep_to_hint(due, now, hint)
+    }
 }
 
 /// What came of a try.
@@ -208,9 +216,32 @@ impl Asked<'_> {
         call: ModelCall,
         cancel: &CancellationToken,
     ) -> (DoneResult, Option<CallReport>) {
-        let Ok(_slot) = self.shared.model_calls.acquire().await else {
-            return (DoneResult::Interrupted, None);
-        };
+        let mut answer = self.send(&call, None, cancel).await;
+        if let Err(refusal) = &answer
+            && refusal.is_load_refusal
+            && !cancel.is_cancelled()
+            && self.fallback(&call, &refusal.clone().into_failure()).await.is_none()
+        {
+            // Nobody else would do: it is the same try still, for nothing was done.
+            answer = self.send(&call, Some(refusal), cancel).await;
+        }
+        match answer {
+            Ok(answer) => {
+                let report = self.report(&call, &answer);
+                (value_of(&call, answer), Some(report))
+            }
+            Err(error) => self.failed(&call, error, cancel.is_cancelled()).await,
+        }
+    }
+
+    /// Sends the call when it is its turn. One that was refused because the provider has too many
+    /// waits until it is let in.
+    async fn send(
+        &self,
+        call: &ModelCall,
+        refusal: Option<&ModelError>,
+        cancel: &CancellationToken,
+    ) -> Result<ChatAnswer, ModelError> {
         let told = AtomicU64::new(0);
         let sink = |text: &str, tokens_out: u64| {
             let (step, attempt) = (self.step.to_string(), self.attempt);
@@ -219,20 +250,26 @@ impl Asked<'_> {
             let note = LiveNote { step, attempt, tokens_out, offset, text, ..LiveNote::default() };
             self.shared.live.publish(self.stream, note);
         };
+        let admission = Admission {
+            run: Some(RunId(self.stream.id)),
+            process_places: Some(&self.shared.model_calls),
+            waits_out_refusals: refusal.is_some(),
+            refusal,
+        };
         let asked = Call {
             model: &call.model,
             body: &call.body,
             timeout: self.timeout,
             idempotency_key: Some(&call.idempotency_key),
+            admission,
         };
-        let answer = call.provider.chat(asked, &sink, cancel).await;
-        match answer {
-            Ok(answer) => {
-                let report = self.report(&call, &answer);
-                (value_of(&call, answer), Some(report))
-            }
-            Err(error) => self.failed(&call, error, cancel.is_cancelled()).await,
-        }
+        call.provider.chat(asked, &sink, cancel).await
+    }
+
+    /// The hop to somebody else after a failure, if somebody would do.
+    async fn fallback(&self, call: &ModelCall, failure: &Failure) -> Option<Fallback> {
+        let asked = (call.provider.name(), call.model.as_str());
+        call.question.fallback(&self.shared.models, asked, failure).await
     }
 
     fn report(&self, call: &ModelCall, answer: &ChatAnswer) -> CallReport {
@@ -248,6 +285,7 @@ impl Asked<'_> {
             usage: Some(answer.usage.clone()),
             confirmed: answer.confirmed,
             fallback: None,
+            retry_after: None,
         }
     }
 
@@ -273,6 +311,7 @@ impl Asked<'_> {
             confirmed: false,
             charge,
             fallback: None,
+            retry_after: error.retry_after.map(span),
         };
         if is_cancelled {
             return (DoneResult::Interrupted, Some(report));
@@ -287,11 +326,16 @@ impl Asked<'_> {
         let failure = error.into_failure();
         let retryable = failure.retryable && !is_heard;
         if !is_heard {
-            let asked = (provider, call.model.as_str());
-            report.fallback = call.question.fallback(&self.shared.models, asked, &failure).await;
+            report.fallback = self.fallback(call, &failure).await;
         }
         (DoneResult::Failed(Failure { retryable, ..failure }), Some(report))
     }
+}
+
+/// Rounded up to a millisecond: nobody comes too early.
+fn span(duration: Duration) -> Span {
+    let ms = duration.as_nanos().div_ceil(1_000_000);
+    Span(u64::try_from(ms).unwrap_or(u64::MAX))
 }
 
 /// The answer as the value that the manifest asks for.

@@ -277,7 +277,8 @@ impl Plan {
                 let is_handed_on = done.call.as_ref().is_some_and(|call| call.fallback.is_some());
                 let retry_at = match is_handed_on {
                     true => Some(self.now),
-                    false => next_try(&node.retry, failures + 1, error, self.now, jitter),
+                    false => next_try(&node.retry, failures + 1, error, self.now, jitter)
+                        .map(|due| done.keep_to_hint(due, self.now)),
                 };
                 if retry_at.is_none() {
                     self.extra.note(done.step.clone(), "failed", None);

@@ -14,9 +14,9 @@ use tokio::sync::Mutex;
 use super::chat::Provider;
 use super::config::{ModelInfo, ProviderConfig};
 use super::error::ModelError;
-use super::health::Watched;
 use super::http::HttpProvider;
 use super::policy::PrivacyPolicy;
+use super::watched::Watched;
 
 /// How long a list of models is good for.
 const FRESH: Duration = Duration::from_secs(30);

@@ -5,8 +5,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use convergio_domain::chat::{ChatReply, ChatRequest, ToolCall};
+use convergio_domain::id::RunId;
 use convergio_domain::metering::Usage;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::audio::{Recording, Speech, SpeechRequest, Transcript};
@@ -20,10 +22,29 @@ pub struct Call<'a> {
     pub model: &'a str,
     /// What [`Provider::body`] gave.
     pub body: &'a Bytes,
-    /// Longest time of the whole call.
+    /// Longest time from the moment the call is sent to the end of its answer. Waiting for a place
+    /// with the provider does not count.
     pub timeout: Duration,
     /// What the provider may recognise the call by, should it be sent again.
     pub idempotency_key: Option<&'a str>,
+    /// How it comes to its turn.
+    pub admission: Admission<'a>,
+}
+
+/// How a call comes to its turn when others want the same provider.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Admission<'a> {
+    /// The run that it belongs to: runs take turns.
+    pub run: Option<RunId>,
+    /// Places for the calls of the whole process, to all providers: one is taken while the call is
+    /// under way, none while it waits for the provider.
+    pub process_places: Option<&'a Semaphore>,
+    /// Whether a call that the provider refuses because it has too many waits and is sent again,
+    /// for as long as [`Call::timeout`]. Else the refusal is told at once.
+    pub waits_out_refusals: bool,
+    /// The refusal that it was answered before, if it was: then it comes before calls that were not
+    /// sent yet.
+    pub refusal: Option<&'a ModelError>,
 }
 
 /// An answer, whole.

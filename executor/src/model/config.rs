@@ -6,6 +6,7 @@ use std::time::Duration;
 use convergio_domain::run::KeyOwner;
 use convergio_kernel_c::{Platform, ProviderClass};
 
+use super::concurrency::DEFAULT_MAXIMUM;
 use super::error::ModelError;
 
 /// The newest version of Anthropic's interface; it takes no sampling parameters.
@@ -149,6 +150,9 @@ pub struct ProviderConfig {
     pub timeouts: Timeouts,
     /// Whether it answers a call once, however often it is sent under the same `Idempotency-Key`.
     pub recognises_repeats: bool,
+    /// Most calls at once with this key, at least 1; fewer while the provider refuses some because
+    /// it has too many.
+    pub max_parallel: u32,
 }
 
 impl ProviderConfig {
@@ -167,6 +171,7 @@ impl ProviderConfig {
             models: Vec::new(),
             timeouts: Timeouts::default(),
             recognises_repeats: false,
+            max_parallel: DEFAULT_MAXIMUM,
         }
     }
 

@@ -21,6 +21,9 @@ pub struct ModelError {
     pub partial_usage: Option<Usage>,
     /// Whether the model had begun to answer.
     pub has_begun: bool,
+    /// Whether the provider did nothing because it has too many calls at once, so that the same
+    /// call may be sent again without being another try.
+    pub is_load_refusal: bool,
     /// Milliseconds until it broke.
     pub duration_ms: u64,
 }
@@ -29,7 +32,17 @@ impl ModelError {
     pub(super) fn new(code: &'static str, retryable: bool, message: impl Into<String>) -> Self {
         let message = message.into();
         let (retry_after, partial_usage, has_begun) = (None, None, false);
-        Self { code, message, retryable, retry_after, partial_usage, has_begun, duration_ms: 0 }
+        let (is_load_refusal, duration_ms) = (false, 0);
+        Self {
+            code,
+            message,
+            retryable,
+            retry_after,
+            partial_usage,
+            has_begun,
+            is_load_refusal,
+            duration_ms,
+        }
     }
 
     /// The provider is there in principle, but not now.

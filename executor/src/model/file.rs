@@ -6,6 +6,7 @@ use convergio_domain::run::KeyOwner;
 use convergio_kernel_c::{Platform, ProviderClass};
 use serde::Deserialize;
 
+use super::concurrency::{DEFAULT_MAXIMUM, HIGHEST_MAXIMUM};
 use super::config::{ANTHROPIC_VERSION, Api, KeyHeader, ModelInfo, ProviderConfig, Secret};
 use super::error::ModelError;
 
@@ -36,6 +37,9 @@ struct Entry {
     /// Whether it honours `Idempotency-Key`.
     #[serde(default)]
     idempotent: bool,
+    /// Most calls at once with this key.
+    #[serde(default)]
+    max_parallel: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -69,11 +73,12 @@ struct Model {
 
 impl ProviderConfig {
     /// The providers of a file: a JSON list of `{name, api, base_url, key_env | key_file, owner,
-    /// class, models, api_version, idempotent}`. `variable` gives the values of environment
-    /// variables.
+    /// class, models, api_version, idempotent, max_parallel}`. `variable` gives the values of
+    /// environment variables.
     ///
     /// # Errors
-    /// The text is not such a list, or a key's file cannot be read; keys are never repeated.
+    /// The text is not such a list, a number is out of its range, or a key's file cannot be read;
+    /// keys are never repeated.
     pub fn from_file(
         text: &str,
         folder: &Path,
@@ -97,6 +102,7 @@ impl Entry {
             let why = "a name has letters a-z, digits, - and _; `local` is for local servers";
             return Err(wrong(&format!("provider `{}`: {why}", self.name)));
         }
+        let max_parallel = self.max_parallel()?;
         let (class, platform) = match (self.class, self.api) {
             (Class::Local, Interface::Ollama) => (ProviderClass::Local, Platform::Ollama),
             (Class::Local, _) => (ProviderClass::Local, Platform::OpenAiCompatible),
@@ -122,8 +128,18 @@ impl Entry {
             owner: self.owner,
             models: self.models.into_iter().map(model).collect(),
             recognises_repeats: self.idempotent,
+            max_parallel,
             ..ProviderConfig::keyless(&self.name, &self.base_url, class, platform)
         })
+    }
+
+    fn max_parallel(&self) -> Result<u32, ModelError> {
+        let number = self.max_parallel.unwrap_or(DEFAULT_MAXIMUM);
+        if (1..=HIGHEST_MAXIMUM).contains(&number) {
+            return Ok(number);
+        }
+        let why = format!("`max_parallel` is {number}: right is 1 to {HIGHEST_MAXIMUM}");
+        Err(wrong(&format!("provider `{}`: {why}", self.name)))
     }
 
     fn is_local(&self) -> bool {
@@ -173,7 +189,8 @@ mod tests {
         let text = r#"[
             {"name": "groq", "base_url": "https://g/openai/v1", "key_env": "KEY"},
             {"name": "work", "api": "azure", "base_url": "https://r/openai", "key_env": "KEY",
-             "api_version": "2024-10-21", "models": [{"id": "d", "context_tokens": 9}]},
+             "api_version": "2024-10-21", "models": [{"id": "d", "context_tokens": 9}],
+             "max_parallel": 8},
             {"name": "claude", "api": "anthropic", "base_url": "https://a/v1", "key_env": "NONE"},
             {"name": "local", "api": "ollama", "class": "local", "base_url": "http://127.0.0.1:1"}
         ]"#;
@@ -181,6 +198,7 @@ mod tests {
         assert_eq!((&all[0].api, all[0].key.is_some()), (&Api::OpenAiChat, true));
         assert_eq!(all[1].api, Api::AzureClassic { api_version: "2024-10-21".into() });
         assert_eq!((all[1].key_header, all[1].models.len()), (KeyHeader::ApiKey, 1));
+        assert_eq!((all[0].max_parallel, all[1].max_parallel), (64, 8));
         assert_eq!(all[2].missing_key().unwrap().code, "byok.missing_key");
         assert_eq!((&all[3].api, all[3].class), (&Api::Ollama, ProviderClass::Local));
     }
@@ -195,6 +213,10 @@ mod tests {
             (r#"[{"name": "local", "base_url": "x"}]"#, "local servers"),
             (r#"[{"name": "A/b", "base_url": "x"}]"#, "`A/b`"),
             (r#"[{"name": "a", "base_url": "x", "key_file": "k"}]"#, "key_file `k`"),
+            (r#"[{"name": "a", "base_url": "x", "max_parallel": 0}]"#, "`max_parallel` is 0"),
+            (r#"[{"name": "a", "base_url": "x", "max_parallel": 1025}]"#, "1 to 1024"),
+            (r#"[{"name": "a", "base_url": "x", "max_parallel": -1}]"#, "-1"),
+            (r#"[{"name": "a", "base_url": "x", "max_paralel": 8}]"#, "`max_paralel`"),
         ];
         for (text, word) in cases {
             let error = read(text).unwrap_err();

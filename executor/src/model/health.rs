@@ -1,19 +1,9 @@
 //! Whether a provider can be counted on just now: what failed lately is left alone for a while, and
 //! what asked to be left alone is. One key, one breaker.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use convergio_domain::chat::ChatRequest;
-use tokio_util::sync::CancellationToken;
-
-use super::audio::{Recording, Speech, SpeechRequest, Transcript};
-use super::chat::{Call, ChatAnswer, Embeddings, Provider, Sink};
-use super::config::{ModelInfo, ProviderConfig};
 use super::error::{ModelError, is_money};
-use super::http::HttpProvider;
 
 /// How long a provider is left alone that does not say how long.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -24,21 +14,15 @@ const SHORT: Duration = Duration::from_secs(2);
 /// Failures in a row after which it is not even tried.
 const FAILURES: u32 = 5;
 /// Longest time that a call waits for the end of a pause that the provider asked for.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a key is parked whose account has no money left.
 const PARKED: Duration = Duration::from_secs(3600);
 /// How long a key is left alone that was refused: its owner may have changed its rights.
 const REFUSED: Duration = Duration::from_secs(60);
 
-/// A provider whose calls are watched.
-pub(super) struct Watched {
-    provider: HttpProvider,
-    health: Mutex<Health>,
-}
-
 /// What is known from the calls so far.
 #[derive(Debug, Default)]
-struct Health {
+pub(super) struct Health {
     /// Until when it is left alone.
     until: Option<Instant>,
     why: Why,
@@ -67,47 +51,32 @@ impl Health {
         let left = self.until?.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
     }
-}
-
-impl Watched {
-    pub(super) fn new(provider: HttpProvider) -> Self {
-        Self { provider, health: Mutex::default() }
-    }
-
-    fn health(&self) -> MutexGuard<'_, Health> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 
     /// Whether a call is in good hands with it. One failure may be an accident: the same one is
     /// asked again. After the second, and when it asks to be left alone for long, others are asked.
-    pub(super) fn is_healthy(&self) -> bool {
-        let health = self.health();
-        let Some(left) = health.left() else { return true };
-        match health.why {
-            Why::Failing => health.failures < SHUNNED,
+    pub(super) fn is_good(&self) -> bool {
+        let Some(left) = self.left() else { return true };
+        match self.why {
+            Why::Failing => self.failures < SHUNNED,
             Why::Rate => left <= SHORT,
             Why::Crowded | Why::Money | Why::Key => false,
         }
     }
 
-    /// Whether what it is sent stays on machines of the person or the operator.
-    pub(super) fn is_private(&self) -> bool {
-        self.provider.is_private()
-    }
-
-    fn watch<T>(&self, result: &Result<T, ModelError>) {
-        match result {
-            Ok(_) => *self.health() = Health::default(),
-            Err(error) => self.fail(error, 1),
+    /// A call was answered. A pause that the provider asked for lasts nevertheless.
+    pub(super) fn note_success(&mut self) {
+        match self.why {
+            Why::Rate if self.left().is_some() => self.failures = 0,
+            _ => *self = Self::default(),
         }
     }
 
-    /// Errors that are the request's own say nothing about the provider.
-    fn fail(&self, error: &ModelError, failures: u32) {
+    /// A call failed. Errors that are the request's own say nothing about the provider. `failures`
+    /// is how many failures it counts as.
+    pub(super) fn note_failure(&mut self, error: &ModelError, failures: u32) {
         if !is_own(error.code) {
             return;
         }
-        let mut health = self.health();
         let (why, pause) = match error.retry_after {
             _ if error.code.starts_with("byok.") => (Why::Key, REFUSED),
             _ if is_money(error) => (Why::Money, PARKED),
@@ -115,112 +84,104 @@ impl Watched {
             None if error.code == "provider.rate_limited" => (Why::Crowded, PAUSE),
             None => (Why::Failing, PAUSE),
         };
-        *health = Health {
-            until: Instant::now().checked_add(pause),
-            why,
-            failures: health.failures.saturating_add(failures),
+        let until = Instant::now().checked_add(pause);
+        // Who refuses a call because it has too many does not cut a pause short that it asked for.
+        let until = match self.why {
+            Why::Rate if why == Why::Crowded && self.left().is_some() => return,
+            Why::Rate if why == Why::Rate => self.until.max(until),
+            _ => until,
         };
+        let failures = self.failures.saturating_add(failures);
+        *self = Self { until, why, failures };
     }
 
-    /// Whether a call may be made now, or after a wait. A provider that failed again and again is
-    /// tried by one call at a time.
-    fn admit(&self, timeout: Duration) -> Result<Duration, ModelError> {
-        let mut health = self.health();
-        let name = self.provider.name();
-        let Some(left) = health.left() else {
-            if health.failures >= FAILURES {
-                health.until = Instant::now().checked_add(PAUSE);
-            }
-            return Ok(Duration::ZERO);
-        };
+    /// Why the provider `name` is not asked now, if it is not: by a call that lasts at most
+    /// `timeout`, and that would wait for the end of a short pause.
+    pub(super) fn check(&self, name: &str, timeout: Duration) -> Result<(), ModelError> {
+        let Some(left) = self.left() else { return Ok(()) };
         let seconds = left.as_secs() + 1;
-        let (code, retryable, why) = match health.why {
-            Why::Crowded => return Ok(Duration::ZERO),
-            Why::Failing if health.failures < FAILURES => return Ok(Duration::ZERO),
-            Why::Rate if left <= PATIENCE && left < timeout => return Ok(left),
+        let (code, retryable, why) = match self.why {
+            Why::Crowded => return Ok(()),
+            Why::Failing if self.failures < FAILURES => return Ok(()),
+            Why::Rate if left <= PATIENCE && left < timeout => return Ok(()),
             Why::Failing => ("provider.unavailable", true, "failed again and again"),
             Why::Rate => ("provider.rate_limited", true, "asked to be left alone"),
             Why::Money => ("provider.rate_limited", false, "said that its account may not spend"),
             Why::Key => ("byok.bad_key", false, "refused its key"),
         };
         let message = format!("{name} {why}: it is not asked for {seconds} s");
-        let retry_after = Some(left).filter(|_| retryable);
+        // Other pauses are our own guess: no try need be put off until they end.
+        let retry_after = Some(left).filter(|_| self.why == Why::Rate);
         Err(ModelError { retry_after, ..ModelError::new(code, retryable, message) })
+    }
+
+    /// The same, for a call that is sent if it may be. A provider that failed again and again is
+    /// tried by one call at a time.
+    pub(super) fn admit(&mut self, name: &str, timeout: Duration) -> Result<(), ModelError> {
+        self.check(name, timeout)?;
+        if self.left().is_none() && self.failures >= FAILURES {
+            self.until = Instant::now().checked_add(PAUSE);
+        }
+        Ok(())
     }
 }
 
-fn is_own(code: &str) -> bool {
+/// Whether an error is the provider's or the key's own, and not the request's.
+pub(super) fn is_own(code: &str) -> bool {
     code.starts_with("byok.")
         || ["provider.unavailable", "provider.timeout", "provider.rate_limited"].contains(&code)
 }
 
-#[async_trait]
-impl Provider for Watched {
-    fn info(&self) -> &ProviderConfig {
-        self.provider.info()
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{FAILURES, Health};
+    use crate::model::ModelError;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn limited(retry_after: Option<u64>) -> ModelError {
+        let retry_after = retry_after.map(Duration::from_secs);
+        ModelError { retry_after, ..ModelError::new("provider.rate_limited", true, "slow down") }
     }
 
-    fn body(&self, request: &ChatRequest) -> Bytes {
-        self.provider.body(request)
+    #[test]
+    fn a_hint_outlives_an_answer_and_a_refusal_without_one() {
+        let mut health = Health::default();
+        health.note_failure(&limited(Some(30)), 0);
+        health.note_success();
+        health.note_failure(&limited(None), 0);
+        health.note_failure(&limited(Some(1)), 0);
+        let error = health.check("p", LONG).unwrap_err();
+        let left = error.retry_after.unwrap();
+        assert!(left > Duration::from_secs(28) && error.retryable, "{error:?}");
+        assert!(!health.is_good());
     }
 
-    fn left_out(&self, request: &ChatRequest) -> Vec<String> {
-        self.provider.left_out(request)
-    }
-
-    async fn chat(
-        &self,
-        call: Call<'_>,
-        sink: Sink<'_>,
-        cancel: &CancellationToken,
-    ) -> Result<ChatAnswer, ModelError> {
-        let wait = self.admit(call.timeout)?;
-        if !wait.is_zero() {
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = cancel.cancelled() => {}
-            }
+    #[test]
+    fn refusals_because_of_too_many_calls_do_not_open_the_breaker() {
+        let mut health = Health::default();
+        for _ in 0..FAILURES * 2 {
+            health.note_failure(&limited(None), 0);
+            assert_eq!(health.admit("p", LONG), Ok(()));
         }
-        let call = Call { timeout: call.timeout.saturating_sub(wait), ..call };
-        let result = self.provider.chat(call, sink, cancel).await;
-        if !cancel.is_cancelled() {
-            self.watch(&result);
+        assert!(!health.is_good(), "others are better");
+        health.note_success();
+        assert!(health.is_good());
+    }
+
+    #[test]
+    fn looking_at_the_breaker_does_not_take_the_one_try() {
+        let down = ModelError::unavailable("down");
+        let mut health = Health::default();
+        for _ in 0..FAILURES {
+            health.note_failure(&down, 1);
         }
-        result
-    }
-
-    async fn embed(&self, model: &str, texts: &[String]) -> Result<Embeddings, ModelError> {
-        self.admit(Duration::ZERO)?;
-        let result = self.provider.embed(model, texts).await;
-        self.watch(&result);
-        result
-    }
-
-    async fn transcribe(&self, model: &str, said: &Recording) -> Result<Transcript, ModelError> {
-        self.admit(Duration::ZERO)?;
-        let result = self.provider.transcribe(model, said).await;
-        self.watch(&result);
-        result
-    }
-
-    async fn speak(&self, model: &str, request: &SpeechRequest) -> Result<Speech, ModelError> {
-        self.admit(Duration::ZERO)?;
-        let result = self.provider.speak(model, request).await;
-        self.watch(&result);
-        result
-    }
-
-    async fn models(&self) -> Result<Vec<ModelInfo>, ModelError> {
-        let result = self.provider.models().await;
-        // A list that can be had is no sign that the model answers: it lifts no pause. One that
-        // cannot be had is no call that failed: the server may be about to start.
-        if let Err(error) = &result {
-            self.fail(error, 0);
-        }
-        result
-    }
-
-    async fn validate_key(&self) -> Result<(), ModelError> {
-        self.provider.validate_key().await
+        assert!(health.check("p", LONG).is_err());
+        health.until = None;
+        assert_eq!(health.check("p", LONG), Ok(()));
+        assert_eq!(health.admit("p", LONG), Ok(()), "the one that is let through");
+        assert!(health.admit("p", LONG).is_err());
     }
 }

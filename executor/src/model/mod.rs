@@ -3,8 +3,11 @@
 mod answer;
 pub(crate) mod ask;
 mod audio;
+mod call_gate;
+mod call_queue;
 mod catalog;
 mod chat;
+mod concurrency;
 mod config;
 mod detect;
 mod dialect;
@@ -23,10 +26,11 @@ mod scrub;
 mod sse;
 mod usage;
 pub(crate) mod verdict;
+mod watched;
 
 pub use audio::{Recording, Speech, SpeechRequest, Transcript};
 pub use catalog::{ModelCatalog, Offer};
-pub use chat::{Call, ChatAnswer, Embeddings, Provider, Sink};
+pub use chat::{Admission, Call, ChatAnswer, Embeddings, Provider, Sink};
 pub use config::{Api, KeyHeader, ModelInfo, ProviderConfig, Secret, Timeouts};
 pub use detect::{Detected, ServerKind, detect};
 pub use endpoint::{client as http_client, download_client, install_tls};

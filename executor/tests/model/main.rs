@@ -2,6 +2,9 @@
 
 mod breaker;
 mod chat;
+#[path = "../shared/crowd.rs"]
+mod crowd;
+mod crowds;
 mod detection;
 mod library;
 mod limits;

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::serve::ListenerExt;
 use convergio_domain::chat::ChatRequest;
 use convergio_executor::model::{
-    Call, ChatAnswer, HttpProvider, ModelError, Provider, ProviderConfig,
+    Admission, Call, ChatAnswer, HttpProvider, ModelError, Provider, ProviderConfig,
 };
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -110,7 +110,8 @@ pub(crate) fn request() -> ChatRequest {
 
 /// A call of the usual model.
 pub(crate) fn call(body: &Bytes, timeout: Duration) -> Call<'_> {
-    Call { model: "tiny", body, timeout, idempotency_key: Some("the-same-call") }
+    let admission = Admission::default();
+    Call { model: "tiny", body, timeout, idempotency_key: Some("the-same-call"), admission }
 }
 
 /// Asks the usual question.

@@ -3,6 +3,9 @@
 
 mod agents;
 mod children;
+#[path = "../shared/crowd.rs"]
+mod crowd;
+mod crowds;
 mod fallback;
 mod forks;
 mod graphs;

@@ -164,6 +164,7 @@ fn answered(number: u32) -> Outcome {
     let charge = prices.charge(model, "m", Timestamp(1), &usage);
     let call = CallReport {
         fallback: None,
+        retry_after: None,
         provider: "local".into(),
         model: "m".into(),
         finish: Some("stop".into()),

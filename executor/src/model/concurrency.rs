@@ -1,0 +1,373 @@
+//! How many calls a provider takes at once: learnt from its refusals (additive increase,
+//! multiplicative decrease). A state machine without clock, chance or IO.
+
+use std::time::{Duration, Instant};
+
+/// Calls at once per provider and key where its configuration says nothing.
+pub(super) const DEFAULT_MAXIMUM: u32 = 64;
+/// Most calls at once that a configuration may allow.
+pub(super) const HIGHEST_MAXIMUM: u32 = 1024;
+/// Pause after a call that was refused though it was the only one; doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// Longest such pause, jitter not counted.
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+/// How long a provider may refuse one call after the other, each the only one, before calls fail:
+/// longer than the minute after which most limits of calls a minute are lifted.
+const STALL_LIMIT: Duration = Duration::from_secs(65);
+
+/// The calls under way with one provider and key, and how many there may be.
+#[derive(Debug)]
+pub(super) struct ConcurrencyLimit {
+    maximum: u32,
+    limit: u32,
+    under_way: u32,
+    /// Calls started so far; the next one has this number.
+    starts: u64,
+    /// The first call that started after the limit was lowered last: a refusal of an earlier one
+    /// belongs to the crowd that lowered it, and lowers it no further.
+    generation: u64,
+    /// Calls of this generation that passed since the limit was changed last.
+    passes: u32,
+    /// Nothing is sent before.
+    pause_end: Option<Instant>,
+    lone_refusals: Option<LoneRefusals>,
+}
+
+/// Refusals in a row of calls that were the only ones under way.
+#[derive(Debug, Clone, Copy)]
+struct LoneRefusals {
+    since: Instant,
+    count: u32,
+}
+
+/// A call under way; given back by exactly one of [`ConcurrencyLimit::pass`],
+/// [`ConcurrencyLimit::refuse`] and [`ConcurrencyLimit::release`].
+#[derive(Debug)]
+#[must_use]
+pub(super) struct CallStart {
+    number: u64,
+    is_alone: bool,
+}
+
+/// A provider's word that it has too many calls.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LoadRefusal {
+    /// How long it asks to be left alone.
+    pub(super) hint: Option<Duration>,
+    /// From 0 to 1000: stretches a pause of ours by up to a half.
+    pub(super) jitter: u16,
+}
+
+/// What a refusal says of the provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pressure {
+    /// It takes fewer calls at once than there were.
+    Crowded,
+    /// It does not take a single call now.
+    Closed,
+    /// It has not taken a single call for [`STALL_LIMIT`].
+    Stalled,
+}
+
+impl ConcurrencyLimit {
+    /// No calls under way, and as many as `maximum` allowed (at least 1).
+    pub(super) fn new(maximum: u32) -> Self {
+        let maximum = maximum.max(1);
+        Self {
+            maximum,
+            limit: maximum,
+            under_way: 0,
+            starts: 0,
+            generation: 0,
+            passes: 0,
+            pause_end: None,
+            lone_refusals: None,
+        }
+    }
+
+    /// Calls that may be under way at once now: from 1 to the maximum.
+    pub(super) fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// Whether one more call may start. While the provider refuses single calls, it is asked by one
+    /// at a time.
+    pub(super) fn has_place(&self, now: Instant) -> bool {
+        let limit = if self.lone_refusals.is_some() { 1 } else { self.limit };
+        self.pause_end.is_none_or(|end| end <= now) && self.under_way < limit
+    }
+
+    /// Starts a call, if there is a place for it.
+    pub(super) fn start(&mut self, now: Instant) -> Option<CallStart> {
+        if !self.has_place(now) {
+            return None;
+        }
+        let start = CallStart { number: self.starts, is_alone: self.under_way == 0 };
+        self.starts += 1;
+        self.under_way += 1;
+        Some(start)
+    }
+
+    /// When a pause ends that holds up calls.
+    pub(super) fn pause_end(&self) -> Option<Instant> {
+        self.pause_end
+    }
+
+    /// The provider let the call in. After as many as may be under way at once, one more may be.
+    pub(super) fn pass(&mut self, start: CallStart) {
+        self.lone_refusals = None;
+        if self.is_of_this_generation(&start) {
+            self.passes += 1;
+        }
+        if self.passes >= self.limit && self.limit < self.maximum {
+            self.limit += 1;
+            self.passes = 0;
+        }
+        self.release(start);
+    }
+
+    /// The call came to an end that says nothing of how many the provider takes.
+    pub(super) fn release(&mut self, start: CallStart) {
+        let CallStart { number, .. } = start;
+        debug_assert!(number < self.starts, "it was started here");
+        self.under_way = self.under_way.saturating_sub(1);
+    }
+
+    /// The provider refused the call because it has too many.
+    pub(super) fn refuse(
+        &mut self,
+        start: CallStart,
+        refusal: LoadRefusal,
+        now: Instant,
+    ) -> Pressure {
+        let is_alone = start.is_alone && self.starts == start.number + 1;
+        if self.is_of_this_generation(&start) {
+            self.lower(is_alone);
+        }
+        self.release(start);
+        let (pressure, own_pause) = match is_alone {
+            true => self.note_lone_refusal(refusal.jitter, now),
+            false => (Pressure::Crowded, None),
+        };
+        let pause_end = own_pause.max(refusal.hint).and_then(|pause| now.checked_add(pause));
+        self.pause_end = self.pause_end.max(pause_end);
+        pressure
+    }
+
+    fn is_of_this_generation(&self, start: &CallStart) -> bool {
+        start.number >= self.generation
+    }
+
+    /// Halves the calls at once: those that were under way, for a limit that was not reached says
+    /// nothing. A call that was alone says nothing of them either: the limit itself is halved.
+    fn lower(&mut self, is_alone: bool) {
+        let reached = if is_alone { self.limit } else { self.limit.min(self.under_way) };
+        self.limit = (reached / 2).max(1);
+        self.generation = self.starts;
+        self.passes = 0;
+    }
+
+    fn note_lone_refusal(&mut self, jitter: u16, now: Instant) -> (Pressure, Option<Duration>) {
+        let known = self.lone_refusals.unwrap_or(LoneRefusals { since: now, count: 0 });
+        let LoneRefusals { since, count } = known;
+        self.lone_refusals = Some(LoneRefusals { since, count: count.saturating_add(1) });
+        let doubled = FIRST_PAUSE.saturating_mul(1 << count.min(16)).min(LONGEST_PAUSE);
+        let pause = doubled + doubled / 2 * u32::from(jitter.min(1000)) / 1000;
+        let is_stalled = now.saturating_duration_since(since) >= STALL_LIMIT;
+        (if is_stalled { Pressure::Stalled } else { Pressure::Closed }, Some(pause))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use proptest::prelude::*;
+
+    use super::{CallStart, ConcurrencyLimit, LoadRefusal, Pressure, STALL_LIMIT};
+
+    const BARE: LoadRefusal = LoadRefusal { hint: None, jitter: 0 };
+
+    fn start_all(limit: &mut ConcurrencyLimit, now: Instant) -> Vec<CallStart> {
+        std::iter::from_fn(|| limit.start(now)).collect()
+    }
+
+    #[test]
+    fn one_crowd_lowers_the_limit_once() {
+        let (mut limit, now) = (ConcurrencyLimit::new(64), Instant::now());
+        let starts: Vec<_> = (0..10).map(|_| limit.start(now).unwrap()).collect();
+        for (number, start) in starts.into_iter().enumerate() {
+            match number {
+                0..3 => limit.release(start),
+                _ => assert_eq!(limit.refuse(start, BARE, now), Pressure::Crowded),
+            }
+        }
+        assert_eq!(limit.limit(), 3, "half of the seven that were under way at the first refusal");
+        assert!(limit.has_place(now), "there is no pause: others of it were let in");
+    }
+
+    #[test]
+    fn the_limit_rises_by_one_after_as_many_passes_and_not_above_the_maximum() {
+        let (mut limit, now) = (ConcurrencyLimit::new(4), Instant::now());
+        for start in start_all(&mut limit, now) {
+            limit.refuse(start, BARE, now);
+        }
+        let mut limits = Vec::new();
+        for _ in 0..12 {
+            let start = limit.start(now).unwrap();
+            limit.pass(start);
+            limits.push(limit.limit());
+        }
+        assert_eq!(limits, [2, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4].map(|n| n.min(4)));
+    }
+
+    #[test]
+    fn who_is_refused_alone_is_asked_one_at_a_time_and_later_and_later() {
+        let (mut limit, mut now) = (ConcurrencyLimit::new(8), Instant::now());
+        let mut pauses = Vec::new();
+        for _ in 0..6 {
+            let start = limit.start(now).unwrap();
+            assert_eq!(limit.refuse(start, BARE, now), Pressure::Closed);
+            assert!(limit.start(now).is_none(), "it is left alone");
+            let end = limit.pause_end().unwrap();
+            pauses.push((end - now).as_millis());
+            now = end;
+        }
+        assert_eq!(pauses, [500, 1000, 2000, 4000, 8000, 8000]);
+        let probe = limit.start(now).unwrap();
+        assert!(limit.start(now).is_none(), "one at a time");
+        limit.pass(probe);
+        assert!(limit.start(now).is_some());
+    }
+
+    #[test]
+    fn jitter_stretches_a_pause_by_at_most_a_half() {
+        for (jitter, expected) in [(0, 500), (500, 625), (1000, 750), (u16::MAX, 750)] {
+            let (mut limit, now) = (ConcurrencyLimit::new(8), Instant::now());
+            let start = limit.start(now).unwrap();
+            limit.refuse(start, LoadRefusal { hint: None, jitter }, now);
+            assert_eq!((limit.pause_end().unwrap() - now).as_millis(), expected);
+        }
+    }
+
+    #[test]
+    fn a_hint_is_kept_to_by_all_even_when_another_call_passes() {
+        let (mut limit, now) = (ConcurrencyLimit::new(8), Instant::now());
+        let (first, second) = (limit.start(now).unwrap(), limit.start(now).unwrap());
+        let hint = Some(Duration::from_secs(3));
+        assert_eq!(limit.refuse(first, LoadRefusal { hint, jitter: 0 }, now), Pressure::Crowded);
+        limit.pass(second);
+        assert!(!limit.has_place(now + Duration::from_millis(2999)));
+        assert!(limit.has_place(now + Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn a_provider_that_takes_no_call_for_a_minute_is_stalled_until_one_passes() {
+        let (mut limit, begun) = (ConcurrencyLimit::new(8), Instant::now());
+        let mut now = begun;
+        let mut pressures = Vec::new();
+        while now.duration_since(begun) < STALL_LIMIT * 2 {
+            let start = limit.start(now).unwrap();
+            pressures.push((now - begun, limit.refuse(start, BARE, now)));
+            now = limit.pause_end().unwrap();
+        }
+        for (at, pressure) in pressures {
+            let expected = if at < STALL_LIMIT { Pressure::Closed } else { Pressure::Stalled };
+            assert_eq!(pressure, expected, "{at:?}");
+        }
+        let start = limit.start(now).unwrap();
+        limit.pass(start);
+        let start = limit.start(now).unwrap();
+        assert_eq!(limit.refuse(start, BARE, now), Pressure::Closed, "it began anew");
+    }
+
+    /// What may happen to a limit.
+    #[derive(Debug, Clone)]
+    enum Happening {
+        Start,
+        Pass(usize),
+        Release(usize),
+        Refuse(usize, Option<u64>),
+        Later(u64),
+    }
+
+    fn happening() -> impl Strategy<Value = Happening> {
+        prop_oneof![
+            4 => Just(Happening::Start),
+            2 => any::<usize>().prop_map(Happening::Pass),
+            1 => any::<usize>().prop_map(Happening::Release),
+            2 => (any::<usize>(), proptest::option::of(0..9000_u64))
+                .prop_map(|(call, hint)| Happening::Refuse(call, hint)),
+            2 => (0..5000_u64).prop_map(Happening::Later),
+        ]
+    }
+
+    proptest! {
+        /// Whatever happens, the limit stays from 1 to the maximum, no more calls start than it
+        /// says, and once all calls are over and the pause is, the next one may start.
+        #[test]
+        fn the_limit_is_never_below_one_nor_above_the_maximum(
+            maximum in 0..70_u32,
+            happenings in proptest::collection::vec(happening(), 0..300),
+        ) {
+            let (mut limit, mut now) = (ConcurrencyLimit::new(maximum), Instant::now());
+            let mut calls: Vec<CallStart> = Vec::new();
+            for happening in happenings {
+                let at = |call: usize, calls: &[CallStart]| call % calls.len();
+                match happening {
+                    Happening::Start => if let Some(start) = limit.start(now) {
+                        calls.push(start);
+                        prop_assert!(calls.len() <= limit.limit() as usize);
+                    },
+                    Happening::Later(ms) => now += Duration::from_millis(ms),
+                    _ if calls.is_empty() => {}
+                    Happening::Pass(call) => limit.pass(calls.remove(at(call, &calls))),
+                    Happening::Release(call) => limit.release(calls.remove(at(call, &calls))),
+                    Happening::Refuse(call, hint) => {
+                        let hint = hint.map(Duration::from_millis);
+                        let start = calls.remove(at(call, &calls));
+                        limit.refuse(start, LoadRefusal { hint, jitter: 0 }, now);
+                        prop_assert!(hint.is_none_or(|h| h.is_zero() || !limit.has_place(now)));
+                    }
+                }
+                prop_assert!((1..=maximum.max(1)).contains(&limit.limit()));
+            }
+            for call in calls {
+                limit.release(call);
+            }
+            let later = limit.pause_end().map_or(now, |end| end.max(now));
+            prop_assert!(limit.start(later).is_some());
+        }
+
+        /// A provider that always takes `capacity` calls at once completes any number of calls,
+        /// and refuses few of them on the way.
+        #[test]
+        fn all_calls_pass_at_a_provider_that_takes_some_at_once(
+            capacity in 1..20_usize,
+            maximum in 1..70_u32,
+            total in 1..300_usize,
+            latest_first: bool,
+        ) {
+            let (mut limit, now) = (ConcurrencyLimit::new(maximum), Instant::now());
+            let (mut waiting, mut inside, mut refused) = (total, Vec::new(), 0);
+            while waiting > 0 || !inside.is_empty() {
+                let mut crowd = Vec::new();
+                while waiting > 0 && let Some(start) = limit.start(now) {
+                    waiting -= 1;
+                    if inside.len() < capacity { inside.push(start) } else { crowd.push(start) }
+                }
+                for start in crowd {
+                    prop_assert_eq!(limit.refuse(start, BARE, now), Pressure::Crowded);
+                    waiting += 1;
+                    refused += 1;
+                }
+                if !limit.has_place(now) || waiting == 0 {
+                    prop_assert!(!inside.is_empty(), "nobody is inside and nobody may enter");
+                    let start = if latest_first { inside.pop().unwrap() } else { inside.remove(0) };
+                    limit.pass(start);
+                }
+            }
+            prop_assert!(refused <= 2 * total + 128, "{refused} refusals for {total} calls");
+        }
+    }
+}
