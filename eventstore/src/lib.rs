@@ -27,7 +27,9 @@ mod tail;
 mod verify;
 
 pub use checkpoint::{Checkpoint, CheckpointFolder, Checkpoints};
-pub use clock::{Clock, SystemClock};
+pub use clock::{
+    Clock, LEAD_LIMIT, SLEW_DIVISOR, SteadyClock, SystemClock, SystemTimeSource, TimeSource,
+};
 pub use commit::{Commit, Limits, Payload};
 pub use error::{AppendError, LogError};
 pub use live::{LiveHub, LiveListener, LiveNote, StreamNote};
