@@ -6,6 +6,7 @@ mod approvals;
 mod document;
 mod harness;
 mod memories;
+mod numbers;
 mod slow;
 mod steering;
 mod streams;
