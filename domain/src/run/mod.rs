@@ -32,7 +32,9 @@ pub use rejection::Rejection;
 pub use retry::{next_try, next_try_after_crash};
 pub use routing::{Ability, Candidates, Offered, Platform, Routing, Table, Traits};
 pub use state::{Approval, ApprovalState, Budget, Call, Phase, RunState, Spent, Step, StepStatus};
-pub use steer::{ForkRun, Resolution, Resolve, SIGNALS_LIMIT, Signal, check_fork_point};
+pub use steer::{
+    ForkRun, Resolution, Resolve, SIGNALS_LIMIT, Signal, check_fork_point, check_signal,
+};
 pub use turns::{CallNo, ToolState, Turn, Turns};
 
 use crate::decider::{Context, Decider, Fingerprint, Inherited, Recorded, Wake};

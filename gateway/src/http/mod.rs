@@ -15,6 +15,7 @@ pub(crate) mod memories;
 pub(crate) mod migrate;
 pub(crate) mod replay;
 pub(crate) mod runs;
+mod signal_names;
 pub(crate) mod steer;
 
 use std::time::Duration;

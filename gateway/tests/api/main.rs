@@ -7,6 +7,7 @@ mod document;
 mod harness;
 mod memories;
 mod numbers;
+mod signals;
 mod slow;
 mod steering;
 mod streams;

@@ -10,7 +10,7 @@ async fn status(api: &Api, run: &str) -> Value {
     api.get(&format!("/v1/runs/{run}")).await.1["status"].clone()
 }
 
-async fn seq(api: &Api, run: &str) -> Value {
+pub(crate) async fn seq(api: &Api, run: &str) -> Value {
     api.get(&format!("/v1/runs/{run}")).await.1["seq"].clone()
 }
 
@@ -65,23 +65,6 @@ async fn what_has_ended_is_not_steered_and_nothing_is_changed() {
     assert_eq!(beyond["detail"], "the run has 2 events: no event 99");
     assert_eq!(seq(&api, &run).await, before);
     assert_eq!(api.get("/v1/runs").await.1["items"].as_array().map(Vec::len), Some(1));
-}
-
-#[tokio::test]
-async fn a_signal_counts_once_under_a_key() {
-    let api = Api::start().await;
-    let run = api.run().await;
-    let path = format!("/v1/runs/{run}/signal");
-    let body = json!({"name": "paid", "payload": {"eur": 5}});
-    assert_eq!(api.post(&path, &body, Some("k")).await.0, 200);
-    let before = seq(&api, &run).await;
-    assert_eq!(api.post(&path, &body, Some("k")).await.0, 200);
-    assert_eq!(seq(&api, &run).await, before);
-    let other = api.post(&path, &json!({"name": "paid"}), Some("k")).await;
-    assert_eq!(other.1["code"], "idempotency.mismatch");
-    api.post(&path, &body, None).await;
-    let state = api.get(&format!("/v1/runs/{run}/state")).await.1;
-    assert_eq!(state["signals"], json!({"paid": 2}), "kept for the nodes that will wait");
 }
 
 #[tokio::test]
