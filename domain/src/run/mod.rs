@@ -5,6 +5,7 @@ mod children;
 mod command;
 mod decide;
 mod evolve;
+mod failure_code;
 mod fallback;
 mod fingerprint;
 pub mod lineage;
@@ -25,6 +26,7 @@ pub use command::{
     Advance, Answer, CallReport, ChildIntent, CreateRun, End, Intent, Outcome, RunCommand, Start,
     StepResult,
 };
+pub use failure_code::{FAILURE_CODES, FailureCode, failure_code, retryable_codes};
 pub use fallback::{Candidate, Fallback, HOPS_LIMIT, KeyOwner, Successor, successor};
 pub use lineage::Ancestor;
 pub use moves::{Answered, Move, Next, Told, ToolOutcome};
