@@ -9,7 +9,7 @@ use convergio_domain::id::{ExecutorId, TenantId};
 use convergio_domain::metering::PriceBook;
 use convergio_eventstore::jetstream::Shares;
 use convergio_eventstore::{
-    CheckpointFolder, Durability, EventLog, LiveHub, Repository, Share, SystemClock,
+    CheckpointFolder, Clock, Durability, EventLog, LiveHub, Repository, Share, SteadyClock,
 };
 use convergio_executor::memory::MemoryPort;
 use convergio_executor::model::{
@@ -59,6 +59,7 @@ pub(crate) struct Server {
     pub(crate) models: Vec<Detected>,
     pub(crate) durability: Durability,
     log: Arc<dyn EventLog>,
+    clock: Arc<SteadyClock>,
     data: DataDir,
     executor: Option<Executor>,
     /// The part in the work that is shared with other processes.
@@ -96,7 +97,8 @@ impl Server {
         let open = config.place.open(&config.data).await?;
         let log = open.shared();
         let (token, token_is_new) = config.data.token_or_new()?;
-        let repository = repository(&config.data, &log);
+        let clock = Arc::new(SteadyClock::of_log(&*log).await?);
+        let repository = repository(&config.data, &log, &clock);
         let live = LiveHub::new();
         let memories = Arc::new(Memories::new(Arc::clone(&log)));
         let projections = match role {
@@ -150,6 +152,7 @@ impl Server {
             models,
             durability,
             log,
+            clock,
             data: config.data,
             executor,
             shares,
@@ -195,7 +198,7 @@ impl Server {
 
     /// Whether any run could go on by itself.
     pub(crate) async fn is_idle(&self) -> anyhow::Result<bool> {
-        let now = convergio_eventstore::Clock::now(&SystemClock);
+        let now = self.clock.now();
         let due = self.log.due(now, 1).await?;
         Ok(due.is_empty() && self.log.next_due(now).await?.is_none())
     }
@@ -233,9 +236,9 @@ impl Projector {
 }
 
 /// The log's writer, with states of long runs in the data folder.
-fn repository(data: &DataDir, log: &Arc<dyn EventLog>) -> Repository {
+fn repository(data: &DataDir, log: &Arc<dyn EventLog>, clock: &Arc<SteadyClock>) -> Repository {
     let checkpoints = Arc::new(CheckpointFolder::new(&data.checkpoints()));
-    let repository = Repository::new(Arc::clone(log), Arc::new(SystemClock));
+    let repository = Repository::new(Arc::clone(log), Arc::<SteadyClock>::clone(clock));
     repository.with_checkpoints(checkpoints)
 }
 

@@ -21,15 +21,26 @@ pub struct InvalidId {
 /// Longest name of a tenant or node.
 const NAME_LIMIT: usize = 40;
 const NAME_RULE: &str = "use 1 to 40 characters of a-z, 0-9, `_` and `-`";
+/// Longest name of a signal, in characters.
+pub const SIGNAL_NAME_LIMIT: usize = 128;
+const SIGNAL_NAME_RULE: &str =
+    "use 1 to 128 characters of a-z, A-Z, 0-9, `_`, `-`, `.`, `:` and `/`, as `payment.settled`";
 
 fn is_name(text: &str) -> bool {
     let ok = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
     !text.is_empty() && text.len() <= NAME_LIMIT && text.bytes().all(ok)
 }
 
-/// A cheap-to-clone identifier made of a checked name.
+/// Names of events are taken as the senders of webhooks write them.
+fn is_signal_name(text: &str) -> bool {
+    let ok = |b: u8| b.is_ascii_alphanumeric() || b"_-.:/".contains(&b);
+    !text.is_empty() && text.len() <= SIGNAL_NAME_LIMIT && text.bytes().all(ok)
+}
+
+/// A cheap-to-clone identifier made of a checked name: its kind for people, what it must satisfy,
+/// and that rule in words.
 macro_rules! name_id {
-    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $is_valid:ident, $rule:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<str>);
@@ -46,11 +57,11 @@ macro_rules! name_id {
         impl FromStr for $name {
             type Err = InvalidId;
             fn from_str(text: &str) -> Result<Self, InvalidId> {
-                if is_name(text) {
+                if $is_valid(text) {
                     return Ok(Self(text.into()));
                 }
                 let text = text.chars().take(NAME_LIMIT * 2).collect();
-                Err(InvalidId { kind: $kind, text, rule: NAME_RULE })
+                Err(InvalidId { kind: $kind, text, rule: $rule })
             }
         }
 
@@ -77,15 +88,23 @@ macro_rules! name_id {
 
 name_id!(
     /// Who owns data: every stream, row and request belongs to exactly one tenant.
-    TenantId, "tenant id"
+    TenantId, "tenant id", is_name, NAME_RULE
 );
 name_id!(
     /// The name of a node in a graph manifest.
-    NodeId, "node id"
+    NodeId, "node id", is_name, NAME_RULE
 );
 name_id!(
     /// Who did something, as a pseudonymous reference (`owner`, `executor`, a user's handle).
-    ActorId, "actor"
+    ActorId, "actor", is_name, NAME_RULE
+);
+name_id!(
+    /// A name of something else than a node: a graph, an agent, a role.
+    Name, "name", is_name, NAME_RULE
+);
+name_id!(
+    /// The name of an outside event that a `signal` node waits for, as `payment.settled`.
+    SignalName, "signal name", is_signal_name, SIGNAL_NAME_RULE
 );
 
 /// A UUID with a meaning.

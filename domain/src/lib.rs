@@ -11,6 +11,7 @@ pub mod event;
 pub mod expr;
 pub mod graph;
 pub mod id;
+pub mod json;
 pub mod memory;
 pub mod metering;
 pub mod money;

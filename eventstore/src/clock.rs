@@ -1,8 +1,13 @@
-//! The clock, as a part that can be replaced.
+//! The clock, as a part that can be replaced, and one that no jump of the machine's clock moves.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use convergio_domain::time::Timestamp;
+use convergio_domain::time::{Span, Timestamp};
+
+use crate::error::LogError;
+use crate::log::EventLog;
+use crate::record::Position;
 
 /// Tells the time.
 pub trait Clock: Send + Sync + 'static {
@@ -18,5 +23,271 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+/// What a clock is made of: the time of day, which people and programs set, and the time that has
+/// passed, which nobody does.
+pub trait TimeSource: Send + Sync + 'static {
+    /// The time of day.
+    fn wall(&self) -> Timestamp;
+    /// The time since an unnamed moment, sleep of the machine included.
+    fn elapsed(&self) -> Duration;
+}
+
+/// The machine's time source.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemTimeSource;
+
+impl TimeSource for SystemTimeSource {
+    fn wall(&self) -> Timestamp {
+        SystemClock.now()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn elapsed(&self) -> Duration {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+        Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn elapsed(&self) -> Duration {
+        static START: std::sync::LazyLock<std::time::Instant> =
+            std::sync::LazyLock::new(std::time::Instant::now);
+        START.elapsed()
+    }
+}
+
+/// How much faster or slower than time the clock may go while it is led back to the machine's: one
+/// part in this many.
+pub const SLEW_DIVISOR: u32 = 20;
+/// How far the last record of a log may lie ahead of the machine's clock to be believed.
+pub const LEAD_LIMIT: Span = Span::seconds(24 * 3600);
+/// A difference from the machine's clock that is worth a warning.
+const JUMP_NANOS: i128 = 2_000_000_000;
+const NANOS_PER_MS: i128 = 1_000_000;
+
+/// A clock that begins with the machine's and then counts the time that passes. When the machine's
+/// clock jumps, it is led back to it at most one part in [`SLEW_DIVISOR`] faster or slower than
+/// time: what waits for a length of time waits that long, and no time comes twice.
+#[derive(Debug)]
+pub struct SteadyClock<S = SystemTimeSource> {
+    source: S,
+    reading: Mutex<Reading>,
+}
+
+/// What the clock told last.
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    /// The time told, in nanoseconds since the Unix epoch.
+    nanos: i128,
+    /// The source's elapsed time then.
+    elapsed: Duration,
+    /// Whether the machine's clock is known to be elsewhere.
+    is_apart: bool,
+}
+
+impl SteadyClock {
+    /// The clock of a process that goes on with a log: never earlier than the log's last record,
+    /// unless that lies more than [`LEAD_LIMIT`] ahead of the machine's clock.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub async fn of_log(log: &dyn EventLog) -> Result<Self, LogError> {
+        Ok(Self::new(SystemTimeSource, last_record_time(log).await?))
+    }
+}
+
+impl<S: TimeSource> SteadyClock<S> {
+    /// A clock that begins with the source's time of day, or with `earliest` if that is later.
+    pub fn new(source: S, earliest: Option<Timestamp>) -> Self {
+        let wall = source.wall();
+        let lead = earliest.map_or(Span(0), |earliest| earliest.since(wall));
+        let is_believed = lead <= LEAD_LIMIT;
+        if lead > Span(0) {
+            let lead_ms = lead.0;
+            tracing::warn!(lead_ms, is_believed, "the log's last record is ahead of the clock");
+        }
+        let start = if is_believed { wall.after(lead) } else { wall };
+        let nanos = i128::from(start.0) * NANOS_PER_MS;
+        let reading = Reading { nanos, elapsed: source.elapsed(), is_apart: false };
+        Self { source, reading: Mutex::new(reading) }
+    }
+}
+
+impl<S: TimeSource> Clock for SteadyClock<S> {
+    fn now(&self) -> Timestamp {
+        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        reading.advance(self.source.elapsed(), self.source.wall());
+        let ms = reading.nanos.div_euclid(NANOS_PER_MS);
+        Timestamp(i64::try_from(ms).unwrap_or(i64::MAX))
+    }
+}
+
+impl Reading {
+    /// Counts the time that has passed, and closes a part of the gap to the time of day.
+    fn advance(&mut self, elapsed: Duration, wall: Timestamp) {
+        let passed = elapsed.saturating_sub(self.elapsed);
+        let slew = nanos(passed / SLEW_DIVISOR);
+        let counted = self.nanos + nanos(passed);
+        let gap = i128::from(wall.0) * NANOS_PER_MS - counted;
+        self.nanos = counted + gap.clamp(-slew, slew);
+        self.elapsed = self.elapsed.max(elapsed);
+        self.warn_of_jump(gap);
+    }
+
+    /// Tells once of each jump of the machine's clock.
+    fn warn_of_jump(&mut self, gap_nanos: i128) {
+        let is_apart = gap_nanos.abs() > JUMP_NANOS;
+        if is_apart && !self.is_apart {
+            let gap_ms = i64::try_from(gap_nanos / NANOS_PER_MS).unwrap_or(i64::MAX);
+            tracing::warn!(gap_ms, "the machine's clock jumped: it is followed slowly");
+        }
+        self.is_apart = is_apart;
+    }
+}
+
+fn nanos(duration: Duration) -> i128 {
+    i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX)
+}
+
+/// When the last record of a log was written.
+async fn last_record_time(log: &dyn EventLog) -> Result<Option<Timestamp>, LogError> {
+    let tail = log.read_all(Position::START, 0).await?.tail;
+    let page = log.read_all(Position(tail.0.saturating_sub(1)), 1).await?;
+    Ok(page.records.last().map(|record| record.body.time))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use convergio_domain::decider::Context;
+    use convergio_domain::request::{Accept, Request};
+    use convergio_domain::stream::StreamKey;
+    use convergio_domain::time::{Span, Timestamp};
+
+    use super::{Clock, LEAD_LIMIT, SteadyClock, SystemClock, TimeSource};
+    use crate::log::EventLog;
+    use crate::providers::memory::MemoryLog;
+    use crate::repository::Repository;
+
+    /// A source that is set by hand.
+    #[derive(Clone, Default)]
+    struct Dial {
+        wall: Arc<AtomicI64>,
+        elapsed: Arc<AtomicU64>,
+    }
+
+    impl TimeSource for Dial {
+        fn wall(&self) -> Timestamp {
+            Timestamp(self.wall.load(Ordering::Relaxed))
+        }
+
+        fn elapsed(&self) -> Duration {
+            Duration::from_millis(self.elapsed.load(Ordering::Relaxed))
+        }
+    }
+
+    impl Dial {
+        fn at(wall: i64) -> Self {
+            let dial = Self::default();
+            dial.jump(wall);
+            dial
+        }
+
+        /// Time passes; the time of day with it.
+        fn pass(&self, ms: u64) {
+            self.elapsed.fetch_add(ms, Ordering::Relaxed);
+            self.wall.fetch_add(i64::try_from(ms).unwrap(), Ordering::Relaxed);
+        }
+
+        /// Somebody sets the time of day.
+        fn jump(&self, ms: i64) {
+            self.wall.fetch_add(ms, Ordering::Relaxed);
+        }
+    }
+
+    const NOON: i64 = 1_000_000_000;
+
+    fn clock(dial: &Dial, earliest: Option<i64>) -> SteadyClock<Dial> {
+        SteadyClock::new(dial.clone(), earliest.map(Timestamp))
+    }
+
+    #[test]
+    fn without_jumps_it_is_the_machines() {
+        let dial = Dial::at(NOON);
+        let clock = clock(&dial, Some(NOON - 5000));
+        for _ in 0..1000 {
+            dial.pass(7);
+            assert_eq!(clock.now(), dial.wall());
+        }
+    }
+
+    #[test]
+    fn a_jump_moves_a_length_of_time_by_a_twentieth_at_most() {
+        for jump in [-3_600_000, -60_000, -1, 1, 60_000, 7_200_000] {
+            for step in [1, 50, 4000] {
+                let dial = Dial::at(NOON);
+                let clock = clock(&dial, None);
+                let begun = clock.now();
+                dial.jump(jump);
+                for _ in 0..4000 / step {
+                    dial.pass(step);
+                    clock.now();
+                }
+                let took = clock.now().since(begun).0;
+                assert!((3800..=4200).contains(&took), "{jump} in steps of {step}: {took}");
+            }
+        }
+    }
+
+    #[test]
+    fn it_comes_back_to_the_machines_clock_and_never_goes_back_itself() {
+        for jump in [-60_000, 60_000] {
+            let dial = Dial::at(NOON);
+            let clock = clock(&dial, None);
+            dial.jump(jump);
+            let mut last = clock.now();
+            for _ in 0..1300 {
+                dial.pass(1000);
+                assert!(clock.now() >= last, "no time comes twice");
+                last = clock.now();
+            }
+            assert_eq!(last, dial.wall(), "a minute is made up for in twenty");
+        }
+    }
+
+    #[test]
+    fn a_new_process_is_not_earlier_than_the_log() {
+        let dial = Dial::at(NOON);
+        assert_eq!(clock(&dial, Some(NOON + 60_000)).now().0, NOON + 60_000);
+        assert_eq!(clock(&dial, Some(NOON - 60_000)).now().0, NOON);
+        let far = Timestamp(NOON).after(LEAD_LIMIT).after(Span(1));
+        assert_eq!(clock(&dial, Some(far.0)).now().0, NOON, "a clock that was wrong by days");
+    }
+
+    #[tokio::test]
+    async fn a_log_is_gone_on_with_where_its_last_record_stands() {
+        let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
+        let begun = SteadyClock::of_log(&*log).await.unwrap().now();
+        assert!(begun <= SystemClock.now(), "an empty log has no time");
+        let ahead = SystemClock.now().after(Span::seconds(3600));
+        let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
+        let stream = StreamKey::request("default".parse().unwrap(), uuid::Uuid::now_v7());
+        let context = Context { now: ahead, actor: "tester".parse().unwrap() };
+        let accept = |_: &_, _| (Accept { request_hash: "hash".into() }, Vec::new());
+        repository.execute::<Request>(&stream, &context, accept).await.unwrap();
+        assert!(SteadyClock::of_log(&*log).await.unwrap().now() >= ahead);
+    }
+
+    #[test]
+    fn the_machines_source_goes_forward() {
+        let source = super::SystemTimeSource;
+        let (begun, wall) = (source.elapsed(), source.wall());
+        assert!(source.elapsed() >= begun && wall.0 > 0);
     }
 }

@@ -30,7 +30,9 @@ mod verify;
 mod write_queue;
 
 pub use checkpoint::{Checkpoint, CheckpointFolder, Checkpoints};
-pub use clock::{Clock, SystemClock};
+pub use clock::{
+    Clock, LEAD_LIMIT, SLEW_DIVISOR, SteadyClock, SystemClock, SystemTimeSource, TimeSource,
+};
 pub use commit::{Commit, Limits, Payload};
 pub use error::{AppendError, LogError};
 pub use live::{LiveHub, LiveListener, LiveNote, StreamNote};

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use crate::actor::{Actor, ActorError, Shared, farewell};
+use crate::alarm::sleep_until;
 
 /// Runs that wait for a place in memory, by name; more than these are found again in the log.
 const PENDING_LIMIT: usize = 10_000;
@@ -68,7 +69,8 @@ impl Dispatcher {
         let mut share = self.shared.config.share.clone();
         self.wake_due().await?;
         loop {
-            let alarm = alarm(self.next_due, self.shared.repository.clock().now());
+            let shared = Arc::clone(&self.shared);
+            let alarm = sleep_until(self.next_due, shared.repository.clock());
             tokio::select! {
                 // A run's record is heard before its actor's end: it would be taken up again.
                 biased;
@@ -259,13 +261,6 @@ async fn changed(share: &mut watch::Receiver<Share>) {
 
 fn span(duration: Duration) -> convergio_domain::time::Span {
     convergio_domain::time::Span(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
-}
-
-async fn alarm(due: Option<Timestamp>, now: Timestamp) {
-    match due {
-        Some(due) => tokio::time::sleep(Duration::from_millis(due.since(now).0)).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// The life of one actor. What can never be done ends the run with its reason.

@@ -5,6 +5,7 @@
 //! nothing about business: that is `convergio_domain::run`.
 
 mod actor;
+mod alarm;
 mod config;
 mod dispatcher;
 mod executor;

@@ -29,7 +29,7 @@ pub(crate) enum SteerCommand {
     Signal {
         /// The run.
         id: String,
-        /// The event's name.
+        /// The event's name, as `payment.settled`: letters, digits, `_`, `-`, `.`, `:` and `/`.
         name: String,
         /// What it carries: JSON if it can be read as such, else text.
         #[arg(long)]

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
+use convergio_domain::json::read_json;
 use convergio_schemas::wire::{
     AgentLimits, AgentMessage, AgentRequest, AgentView, Page, RunAccepted,
 };
@@ -78,7 +79,7 @@ fn request(args: CreateArgs) -> anyhow::Result<AgentRequest> {
         None => args.system,
     };
     let tool = |text: String| match text.starts_with('{') {
-        true => serde_json::from_str(&text)
+        true => read_json(text.as_bytes())
             .map_err(|error| exit::bad_input(format!("--tool {text}: {error}"))),
         false => Ok(Value::String(text)),
     };

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use convergio_domain::graph;
+use convergio_domain::json::{JsonError, read_json};
 use convergio_executor::tool;
 use convergio_schemas::wire::{ExecuteRequest, Frame, GraphAccepted, RunAccepted, RunView};
 use serde_json::{Map, Value, json};
@@ -73,7 +74,7 @@ pub(super) fn named_inputs(values: &[String], files: &[String]) -> anyhow::Resul
     };
     for input in values {
         let (name, value) = split(input)?;
-        let value = serde_json::from_str(&value).unwrap_or(Value::String(value));
+        let value = json_or_text(&name, &value)?;
         inputs.insert(name, value);
     }
     for input in files {
@@ -81,6 +82,15 @@ pub(super) fn named_inputs(values: &[String], files: &[String]) -> anyhow::Resul
         inputs.insert(name, Value::String(read(Path::new(&path))?));
     }
     Ok(Value::Object(inputs))
+}
+
+/// What the command line calls `name`: JSON if it can be read as such, else text.
+pub(super) fn json_or_text(name: &str, text: &str) -> anyhow::Result<Value> {
+    match read_json(text.as_bytes()) {
+        Ok(value) => Ok(value),
+        Err(JsonError::Unreadable(_)) => Ok(Value::String(text.to_owned())),
+        Err(JsonError::WholeNumber(error)) => Err(exit::bad_input(format!("{name}: {error}"))),
+    }
 }
 
 async fn execute(global: &Global, args: &RunArgs) -> anyhow::Result<ExitCode> {

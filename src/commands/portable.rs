@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use convergio_domain::decider::Context;
 use convergio_eventstore::run_file::{self, ImportError, Imported, Reader};
-use convergio_eventstore::{Clock, Repository, SystemClock};
+use convergio_eventstore::{Clock, Repository, SteadyClock};
 use serde_json::json;
 
 use super::print_json;
@@ -86,8 +86,9 @@ pub(super) async fn import(global: &Global, file: &Path) -> anyhow::Result<ExitC
         return Err(wrong(&format!("line 1: {reason}; `convergio replay --file` reads it")));
     }
     let log = LogPlace::Folder.open(&data).await?.shared();
-    let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
-    let context = Context { now: SystemClock.now(), actor: "owner".parse()? };
+    let clock = Arc::new(SteadyClock::of_log(&*log).await?);
+    let context = Context { now: clock.now(), actor: "owner".parse()? };
+    let repository = Repository::new(Arc::clone(&log), clock);
     let done = run_file::import(&repository, &data.payload_key()?, file, &context).await;
     log.close().await?;
     let Imported { stream, events, added } = done.map_err(|error| match error {

@@ -10,8 +10,9 @@ use convergio_schemas::wire::{
     StepSide,
 };
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::graph::json_or_text;
 use super::print_json;
 use crate::cli::Global;
 use crate::cli::steer::{CheckpointsCommand, Decided, ForkArgs, ResolveArgs, SteerCommand};
@@ -32,7 +33,8 @@ pub(super) async fn run(
         }
         SteerCommand::Resume { id } => steer(global, target, &id, "resume", &json!({}), None).await,
         SteerCommand::Signal { id, name, payload, idempotency_key } => {
-            let payload = payload.map_or(Value::Null, |text| value(&text));
+            let payload = payload.map(|text| json_or_text("--payload", &text)).transpose()?;
+            let payload = payload.unwrap_or_default();
             let request = SignalRequest { name, payload };
             steer(global, target, &id, "signal", &request, idempotency_key.as_deref()).await
         }
@@ -48,11 +50,6 @@ pub(super) async fn run(
         }
         SteerCommand::Checkpoints(_) => Ok(()),
     }
-}
-
-/// JSON if it can be read as such, else text.
-fn value(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
 }
 
 async fn steer(
@@ -73,6 +70,8 @@ async fn steer(
 }
 
 async fn resolve(global: &Global, target: &Target, args: ResolveArgs) -> anyhow::Result<()> {
+    let output = args.output.as_deref();
+    let output = output.map(|text| json_or_text("--output", text)).transpose()?;
     let request = ResolveRequest {
         step: args.step,
         decision: match args.decision {
@@ -81,7 +80,7 @@ async fn resolve(global: &Global, target: &Target, args: ResolveArgs) -> anyhow:
             Decided::Retry => StepDecision::Retry,
             Decided::Skip => StepDecision::Skip,
         },
-        output: args.output.as_deref().map(value),
+        output,
         reason: args.reason,
     };
     steer(global, target, &args.id, "resolve", &request, None).await
@@ -94,7 +93,7 @@ async fn fork(global: &Global, target: &Target, args: ForkArgs) -> anyhow::Resul
         let (name, text) = given
             .split_once('=')
             .ok_or_else(|| exit::bad_input(format!("--input {given}: right is NAME=VALUE")))?;
-        inputs.insert(name.to_owned(), value(text));
+        inputs.insert(name.to_owned(), json_or_text(name, text)?);
     }
     let mut nodes = BTreeMap::new();
     let mut model = args.model;

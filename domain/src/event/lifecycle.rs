@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::decider::Fingerprint;
-use crate::id::{ActorId, GraphId, GraphVersion, NodeId, RunId, StepId};
+use crate::id::{ActorId, GraphId, GraphVersion, NodeId, RunId, SignalName, StepId};
 use crate::payload::PayloadRef;
 use crate::run::{Budget, Resolution};
 use crate::stream::Seq;
@@ -35,7 +35,7 @@ pub struct SignalAwaited {
     /// The step that waits.
     pub step: StepId,
     /// The name of the event.
-    pub signal: NodeId,
+    pub signal: SignalName,
     /// When the step stops waiting, and fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,
@@ -48,7 +48,7 @@ pub struct SignalReceived {
     /// Its identity: the same one again changes nothing.
     pub id: Uuid,
     /// Its name.
-    pub signal: NodeId,
+    pub signal: SignalName,
     /// What it carries, as JSON.
     pub payload: PayloadRef,
 }

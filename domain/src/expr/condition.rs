@@ -19,10 +19,39 @@ pub(super) fn compile(source: &str) -> Result<Program, ExprError> {
         let message = format!("a condition has at most {OPERATORS_LIMIT} operators and brackets");
         return Err(ExprError::new(message));
     }
-    Program::compile(source).map_err(|errors| {
-        let first = errors.errors.first();
-        let message = first.map_or_else(|| "unreadable".to_owned(), |error| error.msg.clone());
-        ExprError::new(format!("CEL: {message}"))
+    Program::compile(source)
+        .map_err(|errors| explain(source, errors.errors.first().map_or((1, 0), |error| error.pos)))
+}
+
+/// Words that CEL keeps for itself: no name after a dot.
+const WORDS: [&str; 4] = ["false", "in", "null", "true"];
+/// Characters of a condition that a message shows.
+const SHOWN_CHARS: usize = 30;
+
+/// What is wrong with a condition that cannot be read at `line` and `column`: the parser's own
+/// words are about its grammar.
+fn explain(source: &str, (line, column): (isize, isize)) -> ExprError {
+    let (line, column) = (usize::try_from(line).unwrap_or(1), usize::try_from(column).unwrap_or(0));
+    let rest = source.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+    let rest: String = rest.chars().skip(column).take(SHOWN_CHARS).collect();
+    let message = match reserved_word(source) {
+        Some((before, word)) => {
+            format!("`{word}` is a word of CEL: write {before}[\"{word}\"]")
+        }
+        None if rest.trim().is_empty() => "not a condition in CEL: it ends too early".to_owned(),
+        None => format!("not a condition in CEL: it cannot be read from `{rest}` on"),
+    };
+    ExprError { message, line: Some(line.max(1)) }
+}
+
+/// A reserved word that stands as a name after a dot, and the name before it.
+fn reserved_word(source: &str) -> Option<(&str, &str)> {
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    source.match_indices('.').find_map(|(dot, _)| {
+        let (before, after) = (&source[..dot], &source[dot + 1..]);
+        let end = after.find(|c| !is_of_name(c)).unwrap_or(after.len());
+        let start = before.rfind(|c| !is_of_name(c) && c != '.').map_or(0, |at| at + 1);
+        WORDS.contains(&&after[..end]).then(|| (&before[start..], &after[..end]))
     })
 }
 
@@ -42,9 +71,21 @@ pub fn holds(source: &str, scope: &Scope) -> Result<bool, ExprError> {
     match program.execute(&context) {
         Ok(Value::Bool(holds)) => Ok(holds),
         Ok(other) => Err(ExprError::new(format!(
-            "the condition `{source}` yields {:?}: it must be true or false",
-            other.type_of()
+            "the condition `{source}` yields {}: it must be true or false",
+            type_name(&other)
         ))),
         Err(error) => Err(ExprError::new(format!("the condition `{source}`: {error}"))),
+    }
+}
+
+/// What a value is, for people.
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::List(_) => "a list",
+        Value::Map(_) => "a map",
+        Value::Int(_) | Value::UInt(_) | Value::Float(_) => "a number",
+        Value::String(_) => "text",
+        Value::Null => "nothing",
+        _ => "something else",
     }
 }

@@ -66,8 +66,7 @@ struct Bounded(Vec<u8>);
 impl io::Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.0.len() + bytes.len() > OUTPUT_LIMIT {
-            let message = format!("the template yields more than {OUTPUT_LIMIT} bytes");
-            return Err(io::Error::other(message));
+            return Err(io::Error::from(io::ErrorKind::FileTooLarge));
         }
         self.0.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -130,15 +129,32 @@ fn interpret(expression: &str, scope: &Scope) -> Result<Value, ExprError> {
     if value.is_undefined() {
         return Err(ExprError::new(format!("`{}` is undefined", expression.trim())));
     }
-    serde_json::to_value(&value).map_err(|error| ExprError::new(error.to_string()))
+    json_of(&value)
 }
 
+/// A template's mistake in the words of who wrote it: a limit as the limit, else the library's.
 pub(super) fn explain(error: &minijinja::Error) -> ExprError {
-    let mut message = error.kind().to_string();
-    if let Some(detail) = error.detail() {
-        message = format!("{message}: {detail}");
-    }
+    let message = match error.kind() {
+        ErrorKind::OutOfFuel => format!("takes more than {FUEL} instructions: loop over less"),
+        // Whatever is written goes to `Bounded`, which refuses for one reason.
+        ErrorKind::WriteFailure => format!("yields more than {OUTPUT_LIMIT} bytes: yield less"),
+        kind => match error.detail() {
+            Some(detail) => format!("{kind}: {detail}"),
+            None => kind.to_string(),
+        },
+    };
     ExprError { message: format!("template: {message}"), line: error.line() }
+}
+
+/// The value of an expression as JSON.
+fn json_of(value: &Jinja) -> Result<Value, ExprError> {
+    serde_json::to_value(value).map_err(|error| match error.to_string() {
+        // Arithmetic of templates is wider than JSON's numbers.
+        reason if reason.contains("out of range") => ExprError::new(
+            "template: yields a whole number beyond 64 bits: make it text with `| string`",
+        ),
+        reason => ExprError::new(reason),
+    })
 }
 
 #[cfg(test)]

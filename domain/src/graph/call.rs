@@ -22,6 +22,9 @@ pub(super) fn tool(
             let mut fields = decoder.fields(tree, path)?;
             let name = fields.take("name").and_then(|t| decoder.text(t, &fields.at("name")));
             let inner = fields.take("with").map(|with| (with, fields.at("with")));
+            if let (Some(_), Some((other, path))) = (&inner, &beside) {
+                decoder.add(other, path, "the tool has its arguments already, as `tool.with`");
+            }
             decoder.finish(&fields);
             (name, inner.or(beside))
         }

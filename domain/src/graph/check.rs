@@ -63,11 +63,18 @@ impl Check<'_> {
     /// The node that is meant; a name that nobody has is a mistake.
     fn known(&mut self, mention: &Mention) -> Option<usize> {
         let number = self.numbers.get(&mention.name).copied();
-        if number.is_none() && !self.places.broken.contains(&mention.name) {
+        if number.is_none() && !self.is_of_broken(&mention.name) {
             let hint = hint(&mention.name, self.numbers.keys().map(String::as_str));
             self.add_at(mention, format!("there is no node `{}`{hint}", mention.name));
         }
         number
+    }
+
+    /// Whether a name is that of a node that was told of already, or a part of it: expressions take
+    /// the hyphen of `fetch-page` for a minus.
+    fn is_of_broken(&self, name: &str) -> bool {
+        let mut broken = self.places.broken.iter();
+        broken.any(|broken| broken == name || broken.split('-').any(|part| part == name))
     }
 
     /// What a node, or the graph's output, names.
@@ -115,6 +122,7 @@ impl Check<'_> {
         let name = mention.name.as_str();
         let message = match name {
             "inputs" | "nodes" => return,
+            _ if self.is_of_broken(name) => return,
             "item" | "index" => format!("`{name}` is known only inside of a map"),
             _ => format!(
                 "`{name}` is not known: use `inputs.NAME` or `nodes.NAME.output`{}",

@@ -6,6 +6,7 @@ use super::manifest::Graph;
 use crate::decider::{Context, Decider, Recorded, Wake};
 use crate::event::{Event, graph::Registered};
 use crate::id::{GraphId, GraphVersion, TenantId};
+use crate::json::canonical_json;
 use crate::payload::{PayloadRef, PayloadSlot};
 use crate::request::derived_uuid;
 use crate::stream::Seq;
@@ -51,12 +52,13 @@ pub fn graph_id(tenant: &TenantId, name: &str) -> GraphId {
 }
 
 impl Graph {
-    /// The canonical manifest (RFC 8785).
+    /// The canonical manifest: RFC 8785, but for whole numbers beyond 2^53, which are not rounded.
     ///
     /// # Panics
     /// Never: a graph has text keys and finite numbers only.
     pub fn canonical(&self) -> Vec<u8> {
-        serde_json_canonicalizer::to_vec(self).expect("a graph has text keys and finite numbers")
+        let value = serde_json::to_value(self).expect("a graph has text keys and finite numbers");
+        canonical_json(&value)
     }
 
     /// The version: the hash of the canonical manifest.

@@ -11,7 +11,7 @@ use super::nodes;
 use super::source::{Kind, Tree};
 use super::tools::ToolCatalog;
 use crate::expr::{self, ExprError, Refs};
-use crate::id::NodeId;
+use crate::id::{Name, NodeId};
 use crate::money::Money;
 use crate::run::Budget;
 use crate::time::Span;
@@ -88,6 +88,8 @@ const GUARDS: [&str; 5] = ["default", "| d(", "defined", ".status", "has("];
 pub(super) struct Decoder<'a> {
     pub(super) tools: &'a ToolCatalog,
     pub(super) mistakes: &'a mut Mistakes,
+    /// Ids of nodes that are no names: told once, where they are given.
+    pub(super) invalid_ids: BTreeSet<String>,
 }
 
 /// The fields of a map that is being read; what is left over at the end is unknown.
@@ -104,6 +106,11 @@ impl<'t> Fields<'t> {
         self.left.remove(key)
     }
 
+    /// Looks at a field that another reader takes.
+    pub(super) fn get(&self, key: &str) -> Option<&'t Tree> {
+        self.left.get(key).copied()
+    }
+
     /// The path of a field.
     pub(super) fn at(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
@@ -113,6 +120,10 @@ impl<'t> Fields<'t> {
 impl Decoder<'_> {
     pub(super) fn add(&mut self, tree: &Tree, path: &str, message: impl Into<String>) {
         self.mistakes.add(tree.place, path, message);
+    }
+
+    pub(super) fn warn(&mut self, tree: &Tree, path: &str, message: impl Into<String>) {
+        self.mistakes.warn(tree.place, path, message);
     }
 
     /// The fields of a map, or a mistake.
@@ -178,15 +189,14 @@ impl Decoder<'_> {
     /// A node's name: one that expressions can use.
     pub(super) fn node_id(&mut self, tree: &Tree, path: &str) -> Option<NodeId> {
         let text = self.text(tree, path)?;
-        let usable = text.starts_with(|c: char| c.is_ascii_lowercase()) && !text.contains('-');
-        match text.parse() {
-            Ok(id) if usable => Some(id),
-            _ => {
-                let rule = "1 to 40 characters of a-z, 0-9 and `_`, beginning with a letter";
-                self.add(tree, path, format!("`{text}` is not a node's name: use {rule}"));
-                None
-            }
+        let id = node_name(&text);
+        if id.is_none() {
+            let rule = "1 to 40 characters of a-z, 0-9 and `_`, beginning with a letter";
+            let right = similar_name(&text);
+            let message = format!("`{text}` is not a node's name: use {rule}, as `{right}`");
+            self.add(tree, path, message);
         }
+        id
     }
 
     /// A node that another one names.
@@ -196,6 +206,9 @@ impl Decoder<'_> {
         path: &str,
         mentions: &mut Mentions,
     ) -> Option<NodeId> {
+        if tree.as_str().is_some_and(|text| self.invalid_ids.contains(text)) {
+            return None;
+        }
         let id = self.node_id(tree, path)?;
         let at = At { path: path.to_owned(), place: tree.place };
         mentions.targets.push(Mention { name: id.to_string(), at, is_guarded: true });
@@ -246,11 +259,18 @@ impl Decoder<'_> {
     ) {
         match read {
             Ok(refs) => mentions.read(tree, path, &refs),
+            Err(_) if self.names_invalid_id(tree) => {}
             Err(error) => {
                 let place = tree.line(error.line.unwrap_or(1));
                 self.mistakes.add(place, path, error.message);
             }
         }
+    }
+
+    /// Whether an expression names a node whose id is no name, and so cannot be read.
+    fn names_invalid_id(&self, tree: &Tree) -> bool {
+        let text = tree.as_str().unwrap_or_default();
+        self.invalid_ids.iter().any(|id| text.contains(&format!("nodes.{id}")))
     }
 
     /// A JSON Schema.
@@ -263,16 +283,43 @@ impl Decoder<'_> {
     }
 }
 
+/// A node's name, if a text is one.
+fn node_name(text: &str) -> Option<NodeId> {
+    let is_usable = text.starts_with(|c: char| c.is_ascii_lowercase()) && !text.contains('-');
+    text.parse().ok().filter(|_| is_usable)
+}
+
+/// The node's name that is nearest to a text that is none.
+fn similar_name(text: &str) -> String {
+    let is_taken = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let letters = text.to_ascii_lowercase();
+    let letters: String = letters.chars().map(|c| if is_taken(c) { c } else { '_' }).collect();
+    let name = letters.trim_matches('_');
+    let begins_well = name.starts_with(|c: char| c.is_ascii_lowercase());
+    let name = if begins_well { name.to_owned() } else { format!("n{name}") };
+    name.chars().take(40).collect()
+}
+
+/// The ids of a graph's nodes that are no names.
+fn invalid_ids(tree: &Tree) -> BTreeSet<String> {
+    let Some(Kind::List(nodes)) = tree.field("nodes").map(|nodes| &nodes.kind) else {
+        return BTreeSet::new();
+    };
+    let ids = nodes.iter().filter_map(|node| node.field("id").and_then(Tree::as_str));
+    ids.filter(|id| node_name(id).is_none()).map(str::to_owned).collect()
+}
+
 /// Reads a graph; `None` when there are no nodes to be checked further.
 pub(super) fn graph(
     tree: &Tree,
     tools: &ToolCatalog,
     mistakes: &mut Mistakes,
 ) -> Option<(Graph, Places)> {
-    let mut decoder = Decoder { tools, mistakes };
+    let invalid_ids = invalid_ids(tree);
+    let mut decoder = Decoder { tools, mistakes, invalid_ids };
     let mut fields = decoder.fields(tree, "")?;
     let name = match fields.take("name") {
-        Some(tree) => decoder.parsed::<NodeId>(tree, "name").map(String::from),
+        Some(tree) => decoder.parsed::<Name>(tree, "name").map(String::from),
         None => {
             decoder.add(tree, "name", "missing: give the graph a name, as `name: brief`");
             None

@@ -2,11 +2,13 @@
 //!
 //! Serialised, it is the canonical manifest whose hash is the graph's version.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::chat::Privacy;
-use crate::id::{GraphVersion, NodeId};
+use crate::id::{GraphVersion, NodeId, SignalName};
 use crate::run::Budget;
 use crate::time::Span;
 
@@ -43,7 +45,7 @@ pub struct Node {
     /// How failed tries are repeated.
     #[serde(default)]
     pub retry: Retry,
-    /// Longest time of one try; the kind's default when absent.
+    /// Longest time of one try, or of one wait; the kind's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Span>,
     /// What follows when all tries failed.
@@ -179,6 +181,28 @@ pub struct Agent {
     /// What it remembers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
+}
+
+impl Node {
+    /// How long a node that waits may wait: the nearest of what was given for it. For a sleep that
+    /// ends well it is its length.
+    pub fn wait_limit(&self) -> Option<Span> {
+        let own = match &self.work {
+            Work::Approval(approval) => approval.ttl,
+            Work::Signal(signal) => signal.timeout,
+            Work::Sleep(sleep) => Some(sleep.span),
+            _ => return None,
+        };
+        own.into_iter().chain(self.timeout).min()
+    }
+
+    /// Whether it is a sleep that its own `timeout` ends.
+    pub fn sleeps_too_long(&self) -> bool {
+        match &self.work {
+            Work::Sleep(sleep) => self.timeout.is_some_and(|timeout| timeout < sleep.span),
+            _ => false,
+        }
+    }
 }
 
 impl Agent {
@@ -361,13 +385,22 @@ pub struct Sleep {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signal {
     /// The name of the event.
-    pub name: NodeId,
+    pub name: SignalName,
     /// How long; for ever when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Span>,
 }
 
 impl Graph {
+    /// The signals that its nodes wait for, in order, each once.
+    pub fn signal_names(&self) -> Vec<SignalName> {
+        let names = self.nodes.iter().filter_map(|node| match &node.work {
+            Work::Signal(signal) => Some(signal.name.clone()),
+            _ => None,
+        });
+        names.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
     /// The node of a name.
     pub fn node(&self, id: &NodeId) -> Option<&Node> {
         self.nodes.iter().find(|node| node.id == *id)

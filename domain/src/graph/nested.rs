@@ -7,7 +7,7 @@ use super::decode::{Decoder, Fields, Mentions};
 use super::manifest::{Plan, SubGraph};
 use super::nodes::asker;
 use super::source::{Kind, Tree};
-use crate::id::{GraphVersion, NodeId};
+use crate::id::{GraphVersion, Name};
 use crate::run::Budget;
 
 /// Proposals of a plan when the manifest names no limit.
@@ -23,13 +23,13 @@ pub(super) fn graph(
     mentions: &mut Mentions,
 ) -> Option<SubGraph> {
     if !matches!(tree.kind, Kind::Map(_)) {
-        let name = decoder.parsed::<NodeId>(tree, path)?.to_string();
+        let name = decoder.parsed::<Name>(tree, path)?.to_string();
         let inputs = Value::Object(Map::new());
         return Some(SubGraph { name, version: None, inputs, budget: None });
     }
     let mut fields = decoder.fields(tree, path)?;
     let name = match fields.take("name") {
-        Some(tree) => decoder.parsed::<NodeId>(tree, &fields.at("name")),
+        Some(tree) => decoder.parsed::<Name>(tree, &fields.at("name")),
         None => {
             decoder.add(tree, &fields.at("name"), "missing: the graph's name, as `name: brief`");
             None

@@ -4,15 +4,17 @@ use serde_json::Value;
 
 use super::call;
 use super::decode::{At, Decoder, Fields, Mentions, Places};
+use super::field_rules::{GivenFields, check_fields, check_map, check_waits};
 use super::manifest::{
-    Agent, Approval, Branch, Case, Join, Map, MapWork, Node, OnError, Retry, Sleep, Work,
+    Agent, Approval, Branch, Case, Join, Map, MapWork, Node, OnError, Sleep, Work,
 };
 use super::nested;
+use super::retry::retry;
 use super::source::{Kind, Tree};
 use super::toolbox;
 use super::waiting;
 use crate::expr;
-use crate::id::NodeId;
+use crate::id::Name;
 
 /// Nodes of a graph at most.
 const NODES_LIMIT: usize = 10_000;
@@ -72,17 +74,17 @@ fn node(
     };
     let needs = fields.take("needs").map(|t| decoder.targets(t, &fields.at("needs"), mentions));
     let join = fields.take("join").map(|t| join(decoder, t, &fields.at("join")));
-    let retry = fields.take("retry").map(|t| retry(decoder, t, &fields.at("retry")));
-    let timeout = fields.take("timeout").and_then(|t| decoder.parsed(t, &fields.at("timeout")));
-    let on_error =
-        fields.take("on_error").map(|t| on_error(decoder, t, &fields.at("on_error"), mentions));
-    let on_unknown = fields.take("on_unknown");
+    let given = GivenFields::take(&mut fields);
+    let retry = given.retry.map(|t| retry(decoder, t, &fields.at("retry")));
+    let timeout = given.timeout.and_then(|t| decoder.parsed(t, &fields.at("timeout")));
+    let on_error = given.on_error.map(|t| on_error(decoder, t, &fields.at("on_error"), mentions));
     let on_unknown =
-        on_unknown.and_then(|t| waiting::on_unknown(decoder, t, &fields.at("on_unknown")));
+        given.on_unknown.and_then(|t| waiting::on_unknown(decoder, t, &fields.at("on_unknown")));
     let work = work(decoder, tree, &mut fields, mentions);
-    if let (Some(OnError::Ask), Some(Work::Map(_))) = (&on_error, &work) {
-        let message = "a map cannot ask: use fail, skip or fallback";
-        decoder.add(tree, &fields.at("on_error"), message);
+    if let Some(work) = &work {
+        check_fields(decoder, &fields, &given, work);
+        check_map(decoder, &fields, &given, (on_error.as_ref(), work));
+        timeout.iter().for_each(|timeout| check_waits(decoder, &fields, &given, *timeout, work));
     }
     decoder.finish(&fields);
     Some(Node {
@@ -110,29 +112,6 @@ fn join(decoder: &mut Decoder<'_>, tree: &Tree, path: &str) -> Join {
             Join::All
         }
     }
-}
-
-fn retry(decoder: &mut Decoder<'_>, tree: &Tree, path: &str) -> Retry {
-    let mut retry = Retry::default();
-    let Some(mut fields) = decoder.fields(tree, path) else { return retry };
-    if let Some(tree) = fields.take("max") {
-        let max = decoder.number(tree, &fields.at("max"), 1, 100).unwrap_or(3);
-        retry.max = u32::try_from(max).unwrap_or(3);
-    }
-    if let Some(tree) = fields.take("backoff") {
-        retry.backoff = decoder.parsed(tree, &fields.at("backoff")).unwrap_or(retry.backoff);
-    }
-    if let Some(tree) = fields.take("on") {
-        let path = fields.at("on");
-        match &tree.kind {
-            Kind::List(list) => {
-                retry.on = list.iter().filter_map(|tree| decoder.text(tree, &path)).collect();
-            }
-            _ => decoder.add(tree, &path, "must be a list of codes, as [provider.timeout]"),
-        }
-    }
-    decoder.finish(&fields);
-    retry
 }
 
 fn on_error(
@@ -186,8 +165,8 @@ fn work(
         return None;
     };
     let path = fields.at(kind);
-    if let (Some((with, path)), true) = (&with, kind != "tool") {
-        decoder.add(with, path, "`with` belongs to a tool");
+    if kind != "tool" {
+        refuse_arguments(decoder, with.as_ref());
     }
     match kind {
         "agent" => agent(decoder, body, &path, mentions).map(Work::Agent),
@@ -199,6 +178,13 @@ fn work(
         "plan" => nested::plan(decoder, body, &path, mentions).map(Work::Plan),
         "signal" => waiting::signal(decoder, body, &path).map(Work::Signal),
         _ => sleep(decoder, body, &path).map(Work::Sleep),
+    }
+}
+
+/// Arguments beside what is no tool.
+fn refuse_arguments(decoder: &mut Decoder<'_>, with: Option<&(&Tree, String)>) {
+    if let Some((with, path)) = with {
+        decoder.add(with, path, "`with` belongs to a tool");
     }
 }
 
@@ -286,6 +272,9 @@ pub(super) fn asker(
     })
 }
 
+/// Fields of an agent that a whole request has itself.
+const REQUEST_FIELDS: [&str; 5] = ["model", "system", "max_tokens", "temperature", "schema"];
+
 /// A whole request in place of a prompt.
 fn request(
     decoder: &mut Decoder<'_>,
@@ -293,6 +282,13 @@ fn request(
     mentions: &mut Mentions,
 ) -> Option<String> {
     let tree = fields.take("request")?;
+    for field in REQUEST_FIELDS {
+        if let Some(beside) = fields.get(field) {
+            let message =
+                format!("`{field}` beside a request is not used: write it into the request");
+            decoder.add(beside, &fields.at(field), message);
+        }
+    }
     template(decoder, tree, &fields.at("request"), mentions)
 }
 
@@ -378,6 +374,7 @@ fn map(decoder: &mut Decoder<'_>, tree: &Tree, path: &str, mentions: &mut Mentio
     let mut inner = Mentions::default();
     let work = match (fields.take("agent"), fields.take("tool")) {
         (Some(body), None) => {
+            refuse_arguments(decoder, with.as_ref());
             agent(decoder, body, &fields.at("agent"), &mut inner).map(MapWork::Agent)
         }
         (None, Some(body)) => {
@@ -404,7 +401,7 @@ fn approval(
 ) -> Option<Approval> {
     let mut fields = decoder.fields(tree, path)?;
     let role = fields.take("role").and_then(|tree| decoder.parsed(tree, &fields.at("role")));
-    let role = role.map_or_else(|| "owner".to_owned(), |role: NodeId| role.to_string());
+    let role = role.map_or_else(|| "owner".to_owned(), |role: Name| role.to_string());
     let show = match fields.take("show") {
         Some(tree) => template(decoder, tree, &fields.at("show"), mentions),
         None => {

@@ -9,6 +9,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 use serde_json::{Map, Number, Value};
 
 use super::mistake::{Mistake, Place, mistake};
+use crate::json::WholeNumberTooLarge;
 
 /// Bytes of a manifest.
 const BYTES_LIMIT: usize = 1 << 20;
@@ -175,7 +176,8 @@ impl Builder {
             *key = Some(text.to_owned());
             return Ok(());
         }
-        self.put(Tree::new(place, Kind::Scalar(resolve(text, style))))
+        let value = resolve(text, style).map_err(|error| mistake(place, "", error.to_string()))?;
+        self.put(Tree::new(place, Kind::Scalar(value)))
     }
 
     fn put(&mut self, tree: Tree) -> Result<(), Mistake> {
@@ -196,25 +198,33 @@ impl Builder {
 }
 
 /// The value of a scalar by YAML's core schema; quoted ones are text.
-fn resolve(text: &str, style: ScalarStyle) -> Value {
+fn resolve(text: &str, style: ScalarStyle) -> Result<Value, WholeNumberTooLarge> {
     if style != ScalarStyle::Plain {
-        return Value::String(text.to_owned());
+        return Ok(Value::String(text.to_owned()));
     }
-    match text {
-        "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
-        "true" | "True" | "TRUE" => return Value::Bool(true),
-        "false" | "False" | "FALSE" => return Value::Bool(false),
-        _ => {}
+    Ok(match text {
+        "" | "~" | "null" | "Null" | "NULL" => Value::Null,
+        "true" | "True" | "TRUE" => Value::Bool(true),
+        "false" | "False" | "FALSE" => Value::Bool(false),
+        _ => number(text)?.map_or_else(|| Value::String(text.to_owned()), Value::Number),
+    })
+}
+
+/// The number that a plain scalar is, if it is one.
+fn number(text: &str) -> Result<Option<Number>, WholeNumberTooLarge> {
+    if !text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c)) {
+        return Ok(None);
     }
-    let looks_like_number = text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c));
-    if looks_like_number {
-        if let Ok(number) = text.parse::<i64>() {
-            return Value::from(number);
-        }
-        let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
-        if let Some(number) = number.and_then(Number::from_f64) {
-            return Value::Number(number);
-        }
+    if let Ok(number) = text.parse::<i64>() {
+        return Ok(Some(Number::from(number)));
     }
-    Value::String(text.to_owned())
+    if let Ok(number) = text.parse::<u64>() {
+        return Ok(Some(Number::from(number)));
+    }
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(WholeNumberTooLarge { path: String::new(), digits: digits.len() });
+    }
+    let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
+    Ok(number.and_then(Number::from_f64))
 }

@@ -7,7 +7,7 @@ use super::manifest::{Callee, Memory, RECALL_TOOL, SPAWN_TOOL, ToolRef, Toolbox,
 use super::mistake::hint;
 use super::nodes::template;
 use super::source::{Kind, Tree};
-use crate::id::{GraphVersion, NodeId};
+use crate::id::{GraphVersion, Name};
 
 /// Tools of one agent at most: more confuse every model.
 const TOOLS_LIMIT: usize = 64;
@@ -83,7 +83,7 @@ fn tool(decoder: &mut Decoder<'_>, tree: &Tree, path: &str) -> Option<ToolRef> {
     let mut fields = decoder.fields(tree, path)?;
     let named = |decoder: &mut Decoder<'_>, fields: &mut Fields<'_>, key| {
         let tree = fields.take(key)?;
-        decoder.parsed::<NodeId>(tree, &fields.at(key)).map(|name| name.to_string())
+        decoder.parsed::<Name>(tree, &fields.at(key)).map(|name| name.to_string())
     };
     let agent = named(decoder, &mut fields, "agent");
     let graph = named(decoder, &mut fields, "graph");

@@ -5,7 +5,9 @@ use super::moves::Move;
 use super::turns::CallNo;
 use crate::chat::Privacy;
 use crate::event::run::Failure;
-use crate::id::{AgentId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, RunId, StepId};
+use crate::id::{
+    AgentId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, RunId, SignalName, StepId,
+};
 use crate::metering::{Charge, Usage};
 use crate::money::Money;
 use crate::payload::{PayloadRef, PayloadSlot};
@@ -249,7 +251,7 @@ pub enum Intent {
     /// Waits for an outside event.
     Await {
         /// Its name.
-        signal: NodeId,
+        signal: SignalName,
         /// When the step stops waiting.
         expires: Option<Timestamp>,
     },

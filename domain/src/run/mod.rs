@@ -5,6 +5,7 @@ mod children;
 mod command;
 mod decide;
 mod evolve;
+mod failure_code;
 mod fallback;
 mod fingerprint;
 pub mod lineage;
@@ -25,6 +26,7 @@ pub use command::{
     Advance, Answer, CallReport, ChildIntent, CreateRun, End, Intent, Outcome, RunCommand, Start,
     StepResult,
 };
+pub use failure_code::{FAILURE_CODES, FailureCode, failure_code, retryable_codes};
 pub use fallback::{Candidate, Fallback, HOPS_LIMIT, KeyOwner, Successor, successor};
 pub use lineage::Ancestor;
 pub use moves::{Answered, Move, Next, Told, ToolOutcome};
@@ -32,7 +34,9 @@ pub use rejection::Rejection;
 pub use retry::{keep_to_hint, next_try, next_try_after_crash};
 pub use routing::{Ability, Candidates, Offered, Platform, Routing, Table, Traits};
 pub use state::{Approval, ApprovalState, Budget, Call, Phase, RunState, Spent, Step, StepStatus};
-pub use steer::{ForkRun, Resolution, Resolve, SIGNALS_LIMIT, Signal, check_fork_point};
+pub use steer::{
+    ForkRun, Resolution, Resolve, SIGNALS_LIMIT, Signal, check_fork_point, check_signal,
+};
 pub use turns::{CallNo, ToolState, Turn, Turns};
 
 use crate::decider::{Context, Decider, Fingerprint, Inherited, Recorded, Wake};

@@ -1,6 +1,8 @@
 //! Why a command to a run is refused.
 
-use crate::id::{ApprovalId, RunId, StepId};
+use std::fmt;
+
+use crate::id::{ApprovalId, RunId, SignalName, StepId};
 use crate::run::{Phase, Resolution};
 use crate::stream::Seq;
 
@@ -14,7 +16,7 @@ pub enum Rejection {
     #[error("this idempotency key was used for another request: use a new key")]
     IdempotencyMismatch,
     /// The run has ended.
-    #[error("the run has ended ({0:?}): nothing can be changed")]
+    #[error("the run has ended ({0}): nothing can be changed")]
     Ended(Phase),
     /// An outcome for a step that nobody started.
     #[error("step {0} is not under way")]
@@ -70,12 +72,12 @@ pub enum Rejection {
     Paused,
     /// The run has ended, and is to be resumed.
     #[error(
-        "the run has ended ({0:?}) and cannot be resumed: fork it at an earlier event, or retry it \
+        "the run has ended ({0}) and cannot be resumed: fork it at an earlier event, or retry it \
         if it failed"
     )]
     NotResumable(Phase),
     /// Only failed runs are retried.
-    #[error("the run has not failed ({0:?}): only failed steps of a failed run can be retried")]
+    #[error("the run has not failed ({0}): only failed steps of a failed run can be retried")]
     NotFailed(Phase),
     /// No step's failure ended the run.
     #[error("no failed step ended the run: fork it at an earlier event, with what must be changed")]
@@ -86,15 +88,26 @@ pub enum Rejection {
     /// The run has taken in as many outside events as it may.
     #[error("a run takes {} signals at most", super::steer::SIGNALS_LIMIT)]
     TooManySignals,
+    /// No node of the run's graph waits for the event.
+    #[error(
+        "no node of the run's graph waits for a signal `{signal}`{}",
+        names_of(.names)
+    )]
+    UnknownSignal {
+        /// The name that was sent.
+        signal: SignalName,
+        /// The names that the graph waits for, in order.
+        names: Vec<SignalName>,
+    },
     /// Nobody asks what becomes of the step.
     #[error("step {0} does not wait for a decision")]
     NotUndecided(StepId),
     /// It was decided otherwise.
-    #[error("step {0} was decided otherwise before ({1:?})")]
+    #[error("step {0} was decided otherwise before ({1})")]
     DecidedBefore(StepId, Resolution),
     /// The decision does not fit what is asked.
     #[error(
-        "step {step} cannot be decided as {resolution:?} that way: a step of unknown outcome is \
+        "step {step} cannot be decided as `{resolution}` that way: a step of unknown outcome is \
         `completed` (with its output), `failed` or `retry`; a failed one is `retry`, `skip` or \
         `failed`"
     )]
@@ -107,6 +120,43 @@ pub enum Rejection {
         unknown: bool,
     },
     /// A fork would begin after the end.
-    #[error("the run had ended ({0:?}) at event {1}: fork it at an earlier event")]
+    #[error("the run had ended ({0}) at event {1}: fork it at an earlier event")]
     NotForkable(Phase, Seq),
+}
+
+/// Names that a message lists at most.
+const SHOWN_NAMES: usize = 20;
+
+/// The names that would be right.
+fn names_of(names: &[SignalName]) -> String {
+    let shown: Vec<String> =
+        names.iter().take(SHOWN_NAMES).map(|name| format!("`{name}`")).collect();
+    match names.len().checked_sub(SHOWN_NAMES) {
+        _ if names.is_empty() => ": it waits for none".to_owned(),
+        None | Some(0) => format!(": it waits for {}", shown.join(", ")),
+        Some(more) => format!(": it waits for {} and {more} more", shown.join(", ")),
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::New => "new",
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        })
+    }
+}
+
+impl fmt::Display for Resolution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Retry => "retry",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Skip => "skip",
+        })
+    }
 }

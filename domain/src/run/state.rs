@@ -15,7 +15,9 @@ use super::turns::Turns;
 use crate::chat::Privacy;
 use crate::decider::Wake;
 use crate::event::run::Failure;
-use crate::id::{AgentId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, RunId, StepId};
+use crate::id::{
+    AgentId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, RunId, SignalName, StepId,
+};
 use crate::money::Money;
 use crate::payload::PayloadRef;
 use crate::stream::Seq;
@@ -113,7 +115,7 @@ pub enum StepStatus {
     /// Waits for an outside event.
     Awaiting {
         /// The name of the event.
-        signal: NodeId,
+        signal: SignalName,
         /// When it stops waiting.
         expires: Option<Timestamp>,
         /// What the event carried, once it has come.
@@ -344,7 +346,7 @@ pub struct RunState {
     /// How long it stood still, not counted against the budget.
     pub(super) stood: Span,
     /// Outside events that no step has taken yet, the oldest first.
-    pub signals: BTreeMap<NodeId, VecDeque<PayloadRef>>,
+    pub signals: BTreeMap<SignalName, VecDeque<PayloadRef>>,
     /// Every outside event that was taken in.
     pub(super) signals_seen: BTreeSet<Uuid>,
     /// The runs that its history begins in, the oldest first.

@@ -8,7 +8,7 @@ use super::rejection::Rejection;
 use super::state::{Budget, Phase, RunState, StepStatus};
 use crate::decider::{Context, Fingerprint};
 use crate::event::{Event, lifecycle};
-use crate::id::{GraphId, GraphVersion, NodeId, RunId, StepId};
+use crate::id::{GraphId, GraphVersion, RunId, SignalName, StepId};
 use crate::payload::PayloadSlot;
 use crate::stream::Seq;
 use crate::time::Timestamp;
@@ -36,7 +36,7 @@ pub struct Signal {
     /// Its identity: the same one again changes nothing.
     pub id: Uuid,
     /// Its name.
-    pub signal: NodeId,
+    pub signal: SignalName,
     /// What it carries, as JSON.
     pub payload: PayloadSlot,
 }
@@ -111,6 +111,26 @@ pub(super) fn retry(state: &RunState, steps: Vec<StepId>) -> Result<Vec<Event>, 
         }
     }
     Ok(vec![Event::RunReopened(lifecycle::Reopened { steps })])
+}
+
+/// Whether a signal that is sent can be of use: some node of the run's graph waits for its name.
+/// `names` are those that the graph waits for. One that was taken in before is taken again.
+///
+/// # Errors
+/// The run has ended, or would keep the signal for ever.
+pub fn check_signal(
+    state: &RunState,
+    signal: &Signal,
+    names: &[SignalName],
+) -> Result<(), Rejection> {
+    if state.signals_seen.contains(&signal.id) {
+        return Ok(());
+    }
+    going(state)?;
+    if names.contains(&signal.signal) {
+        return Ok(());
+    }
+    Err(Rejection::UnknownSignal { signal: signal.signal.clone(), names: names.to_vec() })
 }
 
 pub(super) fn signal(state: &RunState, signal: Signal, next: Seq) -> Result<Vec<Event>, Rejection> {

@@ -120,7 +120,8 @@ fn a_map_that_failed_by_an_item_is_open_again_with_it() {
 
 fn signal(id: u128, name: &str) -> RunCommand {
     let signal = name.parse().expect("a name");
-    RunCommand::Signal(Signal { id: Uuid::from_u128(id), signal, payload: PayloadSlot(0) })
+    let payload = PayloadSlot(0);
+    RunCommand::Signal(Signal { id: Uuid::from_u128(id), signal, payload })
 }
 
 fn awaiting(id: &str, name: &str) -> RunCommand {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use convergio_domain::event::run::Failure;
-use convergio_domain::graph::manifest::{MapWork, Work};
+use convergio_domain::graph::manifest::{MapWork, Node, Work};
 use convergio_domain::id::StepId;
 use convergio_domain::metering::{Meter, Usage};
 use convergio_domain::run::{
@@ -54,14 +54,14 @@ impl Actor {
     fn ended(&self, id: &StepId, now: Timestamp) -> Option<Done> {
         let step = self.run.state.steps.get(id)?;
         let result = match &step.status {
-            StepStatus::Sleeping { due } if *due <= now => DoneResult::Completed(None),
+            StepStatus::Sleeping { due } if *due <= now => self.awoken(id),
             StepStatus::Asking { approval } => {
                 answered(self.run.state.approvals.get(approval)?, now)?
             }
             StepStatus::Awaiting { received: None, expires: Some(expires), .. }
                 if *expires <= now =>
             {
-                refused("signal.timeout", "the signal did not come in time: raise its timeout")
+                refused("signal.timeout", "the signal did not come in time: raise the timeout")
             }
             StepStatus::Started { .. } | StepStatus::Unknown if self.flies(id) => return None,
             StepStatus::Unknown => DoneResult::Interrupted,
@@ -71,6 +71,16 @@ impl Actor {
         };
         let call = step.call.as_ref().map(|call| self.unconfirmed(id, call));
         Some(Done { step: id.clone(), attempt: step.attempt, at: None, result, call })
+    }
+
+    /// How a sleep ends whose time is over: by the node's `timeout`, it may be one of a failure.
+    fn awoken(&self, id: &StepId) -> DoneResult {
+        let node = self.graph.graph.node(&id.node);
+        if node.is_some_and(Node::sleeps_too_long) {
+            let message = "the sleep is longer than the node's timeout: raise it, or sleep less";
+            return refused("sleep.timeout", message);
+        }
+        DoneResult::Completed(None)
     }
 
     /// Whether an effect of the step is under way, or has ended and is not in the log yet.
@@ -164,7 +174,10 @@ fn answered(approval: &Approval, now: Timestamp) -> Option<DoneResult> {
             Some(refused("approval.denied", &format!("the approval was denied: {reason}")))
         }
         ApprovalState::Open if approval.expires.is_some_and(|expires| expires <= now) => {
-            Some(refused("approval.expired", "nobody answered in time: raise the approval's ttl"))
+            Some(refused(
+                "approval.expired",
+                "nobody answered in time: raise the approval's ttl, or its timeout",
+            ))
         }
         ApprovalState::Open => None,
     }

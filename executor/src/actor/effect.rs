@@ -9,6 +9,7 @@ use bytes::Bytes;
 use convergio_domain::chat::ChatReply;
 use convergio_domain::event::run::Failure;
 use convergio_domain::id::{RunId, StepId};
+use convergio_domain::json::{JsonError, read_json};
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::run::{CallNo, CallReport, Fallback, Resolution, keep_to_hint};
 use convergio_domain::stream::StreamKey;
@@ -137,9 +138,12 @@ pub(super) async fn perform(
                 let call = at.map(|at| format!("/{}/{}", at.turn, at.call));
                 let origin = format!("{}/{step}{}", stream.name(), call.unwrap_or_default());
                 let scope = shared.tool_scope(&stream, origin, started);
-                (outcome(tool::perform(&scope, &name, &args).await), None)
+                let call = async { outcome(tool::perform(&scope, &name, &args).await) };
+                (within(timeout, call).await, None)
             }
-            Work::Tool { name, args } => (call_tool(name, args, started).await, None),
+            Work::Tool { name, args } => {
+                (within(timeout, call_tool(name, args, started)).await, None)
+            }
             Work::Model(call) => {
                 let asked =
                     Asked { shared: &shared, stream: &stream, step: &step, attempt, timeout };
@@ -159,6 +163,14 @@ pub(super) async fn perform(
     let done = Done { step, attempt, at, result, call };
     span::note(&span, &done);
     done
+}
+
+/// A tool's outcome, or a failure when its time is over: what it does then is not heard any more.
+async fn within(timeout: Duration, call: impl Future<Output = DoneResult>) -> DoneResult {
+    tokio::time::timeout(timeout, call).await.unwrap_or_else(|_| {
+        let message = format!("the tool took longer than {timeout:?}: raise the node's timeout");
+        DoneResult::Failed(Failure { retryable: true, ..failure("tool.timeout", message) })
+    })
 }
 
 async fn call_tool(name: String, args: Value, now: Timestamp) -> DoneResult {
@@ -346,8 +358,10 @@ fn value_of(call: &ModelCall, answer: ChatAnswer) -> DoneResult {
             let reply = answer.into_reply(call.provider.name());
             return DoneResult::Answered(Box::new(reply));
         }
-        Answers::Json => serde_json::from_str(&answer.text),
-        Answers::Whole => serde_json::to_value(answer.into_reply(call.provider.name())),
+        Answers::Json => read_json(answer.text.as_bytes()),
+        Answers::Whole => {
+            serde_json::to_value(answer.into_reply(call.provider.name())).map_err(JsonError::from)
+        }
     };
     match read {
         Ok(value) => completed(value),

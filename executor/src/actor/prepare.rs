@@ -71,15 +71,16 @@ impl Actor {
             (Work::Agent(agent), _) => self.agent_call(plan, start, agent, &scope).await,
             (Work::Tool(tool), _) => tool_call(start, tool, &scope),
             (Work::Branch(branch), _) => choose(branch, &scope),
-            (Work::Approval(approval), _) => self.ask(plan, approval, &scope),
+            (Work::Approval(approval), _) => self.ask(plan, approval, node.wait_limit(), &scope),
             (Work::Sleep(Sleep { span }), _) => {
-                let due = self.shared.now().after(*span);
+                let span = node.wait_limit().unwrap_or(*span);
+                let due = self.shared.now().after(span);
                 Ok(Prepared::Start { intent: Intent::Sleep { due }, launches: Vec::new() })
             }
             (Work::Graph(graph), _) => self.sub_graph(plan, start, graph, &scope).await,
             (Work::Plan(_), _) => Err(OutputError::Failure(invalid("a plan goes in turns"))),
             (Work::Signal(signal), _) => {
-                let expires = signal.timeout.map(|timeout| self.shared.now().after(timeout));
+                let expires = node.wait_limit().map(|limit| self.shared.now().after(limit));
                 let intent = Intent::Await { signal: signal.name.clone(), expires };
                 Ok(Prepared::Start { intent, launches: Vec::new() })
             }
@@ -209,6 +210,7 @@ impl Actor {
         &mut self,
         plan: &mut Plan,
         approval: &Approval,
+        limit: Option<Span>,
         scope: &Scope,
     ) -> Result<Prepared, OutputError> {
         let shown = Value::String(approval.show.clone());
@@ -221,7 +223,7 @@ impl Actor {
             role: approval.role.clone(),
             content: plan.store(bytes, "application/json", Purpose::Output),
             content_hash,
-            expires: approval.ttl.map(|ttl| self.shared.now().after(ttl)),
+            expires: limit.map(|limit| self.shared.now().after(limit)),
         };
         Ok(Prepared::Start { intent, launches: Vec::new() })
     }

@@ -4,6 +4,7 @@ use convergio_domain::chat::ChatReply;
 use convergio_domain::event::run::Failure;
 use convergio_domain::graph::manifest::{Graph, Plan as PlanNode};
 use convergio_domain::graph::{self, Mistake};
+use convergio_domain::json::read_json;
 use convergio_domain::run::{Budget, Intent, Next, ToolOutcome};
 use serde_json::{Value, json};
 
@@ -170,8 +171,9 @@ fn read(text: &str, name: &str) -> Result<Graph, Vec<Mistake>> {
     let Some((from, to)) = object else {
         return Err(whole("the answer must be one JSON object".to_owned()));
     };
-    let value: Result<Value, _> = serde_json::from_str(&text[from..=to]);
-    let mut value = value.map_err(|error| whole(format!("the answer is not JSON: {error}")))?;
+    let value: Result<Value, _> = read_json(text[from..=to].as_bytes());
+    let mut value =
+        value.map_err(|error| whole(format!("the answer cannot be read as JSON: {error}")))?;
     value["name"] = json!(name);
     for ours in ["inputs", "budget"] {
         value.as_object_mut().and_then(|fields| fields.remove(ours));

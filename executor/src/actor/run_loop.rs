@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::commit_room::CommitLimits;
 use super::{Actor, ActorError, farewell};
+use crate::alarm::sleep_until;
 
 /// Wait before an actor that could not go on tries again. It keeps its outcomes meanwhile.
 const RETRY_WAIT: Duration = Duration::from_secs(1);
@@ -146,7 +147,7 @@ impl Actor {
     async fn wait(&mut self, signal: &Notify) -> Result<(), ActorError> {
         let due = [self.run.state.deadline(), self.ready.next_due()];
         let due = due.into_iter().flatten().chain(self.wakes()).min();
-        let alarm = sleep_until(due, self.shared.now());
+        let alarm = sleep_until(due, self.shared.repository.clock());
         let stopped = self.shared.stopped.clone();
         tokio::select! {
             Some(done) = self.effects.join_next() => self.landed(done),
@@ -248,12 +249,5 @@ impl ActorError {
             Self::Conflict => true,
             _ => false,
         }
-    }
-}
-
-async fn sleep_until(due: Option<Timestamp>, now: Timestamp) {
-    match due {
-        Some(due) => tokio::time::sleep(Duration::from_millis(due.since(now).0)).await,
-        None => std::future::pending().await,
     }
 }

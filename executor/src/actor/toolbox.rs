@@ -8,6 +8,7 @@ use convergio_domain::event::run::Failure;
 use convergio_domain::graph::manifest::{Callee as CalleeRef, SPAWN_TOOL, ToolRef, Toolbox};
 use convergio_domain::graph::{ToolSpec as Described, check_inputs};
 use convergio_domain::id::{AgentId, GraphId, GraphVersion};
+use convergio_domain::json::{JsonError, read_json};
 use convergio_domain::stream::StreamKey;
 use serde_json::{Map, Value, json};
 
@@ -154,9 +155,10 @@ fn arguments(call: &ToolCall) -> Result<Value, Bad> {
     if call.arguments.trim().is_empty() {
         return Ok(Value::Object(Map::new()));
     }
-    match serde_json::from_str(&call.arguments) {
+    match read_json(call.arguments.as_bytes()) {
         Ok(value @ Value::Object(_)) => Ok(value),
         Ok(_) => Err(wrong("the arguments must be a JSON object".to_owned())),
+        Err(JsonError::WholeNumber(error)) => Err(wrong(error.to_string())),
         Err(error) => Err(wrong(format!("the arguments are not JSON: {error}"))),
     }
 }

@@ -8,6 +8,7 @@ use convergio_domain::chat::{ChatReply, ToolCall};
 use convergio_domain::event::run::Failure;
 use convergio_domain::graph::manifest::{Node, RECALL_TOOL, SPAWN_TOOL};
 use convergio_domain::id::StepId;
+use convergio_domain::json::read_json;
 use convergio_domain::payload::Purpose;
 use convergio_domain::run::{
     Answered, Budget, CallNo, Intent, Next, Told, ToolOutcome, ToolState, Turns,
@@ -504,7 +505,7 @@ fn yielded(text: String, is_json: bool) -> DoneResult {
     if !is_json {
         return completed(Value::String(text));
     }
-    match serde_json::from_str(&text) {
+    match read_json(text.as_bytes()) {
         Ok(value) => completed(value),
         Err(error) => {
             let message = format!("the answer is not the JSON that was asked for: {error}");

@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use convergio_domain::chat::ChatRequest;
+use convergio_domain::json::check_whole_numbers;
 use futures_util::{Stream, StreamExt};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Response, StatusCode, header};
@@ -233,13 +234,16 @@ impl HttpProvider {
             serde_json::from_str(data).map_err(|_| self.malformed("a piece is not JSON"))?;
         let read = self.dialect.read_piece(&piece, &mut asked.answer);
         read.map_err(|error| self.unreadable(error, asked.call.body))?;
+        self.check_numbers(data)?;
         asked.answer.check().map_err(|TooLarge| self.too_large())
     }
 
     async fn whole(&self, response: Response, asked: &mut Asked<'_>) -> Result<(), ModelError> {
-        let whole = self.json(response).await?;
+        let text = self.body(response).await?;
+        let whole = self.parse(&text)?;
         let read = self.dialect.read_whole(&whole, &mut asked.answer);
         read.map_err(|error| self.unreadable(error, asked.call.body))?;
+        self.check_numbers(&text)?;
         asked.answer.check().map_err(|TooLarge| self.too_large())?;
         asked.hear();
         Ok(())
@@ -247,13 +251,31 @@ impl HttpProvider {
 
     /// A body that came at once, as JSON.
     pub(super) async fn json(&self, response: Response) -> Result<Value, ModelError> {
+        let text = self.body(response).await?;
+        self.parse(&text)
+    }
+
+    async fn body(&self, response: Response) -> Result<String, ModelError> {
         let text = listing::read(response, WHOLE_LIMIT).await;
         let text =
             text.ok_or_else(|| ModelError::unavailable(format!("{} broke off", self.config.name)))?;
         if text.len() >= WHOLE_LIMIT {
             return Err(self.too_large());
         }
-        serde_json::from_str(&text).map_err(|_| self.malformed("it is not JSON"))
+        Ok(text)
+    }
+
+    fn parse(&self, text: &str) -> Result<Value, ModelError> {
+        serde_json::from_str(text).map_err(|_| self.malformed("it is not JSON"))
+    }
+
+    /// Arguments of tools come as JSON from some providers: no number in them may be rounded. Asked
+    /// after the text was read, so that its usage is known.
+    fn check_numbers(&self, text: &str) -> Result<(), ModelError> {
+        check_whole_numbers(text.as_bytes()).map_err(|error| {
+            let message = format!("{} answered what would be rounded: {error}", self.config.name);
+            ModelError::new("provider.invalid_answer", true, message)
+        })
     }
 
     fn unreadable(&self, error: ReadError, body: &Bytes) -> ModelError {

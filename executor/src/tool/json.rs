@@ -1,5 +1,6 @@
 //! Tools on JSON.
 
+use convergio_domain::json::read_json;
 use serde_json::{Map, Value};
 
 use super::args::{Args, Kind, ToolError, error, kind_of, required};
@@ -22,8 +23,8 @@ pub(super) const TOOLS: &[Builtin] = &[
 
 fn parse(args: &Args<'_>) -> Result<Value, ToolError> {
     // The reader names a place and what it expected there, never what stands there.
-    serde_json::from_str(args.text("text")?)
-        .map_err(|error| ToolError(format!("`text` is not JSON: {error}")))
+    read_json(args.text("text")?.as_bytes())
+        .map_err(|error| ToolError(format!("`text` cannot be read as JSON: {error}")))
 }
 
 fn merge(args: &Args<'_>) -> Result<Value, ToolError> {

@@ -46,6 +46,8 @@ fn text() {
 fn json_values() {
     check(&[
         ("json.parse", json!({"text": " {\"a\": [1, null]} "}), json!({"a": [1, null]})),
+        ("json.parse", json!({"text": "[18446744073709551615]"}), json!([u64::MAX])),
+        ("json.get", json!({"value": [u64::MAX], "pointer": "/0"}), json!(u64::MAX)),
         ("json.get", json!({"value": {"a": [7]}, "pointer": "/a/0"}), json!(7)),
         ("json.get", json!({"value": {"a": [7]}, "pointer": ""}), json!({"a": [7]})),
         ("json.get", json!({"value": {"a/b": {"~": 1}}, "pointer": "/a~1b/~0"}), json!(1)),

@@ -37,6 +37,11 @@ fn wrong_arguments_are_named() {
         ("text.split", json!({"text": "a", "max_chars": 0}), "at least 1"),
         ("text.split", json!({"text": "a", "max_chars": "-1"}), "a value of at least 0"),
         ("json.parse", json!({"text": "{"}), "line 1 column 1"),
+        (
+            "json.parse",
+            json!({"text": "[12345678901234567890123]"}),
+            "[0]: a whole number of 23 digits",
+        ),
         ("json.get", json!({"value": {}, "pointer": "a"}), "begins with /"),
         ("json.get", json!({"value": [], "pointer": "/7"}), "names nothing"),
         ("json.merge", json!({"values": [{}, 1]}), "item 1 of `values`"),

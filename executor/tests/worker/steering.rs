@@ -52,7 +52,8 @@ nodes:
 
 fn signal(name: &str) -> RunCommand {
     let signal = name.parse().expect("a name");
-    RunCommand::Signal(Signal { id: Uuid::now_v7(), signal, payload: PayloadSlot(0) })
+    let (id, payload) = (Uuid::now_v7(), PayloadSlot(0));
+    RunCommand::Signal(Signal { id, signal, payload })
 }
 
 #[tokio::test]

@@ -1,6 +1,5 @@
 //! Agents: define, list, show, run, terminate, follow.
 
-use axum::extract::rejection::JsonRejection;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Path, State};
@@ -23,6 +22,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::IntoParams;
 
+use super::json_body::JsonBody;
 use super::runs::NewRun;
 use super::{Query, events, graphs, runs};
 use crate::app::{App, Caller, Gateway};
@@ -44,9 +44,9 @@ pub(crate) async fn create(
     State(gateway): App,
     Extension(caller): Caller,
     headers: HeaderMap,
-    body: Result<Json<AgentRequest>, JsonRejection>,
+    body: Result<JsonBody<AgentRequest>, ApiError>,
 ) -> Result<(StatusCode, Json<AgentView>), ApiError> {
-    let Json(request) = body?;
+    let JsonBody(request) = body?;
     let is_name = request.name.parse::<NodeId>().is_ok() && request.name.len() <= NAME_LIMIT;
     if !is_name {
         let message = format!("name: use 1 to {NAME_LIMIT} characters of a-z, 0-9, `_` and `-`");
@@ -227,7 +227,7 @@ pub(crate) async fn run(
     Extension(caller): Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
-    body: Result<Json<AgentMessage>, JsonRejection>,
+    body: Result<JsonBody<AgentMessage>, ApiError>,
 ) -> Result<Response, ApiError> {
     let id = agent(&caller, &id)?;
     let state = state(&gateway, &caller, id).await?;
@@ -235,7 +235,7 @@ pub(crate) async fn run(
         let message = "the agent was terminated: define it anew, then run it";
         return Err(ApiError::new(error_code::REQUEST_CONFLICT, message));
     };
-    let Json(request) = body?;
+    let JsonBody(request) = body?;
     let (version, manifest) =
         runs::manifest(&gateway, &caller, graph, Some(version.as_str())).await?;
     let new = NewRun {

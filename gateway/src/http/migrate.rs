@@ -6,6 +6,7 @@ use axum::http::HeaderMap;
 use axum::{Extension, Json};
 use convergio_domain::graph::{self, manifest::Graph};
 use convergio_domain::id::{GraphId, GraphVersion};
+use convergio_domain::json::read_json;
 use convergio_domain::run::{Run, RunCommand};
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::CommitError;
@@ -37,7 +38,7 @@ fn read<T: serde::de::DeserializeOwned + Default>(body: &Bytes) -> Result<T, Api
     if body.is_empty() {
         return Ok(T::default());
     }
-    serde_json::from_slice(body).map_err(|error| ApiError::invalid(error.to_string()))
+    read_json(body).map_err(|error| ApiError::invalid(error.to_string()))
 }
 
 /// Replays all runs under way, without any effect, and tells which could go on by a version.

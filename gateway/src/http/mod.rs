@@ -10,10 +10,12 @@ pub(crate) mod fork;
 pub(crate) mod front;
 pub(crate) mod graphs;
 pub(crate) mod health;
+pub(crate) mod json_body;
 pub(crate) mod memories;
 pub(crate) mod migrate;
 pub(crate) mod replay;
 pub(crate) mod runs;
+mod signal_names;
 pub(crate) mod steer;
 
 use std::time::Duration;

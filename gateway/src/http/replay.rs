@@ -6,6 +6,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use convergio_domain::graph;
+use convergio_domain::json::read_json;
 use convergio_domain::run::RunState;
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::LogError;
@@ -101,9 +102,7 @@ pub(crate) async fn replay(
     }
     let request: ReplayRequest = match body.is_empty() {
         true => ReplayRequest::default(),
-        false => {
-            serde_json::from_slice(&body).map_err(|error| ApiError::invalid(error.to_string()))?
-        }
+        false => read_json(&body).map_err(|error| ApiError::invalid(error.to_string()))?,
     };
     let parsed = request.manifest.map(|text| graph::parse(&text, &gateway.tools));
     let graph = parsed.transpose().map_err(ApiError::manifest)?.map(|parsed| parsed.graph);

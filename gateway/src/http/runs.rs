@@ -1,6 +1,5 @@
 //! Runs: execute, list, show, cancel.
 
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
@@ -9,6 +8,7 @@ use convergio_domain::chat::Privacy;
 use convergio_domain::graph::manifest::Graph;
 use convergio_domain::graph::{GraphNoun, check_inputs};
 use convergio_domain::id::{GraphId, GraphVersion, RunId};
+use convergio_domain::json::read_json;
 use convergio_domain::payload::{PayloadSlot, Purpose};
 use convergio_domain::run::{Budget, CreateRun, Lineage, Run, RunCommand, run_id_for_key};
 use convergio_domain::stream::StreamKey;
@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use utoipa::IntoParams;
 use uuid::Uuid;
 
+use super::json_body::JsonBody;
 use super::{Query, branches};
 use crate::app::{App, Caller, Gateway};
 use crate::auth::Identity;
@@ -45,9 +46,9 @@ pub(crate) async fn execute(
     Extension(caller): Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
-    body: Result<Json<ExecuteRequest>, JsonRejection>,
+    body: Result<JsonBody<ExecuteRequest>, ApiError>,
 ) -> Result<(StatusCode, Json<RunAccepted>), ApiError> {
-    let Json(request) = body?;
+    let JsonBody(request) = body?;
     let graph: GraphId = id.parse().map_err(|_| ApiError::not_found("graph"))?;
     let (version, manifest) =
         manifest(&gateway, &caller, graph, request.version.as_deref()).await?;
@@ -279,7 +280,7 @@ pub(crate) async fn cancel(
     let request: CancelRequest = if body.is_empty() {
         CancelRequest::default()
     } else {
-        serde_json::from_slice(&body).map_err(|error| ApiError::invalid(error.to_string()))?
+        read_json(&body).map_err(|error| ApiError::invalid(error.to_string()))?
     };
     let scope = format!("POST /v1/runs/{id}/cancel");
     idempotency::bind(&gateway, &caller, &headers, &scope, &body).await?;

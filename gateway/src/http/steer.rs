@@ -5,7 +5,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
 use bytes::Bytes;
 use convergio_domain::graph::manifest::OnError;
-use convergio_domain::id::{NodeId, StepId};
+use convergio_domain::id::{SignalName, StepId};
+use convergio_domain::json::read_json;
 use convergio_domain::payload::{PayloadSlot, Purpose};
 use convergio_domain::request::derived_uuid;
 use convergio_domain::run::{
@@ -24,6 +25,7 @@ use uuid::Uuid;
 
 use super::fork;
 use super::runs::{manifest, run_stream, view};
+use super::signal_names::check_signal_of_run;
 use crate::app::{App, Caller, Gateway};
 use crate::auth::Identity;
 use crate::idempotency;
@@ -43,7 +45,7 @@ pub(super) fn optional<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, 
 }
 
 fn required<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(body).map_err(|error| ApiError::invalid(error.to_string()))
+    read_json(body).map_err(|error| ApiError::invalid(error.to_string()))
 }
 
 fn short(reason: Option<String>) -> Option<String> {
@@ -202,8 +204,8 @@ fn fatal(state: &RunState, graph: &convergio_domain::graph::manifest::Graph) -> 
     (status = 400, description = "The request is not valid", body = Problem),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
-    (status = 409, description = "The run has ended, or has all the signals it takes",
-        body = Problem),
+    (status = 409, description = "No node of the run's graph waits for it, the run has ended, or has \
+        all the signals it takes", body = Problem),
     (status = 413, description = "The payload is too large", body = Problem),
     (status = 422, description = "The idempotency key was used before", body = Problem),
 ))]
@@ -216,9 +218,10 @@ pub(crate) async fn signal(
 ) -> Result<Json<RunView>, ApiError> {
     let asked = Asked::new(&gateway, &caller, &headers, &id)?;
     let request: SignalRequest = required(&body)?;
-    let name: NodeId = request.name.parse().map_err(|error: convergio_domain::id::InvalidId| {
-        ApiError::invalid(format!("name: {error}"))
-    })?;
+    let name: SignalName =
+        request.name.parse().map_err(|error: convergio_domain::id::InvalidId| {
+            ApiError::invalid(format!("name: {error}"))
+        })?;
     let payload = payload(&request.payload, Purpose::Signal)?;
     asked.bind("signal", &body).await?;
     let id = match idempotency::key(&headers)? {
@@ -229,6 +232,7 @@ pub(crate) async fn signal(
         None => Uuid::now_v7(),
     };
     let signal = Signal { id, signal: name, payload: PayloadSlot(0) };
+    check_signal_of_run(&gateway, &caller, &asked.stream, &signal).await?;
     asked.tell(RunCommand::Signal(signal), vec![payload]).await
 }
 

@@ -149,7 +149,13 @@ impl Api {
 
     /// Registers the tiny graph for tenant one; gives its id.
     pub(crate) async fn graph(&self) -> String {
-        let request = self.request(Method::POST, "/v1/graphs", Some("cvg_one")).body(MANIFEST);
+        self.register(MANIFEST).await
+    }
+
+    /// Registers a graph for tenant one; gives its id.
+    pub(crate) async fn register(&self, manifest: &str) -> String {
+        let request = self.request(Method::POST, "/v1/graphs", Some("cvg_one"));
+        let request = request.body(manifest.to_owned());
         let (status, accepted) = parts(request.send().await.expect("an answer")).await;
         assert_eq!(status, 201, "{accepted}");
         accepted["id"].as_str().expect("an id").to_owned()
@@ -157,7 +163,12 @@ impl Api {
 
     /// Creates a run for tenant one; gives its id.
     pub(crate) async fn run(&self) -> String {
-        let graph = self.graph().await;
+        self.run_of(MANIFEST).await
+    }
+
+    /// Creates a run of a graph for tenant one; gives its id.
+    pub(crate) async fn run_of(&self, manifest: &str) -> String {
+        let graph = self.register(manifest).await;
         let path = format!("/v1/graphs/{graph}/execute");
         let (status, accepted) = self.post(&path, &json!({"inputs": {"text": "x"}}), None).await;
         assert_eq!(status, 202, "{accepted}");

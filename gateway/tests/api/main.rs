@@ -6,6 +6,8 @@ mod approvals;
 mod document;
 mod harness;
 mod memories;
+mod numbers;
+mod signals;
 mod slow;
 mod steering;
 mod streams;

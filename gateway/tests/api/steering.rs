@@ -14,7 +14,7 @@ async fn status(api: &Api, run: &str) -> Value {
     api.get(&format!("/v1/runs/{run}")).await.1["status"].clone()
 }
 
-async fn seq(api: &Api, run: &str) -> Value {
+pub(crate) async fn seq(api: &Api, run: &str) -> Value {
     api.get(&format!("/v1/runs/{run}")).await.1["seq"].clone()
 }
 
@@ -71,22 +71,7 @@ async fn what_has_ended_is_not_steered_and_nothing_is_changed() {
     assert_eq!(api.get("/v1/runs").await.1["items"].as_array().map(Vec::len), Some(1));
 }
 
-#[tokio::test]
-async fn a_signal_counts_once_under_a_key() {
-    let api = Api::start().await;
-    let run = api.run().await;
-    let path = format!("/v1/runs/{run}/signal");
-    let body = json!({"name": "paid", "payload": {"eur": 5}});
-    assert_eq!(api.post(&path, &body, Some("k")).await.0, 200);
-    let before = seq(&api, &run).await;
-    assert_eq!(api.post(&path, &body, Some("k")).await.0, 200);
-    assert_eq!(seq(&api, &run).await, before);
-    let other = api.post(&path, &json!({"name": "paid"}), Some("k")).await;
-    assert_eq!(other.1["code"], "idempotency.mismatch");
-    api.post(&path, &body, None).await;
-    let state = api.get(&format!("/v1/runs/{run}/state")).await.1;
-    assert_eq!(state["signals"], json!({"paid": 2}), "kept for the nodes that will wait");
-}
+const WAITING: &str = "name: waiting\nnodes: [{id: paid, signal: paid}]";
 
 /// Sends requests at once; gives how often each status was answered.
 async fn statuses_of_all(
@@ -108,7 +93,7 @@ async fn statuses_of_all(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_signals_at_once_are_all_taken() {
     let api = Arc::new(Api::in_files().await);
-    let run = api.run().await;
+    let run = api.run_of(WAITING).await;
     let before = seq(&api, &run).await.as_u64().expect("a number");
     let path = format!("/v1/runs/{run}/signal");
     let signal = |number: usize| {
@@ -146,7 +131,7 @@ async fn answers_to_many_questions_of_one_run_at_once_are_all_taken() {
 #[tokio::test]
 async fn who_does_not_get_its_turn_in_time_is_told_to_send_it_again() {
     let api = Api::impatient().await;
-    let run = api.run().await;
+    let run = api.run_of(WAITING).await;
     let before = seq(&api, &run).await;
     let turn = api.repository.take_turn(&run_stream(&run)).await;
     for (verb, body) in [("signal", json!({"name": "paid"})), ("pause", json!({}))] {

@@ -21,7 +21,7 @@ pub struct ReasonRequest {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignalRequest {
-    /// The name that a `signal` node waits for.
+    /// The name that a `signal` node waits for: 1 to 128 letters, digits, `_`, `-`, `.`, `:`, `/`.
     pub name: String,
     /// What it carries: the output of that node.
     #[serde(default)]

@@ -2,6 +2,7 @@
 
 use convergio_domain::chat::{ChatReply, ChatRequest, Message, Part, Role, ToolCall, ToolChoice};
 use convergio_domain::event::run::Failure;
+use convergio_domain::json::read_json;
 use convergio_domain::metering::{Meter, Usage};
 use serde_json::{Value, json};
 
@@ -152,7 +153,7 @@ fn block(call: &ToolCall, input: Value) -> Value {
 
 /// A tool's arguments as a value; what is none travels as what it is.
 fn input(call: &ToolCall) -> Value {
-    let value = serde_json::from_str(&call.arguments).ok().filter(Value::is_object);
+    let value = read_json(call.arguments.as_bytes()).ok().filter(Value::is_object);
     value.unwrap_or_else(|| json!({"arguments": call.arguments}))
 }
 

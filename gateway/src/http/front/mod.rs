@@ -26,6 +26,7 @@ use bytes::Bytes;
 use convergio_domain::chat::{ChatReply, ChatRequest, Privacy};
 use convergio_domain::event::run::Failure;
 use convergio_domain::id::TenantId;
+use convergio_domain::json::read_json;
 use futures_util::stream;
 use serde_json::{Value, json};
 
@@ -193,8 +194,9 @@ async fn answer<D: Door>(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refusal> {
     let body = body.map_err(|rejection| Refusal::of_body(&rejection))?;
-    let value: Value = serde_json::from_slice(&body)
-        .map_err(|error| Refusal::invalid("", format!("the body is not JSON: {error}")))?;
+    let value: Value = read_json(&body).map_err(|error| {
+        Refusal::invalid("", format!("the body cannot be read as JSON: {error}"))
+    })?;
     let (mut request, door) = D::read(&value)?;
     request.privacy = request.privacy.max(privacy(headers)?);
     let key = idempotency::key(headers).map_err(|_| {

@@ -1,5 +1,8 @@
 //! Manifests: what is accepted, and how every mistake is named.
 
+mod fields;
+mod names;
+
 use convergio_domain::expr::{NodeView, Scope, holds, render_value};
 use convergio_domain::graph::manifest::Graph;
 use convergio_domain::graph::{Mistake, ToolCatalog, ToolSpec, parse, topology};

@@ -9,7 +9,7 @@ use convergio_executor::tool;
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
-fn schema() -> Value {
+pub(crate) fn schema() -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas/manifest/graph.v1.json");
     let text = std::fs::read_to_string(path).expect("the schema is there");
     serde_json::from_str(&text).expect("the schema is JSON")

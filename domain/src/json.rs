@@ -1,0 +1,309 @@
+//! JSON without loss: whole numbers that do not fit 64 bits are refused by name, where a reader
+//! would round them, and those that fit are written as they are.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// Digits from which a whole number may be too large.
+const LONG_NUMBER_DIGITS: usize = 19;
+/// Whole numbers up to here are the same as IEEE doubles.
+const EXACT_DOUBLE_LIMIT: u64 = 1 << 53;
+
+/// JSON that cannot be taken as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum JsonError {
+    /// It is not JSON, or not of the wanted form.
+    #[error(transparent)]
+    Unreadable(#[from] serde_json::Error),
+    /// A number in it would be rounded.
+    #[error(transparent)]
+    WholeNumber(#[from] WholeNumberTooLarge),
+}
+
+/// A whole number that does not fit 64 bits. What it is stays out of the message: it may be
+/// somebody's, and messages stand in the log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{}a whole number of {digits} digits is beyond 64 bits: write it as text, in quotes",
+    place_of(.path)
+)]
+pub struct WholeNumberTooLarge {
+    /// Where it stands, as `inputs.list[2]`; empty for a text that is nothing but the number.
+    pub path: String,
+    /// How many digits it has.
+    pub digits: usize,
+}
+
+fn place_of(path: &str) -> String {
+    if path.is_empty() { String::new() } else { format!("{path}: ") }
+}
+
+/// Reads a JSON text.
+///
+/// # Errors
+/// It is not readable as `T`, or a whole number in it does not fit 64 bits.
+pub fn read_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, JsonError> {
+    let value = serde_json::from_slice(text)?;
+    check_whole_numbers(text)?;
+    Ok(value)
+}
+
+/// Whether digits, with or without a sign, are a whole number that 64 bits hold.
+pub(crate) fn fits_64_bits(digits: &str) -> bool {
+    digits.parse::<i64>().is_ok() || digits.parse::<u64>().is_ok()
+}
+
+/// Looks for whole numbers beyond 64 bits in a text that is JSON.
+///
+/// # Errors
+/// The first such number, with its path.
+pub fn check_whole_numbers(text: &[u8]) -> Result<(), WholeNumberTooLarge> {
+    if has_long_number(text) { Scan::new(text).run() } else { Ok(()) }
+}
+
+/// Whether there are enough digits in a row anywhere. Looks at one byte in 19 where there are none.
+fn has_long_number(text: &[u8]) -> bool {
+    let is_digit = |byte: &&u8| byte.is_ascii_digit();
+    let starts = (LONG_NUMBER_DIGITS - 1..text.len()).step_by(LONG_NUMBER_DIGITS);
+    starts.filter(|at| text[*at].is_ascii_digit()).any(|at| {
+        let before = text[..at].iter().rev().take_while(is_digit).count();
+        let after = text[at..].iter().take_while(is_digit).count();
+        before + after >= LONG_NUMBER_DIGITS
+    })
+}
+
+/// A collection that is open.
+enum Open<'a> {
+    List(usize),
+    Map { key: &'a [u8], is_at_key: bool },
+}
+
+/// A walk over the tokens of a JSON text.
+struct Scan<'a> {
+    text: &'a [u8],
+    at: usize,
+    open: Vec<Open<'a>>,
+}
+
+impl<'a> Scan<'a> {
+    fn new(text: &'a [u8]) -> Self {
+        Self { text, at: 0, open: Vec::new() }
+    }
+
+    fn run(mut self) -> Result<(), WholeNumberTooLarge> {
+        while let Some(byte) = self.text.get(self.at).copied() {
+            match byte {
+                b'"' => self.string(),
+                b'-' | b'0'..=b'9' => self.number()?,
+                _ => self.punctuation(byte),
+            }
+        }
+        Ok(())
+    }
+
+    fn punctuation(&mut self, byte: u8) {
+        self.at += 1;
+        match (byte, self.open.last_mut()) {
+            (b'[', _) => self.open.push(Open::List(0)),
+            (b'{', _) => self.open.push(Open::Map { key: b"", is_at_key: true }),
+            (b']' | b'}', _) => {
+                self.open.pop();
+            }
+            (b',', Some(Open::List(index))) => *index += 1,
+            (b',', Some(Open::Map { is_at_key, .. })) => *is_at_key = true,
+            (b':', Some(Open::Map { is_at_key, .. })) => *is_at_key = false,
+            _ => {}
+        }
+    }
+
+    fn string(&mut self) {
+        let begin = self.at;
+        self.at += 1;
+        while let Some(byte) = self.text.get(self.at) {
+            self.at += if *byte == b'\\' { 2 } else { 1 };
+            if *byte == b'"' {
+                break;
+            }
+        }
+        let end = self.at.min(self.text.len());
+        if let Some(Open::Map { key, is_at_key: true }) = self.open.last_mut() {
+            *key = &self.text[begin..end];
+        }
+    }
+
+    fn number(&mut self) -> Result<(), WholeNumberTooLarge> {
+        let is_of_number = |byte: &&u8| byte.is_ascii_digit() || b"+-.eE".contains(byte);
+        let length = self.text[self.at..].iter().take_while(is_of_number).count();
+        let number = &self.text[self.at..self.at + length];
+        self.at += length;
+        let is_whole = !number.iter().any(|byte| b".eE".contains(byte));
+        if is_whole && !fits_64_bits(&String::from_utf8_lossy(number)) {
+            let digits = number.iter().filter(|byte| byte.is_ascii_digit()).count();
+            return Err(WholeNumberTooLarge { path: self.path(), digits });
+        }
+        Ok(())
+    }
+
+    fn path(&self) -> String {
+        let mut path = String::new();
+        for open in &self.open {
+            match open {
+                Open::List(index) => path.push_str(&format!("[{index}]")),
+                Open::Map { key, .. } => {
+                    let dot = if path.is_empty() { "" } else { "." };
+                    let key: String = serde_json::from_slice(key).unwrap_or_default();
+                    path.push_str(&format!("{dot}{key}"));
+                }
+            }
+        }
+        path
+    }
+}
+
+/// The canonical text of a value: RFC 8785, but for whole numbers beyond 2^53, which that standard
+/// rounds and which stand here as they are.
+pub(crate) fn canonical_json(value: &Value) -> Vec<u8> {
+    let mut text = Vec::new();
+    write_canonical(value, &mut text);
+    text
+}
+
+fn write_canonical(value: &Value, text: &mut Vec<u8>) {
+    match value {
+        Value::Array(list) => {
+            let write = |item: &Value, text: &mut Vec<u8>| write_canonical(item, text);
+            write_list(b"[]", list.iter(), write, text);
+        }
+        Value::Object(fields) => {
+            let mut fields: Vec<_> = fields.iter().collect();
+            fields.sort_by(|(one, _), (other, _)| one.encode_utf16().cmp(other.encode_utf16()));
+            let write = |(key, field): (&String, &Value), text: &mut Vec<u8>| {
+                write_plain(key, text);
+                text.push(b':');
+                write_canonical(field, text);
+            };
+            write_list(b"{}", fields.into_iter(), write, text);
+        }
+        Value::Number(number) if is_beyond_doubles(number) => {
+            text.extend_from_slice(number.to_string().as_bytes());
+        }
+        other => write_plain(other, text),
+    }
+}
+
+fn write_list<T>(
+    brackets: &[u8; 2],
+    items: impl Iterator<Item = T>,
+    write: impl Fn(T, &mut Vec<u8>),
+    text: &mut Vec<u8>,
+) {
+    text.push(brackets[0]);
+    for (index, item) in items.enumerate() {
+        if index > 0 {
+            text.push(b',');
+        }
+        write(item, text);
+    }
+    text.push(brackets[1]);
+}
+
+fn write_plain(value: &impl serde::Serialize, text: &mut Vec<u8>) {
+    // Text and finite numbers: writing them into memory cannot fail.
+    text.extend(serde_json_canonicalizer::to_vec(value).unwrap_or_default());
+}
+
+fn is_beyond_doubles(number: &serde_json::Number) -> bool {
+    let magnitude = number.as_i64().map(i64::unsigned_abs).or(number.as_u64());
+    magnitude.is_some_and(|magnitude| magnitude > EXACT_DOUBLE_LIMIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::{canonical_json, check_whole_numbers, read_json};
+
+    const LARGE: &str = "12345678901234567890123";
+
+    fn refusal(text: &str) -> String {
+        read_json::<Value>(text.as_bytes()).expect_err(text).to_string()
+    }
+
+    #[test]
+    fn whole_numbers_beyond_64_bits_are_refused_with_their_place() {
+        let cases = [
+            (LARGE.to_owned(), "a whole number of 23 digits is beyond 64 bits"),
+            (format!(r#"{{"inputs": {{"n": {LARGE}}}}}"#), "inputs.n: a whole number of 23 digits"),
+            (format!("[1, [2, {LARGE}]]"), "[1][1]: a whole number"),
+            (format!(r#"{{"a": [{{"b\"c": -{LARGE}}}]}}"#), "a[0].b\"c: a whole number"),
+            ("18446744073709551616".to_owned(), "a whole number of 20 digits"),
+            ("-9223372036854775809".to_owned(), "a whole number of 19 digits"),
+        ];
+        for (text, message) in cases {
+            let refused = refusal(&text);
+            assert!(refused.starts_with(message), "{text}: {refused}");
+            assert!(!refused.contains("123"), "it is not repeated: {refused}");
+        }
+    }
+
+    #[test]
+    fn everything_else_is_read_as_it_is() {
+        for text in ["18446744073709551615", "-9223372036854775808", "1e300", "0.1", "-0"] {
+            assert!(read_json::<Value>(text.as_bytes()).is_ok(), "{text}");
+        }
+        let texts = [
+            format!(r#"{{"{LARGE}": "{LARGE}", "\\": "\"{LARGE}"}}"#),
+            format!("{LARGE}.0"),
+            format!("[{LARGE}e1]"),
+            "00".repeat(30).replace('0', " ") + "1",
+        ];
+        for text in texts {
+            assert!(read_json::<Value>(text.as_bytes()).is_ok(), "{text}");
+        }
+        assert!(refusal("{").contains("EOF"), "what is not JSON is told as such");
+    }
+
+    #[test]
+    fn a_large_number_is_found_wherever_it_stands() {
+        for before in 0..60 {
+            let text = format!("[{}\"\", {LARGE}{}]", " ".repeat(before), " ".repeat(before % 7));
+            assert!(check_whole_numbers(text.as_bytes()).is_err(), "{before}");
+        }
+    }
+
+    #[test]
+    fn canonical_text_keeps_what_doubles_round() {
+        let value = json!({"b": 9_007_199_254_740_993_u64, "a": [i64::MIN, u64::MAX, 1.0, 1e300]});
+        let text = String::from_utf8(canonical_json(&value)).expect("text");
+        let expected = "{\"a\":[-9223372036854775808,18446744073709551615,1,1e+300],\
+            \"b\":9007199254740993}";
+        assert_eq!(text, expected);
+    }
+
+    fn values() -> impl Strategy<Value = Value> {
+        let exact = -(1_i64 << 53)..=(1_i64 << 53);
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            exact.prop_map(Value::from),
+            any::<f64>().prop_filter("finite", |n| n.is_finite()).prop_map(Value::from),
+            ".*".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 40, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::btree_map(".*", inner, 0..6)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn canonical_text_is_that_of_the_standard(value in values()) {
+            let expected = serde_json_canonicalizer::to_vec(&value).expect("it can be written");
+            prop_assert_eq!(canonical_json(&value), expected);
+        }
+    }
+}

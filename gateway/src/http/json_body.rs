@@ -1,0 +1,28 @@
+//! A request's body as JSON, nothing of it rounded.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{FromRequest, Request};
+use bytes::Bytes;
+use convergio_domain::json::check_whole_numbers;
+use serde::de::DeserializeOwned;
+
+use crate::problem::ApiError;
+
+/// The body of a request. Whole numbers beyond 64 bits are refused with their place.
+pub(crate) struct JsonBody<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let bytes = Bytes::from_request(Request::from_parts(parts.clone(), body), state).await;
+        let bytes = bytes.map_err(JsonRejection::from)?;
+        let request = Request::from_parts(parts, Body::from(bytes.clone()));
+        let Json(value) = Json::<T>::from_request(request, state).await?;
+        check_whole_numbers(&bytes).map_err(|error| ApiError::invalid(error.to_string()))?;
+        Ok(Self(value))
+    }
+}
