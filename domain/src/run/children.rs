@@ -250,11 +250,13 @@ impl Child {
     }
 }
 
-/// A run within tells of its end. Told twice changes nothing; told after it went on, it counts anew.
+/// A run within tells of its end. Told twice changes nothing; told after it went on, it counts anew,
+/// and a run that failed by the failure of it goes on.
 pub(super) fn child_ended(
     state: &RunState,
     report: ChildReport,
     next: Seq,
+    now: Timestamp,
 ) -> Result<Vec<Event>, Rejection> {
     if state.phase == Phase::New {
         return Err(Rejection::NotFound);
@@ -273,8 +275,8 @@ pub(super) fn child_ended(
         active_ms: report.active_ms,
         inherited: report.inherited,
     };
-    let reopened = state.reopened_late(&ended);
-    Ok([Event::ChildEnded(ended)].into_iter().chain(reopened).collect())
+    let (reopened, revived) = (state.reopened_late(&ended), state.revived_by(&ended, now));
+    Ok([Event::ChildEnded(ended)].into_iter().chain(reopened).chain(revived).collect())
 }
 
 /// Runs within exist.

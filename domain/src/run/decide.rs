@@ -26,7 +26,7 @@ pub(super) fn decide(
         RunCommand::Advance(command) => advance(state, command, context, next),
         RunCommand::Answer(answer) => answer_approval(state, answer, context),
         RunCommand::ChildrenCreated(children) => Ok(children_created(state, &children)),
-        RunCommand::ChildEnded(report) => child_ended(state, report, next),
+        RunCommand::ChildEnded(report) => child_ended(state, report, next, context.now),
         RunCommand::ParentTold => parent_told(state),
         RunCommand::Migrate { to } => migrate(state, to),
         RunCommand::Cancel { reason } => family::cancel(state, reason, false),

@@ -265,6 +265,20 @@ impl RunState {
         })
     }
 
+    /// What follows when a run within completes after all whose failure ended this one: this one goes
+    /// on, with what the failure ended besides.
+    pub(super) fn revived_by(&self, ended: &turn::ChildEnded, now: Timestamp) -> Vec<Event> {
+        let failed = self.failed_step.as_ref().filter(|_| self.phase == Phase::Failed);
+        let is_cause = |id: &&StepId| {
+            let is_its =
+                |step: &Step| step.status == StepStatus::Failed && step.child == Some(ended.child);
+            ended.error.is_none() && self.steps.get(*id).is_some_and(is_its)
+        };
+        let Some(id) = failed.filter(is_cause) else { return Vec::new() };
+        let reopened = Event::RunReopened(self.reopening(vec![id.clone()], now));
+        [reopened].into_iter().chain(self.reopened_children(self.budget)).collect()
+    }
+
     fn account(&self, run: RunId) -> ChildAccount {
         self.accounts.get(&run).copied().unwrap_or_default()
     }

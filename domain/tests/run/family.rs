@@ -109,10 +109,22 @@ fn a_run_within_that_was_repaired_by_itself_is_heard_and_counted_once() {
     run.when(ended(report(100, 0, Some("tool.failed")))).expect("it is within");
     fail_by(&mut run, "sub");
     assert_eq!(run.when(ended(report(100, 0, Some("tool.failed")))), Ok(Vec::new()));
-    assert_eq!(run.types(ended(report(130, 1, None))), ["run.child.ended.v1"]);
+    let types = run.types(ended(report(130, 1, None)));
+    assert_eq!(types, ["run.child.ended.v1", "run.reopened.v1"], "it failed by that failure");
+    assert_eq!(run.state.steps[&step("sub")].status, StepStatus::Scheduled { due: None });
     assert_eq!(run.when(ended(report(130, 1, None))), Ok(Vec::new()));
     assert_eq!((run.state.spent.tokens, run.state.spent.reserved_tokens), (130, 0));
     assert_eq!(run.state.children[&CHILD].ended.as_ref().map(|end| &end.error), Some(&None));
+}
+
+#[test]
+fn a_run_that_failed_by_another_step_only_notes_what_was_repaired_within_it() {
+    let mut run = parent();
+    run.when(ended(report(100, 0, Some("tool.failed")))).expect("it is within");
+    run.when(outcomes(vec![outcome("sub", 1, failed(None))])).expect("it fails");
+    fail_by(&mut run, "a");
+    assert_eq!(run.types(ended(report(130, 1, None))), ["run.child.ended.v1"]);
+    assert_eq!((run.state.phase, run.state.spent.tokens), (Phase::Failed, 130));
 }
 
 #[test]

@@ -177,7 +177,9 @@ name: repaired
 output: "{{ nodes.sub.output }}"
 budget: {tokens: 1000}
 nodes:
-  - {id: sub, graph: {name: asking-inner, inputs: {text: " {{ inputs.text }} "}}}
+  - id: sub
+    retry: {max: 1}
+    graph: {name: asking-inner, inputs: {text: " {{ inputs.text }} "}}
 "#;
 
 pub(crate) const SPAWNING: &str = r#"
