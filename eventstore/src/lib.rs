@@ -12,6 +12,7 @@ mod commit;
 pub mod conformance;
 mod error;
 mod execute;
+mod family;
 mod heads;
 mod live;
 mod log;

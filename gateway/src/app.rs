@@ -23,8 +23,8 @@ use crate::auth::{self, Tokens};
 use crate::http::front::{self, ModelDirectory};
 use crate::http::replay::Replayer;
 use crate::http::{
-    agents, approvals, billing, branches, events, export, fork, graphs, health, memories, migrate,
-    replay, runs, steer,
+    agents, amend, approvals, billing, branches, events, export, fork, graphs, health, memories,
+    migrate, replay, runs, steer,
 };
 use crate::listen::{self, Limits};
 use crate::problem::ApiError;
@@ -81,6 +81,7 @@ fn routes() -> OpenApiRouter<Gateway> {
         .routes(routes!(steer::pause))
         .routes(routes!(steer::resume))
         .routes(routes!(steer::retry))
+        .routes(routes!(amend::amend))
         .routes(routes!(steer::signal))
         .routes(routes!(steer::resolve))
         .routes(routes!(steer::resume_of_graph))

@@ -165,7 +165,7 @@ async fn fill(repository: &Repository, shape: Shape, events: u64) -> anyhow::Res
         graph: GraphId(Uuid::nil()),
         version: GraphVersion::of(b"bench"),
         input: PayloadSlot(0),
-        budget: Budget { tokens: None, cost: None, wall: None },
+        budget: Budget::UNBOUND,
         privacy: Privacy::Any,
         lineage: Lineage::default(),
         request_hash: String::new(),

@@ -47,6 +47,12 @@ pub(crate) enum SteerCommand {
         #[arg(long)]
         step: Option<String>,
     },
+    /// Gives a run other limits or a corrected graph; one that failed goes on with all that is done.
+    #[command(
+        after_help = "Example:\n  convergio runs amend 0190... --tokens 500000 --wall 2h\n  \
+        convergio runs amend 0190... --graph corrected.yaml"
+    )]
+    Amend(AmendArgs),
     /// Decides about a step of unknown outcome, or about a failed one that asks.
     #[command(after_help = "Example:\n  convergio runs resolve 0190... summary --as retry\n  \
         convergio runs resolve 0190... pay --as completed --output '\"receipt 7\"'")]
@@ -78,6 +84,36 @@ pub(crate) enum SteerCommand {
     /// Looks at the states that are kept beside the log, and drops them.
     #[command(subcommand)]
     Checkpoints(CheckpointsCommand),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AmendArgs {
+    /// The run.
+    pub(crate) id: String,
+    /// Most tokens in all, those used before included.
+    #[arg(long)]
+    pub(crate) tokens: Option<u64>,
+    /// Most money in all, as 0.50.
+    #[arg(long)]
+    pub(crate) cost: Option<String>,
+    /// Longest time of work in all, as 2h.
+    #[arg(long)]
+    pub(crate) wall: Option<String>,
+    /// Longest time from creation to end, as 30d.
+    #[arg(long)]
+    pub(crate) deadline: Option<String>,
+    /// A corrected manifest of the graph's name; it is registered.
+    #[arg(long, conflicts_with = "version")]
+    pub(crate) graph: Option<PathBuf>,
+    /// A registered version.
+    #[arg(long)]
+    pub(crate) version: Option<String>,
+    /// Why.
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
+    /// The same key counts once.
+    #[arg(long)]
+    pub(crate) idempotency_key: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -1,13 +1,13 @@
-//! `convergio runs`: pause, resume, signal, retry, resolve, fork, diff, state, checkpoints.
+//! `convergio runs`: pause, resume, signal, retry, amend, resolve, fork, diff, state, checkpoints.
 
 use std::collections::BTreeMap;
 
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::{CheckpointFolder, Checkpoints};
 use convergio_schemas::wire::{
-    BranchView, CheckpointRequest, CheckpointView, DiffView, ForkAccepted, ForkRequest, NodeChange,
-    ReasonRequest, ResolveRequest, RetryRequest, RunView, SignalRequest, StateView, StepDecision,
-    StepSide,
+    AmendRequest, BranchView, CheckpointRequest, CheckpointView, DiffView, ForkAccepted,
+    ForkRequest, NodeChange, ReasonRequest, ResolveRequest, RetryRequest, RunView, SignalRequest,
+    StateView, StepDecision, StepSide,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -15,7 +15,9 @@ use serde_json::json;
 use super::graph::json_or_text;
 use super::print_json;
 use crate::cli::Global;
-use crate::cli::steer::{CheckpointsCommand, Decided, ForkArgs, ResolveArgs, SteerCommand};
+use crate::cli::steer::{
+    AmendArgs, CheckpointsCommand, Decided, ForkArgs, ResolveArgs, SteerCommand,
+};
 use crate::data_dir::DataDir;
 use crate::exit;
 use crate::target::Target;
@@ -41,6 +43,7 @@ pub(super) async fn run(
         SteerCommand::Retry { id, step } => {
             steer(global, target, &id, "retry", &RetryRequest { step }, None).await
         }
+        SteerCommand::Amend(args) => amend(global, target, args).await,
         SteerCommand::Resolve(args) => resolve(global, target, args).await,
         SteerCommand::Fork(args) => fork(global, target, args).await,
         SteerCommand::Diff { a, b, contents } => diff(global, target, &a, &b, contents).await,
@@ -67,6 +70,14 @@ async fn steer(
     }
     println!("{} is {}", run.id, run.status);
     Ok(())
+}
+
+async fn amend(global: &Global, target: &Target, args: AmendArgs) -> anyhow::Result<()> {
+    let AmendArgs { id, tokens, cost, wall, deadline, graph, version, reason, idempotency_key } =
+        args;
+    let manifest = graph.as_deref().map(super::graph::read).transpose()?;
+    let request = AmendRequest { tokens, cost, wall, deadline, manifest, version, reason };
+    steer(global, target, &id, "amend", &request, idempotency_key.as_deref()).await
 }
 
 async fn resolve(global: &Global, target: &Target, args: ResolveArgs) -> anyhow::Result<()> {

@@ -89,3 +89,36 @@ async fn runs_are_steered_by_the_command_line_and_survive_a_kill() {
     let checked = convergio(data, &["projections", "check"]);
     assert!(checked.status.success(), "{}", text(&checked.stdout));
 }
+
+const MISTAKEN: &str = r#"
+name: mistaken
+output: "{{ nodes.last.output.title }}"
+nodes:
+  - {id: go, signal: go}
+  - {id: last, tool: text.trim, with: {text: "{{ nodes.go.output }}"}}
+"#;
+
+#[tokio::test]
+async fn a_run_that_failed_by_its_output_is_mended_by_the_command_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path();
+    let manifest = data.join("graph.yaml");
+    std::fs::write(&manifest, MISTAKEN).expect("writable");
+    let file = manifest.to_str().expect("a path");
+    let server = Server::start(data);
+    let started = json_of(data, &["graph", "run", file, "--detach"]);
+    let run = started["run_id"].as_str().expect("a run").to_owned();
+    json_of(data, &["runs", "signal", &run, "go", "--payload", " done "]);
+    assert_eq!(server.ended(&run).await["status"], "failed");
+    refused(data, &["runs", "retry", &run], "runs amend");
+    refused(data, &["runs", "amend", &run], "nothing is amended");
+    let corrected = data.join("corrected.yaml");
+    std::fs::write(&corrected, MISTAKEN.replace(".output.title", ".output")).expect("writable");
+    let corrected = corrected.to_str().expect("a path");
+    json_of(data, &["runs", "amend", &run, "--graph", corrected, "--reason", "no such field"]);
+    let ended = server.ended(&run).await;
+    assert_eq!((&ended["status"], &ended["output"]), (&json!("completed"), &json!("done")));
+    let replayed = json_of(data, &["replay", &run]);
+    assert_eq!(replayed["diverges"], Value::Null, "{replayed}");
+    server.kill();
+}

@@ -8,7 +8,7 @@ use crate::id::{ActorId, GraphId, GraphVersion, NodeId, RunId, SignalName, StepI
 use crate::payload::PayloadRef;
 use crate::run::{Budget, Resolution};
 use crate::stream::Seq;
-use crate::time::Timestamp;
+use crate::time::{Span, Timestamp};
 
 /// `run.paused.v1`: no further step starts; those under way are finished and recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,17 +16,54 @@ pub struct Paused {
     /// Why, in the words of who paused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whether it is paused because a run that it belongs to is.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub inherited: bool,
 }
 
 /// `run.resumed.v1`: steps start again. The time of the pause does not count against the budget.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Resumed {}
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// Whether it goes on because a run that it belongs to does.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub inherited: bool,
+    /// Whether another pause goes on: its own, or that of a run that it belongs to.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub stays_paused: bool,
+    /// How long it stood still: open questions, signals and sleeps end that much later. Absent
+    /// while another pause goes on, and in events of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stood: Option<Span>,
+}
 
-/// `run.reopened.v1`: a failed run goes on from its failed steps.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// `run.reopened.v1`: a failed run, or one that was cancelled with the run that it belongs to, goes
+/// on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reopened {
     /// The steps that get another series of tries.
     pub steps: Vec<StepId>,
+    /// How often it has gone on after its end, this time included; absent in events of before.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reopenings: u32,
+    /// How long it stood still: open questions, signals and sleeps end that much later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stood: Option<Span>,
+    /// Whether `budget.wall` is counted anew from here, since it was used up.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub restarts_wall: bool,
+    /// What it may spend in all from here on, by the run that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
+}
+
+/// `run.amended.v1`: the run may spend something else from here on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amended {
+    /// What it may spend in all.
+    pub budget: Budget,
+    /// Why, in the words of who amended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// `run.signal.awaited.v1`: a step waits for an outside event.
@@ -129,4 +166,14 @@ pub struct Forked {
     pub changes: Vec<String>,
     /// BLAKE3 of the request, so that a retry is recognised.
     pub request_hash: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }

@@ -78,6 +78,8 @@ pub enum Event {
     ChildCreated(turn::ChildCreated),
     #[serde(rename = "run.child.ended.v1")]
     ChildEnded(turn::ChildEnded),
+    #[serde(rename = "run.child.reopened.v1")]
+    ChildReopened(turn::ChildReopened),
     #[serde(rename = "run.parent.told.v1")]
     ParentTold(turn::ParentTold),
     #[serde(rename = "agent.created.v1")]
@@ -98,6 +100,8 @@ pub enum Event {
     RunResumed(lifecycle::Resumed),
     #[serde(rename = "run.reopened.v1")]
     RunReopened(lifecycle::Reopened),
+    #[serde(rename = "run.amended.v1")]
+    RunAmended(lifecycle::Amended),
     #[serde(rename = "run.forked.v1")]
     RunForked(lifecycle::Forked),
     #[serde(rename = "run.signal.awaited.v1")]
@@ -126,7 +130,15 @@ impl Event {
     /// Whether another run may have written it into a run's stream: who follows the log wakes the
     /// run, whoever wrote it.
     pub fn is_from_another_run(&self) -> bool {
-        matches!(self, Self::RunCreated(_) | Self::RunCancelled(_) | Self::ChildEnded(_))
+        matches!(
+            self,
+            Self::RunCreated(_)
+                | Self::RunCancelled(_)
+                | Self::RunPaused(_)
+                | Self::RunResumed(_)
+                | Self::RunReopened(_)
+                | Self::ChildEnded(_)
+        )
     }
 
     /// The written type, as `run.step.completed.v1`.
@@ -161,6 +173,7 @@ impl Event {
             Self::ChildIntended(_) => "run.child.intended.v1",
             Self::ChildCreated(_) => "run.child.created.v1",
             Self::ChildEnded(_) => "run.child.ended.v1",
+            Self::ChildReopened(_) => "run.child.reopened.v1",
             Self::ParentTold(_) => "run.parent.told.v1",
             Self::AgentCreated(_) => "agent.created.v1",
             Self::AgentUpdated(_) => "agent.updated.v1",
@@ -171,6 +184,7 @@ impl Event {
             Self::RunPaused(_) => "run.paused.v1",
             Self::RunResumed(_) => "run.resumed.v1",
             Self::RunReopened(_) => "run.reopened.v1",
+            Self::RunAmended(_) => "run.amended.v1",
             Self::RunForked(_) => "run.forked.v1",
             Self::SignalAwaited(_) => "run.signal.awaited.v1",
             Self::SignalReceived(_) => "run.signal.received.v1",

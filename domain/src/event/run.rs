@@ -306,6 +306,9 @@ pub struct Cancelled {
     /// Why, in the words of who cancelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whether it is cancelled only because a run that it belongs to ended: it may go on with it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub inherited: bool,
 }
 
 /// `run.completed.v1`.
@@ -329,4 +332,9 @@ pub struct Failed {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
 fn is_zero(turn: &u32) -> bool {
     *turn == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }

@@ -144,8 +144,45 @@ pub struct ChildEnded {
     pub tokens: u64,
     /// Money that they cost.
     pub cost: Money,
+    /// How often it had gone on after an end before this one. One that is told of again counts with
+    /// what it used beyond what was told before.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reopenings: u32,
+    /// How long it worked in all, in milliseconds; absent in events of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_ms: Option<u64>,
+    /// Whether it was cancelled only because this run, or one that this one belongs to, ended.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub inherited: bool,
+}
+
+/// `run.child.reopened.v1`: a run within this run that had ended goes on from where it was, and the
+/// step waits for it again. Durable before it goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChildReopened {
+    /// The step that waits for it.
+    pub step: StepId,
+    /// The run.
+    pub child: RunId,
+    /// How often it has gone on after an end, this time included.
+    pub reopenings: u32,
+    /// The version of its graph that it goes on by, when that is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<GraphVersion>,
+    /// What it may spend in all, what it used before included.
+    pub budget: Budget,
 }
 
 /// `run.parent.told.v1`: the run that this one belongs to knows how it ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParentTold {}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}

@@ -10,6 +10,7 @@ use super::manifest::{Graph, Join, OnError, Work};
 use super::mistake::{Mistakes, hint};
 use super::sides::torn;
 use super::topology::{Edge, edges};
+use crate::time::Span;
 
 /// Checks the graph, and adds to each node's needs what its expressions refer to.
 pub(super) fn check(graph: &mut Graph, places: &Places, mistakes: &mut Mistakes) {
@@ -26,6 +27,7 @@ pub(super) fn check(graph: &mut Graph, places: &Places, mistakes: &mut Mistakes)
         check.unused(graph, &edges);
         check.absent(graph, &edges);
     }
+    check.waits(graph);
 }
 
 struct Check<'a> {
@@ -208,6 +210,22 @@ impl Check<'_> {
         }
     }
 
+    /// A wait that is longer than the run may last never comes to its end.
+    fn waits(&mut self, graph: &Graph) {
+        let Some(deadline) = graph.budget.deadline else { return };
+        for (number, node) in graph.nodes.iter().enumerate() {
+            let Some((field, wait)) = longest_wait(&node.work).filter(|(_, wait)| *wait > deadline)
+            else {
+                continue;
+            };
+            let at = &self.places.nodes[number];
+            let message = format!(
+                "`{field}` is {wait}, and the run lasts {deadline} at most: raise budget.deadline"
+            );
+            self.mistakes.warn(at.place, &format!("{}.{field}", at.path), message);
+        }
+    }
+
     /// Who runs although one of its inputs was skipped should provide for its absence.
     fn absent(&mut self, graph: &Graph, edges: &[Edge]) {
         let skippable = skippable(graph, edges);
@@ -224,6 +242,16 @@ impl Check<'_> {
                 self.mistakes.warn(mention.at.place, &mention.at.path, message);
             }
         }
+    }
+}
+
+/// How long a node may wait for a person, an event or a time, and the field that says so.
+fn longest_wait(work: &Work) -> Option<(&'static str, Span)> {
+    match work {
+        Work::Approval(approval) => approval.ttl.map(|ttl| ("approval.ttl", ttl)),
+        Work::Signal(signal) => signal.timeout.map(|timeout| ("signal.timeout", timeout)),
+        Work::Sleep(sleep) => Some(("sleep", sleep.span)),
+        _ => None,
     }
 }
 

@@ -365,6 +365,9 @@ impl Decoder<'_> {
         if let Some(tree) = fields.take("wall") {
             budget.wall = self.parsed::<Span>(tree, &fields.at("wall")).or(budget.wall);
         }
+        if let Some(tree) = fields.take("deadline") {
+            budget.deadline = self.parsed::<Span>(tree, &fields.at("deadline"));
+        }
         self.finish(&fields);
         budget
     }

@@ -12,8 +12,6 @@ use crate::run::Budget;
 
 /// Proposals of a plan when the manifest names no limit.
 const PLAN_TURNS: u64 = 3;
-/// No limit of its own.
-const UNBOUND: Budget = Budget { tokens: None, cost: None, wall: None };
 
 /// `graph: {name, version, inputs, budget}`, or `graph: NAME`.
 pub(super) fn graph(
@@ -75,5 +73,5 @@ fn inputs(decoder: &mut Decoder<'_>, fields: &mut Fields<'_>, mentions: &mut Men
 
 fn budget(decoder: &mut Decoder<'_>, fields: &mut Fields<'_>) -> Option<Budget> {
     let tree = fields.take("budget")?;
-    Some(decoder.budget(tree, &fields.at("budget"), UNBOUND))
+    Some(decoder.budget(tree, &fields.at("budget"), Budget::UNBOUND))
 }

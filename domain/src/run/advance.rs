@@ -49,7 +49,7 @@ pub(super) fn advance(
         return Ok(commit.events);
     }
     if state.deadline().is_some_and(|deadline| deadline <= context.now) {
-        commit.end(End::Failed { step: None, error: too_late(state) });
+        commit.end(End::Failed { step: None, error: too_late(state, context.now) });
         return Ok(commit.events);
     }
     commit.ready(command.ready, &command.starts)?;
@@ -97,20 +97,23 @@ fn settle_after_the_end(
     if commit.events.is_empty() { Err(Rejection::Ended(ended)) } else { Ok(commit.events) }
 }
 
-fn too_late(state: &RunState) -> Failure {
-    let wall = state.budget.wall.unwrap_or_default();
-    Failure {
-        code: "budget.exceeded".into(),
-        message: format!("the run took longer than its budget of {wall}: raise budget.wall"),
-        retryable: false,
-    }
+fn too_late(state: &RunState, now: Timestamp) -> Failure {
+    let is_calendar = state.calendar_deadline().is_some_and(|deadline| deadline <= now);
+    let message = if is_calendar {
+        let limit = state.budget.deadline.unwrap_or_default();
+        format!("the run is older than its budget of {limit}: raise budget.deadline")
+    } else {
+        let limit = state.budget.wall.unwrap_or_default();
+        format!("the run took longer than its budget of {limit}: raise budget.wall")
+    };
+    Failure { code: "budget.exceeded".into(), message, retryable: false }
 }
 
 /// A commit under construction.
 pub(super) struct Building<'a> {
     pub(super) state: &'a RunState,
     pub(super) events: Vec<Event>,
-    spent: Spent,
+    pub(super) spent: Spent,
     pub(super) next: Seq,
     now: Timestamp,
 }
@@ -322,6 +325,10 @@ impl Building<'_> {
             Intent::Child(ChildIntent { budget, .. }) => {
                 ("the run within", budget.tokens.unwrap_or(0), budget.cost.unwrap_or_default())
             }
+            Intent::ReopenChild(reopening) => {
+                let (tokens, cost) = self.state.child_hold(reopening.child, reopening.budget);
+                ("the run within", tokens, cost)
+            }
             _ => return None,
         };
         let (budget, spent) = (self.state.budget, self.spent);
@@ -397,6 +404,7 @@ impl Building<'_> {
                 self.events.push(Event::ToolCallIntended(intended));
             }
             Intent::Child(child) => self.child(step, attempt, child),
+            Intent::ReopenChild(reopening) => self.reopen_child(step, reopening),
             Intent::Expand { width, max_parallel } => {
                 let expanded = run::MapExpanded { node: step.node, width, max_parallel };
                 self.events.push(Event::MapExpanded(expanded));

@@ -71,6 +71,12 @@ pub struct Child {
     pub look: Option<Timestamp>,
     /// What came of it; absent while it is under way.
     pub ended: Option<ChildOutcome>,
+    /// How often it went on after an end, as far as is known here.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reopenings: u32,
+    /// The version of its graph by which it is to go on after its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reopened_version: Option<GraphVersion>,
     /// Its part of the run's fingerprint, as last printed.
     #[serde(skip)]
     pub(super) print: u64,
@@ -83,6 +89,16 @@ pub struct ChildOutcome {
     pub error: Option<Failure>,
     /// What it yielded.
     pub output: Option<PayloadRef>,
+    /// Whether it was cancelled only because this run, or one that this one belongs to, ended.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub inherited: bool,
+}
+
+impl ChildOutcome {
+    /// Whether the run may go on: it failed, or was cancelled only because this one ended.
+    pub fn is_reopenable(&self) -> bool {
+        self.error.as_ref().is_some_and(|error| self.inherited || error.code != "run.cancelled")
+    }
 }
 
 /// Tells a run what came of one within it.
@@ -98,6 +114,12 @@ pub struct ChildReport {
     pub tokens: u64,
     /// Money that they cost.
     pub cost: Money,
+    /// How often it had gone on after an end before this one.
+    pub reopenings: u32,
+    /// How long it worked, in milliseconds.
+    pub active_ms: Option<u64>,
+    /// Whether it was cancelled only because a run that it belongs to ended.
+    pub inherited: bool,
 }
 
 /// The id of a run within a run: the same step, try and call, the same run.
@@ -138,7 +160,8 @@ impl RunState {
         Budget {
             tokens: self.budget.tokens.map(|limit| limit.saturating_sub(used) / shares),
             cost: self.budget.cost.map(money),
-            wall: self.deadline().map(|deadline| deadline.since(now)),
+            wall: self.wall_left(now),
+            deadline: self.calendar_deadline().map(|deadline| deadline.since(now)),
         }
     }
 
@@ -171,23 +194,29 @@ impl RunState {
         });
         self.changed.insert(Part::Child(event.child));
         self.children.insert(event.child, Child::new(event, at));
+        self.open_account(event.child);
     }
 
     pub(super) fn end_child(&mut self, event: &turn::ChildEnded) {
-        let Some(child) = self.children.get_mut(&event.child) else { return };
-        if child.ended.is_some() {
+        let Some(child) = self.children.get(&event.child) else { return };
+        if !child.takes_end(event.reopenings) {
             return;
         }
-        child.ended = Some(ChildOutcome { error: event.error.clone(), output: event.output });
-        let (step, budget) = (child.step.clone(), child.budget);
+        let (step, budget, is_held) = (child.step.clone(), child.budget, child.ended.is_none());
+        if is_held {
+            let (tokens, cost) = self.child_hold(event.child, budget);
+            self.spent.release_amounts(tokens, cost);
+        }
+        let (error, output, inherited) = (event.error.clone(), event.output, event.inherited);
+        if let Some(child) = self.children.get_mut(&event.child) {
+            child.ended = Some(ChildOutcome { error, output, inherited });
+            child.reopenings = event.reopenings;
+        }
         self.changed.insert(Part::Child(event.child));
         self.change(&step, |step| {
             step.awaits.remove(&event.child);
         });
-        let reserved_tokens = budget.tokens.unwrap_or(0);
-        self.spent.release_amounts(reserved_tokens, budget.cost.unwrap_or_default());
-        self.spent.tokens = self.spent.tokens.saturating_add(event.tokens);
-        self.spent.cost += event.cost;
+        self.charge_child(event);
     }
 }
 
@@ -206,31 +235,48 @@ impl Child {
             agent: event.agent,
             look: Some(at.after(LOOK)),
             ended: None,
+            reopenings: 0,
+            reopened_version: None,
             print: 0,
+        }
+    }
+
+    /// Whether an end that is told is news: of a run that is waited for, or that went on since.
+    fn takes_end(&self, reopenings: u32) -> bool {
+        match self.ended {
+            Some(_) => reopenings > self.reopenings,
+            None => reopenings >= self.reopenings,
         }
     }
 }
 
-/// A run within tells of its end. Told twice changes nothing.
+/// A run within tells of its end. Told twice changes nothing; told after it went on, it counts anew,
+/// and a run that failed by the failure of it goes on.
 pub(super) fn child_ended(
     state: &RunState,
     report: ChildReport,
     next: Seq,
+    now: Timestamp,
 ) -> Result<Vec<Event>, Rejection> {
     if state.phase == Phase::New {
         return Err(Rejection::NotFound);
     }
     let child = state.children.get(&report.child).ok_or(Rejection::NoSuchChild(report.child))?;
-    if child.ended.is_some() {
+    if !child.takes_end(report.reopenings) {
         return Ok(Vec::new());
     }
-    Ok(vec![Event::ChildEnded(turn::ChildEnded {
+    let ended = turn::ChildEnded {
         child: report.child,
         error: report.error,
         output: report.output.map(|slot| slot.at(next)),
         tokens: report.tokens,
         cost: report.cost,
-    })])
+        reopenings: report.reopenings,
+        active_ms: report.active_ms,
+        inherited: report.inherited,
+    };
+    let (reopened, revived) = (state.reopened_late(&ended), state.revived_by(&ended, now));
+    Ok([Event::ChildEnded(ended)].into_iter().chain(reopened).chain(revived).collect())
 }
 
 /// Runs within exist.
@@ -248,4 +294,14 @@ pub(super) fn parent_told(state: &RunState) -> Result<Vec<Event>, Rejection> {
     }
     let is_due = state.origin.is_some() && !state.told;
     Ok(is_due.then_some(Event::ParentTold(turn::ParentTold {})).into_iter().collect())
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }

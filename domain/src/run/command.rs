@@ -1,6 +1,8 @@
 //! What may be asked of a run.
 
+use super::amend::AmendRun;
 use super::children::{ChildReport, Lineage};
+use super::family::{ChildReopening, FamilyCommand, ReopenRun};
 use super::moves::Move;
 use super::turns::CallNo;
 use crate::chat::Privacy;
@@ -52,6 +54,12 @@ pub enum RunCommand {
         /// Every step whose failure ended the run, and the maps of those that are items.
         steps: Vec<StepId>,
     },
+    /// Do as a run that this one belongs to does.
+    Inherit(FamilyCommand),
+    /// Go on after an end, because the run that it belongs to does.
+    Reopen(ReopenRun),
+    /// Get another budget or another version of the graph, and go on after a failure.
+    Amend(AmendRun),
     /// Take in an outside event.
     Signal(Signal),
     /// Decide what becomes of a step.
@@ -236,6 +244,8 @@ pub enum Intent {
     },
     /// A run within this one.
     Child(ChildIntent),
+    /// A run within this one that had ended and goes on.
+    ReopenChild(ChildReopening),
     /// Becomes this many items; `ready` of the command holds the first of them.
     Expand {
         /// How many.

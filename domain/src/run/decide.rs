@@ -5,11 +5,12 @@ use super::children::{Lineage, child_ended, children_created, parent_told};
 use super::command::{Answer, CreateRun, RunCommand};
 use super::rejection::Rejection;
 use super::state::{Approval, ApprovalState, Phase, RunState};
-use super::steer;
+use super::{amend, family, steer};
 use crate::decider::Context;
 use crate::event::{Event, agent, run};
 use crate::id::GraphVersion;
 use crate::stream::Seq;
+use crate::time::Timestamp;
 
 /// Who has this role may answer for every other one.
 const OWNER: &str = "owner";
@@ -25,13 +26,16 @@ pub(super) fn decide(
         RunCommand::Advance(command) => advance(state, command, context, next),
         RunCommand::Answer(answer) => answer_approval(state, answer, context),
         RunCommand::ChildrenCreated(children) => Ok(children_created(state, &children)),
-        RunCommand::ChildEnded(report) => child_ended(state, report, next),
+        RunCommand::ChildEnded(report) => child_ended(state, report, next, context.now),
         RunCommand::ParentTold => parent_told(state),
         RunCommand::Migrate { to } => migrate(state, to),
-        RunCommand::Cancel { reason } => cancel(state, reason),
-        RunCommand::Pause { reason } => steer::pause(state, reason),
-        RunCommand::Resume => steer::resume(state),
-        RunCommand::Retry { steps } => steer::retry(state, steps),
+        RunCommand::Cancel { reason } => family::cancel(state, reason, false),
+        RunCommand::Pause { reason } => family::pause(state, reason, false),
+        RunCommand::Resume => family::resume(state, false, context.now),
+        RunCommand::Inherit(command) => family::inherit(state, command, context.now),
+        RunCommand::Retry { steps } => steer::retry(state, steps, context.now),
+        RunCommand::Reopen(command) => family::reopen_within(state, command, context.now),
+        RunCommand::Amend(command) => amend::amend(state, command, context.now),
         RunCommand::Signal(signal) => steer::signal(state, signal, next),
         RunCommand::Resolve(command) => steer::resolve(state, command, context, next),
         RunCommand::Mark { label } => steer::mark(state, label),
@@ -70,15 +74,6 @@ fn create(state: &RunState, command: CreateRun, next: Seq) -> Result<Vec<Event>,
     Ok([created].into_iter().chain(spawned).collect())
 }
 
-fn cancel(state: &RunState, reason: Option<String>) -> Result<Vec<Event>, Rejection> {
-    match state.phase {
-        Phase::New => Err(Rejection::NotFound),
-        Phase::Running => Ok(vec![Event::RunCancelled(run::Cancelled { reason })]),
-        Phase::Cancelled => Ok(Vec::new()),
-        ended => Err(Rejection::Ended(ended)),
-    }
-}
-
 fn answer_approval(
     state: &RunState,
     answer: Answer,
@@ -99,7 +94,7 @@ fn answer_approval(
     if state.phase != Phase::Running {
         return Err(Rejection::Ended(state.phase));
     }
-    if has_expired(asked, context) {
+    if has_expired(asked, state.wait_time(context.now)) {
         return Err(Rejection::ApprovalExpired(id));
     }
     let answered = run::ApprovalAnswered {
@@ -115,6 +110,6 @@ fn answer_approval(
     }])
 }
 
-fn has_expired(approval: &Approval, context: &Context) -> bool {
-    approval.expires.is_some_and(|expires| expires <= context.now)
+fn has_expired(approval: &Approval, now: Timestamp) -> bool {
+    approval.expires.is_some_and(|expires| expires <= now)
 }

@@ -11,6 +11,7 @@ use crate::time::Timestamp;
 
 pub(super) fn evolve(state: &mut RunState, recorded: Recorded<'_>) {
     state.seq = recorded.seq;
+    state.advance_clock(recorded.time);
     match recorded.event {
         Event::RunCreated(created) => state.create(created, recorded.time),
         Event::StepScheduled(event) => {
@@ -50,11 +51,18 @@ pub(super) fn evolve(state: &mut RunState, recorded: Recorded<'_>) {
         Event::ChildIntended(event) => state.intend_child(event, recorded.time),
         Event::ChildCreated(event) => state.note_child(event),
         Event::ChildEnded(event) => state.end_child(event),
+        Event::ChildReopened(event) => state.reopen_child(event, recorded.time),
         Event::ParentTold(_) => state.told = true,
         Event::AgentSpawned(event) => state.agent = Some(event.agent),
         Event::ModelCallFailed(event) => state.release(&event.step),
         Event::UsageRecorded(event) => state.spend(event),
-        Event::RunCancelled(_) => state.phase = Phase::Cancelled,
+        Event::RunCancelled(event) => {
+            state.phase = Phase::Cancelled;
+            state.is_cancel_inherited = event.inherited;
+            if event.inherited {
+                state.stopped = Some(recorded.time);
+            }
+        }
         Event::RunCompleted(event) => {
             state.phase = Phase::Completed;
             state.output = event.output.map(|output| state.own(output));
@@ -63,6 +71,7 @@ pub(super) fn evolve(state: &mut RunState, recorded: Recorded<'_>) {
             state.phase = Phase::Failed;
             state.stopped = Some(recorded.time);
             state.error = Some(event.error.clone());
+            state.failed_step.clone_from(&event.step);
         }
         Event::TimerFired(_)
         | Event::BudgetExhausted(_)
@@ -80,12 +89,10 @@ pub(super) fn evolve(state: &mut RunState, recorded: Recorded<'_>) {
 /// What people and programs decided from outside.
 fn steering(state: &mut RunState, recorded: Recorded<'_>) {
     match recorded.event {
-        Event::RunPaused(_) => {
-            state.paused = true;
-            state.stopped = Some(recorded.time);
-        }
-        Event::RunResumed(_) => state.go_on(recorded.time),
+        Event::RunPaused(event) => state.take_pause(event, recorded.time),
+        Event::RunResumed(event) => state.take_resumption(event, recorded.time),
         Event::RunReopened(event) => state.reopen(event, recorded.time),
+        Event::RunAmended(event) => state.budget = event.budget,
         Event::RunForked(event) => state.fork(event, recorded.time),
         Event::RunMigrated(event) => {
             if let Some((_, version)) = &mut state.graph {

@@ -37,6 +37,7 @@ impl RunState {
         let is_plain =
             !self.paused && self.stood.0 == 0 && self.signals.is_empty() && self.lineage.is_empty();
         let steered = if is_plain { plain } else { print(&(plain, steered)) };
+        let steered = if self.pause.inherited { print(&(steered, self.pause)) } else { steered };
         let has_tables = !self.tables.is_empty();
         Fingerprint(if has_tables { print(&(steered, &self.tables)) } else { steered })
     }

@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::clock::Clock;
+use super::family::PauseCauses;
 use super::state::{ApprovalState, Phase, RunState, Spent, Step, StepStatus};
 use crate::event::lifecycle::Forked;
 use crate::id::{ApprovalId, RunId, StepId};
@@ -63,6 +65,8 @@ impl RunState {
         self.budget = forked.budget;
         (self.output, self.error, self.paused) = (None, None, false);
         (self.stopped, self.stood) = (None, Span(0));
+        (self.pause, self.failed_step, self.reopenings) = (PauseCauses::default(), None, 0);
+        self.clock = Clock { last_event: at, idle_ms: 0 };
         self.begin_again();
         self.leave_children();
         self.inherit_turns(forked, at);
@@ -117,7 +121,9 @@ impl RunState {
         for (_, child) in std::mem::take(&mut self.children) {
             self.prints = self.prints.wrapping_sub(child.print);
         }
+        self.accounts.clear();
         (self.origin, self.agent, self.told) = (None, None, false);
+        self.is_cancel_inherited = false;
     }
 
     /// An agent goes on after its last answer if it was asked the same; else it begins anew.

@@ -1,12 +1,15 @@
 //! The run noun: one execution of a graph, from its creation to its end.
 
 mod advance;
+mod amend;
 mod children;
+mod clock;
 mod command;
 mod decide;
 mod evolve;
 mod failure_code;
 mod fallback;
+mod family;
 mod fingerprint;
 pub mod lineage;
 mod moves;
@@ -19,6 +22,7 @@ mod state;
 mod steer;
 mod turns;
 
+pub use amend::{AmendRun, NewLimits, loosened_node};
 pub use children::{
     Child, ChildOutcome, ChildReport, DEPTH_LIMIT, Lineage, Origin, WIDTH_LIMIT, child_run_id,
 };
@@ -28,6 +32,7 @@ pub use command::{
 };
 pub use failure_code::{FAILURE_CODES, FailureCode, failure_code, retryable_codes};
 pub use fallback::{Candidate, Fallback, HOPS_LIMIT, KeyOwner, Successor, successor};
+pub use family::{ChildReopening, FamilyCommand, PauseCauses, ReopenRun};
 pub use lineage::Ancestor;
 pub use moves::{Answered, Move, Next, Told, ToolOutcome};
 pub use rejection::Rejection;
@@ -36,6 +41,7 @@ pub use routing::{Ability, Candidates, Offered, Platform, Routing, Table, Traits
 pub use state::{Approval, ApprovalState, Budget, Call, Phase, RunState, Spent, Step, StepStatus};
 pub use steer::{
     ForkRun, Resolution, Resolve, SIGNALS_LIMIT, Signal, check_fork_point, check_signal,
+    fatal_steps,
 };
 pub use turns::{CallNo, ToolState, Turn, Turns};
 

@@ -80,8 +80,27 @@ pub enum Rejection {
     #[error("the run has not failed ({0}): only failed steps of a failed run can be retried")]
     NotFailed(Phase),
     /// No step's failure ended the run.
-    #[error("no failed step ended the run: fork it at an earlier event, with what must be changed")]
+    #[error(
+        "no failed step ended the run: mend what did with `convergio runs amend`, a larger budget or \
+        a corrected graph, and the run goes on with all that is done"
+    )]
     NothingToRetry,
+    /// An amendment that changes nothing of a run that failed.
+    #[error("nothing is amended: name a limit or a graph that the run does not have yet")]
+    NothingAmended,
+    /// A limit that the run has gone beyond already.
+    #[error("{limit}: {used} are used already, {given} would end the run at once: raise it")]
+    LimitUsedUp {
+        /// Which limit.
+        limit: &'static str,
+        /// What it would be.
+        given: String,
+        /// What is used.
+        used: String,
+    },
+    /// The run is paused because a run that it belongs to is.
+    #[error("the run that this one belongs to is paused: resume that one")]
+    PausedAbove,
     /// The step is to be retried and has not failed.
     #[error("step {0} has not failed")]
     HasNotFailed(StepId),

@@ -10,7 +10,7 @@ use super::packed;
 use super::state::{RunState, Step};
 
 /// Begins every state; another form has another one.
-const MARK: u8 = 1;
+const MARK: u8 = 2;
 
 impl RunState {
     pub(super) fn snapshot(&self) -> Option<Vec<u8>> {
@@ -35,6 +35,8 @@ impl RunState {
         let runnable = state.steps.values().filter(|step| step.is_runnable()).count();
         state.runnable = u32::try_from(runnable).ok()?;
         state.queued_calls = state.steps.values().map(Step::queued_call_count).sum();
+        let active = state.steps.values().filter(|step| step.is_active()).count();
+        state.active = u32::try_from(active).ok()?;
         state.print_all();
         Some(state)
     }

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::children::{Child, Origin, WIDTH_LIMIT};
+use super::clock::Clock;
 use super::fallback::Fallback;
+use super::family::{ChildAccount, PauseCauses};
 use super::fingerprint::Part;
 use super::lineage::Ancestor;
 use super::packed;
@@ -32,12 +34,19 @@ pub struct Budget {
     /// Most money, in the currency of the prices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<Money>,
-    /// Longest time from creation to end.
+    /// Longest time that the run may work. Pauses, and times in which all of it waits for people,
+    /// signals or time, do not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wall: Option<Span>,
+    /// Longest time from creation to end, whatever happens meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Span>,
 }
 
 impl Budget {
+    /// No limit.
+    pub const UNBOUND: Self = Self { tokens: None, cost: None, wall: None, deadline: None };
+
     /// The narrower of two, limit by limit.
     #[must_use]
     pub fn within(self, other: Self) -> Self {
@@ -51,13 +60,14 @@ impl Budget {
             tokens: least(self.tokens, other.tokens),
             cost: least(self.cost, other.cost),
             wall: least(self.wall, other.wall),
+            deadline: least(self.deadline, other.deadline),
         }
     }
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { tokens: Some(100_000), cost: None, wall: Some(Span::seconds(600)) }
+        Self { tokens: Some(100_000), cost: None, wall: Some(Span::seconds(600)), deadline: None }
     }
 }
 
@@ -325,12 +335,18 @@ pub struct RunState {
     /// How many tool calls wait for a place for their run; kept for the same reason.
     #[serde(skip)]
     pub(super) queued_calls: u32,
+    /// How many of them could go on without anybody from outside: while there is none, the run is
+    /// idle.
+    #[serde(skip)]
+    pub(super) active: u32,
     /// Every question asked.
     pub approvals: BTreeMap<ApprovalId, Approval>,
     /// What the run yielded.
     pub output: Option<PayloadRef>,
     /// Why it failed.
     pub error: Option<Failure>,
+    /// The step that decided its failure, when one did.
+    pub failed_step: Option<StepId>,
     /// The run that it belongs to.
     pub origin: Option<Origin>,
     /// The agent that it is a run of.
@@ -339,8 +355,18 @@ pub struct RunState {
     pub children: BTreeMap<RunId, Child>,
     /// Whether the run that it belongs to knows of its end.
     pub told: bool,
+    /// How often it went on after its end.
+    pub reopenings: u32,
+    /// Whether it was cancelled only because a run that it belongs to ended.
+    pub is_cancel_inherited: bool,
+    /// What was heard so far of the use of runs within it.
+    pub(super) accounts: BTreeMap<RunId, ChildAccount>,
     /// Whether no step may start, by somebody's word.
     pub paused: bool,
+    /// By whose word it is paused.
+    pub pause: PauseCauses,
+    /// Its time besides creation and pauses.
+    pub(super) clock: Clock,
     /// Since when it is paused, or has failed.
     pub(super) stopped: Option<Timestamp>,
     /// How long it stood still, not counted against the budget.
@@ -368,20 +394,16 @@ impl RunState {
         self.steps.get(&StepId::node(node.clone()))
     }
 
-    /// When the run must end at the latest; not known while it is paused.
-    pub fn deadline(&self) -> Option<Timestamp> {
-        let wall = self.budget.wall.filter(|_| !self.paused);
-        wall.map(|wall| self.created.after(wall).after(self.stood))
-    }
-
-    /// Changes one step, keeping the count of runnable ones.
+    /// Changes one step, keeping the counts of runnable and active ones.
     pub(super) fn change(&mut self, id: &StepId, change: impl FnOnce(&mut Step)) {
         let unheard = || Step::new(StepStatus::Skipped);
         self.changed.insert(Part::Step(id.clone()));
         let step = self.steps.entry(id.clone()).or_insert_with(unheard);
-        let (runnable, queued_calls) = (step.is_runnable(), step.queued_call_count());
+        let (was_runnable, was_active) = (step.is_runnable(), step.is_active());
+        let queued_calls = step.queued_call_count();
         change(step);
-        self.runnable = self.runnable + u32::from(step.is_runnable()) - u32::from(runnable);
+        self.runnable = self.runnable + u32::from(step.is_runnable()) - u32::from(was_runnable);
+        self.active = self.active + u32::from(step.is_active()) - u32::from(was_active);
         self.queued_calls = self.queued_calls + step.queued_call_count() - queued_calls;
     }
 

@@ -1,5 +1,5 @@
-//! What people and programs decide about a run from outside: pause, resume, retry, signals,
-//! decisions about steps, marks, forks.
+//! What people and programs decide about a run from outside: retries, signals, decisions about
+//! steps, marks, forks.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -8,6 +8,7 @@ use super::rejection::Rejection;
 use super::state::{Budget, Phase, RunState, StepStatus};
 use crate::decider::{Context, Fingerprint};
 use crate::event::{Event, lifecycle};
+use crate::graph::manifest::{Graph, OnError};
 use crate::id::{GraphId, GraphVersion, RunId, SignalName, StepId};
 use crate::payload::PayloadSlot;
 use crate::stream::Seq;
@@ -79,38 +80,57 @@ pub struct ForkRun {
     pub request_hash: String,
 }
 
-pub(super) fn pause(state: &RunState, reason: Option<String>) -> Result<Vec<Event>, Rejection> {
-    going(state)?;
-    let paused = Event::RunPaused(lifecycle::Paused { reason });
-    Ok(if state.paused { Vec::new() } else { vec![paused] })
-}
-
-pub(super) fn resume(state: &RunState) -> Result<Vec<Event>, Rejection> {
-    match state.phase {
-        Phase::New => Err(Rejection::NotFound),
-        Phase::Running if state.paused => Ok(vec![Event::RunResumed(lifecycle::Resumed {})]),
-        Phase::Running => Ok(Vec::new()),
-        ended => Err(Rejection::NotResumable(ended)),
-    }
-}
-
-/// A failed run goes on from its failed steps.
-pub(super) fn retry(state: &RunState, steps: Vec<StepId>) -> Result<Vec<Event>, Rejection> {
+/// A failed run goes on from its failed steps, and what the failure ended goes on with it.
+pub(super) fn retry(
+    state: &RunState,
+    steps: Vec<StepId>,
+    now: Timestamp,
+) -> Result<Vec<Event>, Rejection> {
     match state.phase {
         Phase::New => return Err(Rejection::NotFound),
         Phase::Failed => {}
         phase => return Err(Rejection::NotFailed(phase)),
     }
-    if steps.is_empty() {
-        return Err(Rejection::NothingToRetry);
-    }
-    for step in &steps {
-        let has_failed = |known: &super::Step| known.status == StepStatus::Failed;
-        if !state.steps.get(step).is_some_and(has_failed) {
-            return Err(Rejection::HasNotFailed(step.clone()));
+    check_failed(state, &steps)?;
+    let mut reopened = state.reopening(steps, now);
+    if reopened.steps.is_empty() && !state.has_ended_children() {
+        if !has_used_up_wall(state, now) {
+            return Err(Rejection::NothingToRetry);
         }
+        reopened.restarts_wall = true;
     }
-    Ok(vec![Event::RunReopened(lifecycle::Reopened { steps })])
+    let mut events = vec![Event::RunReopened(reopened)];
+    events.extend(state.reopened_children(state.budget));
+    Ok(events)
+}
+
+/// Every step that is to be retried must have failed.
+pub(super) fn check_failed(state: &RunState, steps: &[StepId]) -> Result<(), Rejection> {
+    let has_failed = |step: &&StepId| {
+        state.steps.get(step).is_some_and(|known| known.status == StepStatus::Failed)
+    };
+    match steps.iter().find(|step| !has_failed(step)) {
+        Some(step) => Err(Rejection::HasNotFailed(step.clone())),
+        None => Ok(()),
+    }
+}
+
+/// Whether the run failed because its working time was over, and its calendar time is not.
+fn has_used_up_wall(state: &RunState, now: Timestamp) -> bool {
+    let is_late = state.calendar_deadline().is_some_and(|deadline| deadline <= now);
+    let is_over = state.wall_left(now) == Some(crate::time::Span(0));
+    state.failed_step.is_none() && is_over && !is_late
+}
+
+/// The failed steps of a run that end it by its graph: those that the graph does without are not
+/// among them.
+pub fn fatal_steps(state: &RunState, graph: &Graph) -> Vec<StepId> {
+    let is_fatal = |id: &StepId| {
+        let node = graph.node(&id.node);
+        node.is_some_and(|node| matches!(node.on_error, OnError::Fail | OnError::Ask))
+    };
+    let failed = state.steps.iter().filter(|(_, step)| step.status == StepStatus::Failed);
+    failed.map(|(id, _)| id.clone()).filter(is_fatal).collect()
 }
 
 /// Whether a signal that is sent can be of use: some node of the run's graph waits for its name.
@@ -203,11 +223,15 @@ pub(super) fn fork(state: &RunState, command: ForkRun, next: Seq) -> Result<Vec<
     })])
 }
 
-/// Whether a fork can begin with this state.
+/// Whether a fork can begin with this state. A run that failed without a failed step, as by its
+/// output or its budget, can be forked at its end: all that was done stands.
 ///
 /// # Errors
 /// The run had ended there.
 pub fn check_fork_point(state: &RunState) -> Result<(), Rejection> {
+    if state.phase == Phase::Failed && !state.is_failed_by_step() {
+        return Ok(());
+    }
     going(state).map_err(|rejection| match rejection {
         Rejection::Ended(phase) => Rejection::NotForkable(phase, state.seq),
         other => other,
@@ -231,18 +255,10 @@ impl RunState {
         self.paused = false;
     }
 
-    pub(super) fn reopen(&mut self, event: &lifecycle::Reopened, now: Timestamp) {
-        self.go_on(now);
-        (self.phase, self.error) = (Phase::Running, None);
-        for id in &event.steps {
-            self.change(id, |step| {
-                step.failures = 0;
-                step.status = match step.map {
-                    Some(_) => StepStatus::Expanded,
-                    None => StepStatus::Scheduled { due: None },
-                };
-            });
-        }
+    /// Whether a step that failed ended the run.
+    pub fn is_failed_by_step(&self) -> bool {
+        let step = self.failed_step.as_ref().and_then(|step| self.steps.get(step));
+        step.is_some_and(|step| step.status == StepStatus::Failed)
     }
 
     pub(super) fn await_signal(&mut self, event: &lifecycle::SignalAwaited) {

@@ -317,6 +317,30 @@ fn mistakes_of_every_kind_are_found_in_one_reading() {
 }
 
 #[test]
+fn a_wait_that_is_longer_than_the_run_may_last_is_a_warning_at_its_line() {
+    let text = "name: g
+budget: {deadline: 1d}
+nodes:
+  - {id: nap, sleep: 2d}
+  - {id: ok, approval: {role: r, show: x, ttl: 7d}}
+  - {id: paid, signal: {name: paid, timeout: 25h}}
+  - {id: soon, sleep: 1d}
+";
+    let warnings = parse(text, &tools()).expect("valid").warnings;
+    let told: Vec<_> = warnings
+        .iter()
+        .filter(|warning| warning.message.contains("budget.deadline"))
+        .map(|warning| (warning.line, warning.path.as_str()))
+        .collect();
+    let expected =
+        [(4, "nodes[0].sleep"), (5, "nodes[1].approval.ttl"), (6, "nodes[2].signal.timeout")];
+    assert_eq!(told, expected, "{warnings:#?}");
+    let unlimited = text.replace("budget: {deadline: 1d}\n", "");
+    let warnings = parse(&unlimited, &tools()).expect("valid").warnings;
+    assert!(!warnings.iter().any(|warning| warning.message.contains("deadline")));
+}
+
+#[test]
 fn what_is_allowed_and_probably_not_meant_is_a_warning() {
     let text = "name: a\nnodes:\n- {id: b, branch: {if: 'true', then: x, else: y}}\n\
         - {id: x, tool: text.trim, with: {text: a}}\n- {id: y, tool: text.trim, with: {text: b}}\n\

@@ -8,8 +8,8 @@ use convergio_domain::event::Event;
 use convergio_domain::event::run::Failure;
 use convergio_domain::payload::PayloadSlot;
 use convergio_domain::run::{
-    Advance, Budget, End, Intent, Resolution, Resolve, Run, RunCommand, RunState, Signal,
-    StepResult,
+    Advance, Budget, End, FamilyCommand, Intent, Resolution, Resolve, Run, RunCommand, RunState,
+    Signal, StepResult,
 };
 use convergio_domain::stream::Seq;
 use convergio_domain::time::{Span, Timestamp};
@@ -74,6 +74,8 @@ fn steering() -> impl Strategy<Value = RunCommand> {
     prop_oneof![
         1 => Just(RunCommand::Pause { reason: None }),
         2 => Just(RunCommand::Resume),
+        1 => Just(RunCommand::Inherit(FamilyCommand::Pause)),
+        2 => Just(RunCommand::Inherit(FamilyCommand::Resume)),
         1 => Just(RunCommand::Mark { label: None }),
         2 => id().prop_map(|step| RunCommand::Retry { steps: vec![step] }),
         2 => (0..9_u128).prop_map(move |id| RunCommand::Signal(signal(id))),
@@ -89,7 +91,7 @@ fn failed_end() -> End {
 }
 
 fn history(commands: Vec<(RunCommand, u16)>) -> History {
-    let budget = Budget { tokens: Some(500), cost: None, wall: Some(Span::seconds(600)) };
+    let budget = Budget { tokens: Some(500), ..Budget::default() };
     let mut run = History::created(budget);
     for (command, passed_ms) in commands {
         run.now = run.now.after(Span(u64::from(passed_ms)));
@@ -136,7 +138,8 @@ proptest! {
         for event in &run.events {
             match event {
                 Event::RunPaused(_) => paused = true,
-                Event::RunResumed(_) | Event::RunReopened(_) => paused = false,
+                Event::RunResumed(event) => paused = event.stays_paused,
+                Event::RunReopened(_) => paused = false,
                 Event::StepStarted(_) => prop_assert!(!paused),
                 _ => {}
             }
@@ -167,6 +170,20 @@ proptest! {
         let run = history(commands);
         let spent = run.state.spent;
         prop_assert!(spent.tokens + spent.reserved_tokens <= 500);
+    }
+
+    #[test]
+    fn the_time_that_a_run_worked_never_shrinks_and_never_exceeds_its_age(commands in commands()) {
+        let budget = Budget { wall: None, ..Budget::default() };
+        let mut run = History::created(budget);
+        let (began, mut before) = (run.now, Span(0));
+        for (command, passed_ms) in commands {
+            run.now = run.now.after(Span(u64::from(passed_ms)));
+            let _refused_is_fine = run.when(command);
+            let worked = run.state.active_time(run.now);
+            prop_assert!(worked >= before && worked <= run.now.since(began), "{:?}", worked);
+            before = worked;
+        }
     }
 
     #[test]
@@ -207,8 +224,21 @@ proptest! {
         prop_assert_eq!(state.phase, run.state.phase);
         prop_assert_eq!(state.spent, run.state.spent);
         prop_assert_eq!(state.steps.len(), run.state.steps.len());
-        // How long a run stood still, and so its deadline, is a matter of times.
-        let stood = |event: &Event| matches!(event, Event::RunPaused(_) | Event::RunReopened(_));
+        // How long a run stood still or waited, and so its deadline, is a matter of times.
+        let stood = |event: &Event| {
+            matches!(
+                event,
+                Event::RunPaused(_)
+                    | Event::RunReopened(_)
+                    | Event::TimerSet(_)
+                    | Event::SignalAwaited(_)
+                    | Event::StepAsked(_)
+                    | Event::MapExpanded(_)
+                    | Event::StepCompleted(_)
+                    | Event::StepFailed(_)
+                    | Event::StepSkipped(_)
+            )
+        };
         if !run.events.iter().any(stood) {
             prop_assert_eq!(Run::wake(&state), Run::wake(&run.state));
         }

@@ -1,5 +1,7 @@
 //! Tests of the run noun: its rules one by one, and its laws over random commands.
 
+mod clock;
+mod family;
 mod history;
 mod laws;
 mod rules;

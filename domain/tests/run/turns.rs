@@ -58,7 +58,7 @@ fn child(id: u128, at: Option<CallNo>, tokens: u64) -> Intent {
         version: GraphVersion::of(b"{}"),
         input: PayloadSlot(0),
         manifest: None,
-        budget: Budget { tokens: Some(tokens), cost: None, wall: None },
+        budget: Budget { tokens: Some(tokens), ..Budget::UNBOUND },
         privacy: Default::default(),
         agent: None,
     })
@@ -92,6 +92,9 @@ fn ended(id: u128, tokens: u64) -> RunCommand {
         output: Some(PayloadSlot(0)),
         tokens,
         cost: Money::ZERO,
+        reopenings: 0,
+        active_ms: None,
+        inherited: false,
     })
 }
 

@@ -12,8 +12,8 @@ use convergio_domain::id::{AgentId, GraphId, GraphVersion, RunId, StepId};
 use convergio_domain::money::Money;
 use convergio_domain::payload::{PayloadRef, PayloadSlot, Purpose};
 use convergio_domain::run::{
-    Budget, CallNo, Child, ChildIntent, ChildReport, CreateRun, DEPTH_LIMIT, Lineage, Origin,
-    Phase, Rejection, Run, RunCommand, RunState, child_run_id,
+    Budget, CallNo, Child, ChildIntent, ChildReport, CreateRun, DEPTH_LIMIT, FamilyCommand,
+    Lineage, Origin, Phase, Rejection, Run, RunCommand, RunState, child_run_id,
 };
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::{CommitError, Loaded, LogError, Payload};
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::effect::{DoneResult, Launch, Work, failure};
 use super::plan::Plan;
+use super::reopen::{align, is_look_due};
 use super::{Actor, ActorError, Shared};
 
 /// Wait before a log that is not available is tried again.
@@ -30,7 +31,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// A run that is about to be created.
 pub(super) struct NewChild {
     pub(super) run: RunId,
-    child: Child,
+    pub(super) child: Child,
     origin: Origin,
 }
 
@@ -58,7 +59,8 @@ pub(super) struct Wanted {
 }
 
 impl Actor {
-    /// Runs that are under way may not exist yet, if an executor died before it created them.
+    /// Runs that are under way may not exist yet, if an executor died before it created them, or may
+    /// not go on yet with this one.
     pub(super) async fn ensure_children(&mut self) -> Result<(), ActorError> {
         if self.run.state.phase.is_ended() {
             return Ok(());
@@ -71,13 +73,22 @@ impl Actor {
             let Some(look) = child.look else { continue };
             looked.extend((look <= now).then_some(run));
             let stream = StreamKey::run(self.run.stream.tenant.clone(), run);
-            if log.head(&stream).await?.is_none() {
+            let exists = log.head(&stream).await?.is_some();
+            if !exists || look <= now {
                 let (shared, parent) = (Arc::clone(&self.shared), self.run.stream.clone());
                 let new = NewChild { run, origin: origin(&self.run, &child.step), child };
                 create(&shared, &parent, new, &shared.stopped).await;
             }
         }
         self.note_created(looked).await
+    }
+
+    /// Others may have left something to be done for runs within.
+    pub(super) async fn look_after_children(&mut self) -> Result<(), ActorError> {
+        if is_look_due(&self.run.state, self.shared.now()) {
+            self.ensure_children().await?;
+        }
+        Ok(())
     }
 
     /// What exists is not looked for again.
@@ -167,8 +178,8 @@ fn origin(run: &Loaded<Run>, step: &StepId) -> Origin {
     Origin { run: RunId(run.stream.id), step: step.clone(), depth: run.state.depth() + 1 }
 }
 
-/// Creates a run within another one, however often it takes. One that can never be created has
-/// ended before it began.
+/// Creates a run within another one, or lets it go on, however often it takes. One that can never be
+/// created has ended before it began.
 pub(super) async fn create(
     shared: &Shared,
     parent: &StreamKey,
@@ -196,11 +207,24 @@ pub(super) async fn create(
 }
 
 fn never(child: RunId, error: Failure) -> ChildReport {
-    ChildReport { child, error: Some(error), output: None, tokens: 0, cost: Money::ZERO }
+    ChildReport {
+        child,
+        error: Some(error),
+        output: None,
+        tokens: 0,
+        cost: Money::ZERO,
+        reopenings: 0,
+        active_ms: None,
+        inherited: false,
+    }
 }
 
 async fn try_create(shared: &Shared, parent: &StreamKey, new: &NewChild) -> Result<(), ActorError> {
     let child = &new.child;
+    let stream = StreamKey::run(parent.tenant.clone(), new.run);
+    if shared.repository.log().head(&stream).await?.is_some() {
+        return align(shared, parent, new).await;
+    }
     if let Some(manifest) = child.manifest {
         register(shared, parent, child, manifest).await?;
     }
@@ -216,7 +240,6 @@ async fn try_create(shared: &Shared, parent: &StreamKey, new: &NewChild) -> Resu
         lineage,
     };
     let command = |_: &_, _| (RunCommand::Create(create.clone()), vec![input.clone()]);
-    let stream = StreamKey::run(parent.tenant.clone(), new.run);
     shared.repository.execute::<Run>(&stream, &shared.context(), command).await?;
     Ok(())
 }
@@ -297,7 +320,7 @@ async fn note_parent_told(shared: &Shared, run: &mut Loaded<Run>) -> Result<(), 
     shared.repository.execute_on(run, &context, command).await.map_err(ActorError::from)
 }
 
-async fn told(
+pub(super) async fn told(
     shared: &Shared,
     run: &Loaded<Run>,
 ) -> Result<(ChildReport, Option<Payload>), ActorError> {
@@ -317,6 +340,9 @@ async fn told(
         output: output.as_ref().map(|_| PayloadSlot(0)),
         tokens: state.spent.tokens,
         cost: state.spent.cost,
+        reopenings: state.reopenings,
+        active_ms: Some(state.active_time(shared.now()).0),
+        inherited: state.is_cancel_inherited,
     };
     Ok((report, output))
 }
@@ -333,7 +359,7 @@ fn error_of(state: &RunState) -> Option<Failure> {
     }
 }
 
-async fn report(
+pub(super) async fn report(
     shared: &Shared,
     parent: &StreamKey,
     report: ChildReport,
@@ -349,8 +375,7 @@ async fn report(
 /// nobody creates it later.
 async fn cancel(shared: &Shared, run: &Loaded<Run>, child: RunId) -> Result<(), ActorError> {
     let stream = StreamKey::run(run.stream.tenant.clone(), child);
-    let reason = Some("the run that it belongs to has ended".to_owned());
-    let command = |_: &_, _| (RunCommand::Cancel { reason: reason.clone() }, Vec::new());
+    let command = |_: &_, _| (RunCommand::Inherit(FamilyCommand::Cancel), Vec::new());
     let cancelled = shared.repository.submit::<Run>(&stream, &shared.context(), command).await;
     match cancelled.map_err(ActorError::from) {
         Ok(_) | Err(ActorError::Rejected(Rejection::Ended(_))) => Ok(()),

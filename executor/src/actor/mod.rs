@@ -11,6 +11,7 @@ mod commit;
 mod commit_room;
 mod decide;
 mod effect;
+mod family;
 mod hop;
 mod judged;
 mod outside;
@@ -20,6 +21,7 @@ mod planning;
 mod prepare;
 mod proposals;
 mod queued_calls;
+mod reopen;
 mod run_loop;
 mod span;
 mod tables;
@@ -230,6 +232,7 @@ impl Actor {
             failed: None,
         };
         actor.rebuild()?;
+        actor.follow_ancestors().await?;
         actor.ensure_children().await?;
         Ok(actor)
     }

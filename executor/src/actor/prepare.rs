@@ -132,6 +132,9 @@ impl Actor {
             shares: self.spenders(),
             privacy: self.privacy(),
         };
+        if let Some(prepared) = self.go_on_with_child(plan, &callee, &wanted).await? {
+            return Ok(prepared);
+        }
         let child = self.child(plan, &callee, wanted).map_err(OutputError::Failure)?;
         let (child, launch) = child;
         Ok(Prepared::Start { intent: Intent::Child(child), launches: vec![launch] })

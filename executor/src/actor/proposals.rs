@@ -156,7 +156,7 @@ impl Actor {
 }
 
 /// No limit by the word of who asks.
-pub(super) const UNBOUND: Budget = Budget { tokens: None, cost: None, wall: None };
+pub(super) const UNBOUND: Budget = Budget::UNBOUND;
 
 fn blake3_hex(text: &str) -> String {
     use sha2::{Digest, Sha256};

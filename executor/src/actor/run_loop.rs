@@ -154,6 +154,7 @@ impl Actor {
             () = signal.notified() => {
                 if self.shared.repository.refresh(&mut self.run).await? {
                     self.renew().await?;
+                    self.look_after_children().await?;
                 }
             }
             () = alarm => {}

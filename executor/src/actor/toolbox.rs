@@ -238,7 +238,7 @@ impl Actor {
         Ok(Target { graph, version, agent: None, compiled })
     }
 
-    async fn compiled(
+    pub(super) async fn compiled(
         &self,
         graph: GraphId,
         version: &GraphVersion,

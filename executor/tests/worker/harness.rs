@@ -205,7 +205,7 @@ impl Platform {
             version: inner.state.latest.expect("it is registered"),
             input: PayloadSlot(0),
             manifest: None,
-            budget: Budget { tokens: Some(100), cost: None, wall: None },
+            budget: Budget { tokens: Some(100), ..Budget::UNBOUND },
             privacy: Privacy::Any,
             agent: None,
         };

@@ -7,6 +7,7 @@ mod children;
 mod crowd;
 mod crowds;
 mod fallback;
+mod families;
 mod forks;
 mod graphs;
 mod guide;

@@ -146,7 +146,7 @@ pub(crate) async fn migrate(
 }
 
 /// The version that is asked for, and whether it came with the request.
-async fn target(
+pub(super) async fn target(
     gateway: &Gateway,
     caller: &Identity,
     graph: GraphId,

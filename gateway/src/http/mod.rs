@@ -1,6 +1,7 @@
 //! The handlers, by noun.
 
 pub(crate) mod agents;
+pub(crate) mod amend;
 pub(crate) mod approvals;
 pub(crate) mod billing;
 pub(crate) mod branches;

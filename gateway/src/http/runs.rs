@@ -259,7 +259,7 @@ pub(crate) struct CancelRequest {
     reason: Option<String>,
 }
 
-/// Cancels a run. Model calls under way are stopped. Cancelling twice changes nothing.
+/// Cancels a run with all runs within it. Model calls under way are stopped. Cancelling twice changes nothing.
 #[utoipa::path(post, path = "/v1/runs/{id}/cancel", tag = "runs", params(
     ("id" = String, Path, description = "The run"),
 ), request_body = Option<CancelRequest>, responses(
@@ -285,8 +285,8 @@ pub(crate) async fn cancel(
     let scope = format!("POST /v1/runs/{id}/cancel");
     idempotency::bind(&gateway, &caller, &headers, &scope, &body).await?;
     let reason: Option<String> = request.reason.map(|reason| reason.chars().take(500).collect());
-    let command = |_: &_, _| (RunCommand::Cancel { reason: reason.clone() }, Vec::new());
-    gateway.repository.submit::<Run>(&stream, &gateway.context(&caller), command).await?;
+    let (command, context) = (RunCommand::Cancel { reason }, gateway.context(&caller));
+    gateway.repository.steer_family(&stream, &context, command).await?;
     view(&gateway, &caller, &id).await.map(Json)
 }
 

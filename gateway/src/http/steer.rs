@@ -4,14 +4,11 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
 use bytes::Bytes;
-use convergio_domain::graph::manifest::OnError;
 use convergio_domain::id::{SignalName, StepId};
 use convergio_domain::json::read_json;
 use convergio_domain::payload::{PayloadSlot, Purpose};
 use convergio_domain::request::derived_uuid;
-use convergio_domain::run::{
-    Phase, Resolution, Resolve, Run, RunCommand, RunState, Signal, StepStatus,
-};
+use convergio_domain::run::{Phase, Resolution, Resolve, Run, RunCommand, Signal, fatal_steps};
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::Payload;
 use convergio_schemas::error_code;
@@ -48,7 +45,7 @@ fn required<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     read_json(body).map_err(|error| ApiError::invalid(error.to_string()))
 }
 
-fn short(reason: Option<String>) -> Option<String> {
+pub(super) fn short(reason: Option<String>) -> Option<String> {
     reason.map(|reason| reason.chars().take(REASON_LIMIT).collect())
 }
 
@@ -98,9 +95,17 @@ impl<'a> Asked<'a> {
         self.gateway.repository.submit::<Run>(&self.stream, &context, commands).await?;
         view(self.gateway, self.caller, &self.stream.id.to_string()).await.map(Json)
     }
+
+    /// Gives a command to the run and to all runs within it, and shows the run.
+    async fn tell_family(&self, command: RunCommand) -> Result<Json<RunView>, ApiError> {
+        let context = self.gateway.context(self.caller);
+        self.gateway.repository.steer_family(&self.stream, &context, command).await?;
+        view(self.gateway, self.caller, &self.stream.id.to_string()).await.map(Json)
+    }
 }
 
-/// Pauses a run: no further step starts, those under way finish. Twice changes nothing.
+/// Pauses a run and all runs within it: no further step starts, those under way finish. Twice
+/// changes nothing.
 #[utoipa::path(post, path = "/v1/runs/{id}/pause", tag = "runs", params(
     ("id" = String, Path, description = "The run"),
 ), request_body = Option<ReasonRequest>, responses(
@@ -121,10 +126,11 @@ pub(crate) async fn pause(
     let asked = Asked::new(&gateway, &caller, &headers, &id)?;
     let request: ReasonRequest = optional(&body)?;
     asked.bind("pause", &body).await?;
-    asked.tell(RunCommand::Pause { reason: short(request.reason) }, Vec::new()).await
+    asked.tell_family(RunCommand::Pause { reason: short(request.reason) }).await
 }
 
-/// Lets a paused run go on. The time of the pause does not count against its budget.
+/// Lets a paused run go on, with all runs within it that are paused with it. The time of the pause
+/// does not count against its budget, and open questions and waits end that much later.
 #[utoipa::path(post, path = "/v1/runs/{id}/resume", tag = "runs", params(
     ("id" = String, Path, description = "The run"),
 ), responses(
@@ -142,11 +148,11 @@ pub(crate) async fn resume(
 ) -> Result<Json<RunView>, ApiError> {
     let asked = Asked::new(&gateway, &caller, &headers, &id)?;
     asked.bind("resume", b"").await?;
-    asked.tell(RunCommand::Resume, Vec::new()).await
+    asked.tell_family(RunCommand::Resume).await
 }
 
-/// Lets a failed run go on: the steps that ended it get another series of tries, and nothing that
-/// is done is done again.
+/// Lets a failed run go on: the steps that ended it get another series of tries, runs within go on
+/// from where they were, and nothing that is done is done again.
 #[utoipa::path(post, path = "/v1/runs/{id}/retry", tag = "runs", params(
     ("id" = String, Path, description = "The run"),
 ), request_body = Option<RetryRequest>, responses(
@@ -169,7 +175,7 @@ pub(crate) async fn retry(
     let state = gateway.repository.load::<Run>(&asked.stream).await?.state;
     let Some((graph, version)) = &state.graph else { return Err(ApiError::not_found("run")) };
     let (_, graph) = manifest(&gateway, &caller, *graph, Some(version.as_str())).await?;
-    let steps = fatal(&state, &graph);
+    let steps = fatal_steps(&state, &graph);
     if let Some(step) = request.step.filter(|_| !steps.is_empty()) {
         let is_meant = |known: &StepId| known.to_string() == step;
         if !steps.iter().any(is_meant) {
@@ -183,16 +189,6 @@ pub(crate) async fn retry(
         return view(&gateway, &caller, &id).await.map(Json);
     }
     asked.tell(RunCommand::Retry { steps }, Vec::new()).await
-}
-
-/// The failed steps that the graph does not do without.
-fn fatal(state: &RunState, graph: &convergio_domain::graph::manifest::Graph) -> Vec<StepId> {
-    let is_fatal = |id: &StepId| {
-        let node = graph.node(&id.node);
-        node.is_some_and(|node| matches!(node.on_error, OnError::Fail | OnError::Ask))
-    };
-    let failed = state.steps.iter().filter(|(_, step)| step.status == StepStatus::Failed);
-    failed.map(|(id, _)| id.clone()).filter(is_fatal).collect()
 }
 
 /// Tells a run of an outside event. With an `Idempotency-Key` it counts once.
@@ -313,7 +309,7 @@ pub(crate) async fn resume_of_graph(
     of_graph(&gateway, &asked, &id).await?;
     if request.at.is_none() {
         asked.bind("resume", &body).await?;
-        return asked.tell(RunCommand::Resume, Vec::new()).await;
+        return asked.tell_family(RunCommand::Resume).await;
     }
     let fork = ForkRequest { at: request.at, ..ForkRequest::default() };
     let accepted = fork::begin(&gateway, &caller, &headers, &asked.stream, fork).await?;

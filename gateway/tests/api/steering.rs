@@ -238,3 +238,33 @@ async fn a_fork_shows_what_it_inherits_and_what_differs() {
     assert_eq!(resumed["forked_from"]["run_id"], run.as_str());
     assert_ne!(resumed["id"], run.as_str());
 }
+
+#[tokio::test]
+async fn a_failed_run_goes_on_with_other_limits() {
+    let api = Api::start().await;
+    let run = api.run().await;
+    api.advance(&run, &["a"], false).await;
+    api.fail(&run, "a").await;
+    let path = format!("/v1/runs/{run}/amend");
+    for (body, code) in [
+        (json!({}), "request.conflict"),
+        (json!({"wall": "soon"}), "request.invalid"),
+        (json!({"cost": "-1x"}), "request.invalid"),
+        (json!({"token": 5}), "request.invalid"),
+        (json!({"deadline": "1ms"}), "request.conflict"),
+        (json!({"version": "0".repeat(64)}), "not_found"),
+        (json!({"version": "0".repeat(64), "manifest": "name: x"}), "request.invalid"),
+    ] {
+        let (status, problem) = api.post(&path, &body, None).await;
+        assert_eq!(problem["code"], code, "{body}: {status} {problem}");
+    }
+    let body = json!({"tokens": 900_000, "wall": "2h", "deadline": "30d", "reason": "longer text"});
+    let (code, view) = api.post(&path, &body, Some("more")).await;
+    assert_eq!((code, &view["status"]), (200, &json!("running")), "{view}");
+    let before = seq(&api, &run).await;
+    assert_eq!(api.post(&path, &body, Some("more")).await.0, 200);
+    assert_eq!(seq(&api, &run).await, before, "the same request is done once");
+    let audit = api.get(&format!("/v1/audit?stream=run/{run}&type=run.amended.v1")).await.1;
+    let entries = audit["items"].as_array().or(audit["entries"].as_array()).expect("a page");
+    assert_eq!(entries.len(), 1, "{audit}");
+}

@@ -114,6 +114,7 @@ fn summary(event: &Event) -> Option<Value> {
             "version": e.version}),
         Event::ChildEnded(e) => json!({"run": e.child, "tokens": e.tokens, "cost": e.cost,
             "error": e.error.as_ref().map(|error| error.code.as_str())}),
+        Event::ChildReopened(e) => json!({"step": e.step, "run": e.child}),
         Event::ChildCreated(_) | Event::ParentTold(_) => return None,
         Event::AgentCreated(e) | Event::AgentUpdated(e) => {
             json!({"agent": e.name, "version": e.version})
@@ -129,6 +130,7 @@ fn summary(event: &Event) -> Option<Value> {
         | Event::RunCancelled(_)
         | Event::RunCompleted(_) => json!({}),
         Event::RunReopened(e) => json!({"steps": e.steps}),
+        Event::RunAmended(e) => json!({"budget": e.budget}),
         Event::RunForked(e) => json!({"parent": e.parent, "seq": e.seq, "graph": e.graph,
             "version": e.version, "changes": e.changes}),
         Event::SignalAwaited(e) => json!({"step": e.step, "signal": e.signal}),

@@ -5,6 +5,7 @@ use convergio_domain::id::{GraphId, GraphVersion, RunId};
 use convergio_domain::money::Money;
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::Seq;
+use convergio_domain::time::Span;
 use convergio_eventstore::Record;
 use sqlx::AnyConnection;
 
@@ -36,8 +37,15 @@ pub(super) async fn apply(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<
         Event::RunCreated(created) => create(page, a, New::created(created)),
         Event::RunForked(forked) => create(page, a, New::forked(forked)),
         Event::RunPaused(_) => status(page, a, "paused").await?,
-        Event::RunResumed(_) => status(page, a, "running").await?,
-        Event::RunReopened(_) => reopen(page, a).await?,
+        Event::RunResumed(resumed) if resumed.stays_paused => {}
+        Event::RunResumed(resumed) => {
+            status(page, a, "running").await?;
+            shift_questions(page, a, resumed.stood).await?;
+        }
+        Event::RunReopened(reopened) => {
+            reopen(page, a).await?;
+            shift_questions(page, a, reopened.stood).await?;
+        }
         Event::UsageRecorded(usage) => spend(page, a, usage).await?,
         Event::RunMigrated(migrated) => {
             change(page, a, |row| row.version = migrated.to.to_string()).await?;
@@ -111,6 +119,22 @@ async fn reopen(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<()> {
     let sql = "UPDATE approval SET state = 'open' WHERE tenant = $1 AND run = $2 \
         AND state = 'void'";
     sqlx::query(sql).bind(a.tenant()).bind(a.id()).execute(&mut *page.to).await?;
+    Ok(())
+}
+
+/// Questions end later by the time that the run stood still.
+async fn shift_questions(
+    page: &mut Page<'_>,
+    a: &Applied<'_>,
+    stood: Option<Span>,
+) -> sqlx::Result<()> {
+    let run = page.held.run(page.to, &a.record.stream).await?;
+    let has_questions = !run.is_whole || run.has_asked;
+    let Some(stood) = stood.filter(|stood| stood.0 > 0 && has_questions) else { return Ok(()) };
+    let sql = "UPDATE approval SET expires_ms = expires_ms + $1 WHERE tenant = $2 AND run = $3 \
+        AND state = 'open' AND expires_ms IS NOT NULL";
+    let query = sqlx::query(sql).bind(signed(stood.0)).bind(a.tenant()).bind(a.id());
+    query.execute(&mut *page.to).await?;
     Ok(())
 }
 

@@ -54,6 +54,7 @@ pub(super) async fn apply(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<
             }
             Ok(())
         }
+        Event::ChildReopened(e) => set(page, a, &e.step, "waiting").await,
         Event::StepUnknown(e) => set(page, a, &e.step, "unknown").await,
         Event::StepRetried(e) => set(page, a, &e.step, "retrying").await,
         Event::StepCompleted(e) => {

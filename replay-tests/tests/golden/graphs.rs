@@ -160,6 +160,28 @@ nodes:
   - {id: last, tool: text.trim, with: {text: "got {{ nodes.sub.output }}"}}
 "#;
 
+/// A sub-run that fails when the model is busy.
+pub(crate) const INNER_ASKING: &str = r#"
+name: asking-inner
+inputs: {type: object, required: [text], properties: {text: {type: string}}}
+output: "{{ nodes.asks.output }}"
+nodes:
+  - {id: trims, tool: text.trim, with: {text: "{{ inputs.text }}"}}
+  - id: asks
+    retry: {max: 1}
+    agent: {model: local, prompt: "{{ nodes.trims.output }}", max_tokens: 20}
+"#;
+
+pub(crate) const REPAIRED: &str = r#"
+name: repaired
+output: "{{ nodes.sub.output }}"
+budget: {tokens: 1000}
+nodes:
+  - id: sub
+    retry: {max: 1}
+    graph: {name: asking-inner, inputs: {text: " {{ inputs.text }} "}}
+"#;
+
 pub(crate) const SPAWNING: &str = r#"
 name: spawning
 output: "{{ nodes.lead.output }}"

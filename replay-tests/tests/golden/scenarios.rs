@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use convergio_domain::run::{Phase, Resolution, RunCommand};
+use convergio_domain::run::{AmendRun, NewLimits, Phase, Resolution, RunCommand};
 use convergio_eventstore::run_file;
 use futures_util::TryStreamExt;
 use serde_json::json;
@@ -33,6 +33,8 @@ enum Plot {
     Signalled,
     /// Fails, and goes on.
     Reopened,
+    /// A run within it fails, and goes on when this one gets a larger budget.
+    Repaired,
     /// A failed step is skipped by decision.
     Decided,
     /// The outcome of a question that was lost is told.
@@ -99,6 +101,7 @@ fn scenarios() -> Vec<(&'static str, Plot, String)> {
         ("paused", Plot::Paused, asking("paused")),
         ("signal", Plot::Signalled, graphs::SIGNAL.into()),
         ("reopened", Plot::Reopened, graphs::REOPENED.into()),
+        ("repaired", Plot::Repaired, graphs::REPAIRED.into()),
         ("decided", Plot::Decided, graphs::DECIDED.into()),
         ("reconciled", Plot::Reconciled, graphs::RECONCILED.into()),
         ("turns", Plot::Says(TURNS), graphs::TURNS.into()),
@@ -114,7 +117,7 @@ fn scenarios() -> Vec<(&'static str, Plot, String)> {
 
 fn model(plot: Plot) -> Model {
     match plot {
-        Plot::Busy | Plot::Reopened => Model::BusyOnce,
+        Plot::Busy | Plot::Reopened | Plot::Repaired => Model::BusyOnce,
         Plot::Says(lines) => Model::Says(lines),
         Plot::Spawned => Model::Says(SPAWNING),
         Plot::Queued => Model::Says(QUEUING),
@@ -135,6 +138,7 @@ async fn play(plot: Plot, manifest: &str) -> Platform {
         }
         Plot::Nesting | Plot::Nested => drop(platform.register(graphs::INNER).await),
         Plot::Spawned | Plot::Queued => platform.define("tutor", graphs::TUTOR).await,
+        Plot::Repaired => drop(platform.register(graphs::INNER_ASKING).await),
         _ => {}
     }
     let executor = platform.executor(model(plot), &asked).await;
@@ -174,6 +178,13 @@ async fn act(plot: Plot, manifest: &str, platform: &mut Platform) {
             platform.until(|state| state.phase == Phase::Failed).await;
             let steps = vec!["asks".parse().expect("a step")];
             platform.tell(RunCommand::Retry { steps }).await;
+        }
+        Plot::Repaired => {
+            platform.until(|state| state.phase == Phase::Failed).await;
+            let limits = NewLimits { tokens: Some(2_000), ..NewLimits::default() };
+            let (steps, reason) = (vec!["sub".parse().expect("a step")], Some("more".into()));
+            let amend = AmendRun { limits, version: None, steps, reason };
+            platform.tell(RunCommand::Amend(amend)).await;
         }
         Plot::Decided => platform.resolve("fails", Resolution::Skip, None).await,
         Plot::Reconciled => {

@@ -24,9 +24,9 @@ pub use runs::{
     RunView, StepView, UsageSummary,
 };
 pub use steer::{
-    BranchView, CallState, CheckpointRequest, CheckpointView, DiffView, ForkAccepted, ForkOrigin,
-    ForkRequest, NodeChange, ReasonRequest, ResolveRequest, ResumeRequest, RetryRequest,
-    SignalRequest, StateView, StepDecision, StepDiff, StepSide, StepState,
+    AmendRequest, BranchView, CallState, CheckpointRequest, CheckpointView, DiffView, ForkAccepted,
+    ForkOrigin, ForkRequest, NodeChange, ReasonRequest, ResolveRequest, ResumeRequest,
+    RetryRequest, SignalRequest, StateView, StepDecision, StepDiff, StepSide, StepState,
 };
 
 use serde::{Deserialize, Serialize};

@@ -1,0 +1,166 @@
+//! Amending runs: another budget, another version of the graph, and going on after a failure with all
+//! that was done.
+
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::{Extension, Json};
+use bytes::Bytes;
+use convergio_domain::graph::manifest::Graph;
+use convergio_domain::id::GraphVersion;
+use convergio_domain::run::{
+    AmendRun, NewLimits, Phase, Run, RunCommand, RunState, fatal_steps, loosened_node,
+};
+use convergio_domain::stream::StreamKey;
+use convergio_eventstore::{CommitError, Loaded};
+use convergio_schemas::error_code;
+use convergio_schemas::wire::{AmendRequest, MigrateRequest, Problem, RunView, Verdict};
+
+use super::migrate::target;
+use super::runs::{manifest, run_stream, view};
+use super::steer::{optional, short};
+use crate::app::{App, Caller, Gateway};
+use crate::auth::Identity;
+use crate::idempotency;
+use crate::problem::ApiError;
+
+/// Tries against others that append to the run.
+const TRIES: u32 = 8;
+
+/// Gives a run other limits or a corrected graph. One that failed goes on with all that was done; one
+/// that is under way goes on by them.
+#[utoipa::path(post, path = "/v1/runs/{id}/amend", tag = "runs", params(
+    ("id" = String, Path, description = "The run"),
+), request_body = AmendRequest, responses(
+    (status = 200, description = "The run goes on", body = RunView),
+    (status = 400, description = "A limit or the manifest is not valid", body = Problem),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such run or version", body = Problem),
+    (status = 409, description = "The run has ended otherwise, a limit is used up already, or the \
+        graph does not fit what was done", body = Problem),
+    (status = 422, description = "The idempotency key was used before", body = Problem),
+))]
+pub(crate) async fn amend(
+    State(gateway): App,
+    Extension(caller): Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<RunView>, ApiError> {
+    let stream = run_stream(&caller, &id)?;
+    let request: AmendRequest = optional(&body)?;
+    let limits = limits(&request)?;
+    let state = gateway.repository.load::<Run>(&stream).await?.state;
+    let Some((graph, _)) = state.graph else { return Err(ApiError::not_found("run")) };
+    let AmendRequest { manifest, version, reason, .. } = request;
+    let other = match (&manifest, &version) {
+        (None, None) => None,
+        _ => Some(target(&gateway, &caller, graph, MigrateRequest { version, manifest }).await?),
+    };
+    let scope = format!("POST amend {}", stream.id);
+    let is_repeated = idempotency::bind(&gateway, &caller, &headers, &scope, &body).await?;
+    // The same request again finds the run under way.
+    if is_repeated && state.phase != Phase::Failed {
+        return view(&gateway, &caller, &id).await.map(Json);
+    }
+    let amendment = Amendment { limits, other, reason: short(reason) };
+    for _ in 0..TRIES {
+        if amendment.apply(&gateway, &caller, &stream).await? {
+            return view(&gateway, &caller, &id).await.map(Json);
+        }
+    }
+    let detail = "the run goes on all the time: send the request again";
+    Err(ApiError::new(error_code::REQUEST_CONFLICT, detail))
+}
+
+/// Limits as they are written.
+fn limits(request: &AmendRequest) -> Result<NewLimits, ApiError> {
+    fn read<T: std::str::FromStr<Err: std::fmt::Display>>(
+        field: &str,
+        text: Option<&str>,
+    ) -> Result<Option<T>, ApiError> {
+        let read = text.map(str::parse).transpose();
+        read.map_err(|error| ApiError::invalid(format!("{field}: {error}")))
+    }
+    Ok(NewLimits {
+        tokens: request.tokens,
+        cost: read("cost", request.cost.as_deref())?,
+        wall: read("wall", request.wall.as_deref())?,
+        deadline: read("deadline", request.deadline.as_deref())?,
+    })
+}
+
+/// What a run gets.
+struct Amendment {
+    limits: NewLimits,
+    /// Another version of the graph, and whether it came with the request.
+    other: Option<(GraphVersion, Graph, bool)>,
+    reason: Option<String>,
+}
+
+impl Amendment {
+    /// Amends the run as it stands; false when others were faster.
+    async fn apply(
+        &self,
+        gateway: &Gateway,
+        caller: &Identity,
+        stream: &StreamKey,
+    ) -> Result<bool, ApiError> {
+        let mut loaded = gateway.repository.load::<Run>(stream).await?;
+        let own = own_graph(gateway, caller, &loaded.state).await?;
+        if let Some((version, graph, is_new)) = &self.other {
+            check_privacy(&own, graph)?;
+            if !fits(gateway, &loaded, version, graph).await? {
+                return Ok(false);
+            }
+            if *is_new {
+                super::graphs::store(gateway, caller, graph).await?;
+            }
+        }
+        let graph = self.other.as_ref().map_or(&own, |(_, graph, _)| graph);
+        let is_failed = loaded.state.phase == Phase::Failed;
+        let command = RunCommand::Amend(AmendRun {
+            limits: self.limits,
+            version: self.other.as_ref().map(|(version, ..)| version.clone()),
+            steps: if is_failed { fatal_steps(&loaded.state, graph) } else { Vec::new() },
+            reason: self.reason.clone(),
+        });
+        let context = gateway.context(caller);
+        match gateway.repository.commit(&mut loaded, command, Vec::new(), &context).await {
+            Err(CommitError::Conflict) => Ok(false),
+            Err(error) => Err(error.into()),
+            Ok(_) => Ok(true),
+        }
+    }
+}
+
+async fn own_graph(
+    gateway: &Gateway,
+    caller: &Identity,
+    state: &RunState,
+) -> Result<Graph, ApiError> {
+    let Some((graph, version)) = &state.graph else { return Err(ApiError::not_found("run")) };
+    manifest(gateway, caller, *graph, Some(version.as_str())).await.map(|(_, graph)| graph)
+}
+
+/// A run under way is never given a graph that sends conversations further.
+fn check_privacy(own: &Graph, other: &Graph) -> Result<(), ApiError> {
+    let Some(node) = loosened_node(own, other) else { return Ok(()) };
+    let detail = format!("nodes.{node}: its privacy would be loosened: begin a new run for that");
+    Err(ApiError::invalid(detail))
+}
+
+/// Whether the run stands where it was looked at; an error if it cannot go on by the version.
+async fn fits(
+    gateway: &Gateway,
+    loaded: &Loaded<Run>,
+    version: &GraphVersion,
+    graph: &Graph,
+) -> Result<bool, ApiError> {
+    let found = gateway.replayer.survives(&loaded.stream, Some(graph)).await?;
+    if found.verdict == Verdict::Pin {
+        let reason = found.reason.unwrap_or_default();
+        let detail = format!("the run cannot go on by version {version}: {reason}");
+        return Err(ApiError::new(error_code::RUN_DIVERGED, detail));
+    }
+    Ok(found.seq == loaded.state.seq.0)
+}
