@@ -10,7 +10,7 @@ use crate::error::ProjectionError;
 use crate::store::Place;
 
 const NAME: &str = "all";
-const POSITION: &str = "SELECT pos FROM projection_position WHERE name = $1";
+const POSITION: &str = "SELECT pos FROM read_position WHERE name = $1";
 
 /// A connection that writes, with the rows that it holds.
 pub(crate) struct Writer {
@@ -42,7 +42,7 @@ impl Writer {
     pub(crate) async fn apply(&mut self, records: &[Arc<Record>]) -> Result<(), ProjectionError> {
         let Some(last) = records.last() else { return Ok(()) };
         let mut transaction = self.connection.begin().await?;
-        let sql = "UPDATE projection_position SET pos = $1 WHERE name = $2 AND pos = $3";
+        let sql = "UPDATE read_position SET pos = $1 WHERE name = $2 AND pos = $3";
         let moved = sqlx::query(sql)
             .bind(signed(last.position.0))
             .bind(NAME)
@@ -69,7 +69,7 @@ impl Writer {
 
 /// How far the read models have come; makes the row that says so.
 pub(crate) async fn position(connection: &mut AnyConnection) -> Result<Position, ProjectionError> {
-    let sql = "INSERT INTO projection_position (name, pos) VALUES ($1, 0) \
+    let sql = "INSERT INTO read_position (name, pos) VALUES ($1, 0) \
         ON CONFLICT (name) DO NOTHING";
     sqlx::query(sql).bind(NAME).execute(&mut *connection).await?;
     let pos: i64 = sqlx::query_scalar(POSITION).bind(NAME).fetch_one(connection).await?;

@@ -366,6 +366,12 @@ impl RunState {
         self.steps.get(&StepId::node(node.clone()))
     }
 
+    /// Whether the run ended before a step of it did: nothing comes of the step any more, unless the
+    /// run is reopened.
+    pub fn is_abandoned(&self, step: &Step) -> bool {
+        self.phase.is_ended() && !step.is_ended()
+    }
+
     /// When the run must end at the latest; not known while it is paused.
     pub fn deadline(&self) -> Option<Timestamp> {
         let wall = self.budget.wall.filter(|_| !self.paused);

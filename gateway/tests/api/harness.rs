@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use convergio_domain::chat::Privacy;
 use convergio_domain::decider::Context;
 use convergio_domain::event::run::Failure;
-use convergio_domain::graph::{ToolCatalog, ToolSpec};
-use convergio_domain::id::{ApprovalId, ExecutorId, RunId, StepId, TenantId};
+use convergio_domain::graph::{GraphNoun, ToolCatalog, ToolSpec};
+use convergio_domain::id::{ApprovalId, ExecutorId, GraphId, RunId, StepId, TenantId};
 use convergio_domain::payload::{PayloadSlot, Purpose};
-use convergio_domain::run::{Advance, End, Intent, Outcome, Run, RunCommand, Start, StepResult};
+use convergio_domain::run::{
+    Advance, Budget, CreateRun, End, Intent, Lineage, Origin, Outcome, Run, RunCommand, Start,
+    StepResult,
+};
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::{EventLog, LiveHub, MemoryLog, Payload, Repository, SystemClock};
 use convergio_gateway::{Gateway, Limits, Token, Tokens};
@@ -134,6 +138,38 @@ impl Api {
         accepted["run_id"].as_str().expect("an id").to_owned()
     }
 
+    /// Creates a run within another one of tenant one; gives its id.
+    pub(crate) async fn child(&self, origin: Origin) -> String {
+        let graph: GraphId = self.graph().await.parse().expect("a graph");
+        let stream = StreamKey::graph(tenant("one"), graph);
+        let loaded = self.repository.load::<GraphNoun>(&stream).await.expect("readable");
+        let create = CreateRun {
+            graph,
+            version: loaded.state.latest.expect("a version"),
+            input: PayloadSlot(0),
+            budget: Budget::default(),
+            privacy: Privacy::Any,
+            request_hash: String::new(),
+            lineage: Lineage { origin: Some(origin), ..Lineage::default() },
+        };
+        let input = Payload {
+            bytes: Bytes::from_static(b"{}"),
+            media_type: "application/json".into(),
+            purpose: Purpose::Input,
+            subject: None,
+        };
+        let run = RunId(Uuid::now_v7());
+        let command = |_: &_, _| (RunCommand::Create(create.clone()), vec![input.clone()]);
+        let stream = StreamKey::run(tenant("one"), run);
+        let context = self.executor_context();
+        self.repository.execute::<Run>(&stream, &context, command).await.expect("it is written");
+        run.to_string()
+    }
+
+    fn executor_context(&self) -> Context {
+        Context { now: self.repository.clock().now(), actor: "executor".parse().expect("a name") }
+    }
+
     /// What an executor would write: it starts steps, or ends the run.
     pub(crate) async fn advance(&self, run: &str, starts: &[&str], end: bool) {
         let starts = starts.iter().map(|id| start(id, Intent::Compute)).collect();
@@ -188,10 +224,7 @@ impl Api {
     async fn write_with(&self, run: &str, advance: Advance, payloads: Vec<Payload>) {
         let run: RunId = run.parse().expect("a run");
         let stream = StreamKey::run(tenant("one"), run);
-        let context = Context {
-            now: self.repository.clock().now(),
-            actor: "executor".parse().expect("a name"),
-        };
+        let context = self.executor_context();
         let command = |_: &_, _| (RunCommand::Advance(advance.clone()), payloads.clone());
         self.repository.execute::<Run>(&stream, &context, command).await.expect("it is written");
     }

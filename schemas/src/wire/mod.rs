@@ -20,8 +20,8 @@ pub use memories::{MemoryForgotten, MemoryStored, MemoryView, NewMemory};
 pub use problem::{MistakeView, Problem};
 pub use replay::{DivergenceView, ReplayReport, ReplayRequest, ReplayedStep};
 pub use runs::{
-    ApprovalAnswer, ApprovalView, Decision, ExecuteRequest, ModelView, RunAccepted, RunError,
-    RunView, StepView, UsageSummary,
+    ApprovalAnswer, ApprovalView, ChildRun, Decision, ExecuteRequest, ModelView, ParentRun,
+    RunAccepted, RunError, RunView, StepView, UsageSummary,
 };
 pub use steer::{
     BranchView, CallState, CheckpointRequest, CheckpointView, DiffView, ForkAccepted, ForkOrigin,
