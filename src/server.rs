@@ -9,7 +9,7 @@ use convergio_domain::id::{ExecutorId, TenantId};
 use convergio_domain::metering::PriceBook;
 use convergio_eventstore::jetstream::Shares;
 use convergio_eventstore::{
-    CheckpointFolder, Durability, EventLog, LiveHub, Repository, Share, SystemClock,
+    CheckpointFolder, Durability, EventLog, HealthRegistry, LiveHub, Repository, Share, SystemClock,
 };
 use convergio_executor::memory::MemoryPort;
 use convergio_executor::model::{
@@ -96,6 +96,7 @@ impl Server {
         let (token, token_is_new) = config.data.token_or_new()?;
         let repository = repository(&config.data, &log);
         let live = LiveHub::new();
+        let health = HealthRegistry::default();
         let memories = Arc::new(Memories::new(Arc::clone(&log)));
         let projections = match role {
             Role::Executor => None,
@@ -106,7 +107,7 @@ impl Server {
         let is_alone = matches!(config.place, LogPlace::Folder);
         let projects = is_alone || role.projects(&config.read_models);
         let projector = projections.filter(|_| projects);
-        let projector = projector.map(|models| Projector::start(models, Arc::clone(&log)));
+        let projector = projector.map(|models| Projector::start(models, &log, &health));
         let (mut models, mut model, mut shares, mut executor) = (Vec::new(), None, None, None);
         if role.executes() {
             (models, model) = find_models(&config).await?;
@@ -115,11 +116,11 @@ impl Server {
         if role.executes() {
             shares = match &open {
                 OpenLog::Embedded(_) => None,
-                OpenLog::Cluster(log) => Some(log.share()),
+                OpenLog::Cluster(log) => Some(log.share(health.component("slots"))),
             };
             let share = shares.as_ref().map(Shares::watch);
-            executor =
-                Some(start_executor(&repository, &catalog.0, live.clone(), &memories, share)?);
+            let config = executor_config(&memories, share, &health);
+            executor = Some(start_executor(config, &repository, &catalog.0, live.clone())?);
         }
         let (stop, stopping) = watch::channel(false);
         let (mut url, mut gateway) = (String::new(), None);
@@ -130,6 +131,7 @@ impl Server {
                 memories: Arc::clone(&memories),
                 repository,
                 queries,
+                health,
                 live,
                 tools: Arc::new(tool::catalog()),
                 tokens: Tokens::new(people::tokens(&config.data, &token)?),
@@ -222,9 +224,10 @@ impl Server {
 }
 
 impl Projector {
-    fn start(projections: Projections, log: Arc<dyn EventLog>) -> Self {
-        let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(async move { projections.run(log, stopped).await });
+    fn start(models: Projections, log: &Arc<dyn EventLog>, health: &HealthRegistry) -> Self {
+        let models = models.reporting_to(health.component("projector"));
+        let (log, (stop, stopped)) = (Arc::clone(log), oneshot::channel());
+        let task = tokio::spawn(async move { models.run(log, stopped).await });
         Self { task, stop }
     }
 }
@@ -308,18 +311,26 @@ fn privacy(data: &DataDir) -> anyhow::Result<PrivacyPolicy> {
     }
 }
 
-fn start_executor(
-    repository: &Repository,
-    catalog: &Arc<ModelCatalog>,
-    live: LiveHub,
+fn executor_config(
     memories: &Arc<Memories>,
     share: Option<watch::Receiver<Share>>,
-) -> anyhow::Result<Executor> {
-    let prices = Arc::new(PriceBook::parse(convergio_schemas::PRICE_BOOK)?);
+    health: &HealthRegistry,
+) -> ExecutorConfig {
     let mut config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
     config.memory = MemoryPort(Some(Arc::new(Remembered(Arc::clone(memories)))));
     if let Some(share) = share {
         config.share = share;
     }
+    config.health = health.component("executor");
+    config
+}
+
+fn start_executor(
+    config: ExecutorConfig,
+    repository: &Repository,
+    catalog: &Arc<ModelCatalog>,
+    live: LiveHub,
+) -> anyhow::Result<Executor> {
+    let prices = Arc::new(PriceBook::parse(convergio_schemas::PRICE_BOOK)?);
     Ok(Executor::start(config, repository.clone(), Arc::clone(catalog), live, prices))
 }

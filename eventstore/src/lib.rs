@@ -11,6 +11,7 @@ mod commit;
 #[cfg(feature = "test-util")]
 pub mod conformance;
 mod error;
+mod health;
 mod live;
 mod log;
 mod memories;
@@ -30,6 +31,7 @@ pub use checkpoint::{Checkpoint, CheckpointFolder, Checkpoints};
 pub use clock::{Clock, SystemClock};
 pub use commit::{Commit, Limits, Payload};
 pub use error::{AppendError, LogError};
+pub use health::{ComponentFailure, ComponentHealth, HealthRegistry};
 pub use live::{LiveHub, LiveListener, LiveNote, StreamNote};
 pub use log::{Archived, Durability, EventLog, Page, Scan};
 pub use memories::Remember;

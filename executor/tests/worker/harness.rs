@@ -19,7 +19,8 @@ use convergio_domain::run::{
 };
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{
-    EventLog, LiveHub, Loaded, MemoryLog, Payload, Position, Record, Repository, SystemClock,
+    ComponentHealth, EventLog, LiveHub, Loaded, MemoryLog, Payload, Position, Record, Repository,
+    SystemClock,
 };
 use convergio_executor::memory::MemoryPort;
 use convergio_executor::model::{ModelCatalog, PrivacyPolicy, ProviderConfig};
@@ -43,6 +44,8 @@ pub(crate) struct Platform {
     pub(crate) tenant: TenantId,
     /// What executors recall.
     pub(crate) memory: MemoryPort,
+    /// Where executors report.
+    pub(crate) health: ComponentHealth,
 }
 
 impl Platform {
@@ -65,6 +68,7 @@ impl Platform {
             privacy: Privacy::Any,
             tenant: tenant(),
             memory: MemoryPort::default(),
+            health: ComponentHealth::default(),
         }
     }
 
@@ -88,6 +92,7 @@ impl Platform {
     pub(crate) fn executor(&self) -> Executor {
         let mut config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
         config.memory = self.memory.clone();
+        config.health = self.health.clone();
         Executor::start(
             config,
             self.repository.clone(),

@@ -9,6 +9,7 @@ mod graphs;
 mod harness;
 mod memory;
 mod migration;
+mod outage;
 mod privacy;
 mod recovery;
 mod replay;

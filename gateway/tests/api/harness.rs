@@ -1,6 +1,6 @@
 //! A gateway on a memory log, with two tenants and no executor.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use convergio_domain::chat::Privacy;
@@ -14,23 +14,27 @@ use convergio_domain::run::{
     StepResult,
 };
 use convergio_domain::stream::StreamKey;
-use convergio_eventstore::{EventLog, LiveHub, MemoryLog, Payload, Repository, SystemClock};
+use convergio_eventstore::{
+    EventLog, HealthRegistry, LiveHub, MemoryLog, Payload, Repository, SystemClock,
+};
 use convergio_gateway::{Gateway, Limits, Token, Tokens};
 use convergio_projections::{Memories, Projections};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 /// A running gateway.
 pub(crate) struct Api {
     pub(crate) url: String,
     pub(crate) repository: Repository,
+    pub(crate) health: HealthRegistry,
     http: reqwest::Client,
     _folder: tempfile::TempDir,
     _stop: watch::Sender<bool>,
-    _stop_projector: oneshot::Sender<()>,
+    projector: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
 }
 
 /// The token of tenant one.
@@ -62,7 +66,11 @@ impl Api {
         let projections = Projections::open(&folder.path().join("read.db")).await.expect("opens");
         let queries = projections.queries();
         let (stop_projector, stopped) = oneshot::channel();
-        tokio::spawn(async move { projections.run(log, stopped).await });
+        let projector = tokio::spawn(async move {
+            projections.run(log, stopped).await.expect("it works");
+        });
+        let projector = Mutex::new(Some((stop_projector, projector)));
+        let health = HealthRegistry::default();
         let (stop, stopping) = watch::channel(false);
         let tools = ToolCatalog::new(vec![ToolSpec {
             name: "text.trim".into(),
@@ -73,6 +81,7 @@ impl Api {
             repository: repository.clone(),
             queries,
             memories: Arc::new(Memories::new(repository.log())),
+            health: health.clone(),
             live: LiveHub::new(),
             tools: Arc::new(tools),
             tokens: Tokens::new([
@@ -91,8 +100,16 @@ impl Api {
         // The provider of TLS may be installed by another test of this process.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let (_folder, _stop, _stop_projector) = (folder, stop, stop_projector);
-        Self { url, repository, http, _folder, _stop, _stop_projector }
+        let (_folder, _stop) = (folder, stop);
+        Self { url, repository, health, http, _folder, _stop, projector }
+    }
+
+    /// From here on nothing new gets into the read models.
+    pub(crate) async fn stop_projector(&self) {
+        let projector = self.projector.lock().expect("no panic").take();
+        let (stop, task) = projector.expect("it runs");
+        stop.send(()).expect("it runs");
+        task.await.expect("it ends");
     }
 
     pub(crate) fn request(

@@ -7,6 +7,7 @@ mod document;
 mod family;
 mod harness;
 mod memories;
+mod readiness;
 mod slow;
 mod steering;
 mod streams;
