@@ -6,7 +6,7 @@ DATA ?= .convergio
 FUZZ_SECONDS ?= 60
 BIN := target/debug/convergio
 
-.PHONY: help run test build lint fmt ffi_test fuzz examples local_llm_test bench bench_kernel golden clean need
+.PHONY: help run test soak build lint fmt ffi_test fuzz examples local_llm_test bench bench_kernel golden clean need
 
 
 help: ## Shows the targets.
@@ -21,6 +21,9 @@ build: need ## Builds the binary.
 
 test: need lint ffi_test ## Everything that CI runs.
 	deploy/test.sh
+
+soak: need ## The long forms of tests whose short forms are in `test`; takes hours.
+	deploy/soak.sh
 
 lint: need ## Formatting, lints, licences.
 	cargo fmt --all --check

@@ -9,7 +9,8 @@ use convergio_domain::id::{ExecutorId, TenantId};
 use convergio_domain::metering::PriceBook;
 use convergio_eventstore::jetstream::Shares;
 use convergio_eventstore::{
-    CheckpointFolder, Clock, Durability, EventLog, LiveHub, Repository, Share, SteadyClock,
+    CheckpointFolder, Clock, Durability, EventLog, HealthRegistry, LiveHub, Repository, Share,
+    SteadyClock,
 };
 use convergio_executor::memory::MemoryPort;
 use convergio_executor::model::{
@@ -100,6 +101,7 @@ impl Server {
         let clock = Arc::new(SteadyClock::of_log(&*log).await?);
         let repository = repository(&config.data, &log, &clock);
         let live = LiveHub::new();
+        let health = HealthRegistry::default();
         let memories = Arc::new(Memories::new(Arc::clone(&log)));
         let projections = match role {
             Role::Executor => None,
@@ -110,7 +112,7 @@ impl Server {
         let is_alone = matches!(config.place, LogPlace::Folder);
         let projects = is_alone || role.projects(&config.read_models);
         let projector = projections.filter(|_| projects);
-        let projector = projector.map(|models| Projector::start(models, Arc::clone(&log)));
+        let projector = projector.map(|models| Projector::start(models, &log, &health));
         let (mut models, mut model, mut shares, mut executor) = (Vec::new(), None, None, None);
         if role.executes() {
             (models, model) = find_models(&config).await?;
@@ -119,10 +121,10 @@ impl Server {
         if role.executes() {
             shares = match &open {
                 OpenLog::Embedded(_) => None,
-                OpenLog::Cluster(log) => Some(log.share()),
+                OpenLog::Cluster(log) => Some(log.share(health.component("slots"))),
             };
             let share = shares.as_ref().map(Shares::watch);
-            let executor_config = executor_config(&memories, share, config.model_calls);
+            let executor_config = executor_config(&memories, share, config.model_calls, &health);
             executor =
                 Some(start_executor(executor_config, &repository, &catalog.0, live.clone())?);
         }
@@ -135,6 +137,7 @@ impl Server {
                 memories: Arc::clone(&memories),
                 repository,
                 queries,
+                health,
                 live,
                 tools: Arc::new(tool::catalog()),
                 tokens: Tokens::new(people::tokens(&config.data, &token)?),
@@ -228,9 +231,10 @@ impl Server {
 }
 
 impl Projector {
-    fn start(projections: Projections, log: Arc<dyn EventLog>) -> Self {
-        let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(async move { projections.run(log, stopped).await });
+    fn start(models: Projections, log: &Arc<dyn EventLog>, health: &HealthRegistry) -> Self {
+        let models = models.reporting_to(health.component("projector"));
+        let (log, (stop, stopped)) = (Arc::clone(log), oneshot::channel());
+        let task = tokio::spawn(async move { models.run(log, stopped).await });
         Self { task, stop }
     }
 }
@@ -318,6 +322,7 @@ fn executor_config(
     memories: &Arc<Memories>,
     share: Option<watch::Receiver<Share>>,
     model_calls: ModelCallLimits,
+    health: &HealthRegistry,
 ) -> ExecutorConfig {
     let mut config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
     config.memory = MemoryPort(Some(Arc::new(Remembered(Arc::clone(memories)))));
@@ -325,6 +330,7 @@ fn executor_config(
         config.share = share;
     }
     model_calls.apply_to(&mut config);
+    config.health = health.component("executor");
     config
 }
 

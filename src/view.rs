@@ -77,6 +77,7 @@ impl LiveTree {
                 self.line(&format!("  answer: convergio approvals answer {id} --grant"));
             }
             "run.approval.granted.v1" | "run.approval.denied.v1" => self.waiting = None,
+            "run.completed.v1" | "run.failed.v1" | "run.cancelled.v1" => self.abandon(),
             "run.usage.recorded.v1" => self.usage(event),
             _ => {}
         }
@@ -122,6 +123,15 @@ impl LiveTree {
         }
     }
 
+    /// The run is over: nothing comes any more of the nodes that are not.
+    fn abandon(&mut self) {
+        let is_open = |status| !matches!(status, "" | "done" | "failed" | "skipped");
+        let open = self.order.iter().filter(|name| is_open(self.nodes[*name].status));
+        for name in open.cloned().collect::<Vec<_>>() {
+            self.set(&name, "abandoned");
+        }
+    }
+
     fn message(&self, text: &str) {
         if let Some(bar) = &self.bar {
             bar.set_message(text.to_owned());
@@ -147,7 +157,7 @@ fn mark(status: &str) -> &'static str {
     match status {
         "done" | "completed" => "✓",
         "failed" => "✗",
-        "skipped" => "-",
+        "skipped" | "abandoned" => "-",
         _ => "…",
     }
 }
@@ -173,8 +183,16 @@ pub(crate) fn tree(out: &mut impl Write, run: &RunView) -> std::io::Result<()> {
     let usage = &run.usage;
     writeln!(
         out,
-        "└─ {} of {} steps, {} tokens in, {} out, cost {} USD",
-        run.steps_done, run.steps_total, usage.tokens_in, usage.tokens_out, usage.cost
+        "└─ {} of {} steps{}, {} tokens in, {} out, cost {} USD",
+        run.steps_done,
+        run.steps_total,
+        match run.steps_abandoned {
+            0 => String::new(),
+            count => format!(" ({count} abandoned)"),
+        },
+        usage.tokens_in,
+        usage.tokens_out,
+        usage.cost
     )?;
     if usage.unpriced_calls > 0 {
         writeln!(
@@ -184,7 +202,30 @@ pub(crate) fn tree(out: &mut impl Write, run: &RunView) -> std::io::Result<()> {
         )?;
     }
     if let Some(error) = &run.error {
-        writeln!(out, "   {}: {}", error.code, error.message)?;
+        let step = error.step.as_ref().map_or_else(String::new, |step| format!("step {step}: "));
+        writeln!(out, "   {step}{}: {}", error.code, error.message)?;
+    }
+    family(out, run)
+}
+
+/// Writes which run it is within, and which runs are within it.
+fn family(out: &mut impl Write, run: &RunView) -> std::io::Result<()> {
+    if let Some(parent) = &run.parent {
+        writeln!(out, "   within run {}, step {}", parent.run_id, parent.step)?;
+    }
+    for child in &run.children {
+        let name = if child.graph_name.is_empty() { &child.graph_id } else { &child.graph_name };
+        let mark = mark(&child.status);
+        writeln!(
+            out,
+            "   {mark} {}: run {} of {name}, {}",
+            child.step, child.run_id, child.status
+        )?;
+    }
+    let shown = run.children.len() as u64;
+    if run.children_total > shown {
+        let more = run.children_total - shown;
+        writeln!(out, "   and {more} more: convergio runs list --parent {}", run.id)?;
     }
     Ok(())
 }
@@ -198,6 +239,9 @@ fn line(out: &mut impl Write, branch: &str, step: &StepView) -> std::io::Result<
     }
     if step.attempt > 1 {
         write!(out, "  try {}", step.attempt)?;
+    }
+    if step.status == "abandoned" {
+        write!(out, "  abandoned")?;
     }
     if let (Some(error), true) = (&step.error, step.status != "completed") {
         write!(out, "  {}: {}", error.code, error.message)?;

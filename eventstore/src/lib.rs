@@ -14,6 +14,7 @@ mod error;
 mod execute;
 mod family;
 mod heads;
+mod health;
 mod live;
 mod log;
 mod memories;
@@ -36,6 +37,7 @@ pub use clock::{
 };
 pub use commit::{Commit, Limits, Payload};
 pub use error::{AppendError, LogError};
+pub use health::{ComponentFailure, ComponentHealth, HealthRegistry};
 pub use live::{LiveHub, LiveListener, LiveNote, StreamNote};
 pub use log::{Archived, Durability, EventLog, Page, Scan};
 pub use memories::Remember;

@@ -73,6 +73,12 @@ pub trait EventLog: Send + Sync + 'static {
     /// Appends a commit; gives the stream's new head.
     async fn append(&self, commit: Commit) -> Result<Head, AppendError>;
 
+    /// Whether the log takes commits now. A log whose last write failed tries one that changes
+    /// nothing.
+    async fn check_writable(&self) -> Result<(), AppendError> {
+        Ok(())
+    }
+
     /// The stream's head; linearizable.
     async fn head(&self, stream: &StreamKey) -> Result<Option<Head>, LogError>;
 

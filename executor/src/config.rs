@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use convergio_domain::id::ExecutorId;
 use convergio_domain::run::WIDTH_LIMIT;
-use convergio_eventstore::Share;
+use convergio_eventstore::{ComponentHealth, Share};
 use tokio::sync::watch;
 
 use crate::memory::MemoryPort;
@@ -30,6 +30,8 @@ pub struct ExecutorConfig {
     pub memory: MemoryPort,
     /// Which runs are ours, where several processes share them.
     pub share: watch::Receiver<Share>,
+    /// Where the dispatcher reports whether it can read the log.
+    pub health: ComponentHealth,
 }
 
 impl ExecutorConfig {
@@ -45,6 +47,7 @@ impl ExecutorConfig {
             grace: Duration::from_secs(5),
             memory: MemoryPort::default(),
             share: watch::channel(Share::ALL).1,
+            health: ComponentHealth::default(),
         }
     }
 }

@@ -11,8 +11,9 @@ use convergio_domain::event::run::Failure;
 use convergio_domain::run::{Advance, End, Run, RunCommand};
 use convergio_domain::stream::{StreamKey, StreamKind};
 use convergio_domain::time::Timestamp;
-use convergio_eventstore::{Hash, LogError, Position, Record, SLOTS, Share};
+use convergio_eventstore::{EventLog, Hash, LogError, Position, Record, SLOTS, Share};
 use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
@@ -23,6 +24,9 @@ use crate::alarm::sleep_until;
 const PENDING_LIMIT: usize = 10_000;
 /// Wait before a run is tried again whose actor gave up.
 const AGAIN: Duration = Duration::from_secs(5);
+
+/// Wait before the log is followed again that could not be.
+const FOLLOW_AGAIN: Duration = Duration::from_secs(1);
 
 /// An actor at work.
 struct Active {
@@ -65,7 +69,8 @@ impl Dispatcher {
     pub(crate) async fn run(mut self) -> Result<(), LogError> {
         let log = self.shared.repository.log();
         let mut early = log.early();
-        let mut tail = log.tail(log.read_all(Position::START, 0).await?.tail);
+        let mut position = log.read_all(Position::START, 0).await?.tail;
+        let mut tail = log.tail(position);
         let mut share = self.shared.config.share.clone();
         self.wake_due().await?;
         loop {
@@ -77,7 +82,16 @@ impl Dispatcher {
                 () = self.shared.stopping.cancelled() => break,
                 Some(record) = early.next() => self.arrived(record),
                 record = tail.next() => match record {
-                    Some(Ok(record)) => self.appended(record),
+                    Some(Ok(record)) => {
+                        position = record.position;
+                        self.appended(record);
+                    }
+                    Some(Err(LogError::Unavailable(reason))) => {
+                        self.report_failure("the log cannot be followed", &reason);
+                        tail = follow_later(&log, position);
+                        // Reading the wake index then tells whether the log can be read again.
+                        self.due_in(FOLLOW_AGAIN);
+                    }
                     Some(Err(error)) => return Err(error),
                     None => break,
                 },
@@ -154,7 +168,7 @@ impl Dispatcher {
             }
         } else {
             // Too many to remember: the wake index has it, and is asked again soon.
-            self.due_by(self.shared.repository.clock().now().after(span(AGAIN)));
+            self.due_in(AGAIN);
         }
     }
 
@@ -176,11 +190,11 @@ impl Dispatcher {
         match result {
             Ok(Wake::At(due)) => self.due_by(due),
             // It waits for runs within it, or could not tell the one that it belongs to.
-            Ok(Wake::Now) => self.due_by(self.shared.repository.clock().now().after(span(AGAIN))),
+            Ok(Wake::Now) => self.due_in(AGAIN),
             Ok(_) | Err(ActorError::Stopping) => {}
             Err(error) => {
                 tracing::error!(%stream, %error, "the run is left alone for a while");
-                self.due_by(self.shared.repository.clock().now().after(span(AGAIN)));
+                self.due_in(AGAIN);
             }
         }
         if signalled {
@@ -199,7 +213,11 @@ impl Dispatcher {
         let Some(stream) = found.map(|(stream, _)| stream.clone()) else { return };
         tracing::error!(%stream, %error, "the run's actor ended; it is left alone for a while");
         self.active.remove(&stream);
-        self.due_by(self.shared.repository.clock().now().after(span(AGAIN)));
+        self.due_in(AGAIN);
+    }
+
+    fn due_in(&mut self, wait: Duration) {
+        self.due_by(self.shared.repository.clock().now().after(span(wait)));
     }
 
     fn due_by(&mut self, due: Timestamp) {
@@ -210,12 +228,24 @@ impl Dispatcher {
     async fn wake_due(&mut self) -> Result<(), LogError> {
         match self.wake_named().await {
             Err(LogError::Unavailable(reason)) => {
-                tracing::warn!(reason, "the wake index cannot be read");
-                self.due_by(self.shared.repository.clock().now().after(span(AGAIN)));
+                self.report_failure("the wake index cannot be read", &reason);
+                let now = self.shared.repository.clock().now();
+                // What was due before is found again then: asking at once would only fail again.
+                self.next_due = self.next_due.filter(|due| *due > now);
+                self.due_in(AGAIN);
                 Ok(())
             }
-            result => result,
+            Ok(()) => {
+                self.shared.config.health.report_success();
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
+    }
+
+    fn report_failure(&self, what: &str, reason: &str) {
+        tracing::warn!(reason, "{what}");
+        self.shared.config.health.report_failure(&format!("{what}: {reason}"));
     }
 
     async fn wake_named(&mut self) -> Result<(), LogError> {
@@ -250,6 +280,16 @@ impl Dispatcher {
             }
         }
     }
+}
+
+/// Follows the log again from a position, after a wait.
+fn follow_later(
+    log: &Arc<dyn EventLog>,
+    position: Position,
+) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
+    let log = Arc::clone(log);
+    let wait = stream::once(tokio::time::sleep(FOLLOW_AGAIN));
+    wait.flat_map(move |()| log.tail(position)).boxed()
 }
 
 /// Waits until the share is another; for ever if nobody can change it.

@@ -395,7 +395,11 @@ impl Replay {
     /// Every step and where it stands, in the order of their names.
     pub fn steps(&self) -> Vec<(String, &'static str)> {
         let steps = self.state.steps.iter();
-        steps.map(|(id, step)| (id.to_string(), status_name(&step.status))).collect()
+        let name = |step| match self.state.is_abandoned(step) {
+            true => "abandoned",
+            false => status_name(&step.status),
+        };
+        steps.map(|(id, step)| (id.to_string(), name(step))).collect()
     }
 }
 

@@ -8,7 +8,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::{Extension, Router};
 use convergio_domain::graph::ToolCatalog;
-use convergio_eventstore::{LiveHub, Repository};
+use convergio_eventstore::{HealthRegistry, LiveHub, Repository};
 use convergio_projections::{Memories, Queries};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -43,6 +43,8 @@ pub struct Gateway {
     pub queries: Queries,
     /// What is remembered.
     pub memories: Arc<Memories>,
+    /// Which loops of the process fail now.
+    pub health: HealthRegistry,
     /// Progress that is not in the log.
     pub live: LiveHub,
     /// The tools that manifests may call.

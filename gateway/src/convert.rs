@@ -7,8 +7,9 @@ use convergio_projections::{
     ApprovalRow, AuditRow, BalanceRow, GraphRow, LedgerRow, RunRow, StepRow, UsageRow,
 };
 use convergio_schemas::wire::{
-    ApprovalView, AuditEntry, Balance, EventEnvelope, ForkOrigin, GraphSummary, LedgerEntry,
-    ModelView, PayloadView, RunError, RunView, StepView, UsageLine, UsageSummary,
+    ApprovalView, AuditEntry, Balance, ChildRun, EventEnvelope, ForkOrigin, GraphSummary,
+    LedgerEntry, ModelView, ParentRun, PayloadView, RunError, RunView, StepView, UsageLine,
+    UsageSummary,
 };
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -40,8 +41,19 @@ pub(crate) fn graph(row: GraphRow) -> GraphSummary {
     }
 }
 
-fn error(code: Option<String>, message: Option<String>) -> Option<RunError> {
-    Some(RunError { code: code?, message: message.unwrap_or_default() })
+fn error(code: Option<String>, message: Option<String>, step: Option<String>) -> Option<RunError> {
+    Some(RunError { code: code?, message: message.unwrap_or_default(), step })
+}
+
+/// A run right within another one.
+pub(crate) fn child(row: RunRow) -> ChildRun {
+    ChildRun {
+        run_id: row.run,
+        step: row.parent_step.unwrap_or_default(),
+        status: row.status,
+        graph_id: row.graph,
+        graph_name: row.name.unwrap_or_default(),
+    }
 }
 
 pub(crate) fn run(row: RunRow) -> RunView {
@@ -51,14 +63,16 @@ pub(crate) fn run(row: RunRow) -> RunView {
         graph_name: row.name.unwrap_or_default(),
         version: row.version,
         status: row.status,
-        forked_from: row.parent.map(|run_id| {
-            let seq = row.parent_seq.map_or(0, unsigned);
+        forked_from: row.forked_from.map(|run_id| {
+            let seq = row.forked_seq.map_or(0, unsigned);
             ForkOrigin { run_id, seq }
         }),
+        parent: row.parent.zip(row.parent_step).map(|(run_id, step)| ParentRun { run_id, step }),
         actor: row.actor,
         created_at: rfc3339(row.created_ms),
         ended_at: row.ended_ms.map(rfc3339),
         steps_done: unsigned(row.steps_done),
+        steps_abandoned: unsigned(row.steps_abandoned),
         steps_total: unsigned(row.steps_total),
         usage: UsageSummary {
             tokens_in: unsigned(row.tokens_in),
@@ -66,9 +80,11 @@ pub(crate) fn run(row: RunRow) -> RunView {
             cost: money(&row.cost),
             unpriced_calls: unsigned(row.unpriced),
         },
-        error: error(row.error_code, row.error_message),
+        error: error(row.error_code, row.error_message, row.error_step),
         output: None,
         steps: Vec::new(),
+        children: Vec::new(),
+        children_total: 0,
         seq: unsigned(row.seq),
     }
 }
@@ -91,7 +107,7 @@ pub(crate) fn step(row: StepRow) -> StepView {
             cost: money(&row.cost),
             unpriced_calls: 0,
         },
-        error: error(row.error_code, row.error_message),
+        error: error(row.error_code, row.error_message, None),
         is_inherited: false,
     }
 }

@@ -29,6 +29,11 @@ impl ApiError {
         Self { code, detail: detail.into(), mistakes: Vec::new(), retryable: false }
     }
 
+    /// An error that may pass by itself.
+    pub(crate) fn retryable(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self { retryable: true, ..Self::new(code, detail) }
+    }
+
     pub(crate) fn invalid(detail: impl Into<String>) -> Self {
         Self::new(error_code::REQUEST_INVALID, detail)
     }

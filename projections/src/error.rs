@@ -26,13 +26,23 @@ pub enum ProjectionError {
 }
 
 impl ProjectionError {
-    /// Whether the database may take the same rows later: it has no room, is busy, or cannot be
-    /// reached. Codes are SQLite's primary result codes, and the classes of SQLSTATE.
+    /// Whether the same may pass later: the database has no room, is busy, or it or the log cannot
+    /// be reached. Codes are SQLite's primary result codes, and the classes of SQLSTATE.
     pub(crate) fn is_passing(&self) -> bool {
-        let Self::Database(error) = self else { return false };
-        match error {
-            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
-            sqlx::Error::Database(error) => error.code().is_some_and(|code| is_passing(&code)),
+        match self {
+            Self::Log(error) => matches!(error, LogError::Unavailable(_)),
+            Self::Database(sqlx::Error::Database(error)) => {
+                error.code().is_some_and(|code| is_passing(&code))
+            }
+            // A connection that broke in the middle of an answer.
+            Self::Database(error) => matches!(
+                error,
+                sqlx::Error::Io(_)
+                    | sqlx::Error::Tls(_)
+                    | sqlx::Error::Protocol(_)
+                    | sqlx::Error::PoolTimedOut
+                    | sqlx::Error::WorkerCrashed
+            ),
             _ => false,
         }
     }
@@ -41,8 +51,8 @@ impl ProjectionError {
 fn is_passing(code: &str) -> bool {
     // An SQLSTATE has five characters, SQLite's numbers have fewer.
     if code.len() == 5 {
-        // Connections, resources (a full disk), an operator's hand.
-        return ["08", "53", "57"].iter().any(|class| code.starts_with(class));
+        // Connections, rivals (a deadlock), resources (a full disk), an operator's hand.
+        return ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class));
     }
     // BUSY, LOCKED, IOERR, FULL, CANTOPEN; the bits above are details.
     code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 10 | 13 | 14))
@@ -54,7 +64,7 @@ mod tests {
 
     #[test]
     fn what_passes_is_told_from_what_stays() {
-        for code in ["5", "13", "778", "53100", "57P01", "08006"] {
+        for code in ["5", "13", "778", "53100", "57P01", "08006", "40P01"] {
             assert!(is_passing(code), "{code}");
         }
         for code in ["1", "19", "2067", "11", "23505", "42P01"] {

@@ -17,7 +17,7 @@ mod store;
 pub use error::ProjectionError;
 pub use memory::{ITEMS_LIMIT, Memories, MemoryError};
 pub use projector::Projections;
-pub use query::{Queries, RunFilter, TableRow};
+pub use query::{Queries, RunFamily, RunFilter, TableRow};
 pub use rebuild::rebuild;
 pub use recompute::recompute;
 pub use rows::{

@@ -1,6 +1,7 @@
 //! Writing a page: rows and position in one transaction.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use convergio_eventstore::{Position, Record};
 use sqlx::{AnyConnection, AnyPool, Connection};
@@ -10,7 +11,10 @@ use crate::error::ProjectionError;
 use crate::store::Place;
 
 const NAME: &str = "all";
-const POSITION: &str = "SELECT pos FROM projection_position WHERE name = $1";
+const POSITION: &str = "SELECT pos FROM read_position WHERE name = $1";
+
+/// How long a connection that failed may take to close before it is left to itself.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// A connection that writes, with the rows that it holds.
 pub(crate) struct Writer {
@@ -31,18 +35,23 @@ impl Writer {
         self.at
     }
 
-    /// Takes up what another one has written.
-    pub(crate) async fn renew(&mut self) -> Result<(), ProjectionError> {
-        self.held = Held::default();
-        self.at = position(&mut self.connection).await?;
-        Ok(())
+    /// Rows and position move together, or not at all. An error ends the connection: after a failed
+    /// commit it may still be inside its transaction, and what it wrote next nobody else would see.
+    pub(crate) async fn apply(mut self, records: &[Arc<Record>]) -> Result<Self, ProjectionError> {
+        match self.write_page(records).await {
+            Ok(()) => Ok(self),
+            Err(error) => {
+                // Closed or not: another connection takes its place.
+                let _closed = tokio::time::timeout(CLOSING, self.connection.close()).await;
+                Err(error)
+            }
+        }
     }
 
-    /// Rows and position move together, or not at all. After an error it must be renewed.
-    pub(crate) async fn apply(&mut self, records: &[Arc<Record>]) -> Result<(), ProjectionError> {
+    async fn write_page(&mut self, records: &[Arc<Record>]) -> Result<(), ProjectionError> {
         let Some(last) = records.last() else { return Ok(()) };
         let mut transaction = self.connection.begin().await?;
-        let sql = "UPDATE projection_position SET pos = $1 WHERE name = $2 AND pos = $3";
+        let sql = "UPDATE read_position SET pos = $1 WHERE name = $2 AND pos = $3";
         let moved = sqlx::query(sql)
             .bind(signed(last.position.0))
             .bind(NAME)
@@ -69,14 +78,14 @@ impl Writer {
 
 /// How far the read models have come; makes the row that says so.
 pub(crate) async fn position(connection: &mut AnyConnection) -> Result<Position, ProjectionError> {
-    let sql = "INSERT INTO projection_position (name, pos) VALUES ($1, 0) \
+    let sql = "INSERT INTO read_position (name, pos) VALUES ($1, 0) \
         ON CONFLICT (name) DO NOTHING";
     sqlx::query(sql).bind(NAME).execute(&mut *connection).await?;
     let pos: i64 = sqlx::query_scalar(POSITION).bind(NAME).fetch_one(connection).await?;
     Ok(Position(u64::try_from(pos).unwrap_or(0)))
 }
 
-/// How far the read models have come, by their own word.
+/// How far the read models have come, as the database tells any reader.
 pub(crate) async fn written_position(pool: &AnyPool) -> Result<Position, ProjectionError> {
     let pos: i64 = sqlx::query_scalar(POSITION).bind(NAME).fetch_one(pool).await?;
     Ok(Position(u64::try_from(pos).unwrap_or(0)))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use convergio_eventstore::{EventLog, LogError, Position, Record};
+use convergio_eventstore::{ComponentHealth, EventLog, LogError, Position, Record};
 use futures_util::{FutureExt, Stream, StreamExt};
 use sqlx::{AnyPool, Connection};
 use tokio::sync::{oneshot, watch};
@@ -31,6 +31,7 @@ pub struct Projections {
     applied: watch::Sender<Position>,
     /// The last position that somebody waits for.
     wanted: watch::Sender<Position>,
+    health: ComponentHealth,
 }
 
 impl Projections {
@@ -49,7 +50,13 @@ impl Projections {
         let readers = place.readers().await?;
         let (applied, _) = watch::channel(position);
         let (wanted, _) = watch::channel(Position::START);
-        Ok(Self { place, readers, applied, wanted })
+        Ok(Self { place, readers, applied, wanted, health: ComponentHealth::default() })
+    }
+
+    /// The same, reporting there whether it can write.
+    #[must_use]
+    pub fn reporting_to(self, health: ComponentHealth) -> Self {
+        Self { health, ..self }
     }
 
     /// What reads them.
@@ -60,8 +67,8 @@ impl Projections {
     }
 
     /// Applies what is in the log and follows it, until `stop` is fired or dropped. On a shared
-    /// store one projector works at a time; the others stand by. While the database has no room or
-    /// cannot be reached, it waits.
+    /// store one projector works at a time; the others stand by. While the database has no room, or
+    /// database or log cannot be reached, it waits, and goes on by a new connection.
     ///
     /// # Errors
     /// The log is corrupt, the database refuses a row, or a file has another projector.
@@ -70,63 +77,49 @@ impl Projections {
         log: Arc<dyn EventLog>,
         mut stop: oneshot::Receiver<()>,
     ) -> Result<(), ProjectionError> {
-        let mut writer = None;
         loop {
-            match self.work(&mut writer, &log, &mut stop).await {
-                Ok(()) => break,
-                Err(ProjectionError::NotAlone) if self.place.store.is_shared() => {}
-                Err(error) if error.is_passing() => {
+            match self.follow(&log, &mut stop).await {
+                Ok(()) => return Ok(()),
+                // Another one works: this one does not fail.
+                Err(ProjectionError::NotAlone) if self.place.store.is_shared() => {
+                    self.health.report_success();
+                }
+                Err(error) => {
+                    self.health.report_failure(&error);
+                    if !error.is_passing() {
+                        return Err(error);
+                    }
                     tracing::error!(%error, "the read models fall behind for now");
                 }
-                Err(error) => return Err(error),
             }
             tokio::select! {
-                _ = &mut stop => break,
+                _ = &mut stop => return Ok(()),
                 () = tokio::time::sleep(STAND_BY) => {}
             }
         }
-        match writer {
-            Some(writer) => writer.close().await,
-            None => Ok(()),
-        }
     }
 
-    /// Follows the log with what the database has now: by the same connection as before, or by
-    /// another one if that is gone.
-    async fn work(
-        &self,
-        kept: &mut Option<Writer>,
-        log: &Arc<dyn EventLog>,
-        stop: &mut oneshot::Receiver<()>,
-    ) -> Result<(), ProjectionError> {
-        let mut writer = match kept.take() {
-            Some(mut known) => {
-                known.renew().await?;
-                known
-            }
-            None => Writer::open(&self.place).await?,
-        };
-        let followed = self.follow(&mut writer, log, stop).await;
-        *kept = Some(writer);
-        followed
-    }
-
+    /// Follows the log from where the database is now, by a connection of its own, until `stop`.
     async fn follow(
         &self,
-        writer: &mut Writer,
         log: &Arc<dyn EventLog>,
         stop: &mut oneshot::Receiver<()>,
     ) -> Result<(), ProjectionError> {
+        let mut writer = Writer::open(&self.place).await?;
+        if log.read_all(writer.at(), 1).await?.records.is_empty() {
+            self.health.report_success();
+        }
         let mut tail = log.tail(writer.at()).ready_chunks(PAGE);
         loop {
             let chunk = tokio::select! {
-                _ = &mut *stop => return Ok(()),
+                _ = &mut *stop => None,
                 chunk = self.gather(writer.at(), &mut tail) => chunk,
             };
-            let Some(chunk) = chunk else { return Ok(()) };
+            let Some(chunk) = chunk else { return writer.close().await };
             let records = chunk.into_iter().collect::<Result<Vec<_>, _>>()?;
-            writer.apply(&records).await?;
+            writer = writer.apply(&records).await?;
             self.applied.send_replace(writer.at());
+            self.health.report_success();
         }
     }
 
@@ -163,7 +156,7 @@ impl Projections {
             if page.records.is_empty() {
                 return writer.close().await;
             }
-            writer.apply(&page.records).await?;
+            writer = writer.apply(&page.records).await?;
             self.applied.send_replace(writer.at());
             progress(writer.at(), page.tail);
         }

@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_millis(10);
 
 /// Every table.
 const TABLES: [&str; 11] = [
-    "projection_position",
+    "read_position",
     "graph_version",
     "run_status",
     "step",
@@ -57,9 +57,42 @@ pub struct TableRow {
     pub row: String,
 }
 
+/// Which runs are listed, by the runs that they are within.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum RunFamily {
+    /// Only runs that are within no other.
+    #[default]
+    Top,
+    /// Only runs right within this one.
+    ChildrenOf(String),
+    /// All.
+    All,
+}
+
+impl RunFamily {
+    /// The condition in SQL; `$3` is the run.
+    fn condition(&self) -> &'static str {
+        match self {
+            // A value that is not used must be mentioned all the same.
+            Self::Top => "r.parent IS NULL AND CAST($3 AS TEXT) IS NULL",
+            Self::ChildrenOf(_) => "r.parent = $3",
+            Self::All => "CAST($3 AS TEXT) IS NULL",
+        }
+    }
+
+    fn run(&self) -> Option<&str> {
+        match self {
+            Self::ChildrenOf(run) => Some(run),
+            Self::Top | Self::All => None,
+        }
+    }
+}
+
 /// Which runs are listed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunFilter {
+    /// Only of this family.
+    pub family: RunFamily,
     /// Only of this graph.
     pub graph: Option<String>,
     /// Only in this status.
@@ -93,6 +126,14 @@ impl Queries {
     /// How far the read models have come.
     pub fn applied(&self) -> Position {
         *self.applied.borrow()
+    }
+
+    /// How far the read models have come, as the database tells a reader: not the projector's word.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn read_position(&self) -> Result<Position> {
+        written_position(&self.pool).await
     }
 
     /// Waits until the read models have come as far as a position; tells whether they have.
@@ -161,14 +202,18 @@ impl Queries {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Listed<RunRow>> {
-        let sql = "SELECT r.*, g.name FROM run_status r LEFT JOIN graph_version g ON \
+        let sql = format!(
+            "SELECT r.*, g.name FROM run_status r LEFT JOIN graph_version g ON \
             g.tenant = r.tenant AND g.graph = r.graph AND g.version = r.version \
-            WHERE r.tenant = $1 AND r.created_pos < $2 AND ($3 IS NULL OR r.graph = $3) \
-            AND ($4 IS NULL OR r.status = $4) AND ($5 IS NULL OR r.actor = $5) \
-            ORDER BY r.created_pos DESC LIMIT $6";
-        let rows = sqlx::query_as(sql)
+            WHERE r.tenant = $1 AND r.created_pos < $2 AND {} AND ($4 IS NULL OR r.graph = $4) \
+            AND ($5 IS NULL OR r.status = $5) AND ($6 IS NULL OR r.actor = $6) \
+            ORDER BY r.created_pos DESC LIMIT $7",
+            filter.family.condition()
+        );
+        let rows = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(tenant)
             .bind(before(cursor)?)
+            .bind(filter.family.run())
             .bind(filter.graph.as_deref())
             .bind(filter.status.as_deref())
             .bind(filter.actor.as_deref())
@@ -187,6 +232,17 @@ impl Queries {
             g.tenant = r.tenant AND g.graph = r.graph AND g.version = r.version \
             WHERE r.tenant = $1 AND r.run = $2";
         Ok(sqlx::query_as(sql).bind(tenant).bind(run).fetch_optional(&self.pool).await?)
+    }
+
+    /// How many runs are right within a run.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn count_children(&self, tenant: &str, run: &str) -> Result<u64> {
+        let sql = "SELECT count(*) FROM run_status WHERE tenant = $1 AND parent = $2";
+        let count: i64 =
+            sqlx::query_scalar(sql).bind(tenant).bind(run).fetch_one(&self.pool).await?;
+        Ok(u64::try_from(count).unwrap_or(0))
     }
 
     /// The steps of a run, in the order in which they were first heard of.

@@ -38,7 +38,7 @@ async fn fold(
     let models = Projections::open(scratch).await?;
     let mut writer = models.writer().await?;
     for page in records.chunks(PAGE) {
-        writer.apply(page).await?;
+        writer = writer.apply(page).await?;
     }
     writer.close().await?;
     let rows = models.queries().rows_of(run).await;

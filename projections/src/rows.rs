@@ -39,6 +39,7 @@ pub struct RunRow {
     pub updated_ms: i64,
     pub ended_ms: Option<i64>,
     pub steps_done: i64,
+    pub steps_abandoned: i64,
     pub steps_total: i64,
     pub tokens_in: i64,
     pub tokens_out: i64,
@@ -46,12 +47,15 @@ pub struct RunRow {
     pub unpriced: i64,
     pub error_code: Option<String>,
     pub error_message: Option<String>,
+    pub error_step: Option<String>,
     pub input: String,
     pub output: Option<String>,
     pub seq: i64,
     pub created_pos: i64,
+    pub forked_from: Option<String>,
+    pub forked_seq: Option<i64>,
     pub parent: Option<String>,
-    pub parent_seq: Option<i64>,
+    pub parent_step: Option<String>,
 }
 
 /// A step of a run.
@@ -63,6 +67,7 @@ pub struct StepRow {
     pub item: i64,
     pub kind: String,
     pub status: String,
+    pub resume_status: Option<String>,
     pub attempt: i64,
     pub started_ms: Option<i64>,
     pub ended_ms: Option<i64>,

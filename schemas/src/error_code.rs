@@ -46,6 +46,8 @@ codes! {
     GRAPH_INVALID = "graph.invalid", 400, "The manifest has mistakes";
     /// The log cannot be written or read now.
     LOG_UNAVAILABLE = "log.unavailable", 503, "The log is not available";
+    /// A part of the server does not work, or is behind.
+    NOT_READY = "server.not_ready", 503, "The server is not ready";
     /// The log's disk is full.
     LOG_FULL = "log.full", 507, "The log's disk is full";
     /// No key, or none that the provider wants.

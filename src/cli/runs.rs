@@ -8,12 +8,19 @@ use crate::cli::steer::SteerCommand;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RunsCommand {
-    /// Lists runs, the newest first.
-    #[command(after_help = "Example:\n  convergio runs list --status running")]
+    /// Lists runs, the newest first: those that are within no other, unless asked.
+    #[command(after_help = "Example:\n  convergio runs list --status running\n  \
+        convergio runs list --parent 0190...")]
     List {
         /// Only in this status: running, paused, completed, failed, cancelled.
         #[arg(long)]
         status: Option<String>,
+        /// Only runs right within this one.
+        #[arg(long, value_name = "RUN", conflicts_with = "all")]
+        parent: Option<String>,
+        /// Also runs that are within others.
+        #[arg(long)]
+        all: bool,
         /// How many.
         #[arg(long, default_value_t = 20)]
         limit: usize,

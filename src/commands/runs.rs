@@ -32,7 +32,9 @@ pub(super) async fn run(global: &Global, command: RunsCommand) -> anyhow::Result
     }
     let target = Target::find(global, false).await?;
     let done = match command {
-        RunsCommand::List { status, limit } => list(global, &target, status, limit).await,
+        RunsCommand::List { status, parent, all, limit } => {
+            list(global, &target, &list_query(status, parent, all, limit)).await
+        }
         RunsCommand::Show { id } => show(global, &target, &id).await,
         RunsCommand::Events { id, after, payloads } => events(&target, &id, after, payloads).await,
         RunsCommand::Cancel { id, reason } => cancel(global, &target, &id, reason).await,
@@ -49,24 +51,33 @@ pub(super) async fn run(global: &Global, command: RunsCommand) -> anyhow::Result
     done.map(|()| ExitCode::SUCCESS)
 }
 
-async fn list(
-    global: &Global,
-    target: &Target,
+fn list_query(
     status: Option<String>,
+    parent: Option<String>,
+    all: bool,
     limit: usize,
-) -> anyhow::Result<()> {
+) -> Vec<(&'static str, String)> {
     let mut query = vec![("limit", limit.to_string())];
     query.extend(status.map(|status| ("status", status)));
-    let page: Page<RunView> = target.client.get("/v1/runs", &query).await?;
+    query.extend(parent.map(|parent| ("parent", parent)));
+    query.extend(all.then(|| ("all", "true".to_owned())));
+    query
+}
+
+async fn list(global: &Global, target: &Target, query: &[(&str, String)]) -> anyhow::Result<()> {
+    let page: Page<RunView> = target.client.get("/v1/runs", query).await?;
     if global.json {
         return print_json(&page);
     }
     let rows = page.items.into_iter().map(|run| {
         let steps = format!("{}/{}", run.steps_done, run.steps_total);
         let tokens = format!("{} / {}", run.usage.tokens_in, run.usage.tokens_out);
-        vec![run.id, run.graph_name, run.status, steps, tokens, run.usage.cost, run.created_at]
+        let parent = run.parent.map_or_else(String::new, |parent| parent.run_id);
+        let (graph, cost, created) = (run.graph_name, run.usage.cost, run.created_at);
+        vec![run.id, graph, run.status, steps, tokens, cost, created, parent]
     });
-    let header = ["run", "graph", "status", "steps", "tokens in / out", "cost USD", "created"];
+    let header =
+        ["run", "graph", "status", "steps", "tokens in / out", "cost USD", "created", "within"];
     view::table(&header, rows.collect());
     Ok(())
 }

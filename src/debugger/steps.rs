@@ -190,7 +190,10 @@ impl Steps {
             });
             Node {
                 node: node.id.to_string(),
-                status: step.map_or("waiting", |step| status_name(&step.status)),
+                status: step.map_or("waiting", |step| match state.is_abandoned(step) {
+                    true => "abandoned",
+                    false => status_name(&step.status),
+                }),
                 items,
                 needs: node.needs.iter().map(ToString::to_string).collect(),
             }

@@ -394,6 +394,12 @@ impl RunState {
         self.steps.get(&StepId::node(node.clone()))
     }
 
+    /// Whether the run ended before a step of it did: nothing comes of the step any more, unless the
+    /// run is reopened.
+    pub fn is_abandoned(&self, step: &Step) -> bool {
+        self.phase.is_ended() && !step.is_ended()
+    }
+
     /// Changes one step, keeping the counts of runnable and active ones.
     pub(super) fn change(&mut self, id: &StepId, change: impl FnOnce(&mut Step)) {
         let unheard = || Step::new(StepStatus::Skipped);

@@ -23,8 +23,13 @@ pub fn backup_embedded(from: &Path, to: &Path) -> Result<(), LogError> {
     }
     std::fs::create_dir_all(to).map_err(|error| unusable(to, &error))?;
     let partial = to.join("log.db.new");
+    remove_partial(&partial)?;
     let name = partial.display().to_string();
-    connection.execute("VACUUM INTO ?", [name]).map_err(told)?;
+    if let Err(error) = connection.execute("VACUUM INTO ?", [name]) {
+        // It takes room where there may be none. The reason is told, not that it stays.
+        let _removed = remove_partial(&partial);
+        return Err(told(error));
+    }
     let finish = || {
         std::fs::File::open(&partial)?.sync_all()?;
         // The key first: a log without its key is not opened.
@@ -34,4 +39,14 @@ pub fn backup_embedded(from: &Path, to: &Path) -> Result<(), LogError> {
         std::fs::File::open(to)?.sync_all()
     };
     finish().map_err(|error| unusable(to, &error))
+}
+
+/// Removes what a copy left that did not come to its end.
+fn remove_partial(partial: &Path) -> Result<(), LogError> {
+    match std::fs::remove_file(partial) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(unusable(partial, &error))
+        }
+        _ => Ok(()),
+    }
 }

@@ -104,15 +104,19 @@ impl SegmentWriter {
         let records = self.records.to_le_bytes();
         self.entry(TRAILER, &[&records, &hash]);
         let path = folder.join(format!("{:020}.{ENDING}", self.before + 1));
+        let partial = path.with_extension("new");
         let write = || {
-            let partial = path.with_extension("new");
             let mut file = File::create(&partial)?;
             file.write_all(&self.bytes)?;
             file.sync_all()?;
             std::fs::rename(&partial, &path)?;
             File::open(folder)?.sync_all()
         };
-        write().map_err(|error| unusable(&path, &error))?;
+        if let Err(error) = write() {
+            // It takes room where there may be none.
+            let _removed = std::fs::remove_file(&partial);
+            return Err(unusable(&path, &error));
+        }
         Ok(hash)
     }
 }

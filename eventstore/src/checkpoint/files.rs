@@ -38,12 +38,12 @@ impl CheckpointFolder {
         let folder = self.of(stream);
         fs::create_dir_all(&folder)?;
         let partial = folder.join(format!("{}.new", checkpoint.seq));
-        let mut options = File::options();
-        let mut file =
-            options.create(true).write(true).truncate(true).mode(0o600).open(&partial)?;
-        file.write_all(&encode(checkpoint))?;
-        // Whole or not at all; it need not survive a power cut.
-        fs::rename(&partial, folder.join(checkpoint.seq.to_string()))
+        let written = write_whole(&partial, &folder.join(checkpoint.seq.to_string()), checkpoint);
+        if written.is_err() {
+            // It takes room where there may be none.
+            let _removed = fs::remove_file(&partial);
+        }
+        written
     }
 }
 
@@ -90,6 +90,14 @@ impl Checkpoints for CheckpointFolder {
             _ => Ok(count),
         }
     }
+}
+
+/// Writes a checkpoint whole or not at all; it need not survive a power cut.
+fn write_whole(partial: &Path, path: &Path, checkpoint: &Checkpoint) -> io::Result<()> {
+    let mut options = File::options();
+    let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(partial)?;
+    file.write_all(&encode(checkpoint))?;
+    fs::rename(partial, path)
 }
 
 /// Files below a folder.

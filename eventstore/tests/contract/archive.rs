@@ -8,8 +8,9 @@ use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::archive::{self, Import, Inventory};
 use convergio_eventstore::conformance::workload::Writers;
 use convergio_eventstore::embedded::{Config, EmbeddedLog};
-use convergio_eventstore::{Commit, EventLog, LogError};
+use convergio_eventstore::{Commit, EventLog, LogError, Position};
 
+use crate::crash::Mounted;
 use crate::nats::{Cluster, KEY, Sync};
 use crate::support::{Log, commit, stream};
 
@@ -165,4 +166,28 @@ async fn a_folder_is_copied_while_it_is_written_to() {
     let (records, _) = copy.verify().await.unwrap();
     assert!((before..=total).contains(&records), "{before} {records} {total}");
     assert!(archive::backup_embedded(place.path(), to.path()).is_err(), "it is not overwritten");
+}
+
+#[tokio::test]
+async fn archives_and_backups_that_found_a_full_disk_are_made_once_there_is_room() {
+    let mount = tempfile::tempdir().unwrap();
+    let Some(disk) = Mounted::tmpfs(mount.path(), "64k") else {
+        println!("skipped: a small file system can be mounted by root only");
+        return;
+    };
+    let place = folder();
+    let near = embedded(place.path());
+    fill(&near, &[stream()], 0, 400).await;
+    let (archive, backup) = (mount.path().join("archive"), mount.path().join("backup"));
+    for _ in 0..2 {
+        archive::export(&*near, &KEY, &archive, None).await.expect_err("there is no room");
+        archive::backup_embedded(place.path(), &backup).expect_err("there is no room");
+        assert_eq!(contents(&archive), [], "nothing half done takes room");
+        assert_eq!(contents(&backup), []);
+    }
+    disk.grow("64m");
+    let written = archive::export(&*near, &KEY, &archive, None).await.expect("there is room");
+    assert_eq!(archive::verify(&archive).expect("whole"), written);
+    archive::backup_embedded(place.path(), &backup).expect("there is room");
+    assert_eq!(embedded(&backup).read_all(Position::START, 1).await.unwrap().tail, Position(400));
 }

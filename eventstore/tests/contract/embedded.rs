@@ -45,6 +45,30 @@ async fn what_was_acknowledged_is_there_after_opening_again() {
 }
 
 #[tokio::test]
+async fn a_transaction_that_does_not_commit_leaves_nothing_and_the_next_one_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let stream = stream();
+    let log = EmbeddedLog::open(&Config::new(folder.path())).unwrap();
+    let head = log.append(commit(&stream, None, "before")).await.unwrap();
+    // The statements pass, the COMMIT does not, and the transaction stays open.
+    let outside = rusqlite::Connection::open(folder.path().join("log.db")).unwrap();
+    let trouble = "CREATE TABLE absent (id INTEGER PRIMARY KEY);
+        CREATE TABLE trouble (id INTEGER REFERENCES absent DEFERRABLE INITIALLY DEFERRED);
+        CREATE TRIGGER fail AFTER INSERT ON record BEGIN INSERT INTO trouble VALUES (1); END";
+    outside.execute_batch(trouble).unwrap();
+    for text in ["refused", "refused again"] {
+        let refused = log.append(commit(&stream, Some(head), text)).await;
+        assert!(matches!(refused, Err(AppendError::Unavailable(_))), "{refused:?}");
+        assert_eq!(log.head(&stream).await.unwrap(), Some(head));
+    }
+    outside.execute_batch("DROP TRIGGER fail").unwrap();
+    log.check_writable().await.expect("a write passes");
+    let next = log.append(commit(&stream, Some(head), "after")).await.unwrap();
+    assert_eq!(next.position, Position(2));
+    assert_eq!(log.verify().await.unwrap(), (2, 2));
+}
+
+#[tokio::test]
 async fn a_changed_byte_is_corrupt_and_never_silence() {
     let folder = tempfile::tempdir().unwrap();
     let (stream, config) = (stream(), Config::new(folder.path()));

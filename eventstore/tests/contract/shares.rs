@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use convergio_eventstore::jetstream::Shares;
-use convergio_eventstore::{SLOTS, Share};
+use convergio_eventstore::{ComponentHealth, HealthRegistry, SLOTS, Share};
 
 use crate::jetstream::beside;
 use crate::nats::{Cluster, Sync, eventually, opened};
@@ -29,7 +29,7 @@ async fn slots_are_shared_out_anew_after_a_dead_member_was_forgotten_by_all() {
     let context = beside(&cluster).await;
     // It gave a sign of life, and never another one.
     context.publish(SIGN, ".".into()).await.expect("sent").await.expect("stored");
-    let mut shares: Vec<Shares> = (0..4).map(|_| log.share()).collect();
+    let mut shares: Vec<Shares> = (0..4).map(|_| log.share(ComponentHealth::default())).collect();
     shared_out(&shares).await;
     let derived = context.get_stream("H_DERIVED").await.expect("there");
     eventually("the dead member is forgotten", async || {
@@ -39,10 +39,32 @@ async fn slots_are_shared_out_anew_after_a_dead_member_was_forgotten_by_all() {
     // All of them have tried to forget it by now, or do so a moment later.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let other = opened(&cluster.config("H")).await;
-    shares.push(other.share());
+    shares.push(other.share(ComponentHealth::default()));
     shared_out(&shares).await;
     for share in shares.drain(..4) {
         share.leave().await;
     }
     shared_out(&shares).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_cannot_reach_the_servers_holds_nothing_and_reports_it() {
+    let mut cluster = Cluster::start(1, Sync::Always);
+    let log = cluster.log("H").await;
+    let registry = HealthRegistry::default();
+    let shares = [log.share(registry.component("slots"))];
+    shared_out(&shares).await;
+    assert_eq!(registry.failures(), []);
+    cluster.servers[0].kill();
+    eventually("it holds nothing", async || {
+        (*shares[0].watch().borrow() == Share::NONE).then_some(())
+    })
+    .await;
+    assert_eq!(registry.failures()[0].component, "slots");
+    cluster.servers[0].start();
+    shared_out(&shares).await;
+    eventually("it reports nothing any more", async || {
+        registry.failures().is_empty().then_some(())
+    })
+    .await;
 }

@@ -19,7 +19,8 @@ use convergio_domain::run::{
 };
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{
-    EventLog, LiveHub, Loaded, MemoryLog, Payload, Position, Record, Repository, SystemClock,
+    ComponentHealth, EventLog, LiveHub, Loaded, MemoryLog, Payload, Position, Record, Repository,
+    SystemClock,
 };
 use convergio_executor::memory::MemoryPort;
 use convergio_executor::model::{ModelCatalog, PrivacyPolicy, ProviderConfig};
@@ -47,6 +48,8 @@ pub(crate) struct Platform {
     pub(crate) model_calls_per_run: Option<usize>,
     /// Runs within a run at once, for the executors that start from now on.
     pub(crate) child_runs_per_run: Option<usize>,
+    /// Where executors report.
+    pub(crate) health: ComponentHealth,
 }
 
 impl Platform {
@@ -71,6 +74,7 @@ impl Platform {
             memory: MemoryPort::default(),
             model_calls_per_run: None,
             child_runs_per_run: None,
+            health: ComponentHealth::default(),
         }
     }
 
@@ -100,6 +104,7 @@ impl Platform {
         if let Some(places) = self.child_runs_per_run {
             config.child_runs_per_run = places;
         }
+        config.health = self.health.clone();
         Executor::start(
             config,
             self.repository.clone(),

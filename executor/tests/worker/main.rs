@@ -15,6 +15,7 @@ mod harness;
 mod limits;
 mod memory;
 mod migration;
+mod outage;
 mod privacy;
 mod recovery;
 mod replay;

@@ -62,7 +62,7 @@ pub(crate) async fn state(
     let fingerprint = state.fingerprint().to_string();
     let mut steps = Vec::with_capacity(state.steps.len());
     for (id, step) in &state.steps {
-        let mut shown = step_state(id, step);
+        let mut shown = step_state(&state, id, step);
         if let (Some(true), Some(output)) = (query.contents, step.output) {
             shown.output = content(&gateway, &state, &stream, output).await?;
         }
@@ -85,7 +85,7 @@ pub(crate) async fn state(
 }
 
 fn error(failure: &convergio_domain::event::run::Failure) -> RunError {
-    RunError { code: failure.code.clone(), message: failure.message.clone() }
+    RunError { code: failure.code.clone(), message: failure.message.clone(), step: None }
 }
 
 /// Each ancestor with its own count of events.
@@ -98,10 +98,10 @@ fn origins(lineage: &[Ancestor]) -> Vec<ForkOrigin> {
     before.zip(lineage).map(origin).collect()
 }
 
-fn step_state(id: &StepId, step: &Step) -> StepState {
+fn step_state(state: &RunState, id: &StepId, step: &Step) -> StepState {
     StepState {
         step: id.to_string(),
-        status: status(&step.status).to_owned(),
+        status: status(state, step).to_owned(),
         attempt: step.attempt,
         failures: step.failures,
         call: step.call.as_ref().map(|call| CallState {
@@ -115,8 +115,9 @@ fn step_state(id: &StepId, step: &Step) -> StepState {
 }
 
 /// The words of the read models.
-fn status(status: &StepStatus) -> &'static str {
-    match status {
+fn status(state: &RunState, step: &Step) -> &'static str {
+    match step.status {
+        _ if state.is_abandoned(step) => "abandoned",
         StepStatus::Scheduled { due: Some(_) } => "retrying",
         StepStatus::Scheduled { due: None } => "scheduled",
         StepStatus::Started { .. } | StepStatus::Expanded => "started",
@@ -166,7 +167,7 @@ pub(super) async fn inherited_steps(
         node: id.node.to_string(),
         item: id.item,
         kind: String::new(),
-        status: status(&step.status).to_owned(),
+        status: status(&state, step).to_owned(),
         attempt: step.attempt,
         duration_ms: None,
         model: None,
@@ -275,7 +276,7 @@ impl<'a> Branch<'a> {
         let (Some(one), Some(two)) = (self.state.steps.get(id), other.state.steps.get(id)) else {
             return Ok(false);
         };
-        if status(&one.status) != status(&two.status) {
+        if status(&self.state, one) != status(&other.state, two) {
             return Ok(false);
         }
         let place = |branch: &Self, step: &Step| step.output.map(|output| branch.place(output));
@@ -290,7 +291,7 @@ impl<'a> Branch<'a> {
         let own = self.steps.get(&id.to_string());
         let model = own.and_then(|step| step.model.as_ref());
         Ok(Some(StepSide {
-            status: status(&step.status).to_owned(),
+            status: status(&self.state, step).to_owned(),
             attempt: step.attempt,
             model: model.map(|model| format!("{}/{}", model.provider, model.name)),
             usage: own.map(|step| step.usage.clone()).unwrap_or_default(),

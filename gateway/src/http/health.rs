@@ -1,22 +1,38 @@
-//! Whether the server is alive and ready.
+//! Whether the server is alive and ready. Both compare what is in the log with what is in the read
+//! models by reading each: nobody is taken at his word.
+
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use convergio_eventstore::Position;
+use convergio_eventstore::{ComponentFailure, Position};
+use convergio_schemas::error_code;
 use convergio_schemas::wire::{Health, Problem};
+use tokio::time::{Instant, timeout};
 
 use crate::app::{App, Gateway};
 use crate::problem::ApiError;
 
-async fn health(gateway: &Gateway) -> Result<Health, ApiError> {
-    let log = gateway.repository.log();
-    let tail = log.read_all(Position(u64::MAX >> 1), 1).await?.tail;
-    Ok(Health {
-        status: "ok".into(),
+/// How long the read models may take to hold what the log held when they were asked, and each part
+/// to answer.
+const READY_WITHIN: Duration = Duration::from_secs(1);
+/// Wait before the read models are asked again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// The last position of the log.
+async fn read_tail(gateway: &Gateway) -> Result<Position, ApiError> {
+    Ok(gateway.repository.log().read_all(Position(u64::MAX >> 1), 1).await?.tail)
+}
+
+fn health(gateway: &Gateway, status: &str, tail: Position, read: Position) -> Health {
+    Health {
+        status: status.to_owned(),
         version: env!("CARGO_PKG_VERSION").into(),
-        durability: log.durability().as_str().into(),
-        projection_lag: tail.0.saturating_sub(gateway.queries.applied().0),
-    })
+        durability: gateway.repository.log().durability().as_str().into(),
+        log_position: tail.0,
+        read_position: read.0,
+        projection_lag: tail.0.saturating_sub(read.0),
+    }
 }
 
 /// The server runs.
@@ -25,14 +41,116 @@ async fn health(gateway: &Gateway) -> Result<Health, ApiError> {
     (status = 503, description = "The log cannot be read", body = Problem),
 ))]
 pub(crate) async fn healthz(State(gateway): App) -> Result<Json<Health>, ApiError> {
-    health(&gateway).await.map(Json)
+    let tail = read_tail(&gateway).await?;
+    let (status, read) = match timeout(READY_WITHIN, gateway.queries.read_position()).await {
+        Ok(Ok(read)) => ("ok", read),
+        _ => ("the read models cannot be read", gateway.queries.applied()),
+    };
+    Ok(Json(health(&gateway, status, tail, read)))
 }
 
-/// The server can take requests.
+/// The server can take requests, and what it answers is up to date.
 #[utoipa::path(get, path = "/readyz", tag = "health", responses(
     (status = 200, description = "The server can take requests", body = Health),
-    (status = 503, description = "The log cannot be read", body = Problem),
+    (status = 503, description = "A part does not work or is behind: `detail` says which, why and \
+        by how much", body = Problem),
 ))]
 pub(crate) async fn readyz(State(gateway): App) -> Result<Json<Health>, ApiError> {
-    health(&gateway).await.map(Json)
+    check_log(&gateway).await?;
+    let tail = read_tail(&gateway).await?;
+    let (from, read) = watch_read_models(&gateway, tail).await?;
+    let failures = gateway.health.failures();
+    if read < tail || !failures.is_empty() {
+        return Err(not_ready(not_ready_reason(tail, (from, read), &failures)));
+    }
+    Ok(Json(health(&gateway, "ok", tail, read)))
+}
+
+/// Whether the log takes commits.
+async fn check_log(gateway: &Gateway) -> Result<(), ApiError> {
+    match timeout(READY_WITHIN, gateway.repository.log().check_writable()).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(not_ready(error.to_string())),
+        Err(_) => Err(not_ready("the log's writer does not answer".to_owned())),
+    }
+}
+
+/// Waits until the read models hold a position, not for ever; gives where they were at first and
+/// where they have come.
+async fn watch_read_models(
+    gateway: &Gateway,
+    tail: Position,
+) -> Result<(Position, Position), ApiError> {
+    let until = Instant::now() + READY_WITHIN;
+    let from = read_position(gateway).await?;
+    let mut read = from;
+    while read < tail && Instant::now() < until && gateway.health.failures().is_empty() {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        read = read_position(gateway).await?;
+    }
+    Ok((from, read))
+}
+
+async fn read_position(gateway: &Gateway) -> Result<Position, ApiError> {
+    match timeout(READY_WITHIN, gateway.queries.read_position()).await {
+        Ok(Ok(position)) => Ok(position),
+        Ok(Err(error)) => Err(not_ready(format!("the read models cannot be read: {error}"))),
+        Err(_) => Err(not_ready("the read models' database does not answer".to_owned())),
+    }
+}
+
+/// Why the server is not ready, with numbers.
+fn not_ready_reason(
+    tail: Position,
+    (from, read): (Position, Position),
+    failures: &[ComponentFailure],
+) -> String {
+    let failure = |failure: &ComponentFailure| {
+        let ComponentFailure { component, reason, duration } = failure;
+        format!("{component}: {reason}, for {} ms", duration.as_millis())
+    };
+    let mut reasons: Vec<String> = failures.iter().map(failure).collect();
+    if read < tail {
+        let moves = match from < read {
+            true => format!("came from {} to {}", from.0, read.0),
+            false => "did not move".to_owned(),
+        };
+        let lag = tail.0 - read.0;
+        reasons.push(format!(
+            "the read models hold {} of {} records, {lag} behind, and {moves} within {} ms",
+            read.0,
+            tail.0,
+            READY_WITHIN.as_millis()
+        ));
+    }
+    reasons.join("; ")
+}
+
+fn not_ready(reason: String) -> ApiError {
+    ApiError::retryable(error_code::NOT_READY, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use convergio_eventstore::{ComponentFailure, Position};
+
+    use super::not_ready_reason;
+
+    #[test]
+    fn the_reason_names_who_fails_and_how_far_behind_the_read_models_are() {
+        let reason = not_ready_reason(Position(9), (Position(4), Position(4)), &[]);
+        let expected =
+            "the read models hold 4 of 9 records, 5 behind, and did not move within 1000 ms";
+        assert_eq!(reason, expected);
+        let failure = ComponentFailure {
+            component: "read models",
+            reason: "no room".into(),
+            duration: Duration::from_millis(70),
+        };
+        let reason = not_ready_reason(Position(9), (Position(4), Position(6)), &[failure]);
+        assert!(reason.starts_with("read models: no room, for 70 ms; "), "{reason}");
+        assert!(reason.contains("3 behind, and came from 4 to 6"), "{reason}");
+    }
 }

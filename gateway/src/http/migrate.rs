@@ -10,7 +10,7 @@ use convergio_domain::json::read_json;
 use convergio_domain::run::{Run, RunCommand};
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::CommitError;
-use convergio_projections::RunFilter;
+use convergio_projections::{RunFamily, RunFilter};
 use convergio_schemas::error_code;
 use convergio_schemas::wire::{
     FleetReport, FleetRequest, FleetRun, MigrateReport, MigrateRequest, Problem, Verdict,
@@ -67,6 +67,7 @@ pub(crate) async fn fleet(
     };
     for status in UNDER_WAY {
         let filter = RunFilter {
+            family: RunFamily::All,
             graph: named.map(|id| id.to_string()),
             status: Some(status.to_owned()),
             actor: None,

@@ -13,7 +13,7 @@ use convergio_domain::payload::{PayloadSlot, Purpose};
 use convergio_domain::run::{Budget, CreateRun, Lineage, Run, RunCommand, run_id_for_key};
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::Payload;
-use convergio_projections::RunFilter;
+use convergio_projections::{RunFamily, RunFilter};
 use convergio_schemas::wire::{ExecuteRequest, Page, Problem, RunAccepted, RunView, StepView};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -26,6 +26,9 @@ use crate::app::{App, Caller, Gateway};
 use crate::auth::Identity;
 use crate::problem::ApiError;
 use crate::{convert, idempotency};
+
+/// Runs within a run that are shown with it at most.
+const CHILDREN_LIMIT: usize = 100;
 
 /// Asks for a run. With an `Idempotency-Key`, the same request gives the same run for ever.
 #[utoipa::path(post, path = "/v1/graphs/{id}/execute", tag = "runs", params(
@@ -176,13 +179,17 @@ pub(crate) struct RunsQuery {
     status: Option<String>,
     /// Only asked for by this actor.
     actor: Option<String>,
+    /// Only runs right within this one.
+    parent: Option<String>,
+    /// Also runs that are within others; without it and `parent`, only those that are not.
+    all: Option<bool>,
     /// The `next_cursor` of the page before.
     cursor: Option<String>,
     /// Items of a page, 1 to 1000.
     limit: Option<usize>,
 }
 
-/// Lists runs, the newest first.
+/// Lists runs, the newest first: those that are within no other, unless `parent` or `all` says so.
 #[utoipa::path(get, path = "/v1/runs", tag = "runs", params(RunsQuery), responses(
     (status = 200, description = "A page of runs, without steps and outputs", body = Page<RunView>),
     (status = 400, description = "The query is not valid", body = Problem),
@@ -193,13 +200,31 @@ pub(crate) async fn list(
     Extension(caller): Caller,
     Query(query): Query<RunsQuery>,
 ) -> Result<Json<Page<RunView>>, ApiError> {
-    let RunsQuery { graph, status, actor, cursor, limit } = query;
-    let filter = RunFilter { graph, status, actor };
+    let RunsQuery { graph, status, actor, parent, all, cursor, limit } = query;
+    let family = read_family(parent, all)?;
+    let filter = RunFilter { family, graph, status, actor };
     let limit = limit.unwrap_or(50).clamp(1, 1000);
     let tenant = caller.tenant.as_str();
     let listed = gateway.queries.runs(tenant, &filter, cursor.as_deref(), limit).await?;
     let items = listed.items.into_iter().map(convert::run).collect();
     Ok(Json(Page { items, next_cursor: listed.next_cursor }))
+}
+
+/// Which family of runs a query asks for.
+fn read_family(parent: Option<String>, all: Option<bool>) -> Result<RunFamily, ApiError> {
+    match (parent, all.unwrap_or(false)) {
+        (Some(_), true) => {
+            Err(ApiError::invalid("`parent` and `all` exclude each other: ask for one of them"))
+        }
+        (Some(parent), false) => {
+            let run: RunId = parent.parse().map_err(|_| {
+                ApiError::invalid(format!("parent: `{parent}` is not the id of a run"))
+            })?;
+            Ok(RunFamily::ChildrenOf(run.to_string()))
+        }
+        (None, true) => Ok(RunFamily::All),
+        (None, false) => Ok(RunFamily::Top),
+    }
 }
 
 /// Shows a run with its steps and output.
@@ -241,14 +266,32 @@ pub(super) async fn view(
     if run.forked_from.is_some() {
         let inherited = branches::inherited_steps(gateway, &stream, &run.steps).await?;
         run.steps_total += inherited.len() as u64;
-        let is_done = |step: &&StepView| step.status == "completed" || step.status == "skipped";
-        run.steps_done += inherited.iter().filter(is_done).count() as u64;
+        let count = |statuses: &[&str]| {
+            let is_counted = |step: &&StepView| statuses.contains(&step.status.as_str());
+            inherited.iter().filter(is_counted).count() as u64
+        };
+        run.steps_done += count(&["completed", "skipped"]);
+        run.steps_abandoned += count(&["abandoned"]);
         run.steps.splice(0..0, inherited);
     }
+    add_children(gateway, tenant, &mut run).await?;
     if let Some(reference) = output {
         run.output = Some(gateway.open(&stream, &reference).await?);
     }
     Ok(run)
+}
+
+/// Adds the runs right within a run.
+async fn add_children(gateway: &Gateway, tenant: &str, run: &mut RunView) -> Result<(), ApiError> {
+    let family = RunFamily::ChildrenOf(run.id.clone());
+    let filter = RunFilter { family, ..RunFilter::default() };
+    let listed = gateway.queries.runs(tenant, &filter, None, CHILDREN_LIMIT).await?;
+    run.children_total = match listed.next_cursor {
+        Some(_) => gateway.queries.count_children(tenant, &run.id).await?,
+        None => listed.items.len() as u64,
+    };
+    run.children = listed.items.into_iter().map(convert::child).collect();
+    Ok(())
 }
 
 /// Why a run is cancelled.

@@ -1,34 +1,42 @@
 //! A gateway on a memory log, with two tenants and no executor.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use convergio_domain::chat::Privacy;
 use convergio_domain::decider::Context;
 use convergio_domain::event::run::Failure;
-use convergio_domain::graph::{ToolCatalog, ToolSpec};
-use convergio_domain::id::{ApprovalId, ExecutorId, RunId, StepId, TenantId};
+use convergio_domain::graph::{GraphNoun, ToolCatalog, ToolSpec};
+use convergio_domain::id::{ApprovalId, ExecutorId, GraphId, RunId, StepId, TenantId};
 use convergio_domain::payload::{PayloadSlot, Purpose};
-use convergio_domain::run::{Advance, End, Intent, Outcome, Run, RunCommand, Start, StepResult};
+use convergio_domain::run::{
+    Advance, Budget, CreateRun, End, Intent, Lineage, Origin, Outcome, Run, RunCommand, Start,
+    StepResult,
+};
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::embedded::{Config, EmbeddedLog};
-use convergio_eventstore::{EventLog, LiveHub, MemoryLog, Payload, Repository, SystemClock};
+use convergio_eventstore::{
+    EventLog, HealthRegistry, LiveHub, MemoryLog, Payload, Repository, SystemClock,
+};
 use convergio_gateway::{Gateway, Limits, Token, Tokens};
 use convergio_projections::{Memories, Projections};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 /// A running gateway.
 pub(crate) struct Api {
     pub(crate) url: String,
     pub(crate) repository: Repository,
+    pub(crate) health: HealthRegistry,
     http: reqwest::Client,
     _folder: tempfile::TempDir,
     _stop: watch::Sender<bool>,
-    _stop_projector: oneshot::Sender<()>,
+    projector: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
 }
 
 /// The token of tenant one.
@@ -88,7 +96,11 @@ impl Api {
         let projections = Projections::open(&folder.path().join("read.db")).await.expect("opens");
         let queries = projections.queries();
         let (stop_projector, stopped) = oneshot::channel();
-        tokio::spawn(async move { projections.run(log, stopped).await });
+        let projector = tokio::spawn(async move {
+            projections.run(log, stopped).await.expect("it works");
+        });
+        let projector = Mutex::new(Some((stop_projector, projector)));
+        let health = HealthRegistry::default();
         let (stop, stopping) = watch::channel(false);
         let tools = ToolCatalog::new(vec![ToolSpec {
             name: "text.trim".into(),
@@ -99,6 +111,7 @@ impl Api {
             repository: repository.clone(),
             queries,
             memories: Arc::new(Memories::new(repository.log())),
+            health: health.clone(),
             live: LiveHub::new(),
             tools: Arc::new(tools),
             tokens: Tokens::new([
@@ -117,8 +130,16 @@ impl Api {
         // The provider of TLS may be installed by another test of this process.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let (_folder, _stop, _stop_projector) = (folder, stop, stop_projector);
-        Self { url, repository, http, _folder, _stop, _stop_projector }
+        let (_folder, _stop) = (folder, stop);
+        Self { url, repository, health, http, _folder, _stop, projector }
+    }
+
+    /// From here on nothing new gets into the read models.
+    pub(crate) async fn stop_projector(&self) {
+        let projector = self.projector.lock().expect("no panic").take();
+        let (stop, task) = projector.expect("it runs");
+        stop.send(()).expect("it runs");
+        task.await.expect("it ends");
     }
 
     pub(crate) fn request(
@@ -175,6 +196,38 @@ impl Api {
         accepted["run_id"].as_str().expect("an id").to_owned()
     }
 
+    /// Creates a run within another one of tenant one; gives its id.
+    pub(crate) async fn child(&self, origin: Origin) -> String {
+        let graph: GraphId = self.graph().await.parse().expect("a graph");
+        let stream = StreamKey::graph(tenant("one"), graph);
+        let loaded = self.repository.load::<GraphNoun>(&stream).await.expect("readable");
+        let create = CreateRun {
+            graph,
+            version: loaded.state.latest.expect("a version"),
+            input: PayloadSlot(0),
+            budget: Budget::default(),
+            privacy: Privacy::Any,
+            request_hash: String::new(),
+            lineage: Lineage { origin: Some(origin), ..Lineage::default() },
+        };
+        let input = Payload {
+            bytes: Bytes::from_static(b"{}"),
+            media_type: "application/json".into(),
+            purpose: Purpose::Input,
+            subject: None,
+        };
+        let run = RunId(Uuid::now_v7());
+        let command = |_: &_, _| (RunCommand::Create(create.clone()), vec![input.clone()]);
+        let stream = StreamKey::run(tenant("one"), run);
+        let context = self.executor_context();
+        self.repository.execute::<Run>(&stream, &context, command).await.expect("it is written");
+        run.to_string()
+    }
+
+    fn executor_context(&self) -> Context {
+        Context { now: self.repository.clock().now(), actor: "executor".parse().expect("a name") }
+    }
+
     /// What an executor would write: it starts steps, or ends the run.
     pub(crate) async fn advance(&self, run: &str, starts: &[&str], end: bool) {
         let starts = starts.iter().map(|id| start(id, Intent::Compute)).collect();
@@ -228,10 +281,7 @@ impl Api {
 
     async fn write_with(&self, run: &str, advance: Advance, payloads: Vec<Payload>) {
         let stream = run_stream(run);
-        let context = Context {
-            now: self.repository.clock().now(),
-            actor: "executor".parse().expect("a name"),
-        };
+        let context = self.executor_context();
         let command = |_: &_, _| (RunCommand::Advance(advance.clone()), payloads.clone());
         self.repository.execute::<Run>(&stream, &context, command).await.expect("it is written");
     }

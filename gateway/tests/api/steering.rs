@@ -227,7 +227,12 @@ async fn a_fork_shows_what_it_inherits_and_what_differs() {
         (&diff["a"]["status"], &diff["b"]["status"]),
         (&json!("running"), &json!("cancelled"))
     );
-    assert_eq!(diff["same"], 2, "{diff}");
+    assert_eq!(diff["same"], 1, "{diff}");
+    let nap = &diff["steps"][0];
+    assert_eq!(
+        (&nap["a"]["status"], &nap["b"]["status"]),
+        (&json!("sleeping"), &json!("abandoned"))
+    );
     let graph = view["graph_id"].as_str().expect("a graph");
     let mark = json!({"run_id": run, "label": "here"});
     let (code, point) = api.post(&format!("/v1/graphs/{graph}/checkpoint"), &mark, None).await;

@@ -30,9 +30,9 @@ pub(crate) struct Held {
 /// A run and those of its steps that were touched.
 #[derive(Default)]
 pub(super) struct HeldRun {
-    row: Option<RunRow>,
-    is_changed: bool,
-    steps: BTreeMap<String, HeldStep>,
+    pub(super) row: Option<RunRow>,
+    pub(super) is_changed: bool,
+    pub(super) steps: BTreeMap<String, HeldStep>,
     /// Whether it was created while it was held: the database has nothing of it that is not here.
     pub(super) is_whole: bool,
     /// Whether it asked a person something, as far as is known here.
@@ -41,11 +41,11 @@ pub(super) struct HeldRun {
     pub(super) lines: BTreeMap<String, i64>,
 }
 
-struct HeldStep {
-    row: Option<StepRow>,
+pub(super) struct HeldStep {
+    pub(super) row: Option<StepRow>,
     /// The event that it was first heard of by; the database's own word stays if there is one.
-    first_seq: i64,
-    is_changed: bool,
+    pub(super) first_seq: i64,
+    pub(super) is_changed: bool,
 }
 
 impl Held {
@@ -116,6 +116,12 @@ impl Held {
     }
 }
 
+impl HeldStep {
+    pub(super) fn is_map(&self) -> bool {
+        self.row.as_ref().is_some_and(|row| row.kind == "map")
+    }
+}
+
 impl HeldRun {
     /// The run's row, to be changed.
     pub(super) fn change(&mut self, change: impl FnOnce(&mut RunRow)) {
@@ -140,23 +146,28 @@ impl HeldRun {
         Ok(())
     }
 
-    /// Whether a step has a row; otherwise it gets this one.
-    pub(super) async fn has_step(
+    /// Takes every step in that has not come to its own end; what is held is newer.
+    pub(super) async fn load_unfinished_steps(
         &mut self,
         to: &mut AnyConnection,
-        (stream, step): (&StreamKey, &StepId),
-        first_seq: i64,
-        new: impl FnOnce() -> StepRow,
-    ) -> sqlx::Result<bool> {
-        let held = self.step(to, stream, step).await?;
-        if held.row.is_some() {
-            return Ok(true);
+        stream: &StreamKey,
+    ) -> sqlx::Result<()> {
+        if self.is_whole {
+            return Ok(());
         }
-        *held = HeldStep { row: Some(new()), first_seq, is_changed: true };
-        Ok(false)
+        let sql = "SELECT * FROM step WHERE tenant = $1 AND run = $2 \
+            AND status NOT IN ('completed', 'failed', 'skipped')";
+        let rows = sqlx::query_as(sql).bind(stream.tenant.as_str()).bind(stream.id.to_string());
+        let rows: Vec<StepRow> = rows.fetch_all(to).await?;
+        for row in rows {
+            let unchanged = |row| HeldStep { row: Some(row), first_seq: 0, is_changed: false };
+            self.steps.entry(row.step.clone()).or_insert_with(|| unchanged(row));
+        }
+        Ok(())
     }
 
-    async fn step(
+    /// A step, as far as it is known; asked of the database the first time.
+    pub(super) async fn step(
         &mut self,
         to: &mut AnyConnection,
         stream: &StreamKey,
@@ -176,15 +187,18 @@ impl HeldRun {
 
 static RUNS: Bulk = Bulk::new(
     "INSERT INTO run_status (tenant, run, graph, version, status, actor, created_ms, updated_ms, \
-     ended_ms, steps_done, steps_total, tokens_in, tokens_out, cost, unpriced, error_code, \
-     error_message, input, output, seq, created_pos, parent, parent_seq)",
-    23,
+     ended_ms, steps_done, steps_abandoned, steps_total, tokens_in, tokens_out, cost, unpriced, \
+     error_code, error_message, error_step, input, output, seq, created_pos, forked_from, \
+     forked_seq, parent, parent_step)",
+    27,
     "ON CONFLICT (tenant, run) DO UPDATE SET version = excluded.version, \
      status = excluded.status, updated_ms = excluded.updated_ms, ended_ms = excluded.ended_ms, \
-     steps_done = excluded.steps_done, steps_total = excluded.steps_total, \
+     steps_done = excluded.steps_done, steps_abandoned = excluded.steps_abandoned, \
+     steps_total = excluded.steps_total, \
      tokens_in = excluded.tokens_in, tokens_out = excluded.tokens_out, cost = excluded.cost, \
      unpriced = excluded.unpriced, error_code = excluded.error_code, \
-     error_message = excluded.error_message, output = excluded.output, seq = excluded.seq",
+     error_message = excluded.error_message, error_step = excluded.error_step, \
+     output = excluded.output, seq = excluded.seq",
 );
 
 fn bind_run<'q>(query: Bound<'q>, stream: &'q StreamKey, row: &'q RunRow) -> Bound<'q> {
@@ -199,6 +213,7 @@ fn bind_run<'q>(query: Bound<'q>, stream: &'q StreamKey, row: &'q RunRow) -> Bou
         .bind(row.updated_ms)
         .bind(row.ended_ms)
         .bind(row.steps_done)
+        .bind(row.steps_abandoned)
         .bind(row.steps_total)
         .bind(row.tokens_in)
         .bind(row.tokens_out)
@@ -206,20 +221,24 @@ fn bind_run<'q>(query: Bound<'q>, stream: &'q StreamKey, row: &'q RunRow) -> Bou
         .bind(row.unpriced)
         .bind(row.error_code.as_deref())
         .bind(row.error_message.as_deref())
+        .bind(row.error_step.as_deref())
         .bind(&row.input)
         .bind(row.output.as_deref())
         .bind(row.seq)
         .bind(row.created_pos)
+        .bind(row.forked_from.as_deref())
+        .bind(row.forked_seq)
         .bind(row.parent.as_deref())
-        .bind(row.parent_seq)
+        .bind(row.parent_step.as_deref())
 }
 
 static STEPS: Bulk = Bulk::new(
-    "INSERT INTO step (tenant, run, step, node, item, kind, status, attempt, started_ms, ended_ms, \
-     provider, model, tokens_in, tokens_out, cost, error_code, error_message, output, first_seq)",
-    19,
+    "INSERT INTO step (tenant, run, step, node, item, kind, status, resume_status, attempt, \
+     started_ms, ended_ms, provider, model, tokens_in, tokens_out, cost, error_code, \
+     error_message, output, first_seq)",
+    20,
     "ON CONFLICT (tenant, run, step) DO UPDATE SET kind = excluded.kind, \
-     status = excluded.status, attempt = excluded.attempt, started_ms = excluded.started_ms, \
+     status = excluded.status, resume_status = excluded.resume_status, attempt = excluded.attempt, started_ms = excluded.started_ms, \
      ended_ms = excluded.ended_ms, provider = excluded.provider, model = excluded.model, \
      tokens_in = excluded.tokens_in, tokens_out = excluded.tokens_out, cost = excluded.cost, \
      error_code = excluded.error_code, error_message = excluded.error_message, \
@@ -240,6 +259,7 @@ fn bind_step<'q>(
         .bind(row.item)
         .bind(&row.kind)
         .bind(&row.status)
+        .bind(row.resume_status.as_deref())
         .bind(row.attempt)
         .bind(row.started_ms)
         .bind(row.ended_ms)

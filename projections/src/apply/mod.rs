@@ -6,6 +6,7 @@ mod billing;
 mod bulk;
 mod held;
 mod run;
+mod status;
 mod step;
 
 use convergio_domain::event::Event;

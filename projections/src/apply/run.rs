@@ -1,9 +1,10 @@
 //! Graphs, runs and approvals.
 
 use convergio_domain::event::{Event, lifecycle, run};
-use convergio_domain::id::{GraphId, GraphVersion, RunId};
+use convergio_domain::id::{GraphId, GraphVersion, RunId, StepId};
 use convergio_domain::money::Money;
 use convergio_domain::payload::PayloadRef;
+use convergio_domain::run::Origin;
 use convergio_domain::stream::Seq;
 use convergio_domain::time::Span;
 use convergio_eventstore::Record;
@@ -50,9 +51,9 @@ pub(super) async fn apply(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<
         Event::RunMigrated(migrated) => {
             change(page, a, |row| row.version = migrated.to.to_string()).await?;
         }
-        Event::RunCompleted(done) => end(page, a, "completed", done.output, None).await?,
-        Event::RunFailed(failed) => end(page, a, "failed", None, Some(&failed.error)).await?,
-        Event::RunCancelled(_) => end(page, a, "cancelled", None, None).await?,
+        Event::RunCompleted(done) => end(page, a, End::completed(done)).await?,
+        Event::RunFailed(failed) => end(page, a, End::failed(failed)).await?,
+        Event::RunCancelled(_) => end(page, a, End::of("cancelled")).await?,
         Event::ApprovalRequested(asked) => {
             page.held.run(page.to, &a.record.stream).await?.has_asked = true;
             ask(page.to, a, asked).await?;
@@ -79,19 +80,21 @@ struct New<'a> {
     graph: GraphId,
     version: &'a GraphVersion,
     input: String,
-    parent: Option<(RunId, Seq)>,
+    forked_from: Option<(RunId, Seq)>,
+    origin: Option<&'a Origin>,
 }
 
 impl<'a> New<'a> {
     fn created(created: &'a run::Created) -> Self {
         let input = created.input.to_string();
-        Self { graph: created.graph, version: &created.version, input, parent: None }
+        let (graph, version, origin) = (created.graph, &created.version, created.origin.as_ref());
+        Self { graph, version, input, forked_from: None, origin }
     }
 
     fn forked(forked: &'a lifecycle::Forked) -> Self {
         let input = forked.input.map(|input| input.to_string()).unwrap_or_default();
-        let parent = Some((forked.parent, forked.seq));
-        Self { graph: forked.graph, version: &forked.version, input, parent }
+        let forked_from = Some((forked.parent, forked.seq));
+        Self { graph: forked.graph, version: &forked.version, input, forked_from, origin: None }
     }
 }
 
@@ -113,7 +116,8 @@ async fn status(page: &mut Page<'_>, a: &Applied<'_>, status: &str) -> sqlx::Res
 async fn reopen(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<()> {
     change(page, a, |row| {
         "running".clone_into(&mut row.status);
-        (row.ended_ms, row.error_code, row.error_message) = (None, None, None);
+        (row.ended_ms, row.error_code) = (None, None);
+        (row.error_message, row.error_step) = (None, None);
     })
     .await?;
     let sql = "UPDATE approval SET state = 'open' WHERE tenant = $1 AND run = $2 \
@@ -150,6 +154,7 @@ fn create(page: &mut Page<'_>, a: &Applied<'_>, new: New<'_>) {
         updated_ms: a.at().0,
         ended_ms: None,
         steps_done: 0,
+        steps_abandoned: 0,
         steps_total: 0,
         tokens_in: 0,
         tokens_out: 0,
@@ -157,12 +162,15 @@ fn create(page: &mut Page<'_>, a: &Applied<'_>, new: New<'_>) {
         unpriced: 0,
         error_code: None,
         error_message: None,
+        error_step: None,
         input: new.input,
         output: None,
         seq: signed(a.seq.0),
         created_pos: a.pos(),
-        parent: new.parent.map(|(run, _)| run.to_string()),
-        parent_seq: new.parent.map(|(_, seq)| signed(seq.0)),
+        forked_from: new.forked_from.map(|(run, _)| run.to_string()),
+        forked_seq: new.forked_from.map(|(_, seq)| signed(seq.0)),
+        parent: new.origin.map(|origin| origin.run.to_string()),
+        parent_step: new.origin.map(|origin| origin.step.to_string()),
     };
     page.held.begin(&a.record.stream, row);
 }
@@ -188,20 +196,36 @@ pub(super) fn sum(before: &str, usage: &run::UsageRecorded) -> String {
     (before + amount.scaled()).to_string()
 }
 
-async fn end(
-    page: &mut Page<'_>,
-    a: &Applied<'_>,
-    status: &str,
+/// How a run ended.
+struct End<'a> {
+    status: &'static str,
     output: Option<PayloadRef>,
-    error: Option<&run::Failure>,
-) -> sqlx::Result<()> {
+    failed: Option<&'a run::Failed>,
+}
+
+impl<'a> End<'a> {
+    fn of(status: &'static str) -> Self {
+        Self { status, output: None, failed: None }
+    }
+
+    fn completed(completed: &run::Completed) -> Self {
+        Self { output: completed.output, ..Self::of("completed") }
+    }
+
+    fn failed(failed: &'a run::Failed) -> Self {
+        Self { failed: Some(failed), ..Self::of("failed") }
+    }
+}
+
+async fn end(page: &mut Page<'_>, a: &Applied<'_>, end: End<'_>) -> sqlx::Result<()> {
     let run = page.held.run(page.to, &a.record.stream).await?;
     run.change(|row| {
-        status.clone_into(&mut row.status);
+        end.status.clone_into(&mut row.status);
         row.ended_ms = Some(a.at().0);
-        row.output = output.map(|output| output.to_string());
-        row.error_code = error.map(|error| error.code.clone());
-        row.error_message = error.map(|error| storable(&error.message));
+        row.output = end.output.map(|output| output.to_string());
+        row.error_code = end.failed.map(|failed| failed.error.code.clone());
+        row.error_message = end.failed.map(|failed| storable(&failed.error.message));
+        row.error_step = end.failed.and_then(|failed| failed.step.as_ref()).map(StepId::to_string);
     });
     // Of a run that was seen from its beginning it is known whether it asked anything.
     if run.is_whole && !run.has_asked {

@@ -45,16 +45,14 @@ pub(super) async fn apply(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<
         Event::StepAsked(e) => set(page, a, &e.step, "undecided").await,
         Event::StepSkipped(e) => {
             set(page, a, &e.step, "skipped").await?;
-            done(page, a).await?;
             skip(page, a, &e.skipped).await
         }
-        Event::RunReopened(e) => {
-            for step in &e.steps {
-                set(page, a, step, "scheduled").await?;
-            }
-            Ok(())
+        Event::RunCompleted(_) | Event::RunFailed(_) | Event::RunCancelled(_) => {
+            let stream = &a.record.stream;
+            page.held.run(page.to, stream).await?.abandon_steps(page.to, stream).await
         }
         Event::ChildReopened(e) => set(page, a, &e.step, "waiting").await,
+        Event::RunReopened(e) => reopen(page, a, &e.steps).await,
         Event::StepUnknown(e) => set(page, a, &e.step, "unknown").await,
         Event::StepRetried(e) => set(page, a, &e.step, "retrying").await,
         Event::StepCompleted(e) => {
@@ -74,6 +72,21 @@ pub(super) async fn apply(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<
     }
 }
 
+/// What was abandoned goes on, and these steps get another series of tries.
+async fn reopen(page: &mut Page<'_>, a: &Applied<'_>, steps: &[StepId]) -> sqlx::Result<()> {
+    let stream = &a.record.stream;
+    page.held.run(page.to, stream).await?.resume_steps(page.to, stream).await?;
+    for step in steps {
+        set(page, a, step, "scheduled").await?;
+        // A map's items run again; itself it is not started again.
+        let run = page.held.run(page.to, stream).await?;
+        if run.step(page.to, stream, step).await?.is_map() {
+            set(page, a, step, "started").await?;
+        }
+    }
+    Ok(())
+}
+
 /// Changes a step's row, if it has one.
 async fn change(
     page: &mut Page<'_>,
@@ -86,7 +99,7 @@ async fn change(
     run.change_step(page.to, (stream, step), change).await
 }
 
-/// A step's row, made at its first event; the run's count grows with it.
+/// Moves a step to a status; it gets a row at its first event.
 async fn set(
     page: &mut Page<'_>,
     a: &Applied<'_>,
@@ -95,40 +108,7 @@ async fn set(
 ) -> sqlx::Result<()> {
     let stream = &a.record.stream;
     let run = page.held.run(page.to, stream).await?;
-    let new = || new(step, status);
-    if run.has_step(page.to, (stream, step), signed(a.seq.0), new).await? {
-        let set = |row: &mut StepRow| status.clone_into(&mut row.status);
-        return run.change_step(page.to, (stream, step), set).await;
-    }
-    run.change(|row| row.steps_total += 1);
-    Ok(())
-}
-
-fn new(step: &StepId, status: &str) -> StepRow {
-    StepRow {
-        step: step.to_string(),
-        node: step.node.to_string(),
-        item: step.item.map_or(-1, i64::from),
-        kind: "tool".to_owned(),
-        status: status.to_owned(),
-        attempt: 0,
-        started_ms: None,
-        ended_ms: None,
-        provider: None,
-        model: None,
-        tokens_in: 0,
-        tokens_out: 0,
-        cost: "0".to_owned(),
-        error_code: None,
-        error_message: None,
-        output: None,
-    }
-}
-
-/// One step more of the run is done.
-async fn done(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<()> {
-    page.held.run(page.to, &a.record.stream).await?.change(|row| row.steps_done += 1);
-    Ok(())
+    run.set_status(page.to, (stream, step), signed(a.seq.0), status).await
 }
 
 async fn kind(page: &mut Page<'_>, a: &Applied<'_>, step: &StepId, kind: &str) -> sqlx::Result<()> {
@@ -171,17 +151,12 @@ async fn conclude(
         row.error_code = end.error.map(|error| error.code.clone());
         row.error_message = end.error.map(|error| storable(&error.message));
     })
-    .await?;
-    if end.status == "completed" {
-        done(page, a).await?;
-    }
-    Ok(())
+    .await
 }
 
 async fn skip(page: &mut Page<'_>, a: &Applied<'_>, nodes: &[NodeId]) -> sqlx::Result<()> {
     for node in nodes {
         set(page, a, &StepId::node(node.clone()), "skipped").await?;
-        done(page, a).await?;
     }
     Ok(())
 }

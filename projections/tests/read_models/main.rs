@@ -1,5 +1,7 @@
 //! Read models are disposable folds of the log, the same on every database.
 
+mod earlier;
+mod ended;
 mod full;
 mod memory;
 mod postgres;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use convergio_eventstore::{EventLog, Position};
+use convergio_eventstore::{EventLog, HealthRegistry, Position};
 use convergio_projections::{Projections, RunFilter, Store, rebuild};
 use sqlx::{AnyConnection, Connection, Executor};
 use tokio::sync::oneshot;
@@ -94,4 +94,47 @@ async fn a_projector_that_stands_by_takes_over() {
     assert!(queries.wait_for(tail(&*log).await, PATIENCE).await, "the other one goes on");
     stop_two.send(()).expect("it runs");
     two.await.expect("ends").expect("in order");
+}
+
+/// Ends the connection that waits for a lock, as an operator's hand or a lost network would.
+async fn end_waiting(admin: &mut AnyConnection) {
+    let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE \
+        datname = current_database() AND wait_event_type = 'Lock'";
+    loop {
+        let ended: i64 = sqlx::query_scalar(sql).fetch_one(&mut *admin).await.expect("a count");
+        if ended > 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_projector_whose_connection_is_lost_within_a_transaction_goes_on() {
+    let Some(store) = database().await else { return };
+    let (log, registry) = (filled().await, HealthRegistry::default());
+    let models = Projections::open(store.clone()).await.expect("opens");
+    let models = models.reporting_to(registry.component("read models"));
+    let (queries, (stop, stopped)) = (models.queries(), oneshot::channel());
+    let followed = Arc::clone(&log);
+    let running = tokio::spawn(async move { models.run(followed, stopped).await });
+    assert!(queries.wait_for(tail(&*log).await, PATIENCE).await);
+    let Store::Server(url) = &store else { panic!("a server") };
+    let mut admin = AnyConnection::connect(url).await.expect("the server answers");
+    for _ in 0..3 {
+        // The page is written as far as its rows, then its connection ends.
+        let mut lock = admin.begin().await.expect("begins");
+        (&mut *lock).execute("LOCK TABLE convergio.run_status").await.expect("locks");
+        crate::support::more(&log).await;
+        end_waiting(&mut lock).await;
+        lock.commit().await.expect("frees");
+        assert!(queries.wait_for(tail(&*log).await, PATIENCE).await, "it goes on by itself");
+    }
+    stop.send(()).expect("it runs");
+    running.await.expect("ends").expect("in order");
+    assert_eq!(registry.failures(), []);
+    let rows = queries.dump().await.expect("rows");
+    rebuild(store.clone(), &*log, |_, _| {}).await.expect("rebuilds");
+    let fresh = Projections::open(store).await.expect("opens");
+    assert_eq!(rows, fresh.queries().dump().await.expect("rows"), "nothing is lost or doubled");
 }

@@ -20,8 +20,8 @@ pub use memories::{MemoryForgotten, MemoryStored, MemoryView, NewMemory};
 pub use problem::{MistakeView, Problem};
 pub use replay::{DivergenceView, ReplayReport, ReplayRequest, ReplayedStep};
 pub use runs::{
-    ApprovalAnswer, ApprovalView, Decision, ExecuteRequest, ModelView, RunAccepted, RunError,
-    RunView, StepView, UsageSummary,
+    ApprovalAnswer, ApprovalView, ChildRun, Decision, ExecuteRequest, ModelView, ParentRun,
+    RunAccepted, RunError, RunView, StepView, UsageSummary,
 };
 pub use steer::{
     AmendRequest, BranchView, CallState, CheckpointRequest, CheckpointView, DiffView, ForkAccepted,
@@ -51,6 +51,10 @@ pub struct Health {
     pub version: String,
     /// What an acknowledged event survives: `process`, `fsync` or `quorum fsync`.
     pub durability: String,
+    /// The last record of the log.
+    pub log_position: u64,
+    /// The last record that the read models hold, as their database tells a reader.
+    pub read_position: u64,
     /// Records that the read models have not applied yet.
     pub projection_lag: u64,
 }

@@ -53,6 +53,33 @@ pub struct RunError {
     pub code: String,
     /// What happened.
     pub message: String,
+    /// The step that made the run fail; absent when none did, as when its time was over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+}
+
+/// The run that another one is within.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ParentRun {
+    /// The run.
+    pub run_id: String,
+    /// Its step that the other run belongs to.
+    pub step: String,
+}
+
+/// A run right within another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ChildRun {
+    /// The run.
+    pub run_id: String,
+    /// The step that it belongs to.
+    pub step: String,
+    /// Where it stands.
+    pub status: String,
+    /// Its graph.
+    pub graph_id: String,
+    /// The graph's name.
+    pub graph_name: String,
 }
 
 /// A run.
@@ -71,6 +98,9 @@ pub struct RunView {
     /// The event of another run where this one begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forked_from: Option<ForkOrigin>,
+    /// The run that this one is within.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ParentRun>,
     /// Who asked for it.
     pub actor: String,
     /// When it was created, RFC 3339.
@@ -80,6 +110,9 @@ pub struct RunView {
     pub ended_at: Option<String>,
     /// Steps that have ended well or were skipped.
     pub steps_done: u64,
+    /// Steps that had not ended when the run did.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub steps_abandoned: u64,
     /// Steps heard of so far.
     pub steps_total: u64,
     /// What it used.
@@ -93,6 +126,13 @@ pub struct RunView {
     /// Its steps; only when one run is asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<StepView>,
+    /// Runs right within it, those created last first, at most 100; only when one run is asked for.
+    /// `GET /v1/runs?parent=` lists them all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub children: Vec<ChildRun>,
+    /// How many runs are right within it; only when one run is asked for.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub children_total: u64,
     /// The number of its last event.
     pub seq: u64,
 }
@@ -110,7 +150,8 @@ pub struct StepView {
     /// `agent`, `tool`, `branch`, `map`, `approval`, `sleep`, `graph` or `signal`; empty for what
     /// is inherited.
     pub kind: String,
-    /// Where it stands.
+    /// Where it stands: `scheduled`, `started`, `retrying`, `unknown`, `sleeping`, `waiting`,
+    /// `undecided`, `completed`, `failed` or `skipped`; `abandoned` when the run ended before it did.
     pub status: String,
     /// The number of the last try.
     pub attempt: u32,
@@ -191,4 +232,9 @@ pub struct ApprovalAnswer {
     /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }

@@ -19,6 +19,10 @@ pub(super) enum Job {
         stream: StreamKey,
         reply: oneshot::Sender<Result<bool, AppendError>>,
     },
+    /// Tells whether the log can be written.
+    Check {
+        reply: oneshot::Sender<Result<(), AppendError>>,
+    },
 }
 
 /// A commit on its way to the disk.

@@ -9,6 +9,7 @@ mod folder;
 mod fresh;
 mod jobs;
 mod reader;
+mod recovery;
 mod rows;
 mod scan;
 mod schema;
@@ -154,6 +155,10 @@ impl EmbeddedLog {
 impl EventLog for EmbeddedLog {
     fn durability(&self) -> Durability {
         Durability::Fsync
+    }
+
+    async fn check_writable(&self) -> Result<(), AppendError> {
+        self.ask(|reply| Job::Check { reply }).await
     }
 
     async fn append(&self, commit: Commit) -> Result<Head, AppendError> {

@@ -47,9 +47,12 @@ impl Readers {
             let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let line = idle.map_or_else(|| Line::open(&self.path), Ok)?;
             let result = read(&Reader { line: &line, keys: &*self.keys });
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            if idle.len() < IDLE {
-                idle.push(line);
+            // A connection that failed is not used again.
+            if result.is_ok() {
+                let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+                if idle.len() < IDLE {
+                    idle.push(line);
+                }
             }
             result
         });

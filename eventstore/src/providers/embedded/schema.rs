@@ -115,6 +115,11 @@ fn change(connection: &Connection, statements: &str) -> rusqlite::Result<()> {
     connection.execute_batch("COMMIT")
 }
 
+/// Writes what stands there already: fails as any write would, and changes nothing.
+pub(super) fn write_version(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "user_version", VERSION)
+}
+
 /// Opens a connection that only reads.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, LogError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;

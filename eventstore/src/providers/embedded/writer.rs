@@ -1,7 +1,7 @@
 //! The writer thread: takes what has arrived, compares heads, writes it in one transaction.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,13 +9,14 @@ use std::time::Duration;
 use convergio_domain::decider::Wake;
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::fresh::Fresh;
 use super::jobs::{Append, Job, Jobs};
+use super::recovery::{WriteError, last_position};
 use super::rows::{kind_number, signed, sqlite_error, unsigned};
 use super::shape::Row;
 use super::witness::Witness;
@@ -41,7 +42,7 @@ const LOCKED: Duration = Duration::from_secs(5);
 
 /// What the writer knows of a stream.
 #[derive(Clone, Copy)]
-struct Known {
+pub(super) struct Known {
     id: i64,
     head: Head,
     wake: Option<i64>,
@@ -65,12 +66,18 @@ impl Followers {
 }
 
 pub(super) struct Writer {
-    connection: Connection,
-    followers: Followers,
+    pub(super) connection: Connection,
+    /// The file, for a connection in place of one that cannot be used any more.
+    pub(super) database: PathBuf,
+    pub(super) followers: Followers,
     counters: Arc<Counters>,
     witness: Witness,
-    position: u64,
-    heads: HashMap<StreamKey, Known>,
+    pub(super) position: u64,
+    pub(super) heads: HashMap<StreamKey, Known>,
+    /// Why the last transaction failed; nothing since one succeeded.
+    pub(super) failure: Option<AppendError>,
+    /// Whether connection and memory are as the file is. After an error they may not be.
+    pub(super) is_sound: bool,
 }
 
 /// What is told once the group is durable.
@@ -95,15 +102,23 @@ impl Writer {
         counters: Arc<Counters>,
         database: &Path,
     ) -> Result<Self, LogError> {
-        let last = "SELECT coalesce(max(position), 0) FROM record";
-        let position = connection.query_row(last, [], |row| row.get(0));
-        let position = unsigned(position.map_err(|error| sqlite_error(&error))?);
+        let position = last_position(&connection).map_err(|error| sqlite_error(&error))?;
         let witness = Witness::open(database, Position(position), |at| {
             let sql = "SELECT hash FROM record WHERE position = ?";
             let hash = connection.query_row(sql, [signed(at.0)], |row| row.get(0)).optional();
             hash.map_err(|error| sqlite_error(&error))
         })?;
-        Ok(Self { connection, followers, counters, witness, position, heads: HashMap::new() })
+        Ok(Self {
+            connection,
+            database: database.to_owned(),
+            followers,
+            counters,
+            witness,
+            position,
+            heads: HashMap::new(),
+            failure: None,
+            is_sound: true,
+        })
     }
 
     /// Works until nobody can send jobs any more.
@@ -115,6 +130,10 @@ impl Writer {
                     self.followers.fresh.forget(&stream);
                     // Who asked may have gone; it is erased all the same.
                     let _told = reply.send(self.erase(id));
+                }
+                Job::Check { reply } => {
+                    // Who asked may have gone.
+                    let _told = reply.send(self.check_writable());
                 }
             }
         }
@@ -142,11 +161,9 @@ impl Writer {
     }
 
     /// Writes a commit, and those that have come with it, in one transaction.
-    fn write(&mut self, first: Append, jobs: &mut Jobs) {
-        let before = self.position;
-        if let Err(error) = self.transaction("BEGIN IMMEDIATE") {
-            refuse([first.reply].into_iter(), &error);
-            return;
+    pub(super) fn write(&mut self, first: Append, jobs: &mut Jobs) {
+        if let Err(error) = self.begin() {
+            return self.refuse([first.reply].into_iter(), &error);
         }
         let (mut written, mut next, mut taken) = (Vec::new(), Some(first), 0);
         let mut until = self.is_heard().then(|| Instant::now() + CONTINUED);
@@ -167,15 +184,14 @@ impl Writer {
             }
         }
         let result = match failed {
-            None => self.transaction("COMMIT").map_err(|error| (error, None)),
-            Some((error, reply)) => Err((error, Some(reply))),
+            None => self.transaction("COMMIT").map_err(|error| (error.into(), None)),
+            Some((error, reply)) => Err((WriteError::from(error), Some(reply))),
         };
         match result {
             Ok(()) => self.acknowledge(written),
             Err((error, reply)) => {
-                self.roll_back(before);
                 let replies = written.into_iter().map(|written| written.reply);
-                refuse(replies.chain(reply), &error);
+                self.refuse(replies.chain(reply), &error);
             }
         }
     }
@@ -185,12 +201,13 @@ impl Writer {
         self.followers.early.receiver_count() > 0
     }
 
-    fn transaction(&self, statement: &str) -> rusqlite::Result<()> {
+    pub(super) fn transaction(&self, statement: &str) -> rusqlite::Result<()> {
         self.connection.prepare_cached(statement)?.execute([])?;
         Ok(())
     }
 
-    fn acknowledge(&self, written: Vec<Written>) {
+    fn acknowledge(&mut self, written: Vec<Written>) {
+        self.failure = None;
         self.counters.syncs.fetch_add(1, Ordering::Relaxed);
         self.counters.commits.fetch_add(written.len() as u64, Ordering::Relaxed);
         let mut appended = written.iter().filter(|written| written.record.is_some());
@@ -206,14 +223,6 @@ impl Writer {
             // A caller that went away finds its commit in the log.
             let _told = reply.send(Ok(head));
         }
-    }
-
-    fn roll_back(&mut self, position: u64) {
-        // After some errors SQLite has rolled back by itself.
-        let _rolled_back = self.connection.execute_batch("ROLLBACK");
-        self.position = position;
-        self.heads.clear();
-        self.followers.fresh.clear();
     }
 
     /// Writes one commit of the group. What is wrong with the commit itself is told at once and
@@ -447,16 +456,4 @@ pub(super) fn commit(dedup: i64, end: i64) -> Uuid {
 /// Where a payload lies.
 pub(super) fn payload_id(position: Position, index: u16) -> i64 {
     signed(position.0) * 64 + i64::from(index)
-}
-
-fn refuse(
-    replies: impl Iterator<Item = oneshot::Sender<Result<Head, AppendError>>>,
-    error: &rusqlite::Error,
-) {
-    let full = matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull));
-    tracing::error!(%error, "a group of commits was not written");
-    for reply in replies {
-        let error = if full { AppendError::Full } else { AppendError::from(sqlite_error(error)) };
-        let _told = reply.send(Err(error));
-    }
 }

@@ -49,7 +49,7 @@ impl Inner {
         stored
     }
 
-    fn check_proof(&self, require: Durability) -> Result<(), AppendError> {
+    pub(super) fn check_proof(&self, require: Durability) -> Result<(), AppendError> {
         let proof = self.proof.borrow();
         if proof.durability >= require {
             return Ok(());

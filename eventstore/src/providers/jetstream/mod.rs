@@ -36,6 +36,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::commit::Commit;
 use crate::error::{AppendError, LogError};
 use crate::heads::KnownHeads;
+use crate::health::ComponentHealth;
 use crate::log::{Archived, Durability, EventLog, Page, Scan};
 use crate::prepare::prepare;
 use crate::record::{Head, Position, RawRecord, Record};
@@ -116,9 +117,9 @@ impl JetStreamLog {
         Ok(Self { inner, follower: OnceLock::new(), require: config.require, durability })
     }
 
-    /// Takes part in the work on the log's streams.
-    pub fn share(&self) -> Shares {
-        shares::join(Arc::clone(&self.inner))
+    /// Takes part in the work on the log's streams; `health` hears whether it can.
+    pub fn share(&self, health: ComponentHealth) -> Shares {
+        shares::join(Arc::clone(&self.inner), health)
     }
 
     /// Walks every chain from its first record; gives the number of records and events.
@@ -176,6 +177,13 @@ async fn prove_again(inner: &Inner) {
 impl EventLog for JetStreamLog {
     fn durability(&self) -> Durability {
         self.durability.min(self.inner.proof.borrow().durability)
+    }
+
+    async fn check_writable(&self) -> Result<(), AppendError> {
+        self.inner.check_open()?;
+        self.inner.check_proof(self.require)?;
+        let failure = self.follower.get().and_then(|follower| follower.failure());
+        failure.map_or(Ok(()), |failure| Err(failure.into()))
     }
 
     async fn append(&self, commit: Commit) -> Result<Head, AppendError> {

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::api::{NoAnswer, Published};
 use super::inner::Inner;
+use crate::health::ComponentHealth;
 use crate::share::{SLOTS, Share};
 
 const TICK: Duration = Duration::from_secs(1);
@@ -25,6 +26,8 @@ const LEASE: Duration = Duration::from_secs(3);
 const DEAD_AFTER: Duration = Duration::from_secs(5);
 /// A dead process that holds nothing is forgotten after so long.
 const FORGET_AFTER: Duration = Duration::from_secs(20);
+/// Looking around and balancing take no longer: what we may hold is told again within the lease.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
 /// Members and slots that are read at once.
 const LIMIT: usize = 1024;
 
@@ -68,9 +71,11 @@ struct Keeper {
     members: BTreeMap<Uuid, Member>,
     slots: BTreeMap<u32, Slot>,
     alive: Option<Instant>,
+    health: ComponentHealth,
 }
 
-pub(super) fn join(inner: Arc<Inner>) -> Shares {
+/// Begins to share; `health` hears whether the process can say that it lives.
+pub(super) fn join(inner: Arc<Inner>, health: ComponentHealth) -> Shares {
     let (share, watched) = watch::channel(Share::NONE);
     let (leave, mut left) = watch::channel(false);
     let mut keeper = Keeper {
@@ -80,6 +85,7 @@ pub(super) fn join(inner: Arc<Inner>) -> Shares {
         members: BTreeMap::new(),
         slots: BTreeMap::new(),
         alive: None,
+        health,
     };
     let task = tokio::spawn(async move {
         loop {
@@ -101,17 +107,25 @@ impl Keeper {
     /// One look around; what fails is done by the next.
     async fn tick(&mut self) {
         let begun = Instant::now();
-        if self.sign_of_life().await.is_ok() {
-            self.alive = Some(begun);
+        match self.sign_of_life().await {
+            Ok(()) => self.alive = Some(begun),
+            Err(NoAnswer(reason)) => tracing::debug!(reason, "no sign of life this time"),
         }
-        let worked = match self.look().await {
-            Ok(()) => self.balance().await,
-            Err(error) => Err(error),
-        };
-        if let Err(NoAnswer(reason)) = worked {
-            tracing::debug!(reason, "the slots are not looked at this time");
+        let worked = tokio::time::timeout(LOOK_LIMIT, self.look_and_balance()).await;
+        let worked = worked.unwrap_or_else(|_| Err(NoAnswer("it takes too long".into())));
+        match worked {
+            Ok(()) => self.health.report_success(),
+            Err(NoAnswer(reason)) => {
+                tracing::debug!(reason, "the slots are not looked at this time");
+                self.health.report_failure(&reason);
+            }
         }
         self.tell();
+    }
+
+    async fn look_and_balance(&mut self) -> Result<(), NoAnswer> {
+        self.look().await?;
+        self.balance().await
     }
 
     /// Says what we hold, if we may.
@@ -218,9 +232,11 @@ impl Keeper {
         Ok(())
     }
 
-    /// Writes a slot, if nobody else has since we read it.
+    /// Writes a slot, if nobody else has since we read it. Until it is known what came of that, the
+    /// slot is not ours.
     async fn set(&mut self, number: u32, holder: Option<Uuid>) -> Result<(), NoAnswer> {
-        let version = self.slots.get(&number).map_or(0, |slot| slot.version);
+        let known = self.slots.remove(&number);
+        let version = known.as_ref().map_or(0, |slot| slot.version);
         let stream = &self.inner.names.derived;
         let subject = self.inner.names.derived(&format!("share.slot.{number}"));
         let body = holder.map_or_else(String::new, |holder| holder.to_string());
@@ -229,12 +245,17 @@ impl Keeper {
                 self.slots.insert(number, Slot { version: sequence, holder });
                 Ok(())
             }
+            Published::NotNow(_) => {
+                self.slots.extend(known.map(|slot| (number, slot)));
+                Ok(())
+            }
             // Somebody was faster: the next look shows who.
-            Published::WrongVersion | Published::NotNow(_) => Ok(()),
+            Published::WrongVersion => Ok(()),
             other => Err(NoAnswer(format!("{other:?}"))),
         }
     }
 
+    /// Writes down that nobody holds what we held.
     async fn give_back(&mut self) {
         let held = self.held();
         self.share.send_replace(Share::NONE);
@@ -244,5 +265,13 @@ impl Keeper {
                 return;
             }
         }
+    }
+}
+
+impl Drop for Keeper {
+    /// Whatever ends the keeping, a panic too: nobody says any more that we live, so nothing is ours.
+    fn drop(&mut self) {
+        self.health.report_failure(&"the process does not share in the work any more");
+        self.share.send_replace(Share::NONE);
     }
 }

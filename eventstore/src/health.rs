@@ -1,0 +1,99 @@
+//! What the loops of a process report of themselves, for whoever asks whether the process works:
+//! which of them fails now, why, and for how long.
+//!
+//! A loop that survives an error would otherwise fail in silence for ever.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+#[derive(Debug, Clone)]
+struct Failure {
+    reason: String,
+    since: Instant,
+}
+
+/// The components of a process that fail now. Cheap to clone: all clones are one registry.
+#[derive(Debug, Clone, Default)]
+pub struct HealthRegistry(Arc<Mutex<BTreeMap<&'static str, Failure>>>);
+
+/// A component that fails now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ComponentFailure {
+    /// Its name, in words for people.
+    pub component: &'static str,
+    /// Why it failed last.
+    pub reason: String,
+    /// How long it has been failing.
+    pub duration: Duration,
+}
+
+/// Where one component reports. The default one belongs to no registry.
+#[derive(Debug, Clone)]
+pub struct ComponentHealth {
+    registry: HealthRegistry,
+    component: &'static str,
+}
+
+impl HealthRegistry {
+    fn failures_by_component(&self) -> MutexGuard<'_, BTreeMap<&'static str, Failure>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where a component of this name reports.
+    pub fn component(&self, component: &'static str) -> ComponentHealth {
+        ComponentHealth { registry: self.clone(), component }
+    }
+
+    /// Components that fail now, by name.
+    pub fn failures(&self) -> Vec<ComponentFailure> {
+        let failures = self.failures_by_component();
+        let failure = |(component, failure): (&&'static str, &Failure)| ComponentFailure {
+            component,
+            reason: failure.reason.clone(),
+            duration: failure.since.elapsed(),
+        };
+        failures.iter().map(failure).collect()
+    }
+}
+
+impl ComponentHealth {
+    /// The component failed, and will try again.
+    pub fn report_failure(&self, reason: &dyn Display) {
+        let mut failures = self.registry.failures_by_component();
+        let since = failures.get(self.component).map_or_else(Instant::now, |known| known.since);
+        failures.insert(self.component, Failure { reason: reason.to_string(), since });
+    }
+
+    /// The component works.
+    pub fn report_success(&self) {
+        self.registry.failures_by_component().remove(self.component);
+    }
+}
+
+impl Default for ComponentHealth {
+    fn default() -> Self {
+        HealthRegistry::default().component("")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::HealthRegistry;
+
+    #[test]
+    fn a_component_fails_until_it_reports_success() {
+        let registry = HealthRegistry::default();
+        let (one, two) = (registry.component("one"), registry.component("two"));
+        one.report_failure(&"no room");
+        one.report_failure(&"no room at all");
+        two.report_failure(&"gone");
+        two.report_success();
+        let failures = registry.failures();
+        assert_eq!(failures.len(), 1);
+        assert_eq!((failures[0].component, &*failures[0].reason), ("one", "no room at all"));
+        one.report_success();
+        assert_eq!(registry.failures(), []);
+    }
+}

@@ -1,0 +1,143 @@
+//! What the writer does after an error: neither its connection nor its memory is trusted until both
+//! were compared with the file.
+
+use rusqlite::{Connection, ErrorCode};
+use tokio::sync::oneshot;
+
+use super::rows::{sqlite_error, unsigned};
+use super::schema;
+use super::writer::Writer;
+use crate::error::{AppendError, LogError};
+use crate::record::Head;
+
+impl Writer {
+    /// Begins a transaction, on a connection that is in none.
+    pub(super) fn begin(&mut self) -> Result<(), WriteError> {
+        if !self.is_sound {
+            self.recover()?;
+        }
+        Ok(self.transaction("BEGIN IMMEDIATE")?)
+    }
+
+    /// Makes connection and memory as the file is, whatever became of the last transaction: after
+    /// some errors SQLite has rolled back by itself, after others it is still inside.
+    pub(super) fn recover(&mut self) -> Result<(), WriteError> {
+        self.is_sound = false;
+        self.heads.clear();
+        self.followers.fresh.clear();
+        if !self.connection.is_autocommit() {
+            // Whether it did is asked below.
+            let _rolled_back = self.connection.execute_batch("ROLLBACK");
+        }
+        if !self.connection.is_autocommit() {
+            self.connection = schema::open(&self.database)?;
+        }
+        self.position = last_position(&self.connection)?;
+        self.is_sound = true;
+        Ok(())
+    }
+
+    /// Tells those whose commits were not written, once nothing of them is left.
+    pub(super) fn refuse(
+        &mut self,
+        replies: impl Iterator<Item = oneshot::Sender<Result<Head, AppendError>>>,
+        error: &WriteError,
+    ) {
+        tracing::error!(%error, "a group of commits was not written");
+        if let Err(error) = self.recover() {
+            tracing::error!(%error, "the log's writer cannot go on for now");
+        }
+        let error = AppendError::from(error);
+        self.failure = Some(error.clone());
+        for reply in replies {
+            let _told = reply.send(Err(error.clone()));
+        }
+    }
+
+    /// Whether a commit would be written: after a failure only a write can tell.
+    pub(super) fn check_writable(&mut self) -> Result<(), AppendError> {
+        if self.failure.is_none() {
+            return Ok(());
+        }
+        self.recover().map_err(|error| AppendError::from(&error))?;
+        let written = schema::write_version(&self.connection).map_err(WriteError::from);
+        self.failure = written.err().map(|error| AppendError::from(&error));
+        self.failure.clone().map_or(Ok(()), Err)
+    }
+}
+
+/// The log's last position, as the file has it.
+pub(super) fn last_position(connection: &Connection) -> rusqlite::Result<u64> {
+    let sql = "SELECT coalesce(max(position), 0) FROM record";
+    connection.query_row(sql, [], |row| row.get(0)).map(unsigned)
+}
+
+/// Why a group of commits was not written.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WriteError {
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] rusqlite::Error),
+    /// The connection that was to take the place of another one.
+    #[error(transparent)]
+    Open(#[from] LogError),
+}
+
+impl From<&WriteError> for AppendError {
+    fn from(error: &WriteError) -> Self {
+        match error {
+            WriteError::Database(error) if is_full(error) => Self::Full,
+            WriteError::Database(error) => sqlite_error(error).into(),
+            WriteError::Open(error) => error.clone().into(),
+        }
+    }
+}
+
+fn is_full(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::iter;
+    use std::path::Path;
+
+    use super::super::schema;
+    use super::super::writer::{Followers, Writer};
+    use crate::error::AppendError;
+
+    fn open_writer(folder: &Path) -> Writer {
+        let database = folder.join("log.db");
+        let connection = schema::open(&database).unwrap();
+        Writer::new(connection, Followers::new(), Default::default(), &database).unwrap()
+    }
+
+    #[test]
+    fn a_writer_left_inside_a_transaction_comes_out_of_it_with_nothing_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = open_writer(folder.path());
+        writer.connection.execute_batch("BEGIN; INSERT INTO wake_now VALUES (7)").unwrap();
+        writer.position = 99;
+        let error = writer.begin().unwrap_err();
+        writer.refuse(iter::empty(), &error);
+        assert_eq!(writer.position, 0, "what the file says");
+        writer.begin().expect("it is in no transaction");
+        writer.transaction("COMMIT").unwrap();
+        let sql = "SELECT count(*) FROM wake_now";
+        let rows: i64 = writer.connection.query_row(sql, [], |row| row.get(0)).unwrap();
+        assert_eq!(rows, 0);
+    }
+
+    #[test]
+    fn a_log_is_writable_again_once_a_write_passes() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = open_writer(folder.path());
+        writer.check_writable().expect("nothing has failed yet");
+        writer.connection.execute_batch("PRAGMA query_only = ON").unwrap();
+        writer.failure = Some(AppendError::Full);
+        assert!(matches!(writer.check_writable(), Err(AppendError::Unavailable(_))));
+        writer.connection.execute_batch("PRAGMA query_only = OFF").unwrap();
+        writer.check_writable().expect("a write passes");
+        assert!(writer.failure.is_none());
+    }
+}
