@@ -58,7 +58,7 @@ fn begin_writers(repository: &Repository, stream: &StreamKey, writers: usize) ->
         tasks.spawn(async move {
             let context = context();
             let command = |_: &u64, _| ((), Vec::new());
-            if number % 2 == 0 {
+            if number.is_multiple_of(2) {
                 let loaded = repository.execute::<Count>(&stream, &context, command).await;
                 let loaded = loaded.expect("its turn comes");
                 assert_eq!(loaded.head.map(|head| head.seq), Some(Seq(loaded.state)));

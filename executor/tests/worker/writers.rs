@@ -129,8 +129,8 @@ const NODES: usize = 60;
 fn waiting() -> String {
     let mut nodes = String::from("name: waiting\nbudget: {wall: 1h}\nnodes:\n");
     for n in 0..NODES {
-        write!(nodes, "  - {{id: q{n}, approval: {{show: \"{n}?\"}}}}\n").expect("into memory");
-        write!(nodes, "  - {{id: s{n}, signal: paid}}\n").expect("into memory");
+        writeln!(nodes, "  - {{id: q{n}, approval: {{show: \"{n}?\"}}}}").expect("into memory");
+        writeln!(nodes, "  - {{id: s{n}, signal: paid}}").expect("into memory");
     }
     let needs: Vec<String> = (0..NODES).map(|n| format!("q{n}, s{n}")).collect();
     let needs = needs.join(", ");

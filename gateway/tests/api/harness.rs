@@ -75,7 +75,7 @@ impl Api {
     /// On a log in files, which takes its time: requests at once meet there.
     pub(crate) async fn in_files() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let log = EmbeddedLog::open(&Config::new(&folder.path().join("log"))).expect("opens");
+        let log = EmbeddedLog::open(&Config::new(folder.path().join("log"))).expect("opens");
         Self::on(Arc::new(log), folder, Limits::default()).await
     }
 

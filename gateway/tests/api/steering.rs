@@ -99,7 +99,7 @@ async fn a_thousand_signals_at_once_are_all_taken() {
     let signal = |number: usize| {
         let body = json!({"name": "paid", "payload": {"number": number}});
         // With a key and without: half of them write to streams of their own too.
-        (path.clone(), body, (number % 2 == 0).then(|| format!("payment-{number}")))
+        (path.clone(), body, number.is_multiple_of(2).then(|| format!("payment-{number}")))
     };
     let statuses = statuses_of_all(&api, (0..1000).map(signal)).await;
     assert_eq!(statuses, [(200, 1000)].into());
