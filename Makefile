@@ -50,6 +50,7 @@ bench: ## Measures steps, front doors, replay, resume and forks on the embedded 
 	cargo run --release -p convergio -- bench gateway --concurrency 1,16,64
 	cargo run --release -p convergio -- bench replay
 	cargo run --release -p convergio -- bench resume
+	cargo run --release -p convergio -- bench wide
 
 golden: ## Writes anew what is expected of the recorded runs in replay-tests/golden.
 	CONVERGIO_BLESS=1 cargo test -p convergio-replay-tests --test golden
