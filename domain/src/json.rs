@@ -219,7 +219,7 @@ fn is_beyond_doubles(number: &serde_json::Number) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
     use serde_json::{Value, json};
 
     use super::{canonical_json, check_whole_numbers, read_json};

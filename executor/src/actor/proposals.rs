@@ -171,7 +171,7 @@ fn read(text: &str, name: &str) -> Result<Graph, Vec<Mistake>> {
     let Some((from, to)) = object else {
         return Err(whole("the answer must be one JSON object".to_owned()));
     };
-    let value: Result<Value, _> = read_json(text[from..=to].as_bytes());
+    let value: Result<Value, _> = read_json(&text.as_bytes()[from..=to]);
     let mut value =
         value.map_err(|error| whole(format!("the answer cannot be read as JSON: {error}")))?;
     value["name"] = json!(name);

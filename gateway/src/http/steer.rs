@@ -200,8 +200,8 @@ pub(crate) async fn retry(
     (status = 400, description = "The request is not valid", body = Problem),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
-    (status = 409, description = "No node of the run's graph waits for it, the run has ended, or has \
-        all the signals it takes", body = Problem),
+    (status = 409, description = "No node of the run's graph waits for it, the run has ended, or \
+        has all the signals it takes", body = Problem),
     (status = 413, description = "The payload is too large", body = Problem),
     (status = 422, description = "The idempotency key was used before", body = Problem),
 ))]
