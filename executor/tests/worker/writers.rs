@@ -212,7 +212,7 @@ fn step(number: usize) -> StepId {
 /// What an executor writes that begins so many runs within a run and dies; nobody has begun them.
 async fn begin_children(platform: &Platform, parent: &StreamKey) {
     let (id, inner) = platform.register(INNER).await;
-    let budget = Budget { tokens: None, cost: None, wall: None };
+    let budget = Budget::UNBOUND;
     let intent = |number: usize| ChildIntent {
         at: None,
         child: child_run_id(RunId(parent.id), &step(number), 1, None),
