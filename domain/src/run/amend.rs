@@ -1,5 +1,7 @@
 //! Mending a run that goes on: another budget, another version of its graph.
 
+use std::collections::BTreeMap;
+
 use super::family::migration;
 use super::rejection::Rejection;
 use super::state::{Budget, Phase, RunState};
@@ -107,10 +109,11 @@ fn check_limits(state: &RunState, budget: Budget, now: Timestamp) -> Result<(), 
 /// The node whose conversations may travel further by another version of the graph, if there is one:
 /// a run under way is never loosened.
 pub fn loosened_node(own: &Graph, other: &Graph) -> Option<NodeId> {
+    let known: BTreeMap<&NodeId, Privacy> =
+        own.nodes.iter().filter_map(|node| Some((&node.id, privacy(node)?))).collect();
     let is_looser = |node: &&Node| {
-        let before = own.node(&node.id).and_then(privacy);
-        let now = privacy(node);
-        before.zip(now).is_some_and(|(before, now)| now < before)
+        let before = known.get(&node.id);
+        before.zip(privacy(node)).is_some_and(|(before, now)| now < *before)
     };
     other.nodes.iter().find(is_looser).map(|node| node.id.clone())
 }
