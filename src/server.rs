@@ -98,8 +98,7 @@ impl Server {
         let open = config.place.open(&config.data).await?;
         let log = open.shared();
         let (token, token_is_new) = config.data.token_or_new()?;
-        let clock = Arc::new(SteadyClock::of_log(&*log).await?);
-        let repository = repository(&config.data, &log, &clock);
+        let (repository, clock) = open_repository(&config.data, &log).await?;
         let live = LiveHub::new();
         let health = HealthRegistry::default();
         let memories = Arc::new(Memories::new(Arc::clone(&log)));
@@ -147,13 +146,12 @@ impl Server {
             gateway = Some(tokio::spawn(convergio_gateway::serve(listener, app, stopping)));
             config.data.announce(&Running { url: url.clone(), pid: std::process::id() })?;
         }
-        let durability = log.durability();
         Ok(Self {
             url,
             token,
             token_is_new,
             models,
-            durability,
+            durability: log.durability(),
             log,
             clock,
             data: config.data,
@@ -239,11 +237,15 @@ impl Projector {
     }
 }
 
-/// The log's writer, with states of long runs in the data folder.
-fn repository(data: &DataDir, log: &Arc<dyn EventLog>, clock: &Arc<SteadyClock>) -> Repository {
+/// The log's writer, with states of long runs in the data folder, and its clock.
+async fn open_repository(
+    data: &DataDir,
+    log: &Arc<dyn EventLog>,
+) -> anyhow::Result<(Repository, Arc<SteadyClock>)> {
     let checkpoints = Arc::new(CheckpointFolder::new(&data.checkpoints()));
-    let repository = Repository::new(Arc::clone(log), Arc::<SteadyClock>::clone(clock));
-    repository.with_checkpoints(checkpoints)
+    let clock = Arc::new(SteadyClock::of_log(&**log).await?);
+    let repository = Repository::new(Arc::clone(log), Arc::<SteadyClock>::clone(&clock));
+    Ok((repository.with_checkpoints(checkpoints), clock))
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
