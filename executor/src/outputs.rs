@@ -146,7 +146,8 @@ impl Outputs {
         }
     }
 
-    /// The output of a map. Once it is over it is put together once, not for each step that uses it.
+    /// The output of a map. Once it is over it is put together once, not for each step that uses
+    /// it.
     async fn list(
         &mut self,
         state: &RunState,

@@ -177,8 +177,8 @@ impl<R: Into<ApiError> + std::error::Error> From<CommitError<R>> for ApiError {
         match error {
             CommitError::Rejected(rejection) => rejection.into(),
             CommitError::Conflict => {
-                let detail = "so many write to the same thing that this request did not get its turn \
-                    in time: nothing was done, send the same request again";
+                let detail = "so many write to the same thing that this request did not get \
+                    its turn in time: nothing was done, send the same request again";
                 Self { retryable: true, ..Self::new(error_code::REQUEST_CONFLICT, detail) }
             }
             CommitError::Append(error) => error.into(),

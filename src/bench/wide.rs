@@ -1,5 +1,5 @@
-//! `convergio bench wide`: runs of many items, nodes, signals and runs within them. What one of them
-//! costs should be the same whether there are a thousand or a hundred thousand.
+//! `convergio bench wide`: runs of many items, nodes, signals and runs within them. What one of
+//! them costs should be the same whether there are a thousand or a hundred thousand.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;

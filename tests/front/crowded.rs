@@ -29,8 +29,7 @@ nodes:
 async fn a_retry_that_falls_due_while_all_places_are_taken_leaves_the_server_awake() {
     let upstream = Upstream::start().await;
     let server = Server::start(&upstream.url);
-    let graph = server.post("/v1/graphs", &json!({"manifest": CROWDED})).await;
-    let graph: serde_json::Value = graph.json().await.expect("JSON");
+    let graph = server.register(CROWDED).await;
     let id = graph["id"].as_str().unwrap_or_else(|| panic!("{graph}"));
     let words: Vec<&str> = std::iter::once("busy").chain(std::iter::repeat_n("hang", 11)).collect();
     let body = json!({"inputs": {"words": words}});

@@ -71,6 +71,13 @@ impl Server {
         request.json(body).send().await.expect("an answer")
     }
 
+    /// Registers a manifest.
+    pub(crate) async fn register(&self, manifest: &str) -> Value {
+        let request = self.http.post(format!("{}/v1/graphs", self.url)).bearer_auth(&self.token);
+        let answer = request.body(manifest.to_owned()).send().await.expect("an answer");
+        answer.json().await.expect("JSON")
+    }
+
     pub(crate) async fn post_as(&self, path: &str, body: &Value, header: (&str, &str)) -> Response {
         let request = self.http.post(format!("{}{path}", self.url)).bearer_auth(&self.token);
         request.header(header.0, header.1).json(body).send().await.expect("an answer")

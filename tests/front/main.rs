@@ -1,6 +1,7 @@
 //! The front doors of the real binary: in front of a fixture server, a real model, and with the
 //! SDKs that they are made for.
 
+mod crowded;
 mod doors;
 mod harness;
 #[expect(dead_code, reason = "the platform's tests use more of it")]

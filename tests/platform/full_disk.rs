@@ -1,5 +1,5 @@
-//! A full disk: one clear answer, nothing lost, and everything goes on by itself when there is space
-//! again: log, executor and read models. Readiness says so meanwhile.
+//! A full disk: one clear answer, nothing lost, and everything goes on by itself when there is
+//! space again: log, executor and read models. Readiness says so meanwhile.
 //!
 //! `CONVERGIO_SOAK_FULL_DISK` sets rounds and seconds, as `20x1,20x10,20x60`.
 

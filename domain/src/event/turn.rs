@@ -28,8 +28,8 @@ pub struct ToolCallIntended {
     pub name: String,
 }
 
-/// `run.tool_call.queued.v1`: a tool call is a run that waits for a place among the runs within this
-/// one. It is intended later, by a `run.child.intended.v1` of the same call.
+/// `run.tool_call.queued.v1`: a tool call is a run that waits for a place among the runs within
+/// this one. It is intended later, by a `run.child.intended.v1` of the same call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolCallQueued {
     /// The step.

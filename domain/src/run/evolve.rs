@@ -43,16 +43,6 @@ pub(super) fn evolve(state: &mut RunState, recorded: Recorded<'_>) {
             state.release(&event.step);
             state.end_turn(event);
         }
-        Event::ToolCallIntended(event) => state.intend_tool(event, recorded.time),
-        Event::ToolCallQueued(event) => state.set_tool(&event.step, event.at, ToolState::Queued),
-        Event::ToolCallCompleted(e) => state.end_tool(&e.step, e.at, e.result, false),
-        Event::ToolCallFailed(e) => state.end_tool(&e.step, e.at, e.result, true),
-        Event::ToolCallDenied(e) => state.end_tool(&e.step, e.at, e.result, true),
-        Event::ChildIntended(event) => state.intend_child(event, recorded.time),
-        Event::ChildCreated(event) => state.note_child(event),
-        Event::ChildEnded(event) => state.end_child(event),
-        Event::ChildReopened(event) => state.reopen_child(event, recorded.time),
-        Event::ParentTold(_) => state.told = true,
         Event::AgentSpawned(event) => state.agent = Some(event.agent),
         Event::ModelCallFailed(event) => state.release(&event.step),
         Event::UsageRecorded(event) => state.spend(event),
@@ -110,6 +100,23 @@ fn steering(state: &mut RunState, recorded: Recorded<'_>) {
             state.set(&event.step, StepStatus::Skipped);
             state.skip(&event.skipped);
         }
+        _ => evolve_calls(state, recorded),
+    }
+}
+
+/// Tool calls of agents, and runs within the run.
+fn evolve_calls(state: &mut RunState, recorded: Recorded<'_>) {
+    match recorded.event {
+        Event::ToolCallIntended(event) => state.intend_tool(event, recorded.time),
+        Event::ToolCallQueued(event) => state.set_tool(&event.step, event.at, ToolState::Queued),
+        Event::ToolCallCompleted(e) => state.end_tool(&e.step, e.at, e.result, false),
+        Event::ToolCallFailed(e) => state.end_tool(&e.step, e.at, e.result, true),
+        Event::ToolCallDenied(e) => state.end_tool(&e.step, e.at, e.result, true),
+        Event::ChildIntended(event) => state.intend_child(event, recorded.time),
+        Event::ChildCreated(event) => state.note_child(event),
+        Event::ChildEnded(event) => state.end_child(event),
+        Event::ChildReopened(event) => state.reopen_child(event, recorded.time),
+        Event::ParentTold(_) => state.told = true,
         _ => {}
     }
 }

@@ -394,8 +394,8 @@ impl RunState {
         self.steps.get(&StepId::node(node.clone()))
     }
 
-    /// Whether the run ended before a step of it did: nothing comes of the step any more, unless the
-    /// run is reopened.
+    /// Whether the run ended before a step of it did: nothing comes of the step any more, unless
+    /// the run is reopened.
     pub fn is_abandoned(&self, step: &Step) -> bool {
         self.phase.is_ended() && !step.is_ended()
     }

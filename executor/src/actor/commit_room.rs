@@ -1,5 +1,5 @@
-//! How much one commit may hold. Whatever does not fit goes on in the next one, so that the width of
-//! a graph is never the width of a commit.
+//! How much one commit may hold. Whatever does not fit goes on in the next one, so that the width
+//! of a graph is never the width of a commit.
 
 use convergio_domain::id::NodeId;
 use convergio_eventstore::Limits;

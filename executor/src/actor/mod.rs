@@ -272,10 +272,10 @@ impl Actor {
                 | StepStatus::Awaiting { .. }
                 | StepStatus::Undecided { .. }
                 | StepStatus::Started { .. }
-                | StepStatus::Unknown => {
-                    if !concluded.contains(id) {
-                        self.waiting.insert(id.clone());
-                    }
+                | StepStatus::Unknown
+                    if !concluded.contains(id) =>
+                {
+                    self.waiting.insert(id.clone());
                 }
                 _ => {}
             }

@@ -182,7 +182,9 @@ impl ConcurrencyLimit {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use proptest::prelude::*;
+    use proptest::prelude::{
+        Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest,
+    };
 
     use super::{CallStart, ConcurrencyLimit, LoadRefusal, Pressure, STALL_LIMIT};
 

@@ -1,5 +1,5 @@
-//! Graphs of any width and depth: what exceeds a commit goes on in the next, what exceeds a limit of
-//! places waits for one, and what was done stands whatever follows from it.
+//! Graphs of any width and depth: what exceeds a commit goes on in the next, what exceeds a limit
+//! of places waits for one, and what was done stands whatever follows from it.
 
 use std::fmt::Write;
 
@@ -206,8 +206,8 @@ async fn runs_that_wait_for_places_begin_after_a_restart_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_output_that_is_too_large_fails_the_run_and_its_steps_stand() {
     let manifest = format!(
-        "name: large\n{BUDGET}output: '{{{{ nodes.m.output }}}}'\nnodes:\n  - {{id: m, map: \
-         {{over: '{{{{ range(20) }}}}', tool: text.trim, with: {{text: '{{{{ inputs.text }}}}'}}}}}}\n"
+        "name: large\n{BUDGET}output: '{{{{ nodes.m.output }}}}'\nnodes:\n  - id: m\n    map: \
+         {{over: '{{{{ range(20) }}}}', tool: text.trim, with: {{text: '{{{{ inputs.text }}}}'}}}}\n"
     );
     let ended = Platform::new().execute(&manifest, &json!({"text": "y".repeat(1 << 20)})).await;
     assert_eq!(ended.error().code, "request.too_large");
@@ -221,7 +221,7 @@ async fn a_question_that_the_log_does_not_take_fails_its_step_by_name() {
     // Each of these characters takes six bytes as JSON.
     let text = "{{ inputs.text }}";
     let manifest = format!(
-        "name: escapes\n{BUDGET}nodes:\n  - id: first\n    tool: text.trim\n    with: {{text: ok}}\n\
+        "name: escapes\n{BUDGET}nodes:\n  - {{id: first, tool: text.trim, with: {{text: ok}}}}\n\
          \x20 - id: big\n    needs: [first]\n    approval: {{show: '{text}{text}{text}'}}\n"
     );
     let inputs = json!({"text": "\u{1}".repeat(1_300_000)});

@@ -71,6 +71,24 @@ fn hex(hash: &[u8]) -> String {
     digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
 
+/// The same for a tool call of an agent.
+fn tool_call_summary(event: &Event) -> Option<Value> {
+    Some(match event {
+        Event::ToolCallQueued(e) => json!({"step": e.step, "turn": e.at.turn, "call": e.at.call,
+            "tool": e.name}),
+        Event::ToolCallIntended(e) => json!({"step": e.step, "turn": e.at.turn, "call": e.at.call,
+            "tool": e.name}),
+        Event::ToolCallCompleted(e) => {
+            json!({"step": e.step, "turn": e.at.turn, "call": e.at.call})
+        }
+        Event::ToolCallFailed(e) => json!({"step": e.step, "turn": e.at.turn, "call": e.at.call,
+            "error": e.error.code}),
+        Event::ToolCallDenied(e) => json!({"step": e.step, "turn": e.at.turn, "call": e.at.call,
+            "tool": e.name}),
+        _ => return None,
+    })
+}
+
 /// What an auditor wants to see at a glance; `None` for what is no act of anybody.
 fn summary(event: &Event) -> Option<Value> {
     Some(match event {
@@ -99,17 +117,11 @@ fn summary(event: &Event) -> Option<Value> {
         Event::ModelCallCompleted(e) => json!({"step": e.step, "model": e.model,
             "finish": e.finish, "duration_ms": e.duration_ms}),
         Event::ModelCallFailed(e) => json!({"step": e.step, "error": e.error.code}),
-        Event::ToolCallQueued(e) => json!({"step": e.step, "turn": e.at.turn, "call": e.at.call,
-            "tool": e.name}),
-        Event::ToolCallIntended(e) => json!({"step": e.step, "turn": e.at.turn, "call": e.at.call,
-            "tool": e.name}),
-        Event::ToolCallCompleted(e) => {
-            json!({"step": e.step, "turn": e.at.turn, "call": e.at.call})
-        }
-        Event::ToolCallFailed(e) => json!({"step": e.step, "turn": e.at.turn, "call": e.at.call,
-            "error": e.error.code}),
-        Event::ToolCallDenied(e) => json!({"step": e.step, "turn": e.at.turn, "call": e.at.call,
-            "tool": e.name}),
+        Event::ToolCallQueued(_)
+        | Event::ToolCallIntended(_)
+        | Event::ToolCallCompleted(_)
+        | Event::ToolCallFailed(_)
+        | Event::ToolCallDenied(_) => return tool_call_summary(event),
         Event::ChildIntended(e) => json!({"step": e.step, "run": e.child, "graph": e.graph,
             "version": e.version}),
         Event::ChildEnded(e) => json!({"run": e.child, "tokens": e.tokens, "cost": e.cost,

@@ -93,7 +93,8 @@ impl Stage {
         self.check_rebuild().await;
     }
 
-    /// Each step stands in its row where it stands in the state; the run's counts are those of rows.
+    /// Each step stands in its row where it stands in the state; the run's counts are those of
+    /// rows.
     async fn check_rows(&self, run: RunId) {
         let ((row, steps), state) = (self.rows(run).await, self.state(run).await);
         assert_eq!(steps.len(), state.steps.len());

@@ -1,5 +1,5 @@
-//! A log that is slow and refuses now and then, a clock that is not real, and numbers that follow from
-//! a seed.
+//! A log that is slow and refuses now and then, a clock that is not real, and numbers that follow
+//! from a seed.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,7 +1,7 @@
 //! Thousands of lives of executors under a clock that is not real, on a log that fails: whatever
 //! dies wherever, whoever believes that a run is his, and whoever writes to it meanwhile, every run
-//! completes, every step is recorded once. Runs are wide, deep, families, and wait; places are few, and
-//! commits small.
+//! completes, every step is recorded once. Runs are wide, deep, families, and wait; places are few,
+//! and commits small.
 //!
 //! `CONVERGIO_SIM_SEEDS` sets how many seeds are tried, `CONVERGIO_SIM_SEED` tries one again. A
 //! seed fixes the faults, the deaths, the shares and the times; the order in which tools end is

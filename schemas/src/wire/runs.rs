@@ -151,7 +151,8 @@ pub struct StepView {
     /// is inherited.
     pub kind: String,
     /// Where it stands: `scheduled`, `started`, `retrying`, `unknown`, `sleeping`, `waiting`,
-    /// `undecided`, `completed`, `failed` or `skipped`; `abandoned` when the run ended before it did.
+    /// `undecided`, `completed`, `failed` or `skipped`; `abandoned` when the run ended before it
+    /// did.
     pub status: String,
     /// The number of the last try.
     pub attempt: u32,

@@ -269,7 +269,8 @@ impl Keeper {
 }
 
 impl Drop for Keeper {
-    /// Whatever ends the keeping, a panic too: nobody says any more that we live, so nothing is ours.
+    /// Whatever ends the keeping, a panic too: nobody says any more that we live, so nothing is
+    /// ours.
     fn drop(&mut self) {
         self.health.report_failure(&"the process does not share in the work any more");
         self.share.send_replace(Share::NONE);
