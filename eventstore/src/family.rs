@@ -18,8 +18,8 @@ impl Repository {
     /// resumption or a cancellation. Told again it changes nothing, and brings to its end what was
     /// interrupted.
     ///
-    /// A run within that does not exist yet is not created: whoever executes it asks the runs that it
-    /// belongs to before its first step.
+    /// A run within that does not exist yet is not created: whoever executes it asks the runs that
+    /// it belongs to before its first step.
     ///
     /// # Errors
     /// See [`CommitError`]. A part of the family may have been told already.
@@ -43,8 +43,8 @@ impl Repository {
         Ok(steered)
     }
 
-    /// Tells all runs within a run what it does, from the outside to the inside: a run that has been
-    /// told begins no further run within it that would not be told.
+    /// Tells all runs within a run what it does, from the outside to the inside: a run that has
+    /// been told begins no further run within it that would not be told.
     ///
     /// # Errors
     /// See [`CommitError`].

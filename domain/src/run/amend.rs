@@ -106,8 +106,8 @@ fn check_limits(state: &RunState, budget: Budget, now: Timestamp) -> Result<(), 
     }
 }
 
-/// The node whose conversations may travel further by another version of the graph, if there is one:
-/// a run under way is never loosened.
+/// The node whose conversations may travel further by another version of the graph, if there is
+/// one: a run under way is never loosened.
 pub fn loosened_node(own: &Graph, other: &Graph) -> Option<NodeId> {
     let known: BTreeMap<&NodeId, Privacy> =
         own.nodes.iter().filter_map(|node| Some((&node.id, privacy(node)?))).collect();

@@ -250,8 +250,8 @@ impl Child {
     }
 }
 
-/// A run within tells of its end. Told twice changes nothing; told after it went on, it counts anew,
-/// and a run that failed by the failure of it goes on.
+/// A run within tells of its end. Told twice changes nothing; told after it went on, it counts
+/// anew, and a run that failed by the failure of it goes on.
 pub(super) fn child_ended(
     state: &RunState,
     report: ChildReport,

@@ -1,5 +1,6 @@
-//! Runs within runs when somebody steers one of them: a pause, a resumption and a cancellation reach
-//! the whole family, and a run that goes on after a failure takes along what the failure ended.
+//! Runs within runs when somebody steers one of them: a pause, a resumption and a cancellation
+//! reach the whole family, and a run that goes on after a failure takes along what the failure
+//! ended.
 
 use serde::{Deserialize, Serialize};
 
@@ -265,8 +266,8 @@ impl RunState {
         })
     }
 
-    /// What follows when a run within completes after all whose failure ended this one: this one goes
-    /// on, with what the failure ended besides.
+    /// What follows when a run within completes after all whose failure ended this one: this one
+    /// goes on, with what the failure ended besides.
     pub(super) fn revived_by(&self, ended: &turn::ChildEnded, now: Timestamp) -> Vec<Event> {
         let failed = self.failed_step.as_ref().filter(|_| self.phase == Phase::Failed);
         let is_cause = |id: &&StepId| {

@@ -81,8 +81,8 @@ pub enum Rejection {
     NotFailed(Phase),
     /// No step's failure ended the run.
     #[error(
-        "no failed step ended the run: mend what did with `convergio runs amend`, a larger budget or \
-        a corrected graph, and the run goes on with all that is done"
+        "no failed step ended the run: mend what did with `convergio runs amend`, a larger budget \
+        or a corrected graph, and the run goes on with all that is done"
     )]
     NothingToRetry,
     /// An amendment that changes nothing of a run that failed.

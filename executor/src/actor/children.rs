@@ -59,8 +59,8 @@ pub(super) struct Wanted {
 }
 
 impl Actor {
-    /// Runs that are under way may not exist yet, if an executor died before it created them, or may
-    /// not go on yet with this one.
+    /// Runs that are under way may not exist yet, if an executor died before it created them, or
+    /// may not go on yet with this one.
     pub(super) async fn ensure_children(&mut self) -> Result<(), ActorError> {
         if self.run.state.phase.is_ended() {
             return Ok(());
@@ -178,8 +178,8 @@ fn origin(run: &Loaded<Run>, step: &StepId) -> Origin {
     Origin { run: RunId(run.stream.id), step: step.clone(), depth: run.state.depth() + 1 }
 }
 
-/// Creates a run within another one, or lets it go on, however often it takes. One that can never be
-/// created has ended before it began.
+/// Creates a run within another one, or lets it go on, however often it takes. One that can never
+/// be created has ended before it began.
 pub(super) async fn create(
     shared: &Shared,
     parent: &StreamKey,

@@ -1,7 +1,7 @@
 //! What a run does because of the runs that it belongs to: before anything of it is called, it asks
-//! whether one of them has ended or is paused. A pause or a cancellation that was acknowledged stands
-//! in every run of the family that existed then; this is for those that were created since, and for
-//! a family whose steering was interrupted.
+//! whether one of them has ended or is paused. A pause or a cancellation that was acknowledged
+//! stands in every run of the family that existed then; this is for those that were created since,
+//! and for a family whose steering was interrupted.
 
 use convergio_domain::id::RunId;
 use convergio_domain::run::{FamilyCommand, Phase, Run, RunCommand, RunState, Step, StepStatus};
@@ -66,8 +66,8 @@ fn is_to_ask(state: &RunState) -> bool {
     is_within && (state.pause.inherited || (!state.paused && may_call()))
 }
 
-/// The outermost run that this one belongs to and that has ended; else the outermost that is paused.
-/// A run that went on by itself after its end was told is not held by those around it.
+/// The outermost run that this one belongs to and that has ended; else the outermost that is
+/// paused. A run that went on by itself after its end was told is not held by those around it.
 async fn steering_ancestor(
     shared: &Shared,
     run: &Loaded<Run>,

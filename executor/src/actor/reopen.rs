@@ -1,5 +1,5 @@
-//! Runs within a run that ended and go on: in another try of their step they begin where they failed,
-//! so that nothing that they paid for is paid again.
+//! Runs within a run that ended and go on: in another try of their step they begin where they
+//! failed, so that nothing that they paid for is paid again.
 
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ use crate::outputs::OutputError;
 
 impl Actor {
     /// What the step does with the run that its last try consisted of: takes what it yielded since,
-    /// or lets it go on. Nothing if a run of its own must begin: the work is another one, or somebody
-    /// cancelled the run.
+    /// or lets it go on. Nothing if a run of its own must begin: the work is another one, or
+    /// somebody cancelled the run.
     pub(super) async fn go_on_with_child(
         &mut self,
         plan: &mut Plan,
@@ -132,8 +132,8 @@ fn longer(span: Span, used: Span) -> Span {
     Span(span.0.saturating_add(used.0)).min(SPAN_LIMIT)
 }
 
-/// Brings a run within that exists in line with what the run that it belongs to wants of it: it goes
-/// on after its end, and after a pause.
+/// Brings a run within that exists in line with what the run that it belongs to wants of it: it
+/// goes on after its end, and after a pause.
 pub(super) async fn align(
     shared: &Shared,
     parent: &StreamKey,

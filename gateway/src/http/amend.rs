@@ -1,5 +1,5 @@
-//! Amending runs: another budget, another version of the graph, and going on after a failure with all
-//! that was done.
+//! Amending runs: another budget, another version of the graph, and going on after a failure with
+//! all that was done.
 
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
@@ -26,8 +26,8 @@ use crate::problem::ApiError;
 /// Tries against others that append to the run.
 const TRIES: u32 = 8;
 
-/// Gives a run other limits or a corrected graph. One that failed goes on with all that was done; one
-/// that is under way goes on by them.
+/// Gives a run other limits or a corrected graph. One that failed goes on with all that was done;
+/// one that is under way goes on by them.
 #[utoipa::path(post, path = "/v1/runs/{id}/amend", tag = "runs", params(
     ("id" = String, Path, description = "The run"),
 ), request_body = AmendRequest, responses(

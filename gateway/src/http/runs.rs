@@ -302,7 +302,8 @@ pub(crate) struct CancelRequest {
     reason: Option<String>,
 }
 
-/// Cancels a run with all runs within it. Model calls under way are stopped. Cancelling twice changes nothing.
+/// Cancels a run with all runs within it. Model calls under way are stopped. Cancelling twice
+/// changes nothing.
 #[utoipa::path(post, path = "/v1/runs/{id}/cancel", tag = "runs", params(
     ("id" = String, Path, description = "The run"),
 ), request_body = Option<CancelRequest>, responses(
