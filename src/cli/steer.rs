@@ -47,8 +47,7 @@ pub(crate) enum SteerCommand {
         #[arg(long)]
         step: Option<String>,
     },
-    /// Gives a run other limits or a corrected graph; one that failed goes on with all that is
-    /// done.
+    /// Gives a run other limits or a corrected graph; one that failed goes on with all it did.
     #[command(
         after_help = "Example:\n  convergio runs amend 0190... --tokens 500000 --wall 2h\n  \
         convergio runs amend 0190... --graph corrected.yaml"

@@ -64,8 +64,8 @@ pub(super) fn amend(
     check_failed(state, &steps)?;
     let budget = limits.of(state.budget);
     let moved = version.and_then(|version| migration(state, version));
-    let amended =
-        (budget != state.budget).then(|| Event::RunAmended(lifecycle::Amended { budget, reason }));
+    let amended = (budget != state.budget)
+        .then_some(Event::RunAmended(lifecycle::Amended { budget, reason }));
     let changes: Vec<Event> = moved.into_iter().chain(amended).collect();
     if changes.is_empty() {
         return if state.phase == Phase::Failed {

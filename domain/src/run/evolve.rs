@@ -46,23 +46,6 @@ pub(super) fn evolve(state: &mut RunState, recorded: Recorded<'_>) {
         Event::AgentSpawned(event) => state.agent = Some(event.agent),
         Event::ModelCallFailed(event) => state.release(&event.step),
         Event::UsageRecorded(event) => state.spend(event),
-        Event::RunCancelled(event) => {
-            state.phase = Phase::Cancelled;
-            state.is_cancel_inherited = event.inherited;
-            if event.inherited {
-                state.stopped = Some(recorded.time);
-            }
-        }
-        Event::RunCompleted(event) => {
-            state.phase = Phase::Completed;
-            state.output = event.output.map(|output| state.own(output));
-        }
-        Event::RunFailed(event) => {
-            state.phase = Phase::Failed;
-            state.stopped = Some(recorded.time);
-            state.error = Some(event.error.clone());
-            state.failed_step.clone_from(&event.step);
-        }
         Event::TimerFired(_)
         | Event::BudgetExhausted(_)
         | Event::AgentCreated(_)
@@ -117,6 +100,30 @@ fn evolve_calls(state: &mut RunState, recorded: Recorded<'_>) {
         Event::ChildEnded(event) => state.end_child(event),
         Event::ChildReopened(event) => state.reopen_child(event, recorded.time),
         Event::ParentTold(_) => state.told = true,
+        _ => end(state, recorded),
+    }
+}
+
+/// How the run ended.
+fn end(state: &mut RunState, recorded: Recorded<'_>) {
+    match recorded.event {
+        Event::RunCancelled(event) => {
+            state.phase = Phase::Cancelled;
+            state.is_cancel_inherited = event.inherited;
+            if event.inherited {
+                state.stopped = Some(recorded.time);
+            }
+        }
+        Event::RunCompleted(event) => {
+            state.phase = Phase::Completed;
+            state.output = event.output.map(|output| state.own(output));
+        }
+        Event::RunFailed(event) => {
+            state.phase = Phase::Failed;
+            state.stopped = Some(recorded.time);
+            state.error = Some(event.error.clone());
+            state.failed_step.clone_from(&event.step);
+        }
         _ => {}
     }
 }

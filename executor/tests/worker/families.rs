@@ -130,17 +130,8 @@ name: siblings
 output: "{{ nodes.sub.output }}"
 nodes:
   - {id: sub, graph: inner}
-  - {id: go, signal: go}
-  - {id: bad, needs: [go], tool: math.eval, with: {expression: "1 / {{ nodes.go.output }}"}}
+  - {id: ok, approval: {role: owner, show: "go on?"}}
 "#;
-
-fn signal(name: &str) -> RunCommand {
-    RunCommand::Signal(convergio_domain::run::Signal {
-        id: uuid::Uuid::now_v7(),
-        signal: name.parse().expect("a name"),
-        payload: convergio_domain::payload::PayloadSlot(0),
-    })
-}
 
 #[tokio::test]
 async fn a_run_within_that_a_siblings_failure_cancelled_goes_on_with_the_retry() {
@@ -151,12 +142,12 @@ async fn a_run_within_that_a_siblings_failure_cancelled_goes_on_with_the_retry()
     while script.requests().len() < 2 {
         script.called.notified().await;
     }
-    platform.tell_with(&run, signal("go"), &json!(0)).await;
+    platform.answer(&run, false).await;
     assert_eq!(platform.ended(&run).await.phase, Phase::Failed);
     let over = |state: &RunState| !state.owes();
     platform.until(&run, over).await;
     assert_eq!(platform.state(&child(&run)).await.phase, Phase::Cancelled);
-    platform.tell(&run, retry("bad")).await;
+    platform.tell(&run, retry("ok")).await;
     let over = |state: &RunState| state.phase == Phase::Completed;
     platform.until(&child(&run), over).await;
     assert_eq!(calls(&script, "costly"), 1);

@@ -137,6 +137,13 @@ fn summary(event: &Event) -> Option<Value> {
             "tokens_in": e.usage.tokens_in(), "tokens_out": e.usage.tokens_out(),
             "confirmed": e.confirmed, "cost": e.charge.as_ref().map(|charge| charge.amount)}),
         Event::BudgetExhausted(e) => json!({"step": e.step, "limit": e.limit}),
+        _ => return steering_summary(event),
+    })
+}
+
+/// What people and programs did to a run from outside, and its end.
+fn steering_summary(event: &Event) -> Option<Value> {
+    Some(match event {
         Event::RunPaused(_)
         | Event::RunResumed(_)
         | Event::RunCancelled(_)
@@ -155,5 +162,6 @@ fn summary(event: &Event) -> Option<Value> {
         Event::CheckpointSaved(e) => json!({"label": e.label}),
         Event::RunMigrated(e) => json!({"from": e.from, "to": e.to}),
         Event::RunFailed(e) => json!({"step": e.step, "error": e.error.code}),
+        _ => return None,
     })
 }

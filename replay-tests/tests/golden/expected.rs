@@ -132,6 +132,7 @@ fn intent<'e>(file: &RunFile, event: &'e Event) -> Option<(&'e StepId, String)> 
         Event::ToolCallQueued(call) => Some((&call.step, format!("queues {}", call.name))),
         Event::ToolCallIntended(call) => Some((&call.step, format!("calls {}", call.name))),
         Event::ChildIntended(child) => Some((&child.step, format!("runs {}", child.child))),
+        Event::ChildReopened(child) => Some((&child.step, format!("goes on with {}", child.child))),
         Event::TimerSet(timer) => Some((&timer.step, "sleeps".to_owned())),
         Event::SignalAwaited(awaited) => {
             Some((&awaited.step, format!("waits for {}", awaited.signal)))
