@@ -91,8 +91,11 @@ fn tool_call_summary(event: &Event) -> Option<Value> {
 
 /// What an auditor wants to see at a glance; `None` for what is no act of anybody.
 fn summary(event: &Event) -> Option<Value> {
+    use Event::{RequestAccepted, RequestAnswered, RequestApplied};
+    use Event::{RunCancelled, RunCompleted, RunPaused, RunResumed};
     Some(match event {
-        Event::StepScheduled(_) | Event::StepStarted(_) | Event::RequestAccepted(_) => return None,
+        Event::StepScheduled(_) | Event::StepStarted(_) => return None,
+        RequestAccepted(_) | RequestAnswered(_) | RequestApplied(_) => return None,
         Event::GraphRegistered(e) => json!({"graph": e.name, "version": e.version}),
         Event::MemoryStored(e) => json!({"memory": e.memory, "subject": e.subject}),
         Event::MemoryForgotten(e) => json!({"memory": e.memory}),
@@ -137,10 +140,7 @@ fn summary(event: &Event) -> Option<Value> {
             "tokens_in": e.usage.tokens_in(), "tokens_out": e.usage.tokens_out(),
             "confirmed": e.confirmed, "cost": e.charge.as_ref().map(|charge| charge.amount)}),
         Event::BudgetExhausted(e) => json!({"step": e.step, "limit": e.limit}),
-        Event::RunPaused(_)
-        | Event::RunResumed(_)
-        | Event::RunCancelled(_)
-        | Event::RunCompleted(_) => json!({}),
+        RunPaused(_) | RunResumed(_) | RunCancelled(_) | RunCompleted(_) => json!({}),
         Event::RunReopened(e) => json!({"steps": e.steps}),
         Event::RunAmended(e) => json!({"budget": e.budget}),
         Event::RunForked(e) => json!({"parent": e.parent, "seq": e.seq, "graph": e.graph,
