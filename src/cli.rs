@@ -25,6 +25,12 @@ use agents::AgentsCommand;
 pub(crate) use model_calls::ModelCallLimits;
 pub(crate) use runs::RunsCommand;
 
+/// How many items a listing shows: 1 to 1000.
+pub(crate) fn parse_page_limit(text: &str) -> Result<u16, String> {
+    let limit = text.parse().ok().filter(|limit| (1..=1000).contains(limit));
+    limit.ok_or_else(|| "use a number from 1 to 1000".to_owned())
+}
+
 /// Runs graphs of AI agents on a durable log.
 #[derive(Debug, Parser)]
 #[command(
@@ -320,8 +326,8 @@ pub(crate) struct OfRun {
     #[arg(long)]
     pub(crate) run: Option<String>,
     /// How many.
-    #[arg(long, default_value_t = 50)]
-    pub(crate) limit: usize,
+    #[arg(long, default_value_t = 50, value_parser = parse_page_limit)]
+    pub(crate) limit: u16,
 }
 
 #[derive(Debug, Clone, Subcommand)]
@@ -399,8 +405,8 @@ pub(crate) enum MemoryCommand {
         #[arg(long)]
         subject: String,
         /// How many.
-        #[arg(long, default_value_t = 50)]
-        limit: usize,
+        #[arg(long, default_value_t = 50, value_parser = parse_page_limit)]
+        limit: u16,
     },
     /// Shows what fits a question best, as an agent would get it.
     #[command(

@@ -4,7 +4,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use convergio_schemas::wire::{EventEnvelope, Frame, Problem, ProgressNote};
 use futures_util::StreamExt;
-use reqwest::{Method, RequestBuilder, Response};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -133,6 +133,8 @@ impl Client {
             let request = self.request(Method::GET, &path).header("accept", "text/event-stream");
             let request = request.header("last-event-id", after.to_string());
             match self.send(request).await {
+                // It has ended, and `hear` has had the end.
+                Ok(response) if response.status() == StatusCode::NO_CONTENT => return Ok(()),
                 Ok(response) => {
                     failures = 0;
                     if self.read(response, &mut after, &mut hear).await {
@@ -162,7 +164,8 @@ impl Client {
             for frame in messages.feed(&chunk) {
                 if let Frame::Event(event) = &frame {
                     *after = event.seq;
-                    ended |= is_end(event);
+                    // A failed run that was retried goes on.
+                    ended = is_end(event) || (ended && event.kind != "run.reopened.v1");
                 }
                 hear(&frame);
             }

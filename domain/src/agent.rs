@@ -3,6 +3,7 @@
 use crate::decider::{Context, Decider, Recorded, Wake};
 use crate::event::{Event, agent};
 use crate::id::{AgentId, GraphId, GraphVersion, TenantId};
+use crate::once::{AppliedRequests, RemembersRequests};
 use crate::payload::{PayloadRef, PayloadSlot};
 use crate::request::derived_uuid;
 use crate::stream::Seq;
@@ -25,6 +26,8 @@ pub struct AgentState {
     pub definition: Option<PayloadRef>,
     /// Whether it runs no more.
     pub is_terminated: bool,
+    /// The requests under an idempotency key that defined or terminated it.
+    pub requests: AppliedRequests,
 }
 
 impl AgentState {
@@ -60,6 +63,12 @@ pub struct NoAgent;
 /// The id of an agent: the same name, the same agent.
 pub fn agent_id(tenant: &TenantId, name: &str) -> AgentId {
     AgentId(derived_uuid(&["agent/v1", tenant.as_str(), name]))
+}
+
+impl RemembersRequests for AgentState {
+    fn applied_requests(&self) -> &AppliedRequests {
+        &self.requests
+    }
 }
 
 impl Decider for AgentNoun {
@@ -101,6 +110,7 @@ impl Decider for AgentNoun {
                 state.is_terminated = false;
             }
             Event::AgentTerminated(_) => state.is_terminated = true,
+            Event::RequestApplied(event) => state.requests.insert(event.request, recorded.seq),
             _ => {}
         }
     }

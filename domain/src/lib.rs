@@ -15,6 +15,7 @@ pub mod json;
 pub mod memory;
 pub mod metering;
 pub mod money;
+pub mod once;
 pub mod payload;
 pub mod request;
 pub mod run;

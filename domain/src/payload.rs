@@ -87,4 +87,6 @@ pub enum Purpose {
     Signal,
     /// The models that a router chose from, as JSON; nothing that a person wrote.
     Candidates,
+    /// What was answered to a request under an idempotency key.
+    Answer,
 }

@@ -1,10 +1,15 @@
-//! The request noun: an idempotency key is bound to one request for ever.
+//! The request noun: an idempotency key is bound to one request for ever, and keeps its answer.
 
 use crate::decider::{Context, Decider, Recorded, Wake};
-use crate::event::{Event, request::Accepted};
+use crate::event::Event;
+use crate::event::request::{Accepted, Answered};
 use crate::id::TenantId;
+use crate::payload::{PayloadRef, PayloadSlot};
 use crate::stream::Seq;
 use uuid::Uuid;
+
+/// Bytes of an answer that is kept at most; the request of a larger one is looked at again.
+pub const ANSWER_BYTES_LIMIT: usize = 256 << 10;
 
 /// The rules of a request.
 #[derive(Debug, Clone, Copy)]
@@ -15,13 +20,37 @@ pub struct Request;
 pub struct State {
     /// The request that the key is bound to.
     pub request_hash: Option<String>,
+    /// What was answered.
+    pub answer: Option<Answer<PayloadRef>>,
 }
 
-/// Binds the key to a request.
+/// An answer, with the place of its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Accept {
-    /// BLAKE3 of method, path and body.
-    pub request_hash: String,
+pub struct Answer<B> {
+    /// The HTTP status.
+    pub status: u16,
+    /// The media type of the body.
+    pub media_type: String,
+    /// The body, byte for byte.
+    pub body: B,
+}
+
+/// What may be asked of a key. Each command names its request by the BLAKE3 of who asks, method,
+/// path, query and body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RequestCommand {
+    /// Binds the key to a request.
+    Accept {
+        /// The request.
+        request_hash: String,
+    },
+    /// Keeps the answer; the first one stays.
+    Answer {
+        /// The request.
+        request_hash: String,
+        /// What is answered.
+        answer: Answer<PayloadSlot>,
+    },
 }
 
 /// The key was used for another request.
@@ -29,8 +58,14 @@ pub struct Accept {
 #[error("this idempotency key was used for another request: use a new key")]
 pub struct Mismatch;
 
-/// The id of a key's stream: UUIDv8 of BLAKE3(`request/v1` ‖ tenant ‖ scope ‖ key).
-pub fn request_id(tenant: &TenantId, scope: &str, key: &str) -> Uuid {
+/// The id of a key's stream, and of the request that the key is bound to: UUIDv8 of
+/// BLAKE3(`request/v2` ‖ tenant ‖ key).
+pub fn request_id(tenant: &TenantId, key: &str) -> Uuid {
+    derived_uuid(&["request/v2", tenant.as_str(), key])
+}
+
+/// The id of a key's stream in logs of before answers were kept: a key was bound in each scope.
+pub fn scoped_request_id(tenant: &TenantId, scope: &str, key: &str) -> Uuid {
     derived_uuid(&["request/v1", tenant.as_str(), scope, key])
 }
 
@@ -46,30 +81,61 @@ pub fn derived_uuid(parts: &[&str]) -> Uuid {
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
+impl State {
+    /// Whether the key is bound to this request; false while it is bound to none.
+    ///
+    /// # Errors
+    /// It is bound to another one.
+    pub fn is_bound_to(&self, request_hash: &str) -> Result<bool, Mismatch> {
+        match &self.request_hash {
+            None => Ok(false),
+            Some(hash) if hash == request_hash => Ok(true),
+            Some(_) => Err(Mismatch),
+        }
+    }
+}
+
 impl Decider for Request {
     type State = State;
-    type Command = Accept;
+    type Command = RequestCommand;
     type Rejection = Mismatch;
 
     fn decide(
         state: &State,
-        command: Accept,
+        command: RequestCommand,
         _context: &Context,
-        _next: Seq,
+        next: Seq,
     ) -> Result<Vec<Event>, Mismatch> {
-        match &state.request_hash {
-            None => {
-                let accepted = Accepted { request_hash: command.request_hash };
-                Ok(vec![Event::RequestAccepted(accepted)])
+        match command {
+            RequestCommand::Accept { request_hash } => match state.is_bound_to(&request_hash)? {
+                true => Ok(Vec::new()),
+                false => Ok(vec![Event::RequestAccepted(Accepted { request_hash })]),
+            },
+            RequestCommand::Answer { request_hash, answer } => {
+                let is_bound = state.is_bound_to(&request_hash)?;
+                if !is_bound || state.answer.is_some() {
+                    return Ok(Vec::new());
+                }
+                let Answer { status, media_type, body } = answer;
+                let answered = Answered { status, media_type, body: body.at(next) };
+                Ok(vec![Event::RequestAnswered(answered)])
             }
-            Some(hash) if *hash == command.request_hash => Ok(Vec::new()),
-            Some(_) => Err(Mismatch),
         }
     }
 
     fn evolve(state: &mut State, recorded: Recorded<'_>) {
-        if let Event::RequestAccepted(accepted) = recorded.event {
-            state.request_hash = Some(accepted.request_hash.clone());
+        match recorded.event {
+            Event::RequestAccepted(accepted) => {
+                state.request_hash = Some(accepted.request_hash.clone());
+            }
+            Event::RequestAnswered(answered) => {
+                state.answer = Some(Answer {
+                    status: answered.status,
+                    media_type: answered.media_type.clone(),
+                    body: answered.body,
+                });
+            }
+            _ => {}
         }
     }
 

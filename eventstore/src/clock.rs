@@ -166,7 +166,7 @@ mod tests {
     use std::time::Duration;
 
     use convergio_domain::decider::Context;
-    use convergio_domain::request::{Accept, Request};
+    use convergio_domain::request::{Request, RequestCommand};
     use convergio_domain::stream::StreamKey;
     use convergio_domain::time::{Span, Timestamp};
 
@@ -279,7 +279,8 @@ mod tests {
         let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
         let stream = StreamKey::request("default".parse().unwrap(), uuid::Uuid::now_v7());
         let context = Context { now: ahead, actor: "tester".parse().unwrap() };
-        let accept = |_: &_, _| (Accept { request_hash: "hash".into() }, Vec::new());
+        let accept =
+            |_: &_, _| (RequestCommand::Accept { request_hash: "hash".into() }, Vec::new());
         repository.execute::<Request>(&stream, &context, accept).await.unwrap();
         assert!(SteadyClock::of_log(&*log).await.unwrap().now() >= ahead);
     }

@@ -3,6 +3,7 @@
 
 use convergio_domain::decider::Context;
 use convergio_domain::id::RunId;
+use convergio_domain::once::{Once, RequestedCommand};
 use convergio_domain::run::{FamilyCommand, Rejection, Run, RunCommand};
 use convergio_domain::stream::StreamKey;
 use futures_util::future::BoxFuture;
@@ -29,9 +30,24 @@ impl Repository {
         context: &Context,
         command: RunCommand,
     ) -> Result<Loaded<Run>, CommitError<Rejection>> {
+        let command = RequestedCommand { request: None, command };
+        self.steer_family_once(run, context, command).await
+    }
+
+    /// The same for a command that is carried out once for each request. Told again by its request
+    /// it changes nothing in the run, and reaches those within as the run stands now.
+    ///
+    /// # Errors
+    /// As those of [`Repository::steer_family`].
+    pub async fn steer_family_once(
+        &self,
+        run: &StreamKey,
+        context: &Context,
+        command: RequestedCommand<RunCommand>,
+    ) -> Result<Loaded<Run>, CommitError<Rejection>> {
         let commands = |_: &_, _| (command.clone(), Vec::new());
-        let steered = self.execute::<Run>(run, context, commands).await?;
-        let inherited = match command {
+        let steered = self.execute::<Once<Run>>(run, context, commands).await?.into_noun();
+        let inherited = match command.command {
             RunCommand::Cancel { .. } => Some(FamilyCommand::Cancel),
             RunCommand::Pause { .. } => Some(FamilyCommand::Pause),
             RunCommand::Resume => Some(FamilyCommand::Resume),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use convergio_domain::decider::{Context, Decider, Recorded, Wake};
+use convergio_domain::once::{Once, RemembersRequests};
 use convergio_domain::stream::{Seq, StreamKey};
 use uuid::Uuid;
 
@@ -57,6 +58,17 @@ impl<D: Decider> Loaded<D> {
         let (head, last_first) = (None, Seq(0));
         let (state, due) = (D::State::default(), FIRST_CHECKPOINT);
         Self { stream, state, head, last_first, due, origin: None, commits_from_copy: 0 }
+    }
+}
+
+impl<D: Decider> Loaded<Once<D>>
+where
+    D::State: RemembersRequests,
+{
+    /// The same stream, for commands of the noun itself.
+    pub fn into_noun(self) -> Loaded<D> {
+        let Self { stream, state, head, last_first, due, commits_from_copy, origin: _ } = self;
+        Loaded { stream, state, head, last_first, due, commits_from_copy, origin: None }
     }
 }
 

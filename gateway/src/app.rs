@@ -14,11 +14,15 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::Instrument;
 use utoipa::OpenApi;
-use utoipa::openapi::OpenApi as Document;
+use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
+use utoipa::openapi::{
+    Content, ObjectBuilder, OpenApi as Document, Ref, ResponseBuilder, schema::Type,
+};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use crate::answers;
 use crate::auth::{self, Tokens};
 use crate::http::front::{self, ModelDirectory};
 use crate::http::replay::Replayer;
@@ -27,7 +31,8 @@ use crate::http::{
     migrate, replay, runs, steer,
 };
 use crate::listen::{self, Limits};
-use crate::problem::ApiError;
+use crate::parameters::{self, Parameters};
+use crate::problem::{ApiError, RequestId};
 use convergio_schemas::error_code;
 
 /// Bytes of a run's inputs at most; manifests have a smaller limit of their own.
@@ -108,7 +113,28 @@ fn routes() -> OpenApiRouter<Gateway> {
 
 /// The OpenAPI document of all routes.
 pub fn openapi() -> Document {
-    open_routes().merge(routes()).split_for_parts().1
+    let mut document = open_routes().merge(routes()).split_for_parts().1;
+    for path in document.paths.paths.values_mut() {
+        [&mut path.post, &mut path.delete].into_iter().flatten().for_each(take_key);
+    }
+    document
+}
+
+/// Every operation that changes something takes an idempotency key.
+fn take_key(operation: &mut Operation) {
+    let text = "1 to 255 visible ASCII characters: sent again under it, the request is done once \
+        and gets the same answer";
+    let key = ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .description(Some(text))
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String)));
+    operation.parameters.get_or_insert_default().push(key.build().into());
+    let problem = Content::new(Some(Ref::from_schema_name("Problem")));
+    let mismatch = ResponseBuilder::new()
+        .description("The idempotency key was used for another request")
+        .content("application/json", problem);
+    operation.responses.responses.insert("422".to_owned(), mismatch.build().into());
 }
 
 fn open_routes() -> OpenApiRouter<Gateway> {
@@ -120,12 +146,18 @@ fn open_routes() -> OpenApiRouter<Gateway> {
 /// All routes: those under `/v1` and the front doors ask for a token.
 pub fn router(gateway: Gateway) -> Router {
     let (guarded, _) = routes().split_for_parts();
+    let document = openapi();
+    let operations = Arc::new(Parameters::of(&document));
+    let known = || middleware::from_fn_with_state(operations.clone(), parameters::refuse_unknown);
     let guarded = guarded
+        .layer(middleware::from_fn_with_state(gateway.clone(), answers::answer_once))
+        .layer(known())
         .merge(front::routes(gateway.clone()))
         .layer(middleware::from_fn_with_state(gateway.clone(), auth::authenticate))
         .layer(DefaultBodyLimit::max(BODY_LIMIT));
     let (open, _) = open_routes().split_for_parts();
-    let document = Arc::new(openapi().to_json().unwrap_or_default());
+    let open = open.layer(known());
+    let document = Arc::new(document.to_json().unwrap_or_default());
     let document = axum::routing::get(move || {
         let document = Arc::clone(&document);
         async move { ([("content-type", "application/json")], document.to_string()) }
@@ -142,7 +174,7 @@ pub fn router(gateway: Gateway) -> Router {
 }
 
 /// Every request has an id, in its answer and in the server's log.
-async fn with_request_id(request: Request, next: Next) -> Response {
+async fn with_request_id(mut request: Request, next: Next) -> Response {
     let given = request.headers().get(&REQUEST_ID).and_then(|value| value.to_str().ok());
     let usable = |id: &&str| !id.is_empty() && id.len() <= 100 && id.is_ascii();
     let id = given.filter(usable).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
@@ -157,6 +189,7 @@ async fn with_request_id(request: Request, next: Next) -> Response {
         http.response.status_code = tracing::field::Empty,
         convergio.request.id = id,
     );
+    request.extensions_mut().insert(RequestId(id.clone()));
     let mut response = next.run(request).instrument(span.clone()).await;
     span.record("http.response.status_code", response.status().as_u16());
     crate::problem::stamp(&mut response, &id);

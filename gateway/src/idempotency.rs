@@ -1,8 +1,11 @@
-//! Idempotency keys: the same key and request give the same answer for ever.
+//! Idempotency keys: what a key is bound to, and which things it names.
 
 use axum::http::HeaderMap;
-use convergio_domain::request::{Accept, Request, State, request_id};
+use convergio_domain::id::RunId;
+use convergio_domain::request::{self, Request};
+use convergio_domain::run::{Rejection, Run, RunState};
 use convergio_domain::stream::StreamKey;
+use uuid::Uuid;
 
 use crate::app::Gateway;
 use crate::auth::Identity;
@@ -27,24 +30,42 @@ pub(crate) fn request_hash(scope: &str, body: &[u8]) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-/// Binds a key to a request for ever, or finds that it is bound to another one; tells whether it
-/// was bound to this one before. What the request does must itself be harmless when done twice.
-pub(crate) async fn bind(
+/// The id under which streams remember the request, when it has a key.
+pub(crate) fn request_id(caller: &Identity, headers: &HeaderMap) -> Result<Option<Uuid>, ApiError> {
+    Ok(key(headers)?.map(|key| request::request_id(&caller.tenant, key)))
+}
+
+/// Refuses a request whose key a log of before answers were kept has bound to another one of the
+/// same scope.
+pub(crate) async fn check_scoped_key(
     gateway: &Gateway,
     caller: &Identity,
     headers: &HeaderMap,
     scope: &str,
     body: &[u8],
-) -> Result<bool, ApiError> {
-    let Some(key) = key(headers)? else { return Ok(false) };
-    let stream = StreamKey::request(caller.tenant.clone(), request_id(&caller.tenant, scope, key));
-    let request_hash = request_hash(scope, body);
-    let mut is_repeated = false;
-    let command = |state: &State, _| {
-        is_repeated = state.request_hash.is_some();
-        (Accept { request_hash: request_hash.clone() }, Vec::new())
-    };
-    let context = gateway.context(caller);
-    gateway.repository.execute::<Request>(&stream, &context, command).await?;
-    Ok(is_repeated)
+) -> Result<(), ApiError> {
+    let Some(key) = key(headers)? else { return Ok(()) };
+    let id = request::scoped_request_id(&caller.tenant, scope, key);
+    let stream = StreamKey::request(caller.tenant.clone(), id);
+    let bound = gateway.repository.load::<Request>(&stream).await?.state;
+    bound.is_bound_to(&request_hash(scope, body))?;
+    Ok(())
+}
+
+/// The run whose id comes from a key, if the same request has created it already.
+pub(crate) async fn find_run(
+    gateway: &Gateway,
+    caller: &Identity,
+    run: RunId,
+    request_hash: &str,
+) -> Result<Option<RunState>, ApiError> {
+    let stream = StreamKey::run(caller.tenant.clone(), run);
+    if gateway.repository.log().head(&stream).await?.is_none() {
+        return Ok(None);
+    }
+    let state = gateway.repository.load::<Run>(&stream).await?.state;
+    if state.request_hash == request_hash {
+        return Ok(Some(state));
+    }
+    Err(Rejection::IdempotencyMismatch.into())
 }

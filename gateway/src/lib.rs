@@ -3,12 +3,14 @@
 //! A request becomes a command that the repository decides and appends; an answer is a read model
 //! or the log itself. No rule lives here, and no step is executed here.
 
+mod answers;
 mod app;
 mod auth;
 mod convert;
 mod http;
 mod idempotency;
 mod listen;
+mod parameters;
 mod problem;
 
 pub use app::{Gateway, openapi, router, serve, serve_within};

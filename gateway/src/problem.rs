@@ -14,6 +14,14 @@ use convergio_schemas::wire::{MistakeView, Problem};
 
 use crate::http::front::InDialect;
 
+/// The id of a request, for the problems that it meets.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RequestId(pub(crate) String);
+
+/// Marks a response whose body is whole: nothing is made of it any more.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct IsWritten;
+
 /// An error as a handler gives it.
 #[derive(Debug, Clone)]
 pub(crate) struct ApiError {
@@ -51,6 +59,25 @@ impl ApiError {
         Self { mistakes, ..Self::new(error_code::GRAPH_INVALID, detail) }
     }
 
+    /// Others were faster again and again.
+    pub(crate) fn busy(detail: impl Into<String>) -> Self {
+        Self { retryable: true, ..Self::new(error_code::REQUEST_CONFLICT, detail) }
+    }
+
+    /// What was asked for is done, and the answer could not be kept.
+    pub(crate) fn unrecorded(error: &dyn std::fmt::Display) -> Self {
+        tracing::error!(%error, "an answer is not recorded");
+        let detail = "the request was carried out, and its answer could not be recorded: send the \
+            same request under the same key again, it is done once";
+        Self { retryable: true, ..Self::new(error_code::LOG_UNAVAILABLE, detail) }
+    }
+
+    /// Whether it is a word about the request, which stays, and not about the moment, the token or
+    /// a thing that may come to exist.
+    pub(crate) fn is_verdict(&self) -> bool {
+        !self.retryable && matches!(self.code.status, 400 | 409 | 413 | 422)
+    }
+
     /// A defect: the server's log gets the reason, the client gets the request's id.
     fn internal(error: &dyn std::fmt::Display) -> Self {
         tracing::error!(%error, "a request failed");
@@ -77,7 +104,8 @@ impl IntoResponse for ApiError {
 /// Turns errors into problem details with the request's id. Errors of the framework itself (a body
 /// too large, a query that cannot be read) get the same form.
 pub(crate) fn stamp(response: &mut Response, request_id: &str) {
-    if response.extensions().get::<InDialect>().is_some() {
+    let extensions = response.extensions();
+    if extensions.get::<InDialect>().is_some() || extensions.get::<IsWritten>().is_some() {
         return;
     }
     let status = response.status();
@@ -88,14 +116,15 @@ pub(crate) fn stamp(response: &mut Response, request_id: &str) {
         None if is_problem => from_status(status),
         None => return,
     };
-    let problem = error.problem(request_id);
-    let mut answer = (status, Json(problem)).into_response();
-    let kind = HeaderValue::from_static("application/problem+json");
-    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
-    if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE) {
-        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    }
-    *response = answer.map(Body::new);
+    *response = error.response(status, request_id);
+}
+
+/// Writes the error that a response stands for, if it does, as problem details.
+pub(crate) fn write(mut response: Response, request_id: &RequestId) -> Response {
+    let Some(error) = response.extensions_mut().remove::<ApiError>() else { return response };
+    let mut written = error.response(response.status(), &request_id.0);
+    written.extensions_mut().insert(IsWritten);
+    written
 }
 
 fn from_status(status: StatusCode) -> ApiError {
@@ -110,6 +139,16 @@ fn from_status(status: StatusCode) -> ApiError {
 }
 
 impl ApiError {
+    fn response(self, status: StatusCode, request_id: &str) -> Response {
+        let mut answer = (status, Json(self.problem(request_id))).into_response();
+        let kind = HeaderValue::from_static("application/problem+json");
+        answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE) {
+            answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        answer.map(Body::new)
+    }
+
     fn problem(self, request_id: &str) -> Problem {
         let mistakes = self.mistakes.into_iter().map(|mistake| {
             let Mistake { line, column, path, message } = mistake;

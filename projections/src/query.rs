@@ -328,7 +328,10 @@ impl Queries {
             ($3 IS NULL OR actor = $3) AND ($4 IS NULL OR type = $4) AND \
             (pos > $5 OR (pos = $5 AND idx > $6)) ORDER BY pos, idx LIMIT $7";
         let (pos, index) = after(cursor)?;
-        let index: i64 = index.parse().unwrap_or(-1);
+        let index: i64 = match cursor {
+            None => -1,
+            Some(cursor) => index.parse().map_err(|_| bad_cursor(cursor))?,
+        };
         let rows = sqlx::query_as(sql).bind(tenant).bind(stream).bind(actor).bind(kind);
         let rows = rows.bind(pos).bind(index).bind(more(limit)).fetch_all(&self.pool).await?;
         Ok(listed(rows, limit, |row: &AuditRow| format!("{}.{}", row.pos, row.idx)))
@@ -461,13 +464,22 @@ where
 /// The position below which a page that runs backwards goes on.
 fn before(cursor: Option<&str>) -> Result<i64> {
     let Some(cursor) = cursor else { return Ok(i64::MAX) };
-    cursor.parse().map_err(|_| ProjectionError::BadCursor(cursor.chars().take(80).collect()))
+    position(cursor).ok_or_else(|| bad_cursor(cursor))
 }
 
 /// The position and key after which a page that runs forwards goes on.
 fn after(cursor: Option<&str>) -> Result<(i64, String)> {
     let Some(cursor) = cursor else { return Ok((0, String::new())) };
-    let bad = || ProjectionError::BadCursor(cursor.chars().take(80).collect());
-    let (pos, key) = cursor.split_once('.').ok_or_else(bad)?;
-    Ok((pos.parse().map_err(|_| bad())?, key.to_owned()))
+    let (pos, key) = cursor.split_once('.').ok_or_else(|| bad_cursor(cursor))?;
+    let pos = position(pos).ok_or_else(|| bad_cursor(cursor))?;
+    Ok((pos, key.to_owned()))
+}
+
+/// A position of the log: from 1 on.
+fn position(text: &str) -> Option<i64> {
+    text.parse().ok().filter(|pos| *pos > 0)
+}
+
+fn bad_cursor(cursor: &str) -> ProjectionError {
+    ProjectionError::BadCursor(cursor.chars().take(80).collect())
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use crate::cli::parse_page_limit;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum AgentsCommand {
     /// Defines an agent; the same name again changes it.
@@ -18,8 +20,8 @@ pub(crate) enum AgentsCommand {
         #[arg(long)]
         all: bool,
         /// How many.
-        #[arg(long, default_value_t = 50)]
-        limit: usize,
+        #[arg(long, default_value_t = 50, value_parser = parse_page_limit)]
+        limit: u16,
     },
     /// Shows an agent with its definition.
     #[command(after_help = "Example:\n  convergio agents show tutor")]

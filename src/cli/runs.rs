@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
+use crate::cli::parse_page_limit;
 use crate::cli::steer::SteerCommand;
 
 #[derive(Debug, Subcommand)]
@@ -12,8 +13,8 @@ pub(crate) enum RunsCommand {
     #[command(after_help = "Example:\n  convergio runs list --status running\n  \
         convergio runs list --parent 0190...")]
     List {
-        /// Only in this status: running, paused, completed, failed, cancelled.
-        #[arg(long)]
+        /// Only in this status.
+        #[arg(long, value_parser = ["running", "paused", "completed", "failed", "cancelled"])]
         status: Option<String>,
         /// Only runs right within this one.
         #[arg(long, value_name = "RUN", conflicts_with = "all")]
@@ -22,8 +23,8 @@ pub(crate) enum RunsCommand {
         #[arg(long)]
         all: bool,
         /// How many.
-        #[arg(long, default_value_t = 20)]
-        limit: usize,
+        #[arg(long, default_value_t = 20, value_parser = parse_page_limit)]
+        limit: u16,
     },
     /// Shows a run with its steps and output.
     #[command(after_help = "Example:\n  convergio runs show 0190...")]

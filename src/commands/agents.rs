@@ -104,7 +104,7 @@ fn request(args: CreateArgs) -> anyhow::Result<AgentRequest> {
     })
 }
 
-async fn list(global: &Global, target: &Target, all: bool, limit: usize) -> anyhow::Result<()> {
+async fn list(global: &Global, target: &Target, all: bool, limit: u16) -> anyhow::Result<()> {
     let status = if all { "all" } else { "active" };
     let query = [("status", status.to_owned()), ("limit", limit.to_string())];
     let page: Page<AgentView> = target.client.get("/v1/agents", &query).await?;

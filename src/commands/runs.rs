@@ -55,7 +55,7 @@ fn list_query(
     status: Option<String>,
     parent: Option<String>,
     all: bool,
-    limit: usize,
+    limit: u16,
 ) -> Vec<(&'static str, String)> {
     let mut query = vec![("limit", limit.to_string())];
     query.extend(status.map(|status| ("status", status)));

@@ -147,3 +147,18 @@ fn every_command_has_an_example() {
         assert!(text(&help.stdout).contains("Example:\n"), "{command}");
     }
 }
+
+#[test]
+fn listings_take_only_what_there_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (command, words) in [
+        (&["runs", "list", "--status", "finished"], ["finished", "completed"]),
+        (&["runs", "list", "--limit", "0"], ["--limit", "1 to 1000"]),
+        (&["runs", "list", "--statu", "failed"], ["--statu", "--status"]),
+    ] {
+        let refused = convergio(folder.path(), command);
+        let said = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{command:?}: {said}");
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    }
+}

@@ -28,6 +28,10 @@ pub enum Event {
     MemoryForgotten(memory::Forgotten),
     #[serde(rename = "request.accepted.v1")]
     RequestAccepted(request::Accepted),
+    #[serde(rename = "request.answered.v1")]
+    RequestAnswered(request::Answered),
+    #[serde(rename = "request.applied.v1")]
+    RequestApplied(request::Applied),
     #[serde(rename = "run.created.v1")]
     RunCreated(run::Created),
     #[serde(rename = "run.step.scheduled.v1")]
@@ -148,6 +152,8 @@ impl Event {
             Self::MemoryStored(_) => "memory.stored.v1",
             Self::MemoryForgotten(_) => "memory.forgotten.v1",
             Self::RequestAccepted(_) => "request.accepted.v1",
+            Self::RequestAnswered(_) => "request.answered.v1",
+            Self::RequestApplied(_) => "request.applied.v1",
             Self::RunCreated(_) => "run.created.v1",
             Self::StepScheduled(_) => "run.step.scheduled.v1",
             Self::StepStarted(_) => "run.step.started.v1",

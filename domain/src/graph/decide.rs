@@ -7,6 +7,7 @@ use crate::decider::{Context, Decider, Recorded, Wake};
 use crate::event::{Event, graph::Registered};
 use crate::id::{GraphId, GraphVersion, TenantId};
 use crate::json::canonical_json;
+use crate::once::{AppliedRequests, RemembersRequests};
 use crate::payload::{PayloadRef, PayloadSlot};
 use crate::request::derived_uuid;
 use crate::stream::Seq;
@@ -24,6 +25,8 @@ pub struct GraphState {
     pub versions: BTreeMap<GraphVersion, PayloadRef>,
     /// The version registered last.
     pub latest: Option<GraphVersion>,
+    /// The requests under an idempotency key that registered versions.
+    pub requests: AppliedRequests,
 }
 
 /// Registers a version.
@@ -67,6 +70,12 @@ impl Graph {
     }
 }
 
+impl RemembersRequests for GraphState {
+    fn applied_requests(&self) -> &AppliedRequests {
+        &self.requests
+    }
+}
+
 impl Decider for GraphNoun {
     type State = GraphState;
     type Command = Register;
@@ -95,12 +104,16 @@ impl Decider for GraphNoun {
     }
 
     fn evolve(state: &mut GraphState, recorded: Recorded<'_>) {
-        if let Event::GraphRegistered(registered) = recorded.event {
-            state.name.clone_from(&registered.name);
-            state.versions.insert(registered.version.clone(), registered.manifest);
-            if !registered.is_derived {
-                state.latest = Some(registered.version.clone());
+        match recorded.event {
+            Event::GraphRegistered(registered) => {
+                state.name.clone_from(&registered.name);
+                state.versions.insert(registered.version.clone(), registered.manifest);
+                if !registered.is_derived {
+                    state.latest = Some(registered.version.clone());
+                }
             }
+            Event::RequestApplied(event) => state.requests.insert(event.request, recorded.seq),
+            _ => {}
         }
     }
 

@@ -54,7 +54,8 @@ pub(super) fn evolve(state: &mut RunState, recorded: Recorded<'_>) {
         | Event::GraphRegistered(_)
         | Event::MemoryStored(_)
         | Event::MemoryForgotten(_)
-        | Event::RequestAccepted(_) => {}
+        | Event::RequestAccepted(_)
+        | Event::RequestAnswered(_) => {}
         _ => steering(state, recorded),
     }
 }
@@ -64,6 +65,7 @@ fn steering(state: &mut RunState, recorded: Recorded<'_>) {
     match recorded.event {
         Event::RunPaused(event) => state.take_pause(event, recorded.time),
         Event::RunResumed(event) => state.take_resumption(event, recorded.time),
+        Event::RequestApplied(event) => state.requests.insert(event.request, recorded.seq),
         Event::RunReopened(event) => state.reopen(event, recorded.time),
         Event::RunAmended(event) => state.budget = event.budget,
         Event::RunForked(event) => state.fork(event, recorded.time),

@@ -39,7 +39,9 @@ impl RunState {
         let steered = if is_plain { plain } else { print(&(plain, steered)) };
         let steered = if self.pause.inherited { print(&(steered, self.pause)) } else { steered };
         let has_tables = !self.tables.is_empty();
-        Fingerprint(if has_tables { print(&(steered, &self.tables)) } else { steered })
+        let routed = if has_tables { print(&(steered, &self.tables)) } else { steered };
+        let has_requests = !self.requests.is_empty();
+        Fingerprint(if has_requests { print(&(routed, &self.requests)) } else { routed })
     }
 
     /// A run that belongs to no other one and to no agent prints as if there were no such words.

@@ -10,6 +10,7 @@ use super::family::PauseCauses;
 use super::state::{ApprovalState, Phase, RunState, Spent, Step, StepStatus};
 use crate::event::lifecycle::Forked;
 use crate::id::{ApprovalId, RunId, StepId};
+use crate::once::AppliedRequests;
 use crate::payload::PayloadRef;
 use crate::stream::{Seq, StreamKey};
 use crate::time::{Span, Timestamp};
@@ -73,6 +74,7 @@ impl RunState {
         self.spent = Spent::default();
         // An event names payloads of its own stream only.
         self.tables.clear();
+        self.requests = AppliedRequests::default();
     }
 
     /// What the parent has under way is the parent's: the fork does it itself. Open questions are

@@ -48,6 +48,7 @@ pub use turns::{CallNo, ToolState, Turn, Turns};
 use crate::decider::{Context, Decider, Fingerprint, Inherited, Recorded, Wake};
 use crate::event::Event;
 use crate::id::{RunId, TenantId};
+use crate::once::{AppliedRequests, RemembersRequests};
 use crate::request::derived_uuid;
 use crate::stream::Seq;
 
@@ -58,6 +59,12 @@ pub struct Run;
 /// The id of a run that was asked for under an idempotency key: the same key, the same run.
 pub fn run_id_for_key(tenant: &TenantId, key: &str) -> RunId {
     RunId(derived_uuid(&["run/v1", tenant.as_str(), key]))
+}
+
+impl RemembersRequests for RunState {
+    fn applied_requests(&self) -> &AppliedRequests {
+        &self.requests
+    }
 }
 
 impl Decider for Run {

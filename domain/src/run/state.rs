@@ -21,6 +21,7 @@ use crate::id::{
     AgentId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, RunId, SignalName, StepId,
 };
 use crate::money::Money;
+use crate::once::AppliedRequests;
 use crate::payload::PayloadRef;
 use crate::stream::Seq;
 use crate::time::{Span, Timestamp};
@@ -380,6 +381,9 @@ pub struct RunState {
     /// Tables that models were chosen from, the last used last: at most 4.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<PayloadRef>,
+    /// The requests under an idempotency key that steered it.
+    #[serde(default, skip_serializing_if = "AppliedRequests::is_empty")]
+    pub requests: AppliedRequests,
     /// What changed since the last fingerprint.
     #[serde(skip)]
     pub(super) changed: BTreeSet<Part>,

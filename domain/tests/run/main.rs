@@ -4,6 +4,7 @@ mod clock;
 mod family;
 mod history;
 mod laws;
+mod once;
 mod rules;
 mod steering;
 mod turns;

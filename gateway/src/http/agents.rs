@@ -3,7 +3,7 @@
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use convergio_domain::agent::{AgentCommand, AgentNoun, AgentState, NAME_LIMIT, a
 use convergio_domain::chat::Privacy;
 use convergio_domain::graph;
 use convergio_domain::id::{AgentId, NodeId};
+use convergio_domain::once::{Once, RequestedCommand};
 use convergio_domain::payload::{PayloadSlot, Purpose};
 use convergio_domain::run::Lineage;
 use convergio_domain::stream::{Seq, StreamKey};
@@ -22,22 +23,22 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::IntoParams;
 
+use super::events::Standing;
+use super::filters::{AgentStatus, PAGE_ITEMS, PageLimit};
 use super::json_body::JsonBody;
 use super::runs::NewRun;
 use super::{Query, events, graphs, runs};
 use crate::app::{App, Caller, Gateway};
 use crate::auth::Identity;
 use crate::problem::ApiError;
-use crate::{convert, idempotency};
+use crate::{answers, convert, idempotency};
 
 /// Defines an agent. The same name again changes it, or brings a terminated one back.
 #[utoipa::path(post, path = "/v1/agents", tag = "agents", params(
-    ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters"),
 ), request_body = AgentRequest, responses(
     (status = 201, description = "The agent is this from now on", body = AgentView),
     (status = 400, description = "Every mistake of the definition", body = Problem),
     (status = 401, description = "Not signed in", body = Problem),
-    (status = 422, description = "The idempotency key was used before", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]
 pub(crate) async fn create(
@@ -55,8 +56,10 @@ pub(crate) async fn create(
     let manifest = manifest(&request).to_string();
     let parsed = graph::parse(&manifest, &gateway.tools).map_err(ApiError::manifest)?;
     let definition = serde_json::to_vec(&request).unwrap_or_default();
-    idempotency::bind(&gateway, &caller, &headers, "POST /v1/agents", &definition).await?;
-    let (graph, version) = graphs::store(&gateway, &caller, &parsed.graph).await?;
+    idempotency::check_scoped_key(&gateway, &caller, &headers, "POST /v1/agents", &definition)
+        .await?;
+    let request_id = idempotency::request_id(&caller, &headers)?;
+    let (graph, version) = graphs::store(&gateway, &caller, &parsed.graph, request_id).await?;
     let id = agent_id(&caller.tenant, &request.name);
     let define =
         AgentCommand::Define { name: request.name, graph, version, definition: PayloadSlot(0) };
@@ -66,10 +69,11 @@ pub(crate) async fn create(
         purpose: Purpose::Manifest,
         subject: None,
     };
-    let command = |_: &_, _| (define.clone(), vec![definition.clone()]);
+    let command = RequestedCommand { request: request_id, command: define };
+    let command = |_: &_, _| (command.clone(), vec![definition.clone()]);
     let stream = StreamKey::agent(caller.tenant.clone(), id);
     let context = gateway.context(&caller);
-    gateway.repository.execute::<AgentNoun>(&stream, &context, command).await?;
+    gateway.repository.execute::<Once<AgentNoun>>(&stream, &context, command).await?;
     Ok((StatusCode::CREATED, Json(view(&gateway, &caller, id).await?)))
 }
 
@@ -121,11 +125,13 @@ fn manifest(request: &AgentRequest) -> Value {
 #[into_params(parameter_in = Query)]
 pub(crate) struct AgentsQuery {
     /// `active` (the default), `terminated` or `all`.
-    status: Option<String>,
+    #[param(inline)]
+    status: Option<AgentStatus>,
     /// The `next_cursor` of the page before.
     cursor: Option<String>,
-    /// Items of a page, 1 to 1000.
-    limit: Option<usize>,
+    /// Items of a page, 1 to 1000; 50 when absent.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
+    limit: Option<PageLimit>,
 }
 
 /// Lists agents, those defined last first.
@@ -139,9 +145,8 @@ pub(crate) async fn list(
     Extension(caller): Caller,
     Query(query): Query<AgentsQuery>,
 ) -> Result<Json<Page<AgentView>>, ApiError> {
-    let status = query.status.as_deref().unwrap_or("active");
-    let status = (status != "all").then_some(status);
-    let limit = query.limit.unwrap_or(50).clamp(1, 1000);
+    let status = query.status.unwrap_or_default().as_filter();
+    let limit = query.limit.map_or(PAGE_ITEMS, usize::from);
     let (tenant, cursor) = (caller.tenant.as_str(), query.cursor.as_deref());
     let listed = gateway.queries.agents(tenant, status, cursor, limit).await?;
     let items = listed.items.into_iter().map(agent_view).collect();
@@ -211,7 +216,6 @@ async fn state(gateway: &Gateway, caller: &Identity, id: AgentId) -> Result<Agen
 /// `Idempotency-Key`, the same message gives the same run for ever.
 #[utoipa::path(post, path = "/v1/agents/{id}/run", tag = "agents", params(
     ("id" = String, Path, description = "The agent, by its id or its name"),
-    ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters"),
 ), request_body = AgentMessage, responses(
     (status = 202, description = "The run will be executed", body = RunAccepted),
     (status = 200, description = "The events of the run, as a stream"),
@@ -219,7 +223,6 @@ async fn state(gateway: &Gateway, caller: &Identity, id: AgentId) -> Result<Agen
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such agent", body = Problem),
     (status = 409, description = "The agent was terminated", body = Problem),
-    (status = 422, description = "The idempotency key was used before", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]
 pub(crate) async fn run(
@@ -230,14 +233,37 @@ pub(crate) async fn run(
     body: Result<JsonBody<AgentMessage>, ApiError>,
 ) -> Result<Response, ApiError> {
     let id = agent(&caller, &id)?;
-    let state = state(&gateway, &caller, id).await?;
+    let JsonBody(request) = body?;
+    let scope = format!("POST /v1/agents/{id}/run");
+    let hashed = serde_json::to_vec(&request).unwrap_or_default();
+    let begun = runs::find_begun(&gateway, &caller, &headers, &scope, &hashed).await?;
+    let accepted = match begun {
+        Some(accepted) => accepted,
+        None => begin(&gateway, &caller, &headers, id, request, (&scope, &hashed)).await?,
+    };
+    if answers::wants_event_stream(&headers) {
+        let stream = runs::run_stream(&caller, &accepted.run_id)?;
+        return events::streamed(gateway, stream, Seq(0)).await;
+    }
+    Ok((StatusCode::ACCEPTED, Json(accepted)).into_response())
+}
+
+/// Begins a run of an agent that may run.
+async fn begin(
+    gateway: &Gateway,
+    caller: &Identity,
+    headers: &HeaderMap,
+    id: AgentId,
+    request: AgentMessage,
+    (scope, hashed): (&str, &[u8]),
+) -> Result<RunAccepted, ApiError> {
+    let state = state(gateway, caller, id).await?;
     let Some((graph, version)) = state.runnable().cloned() else {
         let message = "the agent was terminated: define it anew, then run it";
         return Err(ApiError::new(error_code::REQUEST_CONFLICT, message));
     };
-    let JsonBody(request) = body?;
     let (version, manifest) =
-        runs::manifest(&gateway, &caller, graph, Some(version.as_str())).await?;
+        runs::manifest(gateway, caller, graph, Some(version.as_str())).await?;
     let new = NewRun {
         graph,
         version,
@@ -246,15 +272,7 @@ pub(crate) async fn run(
         inputs: json!({"message": request.message}),
         lineage: Lineage { agent: Some(id), ..Lineage::default() },
     };
-    let scope = format!("POST /v1/agents/{id}/run");
-    let hashed = serde_json::to_vec(&request).unwrap_or_default();
-    let accepted = runs::begin(&gateway, &caller, &headers, &scope, &hashed, new).await?;
-    let wanted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    if wanted.is_some_and(|kinds| kinds.contains("event-stream")) {
-        let stream = runs::run_stream(&caller, &accepted.run_id)?;
-        return Ok(events::streamed(gateway, stream, Seq(0)));
-    }
-    Ok((StatusCode::ACCEPTED, Json(accepted)).into_response())
+    runs::begin(gateway, caller, headers, scope, hashed, new).await
 }
 
 /// Terminates an agent: it runs no more. Runs that are under way go on. Twice changes nothing.
@@ -270,12 +288,15 @@ pub(crate) async fn terminate(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Json<AgentView>, ApiError> {
     let id = agent(&caller, &id)?;
     let stream = StreamKey::agent(caller.tenant.clone(), id);
-    let command = |_: &_, _| (AgentCommand::Terminate, Vec::new());
+    let request = idempotency::request_id(&caller, &headers)?;
+    let command = RequestedCommand { request, command: AgentCommand::Terminate };
+    let command = |_: &_, _| (command.clone(), Vec::new());
     let context = gateway.context(&caller);
-    gateway.repository.execute::<AgentNoun>(&stream, &context, command).await?;
+    gateway.repository.execute::<Once<AgentNoun>>(&stream, &context, command).await?;
     view(&gateway, &caller, id).await.map(Json)
 }
 
@@ -301,6 +322,6 @@ pub(crate) async fn stream(
         return Err(ApiError::not_found("agent"));
     }
     let upgrade = upgrade.map_err(|error| ApiError::invalid(error.body_text()))?;
-    let frames = events::follow(gateway, stream, Seq(query.after()));
+    let frames = events::follow(gateway, stream, Seq(query.after()), Standing::default());
     Ok(upgrade.on_upgrade(move |socket| events::send(socket, frames)))
 }

@@ -6,7 +6,7 @@ use axum::http::HeaderMap;
 use axum::{Extension, Json};
 use bytes::Bytes;
 use convergio_domain::graph::manifest::Graph;
-use convergio_domain::id::GraphVersion;
+use convergio_domain::once::{Once, RequestedCommand};
 use convergio_domain::run::{
     AmendRun, NewLimits, Phase, Run, RunCommand, RunState, fatal_steps, loosened_node,
 };
@@ -14,8 +14,9 @@ use convergio_domain::stream::StreamKey;
 use convergio_eventstore::{CommitError, Loaded};
 use convergio_schemas::error_code;
 use convergio_schemas::wire::{AmendRequest, MigrateRequest, Problem, RunView, Verdict};
+use uuid::Uuid;
 
-use super::migrate::target;
+use super::migrate::Target;
 use super::runs::{manifest, run_stream, view};
 use super::steer::{optional, short};
 use crate::app::{App, Caller, Gateway};
@@ -37,7 +38,6 @@ const TRIES: u32 = 8;
     (status = 404, description = "There is no such run or version", body = Problem),
     (status = 409, description = "The run has ended otherwise, a limit is used up already, or the \
         graph does not fit what was done", body = Problem),
-    (status = 422, description = "The idempotency key was used before", body = Problem),
 ))]
 pub(crate) async fn amend(
     State(gateway): App,
@@ -54,22 +54,19 @@ pub(crate) async fn amend(
     let AmendRequest { manifest, version, reason, .. } = request;
     let other = match (&manifest, &version) {
         (None, None) => None,
-        _ => Some(target(&gateway, &caller, graph, MigrateRequest { version, manifest }).await?),
+        _ => {
+            let request = MigrateRequest { version, manifest };
+            Some(Target::find(&gateway, &caller, graph, request).await?)
+        }
     };
-    let scope = format!("POST amend {}", stream.id);
-    let is_repeated = idempotency::bind(&gateway, &caller, &headers, &scope, &body).await?;
-    // The same request again finds the run under way.
-    if is_repeated && state.phase != Phase::Failed {
-        return view(&gateway, &caller, &id).await.map(Json);
-    }
-    let amendment = Amendment { limits, other, reason: short(reason) };
+    let request = idempotency::request_id(&caller, &headers)?;
+    let amendment = Amendment { limits, other, reason: short(reason), request };
     for _ in 0..TRIES {
         if amendment.apply(&gateway, &caller, &stream).await? {
             return view(&gateway, &caller, &id).await.map(Json);
         }
     }
-    let detail = "the run goes on all the time: send the request again";
-    Err(ApiError::new(error_code::REQUEST_CONFLICT, detail))
+    Err(ApiError::busy("the run goes on all the time: send the request again"))
 }
 
 /// Limits as they are written.
@@ -92,9 +89,11 @@ fn limits(request: &AmendRequest) -> Result<NewLimits, ApiError> {
 /// What a run gets.
 struct Amendment {
     limits: NewLimits,
-    /// Another version of the graph, and whether it came with the request.
-    other: Option<(GraphVersion, Graph, bool)>,
+    /// Another version of the graph.
+    other: Option<Target>,
     reason: Option<String>,
+    /// The request, when it has a key.
+    request: Option<Uuid>,
 }
 
 impl Amendment {
@@ -105,25 +104,30 @@ impl Amendment {
         caller: &Identity,
         stream: &StreamKey,
     ) -> Result<bool, ApiError> {
-        let mut loaded = gateway.repository.load::<Run>(stream).await?;
+        let mut loaded = gateway.repository.load::<Once<Run>>(stream).await?;
+        // Done before by the same request: it may have gone on, or failed once more, since.
+        if self.request.is_some_and(|id| loaded.state.requests.seq_of(id).is_some()) {
+            return Ok(true);
+        }
         let own = own_graph(gateway, caller, &loaded.state).await?;
-        if let Some((version, graph, is_new)) = &self.other {
-            check_privacy(&own, graph)?;
-            if !fits(gateway, &loaded, version, graph).await? {
+        if let Some(target) = &self.other {
+            check_privacy(&own, &target.graph)?;
+            if !fits(gateway, &loaded, target).await? {
                 return Ok(false);
             }
-            if *is_new {
-                super::graphs::store(gateway, caller, graph).await?;
+            if target.is_new {
+                super::graphs::store(gateway, caller, &target.graph, self.request).await?;
             }
         }
-        let graph = self.other.as_ref().map_or(&own, |(_, graph, _)| graph);
+        let graph = self.other.as_ref().map_or(&own, |target| &target.graph);
         let is_failed = loaded.state.phase == Phase::Failed;
         let command = RunCommand::Amend(AmendRun {
             limits: self.limits,
-            version: self.other.as_ref().map(|(version, ..)| version.clone()),
+            version: self.other.as_ref().map(|target| target.version.clone()),
             steps: if is_failed { fatal_steps(&loaded.state, graph) } else { Vec::new() },
             reason: self.reason.clone(),
         });
+        let command = RequestedCommand { request: self.request, command };
         let context = gateway.context(caller);
         match gateway.repository.commit(&mut loaded, command, Vec::new(), &context).await {
             Err(CommitError::Conflict) => Ok(false),
@@ -152,14 +156,13 @@ fn check_privacy(own: &Graph, other: &Graph) -> Result<(), ApiError> {
 /// Whether the run stands where it was looked at; an error if it cannot go on by the version.
 async fn fits(
     gateway: &Gateway,
-    loaded: &Loaded<Run>,
-    version: &GraphVersion,
-    graph: &Graph,
+    loaded: &Loaded<Once<Run>>,
+    target: &Target,
 ) -> Result<bool, ApiError> {
-    let found = gateway.replayer.survives(&loaded.stream, Some(graph)).await?;
+    let found = gateway.replayer.survives(&loaded.stream, Some(&target.graph)).await?;
     if found.verdict == Verdict::Pin {
         let reason = found.reason.unwrap_or_default();
-        let detail = format!("the run cannot go on by version {version}: {reason}");
+        let detail = format!("the run cannot go on by version {}: {reason}", target.version);
         return Err(ApiError::new(error_code::RUN_DIVERGED, detail));
     }
     Ok(found.seq == loaded.state.seq.0)

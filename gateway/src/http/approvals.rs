@@ -12,6 +12,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::Query;
+use super::filters::{self, PAGE_ITEMS, PageLimit, QuestionState};
 use super::runs::run_stream;
 use crate::app::{App, Caller, Gateway};
 use crate::auth::Identity;
@@ -25,11 +26,13 @@ pub(crate) struct ApprovalsQuery {
     /// Only of this run.
     run: Option<String>,
     /// `open` (the default), `granted`, `denied`, `void` or `all`.
-    state: Option<String>,
+    #[param(inline)]
+    state: Option<QuestionState>,
     /// The `next_cursor` of the page before.
     cursor: Option<String>,
-    /// Items of a page, 1 to 1000.
-    limit: Option<usize>,
+    /// Items of a page, 1 to 1000; 50 when absent.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
+    limit: Option<PageLimit>,
 }
 
 /// Lists questions, the oldest first.
@@ -43,9 +46,9 @@ pub(crate) async fn list(
     Extension(caller): Caller,
     Query(query): Query<ApprovalsQuery>,
 ) -> Result<Json<Page<ApprovalView>>, ApiError> {
-    let state = query.state.as_deref().unwrap_or("open");
-    let filter = [query.run.as_deref(), (state != "all").then_some(state)];
-    let limit = query.limit.unwrap_or(50).clamp(1, 1000);
+    let run = filters::run(&gateway, &caller, query.run.as_deref()).await?;
+    let filter = [run.as_deref(), query.state.unwrap_or_default().as_filter()];
+    let limit = query.limit.map_or(PAGE_ITEMS, usize::from);
     let (tenant, cursor) = (caller.tenant.as_str(), query.cursor.as_deref());
     let listed = gateway.queries.approvals(tenant, filter, cursor, limit).await?;
     let items = listed.items.into_iter().map(convert::approval).collect();
@@ -91,7 +94,6 @@ pub(crate) async fn show(
     (status = 403, description = "The question is for another role", body = Problem),
     (status = 404, description = "There is no such question", body = Problem),
     (status = 409, description = "Answered otherwise, expired, or other content", body = Problem),
-    (status = 422, description = "The idempotency key was used before", body = Problem),
 ))]
 pub(crate) async fn answer(
     State(gateway): App,
@@ -105,7 +107,7 @@ pub(crate) async fn answer(
     let approval: ApprovalId = id.parse().map_err(|_| ApiError::not_found("approval"))?;
     let scope = format!("POST /v1/approvals/{id}");
     let hashed = serde_json::to_vec(&given).unwrap_or_default();
-    idempotency::bind(&gateway, &caller, &headers, &scope, &hashed).await?;
+    idempotency::check_scoped_key(&gateway, &caller, &headers, &scope, &hashed).await?;
     let answer = Answer {
         approval,
         content_hash: given.content_hash,

@@ -2,12 +2,15 @@
 
 use axum::extract::State;
 use axum::{Extension, Json};
+use convergio_domain::stream::StreamKey;
 use convergio_schemas::wire::{AuditEntry, LedgerView, Page, Problem, UsageLine};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::Query;
+use super::filters::{self, PAGE_ITEMS, PageLimit};
 use crate::app::{App, Caller};
+use crate::auth::Identity;
 use crate::convert;
 use crate::problem::ApiError;
 
@@ -19,13 +22,14 @@ pub(crate) struct LinesQuery {
     run: Option<String>,
     /// The `next_cursor` of the page before.
     cursor: Option<String>,
-    /// Items of a page, 1 to 1000.
-    limit: Option<usize>,
+    /// Items of a page, 1 to 1000; 50 when absent.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
+    limit: Option<PageLimit>,
 }
 
 impl LinesQuery {
     fn limit(&self) -> usize {
-        self.limit.unwrap_or(50).clamp(1, 1000)
+        self.limit.map_or(PAGE_ITEMS, usize::from)
     }
 }
 
@@ -40,7 +44,8 @@ pub(crate) async fn usage(
     Extension(caller): Caller,
     Query(query): Query<LinesQuery>,
 ) -> Result<Json<Page<UsageLine>>, ApiError> {
-    let (tenant, run) = (caller.tenant.as_str(), query.run.as_deref());
+    let run = filters::run(&gateway, &caller, query.run.as_deref()).await?;
+    let (tenant, run) = (caller.tenant.as_str(), run.as_deref());
     let lines = gateway.queries.usage(tenant, run, query.cursor.as_deref(), query.limit()).await?;
     let items = lines.items.into_iter().map(convert::usage).collect();
     Ok(Json(Page { items, next_cursor: lines.next_cursor }))
@@ -57,7 +62,8 @@ pub(crate) async fn ledger(
     Extension(caller): Caller,
     Query(query): Query<LinesQuery>,
 ) -> Result<Json<LedgerView>, ApiError> {
-    let (tenant, run) = (caller.tenant.as_str(), query.run.as_deref());
+    let run = filters::run(&gateway, &caller, query.run.as_deref()).await?;
+    let (tenant, run) = (caller.tenant.as_str(), run.as_deref());
     let page = gateway.queries.ledger(tenant, run, query.cursor.as_deref(), query.limit()).await?;
     let balances = gateway.queries.balances(tenant).await?;
     let unpriced = gateway.queries.unpriced(tenant).await?;
@@ -82,8 +88,22 @@ pub(crate) struct AuditQuery {
     kind: Option<String>,
     /// The `next_cursor` of the page before.
     cursor: Option<String>,
-    /// Items of a page, 1 to 1000.
-    limit: Option<usize>,
+    /// Items of a page, 1 to 1000; 50 when absent.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
+    limit: Option<PageLimit>,
+}
+
+impl AuditQuery {
+    fn check(&self, caller: &Identity) -> Result<(), ApiError> {
+        if let Some(stream) = &self.stream {
+            let stream = StreamKey::parse(caller.tenant.clone(), stream);
+            stream.map_err(|error| ApiError::invalid(format!("stream: {error}")))?;
+        }
+        if let Some(actor) = &self.actor {
+            filters::check_actor(actor)?;
+        }
+        self.kind.as_deref().map_or(Ok(()), filters::check_event_type)
+    }
 }
 
 /// Lists the audit trail, the oldest first.
@@ -97,8 +117,9 @@ pub(crate) async fn audit(
     Extension(caller): Caller,
     Query(query): Query<AuditQuery>,
 ) -> Result<Json<Page<AuditEntry>>, ApiError> {
+    query.check(&caller)?;
     let filter = [query.stream.as_deref(), query.actor.as_deref(), query.kind.as_deref()];
-    let limit = query.limit.unwrap_or(50).clamp(1, 1000);
+    let limit = query.limit.map_or(PAGE_ITEMS, usize::from);
     let (tenant, cursor) = (caller.tenant.as_str(), query.cursor.as_deref());
     let listed = gateway.queries.audit(tenant, filter, cursor, limit).await?;
     let items = listed.items.into_iter().map(convert::audit).collect();

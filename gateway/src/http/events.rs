@@ -9,10 +9,11 @@ use axum::Extension;
 use axum::Json;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event as Sse, KeepAlive};
 use axum::response::{IntoResponse, Response};
 use convergio_domain::event::Event;
+use convergio_domain::run::Run;
 use convergio_domain::stream::{Seq, StreamKey, StreamKind};
 use convergio_eventstore::{LogError, Record, StreamNote};
 use convergio_schemas::wire::{EventEnvelope, Frame, Page, Problem, ProgressNote};
@@ -24,13 +25,17 @@ use tokio::sync::watch;
 use utoipa::IntoParams;
 
 use super::Query;
+use super::filters::PageLimit;
 use super::runs::{is_end, run_stream};
+use crate::answers::wants_event_stream;
 use crate::app::{App, Caller, Gateway, stopped};
 use crate::convert;
 use crate::problem::ApiError;
 
 /// Records read at once.
 const PAGE: usize = 256;
+/// Events of a page when no number is asked for.
+const EVENTS_OF_PAGE: usize = 100;
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// Which events.
@@ -39,20 +44,23 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 pub(crate) struct EventsQuery {
     /// Only events after this sequence number.
     after: Option<u64>,
-    /// Events of a page, 1 to 1000.
-    limit: Option<usize>,
+    /// Events of a page, 1 to 1000; 100 when absent.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
+    limit: Option<PageLimit>,
     /// Also the payloads' contents.
     payloads: Option<bool>,
 }
 
 /// Lists the events of a run; with `Accept: text/event-stream` they come as they happen, and
-/// `Last-Event-ID` resumes without gap or repeat.
+/// `Last-Event-ID` resumes without gap or repeat. The stream ends with the run, and who has seen
+/// the end gets 204: nothing follows unless the run is retried.
 #[utoipa::path(get, path = "/v1/runs/{id}/events", tag = "events", params(
     ("id" = String, Path, description = "The run"), EventsQuery,
     ("Last-Event-ID" = Option<String>, Header, description = "The last sequence number seen"),
 ), responses(
     (status = 200, description = "A page of events, or the stream of them",
         body = Page<EventEnvelope>),
+    (status = 204, description = "The run has ended, and the stream would be empty"),
     (status = 400, description = "The query is not valid", body = Problem),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
@@ -68,9 +76,7 @@ pub(crate) async fn list(
     if gateway.repository.log().head(&stream).await?.is_none() {
         return Err(ApiError::not_found("run"));
     }
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let wants_stream = text(header::ACCEPT).is_some_and(|kinds| kinds.contains("event-stream"));
-    if !wants_stream {
+    if !wants_event_stream(&headers) {
         return page(&gateway, &stream, &query).await.map(|page| Json(page).into_response());
     }
     let resumed = headers.get("last-event-id").and_then(|value| value.to_str().ok());
@@ -78,15 +84,24 @@ pub(crate) async fn list(
         Some(seq) => seq.parse().map_err(|_| ApiError::invalid("Last-Event-ID is not a number"))?,
         None => query.after.unwrap_or(0),
     };
-    Ok(streamed(gateway, stream, Seq(after)))
+    streamed(gateway, stream, Seq(after)).await
 }
 
-/// The events of a stream after a sequence number, as server-sent events.
-pub(super) fn streamed(gateway: Gateway, stream: StreamKey, after: Seq) -> Response {
-    let frames = follow(gateway, stream, after).map(|frame| Ok::<_, Infallible>(sse(&frame)));
+/// The events of a run after a sequence number, as server-sent events.
+pub(super) async fn streamed(
+    gateway: Gateway,
+    stream: StreamKey,
+    after: Seq,
+) -> Result<Response, ApiError> {
+    let standing = Standing::of_run(&gateway, &stream).await?;
+    if standing.is_over(after) {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let frames = follow(gateway, stream, after, standing);
+    let frames = frames.map(|frame| Ok::<_, Infallible>(sse(&frame)));
     let body = axum::response::Sse::new(frames);
     let body = body.keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
-    ([("x-accel-buffering", "no")], body).into_response()
+    Ok(([("x-accel-buffering", "no")], body).into_response())
 }
 
 fn sse(frame: &Frame) -> Sse {
@@ -107,7 +122,7 @@ async fn page(
     query: &EventsQuery,
 ) -> Result<Page<EventEnvelope>, ApiError> {
     let after = query.after.unwrap_or(0);
-    let limit = query.limit.unwrap_or(100).clamp(1, 1000);
+    let limit = query.limit.map_or(EVENTS_OF_PAGE, usize::from);
     let mut items = Vec::new();
     let mut from = Seq(after.saturating_sub(convergio_eventstore::Limits::EVENTS as u64));
     loop {
@@ -146,7 +161,7 @@ impl StreamQuery {
     }
 }
 
-/// Streams the events of a run over a WebSocket, one JSON frame each.
+/// Streams the events of a run over a WebSocket, one JSON frame each, and closes it with the run.
 #[utoipa::path(get, path = "/v1/runs/{id}/stream", tag = "events", params(
     ("id" = String, Path, description = "The run"), StreamQuery,
 ), responses(
@@ -167,8 +182,9 @@ pub(crate) async fn stream(
         return Err(ApiError::not_found("run"));
     }
     let upgrade = upgrade.map_err(|error| ApiError::invalid(error.body_text()))?;
-    let after = Seq(query.after());
-    Ok(upgrade.on_upgrade(move |socket| send(socket, follow(gateway, stream, after))))
+    let (after, standing) = (Seq(query.after()), Standing::of_run(&gateway, &stream).await?);
+    let frames = follow(gateway, stream, after, standing);
+    Ok(upgrade.on_upgrade(move |socket| send(socket, frames)))
 }
 
 pub(super) async fn send(mut socket: WebSocket, mut frames: BoxStream<'static, Frame>) {
@@ -191,6 +207,42 @@ pub(super) async fn send(mut socket: WebSocket, mut frames: BoxStream<'static, F
     let _closed = socket.send(Message::Close(None)).await;
 }
 
+/// How a stream stood when somebody began to follow it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Standing {
+    /// Its last event.
+    seq: Seq,
+    /// Whether it was the history of a run that had ended.
+    is_ended: bool,
+}
+
+impl Standing {
+    /// Ends that a run went on from, after a retry, are none.
+    async fn of_run(gateway: &Gateway, stream: &StreamKey) -> Result<Self, ApiError> {
+        let state = gateway.repository.load::<Run>(stream).await?.state;
+        Ok(Self { seq: state.seq, is_ended: state.phase.is_ended() })
+    }
+
+    /// Whether nothing follows for somebody who has seen an event.
+    fn is_over(self, seen: Seq) -> bool {
+        self.is_ended && seen >= self.seq
+    }
+
+    /// Takes an event in that is later than those it knows.
+    fn pass(&mut self, event: &EventEnvelope) {
+        if event.seq > self.seq.0 {
+            self.seq = Seq(event.seq);
+            self.is_ended =
+                is_end(&event.kind) || (self.is_ended && !is_new_beginning(&event.kind));
+        }
+    }
+}
+
+/// Whether a run that had ended goes on by this event.
+fn is_new_beginning(kind: &str) -> bool {
+    kind == "run.reopened.v1"
+}
+
 /// Where a follower of one run stands.
 struct Follower {
     records: BoxStream<'static, Result<Arc<Record>, LogError>>,
@@ -199,11 +251,16 @@ struct Follower {
     stream: StreamKey,
     after: Seq,
     ready: VecDeque<Frame>,
-    ended: bool,
+    standing: Standing,
 }
 
 /// The events of a run after a sequence number, with progress between them, until its end.
-pub(super) fn follow(gateway: Gateway, stream: StreamKey, after: Seq) -> BoxStream<'static, Frame> {
+pub(super) fn follow(
+    gateway: Gateway,
+    stream: StreamKey,
+    after: Seq,
+    standing: Standing,
+) -> BoxStream<'static, Frame> {
     let (notes, stop) = (gateway.live.subscribe(), gateway.stop.clone());
     let records = match stream.kind {
         // Runs of an agent say so in their own streams.
@@ -211,7 +268,7 @@ pub(super) fn follow(gateway: Gateway, stream: StreamKey, after: Seq) -> BoxStre
         _ => gateway.repository.log().tail_stream(&stream, after),
     };
     let ready = VecDeque::new();
-    let follower = Follower { records, notes, stop, stream, after, ready, ended: false };
+    let follower = Follower { records, notes, stop, stream, after, ready, standing };
     stream::unfold(follower, |mut follower| async move {
         let frame = follower.next().await?;
         Some((frame, follower))
@@ -267,7 +324,7 @@ impl Follower {
             if let Some(frame) = self.ready.pop_front() {
                 return Some(frame);
             }
-            if self.ended {
+            if self.standing.is_over(self.after) {
                 return None;
             }
             tokio::select! {
@@ -313,7 +370,7 @@ impl Follower {
         for event in convert::envelopes(record) {
             if event.seq > self.after.0 {
                 self.after = Seq(event.seq);
-                self.ended |= is_end(&event.kind);
+                self.standing.pass(&event);
                 self.ready.push_back(Frame::Event(event));
             }
         }

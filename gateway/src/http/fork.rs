@@ -18,7 +18,7 @@ use convergio_schemas::wire::{ForkAccepted, ForkOrigin, ForkRequest, NodeChange,
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::graphs::store_version;
+use super::graphs::store_derived_version;
 use super::runs::{manifest, run_stream};
 use super::steer::{optional, payload};
 use crate::app::{App, Caller, Gateway};
@@ -30,7 +30,6 @@ use crate::problem::ApiError;
 /// model, other prompts, or another version of the graph. What is inherited costs nothing.
 #[utoipa::path(post, path = "/v1/runs/{id}/fork", tag = "runs", params(
     ("id" = String, Path, description = "The run"),
-    ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters"),
 ), request_body = Option<ForkRequest>, responses(
     (status = 202, description = "The new run will be executed", body = ForkAccepted),
     (status = 400, description = "There is no such event, or a change is not valid",
@@ -39,7 +38,6 @@ use crate::problem::ApiError;
     (status = 404, description = "There is no such run or version", body = Problem),
     (status = 409, description = "The run had ended there", body = Problem),
     (status = 413, description = "The inputs are too large", body = Problem),
-    (status = 422, description = "The idempotency key was used before", body = Problem),
 ))]
 pub(crate) async fn fork(
     State(gateway): App,
@@ -68,6 +66,10 @@ pub(super) async fn begin(
         Some(key) => RunId(derived_uuid(&["fork/v1", caller.tenant.as_str(), &scope, key])),
         None => RunId(Uuid::now_v7()),
     };
+    let request_hash = idempotency::request_hash(&scope, &hashed);
+    if let Some(state) = idempotency::find_run(gateway, caller, run, &request_hash).await? {
+        return accepted(run, parent, &state);
+    }
     let mut point = point(gateway, parent, request.at).await?;
     let plan = Plan::of(gateway, caller, parent, &point.loaded.state, request).await?;
     let command = ForkRun {
@@ -80,24 +82,31 @@ pub(super) async fn begin(
         input: plan.input.as_ref().map(|_| PayloadSlot(0)),
         budget: plan.manifest.budget,
         changes: plan.changes,
-        request_hash: idempotency::request_hash(&scope, &hashed),
+        request_hash,
     };
     if plan.is_other_graph {
         fits(gateway, &point.loaded.state, &command, &plan.manifest).await?;
-        store_version(gateway, caller, plan.graph, &plan.manifest, true).await?;
+        store_derived_version(gateway, caller, plan.graph, &plan.manifest).await?;
     }
     let payloads: Vec<Payload> = plan.input.into_iter().collect();
     let stream = StreamKey::run(caller.tenant.clone(), run);
     let context = gateway.context(caller);
     let commands = |_: &_, _| (RunCommand::Fork(command.clone()), payloads.clone());
     let created = gateway.repository.execute_from(point.loaded, &stream, &context, commands);
-    let created = created.await?;
-    let (graph, version) = created.state.graph.unwrap_or((command.graph, command.version));
+    accepted(run, parent, &created.await?.state)
+}
+
+/// A fork as its own state tells of it.
+fn accepted(run: RunId, parent: &StreamKey, state: &RunState) -> Result<ForkAccepted, ApiError> {
+    let (graph, version) = state.graph.as_ref().ok_or_else(|| ApiError::not_found("run"))?;
+    // Ancestors count over the whole history, the answer over the parent's own events.
+    let mut ancestors = state.lineage.iter().rev().map(|ancestor| ancestor.upto.0);
+    let (upto, before) = (ancestors.next().unwrap_or(0), ancestors.next().unwrap_or(0));
     Ok(ForkAccepted {
         run_id: run.to_string(),
         graph_id: graph.to_string(),
         version: version.to_string(),
-        forked_from: ForkOrigin { run_id: parent.id.to_string(), seq: command.seq.0 },
+        forked_from: ForkOrigin { run_id: parent.id.to_string(), seq: upto - before },
     })
 }
 

@@ -7,11 +7,13 @@ use bytes::Bytes;
 use convergio_domain::graph::manifest::Graph;
 use convergio_domain::graph::{self, GraphNoun, Register};
 use convergio_domain::id::{GraphId, GraphVersion};
+use convergio_domain::once::{Once, RequestedCommand};
 use convergio_domain::payload::{PayloadSlot, Purpose};
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::Payload;
 use convergio_schemas::error_code;
 use convergio_schemas::wire::{GraphAccepted, GraphSummary, GraphView, MistakeView, Page, Problem};
+use uuid::Uuid;
 
 use super::{Paging, Query};
 use crate::app::{App, Caller, Gateway};
@@ -31,8 +33,7 @@ const MANIFEST_LIMIT: usize = 1 << 20;
         (status = 400, description = "Every mistake of the manifest", body = Problem),
         (status = 401, description = "Not signed in", body = Problem),
         (status = 413, description = "The manifest is too large", body = Problem),
-        (status = 422, description = "The idempotency key was used before", body = Problem),
-        (status = 503, description = "The log is not available", body = Problem),
+            (status = 503, description = "The log is not available", body = Problem),
     ))]
 pub(crate) async fn register(
     State(gateway): App,
@@ -47,9 +48,10 @@ pub(crate) async fn register(
     let text = std::str::from_utf8(&body)
         .map_err(|_| ApiError::invalid("the manifest must be UTF-8 text, YAML or JSON"))?;
     let parsed = graph::parse(text, &gateway.tools).map_err(ApiError::manifest)?;
-    idempotency::bind(&gateway, &caller, &headers, "POST /v1/graphs", &body).await?;
+    idempotency::check_scoped_key(&gateway, &caller, &headers, "POST /v1/graphs", &body).await?;
+    let request_id = idempotency::request_id(&caller, &headers)?;
     let graph = parsed.graph;
-    let (id, version) = store(&gateway, &caller, &graph).await?;
+    let (id, version) = store(&gateway, &caller, &graph, request_id).await?;
     let warnings = parsed.warnings.into_iter().map(|warning| MistakeView {
         line: warning.line,
         column: warning.column,
@@ -65,24 +67,34 @@ pub(crate) async fn register(
     Ok((StatusCode::CREATED, Json(accepted)))
 }
 
-/// Registers a version of a graph.
+/// Registers a version of a graph, once for each request.
 pub(super) async fn store(
     gateway: &Gateway,
     caller: &Identity,
     graph: &Graph,
+    request: Option<Uuid>,
 ) -> Result<(GraphId, GraphVersion), ApiError> {
     let id = graph::graph_id(&caller.tenant, &graph.name);
-    store_version(gateway, caller, id, graph, false).await?;
+    append_version(gateway, caller, id, request, (graph, false)).await?;
     Ok((id, graph.version()))
 }
 
-/// Registers a version under an id; a derived one does not become the graph's latest.
-pub(super) async fn store_version(
+/// Registers a version under an id that does not become the graph's latest.
+pub(super) async fn store_derived_version(
     gateway: &Gateway,
     caller: &Identity,
     id: GraphId,
     graph: &Graph,
-    is_derived: bool,
+) -> Result<(), ApiError> {
+    append_version(gateway, caller, id, None, (graph, true)).await
+}
+
+async fn append_version(
+    gateway: &Gateway,
+    caller: &Identity,
+    id: GraphId,
+    request: Option<Uuid>,
+    (graph, is_derived): (&Graph, bool),
 ) -> Result<(), ApiError> {
     let register = Register {
         name: graph.name.clone(),
@@ -97,10 +109,11 @@ pub(super) async fn store_version(
         purpose: Purpose::Manifest,
         subject: None,
     };
-    let command = |_: &_, _| (register.clone(), vec![manifest.clone()]);
+    let command = RequestedCommand { request, command: register };
+    let command = |_: &_, _| (command.clone(), vec![manifest.clone()]);
     let stream = StreamKey::graph(caller.tenant.clone(), id);
     let context = gateway.context(caller);
-    gateway.repository.execute::<GraphNoun>(&stream, &context, command).await?;
+    gateway.repository.execute::<Once<GraphNoun>>(&stream, &context, command).await?;
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::Query;
+use super::filters::{PAGE_ITEMS, PageLimit};
 use crate::app::{App, Caller};
 use crate::problem::ApiError;
 use crate::{convert, idempotency};
@@ -32,7 +33,8 @@ pub(crate) struct MemoriesQuery {
     /// With a question: tokens that all of them take together, at most; 1000 when absent.
     tokens: Option<u32>,
     /// Without one: how many, 1 to 1000; 50 when absent.
-    limit: Option<usize>,
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
+    limit: Option<PageLimit>,
 }
 
 /// Whose memory.
@@ -68,7 +70,7 @@ pub(crate) async fn list(
                 .collect()
         }
         None => {
-            let limit = asked.limit.unwrap_or(50).clamp(1, 1000);
+            let limit = asked.limit.map_or(PAGE_ITEMS, usize::from);
             let found = memories.list(&caller.tenant, &subject, limit).await?;
             found.into_iter().map(view).collect()
         }
@@ -82,7 +84,6 @@ pub(crate) async fn list(
     (status = 400, description = "The memory is not valid", body = Problem),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 409, description = "The subject has too many memories", body = Problem),
-    (status = 422, description = "The idempotency key was used before", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]
 pub(crate) async fn store(
@@ -94,7 +95,8 @@ pub(crate) async fn store(
     let Json(given) = body?;
     let subject = subject(&given.subject)?;
     let hashed = serde_json::to_vec(&given).unwrap_or_default();
-    idempotency::bind(&gateway, &caller, &headers, "POST /v1/memories", &hashed).await?;
+    idempotency::check_scoped_key(&gateway, &caller, &headers, "POST /v1/memories", &hashed)
+        .await?;
     let memory = match idempotency::key(&headers)? {
         Some(key) => MemoryId::of_call(&caller.tenant, &format!("POST /v1/memories {key}")),
         None => MemoryId(Uuid::now_v7()),

@@ -7,6 +7,7 @@ use axum::{Extension, Json};
 use convergio_domain::graph::{self, manifest::Graph};
 use convergio_domain::id::{GraphId, GraphVersion};
 use convergio_domain::json::read_json;
+use convergio_domain::once::{Once, RequestedCommand};
 use convergio_domain::run::{Run, RunCommand};
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::CommitError;
@@ -16,6 +17,7 @@ use convergio_schemas::wire::{
     FleetReport, FleetRequest, FleetRun, MigrateReport, MigrateRequest, Problem, Verdict,
 };
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use uuid::Uuid;
 
 use super::runs::{manifest, run_stream};
 use crate::app::{App, Caller, Gateway};
@@ -122,7 +124,6 @@ async fn replay_all(
     (status = 404, description = "There is no such run or version", body = Problem),
     (status = 409, description = "The run has ended, or cannot go on by the version",
         body = Problem),
-    (status = 422, description = "The idempotency key was used before", body = Problem),
 ))]
 pub(crate) async fn migrate(
     State(gateway): App,
@@ -134,35 +135,46 @@ pub(crate) async fn migrate(
     let stream = run_stream(&caller, &id)?;
     let loaded = gateway.repository.load::<Run>(&stream).await?;
     let Some((graph, _)) = loaded.state.graph else { return Err(ApiError::not_found("run")) };
-    let (to, target, is_new) = target(&gateway, &caller, graph, read(&body)?).await?;
+    let target = Target::find(&gateway, &caller, graph, read(&body)?).await?;
     let scope = format!("POST /v1/runs/{id}/migrate");
-    idempotency::bind(&gateway, &caller, &headers, &scope, &body).await?;
+    idempotency::check_scoped_key(&gateway, &caller, &headers, &scope, &body).await?;
+    let request = idempotency::request_id(&caller, &headers)?;
     for _ in 0..TRIES {
-        if let Some(report) = move_to(&gateway, &caller, &stream, &to, &target, is_new).await? {
+        let moved = move_to(&gateway, &caller, &stream, &target, request).await?;
+        if let Some(report) = moved {
             return Ok(Json(report));
         }
     }
-    let detail = "the run goes on all the time: send the request again";
-    Err(ApiError::new(error_code::REQUEST_CONFLICT, detail))
+    Err(ApiError::busy("the run goes on all the time: send the request again"))
 }
 
-/// The version that is asked for, and whether it came with the request.
-pub(super) async fn target(
-    gateway: &Gateway,
-    caller: &Identity,
-    graph: GraphId,
-    request: MigrateRequest,
-) -> Result<(GraphVersion, Graph, bool), ApiError> {
-    match (request.manifest, request.version) {
-        (Some(text), None) => {
-            let parsed = graph::parse(&text, &gateway.tools).map_err(ApiError::manifest)?;
-            Ok((parsed.graph.version(), parsed.graph, true))
+/// The version that a run is to go on by.
+pub(super) struct Target {
+    pub(super) version: GraphVersion,
+    pub(super) graph: Graph,
+    /// Whether it came with the request, and is to be registered.
+    pub(super) is_new: bool,
+}
+
+impl Target {
+    pub(super) async fn find(
+        gateway: &Gateway,
+        caller: &Identity,
+        graph: GraphId,
+        request: MigrateRequest,
+    ) -> Result<Self, ApiError> {
+        match (request.manifest, request.version) {
+            (Some(text), None) => {
+                let parsed = graph::parse(&text, &gateway.tools).map_err(ApiError::manifest)?;
+                let graph = parsed.graph;
+                Ok(Self { version: graph.version(), graph, is_new: true })
+            }
+            (None, Some(version)) => {
+                let (version, graph) = manifest(gateway, caller, graph, Some(&version)).await?;
+                Ok(Self { version, graph, is_new: false })
+            }
+            _ => Err(ApiError::invalid("give either `version` or `manifest`")),
         }
-        (None, Some(version)) => {
-            let (version, graph) = manifest(gateway, caller, graph, Some(&version)).await?;
-            Ok((version, graph, false))
-        }
-        _ => Err(ApiError::invalid("give either `version` or `manifest`")),
     }
 }
 
@@ -171,32 +183,27 @@ async fn move_to(
     gateway: &Gateway,
     caller: &Identity,
     stream: &StreamKey,
-    to: &GraphVersion,
-    graph: &Graph,
-    is_new: bool,
+    target: &Target,
+    request: Option<Uuid>,
 ) -> Result<Option<MigrateReport>, ApiError> {
     // The run stands still while it is looked at: otherwise one that is at work never could be.
     let turn = gateway.repository.take_turn(stream).await;
-    let mut loaded = gateway.repository.load::<Run>(stream).await?;
+    let mut loaded = gateway.repository.load::<Once<Run>>(stream).await?;
+    let to = &target.version;
     let from = loaded.state.graph.as_ref().map_or(to, |(_, version)| version).clone();
-    let is_open = !loaded.state.phase.is_ended();
+    let is_done = request.is_some_and(|id| loaded.state.requests.seq_of(id).is_some());
     let mut verdict = Verdict::Compatible;
-    if is_open && from != *to {
-        let found = gateway.replayer.survives(stream, Some(graph)).await?;
-        if found.verdict == Verdict::Pin {
-            let reason = found.reason.unwrap_or_default();
-            let detail = format!("the run cannot go on by version {to}: {reason}");
-            return Err(ApiError::new(error_code::RUN_DIVERGED, detail));
-        }
-        if found.seq != loaded.state.seq.0 {
+    if !loaded.state.phase.is_ended() && !is_done && from != *to {
+        let Some(found) = survives(gateway, stream, target, loaded.state.seq.0).await? else {
             return Ok(None);
+        };
+        if target.is_new {
+            super::graphs::store(gateway, caller, &target.graph, request).await?;
         }
-        if is_new {
-            super::graphs::store(gateway, caller, graph).await?;
-        }
-        verdict = found.verdict;
+        verdict = found;
     }
-    let (command, context) = (RunCommand::Migrate { to: to.clone() }, gateway.context(caller));
+    let command = RequestedCommand { request, command: RunCommand::Migrate { to: to.clone() } };
+    let context = gateway.context(caller);
     let moved =
         gateway.repository.commit_in_turn(&turn, &mut loaded, command, Vec::new(), &context);
     match moved.await {
@@ -204,10 +211,26 @@ async fn move_to(
         Err(error) => Err(error.into()),
         Ok(_) => Ok(Some(MigrateReport {
             run: stream.id.to_string(),
-            from: from.to_string(),
+            from: if is_done { to.to_string() } else { from.to_string() },
             to: to.to_string(),
             seq: loaded.state.seq.0,
             verdict,
         })),
     }
+}
+
+/// Whether a run at an event goes on by a version; nothing when it has gone on meanwhile.
+async fn survives(
+    gateway: &Gateway,
+    stream: &StreamKey,
+    target: &Target,
+    seq: u64,
+) -> Result<Option<Verdict>, ApiError> {
+    let found = gateway.replayer.survives(stream, Some(&target.graph)).await?;
+    if found.verdict == Verdict::Pin {
+        let reason = found.reason.unwrap_or_default();
+        let detail = format!("the run cannot go on by version {}: {reason}", target.version);
+        return Err(ApiError::new(error_code::RUN_DIVERGED, detail));
+    }
+    Ok((found.seq == seq).then_some(found.verdict))
 }

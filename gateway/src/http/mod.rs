@@ -7,6 +7,7 @@ pub(crate) mod billing;
 pub(crate) mod branches;
 pub(crate) mod events;
 pub(crate) mod export;
+pub(crate) mod filters;
 pub(crate) mod fork;
 pub(crate) mod front;
 pub(crate) mod graphs;
@@ -34,6 +35,7 @@ use utoipa::IntoParams;
 
 use crate::app::Gateway;
 use crate::problem::ApiError;
+use filters::{PAGE_ITEMS, PageLimit};
 
 /// How long an answer waits for the read models to reach what was written before.
 const FRESH: Duration = Duration::from_secs(3);
@@ -44,13 +46,14 @@ const FRESH: Duration = Duration::from_secs(3);
 pub(crate) struct Paging {
     /// The `next_cursor` of the page before.
     pub(crate) cursor: Option<String>,
-    /// Items of a page, 1 to 1000.
-    pub(crate) limit: Option<usize>,
+    /// Items of a page, 1 to 1000; 50 when absent.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
+    pub(crate) limit: Option<PageLimit>,
 }
 
 impl Paging {
     pub(crate) fn limit(&self) -> usize {
-        self.limit.unwrap_or(50).clamp(1, 1000)
+        self.limit.map_or(PAGE_ITEMS, usize::from)
     }
 }
 

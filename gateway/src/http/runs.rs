@@ -8,19 +8,23 @@ use convergio_domain::chat::Privacy;
 use convergio_domain::graph::manifest::Graph;
 use convergio_domain::graph::{GraphNoun, check_inputs};
 use convergio_domain::id::{GraphId, GraphVersion, RunId};
-use convergio_domain::json::read_json;
+use convergio_domain::once::RequestedCommand;
 use convergio_domain::payload::{PayloadSlot, Purpose};
 use convergio_domain::run::{Budget, CreateRun, Lineage, Run, RunCommand, run_id_for_key};
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::Payload;
 use convergio_projections::{RunFamily, RunFilter};
-use convergio_schemas::wire::{ExecuteRequest, Page, Problem, RunAccepted, RunView, StepView};
+use convergio_schemas::wire::{
+    ExecuteRequest, Page, Problem, ReasonRequest, RunAccepted, RunView, StepView,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::IntoParams;
 use uuid::Uuid;
 
+use super::filters::{self, PAGE_ITEMS, PageLimit, RunStatus};
 use super::json_body::JsonBody;
+use super::steer::optional;
 use super::{Query, branches};
 use crate::app::{App, Caller, Gateway};
 use crate::auth::Identity;
@@ -33,14 +37,12 @@ const CHILDREN_LIMIT: usize = 100;
 /// Asks for a run. With an `Idempotency-Key`, the same request gives the same run for ever.
 #[utoipa::path(post, path = "/v1/graphs/{id}/execute", tag = "runs", params(
     ("id" = String, Path, description = "The graph"),
-    ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters"),
 ), request_body = ExecuteRequest, responses(
     (status = 202, description = "The run will be executed", body = RunAccepted),
     (status = 400, description = "The inputs do not satisfy the graph's schema", body = Problem),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such graph or version", body = Problem),
     (status = 413, description = "The inputs are too large", body = Problem),
-    (status = 422, description = "The idempotency key was used before", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
     (status = 507, description = "The log's disk is full", body = Problem),
 ))]
@@ -53,6 +55,11 @@ pub(crate) async fn execute(
 ) -> Result<(StatusCode, Json<RunAccepted>), ApiError> {
     let JsonBody(request) = body?;
     let graph: GraphId = id.parse().map_err(|_| ApiError::not_found("graph"))?;
+    let scope = format!("POST /v1/graphs/{graph}/execute");
+    let hashed = serde_json::to_vec(&request).unwrap_or_default();
+    if let Some(accepted) = find_begun(&gateway, &caller, &headers, &scope, &hashed).await? {
+        return Ok((StatusCode::ACCEPTED, Json(accepted)));
+    }
     let (version, manifest) =
         manifest(&gateway, &caller, graph, request.version.as_deref()).await?;
     let inputs = if request.inputs.is_null() { json!({}) } else { request.inputs.clone() };
@@ -62,12 +69,30 @@ pub(crate) async fn execute(
     }
     let privacy: Privacy =
         request.privacy.as_deref().unwrap_or("any").parse().map_err(ApiError::invalid)?;
-    let scope = format!("POST /v1/graphs/{graph}/execute");
-    let hashed = serde_json::to_vec(&request).unwrap_or_default();
     let (budget, lineage) = (manifest.budget, Lineage::default());
     let new = NewRun { graph, version, budget, privacy, inputs, lineage };
     let accepted = begin(&gateway, &caller, &headers, &scope, &hashed, new).await?;
     Ok((StatusCode::ACCEPTED, Json(accepted)))
+}
+
+/// The run that the same request has begun already, by its key.
+pub(super) async fn find_begun(
+    gateway: &Gateway,
+    caller: &Identity,
+    headers: &HeaderMap,
+    scope: &str,
+    hashed: &[u8],
+) -> Result<Option<RunAccepted>, ApiError> {
+    let Some(key) = idempotency::key(headers)? else { return Ok(None) };
+    let run = run_id_for_key(&caller.tenant, key);
+    let request_hash = idempotency::request_hash(scope, hashed);
+    let state = idempotency::find_run(gateway, caller, run, &request_hash).await?;
+    let accepted = |(graph, version): (GraphId, GraphVersion)| RunAccepted {
+        run_id: run.to_string(),
+        graph_id: graph.to_string(),
+        version: version.to_string(),
+    };
+    Ok(state.and_then(|state| state.graph).map(accepted))
 }
 
 /// A run that is asked for.
@@ -173,10 +198,11 @@ pub(crate) async fn status(
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct RunsQuery {
-    /// Only of this graph.
+    /// Only of this graph, by its id or its name.
     graph: Option<String>,
-    /// Only in this status: running, paused, completed, failed, cancelled.
-    status: Option<String>,
+    /// Only in this status.
+    #[param(inline)]
+    status: Option<RunStatus>,
     /// Only asked for by this actor.
     actor: Option<String>,
     /// Only runs right within this one.
@@ -185,8 +211,9 @@ pub(crate) struct RunsQuery {
     all: Option<bool>,
     /// The `next_cursor` of the page before.
     cursor: Option<String>,
-    /// Items of a page, 1 to 1000.
-    limit: Option<usize>,
+    /// Items of a page, 1 to 1000; 50 when absent.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
+    limit: Option<PageLimit>,
 }
 
 /// Lists runs, the newest first: those that are within no other, unless `parent` or `all` says so.
@@ -194,6 +221,7 @@ pub(crate) struct RunsQuery {
     (status = 200, description = "A page of runs, without steps and outputs", body = Page<RunView>),
     (status = 400, description = "The query is not valid", body = Problem),
     (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "There is no such graph", body = Problem),
 ))]
 pub(crate) async fn list(
     State(gateway): App,
@@ -201,9 +229,15 @@ pub(crate) async fn list(
     Query(query): Query<RunsQuery>,
 ) -> Result<Json<Page<RunView>>, ApiError> {
     let RunsQuery { graph, status, actor, parent, all, cursor, limit } = query;
+    let graph = match graph {
+        Some(graph) => Some(filters::graph(&gateway, &caller, &graph).await?),
+        None => None,
+    };
+    actor.as_deref().map_or(Ok(()), filters::check_actor)?;
+    let status = status.map(|status| status.as_str().to_owned());
     let family = read_family(parent, all)?;
     let filter = RunFilter { family, graph, status, actor };
-    let limit = limit.unwrap_or(50).clamp(1, 1000);
+    let limit = limit.map_or(PAGE_ITEMS, usize::from);
     let tenant = caller.tenant.as_str();
     let listed = gateway.queries.runs(tenant, &filter, cursor.as_deref(), limit).await?;
     let items = listed.items.into_iter().map(convert::run).collect();
@@ -294,24 +328,15 @@ async fn add_children(gateway: &Gateway, tenant: &str, run: &mut RunView) -> Res
     Ok(())
 }
 
-/// Why a run is cancelled.
-#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
-pub(crate) struct CancelRequest {
-    /// In your words.
-    #[serde(default)]
-    reason: Option<String>,
-}
-
 /// Cancels a run with all runs within it. Model calls under way are stopped. Cancelling twice
 /// changes nothing.
 #[utoipa::path(post, path = "/v1/runs/{id}/cancel", tag = "runs", params(
     ("id" = String, Path, description = "The run"),
-), request_body = Option<CancelRequest>, responses(
+), request_body = Option<ReasonRequest>, responses(
     (status = 200, description = "The run is cancelled", body = RunView),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
     (status = 409, description = "The run has ended otherwise", body = Problem),
-    (status = 422, description = "The idempotency key was used before", body = Problem),
 ))]
 pub(crate) async fn cancel(
     State(gateway): App,
@@ -321,16 +346,13 @@ pub(crate) async fn cancel(
     body: Bytes,
 ) -> Result<Json<RunView>, ApiError> {
     let stream = run_stream(&caller, &id)?;
-    let request: CancelRequest = if body.is_empty() {
-        CancelRequest::default()
-    } else {
-        read_json(&body).map_err(|error| ApiError::invalid(error.to_string()))?
-    };
+    let request: ReasonRequest = optional(&body)?;
     let scope = format!("POST /v1/runs/{id}/cancel");
-    idempotency::bind(&gateway, &caller, &headers, &scope, &body).await?;
+    idempotency::check_scoped_key(&gateway, &caller, &headers, &scope, &body).await?;
     let reason: Option<String> = request.reason.map(|reason| reason.chars().take(500).collect());
-    let (command, context) = (RunCommand::Cancel { reason }, gateway.context(&caller));
-    gateway.repository.steer_family(&stream, &context, command).await?;
+    let request = idempotency::request_id(&caller, &headers)?;
+    let command = RequestedCommand { request, command: RunCommand::Cancel { reason } };
+    gateway.repository.steer_family_once(&stream, &gateway.context(&caller), command).await?;
     view(&gateway, &caller, &id).await.map(Json)
 }
 

@@ -6,11 +6,12 @@ use axum::{Extension, Json};
 use bytes::Bytes;
 use convergio_domain::id::{SignalName, StepId};
 use convergio_domain::json::read_json;
+use convergio_domain::once::{Once, RequestedCommand};
 use convergio_domain::payload::{PayloadSlot, Purpose};
 use convergio_domain::request::derived_uuid;
-use convergio_domain::run::{Phase, Resolution, Resolve, Run, RunCommand, Signal, fatal_steps};
-use convergio_domain::stream::StreamKey;
-use convergio_eventstore::Payload;
+use convergio_domain::run::{Resolution, Resolve, Run, RunCommand, RunState, Signal, fatal_steps};
+use convergio_domain::stream::{Seq, StreamKey};
+use convergio_eventstore::{Loaded, Payload};
 use convergio_schemas::error_code;
 use convergio_schemas::wire::{
     CheckpointRequest, CheckpointView, ForkRequest, Problem, ReasonRequest, ResolveRequest,
@@ -78,28 +79,53 @@ impl<'a> Asked<'a> {
         Ok(Self { gateway, caller, headers, stream: run_stream(caller, run)? })
     }
 
-    /// Binds the key, if there is one, to this request; tells whether it was bound before.
-    async fn bind(&self, path: &str, body: &[u8]) -> Result<bool, ApiError> {
+    /// Refuses a key that an older log has bound to another request of this kind.
+    async fn check_key(&self, path: &str, body: &[u8]) -> Result<(), ApiError> {
         let scope = format!("POST {path} {}", self.stream.id);
-        idempotency::bind(self.gateway, self.caller, self.headers, &scope, body).await
+        idempotency::check_scoped_key(self.gateway, self.caller, self.headers, &scope, body).await
     }
 
-    /// Gives a command to the run, and shows the run.
+    /// Gives a command to the run, once for each request, and shows the run.
     async fn tell(
         &self,
         command: RunCommand,
         payloads: Vec<Payload>,
     ) -> Result<Json<RunView>, ApiError> {
-        let context = self.gateway.context(self.caller);
-        let commands = |_: &_, _| (command.clone(), payloads.clone());
-        self.gateway.repository.submit::<Run>(&self.stream, &context, commands).await?;
-        view(self.gateway, self.caller, &self.stream.id.to_string()).await.map(Json)
+        self.execute(command, payloads).await?;
+        self.view().await
     }
 
-    /// Gives a command to the run and to all runs within it, and shows the run.
+    /// Gives a command to the run, once for each request.
+    async fn execute(
+        &self,
+        command: RunCommand,
+        payloads: Vec<Payload>,
+    ) -> Result<Loaded<Once<Run>>, ApiError> {
+        let context = self.gateway.context(self.caller);
+        let request = idempotency::request_id(self.caller, self.headers)?;
+        let command = RequestedCommand { request, command };
+        let commands = |_: &_, _| (command.clone(), payloads.clone());
+        let repository = &self.gateway.repository;
+        Ok(repository.execute::<Once<Run>>(&self.stream, &context, commands).await?)
+    }
+
+    /// Gives a command to the run and to all runs within it, once for each request, and shows the
+    /// run.
     async fn tell_family(&self, command: RunCommand) -> Result<Json<RunView>, ApiError> {
         let context = self.gateway.context(self.caller);
-        self.gateway.repository.steer_family(&self.stream, &context, command).await?;
+        let request = idempotency::request_id(self.caller, self.headers)?;
+        let command = RequestedCommand { request, command };
+        self.gateway.repository.steer_family_once(&self.stream, &context, command).await?;
+        self.view().await
+    }
+
+    /// The event at which the run has carried out this request.
+    fn applied_at(&self, state: &RunState) -> Result<Option<Seq>, ApiError> {
+        let request = idempotency::request_id(self.caller, self.headers)?;
+        Ok(request.and_then(|request| state.requests.seq_of(request)))
+    }
+
+    async fn view(&self) -> Result<Json<RunView>, ApiError> {
         view(self.gateway, self.caller, &self.stream.id.to_string()).await.map(Json)
     }
 }
@@ -114,7 +140,6 @@ impl<'a> Asked<'a> {
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
     (status = 409, description = "The run has ended", body = Problem),
-    (status = 422, description = "The idempotency key was used before", body = Problem),
 ))]
 pub(crate) async fn pause(
     State(gateway): App,
@@ -125,7 +150,7 @@ pub(crate) async fn pause(
 ) -> Result<Json<RunView>, ApiError> {
     let asked = Asked::new(&gateway, &caller, &headers, &id)?;
     let request: ReasonRequest = optional(&body)?;
-    asked.bind("pause", &body).await?;
+    asked.check_key("pause", &body).await?;
     asked.tell_family(RunCommand::Pause { reason: short(request.reason) }).await
 }
 
@@ -138,7 +163,6 @@ pub(crate) async fn pause(
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
     (status = 409, description = "The run has ended", body = Problem),
-    (status = 422, description = "The idempotency key was used before", body = Problem),
 ))]
 pub(crate) async fn resume(
     State(gateway): App,
@@ -147,7 +171,7 @@ pub(crate) async fn resume(
     headers: HeaderMap,
 ) -> Result<Json<RunView>, ApiError> {
     let asked = Asked::new(&gateway, &caller, &headers, &id)?;
-    asked.bind("resume", b"").await?;
+    asked.check_key("resume", b"").await?;
     asked.tell_family(RunCommand::Resume).await
 }
 
@@ -161,7 +185,6 @@ pub(crate) async fn resume(
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
     (status = 409, description = "The run or the step has not failed", body = Problem),
-    (status = 422, description = "The idempotency key was used before", body = Problem),
 ))]
 pub(crate) async fn retry(
     State(gateway): App,
@@ -174,6 +197,11 @@ pub(crate) async fn retry(
     let request: RetryRequest = optional(&body)?;
     let state = gateway.repository.load::<Run>(&asked.stream).await?.state;
     let Some((graph, version)) = &state.graph else { return Err(ApiError::not_found("run")) };
+    asked.check_key("retry", &body).await?;
+    // The run may have failed once more since.
+    if asked.applied_at(&state)?.is_some() {
+        return asked.view().await;
+    }
     let (_, graph) = manifest(&gateway, &caller, *graph, Some(version.as_str())).await?;
     let steps = fatal_steps(&state, &graph);
     if let Some(step) = request.step.filter(|_| !steps.is_empty()) {
@@ -184,17 +212,12 @@ pub(crate) async fn retry(
             return Err(ApiError::new(error_code::REQUEST_CONFLICT, detail));
         }
     }
-    // The same request again finds the run under way.
-    if asked.bind("retry", &body).await? && state.phase != Phase::Failed {
-        return view(&gateway, &caller, &id).await.map(Json);
-    }
     asked.tell(RunCommand::Retry { steps }, Vec::new()).await
 }
 
 /// Tells a run of an outside event. With an `Idempotency-Key` it counts once.
 #[utoipa::path(post, path = "/v1/runs/{id}/signal", tag = "runs", params(
     ("id" = String, Path, description = "The run"),
-    ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters"),
 ), request_body = SignalRequest, responses(
     (status = 200, description = "The run has it", body = RunView),
     (status = 400, description = "The request is not valid", body = Problem),
@@ -203,7 +226,6 @@ pub(crate) async fn retry(
     (status = 409, description = "No node of the run's graph waits for it, the run has ended, or \
         has all the signals it takes", body = Problem),
     (status = 413, description = "The payload is too large", body = Problem),
-    (status = 422, description = "The idempotency key was used before", body = Problem),
 ))]
 pub(crate) async fn signal(
     State(gateway): App,
@@ -219,7 +241,7 @@ pub(crate) async fn signal(
             ApiError::invalid(format!("name: {error}"))
         })?;
     let payload = payload(&request.payload, Purpose::Signal)?;
-    asked.bind("signal", &body).await?;
+    asked.check_key("signal", &body).await?;
     let id = match idempotency::key(&headers)? {
         Some(key) => {
             let run = asked.stream.id.to_string();
@@ -227,9 +249,13 @@ pub(crate) async fn signal(
         }
         None => Uuid::now_v7(),
     };
+    // A run remembers every signal by its own id.
     let signal = Signal { id, signal: name, payload: PayloadSlot(0) };
     check_signal_of_run(&gateway, &caller, &asked.stream, &signal).await?;
-    asked.tell(RunCommand::Signal(signal), vec![payload]).await
+    let commands = |_: &_, _| (RunCommand::Signal(signal.clone()), vec![payload.clone()]);
+    let context = gateway.context(&caller);
+    gateway.repository.submit::<Run>(&asked.stream, &context, commands).await?;
+    asked.view().await
 }
 
 /// Decides what becomes of a step that waits for a decision: one of unknown outcome, or a failed
@@ -243,7 +269,6 @@ pub(crate) async fn signal(
     (status = 404, description = "There is no such run", body = Problem),
     (status = 409, description = "The step does not wait, or for another decision", body = Problem),
     (status = 413, description = "The output is too large", body = Problem),
-    (status = 422, description = "The idempotency key was used before", body = Problem),
 ))]
 pub(crate) async fn resolve(
     State(gateway): App,
@@ -274,7 +299,7 @@ pub(crate) async fn resolve(
         output: request.output.map(|_| PayloadSlot(0)),
         reason: short(request.reason),
     };
-    asked.bind("resolve", &body).await?;
+    asked.check_key("resolve", &body).await?;
     asked.tell(RunCommand::Resolve(command), payloads).await
 }
 
@@ -288,14 +313,12 @@ async fn of_graph(gateway: &Gateway, asked: &Asked<'_>, graph: &str) -> Result<(
 /// Lets a run of a graph go on: from where it was paused, or, as a new run, from any of its events.
 #[utoipa::path(post, path = "/v1/graphs/{id}/resume", tag = "runs", params(
     ("id" = String, Path, description = "The graph"),
-    ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters"),
 ), request_body = ResumeRequest, responses(
     (status = 200, description = "The run, or the new one", body = RunView),
     (status = 400, description = "There is no such event", body = Problem),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run of this graph", body = Problem),
     (status = 409, description = "The run has ended, or had ended there", body = Problem),
-    (status = 422, description = "The idempotency key was used before", body = Problem),
 ))]
 pub(crate) async fn resume_of_graph(
     State(gateway): App,
@@ -308,7 +331,7 @@ pub(crate) async fn resume_of_graph(
     let asked = Asked::new(&gateway, &caller, &headers, &request.run_id)?;
     of_graph(&gateway, &asked, &id).await?;
     if request.at.is_none() {
-        asked.bind("resume", &body).await?;
+        asked.check_key("resume", &body).await?;
         return asked.tell_family(RunCommand::Resume).await;
     }
     let fork = ForkRequest { at: request.at, ..ForkRequest::default() };
@@ -324,7 +347,6 @@ pub(crate) async fn resume_of_graph(
     (status = 400, description = "The request is not valid", body = Problem),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run of this graph", body = Problem),
-    (status = 422, description = "The idempotency key was used before", body = Problem),
 ))]
 pub(crate) async fn checkpoint(
     State(gateway): App,
@@ -336,14 +358,18 @@ pub(crate) async fn checkpoint(
     let request: CheckpointRequest = required(&body)?;
     let asked = Asked::new(&gateway, &caller, &headers, &request.run_id)?;
     of_graph(&gateway, &asked, &id).await?;
-    asked.bind("checkpoint", &body).await?;
-    let context = gateway.context(&caller);
+    asked.check_key("checkpoint", &body).await?;
     let label: Option<String> = request.label.map(|label| label.chars().take(100).collect());
-    let command = |_: &_, _| (RunCommand::Mark { label: label.clone() }, Vec::new());
-    let repository = &gateway.repository;
-    let mut loaded = repository.execute::<Run>(&asked.stream, &context, command).await?;
-    repository.keep(&mut loaded);
-    let (seq, fingerprint) = (loaded.state.seq.0, loaded.state.fingerprint().to_string());
+    let mut loaded = asked.execute(RunCommand::Mark { label }, Vec::new()).await?;
+    gateway.repository.keep(&mut loaded);
+    let mut state = loaded.state;
+    // The mark follows the word that it is this request's; the run may have gone on since.
+    let marked = asked.applied_at(&state)?.map(|seq| seq.plus(1));
+    if let Some(seq) = marked.filter(|seq| *seq < state.seq) {
+        let then = gateway.repository.load_at::<Run>(&asked.stream, seq, false).await?;
+        state = then.ok_or_else(|| ApiError::not_found("event of this run"))?.state;
+    }
+    let (seq, fingerprint) = (state.seq.0, state.fingerprint().to_string());
     let run_id = asked.stream.id.to_string();
     Ok((StatusCode::CREATED, Json(CheckpointView { run_id, seq, fingerprint })))
 }

@@ -63,7 +63,9 @@ async fn an_agent_is_defined_changed_run_and_terminated() {
     let records = records.expect("the log works");
     let types: Vec<_> =
         records.iter().flat_map(|r| r.body.events.iter().map(Event::type_name)).collect();
-    assert_eq!(types, ["agent.created.v1", "agent.updated.v1", "agent.terminated.v1"]);
+    let expected =
+        ["request.applied.v1", "agent.created.v1", "agent.updated.v1", "agent.terminated.v1"];
+    assert_eq!(types, expected);
 }
 
 #[tokio::test]
@@ -97,7 +99,10 @@ async fn an_agent_is_its_tenants_own() {
         (Method::GET, format!("/v1/agents/{id}/stream")),
     ] {
         let request = api.request(method.clone(), &path, Some("cvg_two"));
-        let request = request.json(&json!({"message": "hi"}));
+        let request = match method == Method::POST {
+            true => request.json(&json!({"message": "hi"})),
+            false => request,
+        };
         let (status, answer) = parts(request.send().await.expect("an answer")).await;
         assert_eq!(status, 404, "{method} {path}: {answer}");
     }

@@ -21,6 +21,7 @@ use convergio_eventstore::{
 };
 use convergio_gateway::{Gateway, Limits, Token, Tokens};
 use convergio_projections::{Memories, Projections};
+use convergio_schemas::wire::{FleetRun, Verdict};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -121,7 +122,7 @@ impl Api {
                 token("cvg_student", "one", "student"),
             ]),
             models: Arc::new(()),
-            replayer: Arc::new(NoReplay),
+            replayer: Arc::new(NoReplay(repository.clone())),
             stop: stopping.clone(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -264,13 +265,18 @@ impl Api {
         self.write(run, Advance { outcomes, starts, ..advance() }).await;
     }
 
-    /// A step fails, and the run with it.
+    /// The first try of a step fails, and the run with it.
     pub(crate) async fn fail(&self, run: &str, id: &str) {
+        self.fail_try(run, id, 1).await;
+    }
+
+    /// A try of a step fails, and the run with it.
+    pub(crate) async fn fail_try(&self, run: &str, id: &str, attempt: u32) {
         let error = Failure { code: "tool.failed".into(), message: "no".into(), retryable: false };
         let step: StepId = id.parse().expect("a step");
         let result = StepResult::Failed { error: error.clone(), retry_at: None };
         let (call, skipped) = (None, Vec::new());
-        let outcomes = vec![Outcome { step: step.clone(), attempt: 1, result, call, skipped }];
+        let outcomes = vec![Outcome { step: step.clone(), attempt, result, call, skipped }];
         let end = Some(End::Failed { step: Some(step), error });
         self.write(run, Advance { outcomes, end, ..advance() }).await;
     }
@@ -308,14 +314,14 @@ pub(crate) async fn parts(response: Response) -> (u16, Value) {
     (status, response.json().await.unwrap_or(Value::Null))
 }
 
-/// Replays are the binary's; its tests try them.
-struct NoReplay;
+/// Replays are the binary's; its tests try them. Here every run goes on by every version.
+struct NoReplay(Repository);
 
 #[async_trait::async_trait]
 impl convergio_gateway::Replayer for NoReplay {
     async fn replay(
         &self,
-        _run: &convergio_domain::stream::StreamKey,
+        _run: &StreamKey,
         _at: Option<u64>,
         _graph: Option<convergio_domain::graph::manifest::Graph>,
     ) -> Result<convergio_schemas::wire::ReplayReport, convergio_gateway::ReplayError> {
@@ -332,9 +338,16 @@ impl convergio_gateway::Replayer for NoReplay {
 
     async fn survives(
         &self,
-        _run: &convergio_domain::stream::StreamKey,
+        run: &StreamKey,
         _graph: Option<&convergio_domain::graph::manifest::Graph>,
-    ) -> Result<convergio_schemas::wire::FleetRun, convergio_gateway::ReplayError> {
-        Err(convergio_gateway::ReplayError::Graph("no replays here".into()))
+    ) -> Result<FleetRun, convergio_gateway::ReplayError> {
+        let head = self.0.log().head(run).await?;
+        Ok(FleetRun {
+            run: run.id.to_string(),
+            version: String::new(),
+            seq: head.map_or(0, |head| head.seq.0),
+            verdict: Verdict::Compatible,
+            reason: None,
+        })
     }
 }

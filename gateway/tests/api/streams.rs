@@ -64,3 +64,63 @@ async fn a_web_socket_carries_the_same_events() {
     let numbers: Vec<_> = frames.iter().map(|frame| frame["value"]["seq"].as_u64()).collect();
     assert_eq!(numbers, [Some(2), Some(3)]);
 }
+
+/// The status of a stream of events that is opened after a number.
+async fn status_after(api: &Api, run: &str, after: &str) -> u16 {
+    let path = format!("/v1/runs/{run}/events");
+    let request = api.request(Method::GET, &path, Some("cvg_one"));
+    let request = request.header("accept", "text/event-stream").header("last-event-id", after);
+    request.send().await.expect("opens").status().as_u16()
+}
+
+/// The frames of a WebSocket until it is closed.
+async fn frames(api: &Api, run: &str, after: u64) -> Vec<Value> {
+    let url = format!("{}/v1/runs/{run}/stream?after={after}", api.url.replace("http", "ws"));
+    let mut request = url.into_client_request().expect("a request");
+    let token = "Bearer cvg_one".parse().expect("a header");
+    request.headers_mut().insert("authorization", token);
+    let (socket, _) = connect_async(request).await.expect("opens");
+    let frame = async |message: Result<tokio_tungstenite::tungstenite::Message, _>| {
+        serde_json::from_str(message.ok()?.to_text().ok()?).ok()
+    };
+    socket.filter_map(frame).collect().await
+}
+
+#[tokio::test]
+async fn who_has_seen_the_end_of_a_run_is_let_go() {
+    let api = Api::start().await;
+    let run = api.run().await;
+    api.advance(&run, &["a"], false).await;
+    api.advance(&run, &[], true).await;
+    for seen in ["3", "4", "99999999"] {
+        assert_eq!(status_after(&api, &run, seen).await, 204, "{seen}");
+    }
+    assert_eq!(status_after(&api, &run, "2").await, 200);
+    assert_eq!(status_after(&api, &run, "-1").await, 400);
+    assert_eq!(frames(&api, &run, 3).await, Vec::<Value>::new(), "it closes");
+    // A mark after the end is shown, and the stream ends all the same.
+    let graph = api.graph().await;
+    let mark = serde_json::json!({"run_id": run});
+    api.post(&format!("/v1/graphs/{graph}/checkpoint"), &mark, None).await;
+    assert_eq!(sse(&api, &run, 3).await, [4]);
+    assert_eq!(status_after(&api, &run, "4").await, 204);
+}
+
+#[tokio::test]
+async fn a_failed_run_that_goes_on_is_followed_from_its_old_end() {
+    let api = Api::start().await;
+    let run = api.run().await;
+    api.advance(&run, &["a"], false).await;
+    api.fail(&run, "a").await;
+    let end = api.get(&format!("/v1/runs/{run}")).await.1["seq"].as_u64().expect("a number");
+    assert_eq!(status_after(&api, &run, &end.to_string()).await, 204);
+    api.post(&format!("/v1/runs/{run}/retry"), &serde_json::json!({}), None).await;
+    let (seen, whole, socket, ()) =
+        tokio::join!(sse(&api, &run, end), sse(&api, &run, 0), frames(&api, &run, end), async {
+            api.advance(&run, &["a"], false).await;
+            api.advance(&run, &[], true).await;
+        });
+    assert_eq!(seen, [end + 1, end + 2, end + 3], "reopened, started, completed");
+    assert_eq!(whole, (1..=end + 3).collect::<Vec<_>>(), "the failure in between is no end");
+    assert_eq!(socket.len(), 3);
+}

@@ -91,8 +91,10 @@ fn tool_call_summary(event: &Event) -> Option<Value> {
 
 /// What an auditor wants to see at a glance; `None` for what is no act of anybody.
 fn summary(event: &Event) -> Option<Value> {
+    use Event::{RequestAccepted, RequestAnswered, RequestApplied};
     Some(match event {
-        Event::StepScheduled(_) | Event::StepStarted(_) | Event::RequestAccepted(_) => return None,
+        Event::StepScheduled(_) | Event::StepStarted(_) => return None,
+        RequestAccepted(_) | RequestAnswered(_) | RequestApplied(_) => return None,
         Event::GraphRegistered(e) => json!({"graph": e.name, "version": e.version}),
         Event::MemoryStored(e) => json!({"memory": e.memory, "subject": e.subject}),
         Event::MemoryForgotten(e) => json!({"memory": e.memory}),

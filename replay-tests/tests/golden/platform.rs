@@ -17,6 +17,7 @@ use convergio_domain::graph::{self, GraphNoun, Register};
 use convergio_domain::id::{ExecutorId, GraphVersion, RunId, StepId, TenantId};
 use convergio_domain::memory::{Item, Subject};
 use convergio_domain::metering::PriceBook;
+use convergio_domain::once::{Once, RequestedCommand};
 use convergio_domain::payload::{PayloadSlot, Purpose};
 use convergio_domain::run::{
     Answer, CreateRun, ForkRun, Resolution, Resolve, Run, RunCommand, RunState, Signal, StepStatus,
@@ -260,6 +261,14 @@ impl Platform {
     /// A command from outside.
     pub(crate) async fn tell(&self, command: RunCommand) {
         self.tell_with(command, Vec::new()).await;
+    }
+
+    /// A command of a request under an idempotency key.
+    pub(crate) async fn ask(&self, request: Uuid, command: RunCommand) {
+        let command = RequestedCommand { request: Some(request), command };
+        let commands = |_: &_, _| (command.clone(), Vec::new());
+        let done = self.repository.execute::<Once<Run>>(&self.run, &self.context(), commands).await;
+        done.expect("the run takes it");
     }
 
     async fn tell_with(&self, command: RunCommand, payloads: Vec<Payload>) {

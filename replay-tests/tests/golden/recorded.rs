@@ -20,11 +20,12 @@ use serde_json::Value;
 use crate::expected;
 
 /// Events that stand in no run's stream; each has its sample in `schemas/events`.
-const OTHER_STREAMS: [&str; 7] = [
+const OTHER_STREAMS: [&str; 8] = [
     "graph.registered.v1",
     "memory.stored.v1",
     "memory.forgotten.v1",
     "request.accepted.v1",
+    "request.answered.v1",
     "agent.created.v1",
     "agent.updated.v1",
     "agent.terminated.v1",

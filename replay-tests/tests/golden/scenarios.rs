@@ -7,6 +7,7 @@ use convergio_eventstore::run_file;
 use futures_util::TryStreamExt;
 use serde_json::json;
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use crate::graphs;
 use crate::platform::{Line, Model, Platform};
@@ -29,6 +30,8 @@ enum Plot {
     Moved,
     /// Marked, paused and resumed while it asks, then granted.
     Paused,
+    /// Paused under an idempotency key, twice; resumed in between. Then granted.
+    Repeated,
     /// An outside event comes.
     Signalled,
     /// Fails, and goes on.
@@ -99,6 +102,7 @@ fn scenarios() -> Vec<(&'static str, Plot, String)> {
         ("skip", Plot::None, graphs::SKIP.into()),
         ("fallback", Plot::None, graphs::FALLBACK.into()),
         ("paused", Plot::Paused, asking("paused")),
+        ("repeated", Plot::Repeated, asking("repeated")),
         ("signal", Plot::Signalled, graphs::SIGNAL.into()),
         ("reopened", Plot::Reopened, graphs::REOPENED.into()),
         ("repaired", Plot::Repaired, graphs::REPAIRED.into()),
@@ -168,6 +172,14 @@ async fn act(plot: Plot, manifest: &str, platform: &mut Platform) {
             platform.tell(RunCommand::Mark { label: Some("asked".into()) }).await;
             platform.tell(RunCommand::Pause { reason: Some("lunch".into()) }).await;
             platform.tell(RunCommand::Resume).await;
+            platform.answer(true).await;
+        }
+        Plot::Repeated => {
+            platform.until(|state| !state.approvals.is_empty()).await;
+            let pause = || RunCommand::Pause { reason: Some("lunch".into()) };
+            platform.ask(Uuid::from_u128(1), pause()).await;
+            platform.tell(RunCommand::Resume).await;
+            platform.ask(Uuid::from_u128(1), pause()).await;
             platform.answer(true).await;
         }
         Plot::Signalled => {

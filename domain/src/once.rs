@@ -1,0 +1,113 @@
+//! Commands of requests that may be sent again: a stream remembers which requests it has carried
+//! out, so that a repeat changes nothing, whatever has happened in between.
+
+use std::collections::VecDeque;
+use std::marker::PhantomData;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::decider::{Context, Decider, Fingerprint, Inherited, Recorded, Wake};
+use crate::event::Event;
+use crate::event::request::Applied;
+use crate::stream::Seq;
+
+/// Requests that a stream remembers: the last ones.
+pub const REQUESTS_LIMIT: usize = 100;
+
+/// The last requests that a stream carried out, the oldest first, each with the number of the
+/// event that says so.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct AppliedRequests(VecDeque<(Uuid, Seq)>);
+
+impl AppliedRequests {
+    /// The event at which a request was carried out.
+    pub fn seq_of(&self, request: Uuid) -> Option<Seq> {
+        self.0.iter().find(|(known, _)| *known == request).map(|(_, seq)| *seq)
+    }
+
+    /// Whether no request is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Remembers a request; the oldest one is forgotten beyond [`REQUESTS_LIMIT`].
+    pub fn insert(&mut self, request: Uuid, seq: Seq) {
+        if self.0.len() >= REQUESTS_LIMIT {
+            self.0.pop_front();
+        }
+        self.0.push_back((request, seq));
+    }
+}
+
+/// A state that remembers requests.
+pub trait RemembersRequests {
+    /// The requests that were carried out.
+    fn applied_requests(&self) -> &AppliedRequests;
+}
+
+/// A command and the request that asks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestedCommand<C> {
+    /// The request, if it carries an idempotency key.
+    pub request: Option<Uuid>,
+    /// What is asked for.
+    pub command: C,
+}
+
+/// The rules of a noun, for commands that are carried out once for each request.
+#[derive(Debug, Clone, Copy)]
+pub struct Once<D>(PhantomData<D>);
+
+impl<D: Decider> Decider for Once<D>
+where
+    D::State: RemembersRequests,
+{
+    type State = D::State;
+    type Command = RequestedCommand<D::Command>;
+    type Rejection = D::Rejection;
+
+    fn decide(
+        state: &D::State,
+        command: Self::Command,
+        context: &Context,
+        next: Seq,
+    ) -> Result<Vec<Event>, D::Rejection> {
+        let RequestedCommand { request, command } = command;
+        let Some(request) = request else { return D::decide(state, command, context, next) };
+        if state.applied_requests().seq_of(request).is_some() {
+            return Ok(Vec::new());
+        }
+        let mut events = D::decide(state, command, context, next)?;
+        // Before its effects, so that the end of a run stays the last event of its commit.
+        if !events.is_empty() {
+            events.insert(0, Event::RequestApplied(Applied { request }));
+        }
+        Ok(events)
+    }
+
+    fn evolve(state: &mut D::State, recorded: Recorded<'_>) {
+        D::evolve(state, recorded);
+    }
+
+    fn wake(state: &D::State) -> Wake {
+        D::wake(state)
+    }
+
+    fn fingerprint(state: &mut D::State) -> Option<Fingerprint> {
+        D::fingerprint(state)
+    }
+
+    fn inherits(first: &Event) -> Option<Inherited> {
+        D::inherits(first)
+    }
+
+    fn snapshot(state: &D::State) -> Option<Vec<u8>> {
+        D::snapshot(state)
+    }
+
+    fn recall(snapshot: &[u8]) -> Option<D::State> {
+        D::recall(snapshot)
+    }
+}

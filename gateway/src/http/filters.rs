@@ -1,0 +1,149 @@
+//! What listings are narrowed by: each value is one that exists, or is refused by name.
+
+use convergio_domain::event;
+use convergio_domain::graph::graph_id;
+use convergio_domain::id::{ActorId, GraphId};
+use convergio_domain::stream::StreamKey;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::runs::run_stream;
+use crate::app::Gateway;
+use crate::auth::Identity;
+use crate::problem::ApiError;
+
+/// Items of a page when none are asked for.
+pub(crate) const PAGE_ITEMS: usize = 50;
+/// Items of a page at most.
+const PAGE_LIMIT: u16 = 1000;
+
+/// How many items of a page are wanted: 1 to 1000.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct PageLimit(u16);
+
+impl TryFrom<String> for PageLimit {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        let limit = text.parse().ok().filter(|limit| (1..=PAGE_LIMIT).contains(limit));
+        limit.map(Self).ok_or_else(|| format!("`{text}` is not a number from 1 to {PAGE_LIMIT}"))
+    }
+}
+
+impl From<PageLimit> for usize {
+    fn from(limit: PageLimit) -> Self {
+        Self::from(limit.0)
+    }
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RunStatus {
+    Running,
+    Paused,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+impl RunStatus {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// Where a question stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum QuestionState {
+    #[default]
+    Open,
+    Granted,
+    Denied,
+    Void,
+    All,
+}
+
+impl QuestionState {
+    /// The state in the read models; nothing for all of them.
+    pub(crate) fn as_filter(self) -> Option<&'static str> {
+        match self {
+            Self::Open => Some("open"),
+            Self::Granted => Some("granted"),
+            Self::Denied => Some("denied"),
+            Self::Void => Some("void"),
+            Self::All => None,
+        }
+    }
+}
+
+/// Where an agent stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum AgentStatus {
+    #[default]
+    Active,
+    Terminated,
+    All,
+}
+
+impl AgentStatus {
+    /// The status in the read models; nothing for all of them.
+    pub(crate) fn as_filter(self) -> Option<&'static str> {
+        match self {
+            Self::Active => Some("active"),
+            Self::Terminated => Some("terminated"),
+            Self::All => None,
+        }
+    }
+}
+
+/// The id of a graph that is named by its id or its name.
+pub(crate) async fn graph(
+    gateway: &Gateway,
+    caller: &Identity,
+    text: &str,
+) -> Result<String, ApiError> {
+    let id: GraphId = text.parse().unwrap_or_else(|_| graph_id(&caller.tenant, text));
+    let stream = StreamKey::graph(caller.tenant.clone(), id);
+    match gateway.repository.log().head(&stream).await? {
+        Some(_) => Ok(id.to_string()),
+        None => Err(ApiError::not_found(&format!("graph as `{text}`"))),
+    }
+}
+
+/// The id of a run that exists.
+pub(crate) async fn run(
+    gateway: &Gateway,
+    caller: &Identity,
+    text: Option<&str>,
+) -> Result<Option<String>, ApiError> {
+    let Some(text) = text else { return Ok(None) };
+    let unknown = || ApiError::not_found(&format!("run as `{text}`"));
+    let stream = run_stream(caller, text).map_err(|_| unknown())?;
+    let head = gateway.repository.log().head(&stream).await?;
+    head.map(|_| Some(stream.id.to_string())).ok_or_else(unknown)
+}
+
+/// Refuses a type that no event has.
+pub(crate) fn check_event_type(kind: &str) -> Result<(), ApiError> {
+    match event::decode_text(kind, "null") {
+        Err(error) if error.reason.starts_with("unknown variant") => {
+            Err(ApiError::invalid(format!("type: {}", error.reason)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a text that can name no actor.
+pub(crate) fn check_actor(text: &str) -> Result<(), ApiError> {
+    let actor = text.parse::<ActorId>();
+    actor.map(|_| ()).map_err(|error| ApiError::invalid(format!("actor: {error}")))
+}
