@@ -53,17 +53,17 @@ impl Actor {
     }
 }
 
-/// Whether the run is about to call something for the first time, or again after its executor died;
-/// or is paused with its family.
+/// Whether the run is about to call something for the first time, or again after its executor left
+/// it; or is paused with its family.
 fn is_to_ask(state: &RunState) -> bool {
-    let is_lost = |step: &Step| match step.status {
-        StepStatus::Unknown => true,
+    let may_call = |step: &Step| match step.status {
+        StepStatus::Scheduled { .. } | StepStatus::Unknown => true,
         StepStatus::Started { .. } => step.is_exposed(),
         _ => false,
     };
-    let may_call = || state.steps.is_empty() || state.steps.values().any(is_lost);
+    let is_about_to = || state.steps.is_empty() || state.steps.values().any(may_call);
     let is_within = state.origin.is_some() && state.phase == Phase::Running;
-    is_within && (state.pause.inherited || (!state.paused && may_call()))
+    is_within && (state.pause.inherited || (!state.paused && is_about_to()))
 }
 
 /// The outermost run that this one belongs to and that has ended; else the outermost that is

@@ -187,8 +187,9 @@ async fn a_family_whose_cancellation_was_interrupted_calls_nothing_either() {
         script.called.notified().await;
     }
     platform.stop().await;
-    // Only the outermost knows.
+    // Only the outermost knows, and the innermost is taken up first: its work is due for longer.
     platform.tell(&run, RunCommand::Cancel { reason: None }).await;
+    platform.active_runs = Some(1);
     platform.start();
     platform.until(&run, |state| !state.owes()).await;
     assert_eq!(platform.state(&child(&child(&run))).await.phase, Phase::Cancelled);

@@ -48,6 +48,8 @@ pub(crate) struct Platform {
     pub(crate) model_calls_per_run: Option<usize>,
     /// Runs within a run at once, for the executors that start from now on.
     pub(crate) child_runs_per_run: Option<usize>,
+    /// Runs that an executor has in memory at once, for the executors that start from now on.
+    pub(crate) active_runs: Option<usize>,
     /// Where executors report.
     pub(crate) health: ComponentHealth,
 }
@@ -74,6 +76,7 @@ impl Platform {
             memory: MemoryPort::default(),
             model_calls_per_run: None,
             child_runs_per_run: None,
+            active_runs: None,
             health: ComponentHealth::default(),
         }
     }
@@ -98,6 +101,7 @@ impl Platform {
     pub(crate) fn executor(&self) -> Executor {
         let mut config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
         config.memory = self.memory.clone();
+        config.active_runs = self.active_runs.unwrap_or(config.active_runs);
         if let Some(places) = self.model_calls_per_run {
             config.model_calls_per_run = places;
         }
