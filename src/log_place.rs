@@ -1,6 +1,7 @@
 //! Where the log is: in the data folder, or in a cluster that was named.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use convergio_eventstore::embedded::{self, EmbeddedLog};
@@ -10,6 +11,9 @@ use convergio_eventstore::{Durability, EventLog, LogError};
 use crate::cli::Global;
 use crate::data_dir::DataDir;
 use crate::exit;
+
+/// How often a folder is looked at that another process uses.
+const FOLDER_CHECK: Duration = Duration::from_millis(50);
 
 /// The least that a cluster must promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -63,11 +67,20 @@ impl LogPlace {
 
     /// Opens the log, with a clear error.
     pub(crate) async fn open(&self, data: &DataDir) -> anyhow::Result<OpenLog> {
+        self.open_within(data, Duration::ZERO).await
+    }
+
+    /// The same; a folder that another process uses is waited for as long as `patience`.
+    pub(crate) async fn open_within(
+        &self,
+        data: &DataDir,
+        patience: Duration,
+    ) -> anyhow::Result<OpenLog> {
         data.create()?;
         let unavailable = |error: LogError| exit::unavailable(error.to_string());
         match self {
             Self::Folder => {
-                let log = EmbeddedLog::open(&embedded::Config::new(data.path()));
+                let log = open_folder(data, patience).await;
                 Ok(OpenLog::Embedded(Arc::new(log.map_err(unavailable)?)))
             }
             Self::Cluster { address, promise } => {
@@ -75,6 +88,18 @@ impl LogPlace {
                 let log = JetStreamLog::open(&config).await;
                 Ok(OpenLog::Cluster(Arc::new(log.map_err(unavailable)?)))
             }
+        }
+    }
+}
+
+async fn open_folder(data: &DataDir, patience: Duration) -> Result<EmbeddedLog, LogError> {
+    let begun = Instant::now();
+    loop {
+        match EmbeddedLog::open(&embedded::Config::new(data.path())) {
+            Err(LogError::InUse(_)) if begun.elapsed() < patience => {
+                tokio::time::sleep(FOLDER_CHECK).await;
+            }
+            opened => return opened,
         }
     }
 }

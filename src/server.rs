@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use convergio_domain::chat::Privacy;
@@ -44,6 +45,8 @@ pub(crate) struct ServerConfig {
     pub(crate) model_urls: Vec<String>,
     /// Where the log is.
     pub(crate) place: LogPlace,
+    /// How long a folder is waited for that another process uses.
+    pub(crate) folder_patience: Duration,
     /// What this process does.
     pub(crate) role: Role,
     /// Model calls at once.
@@ -95,7 +98,7 @@ impl Server {
         let role = config.role;
         // First what can fail for a reason of its own: an address in use.
         let listener = if role.answers() { Some(listen(config.listen).await?) } else { None };
-        let open = config.place.open(&config.data).await?;
+        let open = config.place.open_within(&config.data, config.folder_patience).await?;
         let log = open.shared();
         let (token, token_is_new) = config.data.token_or_new()?;
         let (repository, clock) = open_repository(&config.data, &log).await?;

@@ -37,6 +37,7 @@ impl Target {
             model_urls: global.model_urls.clone(),
             read_models: global.read_models(),
             place: LogPlace::find(global)?,
+            folder_patience: std::time::Duration::ZERO,
             role: if execute { Role::All } else { Role::Gateway },
             model_calls: ModelCallLimits::default(),
         };

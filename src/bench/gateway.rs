@@ -105,6 +105,7 @@ async fn measure(folder: &Path, args: &GatewayArgs, json: bool) -> anyhow::Resul
         model_urls: vec![format!("http://{mock}/v1")],
         read_models: Store::File(data.read_models()),
         place: LogPlace::Folder,
+        folder_patience: std::time::Duration::ZERO,
         role: Role::All,
         model_calls: ModelCallLimits::default(),
         data,

@@ -16,6 +16,9 @@ use crate::server::{Server, ServerConfig};
 /// How often `--until-idle` looks whether work is left.
 const IDLE_CHECK: Duration = Duration::from_millis(500);
 
+/// How long a server in the background waits for commands that have its folder for a moment.
+const FOLDER_PATIENCE: Duration = Duration::from_secs(30);
+
 pub(super) async fn run(global: &Global, args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let place = LogPlace::find(global)?;
     if args.role != Role::All && matches!(place, LogPlace::Folder) {
@@ -27,6 +30,8 @@ pub(super) async fn run(global: &Global, args: &ServeArgs) -> anyhow::Result<Exi
         model_urls: global.model_urls.clone(),
         read_models: global.read_models(),
         place,
+        // In the background there is nobody to start it again after a command that looks at the run.
+        folder_patience: if args.until_idle { FOLDER_PATIENCE } else { Duration::ZERO },
         role: args.role,
         model_calls: args.model_calls,
     })
