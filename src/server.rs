@@ -80,6 +80,18 @@ struct Projector {
     stop: oneshot::Sender<()>,
 }
 
+async fn open_log(config: &ServerConfig) -> anyhow::Result<OpenLog> {
+    config.place.open_within(&config.data, config.folder_patience).await
+}
+
+/// The part in the work that is shared with other processes, on a log in a cluster.
+fn share_work(open: &OpenLog, health: &HealthRegistry) -> Option<Shares> {
+    match open {
+        OpenLog::Embedded(_) => None,
+        OpenLog::Cluster(log) => Some(log.share(health.component("slots"))),
+    }
+}
+
 /// Opens read models, with a clear error.
 pub(crate) async fn open_read_models(store: &Store) -> anyhow::Result<Projections> {
     Projections::open(store.clone()).await.map_err(|error| {
@@ -98,7 +110,7 @@ impl Server {
         let role = config.role;
         // First what can fail for a reason of its own: an address in use.
         let listener = if role.answers() { Some(listen(config.listen).await?) } else { None };
-        let open = config.place.open_within(&config.data, config.folder_patience).await?;
+        let open = open_log(&config).await?;
         let log = open.shared();
         let (token, token_is_new) = config.data.token_or_new()?;
         let (repository, clock) = open_repository(&config.data, &log).await?;
@@ -121,10 +133,7 @@ impl Server {
         }
         let catalog = Arc::new(Directory(catalog(&config.data, &models)?));
         if role.executes() {
-            shares = match &open {
-                OpenLog::Embedded(_) => None,
-                OpenLog::Cluster(log) => Some(log.share(health.component("slots"))),
-            };
+            shares = share_work(&open, &health);
             let share = shares.as_ref().map(Shares::watch);
             let executor_config = executor_config(&memories, share, config.model_calls, &health);
             executor =

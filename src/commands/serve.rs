@@ -30,7 +30,7 @@ pub(super) async fn run(global: &Global, args: &ServeArgs) -> anyhow::Result<Exi
         model_urls: global.model_urls.clone(),
         read_models: global.read_models(),
         place,
-        // In the background there is nobody to start it again after a command that looks at the run.
+        // In the background nobody starts it again after a command that looks at the run.
         folder_patience: if args.until_idle { FOLDER_PATIENCE } else { Duration::ZERO },
         role: args.role,
         model_calls: args.model_calls,

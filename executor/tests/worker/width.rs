@@ -207,7 +207,8 @@ async fn runs_that_wait_for_places_begin_after_a_restart_too() {
 async fn an_output_that_is_too_large_fails_the_run_and_its_steps_stand() {
     let manifest = format!(
         "name: large\n{BUDGET}output: '{{{{ nodes.m.output }}}}'\nnodes:\n  - id: m\n    map: \
-         {{over: '{{{{ range(20) }}}}', tool: text.trim, with: {{text: '{{{{ inputs.text }}}}'}}}}\n"
+         {{over: '{{{{ range(20) }}}}', tool: text.trim, \
+         with: {{text: '{{{{ inputs.text }}}}'}}}}\n"
     );
     let ended = Platform::new().execute(&manifest, &json!({"text": "y".repeat(1 << 20)})).await;
     assert_eq!(ended.error().code, "request.too_large");

@@ -238,7 +238,8 @@ static STEPS: Bulk = Bulk::new(
      error_message, output, first_seq)",
     20,
     "ON CONFLICT (tenant, run, step) DO UPDATE SET kind = excluded.kind, \
-     status = excluded.status, resume_status = excluded.resume_status, attempt = excluded.attempt, started_ms = excluded.started_ms, \
+     status = excluded.status, resume_status = excluded.resume_status, \
+     attempt = excluded.attempt, started_ms = excluded.started_ms, \
      ended_ms = excluded.ended_ms, provider = excluded.provider, model = excluded.model, \
      tokens_in = excluded.tokens_in, tokens_out = excluded.tokens_out, cost = excluded.cost, \
      error_code = excluded.error_code, error_message = excluded.error_message, \
