@@ -12,8 +12,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Longest such pause, jitter not counted.
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// How long a provider may refuse one call after the other, each the only one, before calls fail:
-/// longer than the minute after which most limits of calls a minute are lifted.
-const STALL_LIMIT: Duration = Duration::from_secs(65);
+/// with the tries that follow it is about the minute after which most limits are lifted.
+const STALL_LIMIT: Duration = Duration::from_secs(30);
 
 /// The calls under way with one provider and key, and how many there may be.
 #[derive(Debug)]

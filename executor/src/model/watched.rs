@@ -187,7 +187,8 @@ impl Watched {
         if pressure != Pressure::Stalled {
             return error;
         }
-        let message = format!("{}; it has not taken a single call for a minute", error.message);
+        let message =
+            format!("{}; it has not taken a single call for half a minute", error.message);
         let error = ModelError { message, ..error };
         self.gate.fail_all(&error);
         error
