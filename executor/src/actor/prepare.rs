@@ -122,7 +122,9 @@ impl Actor {
             is_new: false,
         };
         let node = self.graph.find_node(&start.step.node);
-        let limit = Budget { wall: node.and_then(|node| node.timeout), ..UNBOUND };
+        let timeout = node.and_then(|node| node.timeout);
+        // A run that waits for people does not work, and is over in time all the same.
+        let limit = Budget { wall: timeout, deadline: timeout, ..UNBOUND };
         let wanted = Wanted {
             step: start.step.clone(),
             attempt: start.attempt,

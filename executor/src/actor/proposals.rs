@@ -110,7 +110,8 @@ impl Actor {
             agent: None,
             is_new: true,
         };
-        let limit = Budget { wall: Some(self.time_left(&at.step)), ..UNBOUND };
+        let left = Some(self.time_left(&at.step));
+        let limit = Budget { wall: left, deadline: left, ..UNBOUND };
         let wanted = Wanted {
             step: at.step.clone(),
             attempt: at.attempt,

@@ -117,13 +117,14 @@ impl Actor {
             let message = "nothing is left of budget.tokens for a run within: raise it".to_owned();
             return Err(failure("budget.exceeded", message));
         }
+        let deadline = left.within(wanted.budget).deadline;
         let (tokens, cost) = state.heard_use(run);
         plan.hold(more.tokens.unwrap_or(0), more.cost.unwrap_or_default());
         Ok(Budget {
             tokens: more.tokens.map(|more| more.saturating_add(tokens)),
             cost: more.cost.map(|more| Money::from_scaled(more.scaled() + cost.scaled())),
             wall: more.wall.map(|more| longer(more, child.active_time(now))),
-            deadline: left.deadline.map(|left| longer(left, now.since(child.created))),
+            deadline: deadline.map(|left| longer(left, now.since(child.created))),
         })
     }
 }

@@ -290,12 +290,13 @@ impl Actor {
             agent: target.agent,
             is_new: false,
         };
+        let left = Some(self.time_left(&at.step));
         let wanted = Wanted {
             step: at.step.clone(),
             attempt: at.attempt,
             at: Some(at.call),
             inputs,
-            budget: Budget { wall: Some(self.time_left(&at.step)), ..UNBOUND },
+            budget: Budget { wall: left, deadline: left, ..UNBOUND },
             // Every call of the turn may be a run; one part stays for the agent itself.
             shares: asked as u64 + 1,
             privacy: asker.agent().privacy,

@@ -64,3 +64,13 @@ async fn an_answer_with_a_number_that_would_be_rounded_is_asked_for_again() {
     assert_eq!(ended.output, json!(9_007_199_254_740_993_u64));
     assert_eq!(script.requests().len(), 2);
 }
+
+#[tokio::test]
+async fn a_run_within_that_waits_for_people_is_over_with_its_steps_timeout() {
+    let mut platform = Platform::new();
+    platform.register("name: inner\nnodes: [{id: q, approval: {show: s}}]").await;
+    let outer = manifest("timeout: 50ms, graph: {name: inner}");
+    let ended = platform.execute(&outer, &json!({})).await;
+    assert_eq!(ended.error().code, "budget.exceeded");
+    assert!(ended.error().message.contains("deadline"), "{}", ended.error().message);
+}
