@@ -6,6 +6,7 @@ mod cluster;
 mod crash;
 mod crash_test;
 mod detach;
+mod earlier;
 mod full_disk;
 mod harness;
 #[path = "../front/kept.rs"]
