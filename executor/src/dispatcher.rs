@@ -326,13 +326,8 @@ async fn work(
 
 async fn fail(shared: &Shared, stream: &StreamKey, error: Failure) -> Result<Wake, ActorError> {
     let advance = Advance {
-        executor: shared.config.id,
-        moves: Vec::new(),
-        outcomes: Vec::new(),
-        instant: Vec::new(),
-        ready: Vec::new(),
-        starts: Vec::new(),
         end: Some(End::Failed { step: None, error }),
+        ..Advance::empty(shared.config.id)
     };
     let context = shared.context();
     let command = |_: &_, _| (RunCommand::Advance(advance.clone()), Vec::new());

@@ -115,6 +115,21 @@ pub struct Advance {
     pub end: Option<End>,
 }
 
+impl Advance {
+    /// Of an executor that did nothing so far and is about to do nothing.
+    pub fn empty(executor: ExecutorId) -> Self {
+        Self {
+            executor,
+            moves: Vec::new(),
+            outcomes: Vec::new(),
+            instant: Vec::new(),
+            ready: Vec::new(),
+            starts: Vec::new(),
+            end: None,
+        }
+    }
+}
+
 /// The outcome of one try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {

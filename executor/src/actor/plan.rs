@@ -73,15 +73,7 @@ pub(super) struct Draft {
 impl Plan {
     pub(super) fn new(actor: &Actor) -> Self {
         let now = actor.shared.now();
-        let advance = Advance {
-            executor: actor.shared.config.id,
-            moves: Vec::new(),
-            outcomes: Vec::new(),
-            instant: Vec::new(),
-            ready: Vec::new(),
-            starts: Vec::new(),
-            end: None,
-        };
+        let advance = Advance::empty(actor.shared.config.id);
         Self {
             advance,
             payloads: Vec::new(),

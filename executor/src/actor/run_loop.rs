@@ -217,13 +217,8 @@ impl Actor {
             }
         }
         let advance = Advance {
-            executor: self.shared.config.id,
-            moves: Vec::new(),
-            outcomes: Vec::new(),
-            instant: Vec::new(),
-            ready: Vec::new(),
-            starts: Vec::new(),
             end: Some(End::Failed { step: None, error }),
+            ..Advance::empty(self.shared.config.id)
         };
         while !self.run.state.phase.is_ended() {
             let (context, repository) = (self.shared.context(), &self.shared.repository);
