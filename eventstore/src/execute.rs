@@ -30,7 +30,7 @@ impl Repository {
     ) -> Result<Loaded<D>, CommitError<D::Rejection>> {
         let (mut turn, until) = self.take_turn_in_time::<D>(stream).await?;
         let loaded = self.load_in_turn::<D>(&mut turn).await?;
-        self.execute_in_turn(&mut turn, loaded, context, command, until).await
+        self.execute_in_turn(turn, loaded, context, command, until).await
     }
 
     /// The same for who has the stream at hand: what was folded is not read again.
@@ -65,7 +65,7 @@ impl Repository {
         let (mut turn, until) = self.take_turn_in_time::<D>(stream).await?;
         let mut loaded = self.load_in_turn::<D>(&mut turn).await?;
         loaded.origin = loaded.head.is_none().then(|| Box::new(origin));
-        self.execute_in_turn(&mut turn, loaded, context, command, until).await
+        self.execute_in_turn(turn, loaded, context, command, until).await
     }
 
     /// The same as [`Repository::execute`] for who does not need the state that follows: with many
@@ -106,16 +106,21 @@ impl Repository {
         Ok(loaded)
     }
 
+    /// Decides while the other writers wait. A stream that begins has none that must wait: who
+    /// hears of its first commit early goes on from it while it is being written.
     async fn execute_in_turn<D: Decider>(
         &self,
-        turn: &mut WriteTurn,
+        turn: WriteTurn,
         mut loaded: Loaded<D>,
         context: &Context,
         command: impl FnMut(&D::State, Seq) -> (D::Command, Vec<Payload>),
         until: Instant,
     ) -> Result<Loaded<D>, CommitError<D::Rejection>> {
+        let mut turn = loaded.head.is_some().then_some(turn);
         let done = self.decide_until(&mut loaded, context, command, until).await;
-        if is_in_line(&done) && turn.has_waiters() {
+        if is_in_line(&done)
+            && let Some(turn) = turn.as_mut().filter(|turn| turn.has_waiters())
+        {
             turn.leave_state(loaded.clone());
         }
         done.map(|()| loaded)

@@ -311,12 +311,13 @@ async fn work(
     signal: Arc<Notify>,
 ) -> Finished {
     let worked = match Actor::load(Arc::clone(&shared), &stream, last.as_deref()).await {
-        Ok(actor) => actor.run(&signal).await,
+        // Boxed, like what follows: the task's future is moved several times before it begins.
+        Ok(actor) => Box::pin(actor.run(&signal)).await,
         Err(error) => Err(error),
     };
     let worked = match worked {
         Err(error) => match error.verdict() {
-            Some(failure) => fail(&shared, &stream, failure).await,
+            Some(failure) => Box::pin(fail(&shared, &stream, failure)).await,
             None => Err(error),
         },
         ok => ok,

@@ -369,18 +369,34 @@ impl Clone for RawSched {
     }
 }
 
-/// The bytes that a C function writes: it is asked for their number first.
+/// What a function writes into a buffer of the size that it asks for.
 fn fill(
+    write: impl FnMut(*mut u8, usize, *mut usize) -> c::cvg_status,
+) -> Result<Vec<u8>, KernelError> {
+    fill_expecting(0, write)
+}
+
+/// The same for a function that most likely writes no more than so many bytes: then it is called
+/// once.
+fn fill_expecting(
+    room: usize,
     mut write: impl FnMut(*mut u8, usize, *mut usize) -> c::cvg_status,
 ) -> Result<Vec<u8>, KernelError> {
-    let mut size = 0;
-    match KernelError::check(write(ptr::null_mut(), 0, &raw mut size)) {
-        Ok(()) => return Ok(Vec::new()),
-        Err(KernelError::BufferTooSmall) => {}
-        Err(error) => return Err(error),
-    }
-    let mut bytes = vec![0; size];
-    KernelError::check(write(bytes.as_mut_ptr(), bytes.len(), &raw mut size))?;
+    let (mut bytes, mut size) = (vec![0; room], 0);
+    let mut call = |bytes: &mut Vec<u8>| {
+        let start = if bytes.is_empty() { ptr::null_mut() } else { bytes.as_mut_ptr() };
+        let written = KernelError::check(write(start, bytes.len(), &raw mut size));
+        (written, size)
+    };
+    let size = match call(&mut bytes) {
+        (Ok(()), size) => size,
+        (Err(KernelError::BufferTooSmall), size) => {
+            bytes = vec![0; size];
+            let (written, size) = call(&mut bytes);
+            written.map(|()| size)?
+        }
+        (Err(error), _) => return Err(error),
+    };
     bytes.truncate(size);
     Ok(bytes)
 }
@@ -494,12 +510,16 @@ pub(crate) fn tools() -> Vec<Tool> {
     (0..count).map(tool).collect()
 }
 
+/// Bytes that the answer of a tool takes at most, in most cases, besides those of its arguments.
+const ANSWER_BYTES: usize = 256;
+
 /// The JSON that a tool answers.
 pub(crate) fn call_tool(name: &str, arguments: &str, now_ms: i64) -> Result<String, ToolError> {
     let (mut violation, mut why) = (no_violation(), ptr::null());
     // SAFETY: the texts are read during the call only; what `fill` gives is valid for `room`
     // writes, the rest for one.
-    let answer = fill(|bytes, room, size| unsafe {
+    let room = arguments.len() + ANSWER_BYTES;
+    let answer = fill_expecting(room, |bytes, room, size| unsafe {
         let (name, arguments) = (text(name), text(arguments));
         let (wrong, why) = (&raw mut violation, &raw mut why);
         c::cvg_tool_call(&ALLOCATOR, name, arguments, now_ms, bytes, room, size, wrong, why)

@@ -121,6 +121,9 @@ pub(super) enum DoneResult {
 }
 
 /// Performs a launch to its end. A panic of a tool or an adapter is a failure of the step.
+///
+/// What is large is boxed where it begins: this future is moved several times on its way to its
+/// task, which for a small tool would cost more than the call.
 pub(super) async fn perform(
     shared: Arc<Shared>,
     stream: StreamKey,
@@ -138,7 +141,7 @@ pub(super) async fn perform(
                 let call = at.map(|at| format!("/{}/{}", at.turn, at.call));
                 let origin = format!("{}/{step}{}", stream.name(), call.unwrap_or_default());
                 let scope = shared.tool_scope(&stream, origin, started);
-                let call = async { outcome(tool::perform(&scope, &name, &args).await) };
+                let call = Box::pin(async { outcome(tool::perform(&scope, &name, &args).await) });
                 (within(timeout, call).await, None)
             }
             Work::Tool { name, args } => {
@@ -147,10 +150,13 @@ pub(super) async fn perform(
             Work::Model(call) => {
                 let asked =
                     Asked { shared: &shared, stream: &stream, step: &step, attempt, timeout };
-                asked.ask(call, &cancel).await
+                Box::pin(asked.ask(call, &cancel)).await
             }
             Work::Child(_) => match child {
-                Some(child) => (children::create(&shared, &stream, *child, &cancel).await, None),
+                Some(child) => {
+                    let created = children::create(&shared, &stream, *child, &cancel);
+                    (Box::pin(created).await, None)
+                }
                 None => (DoneResult::Created, None),
             },
         }
