@@ -369,18 +369,18 @@ impl Clone for RawSched {
     }
 }
 
-/// The bytes that a C function writes: it is asked for their number first.
+/// The bytes that a C function writes. It does its work again if they are more than most.
 fn fill(
     mut write: impl FnMut(*mut u8, usize, *mut usize) -> c::cvg_status,
 ) -> Result<Vec<u8>, KernelError> {
-    let mut size = 0;
-    match KernelError::check(write(ptr::null_mut(), 0, &raw mut size)) {
-        Ok(()) => return Ok(Vec::new()),
-        Err(KernelError::BufferTooSmall) => {}
-        Err(error) => return Err(error),
+    // Room that most answers fit.
+    let (mut bytes, mut size) = (vec![0; 4096], 0);
+    let mut status = write(bytes.as_mut_ptr(), bytes.len(), &raw mut size);
+    if KernelError::check(status) == Err(KernelError::BufferTooSmall) {
+        bytes.resize(size, 0);
+        status = write(bytes.as_mut_ptr(), bytes.len(), &raw mut size);
     }
-    let mut bytes = vec![0; size];
-    KernelError::check(write(bytes.as_mut_ptr(), bytes.len(), &raw mut size))?;
+    KernelError::check(status)?;
     bytes.truncate(size);
     Ok(bytes)
 }
