@@ -1,3 +1,5 @@
+//! Both forms, what they share, and what opens neither.
+
 use std::collections::BTreeSet;
 
 use convergio_domain::id::RunId;
@@ -159,7 +161,7 @@ proptest! {
         let again = seal_again(&key(), &stream(), at, &found, &meta(commitment.clone(), most));
         prop_assert_eq!(&again.unwrap(), &bytes);
         let mut changed = bytes.clone();
-        changed[byte % bytes.len()] ^= 1 << bit;
+        changed[byte % bytes.len()] ^= 1_u8 << bit;
         prop_assert!(read(&changed, &commitment, at, most).is_err());
         prop_assert!(read(&bytes, &commit(&[1; 32], &plaintext), at, most).is_err());
         let elsewhere = PayloadRef { index: 1, ..at };

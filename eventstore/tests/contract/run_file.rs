@@ -341,7 +341,8 @@ async fn the_file_of_a_fork_has_what_it_begins_with() {
     let done = imported(&target, &[7; 32], &file).await.expect("taken");
     assert_eq!((&done.stream, done.events, done.added), (&fork, 1, 3));
     let written = origin.load::<Run>(&fork).await.expect("readable");
-    let mut read = target.load::<Run>(&fork).await.expect("it is whole");
+    let read = target.load_at::<Run>(&fork, Seq(1), true).await;
+    let mut read = read.expect("it is whole").expect("it has the event");
     assert_eq!(read.state.fingerprint(), written.state.clone().fingerprint());
     assert_eq!(open(&target, &fork, "1.0").await, open(&origin, &fork, "1.0").await);
     assert_eq!(open(&target, &run, "1.0").await, open(&origin, &run, "1.0").await);

@@ -7,9 +7,14 @@ use serde_json::{Value, json};
 
 use crate::harness::{Server, convergio, text};
 
-const ASKS: &str = "name: asks\nnodes:\n  - {id: first, tool: text.trim, with: {text: x}}\n  \
-    - {id: ask, needs: [first], approval: {role: teacher, show: \"{{ nodes.first.output }}\"}}\n  \
-    - {id: pay, needs: [ask], tool: text.trim, with: {text: PAID}}\n";
+const ASKS: &str = r#"
+name: asks
+output: "{{ nodes.pay.output }}"
+nodes:
+  - {id: first, tool: text.trim, with: {text: x}}
+  - {id: ask, needs: [first], approval: {role: teacher, show: "{{ nodes.first.output }}"}}
+  - {id: pay, needs: [ask], tool: text.trim, with: {text: PAID}}
+"#;
 /// The id under which the forged copy goes.
 const FORGED: &str = "01920000-0000-7000-8000-00000000f0f0";
 
