@@ -23,7 +23,7 @@ impl std::fmt::Debug for ExportSigner {
 
 impl ExportSigner {
     pub(crate) fn of(key: &MasterKey) -> Self {
-        Self::new(&key.0)
+        Self::new(key.bytes())
     }
 
     /// The signer of the logs whose payload key this is.

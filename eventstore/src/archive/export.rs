@@ -18,7 +18,7 @@ const PAGE: usize = 256;
 struct Exporter<'a> {
     log: &'a dyn EventLog,
     folder: &'a Path,
-    key: [u8; 32],
+    key: MasterKey,
     archive_key: ArchiveKey,
     previous: Hash,
     open: SegmentWriter,
@@ -50,8 +50,8 @@ pub async fn export(
         Some(_) => return Err(corrupt(folder, "the archive was made with another payload key")),
     };
     let open = SegmentWriter::new(&previous, records, &archive_key);
-    let done = Inventory::default();
-    let mut exporter = Exporter { log, folder, key: *key, archive_key, previous, open, done };
+    let (key, done) = (MasterKey::new(*key), Inventory::default());
+    let mut exporter = Exporter { log, folder, key, archive_key, previous, open, done };
     match stream {
         Some(stream) => exporter.stream(stream).await?,
         None => exporter.all(Position(records)).await?,
@@ -108,7 +108,7 @@ impl Exporter<'_> {
         for (index, meta) in (0_u16..).zip(&outline.payloads) {
             let place = PayloadSlot(index).at(outline.seq);
             let opening = self.log.opening(&record.stream, place).await?;
-            let key = MasterKey(self.key).key(&record.stream.tenant)?;
+            let key = self.key.key(&record.stream.tenant)?;
             // Sealing is deterministic: every log gives the same bytes.
             let sealed =
                 opening.map(|opening| seal_again(&key, &record.stream, place, &opening, meta));

@@ -63,7 +63,7 @@ impl MemoryLog {
     /// An empty log whose payloads are sealed with this key.
     pub fn sealed_with(payload_key: [u8; 32]) -> Self {
         let (live, _) = broadcast::channel(BACKLOG);
-        let keys = MasterKey(payload_key);
+        let keys = MasterKey::new(payload_key);
         let feeds = Arc::default();
         Self { shared: Arc::new(Shared { keys, state: Mutex::default(), live, feeds }) }
     }

@@ -105,7 +105,7 @@ pub async fn import(
     path: &Path,
     options: ImportOptions<'_>,
 ) -> Result<Imported, ImportError> {
-    let keys = MasterKey(*key);
+    let keys = MasterKey::new(*key);
     let contents = Contents::read(path, &keys)?;
     check_signer(&contents, options.signer)?;
     let mark = Event::RunImported(lifecycle::Imported {

@@ -1,5 +1,7 @@
 //! Keys: one master key, a data key for each tenant, and a key of its own for each purpose.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use convergio_domain::id::TenantId;
 
 use super::SALT_BYTES;
@@ -73,13 +75,37 @@ pub trait PayloadKeys: Send + Sync + 'static {
 
 /// One master key; tenants' keys are derived from it.
 #[derive(Clone)]
-pub(crate) struct MasterKey(pub(crate) [u8; 32]);
+pub(crate) struct MasterKey {
+    key: [u8; 32],
+    /// The one that was asked for last: most processes serve one tenant.
+    last: Arc<Mutex<Option<(TenantId, TenantKey)>>>,
+}
+
+impl MasterKey {
+    pub(crate) fn new(key: [u8; 32]) -> Self {
+        Self { key, last: Arc::default() }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8; 32] {
+        &self.key
+    }
+
+    fn derive(&self, tenant: &TenantId) -> TenantKey {
+        let mut hasher = blake3::Hasher::new_derive_key("convergio payload tenant key v1");
+        hasher.update(&self.key);
+        hasher.update(tenant.as_str().as_bytes());
+        TenantKey::new(*hasher.finalize().as_bytes())
+    }
+}
 
 impl PayloadKeys for MasterKey {
     fn key(&self, tenant: &TenantId) -> Result<TenantKey, LogError> {
-        let mut hasher = blake3::Hasher::new_derive_key("convergio payload tenant key v1");
-        hasher.update(&self.0);
-        hasher.update(tenant.as_str().as_bytes());
-        Ok(TenantKey::new(*hasher.finalize().as_bytes()))
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, key)) = last.as_ref().filter(|(known, _)| known == tenant) {
+            return Ok(key.clone());
+        }
+        let key = self.derive(tenant);
+        *last = Some((tenant.clone(), key.clone()));
+        Ok(key)
     }
 }

@@ -32,10 +32,10 @@ async fn forget_acts(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Nobody can answer what an imported run asks.
+/// Nobody can answer what an imported run asks, and nobody answered it here.
 async fn close_questions(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<()> {
-    let sql = "UPDATE approval SET state = 'void' WHERE tenant = $1 AND run = $2 \
-        AND state = 'open'";
+    let sql = "UPDATE approval SET state = 'void', answered_by = NULL, answered_ms = NULL, \
+        reason = NULL WHERE tenant = $1 AND run = $2";
     sqlx::query(sql).bind(a.tenant()).bind(a.id()).execute(&mut *page.to).await?;
     Ok(())
 }

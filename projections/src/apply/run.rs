@@ -242,8 +242,7 @@ async fn end(page: &mut Page<'_>, a: &Applied<'_>, end: End<'_>) -> sqlx::Result
     Ok(())
 }
 
-/// A question keeps to the run that asked it first: a copy of a run under another id may have been
-/// imported.
+/// A file may hold anything, also a question that is asked twice.
 async fn ask(
     to: &mut AnyConnection,
     a: &Applied<'_>,
@@ -251,7 +250,7 @@ async fn ask(
 ) -> sqlx::Result<()> {
     let sql = "INSERT INTO approval (tenant, approval, run, step, role, content, content_hash, \
         state, asked_ms, expires_ms, pos) VALUES ($1, $2, $3, $4, $5, $6, $7, 'open', $8, $9, $10) \
-        ON CONFLICT (tenant, approval) DO NOTHING";
+        ON CONFLICT (tenant, approval, run) DO NOTHING";
     sqlx::query(sql)
         .bind(a.tenant())
         .bind(asked.approval.to_string())

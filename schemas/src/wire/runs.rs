@@ -209,7 +209,7 @@ pub struct ApprovalView {
     pub step: String,
     /// Who may answer.
     pub role: String,
-    /// `open`, `granted`, `denied` or `void` (the run ended without an answer).
+    /// `open`, `granted`, `denied` or `void` (the run ended without an answer, or was imported).
     pub state: String,
     /// SHA-256 of the content; the answer must name it.
     pub content_hash: String,

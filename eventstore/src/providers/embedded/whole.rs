@@ -80,7 +80,8 @@ mod tests {
             let (position, seq) = (Position::START, Seq(seq));
             Head { position, seq, hash }
         });
-        let mut prepared = prepare(Commit { expected, ..commit }, &MasterKey([7; 32])).unwrap();
+        let mut prepared =
+            prepare(Commit { expected, ..commit }, &MasterKey::new([7; 32])).unwrap();
         prepared.expected = None;
         let end = (prepared.hash, prepared.last_seq().0);
         (Archived::new(prepared).unwrap(), end)

@@ -106,7 +106,7 @@ impl JetStreamLog {
         let inner = Arc::new(Inner {
             api,
             names,
-            keys: MasterKey(config.payload_key),
+            keys: MasterKey::new(config.payload_key),
             heads: KnownHeads::default(),
             witness: Witness::default(),
             permits: Semaphore::new(UNDER_WAY),
