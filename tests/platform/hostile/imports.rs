@@ -199,6 +199,15 @@ async fn a_signed_file_is_known_by_its_signer_and_refused_when_it_was_changed() 
         (&taken["signer"], &taken["signed_by_this_folder"]),
         (&json!(signer), &json!(false))
     );
+    // What it asks is nobody's to answer there.
+    let server = Server::start(&there);
+    let open = server.get("/v1/approvals?state=open").await;
+    assert_eq!(open["items"], json!([]));
+    let void = server.get(&format!("/v1/approvals?state=void&run={run}")).await;
+    let question = void["items"][0]["id"].as_str().unwrap_or_else(|| panic!("{void}"));
+    let said = refused(&there, &["approvals", "answer", question, "--grant"]);
+    assert!(said.contains("(run.imported)"), "{said}");
+    drop(server);
     // The folder that exported it has the run already, and it stays its own.
     let known = done(&data, &["runs", "import", path(&file)]);
     assert!(known.contains("already") && known.contains("signed by this folder"), "{known}");
