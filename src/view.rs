@@ -205,6 +205,14 @@ pub(crate) fn tree(out: &mut impl Write, run: &RunView) -> std::io::Result<()> {
         let step = error.step.as_ref().map_or_else(String::new, |step| format!("step {step}: "));
         writeln!(out, "   {step}{}: {}", error.code, error.message)?;
     }
+    if let Some(import) = &run.imported {
+        let signed = match &import.signer {
+            Some(signer) => format!("signed by {signer}"),
+            None => "unsigned".to_owned(),
+        };
+        writeln!(out, "   imported by {} at {}, {signed}: it never goes on", import.by, import.at)?;
+        writeln!(out, "   file {}", import.file_hash)?;
+    }
     family(out, run)
 }
 

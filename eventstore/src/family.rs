@@ -102,6 +102,10 @@ impl Repository {
 /// Whether the runs within a run do as it was told: what has ended takes along what is within it,
 /// and a run that somebody paused stays paused with all within it.
 fn reaches_children(run: &Loaded<Run>, command: FamilyCommand) -> bool {
+    // Whatever an imported run says that it has within is not believed.
+    if run.state.is_imported {
+        return false;
+    }
     match command {
         FamilyCommand::Cancel => run.state.phase.is_ended(),
         FamilyCommand::Pause => run.state.paused,

@@ -10,11 +10,12 @@ use convergio_domain::time::Timestamp;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 
-use crate::commit::Commit;
+use crate::commit::{Commit, Limits};
 use crate::error::{AppendError, LogError};
 use crate::prepare::Prepared;
 use crate::record::{Head, Position, RawRecord, Record};
 use crate::seal::Opening;
+use crate::signature::ExportSigner;
 
 /// What an acknowledged commit survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,8 +59,28 @@ pub enum Scan<'a> {
     Stream(&'a StreamKey, Seq),
 }
 
-/// A record of an archive, on its way into a log.
-pub struct Archived(pub(crate) Prepared);
+/// A record of an archive or of a run's file, on its way into a log.
+pub struct Archived(Prepared);
+
+impl Archived {
+    /// A record that every log can hold.
+    pub(crate) fn new(prepared: Prepared) -> Result<Self, LogError> {
+        let refuse = |reason: &str| Err(LogError::corrupt(&prepared.stream, reason));
+        if prepared.body.events.is_empty() || prepared.body.events.len() > Limits::EVENTS {
+            return refuse("a record holds no event, or too many");
+        }
+        let payloads = prepared.body.payloads.len();
+        if payloads > Limits::PAYLOADS || payloads != prepared.sealed.len() {
+            return refuse("a record holds too many payloads, or not those that it names");
+        }
+        Ok(Self(prepared))
+    }
+
+    /// What is written.
+    pub(crate) fn into_prepared(self) -> Prepared {
+        self.0
+    }
+}
 
 /// A log. Guarantees: `Ok` means durable; a commit is all or nothing; positions only grow and
 /// nothing ever appears below one already returned; of n rivals with the same `expected` exactly
@@ -148,6 +169,23 @@ pub trait EventLog: Send + Sync + 'static {
     /// Appends a record of an archive as it was: with its hash, and without payloads that were
     /// erased.
     async fn restore(&self, archived: Archived) -> Result<Head, AppendError>;
+
+    /// Appends records, each of which follows the one before it in its stream, as they were. Where
+    /// a log can write them all or none, it does.
+    async fn restore_all(&self, archived: Vec<Archived>) -> Result<(), AppendError> {
+        for record in archived {
+            let mut prepared = record.into_prepared();
+            let actual = self.head(&prepared.stream).await?;
+            prepared.follow(actual)?;
+            self.restore(Archived::new(prepared)?).await?;
+        }
+        Ok(())
+    }
+
+    /// Who vouches for what is exported from here, if it has a key for that.
+    fn export_signer(&self) -> Option<ExportSigner> {
+        None
+    }
 
     /// Ends orderly: what was acknowledged is durable, files are released.
     async fn close(&self) -> Result<(), LogError>;

@@ -37,6 +37,16 @@ impl Prepared {
         self.body.seq.plus(self.body.events.len() as u64 - 1)
     }
 
+    /// Expects the stream's head, if this is what comes after it.
+    pub(crate) fn follow(&mut self, actual: Option<Head>) -> Result<(), AppendError> {
+        let (seq, hash) = actual.map_or((Seq(0), [0; 32]), |head| (head.seq, head.hash));
+        if self.prev_hash != hash || self.body.seq != seq.plus(1) {
+            return Err(AppendError::Conflict { actual });
+        }
+        self.expected = actual;
+        Ok(())
+    }
+
     /// Whether a record with this commit's id holds the same commit. Its time may differ: it is
     /// taken anew by every try.
     pub(crate) fn is_same(&self, other: &Body) -> bool {

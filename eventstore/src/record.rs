@@ -125,7 +125,7 @@ impl Body {
     /// Reads canonical bytes.
     ///
     /// # Errors
-    /// They are not a body, or hold an event that this program does not know.
+    /// They are not a body, hold no event, or one that this program does not know.
     pub fn decode(bytes: &[u8]) -> Result<Self, LogError> {
         let written: WrittenBody =
             serde_json::from_slice(bytes).map_err(|error| LogError::corrupt("a record", &error))?;
@@ -133,7 +133,10 @@ impl Body {
             written;
         let decoded =
             events.iter().map(|event| event::decode_text(&event.type_name, event.data.get()));
-        let events = decoded.collect::<Result<_, _>>()?;
+        let events = decoded.collect::<Result<Vec<_>, _>>()?;
+        if events.is_empty() {
+            return Err(LogError::corrupt(&"a record", &"it holds no event"));
+        }
         Ok(Self { actor, commit, events, fold, payloads, seq, stream, tenant, time })
     }
 }

@@ -191,7 +191,7 @@ impl Dispatcher {
             Ok(Wake::At(due)) => self.due_by(due),
             // It waits for runs within it, or could not tell the one that it belongs to.
             Ok(Wake::Now) => self.due_in(AGAIN),
-            Ok(_) | Err(ActorError::Stopping) => {}
+            Ok(_) | Err(ActorError::Stopping | ActorError::Imported) => {}
             Err(error) => {
                 tracing::error!(%stream, %error, "the run is left alone for a while");
                 self.due_in(AGAIN);

@@ -8,8 +8,8 @@ use convergio_projections::{
 };
 use convergio_schemas::wire::{
     ApprovalView, AuditEntry, Balance, ChildRun, EventEnvelope, ForkOrigin, GraphSummary,
-    LedgerEntry, ModelView, ParentRun, PayloadView, RunError, RunView, StepView, UsageLine,
-    UsageSummary,
+    LedgerEntry, ModelView, ParentRun, PayloadView, RunError, RunImport, RunView, StepView,
+    UsageLine, UsageSummary,
 };
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -66,6 +66,12 @@ pub(crate) fn run(row: RunRow) -> RunView {
         forked_from: row.forked_from.map(|run_id| {
             let seq = row.forked_seq.map_or(0, unsigned);
             ForkOrigin { run_id, seq }
+        }),
+        imported: row.imported_by.zip(row.imported_file).map(|(by, file_hash)| RunImport {
+            by,
+            at: row.imported_ms.map(rfc3339).unwrap_or_default(),
+            file_hash,
+            signer: row.imported_signer,
         }),
         parent: row.parent.zip(row.parent_step).map(|(run_id, step)| ParentRun { run_id, step }),
         actor: row.actor,

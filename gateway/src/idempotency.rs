@@ -64,6 +64,9 @@ pub(crate) async fn find_run(
         return Ok(None);
     }
     let state = gateway.repository.load::<Run>(&stream).await?.state;
+    if state.is_imported {
+        return Err(Rejection::Imported.into());
+    }
     if state.request_hash == request_hash {
         return Ok(Some(state));
     }

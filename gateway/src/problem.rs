@@ -230,6 +230,7 @@ impl From<Rejection> for ApiError {
     fn from(rejection: Rejection) -> Self {
         let code = match rejection {
             Rejection::NotFound | Rejection::NoSuchApproval(_) => error_code::NOT_FOUND,
+            Rejection::Imported => error_code::RUN_IMPORTED,
             Rejection::NotInRole(..) => error_code::AUTH_FORBIDDEN,
             Rejection::IdempotencyMismatch => error_code::IDEMPOTENCY_MISMATCH,
             Rejection::NotResumable(_)

@@ -376,27 +376,20 @@ fn fill(
     fill_expecting(0, write)
 }
 
-/// The same for a function that most likely writes no more than so many bytes: then it is called
-/// once.
+/// The same for a function that most likely writes no more than `room` bytes: else it does its
+/// work again.
 fn fill_expecting(
     room: usize,
     mut write: impl FnMut(*mut u8, usize, *mut usize) -> c::cvg_status,
 ) -> Result<Vec<u8>, KernelError> {
     let (mut bytes, mut size) = (vec![0; room], 0);
-    let mut call = |bytes: &mut Vec<u8>| {
-        let start = if bytes.is_empty() { ptr::null_mut() } else { bytes.as_mut_ptr() };
-        let written = KernelError::check(write(start, bytes.len(), &raw mut size));
-        (written, size)
-    };
-    let size = match call(&mut bytes) {
-        (Ok(()), size) => size,
-        (Err(KernelError::BufferTooSmall), size) => {
-            bytes = vec![0; size];
-            let (written, size) = call(&mut bytes);
-            written.map(|()| size)?
-        }
-        (Err(error), _) => return Err(error),
-    };
+    let start = if room == 0 { ptr::null_mut() } else { bytes.as_mut_ptr() };
+    let mut status = write(start, room, &raw mut size);
+    if KernelError::check(status) == Err(KernelError::BufferTooSmall) {
+        bytes.resize(size, 0);
+        status = write(bytes.as_mut_ptr(), bytes.len(), &raw mut size);
+    }
+    KernelError::check(status)?;
     bytes.truncate(size);
     Ok(bytes)
 }

@@ -166,15 +166,18 @@ static int alike(const cvgi_document *a, uint32_t left, const cvgi_document *b, 
   }
 }
 
-/* The child of `right` that stands where `child` stands in its parent, or CVG_NONE. */
+/*
+** The child of `right` that stands where `child` stands in its parent, or CVG_NONE. `before` is the
+** one for the child before it, or CVG_NONE for a first child: no item is counted to again.
+*/
 static uint32_t counterpart(const cvgi_document *a, uint32_t child, const cvgi_document *b,
-                            uint32_t right) {
-  uint32_t parent = a->values[child].parent;
-  if (a->values[parent].type == CVGI_OBJECT)
-    return cvgi_json_member(b, right, cvgi_key_of(a, child));
-  uint32_t other = cvgi_json_first(b, right);
-  for (uint32_t i = parent + 1; i != child; i = a->values[i].next) other = b->values[other].next;
-  return other;
+                            uint32_t right, uint32_t before) {
+  uint32_t next = before == CVG_NONE ? cvgi_json_first(b, right) : b->values[before].next;
+  if (a->values[a->values[child].parent].type == CVGI_ARRAY) return next;
+  cvgi_string key = cvgi_key_of(a, child);
+  /* Members mostly stand in the same order. */
+  if (next != CVG_NONE && cvgi_string_compare(cvgi_key_of(b, next), key) == 0) return next;
+  return cvgi_json_member(b, right, key);
 }
 
 /* The values of `left` lie behind one another in the array, each behind its parent. */
@@ -185,7 +188,7 @@ int cvgi_json_equal(const cvgi_document *a, uint32_t left, const cvgi_document *
   if (!alike(a, left, b, right)) return 0;
   path[depth] = right;
   for (;;) {
-    uint32_t following = cvgi_json_first(a, at);
+    uint32_t following = cvgi_json_first(a, at), before = CVG_NONE;
     if (following != CVG_NONE) {
       depth++;
     } else {
@@ -195,8 +198,9 @@ int cvgi_json_equal(const cvgi_document *a, uint32_t left, const cvgi_document *
       }
       if (at == left) return 1;
       following = a->values[at].next;
+      before = path[depth];
     }
-    uint32_t other = counterpart(a, following, b, path[depth - 1]);
+    uint32_t other = counterpart(a, following, b, path[depth - 1], before);
     if (other == CVG_NONE || !alike(a, following, b, other)) return 0;
     path[depth] = other;
     at = following;

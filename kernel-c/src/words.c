@@ -30,10 +30,13 @@ uint64_t cvgi_next_word(cvg_text *rest) {
   return hash == 0 ? 1 : hash;
 }
 
-/* Where a hash is, or where it would be. There is an empty place. */
+/*
+** Where a hash is, or where it would be. There is an empty place. The highest bits of the product
+** depend on all bits of the hash, and two hashes seldom agree in them (multiply-shift hashing).
+*/
 static cvgi_word *place_of(const cvgi_words *words, uint64_t hash) {
   size_t mask = words->room - 1;
-  size_t at = (size_t)(hash ^ hash >> 32) & mask;
+  size_t at = (size_t)(hash * words->factor >> words->shift);
   while (words->places[at].hash != 0 && words->places[at].hash != hash) at = (at + 1) & mask;
   return &words->places[at];
 }
@@ -44,11 +47,22 @@ const cvgi_word *cvgi_words_find(const cvgi_words *words, uint64_t hash) {
   return word->hash == hash ? word : NULL;
 }
 
+/* An odd number from where something lies in memory, which differs by process. */
+static uint64_t factor_of(const void *address) {
+  uint64_t bits = (uint64_t)(uintptr_t)address;
+  bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9u;
+  bits = (bits ^ bits >> 27) * 0x94D049BB133111EBu;
+  return (bits ^ bits >> 31) | 1;
+}
+
 static int grow(const cvg_allocator *allocator, cvgi_words *words) {
   if (2 * (words->count + 1) <= words->room) return 1;
-  cvgi_words larger = {NULL, words->count, words->room == 0 ? 64 : 2 * words->room};
+  cvgi_words larger = *words;
+  larger.room = words->room == 0 ? 64 : 2 * words->room;
+  larger.shift = words->room == 0 ? 58 : words->shift - 1;
   larger.places = cvgi_allocate(allocator, larger.room, sizeof *larger.places);
   if (larger.places == NULL) return 0;
+  if (words->room == 0) larger.factor = factor_of(larger.places);
   memset(larger.places, 0, larger.room * sizeof *larger.places);
   for (size_t i = 0; i < words->room; i++) {
     if (words->places[i].hash != 0) *place_of(&larger, words->places[i].hash) = words->places[i];

@@ -19,11 +19,16 @@ typedef struct cvgi_word {
   uint32_t room;
 } cvgi_word;
 
-/* A hash table with open addressing, at most half full; its room is a power of two, or 0. */
+/*
+** A hash table with open addressing, at most half full; its room is a power of two, or 0. Where a
+** word is put depends on a factor that whoever chooses the words does not know.
+*/
 typedef struct cvgi_words {
   cvgi_word *places;
   size_t count;
   size_t room;
+  uint64_t factor; /* odd */
+  uint32_t shift;  /* 64 without the binary logarithm of the room */
 } cvgi_words;
 
 /* Takes the next word of a text; its hash, or 0 at the end. */

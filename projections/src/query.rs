@@ -357,12 +357,14 @@ impl Queries {
         Ok(listed(rows, limit, |row: &ApprovalRow| format!("{}.{}", row.pos, row.approval)))
     }
 
-    /// One question.
+    /// One question. A copy of the run that asked it may have been imported under another id: the
+    /// first one counts.
     ///
     /// # Errors
     /// The database fails.
     pub async fn approval(&self, tenant: &str, approval: &str) -> Result<Option<ApprovalRow>> {
-        let sql = "SELECT * FROM approval WHERE tenant = $1 AND approval = $2";
+        let sql = "SELECT * FROM approval WHERE tenant = $1 AND approval = $2 \
+            ORDER BY pos LIMIT 1";
         Ok(sqlx::query_as(sql).bind(tenant).bind(approval).fetch_optional(&self.pool).await?)
     }
 

@@ -56,6 +56,10 @@ pub struct RunRow {
     pub forked_seq: Option<i64>,
     pub parent: Option<String>,
     pub parent_step: Option<String>,
+    pub imported_by: Option<String>,
+    pub imported_ms: Option<i64>,
+    pub imported_file: Option<String>,
+    pub imported_signer: Option<String>,
 }
 
 /// A step of a run.

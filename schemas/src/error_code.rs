@@ -32,6 +32,8 @@ codes! {
     REQUEST_CONFLICT = "request.conflict", 409, "The request conflicts with the state";
     /// The run does not stand where what was asked for begins.
     RUN_NOT_RESUMABLE = "run.not_resumable", 409, "The run cannot go on like this";
+    /// The run came as a file: it is history.
+    RUN_IMPORTED = "run.imported", 409, "The run was imported";
     /// The run cannot go on by the graph version that was named.
     RUN_DIVERGED = "run.diverged", 409, "The run cannot go on by this version";
     /// The request is larger than the API takes.

@@ -241,6 +241,7 @@ async fn fork(repository: &Repository, parent: &StreamKey, at: Seq) -> anyhow::R
         budget: loaded.state.budget,
         changes: Vec::new(),
         request_hash: String::new(),
+        of_import: false,
     };
     let fork = StreamKey::run(tenant(), RunId(Uuid::now_v7()));
     let commands = |_: &_, _| (RunCommand::Fork(command.clone()), Vec::new());

@@ -65,11 +65,17 @@ pub(crate) enum RunsCommand {
         #[arg(long)]
         without_payloads: bool,
     },
-    /// Puts an exported run into the data folder, under its own id. It does not go on by itself.
-    #[command(after_help = "Example:\n  convergio runs import run.jsonl --data ./look")]
+    /// Puts an exported run into the data folder, under its own id. It is history there: it is
+    /// shown, replayed and forked, and never goes on.
+    #[command(after_help = "Example:\n  convergio runs import run.jsonl --data ./look\n  \
+        convergio runs import run.jsonl --signer 5e884898da28047151d0e56f8dc62927")]
     Import {
         /// The file.
         file: PathBuf,
+        /// Only if this key signed it: the fingerprint that `convergio doctor` shows where it was
+        /// exported.
+        #[arg(long, value_name = "FINGERPRINT", value_parser = fingerprint)]
+        signer: Option<String>,
     },
     /// Moves a run under way to another version of its graph.
     #[command(after_help = "Example:\n  convergio runs migrate 0190... --graph changed.yaml\n  \
@@ -104,4 +110,13 @@ pub(crate) enum RunsCommand {
         #[arg(long)]
         reason: Option<String>,
     },
+}
+
+/// The fingerprint of a signing key.
+fn fingerprint(text: &str) -> Result<String, String> {
+    let is_digit = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+    match text.len() == 32 && text.chars().all(is_digit) {
+        true => Ok(text.to_owned()),
+        false => Err("a fingerprint is 32 hexadecimal digits: `convergio doctor` shows it".into()),
+    }
 }

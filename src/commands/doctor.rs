@@ -2,6 +2,7 @@
 
 use std::process::{Command, ExitCode, Stdio};
 
+use convergio_eventstore::ExportSigner;
 use convergio_executor::model::detect;
 use serde::Serialize;
 
@@ -43,6 +44,7 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
     let data = DataDir::find(global.data.as_deref());
     let checks = vec![
         check("data", "folder", folder(&data)),
+        check("data", "signer", signer(&data)),
         check("data", "server", server(&data).await),
         check("models", "running", models(global).await),
         check("models", "managed", managed(&data)),
@@ -75,6 +77,18 @@ fn folder(data: &DataDir) -> Checked {
         .and_then(|()| std::fs::remove_file(&probe))
         .map_err(|error| unusable(format!("cannot write to {}: {error}", data.path().display())))?;
     Ok(data.path().display().to_string())
+}
+
+/// By what key runs are signed that are exported from here.
+fn signer(data: &DataDir) -> Checked {
+    if !data.path().join("payload.key").exists() {
+        return Ok("exported runs will be signed once the folder has a log".into());
+    }
+    let unusable = |error: anyhow::Error| {
+        (true, error.to_string(), "restore payload.key from where it is kept")
+    };
+    let fingerprint = ExportSigner::new(&data.payload_key().map_err(unusable)?).fingerprint();
+    Ok(format!("exported runs are signed by {fingerprint}"))
 }
 
 async fn server(data: &DataDir) -> Checked {

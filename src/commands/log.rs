@@ -113,11 +113,24 @@ async fn import(global: &Global, folder: &Path, how: Import) -> anyhow::Result<E
     let log = LogPlace::find(global)?.open(&data).await?.shared();
     let done = archive::import(&*log, &data.payload_key()?, folder, how).await;
     log.close().await?;
-    let done = done.map_err(|error| match error {
+    let is_authentic = done.as_ref().is_ok_and(|done| done.is_authentic);
+    let held = done.map(|done| done.held).map_err(|error| match error {
         AppendError::Corrupt { at, reason } => LogError::Corrupt { at, reason },
         other => LogError::Unavailable(other.to_string()),
     });
-    told(global, done, |held| format!("the log holds all of it: {}", shown(held)))
+    told(global, held, |held| match (is_authentic, how) {
+        (true, _) => format!("the log holds all of it: {}", shown(held)),
+        (false, Import::Restore) => format!(
+            "the log holds all of it: {}; who wrote the archive is not known: it is of an earlier \
+            program",
+            shown(held)
+        ),
+        (false, Import::Merge) => format!(
+            "the log holds all of it: {}; who wrote the archive is not known: it is of an earlier \
+            program, so its runs rest until they are paused and resumed",
+            shown(held)
+        ),
+    })
 }
 
 fn backup(global: &Global, to: &Path) -> anyhow::Result<ExitCode> {

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use convergio_domain::decider::Context;
-use convergio_eventstore::run_file::{self, ImportError, Imported, Reader};
-use convergio_eventstore::{Clock, Repository, SteadyClock};
+use convergio_eventstore::run_file::{self, ImportError, ImportOptions, Imported, Reader};
+use convergio_eventstore::{Clock, ExportSigner, Repository, SteadyClock};
 use serde_json::json;
 
 use super::print_json;
@@ -43,12 +43,13 @@ pub(super) async fn export(
         Err(error) => Err(error),
     };
     match written {
-        Ok(events) => {
+        Ok((events, signer)) => {
             std::fs::rename(&partial, output).map_err(cannot)?;
             match global.json {
-                true => print_json(&json!({"file": output, "events": events})),
+                true => print_json(&json!({"file": output, "events": events, "signer": signer})),
                 false => {
-                    println!("{events} events written to {}", output.display());
+                    let signed = signature(signer.as_deref(), None);
+                    println!("{events} events written to {}, {signed}", output.display());
                     Ok(())
                 }
             }
@@ -61,19 +62,32 @@ pub(super) async fn export(
     }
 }
 
-/// Reads a file to its end; gives the number of its events.
-fn checked(file: &Path) -> anyhow::Result<u64> {
+/// What is said of who signed a file.
+fn signature(signer: Option<&str>, own: Option<&str>) -> String {
+    match signer {
+        None => "unsigned".to_owned(),
+        Some(signer) if Some(signer) == own => format!("signed by this folder ({signer})"),
+        Some(signer) => format!("signed by {signer}"),
+    }
+}
+
+/// Reads a file to its end; gives the number of its events, and who signed it.
+fn checked(file: &Path) -> anyhow::Result<(u64, Option<String>)> {
     let read = || {
         let mut reader = Reader::open(file)?;
         while reader.next_item()?.is_some() {}
-        Ok(reader.header().seq.0)
+        Ok((reader.header().seq.0, reader.signer().map(str::to_owned)))
     };
     read().map_err(|error: run_file::FileError| {
         exit::unavailable(format!("the export came damaged: {error}"))
     })
 }
 
-pub(super) async fn import(global: &Global, file: &Path) -> anyhow::Result<ExitCode> {
+pub(super) async fn import(
+    global: &Global,
+    file: &Path,
+    demanded: Option<&str>,
+) -> anyhow::Result<ExitCode> {
     let data = DataDir::find(global.data.as_deref());
     let LogPlace::Folder = LogPlace::find(global)? else {
         return Err(exit::bad_input("a run is imported into a data folder, not into a cluster"));
@@ -89,19 +103,33 @@ pub(super) async fn import(global: &Global, file: &Path) -> anyhow::Result<ExitC
     let clock = Arc::new(SteadyClock::of_log(&*log).await?);
     let context = Context { now: clock.now(), actor: "owner".parse()? };
     let repository = Repository::new(Arc::clone(&log), clock);
-    let done = run_file::import(&repository, &data.payload_key()?, file, &context).await;
+    let key = data.payload_key()?;
+    let options = ImportOptions { context: &context, signer: demanded };
+    let done = run_file::import(&repository, &key, file, options).await;
     log.close().await?;
-    let Imported { stream, events, added } = done.map_err(|error| match error {
-        ImportError::File(_) | ImportError::Conflict { .. } | ImportError::Graph(_) => {
-            wrong(&error)
-        }
-        other => exit::unavailable(other.to_string()),
+    let done = done.map_err(|error| match error {
+        ImportError::Log(_) | ImportError::Append(_) => exit::unavailable(error.to_string()),
+        other => wrong(&other),
     })?;
-    let run = stream.id.to_string();
-    match global.json {
-        true => print_json(&json!({"run": run, "events": events, "records_added": added}))?,
-        false if added == 0 => println!("the data folder has run {run} already"),
-        false => println!("{run}: {events} events; look at it: convergio runs debug {run}"),
-    }
+    tell_import(global, &done, &ExportSigner::new(&key).fingerprint())?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn tell_import(global: &Global, done: &Imported, own: &str) -> anyhow::Result<()> {
+    let Imported { stream, events, added, signer } = done;
+    let run = stream.id.to_string();
+    if global.json {
+        let is_own = signer.as_deref() == Some(own);
+        return print_json(&json!({"run": run, "events": events, "records_added": added,
+            "signer": signer, "signed_by_this_folder": is_own}));
+    }
+    let signed = signature(signer.as_deref(), Some(own));
+    match added {
+        0 => println!("the data folder has run {run} already; the file is {signed}"),
+        _ => println!(
+            "{run}: {events} events, {signed}; it is history and never goes on: look at it with \
+            convergio runs debug {run}, go on with convergio runs fork {run}"
+        ),
+    }
+    Ok(())
 }

@@ -24,7 +24,9 @@ pub(super) async fn run(global: &Global, command: RunsCommand) -> anyhow::Result
         return steer::checkpoints(global, command).map(|()| ExitCode::SUCCESS);
     }
     match command {
-        RunsCommand::Import { file } => return portable::import(global, &file).await,
+        RunsCommand::Import { file, signer } => {
+            return portable::import(global, &file, signer.as_deref()).await;
+        }
         RunsCommand::Debug { id, file } => {
             return debug::run(global, id.as_deref(), file.as_deref()).await;
         }
@@ -74,7 +76,11 @@ async fn list(global: &Global, target: &Target, query: &[(&str, String)]) -> any
         let tokens = format!("{} / {}", run.usage.tokens_in, run.usage.tokens_out);
         let parent = run.parent.map_or_else(String::new, |parent| parent.run_id);
         let (graph, cost, created) = (run.graph_name, run.usage.cost, run.created_at);
-        vec![run.id, graph, run.status, steps, tokens, cost, created, parent]
+        let status = match run.imported {
+            Some(_) => format!("{}, imported", run.status),
+            None => run.status,
+        };
+        vec![run.id, graph, status, steps, tokens, cost, created, parent]
     });
     let header =
         ["run", "graph", "status", "steps", "tokens in / out", "cost USD", "created", "within"];

@@ -12,7 +12,7 @@ const RUNS: [&str; 3] = [
 ];
 
 /// A copy of a sample: opening it changes it.
-fn copy_of_sample(name: &str) -> tempfile::TempDir {
+pub(crate) fn copy_of_sample(name: &str) -> tempfile::TempDir {
     let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/platform/samples").join(name);
     let folder = tempfile::tempdir().expect("a folder");
     for entry in std::fs::read_dir(sample).expect("the sample is there") {

@@ -135,6 +135,17 @@ impl Server {
         }
     }
 
+    /// Waits until a run asks somebody; gives the question's id.
+    pub(crate) async fn wait_for_question(&self, run: &str) -> String {
+        loop {
+            let open = self.get(&format!("/v1/approvals?state=open&run={run}")).await;
+            if let Some(id) = open["items"][0]["id"].as_str() {
+                return id.to_owned();
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Waits for the end of a run; gives its view.
     pub(crate) async fn ended(&self, run: &str) -> Value {
         self.wait_for_events(run, u64::MAX).await;

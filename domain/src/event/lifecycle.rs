@@ -141,6 +141,19 @@ pub struct CheckpointSaved {
     pub label: Option<String>,
 }
 
+/// `run.imported.v1`: all that stands before it was written elsewhere and came as a file. It is
+/// history: nothing follows, and nothing of it is this log's own doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Imported {
+    /// Who imported it.
+    pub by: ActorId,
+    /// SHA-256 of the file, as hexadecimal digits.
+    pub file_hash: String,
+    /// The fingerprint of the key that signed the file; absent when it was not signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signer: Option<String>,
+}
+
 /// `run.forked.v1`: a run whose history up to here is a part of another one's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forked {
@@ -166,6 +179,10 @@ pub struct Forked {
     pub changes: Vec<String>,
     /// BLAKE3 of the request, so that a retry is recognised.
     pub request_hash: String,
+    /// Whether the parent was imported: whatever its questions were answered with and has had no
+    /// consequence yet, they are asked anew.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub of_import: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]

@@ -108,6 +108,8 @@ pub enum Event {
     RunAmended(lifecycle::Amended),
     #[serde(rename = "run.forked.v1")]
     RunForked(lifecycle::Forked),
+    #[serde(rename = "run.imported.v1")]
+    RunImported(lifecycle::Imported),
     #[serde(rename = "run.signal.awaited.v1")]
     SignalAwaited(lifecycle::SignalAwaited),
     #[serde(rename = "run.signal.received.v1")]
@@ -192,6 +194,7 @@ impl Event {
             Self::RunReopened(_) => "run.reopened.v1",
             Self::RunAmended(_) => "run.amended.v1",
             Self::RunForked(_) => "run.forked.v1",
+            Self::RunImported(_) => "run.imported.v1",
             Self::SignalAwaited(_) => "run.signal.awaited.v1",
             Self::SignalReceived(_) => "run.signal.received.v1",
             Self::StepAsked(_) => "run.step.asked.v1",

@@ -21,6 +21,9 @@ pub(super) fn decide(
     context: &Context,
     next: Seq,
 ) -> Result<Vec<Event>, Rejection> {
+    if state.is_imported {
+        return refuse_imported(&command);
+    }
     match command {
         RunCommand::Create(command) => create(state, command, next),
         RunCommand::Advance(command) => advance(state, command, context, next),
@@ -40,6 +43,14 @@ pub(super) fn decide(
         RunCommand::Resolve(command) => steer::resolve(state, command, context, next),
         RunCommand::Mark { label } => steer::mark(state, label),
         RunCommand::Fork(command) => steer::fork(state, command, next),
+    }
+}
+
+/// What was imported takes in nothing. A run that it claims to belong to has nothing to tell it.
+fn refuse_imported(command: &RunCommand) -> Result<Vec<Event>, Rejection> {
+    match command {
+        RunCommand::Inherit(_) => Ok(Vec::new()),
+        _ => Err(Rejection::Imported),
     }
 }
 

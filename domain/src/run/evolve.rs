@@ -69,6 +69,7 @@ fn steering(state: &mut RunState, recorded: Recorded<'_>) {
         Event::RunReopened(event) => state.reopen(event, recorded.time),
         Event::RunAmended(event) => state.budget = event.budget,
         Event::RunForked(event) => state.fork(event, recorded.time),
+        Event::RunImported(_) => state.is_imported = true,
         Event::RunMigrated(event) => {
             if let Some((_, version)) = &mut state.graph {
                 version.clone_from(&event.to);

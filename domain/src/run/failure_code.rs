@@ -18,7 +18,7 @@ const fn lasting(code: &'static str) -> FailureCode {
 }
 
 /// Every code, in order.
-pub const FAILURE_CODES: [FailureCode; 29] = [
+pub const FAILURE_CODES: [FailureCode; 30] = [
     lasting("agent.limit"),
     lasting("approval.denied"),
     lasting("approval.expired"),
@@ -39,6 +39,7 @@ pub const FAILURE_CODES: [FailureCode; 29] = [
     lasting("request.invalid"),
     lasting("request.too_large"),
     lasting("run.cancelled"),
+    lasting("run.imported"),
     lasting("signal.timeout"),
     lasting("sleep.timeout"),
     lasting("step.given_up"),

@@ -41,7 +41,8 @@ impl RunState {
         let has_tables = !self.tables.is_empty();
         let routed = if has_tables { print(&(steered, &self.tables)) } else { steered };
         let has_requests = !self.requests.is_empty();
-        Fingerprint(if has_requests { print(&(routed, &self.requests)) } else { routed })
+        let asked = if has_requests { print(&(routed, &self.requests)) } else { routed };
+        Fingerprint(if self.is_imported { print(&(asked, "imported")) } else { asked })
     }
 
     /// A run that belongs to no other one and to no agent prints as if there were no such words.

@@ -68,7 +68,8 @@ impl RunState {
         (self.stopped, self.stood) = (None, Span(0));
         (self.pause, self.failed_step, self.reopenings) = (PauseCauses::default(), None, 0);
         self.clock = Clock { last_event: at, idle_ms: 0 };
-        self.begin_again();
+        self.is_imported = false;
+        self.begin_again(forked.of_import);
         self.leave_children();
         self.inherit_turns(forked, at);
         self.spent = Spent::default();
@@ -78,11 +79,12 @@ impl RunState {
     }
 
     /// What the parent has under way is the parent's: the fork does it itself. Open questions are
-    /// asked anew, under their own ids.
-    fn begin_again(&mut self) {
+    /// asked anew, under their own ids; those of an imported parent also if they were answered and
+    /// nothing came of it yet.
+    fn begin_again(&mut self, of_import: bool) {
         let open = |id: &ApprovalId| {
             let asked = self.approvals.get(id);
-            asked.is_some_and(|asked| asked.state == ApprovalState::Open)
+            of_import || asked.is_some_and(|asked| asked.state == ApprovalState::Open)
         };
         let is_under_way = |status: &StepStatus| match status {
             StepStatus::Started { .. } | StepStatus::Unknown => true,

@@ -15,6 +15,12 @@ pub enum Rejection {
     /// The run exists, and was asked for by another request.
     #[error("this idempotency key was used for another request: use a new key")]
     IdempotencyMismatch,
+    /// The run came as a file.
+    #[error(
+        "the run was imported: it is history, and nothing is added to it; fork it, and the new run \
+        goes on: convergio runs fork RUN --at EVENT"
+    )]
+    Imported,
     /// The run has ended.
     #[error("the run has ended ({0}): nothing can be changed")]
     Ended(Phase),

@@ -381,6 +381,9 @@ pub struct RunState {
     /// Tables that models were chosen from, the last used last: at most 4.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<PayloadRef>,
+    /// Whether it came as a file: it is history.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_imported: bool,
     /// The requests under an idempotency key that steered it.
     #[serde(default, skip_serializing_if = "AppliedRequests::is_empty")]
     pub requests: AppliedRequests,
@@ -419,6 +422,9 @@ impl RunState {
 
     /// When somebody must look at the run next.
     pub fn wake(&self) -> Wake {
+        if self.is_imported {
+            return Wake::Done;
+        }
         if self.phase != Phase::Running {
             // A call that was under way at the end is still to be settled: its cost is real.
             let is_due = self.spent.reserved_tokens > 0 || self.owes();

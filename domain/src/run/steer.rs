@@ -78,6 +78,8 @@ pub struct ForkRun {
     pub changes: Vec<String>,
     /// BLAKE3 of the request.
     pub request_hash: String,
+    /// Whether the parent was imported.
+    pub of_import: bool,
 }
 
 /// A failed run goes on from its failed steps, and what the failure ended goes on with it.
@@ -143,6 +145,9 @@ pub fn check_signal(
     signal: &Signal,
     names: &[SignalName],
 ) -> Result<(), Rejection> {
+    if state.is_imported {
+        return Err(Rejection::Imported);
+    }
     if state.signals_seen.contains(&signal.id) {
         return Ok(());
     }
@@ -220,6 +225,7 @@ pub(super) fn fork(state: &RunState, command: ForkRun, next: Seq) -> Result<Vec<
         budget: command.budget,
         changes: command.changes,
         request_hash: command.request_hash,
+        of_import: command.of_import,
     })])
 }
 

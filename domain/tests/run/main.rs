@@ -3,6 +3,7 @@
 mod clock;
 mod family;
 mod history;
+mod imported;
 mod laws;
 mod once;
 mod rules;

@@ -238,6 +238,7 @@ fn forking(parent: &mut RunState, input: Option<PayloadSlot>) -> ForkRun {
         budget: Budget { tokens: Some(5), ..Budget::default() },
         changes: vec!["model".into()],
         request_hash: "fork".into(),
+        of_import: false,
     }
 }
 

@@ -148,6 +148,7 @@ fn forked(parent: &History, change: Option<&str>) -> RunState {
         budget: Budget::default(),
         changes: change.map(str::to_owned).into_iter().collect(),
         request_hash: String::new(),
+        of_import: false,
     });
     let time = Timestamp(parent.now.0 + 1);
     Run::evolve(&mut state, Recorded { seq: Seq(1), time, event: &event });

@@ -5,7 +5,7 @@ use std::path::Path;
 use convergio_domain::payload::PayloadSlot;
 use convergio_domain::stream::{Seq, StreamKey};
 
-use super::segment::{self, End, SegmentWriter, corrupt, key_print};
+use super::segment::{self, ArchiveKey, End, SegmentWriter, corrupt};
 use super::{Inventory, files, unusable};
 use crate::error::LogError;
 use crate::log::{EventLog, Scan};
@@ -18,7 +18,8 @@ const PAGE: usize = 256;
 struct Exporter<'a> {
     log: &'a dyn EventLog,
     folder: &'a Path,
-    key: [u8; 32],
+    key: MasterKey,
+    archive_key: ArchiveKey,
     previous: Hash,
     open: SegmentWriter,
     done: Inventory,
@@ -36,21 +37,21 @@ pub async fn export(
     stream: Option<&StreamKey>,
 ) -> Result<Inventory, LogError> {
     std::fs::create_dir_all(folder).map_err(|error| unusable(folder, &error))?;
-    let print = key_print(key);
+    let archive_key = ArchiveKey::of(key);
     let (previous, records) = match segment::end(&files(folder)?)? {
         None => (segment::FIRST, 0),
         Some(_) if stream.is_some() => {
             return Err(LogError::Unavailable(format!("{} is not empty", folder.display())));
         }
-        Some(end) if end.print == print => {
+        Some(end) if end.print == archive_key.print => {
             continues(log, folder, &end).await?;
             (end.hash, end.records)
         }
         Some(_) => return Err(corrupt(folder, "the archive was made with another payload key")),
     };
-    let open = SegmentWriter::new(&previous, records, &print);
-    let done = Inventory::default();
-    let mut exporter = Exporter { log, folder, key: *key, previous, open, done };
+    let open = SegmentWriter::new(&previous, records, &archive_key);
+    let (key, done) = (MasterKey::new(*key), Inventory::default());
+    let mut exporter = Exporter { log, folder, key, archive_key, previous, open, done };
     match stream {
         Some(stream) => exporter.stream(stream).await?,
         None => exporter.all(Position(records)).await?,
@@ -107,8 +108,8 @@ impl Exporter<'_> {
         for (index, meta) in (0_u16..).zip(&outline.payloads) {
             let place = PayloadSlot(index).at(outline.seq);
             let opening = self.log.opening(&record.stream, place).await?;
-            let key = MasterKey(self.key).key(&record.stream.tenant)?;
-            // Sealing is deterministic: these are the bytes that the log has.
+            let key = self.key.key(&record.stream.tenant)?;
+            // Sealing is deterministic: every log gives the same bytes.
             let sealed =
                 opening.map(|opening| seal_again(&key, &record.stream, place, &opening, meta));
             payloads.push(sealed.transpose()?);
@@ -123,10 +124,9 @@ impl Exporter<'_> {
         if self.open.records() == 0 {
             return Ok(());
         }
-        let print = key_print(&self.key);
         let (total, records) = (self.open.total(), self.open.records());
         self.previous = self.open.finish(self.folder)?;
-        self.open = SegmentWriter::new(&self.previous, total, &print);
+        self.open = SegmentWriter::new(&self.previous, total, &self.archive_key);
         self.done.records += records;
         self.done.segments += 1;
         Ok(())

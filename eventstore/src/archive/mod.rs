@@ -16,11 +16,11 @@ use convergio_domain::stream::Seq;
 
 pub use backup::backup_embedded;
 pub use export::export;
-pub use import::{Import, import};
+pub use import::{Import, ImportedArchive, import};
 
 use crate::error::LogError;
-use crate::record::Hash;
-use segment::Segment;
+use crate::record::{Body, Hash};
+use segment::{ArchiveKey, Authorship, Segment};
 
 /// What an archive holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,18 +38,35 @@ pub struct Inventory {
 /// # Errors
 /// [`LogError::Corrupt`] names the first file that is not what was written.
 pub fn verify(folder: &Path) -> Result<Inventory, LogError> {
-    let mut found = Inventory::default();
+    Ok(inspect(folder, None)?.found)
+}
+
+/// An archive that was read whole.
+struct Inspected {
+    found: Inventory,
+    /// The end of each stream, by tenant and name.
+    ends: HashMap<String, (Seq, Hash)>,
+    /// Who wrote all of it.
+    authorship: Authorship,
+}
+
+/// Reads every file and checks every hash; with a key also who wrote each.
+fn inspect(folder: &Path, key: Option<&ArchiveKey>) -> Result<Inspected, LogError> {
+    let (mut found, mut authorship) = (Inventory::default(), Authorship::KeyHolder);
     let mut previous = segment::FIRST;
     let mut ends: HashMap<String, (Seq, Hash)> = HashMap::new();
     for path in files(folder)? {
         let segment = Segment::read(&path)?;
         segment.follows(&path, previous, found.records)?;
+        if key.map(|key| segment.check_key(&path, key)).transpose()? == Some(Authorship::Unknown) {
+            authorship = Authorship::Unknown;
+        }
         for entry in segment.entries(&path)? {
             let body = entry.record(&path)?;
             let events = body.events.len() as u64;
-            let stream = format!("{}:{}", body.tenant, body.stream);
             let end = (body.seq.plus(events.saturating_sub(1)), entry.hash);
-            let (seq, hash) = ends.insert(stream, end).unwrap_or((Seq(0), segment::FIRST));
+            let (seq, hash) =
+                ends.insert(stream_name(&body), end).unwrap_or((Seq(0), segment::FIRST));
             if body.seq != seq.plus(1) || entry.previous != hash {
                 let reason = format!("{}: event {} does not follow {seq}", body.stream, body.seq);
                 return Err(segment::corrupt(&path, &reason));
@@ -60,7 +77,12 @@ pub fn verify(folder: &Path) -> Result<Inventory, LogError> {
         found.segments += 1;
         previous = segment.hash;
     }
-    Ok(found)
+    Ok(Inspected { found, ends, authorship })
+}
+
+/// The name of a record's stream among all tenants' streams.
+fn stream_name(body: &Body) -> String {
+    format!("{}:{}", body.tenant, body.stream)
 }
 
 /// The files of an archive, in order.

@@ -1,13 +1,18 @@
 //! A file of an archive: a header, records each with its payloads, and a trailer with the hash of
 //! all before it. The header names the hash of the file before it.
 //!
+//! A file is authenticated with a key that is derived from the payload key: whoever knows no more
+//! than an archive's files cannot make another one. Files of earlier programs ("CVGARCH1") lack
+//! that.
+//!
 //! ```text
-//! header   "CVGARCH1" · hash of the previous file (32) · records before it (8) · key print (16)
+//! header   "CVGARCH2" · hash of the previous file (32) · records before it (8) · key print (16)
 //! entry    kind (1) · length (4) · bytes        numbers are little-endian
 //!   1 record   hash before it (32) · its hash (32) · canonical body
 //!   2 payload  sealed bytes of the record's next payload
 //!   3 erased   the record's next payload is erased
-//!   9 trailer  records in this file (8) · BLAKE3 of everything before the trailer (32)
+//!   9 trailer  records in this file (8) · keyed BLAKE3 of them and all before the trailer (32) ·
+//!              BLAKE3 of everything before (32)
 //! ```
 
 use std::fs::File;
@@ -15,6 +20,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::unusable;
+use crate::commit::Limits;
 use crate::error::LogError;
 use crate::record::{Body, Hash, chain};
 
@@ -23,21 +29,52 @@ pub(super) const ENDING: &str = "cvgarchive";
 pub(super) const FIRST: Hash = [0; 32];
 /// Bytes after which a file is ended.
 const FILE_BYTES: usize = 64 << 20;
-const MAGIC: &[u8; 8] = b"CVGARCH1";
+const MAGIC: &[u8; 8] = b"CVGARCH2";
+/// Begins files that are not authenticated.
+const MAGIC_BEFORE: &[u8; 8] = b"CVGARCH1";
 const HEADER_BYTES: usize = 8 + 32 + 8 + 16;
-const TRAILER_BYTES: usize = 5 + 8 + 32;
+const TRAILER_BYTES: usize = 5 + 8 + 32 + 32;
+const TRAILER_BYTES_BEFORE: usize = 5 + 8 + 32;
 
 const RECORD: u8 = 1;
 const PAYLOAD: u8 = 2;
 const ERASED: u8 = 3;
 const TRAILER: u8 = 9;
 
-/// Tells which key sealed the payloads, without telling the key.
-pub(super) fn key_print(key: &[u8; 32]) -> [u8; 16] {
-    let full = blake3::derive_key("convergio archive key print v1", key);
-    let mut print = [0; 16];
-    print.copy_from_slice(&full[..16]);
-    print
+/// What an archive's files are known by, derived from the payload key.
+#[derive(Clone)]
+pub(super) struct ArchiveKey {
+    /// Tells which key sealed the payloads, without telling the key. Everybody can read it.
+    pub(super) print: [u8; 16],
+    /// Authenticates files.
+    authentication: [u8; 32],
+}
+
+impl ArchiveKey {
+    pub(super) fn of(key: &[u8; 32]) -> Self {
+        let full = blake3::derive_key("convergio archive key print v1", key);
+        let mut print = [0; 16];
+        print.copy_from_slice(&full[..16]);
+        let authentication = blake3::derive_key("convergio archive authentication 2", key);
+        Self { print, authentication }
+    }
+
+    /// The word of who has the key for a file's content and the number of its records.
+    fn authenticate(&self, records: u64, content: &[u8]) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new_keyed(&self.authentication);
+        hasher.update(&records.to_le_bytes());
+        hasher.update(content);
+        hasher.finalize()
+    }
+}
+
+/// What is known of who wrote a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Authorship {
+    /// Who has the key.
+    KeyHolder,
+    /// Anybody who has seen a file of the archive: it is of an earlier program.
+    Unknown,
 }
 
 /// A file that is being written, in memory until it is whole.
@@ -45,16 +82,17 @@ pub(super) struct SegmentWriter {
     bytes: Vec<u8>,
     before: u64,
     records: u64,
+    key: ArchiveKey,
 }
 
 impl SegmentWriter {
-    pub(super) fn new(previous: &Hash, before: u64, print: &[u8; 16]) -> Self {
+    pub(super) fn new(previous: &Hash, before: u64, key: &ArchiveKey) -> Self {
         let mut bytes = Vec::with_capacity(1 << 20);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(previous);
         bytes.extend_from_slice(&before.to_le_bytes());
-        bytes.extend_from_slice(print);
-        Self { bytes, before, records: 0 }
+        bytes.extend_from_slice(&key.print);
+        Self { bytes, before, records: 0, key: key.clone() }
     }
 
     pub(super) fn records(&self) -> u64 {
@@ -100,9 +138,14 @@ impl SegmentWriter {
 
     /// Writes the file whole or not at all; gives its hash. Nothing is added afterwards.
     pub(super) fn finish(&mut self, folder: &Path) -> Result<Hash, LogError> {
+        let word = self.key.authenticate(self.records, &self.bytes);
+        let length = (TRAILER_BYTES as u32 - 5).to_le_bytes();
+        self.bytes.push(TRAILER);
+        self.bytes.extend_from_slice(&length);
+        self.bytes.extend_from_slice(&self.records.to_le_bytes());
+        self.bytes.extend_from_slice(word.as_bytes());
         let hash: Hash = *blake3::hash(&self.bytes).as_bytes();
-        let records = self.records.to_le_bytes();
-        self.entry(TRAILER, &[&records, &hash]);
+        self.bytes.extend_from_slice(&hash);
         let path = folder.join(format!("{:020}.{ENDING}", self.before + 1));
         let partial = path.with_extension("new");
         let write = || {
@@ -124,11 +167,15 @@ impl SegmentWriter {
 /// A file as it was read, its own hash checked.
 pub(super) struct Segment {
     bytes: Vec<u8>,
+    /// Where its trailer begins.
+    end: usize,
     previous: Hash,
     pub(super) before: u64,
     pub(super) print: [u8; 16],
     pub(super) records: u64,
     pub(super) hash: Hash,
+    /// The word of who wrote it.
+    word: Option<blake3::Hash>,
 }
 
 /// A record of a file.
@@ -146,7 +193,7 @@ impl Entry<'_> {
             return Err(corrupt(path, "the hash of a record is not that of its body"));
         }
         let body = Body::decode(self.body)?;
-        if body.payloads.len() != self.payloads.len() {
+        if body.payloads.len() != self.payloads.len() || body.payloads.len() > Limits::PAYLOADS {
             return Err(corrupt(path, "a record has not as many payloads as it names"));
         }
         Ok(body)
@@ -156,21 +203,41 @@ impl Entry<'_> {
 impl Segment {
     pub(super) fn read(path: &Path) -> Result<Self, LogError> {
         let bytes = std::fs::read(path).map_err(|error| unusable(path, &error))?;
-        let Some(end) = bytes.len().checked_sub(TRAILER_BYTES).filter(|end| *end >= HEADER_BYTES)
-        else {
+        let is_authenticated = !bytes.starts_with(MAGIC_BEFORE);
+        let length = if is_authenticated { TRAILER_BYTES } else { TRAILER_BYTES_BEFORE };
+        let Some(end) = bytes.len().checked_sub(length).filter(|end| *end >= HEADER_BYTES) else {
             return Err(corrupt(path, "the file is cut short"));
         };
         let (content, trailer) = bytes.split_at(end);
-        let hash: Hash = *blake3::hash(content).as_bytes();
-        if trailer[0] != TRAILER || trailer[13..] != hash || !content.starts_with(MAGIC) {
+        let hashed = if is_authenticated { &bytes[..bytes.len() - 32] } else { content };
+        let hash: Hash = *blake3::hash(hashed).as_bytes();
+        let is_ours = content.starts_with(MAGIC) || !is_authenticated;
+        if !is_ours || trailer[0] != TRAILER || trailer[length - 32..] != hash {
             return Err(corrupt(path, "the file was changed or cut short"));
         }
+        let word = trailer[13..length - 32].first_chunk::<32>();
+        let word = word.map(|word| blake3::Hash::from(*word));
         let records = number(&trailer[5..13]);
         let (mut previous, mut print) = ([0; 32], [0; 16]);
         previous.copy_from_slice(&content[8..40]);
         print.copy_from_slice(&content[48..64]);
         let before = number(&content[40..48]);
-        Ok(Self { previous, before, print, records, hash, bytes })
+        Ok(Self { previous, before, print, records, hash, word, end, bytes })
+    }
+
+    /// Who wrote it, if that can be who has the key.
+    pub(super) fn check_key(&self, path: &Path, key: &ArchiveKey) -> Result<Authorship, LogError> {
+        if self.print != key.print {
+            return Err(corrupt(path, "its payloads were sealed with another key"));
+        }
+        match self.word {
+            None => Ok(Authorship::Unknown),
+            // Compared in constant time.
+            Some(word) if word == key.authenticate(self.records, &self.bytes[..self.end]) => {
+                Ok(Authorship::KeyHolder)
+            }
+            Some(_) => Err(corrupt(path, "it was not written by who has the payload key")),
+        }
     }
 
     /// Checks that it comes after a file with this hash, and so many records.
@@ -183,7 +250,7 @@ impl Segment {
 
     /// Its records.
     pub(super) fn entries(&self, path: &Path) -> Result<Vec<Entry<'_>>, LogError> {
-        let mut rest = &self.bytes[HEADER_BYTES..self.bytes.len() - TRAILER_BYTES];
+        let mut rest = &self.bytes[HEADER_BYTES..self.end];
         let mut found: Vec<Entry<'_>> = Vec::new();
         while let Some((head, after)) = rest.split_at_checked(5) {
             let length = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;

@@ -21,6 +21,7 @@ use crate::prepare::{Prepared, prepare};
 use crate::record::{Head, PayloadMeta, Position, RawRecord, Record};
 use crate::reuse::Assembly;
 use crate::seal::{MasterKey, Opening, PayloadKeys, open};
+use crate::signature::ExportSigner;
 use crate::stream_tail::{Feeds, follow_stream};
 use crate::tail::{self, BACKLOG};
 
@@ -62,7 +63,7 @@ impl MemoryLog {
     /// An empty log whose payloads are sealed with this key.
     pub fn sealed_with(payload_key: [u8; 32]) -> Self {
         let (live, _) = broadcast::channel(BACKLOG);
-        let keys = MasterKey(payload_key);
+        let keys = MasterKey::new(payload_key);
         let feeds = Arc::default();
         Self { shared: Arc::new(Shared { keys, state: Mutex::default(), live, feeds }) }
     }
@@ -71,6 +72,18 @@ impl MemoryLog {
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn append(&self, prepared: Prepared) -> Result<Head, AppendError> {
+        let mut state = self.state();
+        let before = state.records.len();
+        let record = state.append(prepared)?;
+        if state.records.len() > before {
+            // Nobody following is fine.
+            let _followers = self.live.send(Arc::clone(&record));
+            self.feeds.tell(&record);
+        }
+        Ok(record.head())
     }
 
     fn page(&self, after: Position, limit: usize) -> Page {
@@ -173,19 +186,15 @@ impl EventLog for MemoryLog {
     }
 
     async fn append(&self, commit: Commit) -> Result<Head, AppendError> {
-        self.restore(Archived(prepare(commit, &self.shared.keys)?)).await
+        self.shared.append(prepare(commit, &self.shared.keys)?)
     }
 
-    async fn restore(&self, Archived(prepared): Archived) -> Result<Head, AppendError> {
-        let mut state = self.shared.state();
-        let before = state.records.len();
-        let record = state.append(prepared)?;
-        if state.records.len() > before {
-            // Nobody following is fine.
-            let _followers = self.shared.live.send(Arc::clone(&record));
-            self.shared.feeds.tell(&record);
-        }
-        Ok(record.head())
+    async fn restore(&self, archived: Archived) -> Result<Head, AppendError> {
+        self.shared.append(archived.into_prepared())
+    }
+
+    fn export_signer(&self) -> Option<ExportSigner> {
+        Some(ExportSigner::of(&self.shared.keys))
     }
 
     async fn head(&self, stream: &StreamKey) -> Result<Option<Head>, LogError> {

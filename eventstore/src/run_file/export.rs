@@ -15,13 +15,15 @@ use convergio_domain::run::Run;
 use convergio_domain::stream::{Seq, StreamKey};
 use futures_util::stream::{self, Stream};
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 
-use super::FORMAT;
-use super::line::{AncestorLine, GraphLine, Header, Line, PayloadLine, RecordLine};
+use super::line::{AncestorLine, GraphLine, Header, Line, PayloadLine, RecordLine, SignatureLine};
+use super::{FORMAT, UNSIGNED_FORMAT};
 use crate::error::LogError;
 use crate::record::{Record, chain};
 use crate::repository::Repository;
 use crate::seal::{Opening, hex};
+use crate::signature::ExportSigner;
 
 /// Records read at once.
 const PAGE: usize = 64;
@@ -35,6 +37,10 @@ struct Exporter {
     at: Seq,
     graph: Option<GraphId>,
     written: BTreeSet<GraphVersion>,
+    /// Of all lines so far.
+    hasher: Sha256,
+    /// Who signs, until that is done.
+    signer: Option<ExportSigner>,
 }
 
 /// The file of a run as it stands, in pieces that end with a line; `None` if there is no such run.
@@ -48,8 +54,9 @@ pub async fn export(
     payloads: bool,
 ) -> Result<Option<impl Stream<Item = Result<Bytes, LogError>> + Send>, LogError> {
     let Some(end) = repository.log().head(&run).await? else { return Ok(None) };
+    let signer = repository.log().export_signer();
     let header = Header {
-        format: FORMAT,
+        format: if signer.is_some() { FORMAT } else { UNSIGNED_FORMAT },
         tenant: run.tenant.clone(),
         run: RunId(run.id),
         seq: end.seq,
@@ -70,9 +77,11 @@ pub async fn export(
         at: Seq(0),
         graph: None,
         written: BTreeSet::new(),
+        hasher: Sha256::new_with_prefix(&first),
+        signer,
     };
     let pieces = stream::try_unfold(exporter, async |mut exporter: Exporter| {
-        Ok(exporter.piece().await?.map(|piece| (piece, exporter)))
+        Ok(exporter.next().await?.map(|piece| (piece, exporter)))
     });
     let first = stream::iter([Ok(Bytes::from(first))]);
     Ok(Some(futures_util::StreamExt::chain(first, pieces)))
@@ -100,6 +109,20 @@ fn begin((stream, seq): &(StreamKey, Seq), lines: &mut Vec<u8>) -> Result<(), Lo
 }
 
 impl Exporter {
+    /// The next lines: those of a record, and the signature at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>, LogError> {
+        if let Some(piece) = self.piece().await? {
+            self.hasher.update(&piece);
+            return Ok(Some(piece));
+        }
+        let Some(signer) = self.signer.take() else { return Ok(None) };
+        let hash = std::mem::take(&mut self.hasher).finalize().into();
+        let (key, signature) = (hex(&signer.public_key()), hex(&signer.sign(&hash)));
+        let mut line = Vec::new();
+        push(&mut line, &Line::Signature(SignatureLine { key, signature }))?;
+        Ok(Some(Bytes::from(line)))
+    }
+
     /// The lines of the next record.
     async fn piece(&mut self) -> Result<Option<Bytes>, LogError> {
         let mut lines = Vec::new();

@@ -1,27 +1,41 @@
-//! Putting a run's file into a log: checked whole first, then written record by record. A run that
-//! has not ended stands still there until somebody goes on with it.
+//! Putting a run's file into a log: read and checked whole first, then written all or not at all,
+//! where the log can. What was imported is history: its last event says who imported which file,
+//! and nothing is added to it.
 
-use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::Arc;
 
 use bytes::Bytes;
-use convergio_domain::decider::{Context, Wake};
+use convergio_domain::decider::{Context, Decider, Wake};
+use convergio_domain::event::{Event, lifecycle};
 use convergio_domain::graph::manifest::Graph;
 use convergio_domain::graph::{GraphNoun, Register, graph_id};
 use convergio_domain::id::GraphVersion;
-use convergio_domain::payload::{PayloadRef, PayloadSlot, Purpose};
+use convergio_domain::payload::{PayloadSlot, Purpose};
+use convergio_domain::run::{Run, RunState};
 use convergio_domain::stream::{Seq, StreamKey};
+use uuid::Uuid;
 
 use super::FileError;
-use super::read::{Item, Reader, wrong};
-use crate::commit::Payload;
+use super::contents::{Contents, ReadRecord, StreamPart};
+use crate::commit::{Commit, Payload};
 use crate::error::{AppendError, LogError};
-use crate::log::Archived;
-use crate::prepare::Prepared;
-use crate::record::{Hash, Head, Record};
+use crate::log::{Archived, EventLog};
+use crate::prepare::{Prepared, prepare};
+use crate::record::{Head, Position};
 use crate::repository::{CommitError, Repository};
-use crate::seal::{MasterKey, Opening, PayloadKeys, TenantKey, seal_again};
+use crate::seal::{MasterKey, PayloadKeys};
+
+/// Records of a log that are compared at once.
+const PAGE: usize = 256;
+
+/// Who imports, and what is demanded of the file.
+#[derive(Debug, Clone, Copy)]
+pub struct ImportOptions<'a> {
+    /// Who imports, and when.
+    pub context: &'a Context,
+    /// The fingerprint of the key that must have signed the file.
+    pub signer: Option<&'a str>,
+}
 
 /// What an import came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,16 +44,26 @@ pub struct Imported {
     pub stream: StreamKey,
     /// Its events.
     pub events: u64,
-    /// Records that the log did not have.
+    /// Records of the file that the log did not have.
     pub added: u64,
+    /// The fingerprint of the key that signed the file; none if it is not signed.
+    pub signer: Option<String>,
 }
 
-/// Why nothing, or not all, was imported.
+/// Why nothing was imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The file is not right.
     #[error(transparent)]
     File(#[from] FileError),
+    /// Another signature was demanded.
+    #[error("it must be signed by {demanded}, and {found}: nothing was changed")]
+    Signer {
+        /// The fingerprint that was demanded.
+        demanded: String,
+        /// What is said of the file.
+        found: String,
+    },
     /// The log has another run under this id.
     #[error("{stream} of the log is another from event {seq} on: nothing was changed")]
     Conflict {
@@ -48,10 +72,21 @@ pub enum ImportError {
         /// The first event of the first record that differs.
         seq: Seq,
     },
+    /// The log has a part of the run, and does not take the rest from a file.
+    #[error(
+        "{stream} of the log ends before event {seq}, and a file adds nothing to a run that is \
+        there: import it into a folder of its own; nothing was changed"
+    )]
+    Longer {
+        /// The run.
+        stream: StreamKey,
+        /// The first event that the log does not have.
+        seq: Seq,
+    },
     /// The log cannot be read or written.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The log does not take a record; the same import goes on where it ended.
+    /// The log does not take the records.
     #[error(transparent)]
     Append(#[from] AppendError),
     /// The log does not take a graph version.
@@ -59,7 +94,8 @@ pub enum ImportError {
     Graph(String),
 }
 
-/// Imports a file under the run's own id. `key` seals the payloads and must be the log's own.
+/// Imports a file under the run's own id. `key` seals the payloads and must be the log's own. What
+/// the log has already stays as it is, and is the log's own if it was.
 ///
 /// # Errors
 /// See [`ImportError`]. A file that is wrong anywhere changes nothing.
@@ -67,71 +103,137 @@ pub async fn import(
     repository: &Repository,
     key: &[u8; 32],
     path: &Path,
-    context: &Context,
+    options: ImportOptions<'_>,
 ) -> Result<Imported, ImportError> {
-    let known = verify(repository, path).await?.into();
-    let mut reader = Reader::open(path)?;
-    let stream = reader.stream().clone();
-    let key = MasterKey(*key).key(&stream.tenant)?;
-    let mut writer = Writer { repository, key, head: None, open: None, known, added: 0 };
-    while let Some(item) = reader.next_item()? {
-        match item {
-            Item::Graph { version, manifest, .. } => {
-                register(repository, &stream, &version, manifest, context, reader.line()).await?;
+    let keys = MasterKey::new(*key);
+    let contents = Contents::read(path, &keys)?;
+    check_signer(&contents, options.signer)?;
+    let mark = Event::RunImported(lifecycle::Imported {
+        by: options.context.actor.clone(),
+        file_hash: contents.hash.clone(),
+        signer: contents.signer.clone(),
+    });
+    let (log, mut archived, mut added) = (repository.log(), Vec::new(), 0);
+    let mut state = RunState::default();
+    for part in contents.parts {
+        let is_known = is_known(&*log, &part).await?;
+        part.records.iter().for_each(|read| fold(&mut state, read));
+        if is_known {
+            continue;
+        }
+        added += part.records.len() as u64;
+        let end = Mark { event: &mark, state: &state, context: options.context };
+        archived.extend(records(part, end, &keys)?);
+    }
+    for (version, manifest) in contents.graphs {
+        register(repository, &contents.stream, &version, manifest, options.context).await?;
+    }
+    if !archived.is_empty() {
+        log.restore_all(archived).await?;
+    }
+    let Contents { stream, events, signer, .. } = contents;
+    Ok(Imported { stream, events, added, signer })
+}
+
+fn check_signer(contents: &Contents, demanded: Option<&str>) -> Result<(), ImportError> {
+    let Some(demanded) = demanded else { return Ok(()) };
+    let found = match contents.signer.as_deref() {
+        Some(signer) if signer == demanded => return Ok(()),
+        Some(signer) => format!("it is signed by {signer}"),
+        None => "it is not signed".to_owned(),
+    };
+    Err(ImportError::Signer { demanded: demanded.to_owned(), found })
+}
+
+fn fold(state: &mut RunState, read: &ReadRecord) {
+    read.record.events().for_each(|recorded| Run::evolve(state, recorded));
+}
+
+/// Whether the log has all records of a stream; it must have all of them or none.
+async fn is_known(log: &dyn EventLog, part: &StreamPart) -> Result<bool, ImportError> {
+    if log.head(&part.stream).await?.is_none() {
+        return Ok(false);
+    }
+    let mut at = Seq(0);
+    for read in part.records.chunks(PAGE) {
+        let own = log.read_stream(&part.stream, at, read.len()).await?;
+        for (index, ReadRecord { record, .. }) in read.iter().enumerate() {
+            let (stream, seq) = (part.stream.clone(), record.first_seq());
+            match own.get(index) {
+                Some(own) if own.hash == record.hash => at = record.last_seq(),
+                Some(_) => return Err(ImportError::Conflict { stream, seq }),
+                None => return Err(ImportError::Longer { stream, seq }),
             }
-            Item::Record(record, canonical) => {
-                writer.flush().await?;
-                let sealed = vec![Vec::new(); record.body.payloads.len()];
-                writer.open = Some((record, canonical, sealed));
-            }
-            Item::Payload(reference, opening) => writer.seal(reference, &opening)?,
         }
     }
-    writer.flush().await?;
-    Ok(Imported { stream, events: reader.header().seq.0, added: writer.added })
+    Ok(true)
 }
 
-/// Reads the whole file and compares it with what the log has of each stream in it; tells of each
-/// record whether the log has it already.
-async fn verify(repository: &Repository, path: &Path) -> Result<Vec<bool>, ImportError> {
-    let mut reader = Reader::open(path)?;
-    let stream = reader.stream().clone();
-    let (log, mut known, mut at, mut has_more) = (repository.log(), Vec::new(), Seq(0), false);
-    while let Some(item) = reader.next_item()? {
-        match item {
-            Item::Graph { graph, manifest, .. } => {
-                let named = parse(&manifest, reader.line())?.name;
-                if graph_id(&stream.tenant, &named) != graph {
-                    let reason = format!("graph {graph} is not the one named `{named}`");
-                    return Err(wrong(reader.line(), &reason).into());
-                }
-            }
-            Item::Record(record, _) => {
-                if record.first_seq() == Seq(1) {
-                    (at, has_more) = (Seq(0), log.head(&record.stream).await?.is_some());
-                }
-                if has_more {
-                    match log.read_stream(&record.stream, at, 1).await?.first() {
-                        Some(own) if own.hash == record.hash => {}
-                        Some(_) => return Err(conflict(&record)),
-                        None => has_more = false,
-                    }
-                }
-                known.push(has_more);
-                at = record.last_seq();
-            }
-            Item::Payload(..) => {}
-        }
+/// The event that ends an imported stream.
+struct Mark<'a> {
+    event: &'a Event,
+    /// The state that it follows.
+    state: &'a RunState,
+    context: &'a Context,
+}
+
+/// The records of a stream as the log takes them, and the mark behind them.
+fn records(
+    part: StreamPart,
+    mark: Mark<'_>,
+    keys: &dyn PayloadKeys,
+) -> Result<Vec<Archived>, ImportError> {
+    let last = part.records.last().map(|read| read.record.head());
+    let mut archived = Vec::with_capacity(part.records.len() + 1);
+    for ReadRecord { record, canonical, sealed } in part.records {
+        archived.push(Archived::new(Prepared {
+            stream: record.stream.clone(),
+            commit: record.body.commit,
+            expected: None,
+            prev_hash: record.prev_hash,
+            hash: record.hash,
+            body: record.body.clone(),
+            canonical,
+            sealed,
+            // A run that goes on by itself would do again what was done elsewhere.
+            wake: Wake::Parked,
+            fresh: Vec::new(),
+            is_continued: false,
+        })?);
     }
-    Ok(known)
+    archived.extend(mark.record(part.stream, last, keys)?);
+    Ok(archived)
 }
 
-fn conflict(record: &Record) -> ImportError {
-    ImportError::Conflict { stream: record.stream.clone(), seq: record.first_seq() }
-}
-
-fn parse(manifest: &[u8], line: u64) -> Result<Graph, FileError> {
-    serde_json::from_slice(manifest).map_err(|error| wrong(line, &format!("the manifest: {error}")))
+impl Mark<'_> {
+    /// The mark's record, after the stream's last one.
+    fn record(
+        &self,
+        stream: StreamKey,
+        last: Option<Head>,
+        keys: &dyn PayloadKeys,
+    ) -> Result<Option<Archived>, ImportError> {
+        let Some(last) = last else { return Ok(None) };
+        let (mut state, time) = (self.state.clone(), self.context.now);
+        let seq = last.seq.plus(1);
+        let recorded = convergio_domain::decider::Recorded { seq, time, event: self.event };
+        Run::evolve(&mut state, recorded);
+        let commit = Commit {
+            stream,
+            id: Uuid::now_v7(),
+            // Where it will stand is not known yet, and not needed to chain it.
+            expected: Some(Head { position: Position::START, ..last }),
+            time,
+            actor: self.context.actor.clone(),
+            events: vec![self.event.clone()],
+            fold: Run::fingerprint(&mut state),
+            payloads: Vec::new(),
+            reuse: Vec::new(),
+            wake: Run::wake(&state),
+            is_continued: false,
+        };
+        Ok(Some(Archived::new(prepare(commit, keys)?)?))
+    }
 }
 
 /// Registers a version that the log does not have; the latest one stays the latest.
@@ -139,11 +241,9 @@ async fn register(
     repository: &Repository,
     run: &StreamKey,
     version: &GraphVersion,
-    manifest: Bytes,
+    (graph, manifest): (Graph, Bytes),
     context: &Context,
-    line: u64,
 ) -> Result<(), ImportError> {
-    let graph = parse(&manifest, line)?;
     let stream = StreamKey::graph(run.tenant.clone(), graph_id(&run.tenant, &graph.name));
     let state = repository.load::<GraphNoun>(&stream).await?.state;
     if state.versions.contains_key(version) {
@@ -175,57 +275,5 @@ async fn put(
         Err(CommitError::Append(error)) => Err(error.into()),
         Err(CommitError::Log(error)) => Err(error.into()),
         Err(error) => Err(ImportError::Graph(error.to_string())),
-    }
-}
-
-/// A record whose payloads are still being read.
-type Open = (Arc<Record>, Vec<u8>, Vec<Vec<u8>>);
-
-struct Writer<'a> {
-    repository: &'a Repository,
-    key: TenantKey,
-    head: Option<Head>,
-    open: Option<Open>,
-    /// Whether the log has the next records already.
-    known: VecDeque<bool>,
-    added: u64,
-}
-
-impl Writer<'_> {
-    fn seal(&mut self, reference: PayloadRef, opening: &Opening) -> Result<(), ImportError> {
-        let Some((record, _, sealed)) = &mut self.open else { return Ok(()) };
-        let index = usize::from(reference.index);
-        let meta = &record.body.payloads[index];
-        sealed[index] = seal_again(&self.key, &record.stream, reference, opening, meta)?;
-        Ok(())
-    }
-
-    async fn flush(&mut self) -> Result<(), ImportError> {
-        let Some((record, canonical, sealed)) = self.open.take() else { return Ok(()) };
-        let written: Hash = record.hash;
-        if record.first_seq() == Seq(1) {
-            self.head = None;
-        }
-        let prepared = Prepared {
-            stream: record.stream.clone(),
-            commit: record.body.commit,
-            expected: self.head,
-            prev_hash: record.prev_hash,
-            hash: written,
-            body: record.body.clone(),
-            canonical,
-            sealed,
-            // A run that goes on by itself would do again what was done elsewhere.
-            wake: Wake::Parked,
-            fresh: Vec::new(),
-            is_continued: false,
-        };
-        let head = self.repository.log().restore(Archived(prepared)).await?;
-        if head.hash != written {
-            return Err(conflict(&record));
-        }
-        self.added += u64::from(self.known.pop_front() == Some(false));
-        self.head = Some(head);
-        Ok(())
     }
 }

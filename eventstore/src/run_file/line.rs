@@ -16,6 +16,7 @@ pub(super) enum Line<'a> {
     Graph(#[serde(borrow)] GraphLine<'a>),
     Record(#[serde(borrow)] RecordLine<'a>),
     Payload(PayloadLine),
+    Signature(SignatureLine),
 }
 
 /// Which run, and where the file ends.
@@ -77,11 +78,20 @@ pub(super) struct PayloadLine {
     pub(super) base64: Option<String>,
 }
 
+/// Who vouches for all lines before this one, the last.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SignatureLine {
+    /// The public key.
+    pub(super) key: String,
+    pub(super) signature: String,
+}
+
 /// Bytes from exactly so many hexadecimal digits.
-pub(super) fn unhex(text: &str) -> Option<[u8; 32]> {
+pub(super) fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digit = |byte: u8| char::from(byte).to_digit(16).filter(|_| !byte.is_ascii_uppercase());
     let pairs = text.as_bytes().chunks_exact(2);
-    if text.len() != 64 {
+    if text.len() != 2 * N {
         return None;
     }
     let bytes: Option<Vec<u8>> =

@@ -3,13 +3,18 @@
 //! it, replay it, and put it into a log of their own.
 //!
 //! ```text
-//! {"run": {"format": 1, "tenant", "run", "seq", "hash", "payloads"}}     first line
+//! {"run": {"format": 2, "tenant", "run", "seq", "hash", "payloads"}}     first line
 //! {"ancestor": {"run", "seq"}}      of a fork: a run that it begins in, up to there; oldest first
 //! {"graph": {"graph", "version", "manifest"}}      before the first record that names the version
 //! {"record": {"prev_hash", "hash", "recorded_at", "body"}}   body: the canonical bytes themselves
 //! {"payload": {"ref", "salt", "text" | "base64"}}            after the record that commits to it
+//! {"signature": {"key", "signature"}}      last line: Ed25519 over SHA-256 of all lines before it
 //! ```
+//!
+//! The hashes show that a file is whole; who exported it, only the signature shows. Files of format
+//! 1 have none.
 
+mod contents;
 mod export;
 mod import;
 mod line;
@@ -17,13 +22,15 @@ mod read;
 mod whole;
 
 pub use export::export;
-pub use import::{ImportError, Imported, import};
+pub use import::{ImportError, ImportOptions, Imported, import};
 pub use line::Header;
 pub use read::{Item, Reader};
 pub use whole::{AncestorFile, RunFile};
 
-/// The form that is written.
-pub const FORMAT: u32 = 1;
+/// The form that is written: signed.
+pub const FORMAT: u32 = 2;
+/// The form without a signature, which is read too.
+const UNSIGNED_FORMAT: u32 = 1;
 /// Bytes of one line at most.
 const LINE_BYTES: usize = 40 << 20;
 /// Bytes of a file that is held in memory at most.

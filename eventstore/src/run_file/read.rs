@@ -13,11 +13,16 @@ use convergio_domain::event::Event;
 use convergio_domain::id::{GraphId, GraphVersion};
 use convergio_domain::payload::{PayloadRef, PayloadSlot};
 use convergio_domain::stream::{Seq, StreamKey};
+use sha2::{Digest, Sha256};
 
-use super::line::{AncestorLine, GraphLine, Header, Line, PayloadLine, RecordLine, unhex};
-use super::{FORMAT, FileError, LINE_BYTES};
+use super::line::{
+    AncestorLine, GraphLine, Header, Line, PayloadLine, RecordLine, SignatureLine, unhex,
+};
+use super::{FORMAT, FileError, LINE_BYTES, UNSIGNED_FORMAT};
+use crate::commit::Limits;
 use crate::record::{Body, Hash, Position, Record, chain};
 use crate::seal::{Opening, hex};
+use crate::signature::signer_of;
 
 /// What a line holds.
 pub enum Item {
@@ -50,8 +55,12 @@ pub struct Reader<R> {
     before: Option<(StreamKey, Seq, Hash)>,
     last: (Seq, Hash, u64),
     graphs: Vec<GraphVersion>,
-    /// What the last record commits to.
-    commitments: BTreeMap<PayloadRef, String>,
+    /// What the last record commits to, and how long it is.
+    commitments: BTreeMap<PayloadRef, (String, u64)>,
+    /// Of all lines so far.
+    hasher: Sha256,
+    /// The fingerprint of the key that signed them, once that was read.
+    signer: Option<String>,
 }
 
 impl Reader<BufReader<File>> {
@@ -72,12 +81,15 @@ impl<R: BufRead> Reader<R> {
     /// It is not that of a run's file, or of a form that this program does not know.
     pub fn new(mut lines: R) -> Result<Self, FileError> {
         let mut buffer = Vec::new();
+        let mut hasher = Sha256::new();
         read_line(&mut lines, &mut buffer).map_err(|reason| wrong(1, &reason))?;
+        update(&mut hasher, &buffer);
         let Ok(Line::Run(header)) = serde_json::from_slice(&buffer) else {
             return Err(wrong(1, &"not the file of a run: it begins with {\"run\": ...}"));
         };
-        if header.format != FORMAT {
-            let reason = format!("format {}: this program reads format {FORMAT}", header.format);
+        if ![FORMAT, UNSIGNED_FORMAT].contains(&header.format) {
+            let (known, format) = (format!("{UNSIGNED_FORMAT} and {FORMAT}"), header.format);
+            let reason = format!("format {format}: this program reads formats {known}");
             return Err(wrong(1, &reason));
         }
         let stream = StreamKey::run(header.tenant.clone(), header.run);
@@ -96,6 +108,8 @@ impl<R: BufRead> Reader<R> {
             last,
             graphs,
             commitments,
+            hasher,
+            signer: None,
         })
     }
 
@@ -107,6 +121,18 @@ impl<R: BufRead> Reader<R> {
     /// The run.
     pub fn stream(&self) -> &StreamKey {
         &self.stream
+    }
+
+    /// The fingerprint of the key that signed the file, once it was read to its end; none for a
+    /// file that is not signed.
+    pub fn signer(&self) -> Option<&str> {
+        self.signer.as_deref()
+    }
+
+    /// SHA-256 of what was read so far, as hexadecimal digits: of the file, once it was read to its
+    /// end.
+    pub fn hash(&self) -> String {
+        hex(&self.hasher.clone().finalize())
     }
 
     /// The number of the line read last.
@@ -128,17 +154,25 @@ impl<R: BufRead> Reader<R> {
     }
 
     fn item(&mut self) -> Result<Option<Item>, String> {
-        read_line(&mut self.lines, &mut self.buffer)?;
-        let buffer = std::mem::take(&mut self.buffer);
-        if buffer.is_empty() {
-            let is_own = self.current == self.stream && self.last.0 == self.until;
-            let is_whole = is_own && hex(&self.last.1) == self.header.hash;
-            let reason = "the file ends before the last event that its first line names";
-            return if is_whole { Ok(None) } else { Err(reason.into()) };
+        if !read_line(&mut self.lines, &mut self.buffer)? {
+            self.check_end()?;
+            return Ok(None);
         }
+        if self.signer.is_some() {
+            return Err("nothing follows the signature".into());
+        }
+        let buffer = std::mem::take(&mut self.buffer);
         let line: Line<'_> =
             serde_json::from_slice(&buffer).map_err(|error| format!("not a line: {error}"))?;
+        if let Line::Signature(line) = &line {
+            self.signer = Some(self.signer_of(line)?);
+        }
+        update(&mut self.hasher, &buffer);
         let item = match line {
+            Line::Signature(_) => {
+                self.buffer = buffer;
+                return self.next_line();
+            }
             Line::Run(_) => Err("a second first line".into()),
             Line::Ancestor(line) => {
                 self.ancestor(&line)?;
@@ -151,6 +185,30 @@ impl<R: BufRead> Reader<R> {
         };
         self.buffer = buffer;
         item.map(Some)
+    }
+
+    /// Whether the file may end here.
+    fn check_end(&self) -> Result<(), String> {
+        let is_own = self.current == self.stream && self.last.0 == self.until;
+        if !is_own || hex(&self.last.1) != self.header.hash {
+            return Err("the file ends before the last event that its first line names".into());
+        }
+        match (self.header.format, &self.signer) {
+            (FORMAT, None) => Err("the file ends before its signature".into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The fingerprint of the key that signed all lines before this one.
+    fn signer_of(&self, line: &SignatureLine) -> Result<String, String> {
+        if self.header.format != FORMAT {
+            return Err(format!("a file of format {} has no signature", self.header.format));
+        }
+        let key = unhex(&line.key).ok_or("a key is 64 hexadecimal digits")?;
+        let signature = unhex(&line.signature).ok_or("a signature is 128 hexadecimal digits")?;
+        let content = self.hasher.clone().finalize().into();
+        let signer = signer_of(&key, &signature, &content);
+        signer.ok_or_else(|| "the file is not what its key signed: it was changed".into())
     }
 
     /// The records of another run begin.
@@ -216,7 +274,10 @@ impl<R: BufRead> Reader<R> {
             return Err("the hash of the record is not that of its body".into());
         }
         let body = Body::decode(canonical).map_err(|error| error.to_string())?;
-        if body.seq != seq.plus(1) || body.events.is_empty() {
+        if body.events.len() > Limits::EVENTS || body.payloads.len() > Limits::PAYLOADS {
+            return Err("the record holds more events or payloads than a commit can".into());
+        }
+        if body.seq != seq.plus(1) {
             return Err(format!("event {} does not follow event {seq}", body.seq));
         }
         if body.stream != self.current.name() || body.tenant != self.current.tenant {
@@ -236,7 +297,7 @@ impl<R: BufRead> Reader<R> {
         self.commitments.clear();
         for (index, meta) in (0_u16..).zip(&record.body.payloads) {
             let reference = PayloadSlot(index).at(record.first_seq());
-            self.commitments.insert(reference, meta.commitment.clone());
+            self.commitments.insert(reference, (meta.commitment.clone(), meta.bytes));
         }
         Ok(Item::Record(Arc::new(record), canonical.to_vec()))
     }
@@ -267,17 +328,23 @@ impl<R: BufRead> Reader<R> {
         let opening = Opening { bytes: Bytes::from(bytes), salt };
         let commitment = self.commitments.remove(&line.reference);
         let reference = line.reference;
-        let commitment =
+        let (commitment, bytes) =
             commitment.ok_or_else(|| format!("the record before has no payload {reference}"))?;
-        if !opening.opens(&commitment) {
+        if !opening.opens(&commitment) || opening.bytes.len() as u64 != bytes {
             return Err(format!("payload {reference} is not the one that its record commits to"));
         }
         Ok(Item::Payload(reference, opening))
     }
 }
 
-/// Reads a line without its end; nothing is left at the end of the file.
-fn read_line(lines: &mut impl BufRead, buffer: &mut Vec<u8>) -> Result<(), String> {
+/// Takes a line in as it stands in the file.
+fn update(hasher: &mut Sha256, line: &[u8]) {
+    hasher.update(line);
+    hasher.update(b"\n");
+}
+
+/// Reads a line without its end; false at the end of the file.
+fn read_line(lines: &mut impl BufRead, buffer: &mut Vec<u8>) -> Result<bool, String> {
     buffer.clear();
     let limit = LINE_BYTES as u64 + 1;
     let mut limited = std::io::Read::take(lines, limit);
@@ -288,7 +355,7 @@ fn read_line(lines: &mut impl BufRead, buffer: &mut Vec<u8>) -> Result<(), Strin
     if buffer.pop_if(|last| *last == b'\n').is_none() && read > 0 {
         return Err("the file is cut short in this line".into());
     }
-    Ok(())
+    Ok(read > 0)
 }
 
 pub(super) fn wrong(line: u64, reason: &dyn std::fmt::Display) -> FileError {

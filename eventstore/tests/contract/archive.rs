@@ -1,10 +1,17 @@
 //! Archives: the same bytes from every provider, and logs made from them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use convergio_domain::chat::Privacy;
+use convergio_domain::decider::Wake;
+use convergio_domain::event::Event;
+use convergio_domain::event::run::Created;
+use convergio_domain::id::{GraphId, GraphVersion, RunId};
 use convergio_domain::payload::PayloadRef;
+use convergio_domain::run::Budget;
 use convergio_domain::stream::{Seq, StreamKey};
+use convergio_domain::time::Timestamp;
 use convergio_eventstore::archive::{self, Import, Inventory};
 use convergio_eventstore::conformance::workload::Writers;
 use convergio_eventstore::embedded::{Config, EmbeddedLog};
@@ -13,6 +20,7 @@ use convergio_eventstore::{Commit, EventLog, LogError, Position};
 use crate::crash::Mounted;
 use crate::nats::{Cluster, KEY, Sync};
 use crate::support::{Log, commit, stream};
+use uuid::Uuid;
 
 /// A folder of an embedded log with the key of the tests.
 fn folder() -> tempfile::TempDir {
@@ -79,7 +87,7 @@ async fn providers_export_the_same_bytes_and_are_made_from_each_others() {
     for log in [&again, &fresh] {
         for _ in 0..2 {
             let done = archive::import(&**log, &KEY, a.path(), Import::Restore).await.unwrap();
-            assert_eq!(done, whole);
+            assert_eq!((done.held, done.is_authentic), (whole, true));
         }
         let copy = tempfile::tempdir().unwrap();
         archive::export(&**log, &KEY, copy.path(), Some(&streams[2])).await.unwrap();
@@ -150,6 +158,113 @@ async fn what_is_wrong_with_an_archive_is_told() {
     assert!(refused.unwrap_err().to_string().contains("more than the archive"));
     archive::import(&*into, &KEY, to.path(), Import::Merge).await.unwrap();
     assert_eq!(into.head(&streams[0]).await.unwrap().map(|head| head.seq), Some(Seq(15)));
+}
+
+/// A run that has work, in a log.
+async fn waking_run(log: &Log) -> StreamKey {
+    let stream = StreamKey::run("default".parse().unwrap(), RunId(Uuid::now_v7()));
+    let created = Created {
+        graph: GraphId(Uuid::from_u128(1)),
+        version: GraphVersion::of(b"{}"),
+        input: PayloadRef { seq: Seq(1), index: 0 },
+        budget: Budget::default(),
+        privacy: Privacy::Any,
+        request_hash: "r".into(),
+        origin: None,
+    };
+    let events = vec![Event::RunCreated(created)];
+    let first = commit(&stream, None, "a secret");
+    log.append(Commit { events, wake: Wake::Now, ..first }).await.unwrap();
+    stream
+}
+
+/// The file of an archive with one file.
+fn only_file(archive: &Path) -> (PathBuf, Vec<u8>) {
+    let mut files = contents(archive);
+    assert_eq!(files.len(), 1);
+    let (name, bytes) = files.remove(0);
+    (archive.join(name), bytes)
+}
+
+/// Ends a file as who has no key would: with the right hash.
+fn end_without_key(content: &[u8], records: &[u8], word: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(records.len() + word.len() + 32).unwrap();
+    let trailer = [&[9][..], &length.to_le_bytes(), records, word].concat();
+    let hashed = [content, &trailer[..]].concat();
+    let hash = match word {
+        [] => blake3::hash(content),
+        _ => blake3::hash(&hashed),
+    };
+    [&hashed[..], hash.as_bytes()].concat()
+}
+
+#[tokio::test]
+async fn an_archive_that_somebody_without_the_key_made_is_refused() {
+    let (place, to) = (folder(), tempfile::tempdir().unwrap());
+    let near = embedded(place.path());
+    let run = waking_run(&near).await;
+    archive::export(&*near, &KEY, to.path(), None).await.unwrap();
+    let (path, bytes) = only_file(to.path());
+    let (content, trailer) = bytes.split_at(bytes.len() - 77);
+    let forged = end_without_key(content, &trailer[5..13], &[7; 32]);
+    std::fs::write(&path, forged).unwrap();
+    assert_eq!(archive::verify(to.path()).unwrap().records, 1, "its hashes are right");
+    for how in [Import::Merge, Import::Restore] {
+        let other = folder();
+        let into = embedded(other.path());
+        let refused = archive::import(&*into, &KEY, to.path(), how).await.unwrap_err();
+        assert!(refused.to_string().contains("who has the payload key"), "{refused}");
+        assert_eq!(into.head(&run).await.unwrap(), None, "nothing was written");
+    }
+}
+
+#[tokio::test]
+async fn runs_of_an_archive_wake_only_if_it_is_known_who_wrote_it() {
+    let (place, to) = (folder(), tempfile::tempdir().unwrap());
+    let near = embedded(place.path());
+    let run = waking_run(&near).await;
+    archive::export(&*near, &KEY, to.path(), None).await.unwrap();
+    let (path, bytes) = only_file(to.path());
+    let due = async |how| {
+        let other = folder();
+        let into = embedded(other.path());
+        let done = archive::import(&*into, &KEY, to.path(), how).await.unwrap();
+        let payload = into.payload(&run, PayloadRef { seq: Seq(1), index: 0 }).await.unwrap();
+        assert_eq!(payload.unwrap(), "a secret");
+        let due = into.due(Timestamp(i64::MAX), 10).await.unwrap();
+        into.close().await.unwrap();
+        (done.is_authentic, due == std::slice::from_ref(&run))
+    };
+    assert_eq!(due(Import::Merge).await, (true, true));
+    // As earlier programs wrote it.
+    let (content, trailer) = bytes.split_at(bytes.len() - 77);
+    let before = [b"CVGARCH1", &content[8..]].concat();
+    std::fs::write(&path, end_without_key(&before, &trailer[5..13], &[])).unwrap();
+    assert_eq!(due(Import::Merge).await, (false, false));
+    assert_eq!(due(Import::Restore).await, (false, true));
+}
+
+#[tokio::test]
+async fn a_record_of_an_archive_that_holds_no_event_is_refused() {
+    let (place, to) = (folder(), tempfile::tempdir().unwrap());
+    let near = embedded(place.path());
+    waking_run(&near).await;
+    archive::export(&*near, &KEY, to.path(), None).await.unwrap();
+    let (path, bytes) = only_file(to.path());
+    let body = bytes.windows(10).position(|window| window == b"\"events\":[").unwrap() + 10;
+    let end = bytes.windows(8).position(|window| window == b"],\"paylo").unwrap();
+    let content = &bytes[..bytes.len() - 77];
+    let empty = [&content[64 + 5 + 64..body], &content[end..]].concat();
+    let record_end = 64 + 5 + u32::from_le_bytes(content[65..69].try_into().unwrap()) as usize;
+    let canonical = &empty[..empty.len() - (content.len() - record_end)];
+    let hash = blake3::Hasher::new().update(&[0; 32]).update(canonical).finalize();
+    let length = u32::try_from(64 + canonical.len()).unwrap().to_le_bytes();
+    let record = [&[1][..], &length, &[0; 32], hash.as_bytes(), canonical].concat();
+    let forged = [&content[..64], &record, &content[record_end..]].concat();
+    let forged = [b"CVGARCH1", &forged[8..]].concat();
+    std::fs::write(&path, end_without_key(&forged, &1_u64.to_le_bytes(), &[])).unwrap();
+    let told = archive::verify(to.path()).unwrap_err().to_string();
+    assert!(told.contains("holds no event"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -152,6 +152,25 @@ async fn a_log_of_the_version_before_is_brought_up() {
 }
 
 #[tokio::test]
+async fn a_log_of_version_3_becomes_one_of_version_4() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config::new(folder.path());
+    let log = EmbeddedLog::open(&config).unwrap();
+    log.append(commit(&stream(), None, "text")).await.unwrap();
+    log.close().await.unwrap();
+    let database = || rusqlite::Connection::open(folder.path().join("log.db")).unwrap();
+    let version = || database().query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
+    database().execute_batch("PRAGMA user_version = 3").unwrap();
+    let log = EmbeddedLog::open(&config).unwrap();
+    assert_eq!(log.verify().await.unwrap(), (1, 1));
+    log.close().await.unwrap();
+    assert_eq!(version().unwrap(), 4);
+    database().execute_batch("PRAGMA user_version = 5").unwrap();
+    let refused = EmbeddedLog::open(&config).map(drop).unwrap_err().to_string();
+    assert!(refused.contains("its version is 5, this program reads 4"), "{refused}");
+}
+
+#[tokio::test]
 async fn a_commit_that_goes_on_from_one_that_is_not_durable_yet_makes_both_durable() {
     let folder = tempfile::tempdir().unwrap();
     let log = EmbeddedLog::open(&Config::new(folder.path())).unwrap();

@@ -97,7 +97,7 @@ async fn a_log_of_the_format_before_is_read_and_goes_on() {
     old.append(commit(&stream, head, "5")).await.expect("next");
     assert_eq!(old.verify().await.expect("the chain holds"), (6, 6));
     let marked = context.get_stream("OLD_LOG").await.expect("there");
-    assert_eq!(marked.cached_info().config.metadata["cvg-format"], "2");
+    assert_eq!(marked.cached_info().config.metadata["cvg-format"], "3");
     // The mark is as it should be at the next start.
     assert_eq!(opened(&config).await.verify().await.expect("the chain holds"), (6, 6));
 }

@@ -15,7 +15,7 @@ use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::archive::{self, Import};
 use convergio_eventstore::embedded::{Config, EmbeddedLog};
-use convergio_eventstore::run_file::{self, ImportError, Imported, RunFile};
+use convergio_eventstore::run_file::{self, ImportError, ImportOptions, Imported, RunFile};
 use convergio_eventstore::{MemoryLog, Payload, Repository, SystemClock};
 use futures_util::TryStreamExt;
 use serde_json::{Value, json};
@@ -128,7 +128,8 @@ async fn imported(
     key: &[u8; 32],
     file: &Path,
 ) -> Result<Imported, ImportError> {
-    run_file::import(repository, key, file, &context()).await
+    let options = ImportOptions { context: &context(), signer: None };
+    run_file::import(repository, key, file, options).await
 }
 
 /// The payload of a run at a place.
@@ -154,7 +155,7 @@ async fn a_run_is_the_same_in_every_log_that_takes_its_file() {
         let done = imported(&repository, key, &file).await.expect("taken");
         assert_eq!((done.events, done.added), (3, 3));
         let read = log.read_stream(&run, Seq(0), 100).await.expect("readable");
-        assert_eq!(read.len(), written.len());
+        assert_eq!(read.len(), written.len() + 1, "and the mark behind it");
         for (a, b) in read.iter().zip(&written) {
             assert_eq!((a.hash, &a.body), (b.hash, &b.body));
         }
@@ -166,19 +167,26 @@ async fn a_run_is_the_same_in_every_log_that_takes_its_file() {
         let again = imported(&repository, key, &file).await.expect("known");
         assert_eq!(again.added, 0, "the same file again changes nothing");
         let out = exported(&repository, &run, true, folder.path()).await;
-        let strip = |path: &Path| {
-            let text = std::fs::read_to_string(path).expect("text");
-            let lines = text.lines().map(|line| serde_json::from_str(line).expect("JSON"));
-            let mut lines: Vec<Value> = lines.collect();
-            for line in &mut lines {
-                if let Some(record) = line.get_mut("record").and_then(Value::as_object_mut) {
-                    record.remove("recorded_at");
-                }
-            }
-            lines
-        };
-        assert_eq!(strip(&out), strip(&file), "what comes out is what went in");
+        let mut out = inner_lines(&out);
+        let mark = out.pop().expect("a record").to_string();
+        assert!(mark.contains("run.imported.v1"), "{mark}");
+        assert_eq!(out, inner_lines(&file), "what comes out is what went in");
     }
+}
+
+/// The lines of a file between the first one and the signature, without what differs by log.
+fn inner_lines(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).expect("text");
+    let lines = text.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+    let mut lines: Vec<Value> = lines.collect();
+    assert!(lines.remove(0).get("run").is_some());
+    assert!(lines.pop().expect("a last line").get("signature").is_some());
+    for line in &mut lines {
+        if let Some(record) = line.get_mut("record").and_then(Value::as_object_mut) {
+            record.remove("recorded_at");
+        }
+    }
+    lines
 }
 
 #[tokio::test]
@@ -236,16 +244,20 @@ async fn a_changed_file_is_refused_by_its_line_and_nothing_is_written() {
         rest.join("\n") + "\n"
     };
     let cases = [
-        (1, text.replacen("\"format\":1", "\"format\":2", 1), "reads format 1"),
+        (1, text.replacen("\"format\":2", "\"format\":3", 1), "reads formats 1 and 2"),
+        (9, text.replacen("\"format\":2", "\"format\":1", 1), "has no signature"),
+        (9, text.replacen("\"recorded_at\":", "\"recorded_at\":9", 1), "it was changed"),
+        (9, lines_without(8), "ends before its signature"),
+        (10, text.clone() + "\n", "nothing follows the signature"),
         (1, lines_without(0), "begins with"),
         (2, text.replacen("little", "spittle", 1), "not that of version"),
         (2, lines_without(1), "does not stand before the record"),
         (3, text.replacen("\"time\":7", "\"time\":8", 1), "not that of its body"),
         (4, text.replacen("grüße", "Grüße", 1), "not the one that its record commits to"),
         (5, lines_without(4), "does not follow the one before it"),
-        (9, lines_without(5).lines().take(5).collect::<Vec<_>>().join("\n") + "\n", "ends before"),
+        (0, lines_without(5).lines().take(5).collect::<Vec<_>>().join("\n") + "\n", "ends before"),
         (7, text.replacen("\"base64\":\"", "\"base64\":\"?", 1), "Invalid"),
-        (8, text[..text.len() - 9].to_owned(), "cut short"),
+        (9, text[..text.len() - 9].to_owned(), "cut short"),
         (4, text.replacen("{\"payload\"", "{\"playload\"", 1), "not a line"),
     ];
     let log: Log = Arc::new(MemoryLog::new());
@@ -254,7 +266,7 @@ async fn a_changed_file_is_refused_by_its_line_and_nothing_is_written() {
         let refused = imported(&repository(&log), &[7; 32], &file).await.expect_err("refused");
         let said = refused.to_string();
         assert!(said.contains(reason), "{said}");
-        assert!(line == 9 || said.starts_with(&format!("line {line}: ")), "{said}, not {line}");
+        assert!(line == 0 || said.starts_with(&format!("line {line}: ")), "{said}, not {line}");
         assert_eq!(log.head(&run).await.expect("readable"), None);
     }
 }
@@ -267,11 +279,10 @@ async fn another_history_under_the_same_id_is_refused() {
     let log: Log = Arc::new(MemoryLog::new());
     let target = repository(&log);
     imported(&target, &[7; 32], &file).await.expect("taken");
-    for (side, reason) in [(&origin, "one"), (&target, "other")] {
-        let cancel = RunCommand::Cancel { reason: Some(reason.into()) };
-        let command = |_: &_, _| (cancel.clone(), Vec::new());
-        side.execute::<Run>(&run, &context(), command).await.expect("taken");
-    }
+    let cancel = |_: &_, _| (RunCommand::Cancel { reason: None }, Vec::new());
+    origin.execute::<Run>(&run, &context(), cancel).await.expect("taken");
+    let refused = target.execute::<Run>(&run, &context(), cancel).await.map(drop);
+    assert!(refused.expect_err("it is history").to_string().contains("fork it"));
     let longer = exported(&origin, &run, true, folder.path()).await;
     let refused = imported(&target, &[7; 32], &longer).await.expect_err("refused");
     assert!(refused.to_string().contains("another from event 4 on"), "{refused}");
@@ -310,6 +321,7 @@ async fn fork(repository: &Repository, run: &StreamKey) -> StreamKey {
         budget: Budget::default(),
         changes: vec!["inputs.text".into()],
         request_hash: "f".into(),
+        of_import: false,
     };
     let stream = StreamKey::run(run.tenant.clone(), RunId(Uuid::now_v7()));
     let input = payload(b"{\"text\":\"other\"}", Purpose::Input);
@@ -329,14 +341,19 @@ async fn the_file_of_a_fork_has_what_it_begins_with() {
     let done = imported(&target, &[7; 32], &file).await.expect("taken");
     assert_eq!((&done.stream, done.events, done.added), (&fork, 1, 3));
     let written = origin.load::<Run>(&fork).await.expect("readable");
-    let mut read = target.load::<Run>(&fork).await.expect("it is whole");
+    let read = target.load_at::<Run>(&fork, Seq(1), true).await;
+    let mut read = read.expect("it is whole").expect("it has the event");
     assert_eq!(read.state.fingerprint(), written.state.clone().fingerprint());
     assert_eq!(open(&target, &fork, "1.0").await, open(&origin, &fork, "1.0").await);
     assert_eq!(open(&target, &run, "1.0").await, open(&origin, &run, "1.0").await);
     assert_eq!(imported(&target, &[7; 32], &file).await.expect("known").added, 0);
     let whole = exported(&origin, &run, true, folder.path()).await;
-    let done = imported(&target, &[7; 32], &whole).await.expect("its beginning is known");
-    assert_eq!((done.events, done.added), (3, 1), "the parent goes on after the fork");
+    let refused = imported(&target, &[7; 32], &whole).await.expect_err("its end is marked");
+    assert!(refused.to_string().contains("another from event 3 on"), "{refused}");
+    let other: Log = Arc::new(MemoryLog::new());
+    let other = repository(&other);
+    assert_eq!(imported(&other, &[7; 32], &whole).await.expect("taken").added, 3);
+    assert_eq!(imported(&other, &[7; 32], &file).await.expect("the parent first").added, 1);
 
     let read = RunFile::open(&file).expect("right");
     assert_eq!((read.records.len(), read.ancestors.len(), read.graphs.len()), (1, 1, 1));

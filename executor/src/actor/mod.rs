@@ -125,6 +125,8 @@ pub(crate) enum ActorError {
     EmptyPlan,
     #[error("the executor is stopping")]
     Stopping,
+    #[error("the run was imported: it is never executed")]
+    Imported,
 }
 
 impl ActorError {
@@ -207,6 +209,9 @@ impl Actor {
             Some(record) => shared.repository.load_from::<Run>(record).await?,
             None => shared.repository.load::<Run>(stream).await?,
         };
+        if run.state.is_imported {
+            return Err(ActorError::Imported);
+        }
         let (graph, version) = run.state.graph.clone().ok_or_else(|| no_run(stream))?;
         let graph = shared.graphs.get(&shared.repository, &stream.tenant, graph, &version).await?;
         let (scheduler, _) = scheduler::restore(&graph, &run.state).map_err(ActorError::Failure)?;

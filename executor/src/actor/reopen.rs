@@ -142,6 +142,10 @@ pub(super) async fn align(
 ) -> Result<(), ActorError> {
     let stream = StreamKey::run(parent.tenant.clone(), new.run);
     let state = shared.repository.load::<Run>(&stream).await?.state;
+    if state.is_imported {
+        let message = format!("the run within would be {}, which was imported", new.run);
+        return Err(ActorError::Failure(failure("run.imported", message)));
+    }
     if state.reopenings < new.child.reopenings {
         return reopen(shared, parent, new, &state).await;
     }

@@ -330,6 +330,7 @@ impl Platform {
             budget: loaded.state.budget,
             changes: inputs.map(|_| "inputs".to_owned()).into_iter().collect(),
             request_hash: String::new(),
+            of_import: false,
         };
         let input: Vec<Payload> = inputs
             .map(|inputs| payload(inputs.to_string().into_bytes(), Purpose::Input))

@@ -12,6 +12,7 @@ mod forks;
 mod graphs;
 mod guide;
 mod harness;
+mod imported;
 mod limits;
 mod memory;
 mod migration;

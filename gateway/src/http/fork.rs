@@ -5,6 +5,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
 use bytes::Bytes;
 use convergio_domain::decider::{Decider, Recorded};
+use convergio_domain::event::Event;
 use convergio_domain::expr;
 use convergio_domain::graph::manifest::{Agent, Graph, MapWork, Node, Work};
 use convergio_domain::graph::{self, check_inputs};
@@ -83,6 +84,7 @@ pub(super) async fn begin(
         budget: plan.manifest.budget,
         changes: plan.changes,
         request_hash,
+        of_import: is_imported(gateway, parent).await?,
     };
     if plan.is_other_graph {
         fits(gateway, &point.loaded.state, &command, &plan.manifest).await?;
@@ -94,6 +96,15 @@ pub(super) async fn begin(
     let commands = |_: &_, _| (RunCommand::Fork(command.clone()), payloads.clone());
     let created = gateway.repository.execute_from(point.loaded, &stream, &context, commands);
     accepted(run, parent, &created.await?.state)
+}
+
+/// Whether a run was imported: that is its last event, which nothing follows.
+async fn is_imported(gateway: &Gateway, run: &StreamKey) -> Result<bool, ApiError> {
+    let log = gateway.repository.log();
+    let Some(end) = log.head(run).await? else { return Ok(false) };
+    let last = log.read_stream(run, Seq(end.seq.0.saturating_sub(1)), 1).await?;
+    let events = last.iter().flat_map(|record| &record.body.events);
+    Ok(events.into_iter().any(|event| matches!(event, Event::RunImported(_))))
 }
 
 /// A fork as its own state tells of it.

@@ -163,6 +163,7 @@ fn steering_summary(event: &Event) -> Option<Value> {
         Event::StepSkipped(e) => json!({"step": e.step, "attempt": e.attempt}),
         Event::CheckpointSaved(e) => json!({"label": e.label}),
         Event::RunMigrated(e) => json!({"from": e.from, "to": e.to}),
+        Event::RunImported(e) => json!({"by": e.by, "file_hash": e.file_hash, "signer": e.signer}),
         Event::RunFailed(e) => json!({"step": e.step, "error": e.error.code}),
         _ => return None,
     })

@@ -1,6 +1,6 @@
 //! Usage lines and the ledger. A usage id counts once, for ever.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use convergio_domain::event::run::UsageRecorded;
 use convergio_domain::id::{RunId, TenantId};
@@ -45,7 +45,7 @@ pub(super) struct Entry {
 }
 
 /// An account's name and its currency.
-pub(super) type Account = (String, &'static str);
+pub(super) type Account = (String, String);
 
 /// What an account holds, in 1e-15 units.
 pub(super) struct Balance {
@@ -141,8 +141,8 @@ async fn post(
 ) -> sqlx::Result<()> {
     let debit = storable(&format!("cost:{}", usage.model));
     let credit = storable(&format!("payable:{}", usage.provider));
-    move_balance(page, a, (debit.clone(), currency), amount.scaled()).await?;
-    move_balance(page, a, (credit.clone(), currency), -amount.scaled()).await?;
+    move_balance(page, a, (debit.clone(), currency.to_owned()), amount.scaled()).await?;
+    move_balance(page, a, (credit.clone(), currency.to_owned()), -amount.scaled()).await?;
     page.held.entries.push(Entry {
         line,
         tenant: a.record.stream.tenant.clone(),
@@ -171,10 +171,55 @@ async fn move_balance(
     let sql = "SELECT amount FROM ledger_balance WHERE tenant = $1 AND account = $2 \
         AND currency = $3";
     let (tenant, (account, currency)) = &key;
-    let known = sqlx::query_scalar(sql).bind(tenant.as_str()).bind(account).bind(*currency);
+    let known = sqlx::query_scalar(sql).bind(tenant.as_str()).bind(account).bind(currency);
     let known: Option<String> = known.fetch_optional(&mut *page.to).await?;
     let before: i128 = known.and_then(|amount| amount.parse().ok()).unwrap_or(0);
     page.held.balances.insert(key, Balance { amount: before + change, is_changed: true });
+    Ok(())
+}
+
+/// Takes back what was booked of a run: its usage, its entries, and what they moved. Everything is
+/// in the tables.
+pub(super) async fn unbook(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<()> {
+    let sql = "SELECT debit, credit, currency, amount FROM ledger_entry \
+        WHERE tenant = $1 AND run = $2";
+    let entries = sqlx::query_as(sql).bind(a.tenant()).bind(a.id());
+    let entries: Vec<(String, String, String, String)> = entries.fetch_all(&mut *page.to).await?;
+    for sql in [
+        "DELETE FROM usage_conflict WHERE usage_id IN \
+            (SELECT usage_id FROM usage_line WHERE tenant = $1 AND run = $2)",
+        "DELETE FROM usage_line WHERE tenant = $1 AND run = $2",
+        "DELETE FROM ledger_entry WHERE tenant = $1 AND run = $2",
+    ] {
+        sqlx::query(sql).bind(a.tenant()).bind(a.id()).execute(&mut *page.to).await?;
+    }
+    let mut accounts = BTreeSet::new();
+    for (debit, credit, currency, amount) in entries {
+        let amount: i128 = amount.parse().unwrap_or(0);
+        move_balance(page, a, (debit.clone(), currency.clone()), -amount).await?;
+        move_balance(page, a, (credit.clone(), currency.clone()), amount).await?;
+        accounts.extend([(debit, currency.clone()), (credit, currency)]);
+    }
+    for account in accounts {
+        close_account(page, a, account).await?;
+    }
+    Ok(())
+}
+
+/// Removes an account without entries: it is as if it had never been.
+async fn close_account(page: &mut Page<'_>, a: &Applied<'_>, account: Account) -> sqlx::Result<()> {
+    let sql = "SELECT count(*) FROM ledger_entry WHERE tenant = $1 AND currency = $2 \
+        AND (debit = $3 OR credit = $3)";
+    let (name, currency) = &account;
+    let entries = sqlx::query_scalar(sql).bind(a.tenant()).bind(currency).bind(name);
+    let entries: i64 = entries.fetch_one(&mut *page.to).await?;
+    if entries > 0 {
+        return Ok(());
+    }
+    let sql = "DELETE FROM ledger_balance WHERE tenant = $1 AND currency = $2 AND account = $3";
+    let query = sqlx::query(sql).bind(a.tenant()).bind(currency).bind(name);
+    query.execute(&mut *page.to).await?;
+    page.held.balances.remove(&(a.record.stream.tenant.clone(), account));
     Ok(())
 }
 
@@ -249,7 +294,7 @@ pub(super) async fn write_balances(
     let changed: Vec<_> = changed.collect();
     BALANCES
         .write(to, &changed, |query, ((tenant, (account, currency)), amount)| {
-            query.bind(tenant.as_str()).bind(account).bind(*currency).bind(amount.to_string())
+            query.bind(tenant.as_str()).bind(account).bind(currency).bind(amount.to_string())
         })
         .await
 }

@@ -189,8 +189,8 @@ static RUNS: Bulk = Bulk::new(
     "INSERT INTO run_status (tenant, run, graph, version, status, actor, created_ms, updated_ms, \
      ended_ms, steps_done, steps_abandoned, steps_total, tokens_in, tokens_out, cost, unpriced, \
      error_code, error_message, error_step, input, output, seq, created_pos, forked_from, \
-     forked_seq, parent, parent_step)",
-    27,
+     forked_seq, parent, parent_step, imported_by, imported_ms, imported_file, imported_signer)",
+    31,
     "ON CONFLICT (tenant, run) DO UPDATE SET version = excluded.version, \
      status = excluded.status, updated_ms = excluded.updated_ms, ended_ms = excluded.ended_ms, \
      steps_done = excluded.steps_done, steps_abandoned = excluded.steps_abandoned, \
@@ -198,7 +198,9 @@ static RUNS: Bulk = Bulk::new(
      tokens_in = excluded.tokens_in, tokens_out = excluded.tokens_out, cost = excluded.cost, \
      unpriced = excluded.unpriced, error_code = excluded.error_code, \
      error_message = excluded.error_message, error_step = excluded.error_step, \
-     output = excluded.output, seq = excluded.seq",
+     output = excluded.output, seq = excluded.seq, imported_by = excluded.imported_by, \
+     imported_ms = excluded.imported_ms, imported_file = excluded.imported_file, \
+     imported_signer = excluded.imported_signer",
 );
 
 fn bind_run<'q>(query: Bound<'q>, stream: &'q StreamKey, row: &'q RunRow) -> Bound<'q> {
@@ -230,6 +232,10 @@ fn bind_run<'q>(query: Bound<'q>, stream: &'q StreamKey, row: &'q RunRow) -> Bou
         .bind(row.forked_seq)
         .bind(row.parent.as_deref())
         .bind(row.parent_step.as_deref())
+        .bind(row.imported_by.as_deref())
+        .bind(row.imported_ms)
+        .bind(row.imported_file.as_deref())
+        .bind(row.imported_signer.as_deref())
 }
 
 static STEPS: Bulk = Bulk::new(

@@ -5,6 +5,7 @@ mod audit;
 mod billing;
 mod bulk;
 mod held;
+mod imported;
 mod run;
 mod status;
 mod step;

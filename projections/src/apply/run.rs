@@ -10,7 +10,7 @@ use convergio_domain::time::Span;
 use convergio_eventstore::Record;
 use sqlx::AnyConnection;
 
-use super::{Applied, Page, signed, storable};
+use super::{Applied, Page, imported, signed, storable};
 use crate::rows::RunRow;
 
 pub(super) async fn register(to: &mut AnyConnection, a: &Applied<'_>) -> sqlx::Result<()> {
@@ -48,6 +48,7 @@ pub(super) async fn apply(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<
             shift_questions(page, a, reopened.stood).await?;
         }
         Event::UsageRecorded(usage) => spend(page, a, usage).await?,
+        Event::RunImported(mark) => imported::apply(page, a, mark).await?,
         Event::RunMigrated(migrated) => {
             change(page, a, |row| row.version = migrated.to.to_string()).await?;
         }
@@ -99,7 +100,7 @@ impl<'a> New<'a> {
 }
 
 /// Changes the run's row.
-async fn change(
+pub(super) async fn change(
     page: &mut Page<'_>,
     a: &Applied<'_>,
     change: impl FnOnce(&mut RunRow),
@@ -171,6 +172,10 @@ fn create(page: &mut Page<'_>, a: &Applied<'_>, new: New<'_>) {
         forked_seq: new.forked_from.map(|(_, seq)| signed(seq.0)),
         parent: new.origin.map(|origin| origin.run.to_string()),
         parent_step: new.origin.map(|origin| origin.step.to_string()),
+        imported_by: None,
+        imported_ms: None,
+        imported_file: None,
+        imported_signer: None,
     };
     page.held.begin(&a.record.stream, row);
 }
@@ -237,13 +242,15 @@ async fn end(page: &mut Page<'_>, a: &Applied<'_>, end: End<'_>) -> sqlx::Result
     Ok(())
 }
 
+/// A file may hold anything, also a question that is asked twice.
 async fn ask(
     to: &mut AnyConnection,
     a: &Applied<'_>,
     asked: &run::ApprovalRequested,
 ) -> sqlx::Result<()> {
     let sql = "INSERT INTO approval (tenant, approval, run, step, role, content, content_hash, \
-        state, asked_ms, expires_ms, pos) VALUES ($1, $2, $3, $4, $5, $6, $7, 'open', $8, $9, $10)";
+        state, asked_ms, expires_ms, pos) VALUES ($1, $2, $3, $4, $5, $6, $7, 'open', $8, $9, $10) \
+        ON CONFLICT (tenant, approval, run) DO NOTHING";
     sqlx::query(sql)
         .bind(a.tenant())
         .bind(asked.approval.to_string())
@@ -267,7 +274,7 @@ async fn answered(
     state: &str,
 ) -> sqlx::Result<()> {
     let sql = "UPDATE approval SET state = $1, answered_by = $2, answered_ms = $3, reason = $4 \
-        WHERE tenant = $5 AND approval = $6";
+        WHERE tenant = $5 AND approval = $6 AND run = $7";
     sqlx::query(sql)
         .bind(state)
         .bind(answer.by.as_str())
@@ -275,6 +282,7 @@ async fn answered(
         .bind(answer.reason.as_deref().map(storable))
         .bind(a.tenant())
         .bind(answer.approval.to_string())
+        .bind(a.id())
         .execute(to)
         .await?;
     Ok(())

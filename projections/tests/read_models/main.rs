@@ -3,6 +3,7 @@
 mod earlier;
 mod ended;
 mod full;
+mod imported;
 mod memory;
 mod postgres;
 mod rebuild;

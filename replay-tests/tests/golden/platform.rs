@@ -220,6 +220,7 @@ impl Platform {
             budget: loaded.state.budget,
             changes: vec!["inputs.end".into()],
             request_hash: "golden".into(),
+            of_import: false,
         };
         self.run = StreamKey::run(tenant(), RunId(Uuid::now_v7()));
         let input = payload(inputs.to_string().into_bytes(), Purpose::Input);

@@ -21,7 +21,7 @@ pub use problem::{MistakeView, Problem};
 pub use replay::{DivergenceView, ReplayReport, ReplayRequest, ReplayedStep};
 pub use runs::{
     ApprovalAnswer, ApprovalView, ChildRun, Decision, ExecuteRequest, ModelView, ParentRun,
-    RunAccepted, RunError, RunView, StepView, UsageSummary,
+    RunAccepted, RunError, RunImport, RunView, StepView, UsageSummary,
 };
 pub use steer::{
     AmendRequest, BranchView, CallState, CheckpointRequest, CheckpointView, DiffView, ForkAccepted,

@@ -67,6 +67,20 @@ pub struct ParentRun {
     pub step: String,
 }
 
+/// Where a run came from that was not executed here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RunImport {
+    /// Who imported it.
+    pub by: String,
+    /// When, RFC 3339.
+    pub at: String,
+    /// SHA-256 of the file.
+    pub file_hash: String,
+    /// The fingerprint of the key that signed the file; absent when it was not signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signer: Option<String>,
+}
+
 /// A run right within another one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChildRun {
@@ -98,6 +112,9 @@ pub struct RunView {
     /// The event of another run where this one begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forked_from: Option<ForkOrigin>,
+    /// How it came here, if it was imported: it is history, and never goes on. To go on, fork it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<RunImport>,
     /// The run that this one is within.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<ParentRun>,
@@ -192,7 +209,7 @@ pub struct ApprovalView {
     pub step: String,
     /// Who may answer.
     pub role: String,
-    /// `open`, `granted`, `denied` or `void` (the run ended without an answer).
+    /// `open`, `granted`, `denied` or `void` (the run ended without an answer, or was imported).
     pub state: String,
     /// SHA-256 of the content; the answer must name it.
     pub content_hash: String,

@@ -13,6 +13,12 @@ use crate::record::Head;
 /// What the writer is asked to do.
 pub(super) enum Job {
     Append(Box<Append>),
+    /// Writes commits, each after the one before it in its stream, all or none.
+    AppendAll {
+        /// With their packed bodies.
+        commits: Vec<(Prepared, Vec<u8>)>,
+        reply: oneshot::Sender<Result<(), AppendError>>,
+    },
     /// Empties the payload of this id, which is of this stream; tells whether there was one.
     Erase {
         id: i64,

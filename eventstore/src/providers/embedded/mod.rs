@@ -14,6 +14,7 @@ mod rows;
 mod scan;
 mod schema;
 mod shape;
+mod whole;
 mod witness;
 mod writer;
 
@@ -33,9 +34,10 @@ use tokio_stream::wrappers::BroadcastStream;
 use crate::commit::Commit;
 use crate::error::{AppendError, LogError};
 use crate::log::{Archived, Durability, EventLog, Page, Scan};
-use crate::prepare::prepare;
+use crate::prepare::{Prepared, prepare};
 use crate::record::{Head, Position, RawRecord, Record};
-use crate::seal::{MasterKey, Opening, PayloadKeys};
+use crate::seal::{MasterKey, Opening};
+use crate::signature::ExportSigner;
 use crate::stream_tail::follow_stream;
 use crate::tail;
 use crate::verify::verify;
@@ -81,7 +83,7 @@ pub struct EmbeddedLog {
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     ended: Mutex<Option<std::thread::JoinHandle<()>>>,
     readers: Arc<Readers>,
-    keys: Arc<dyn PayloadKeys>,
+    keys: MasterKey,
     followers: Followers,
     counters: Arc<Counters>,
     folder: Folder,
@@ -94,9 +96,9 @@ impl EmbeddedLog {
     /// Another process has it open, the folder cannot be used, or the file is not a log.
     pub fn open(config: &Config) -> Result<Self, LogError> {
         let folder = Folder::lock(&config.folder)?;
-        let keys: Arc<dyn PayloadKeys> = Arc::new(MasterKey(folder.master_key()?));
+        let keys = MasterKey::new(folder.master_key()?);
         let connection = schema::open(&folder.database())?;
-        let readers = Arc::new(Readers::open(&folder.database(), Arc::clone(&keys))?);
+        let readers = Arc::new(Readers::open(&folder.database(), Arc::new(keys.clone()))?);
         let counters = Arc::new(Counters::default());
         let (jobs, queue) = mpsc::channel(QUEUE);
         let followers = Followers::new();
@@ -135,6 +137,11 @@ impl EmbeddedLog {
         Ok((found.records, found.events))
     }
 
+    async fn write(&self, prepared: Prepared) -> Result<Head, AppendError> {
+        let body = codec::pack(&prepared.canonical, &prepared.row());
+        self.ask(|reply| Job::Append(Box::new(Append { prepared, body, reply }))).await
+    }
+
     /// Has the writer do something.
     async fn ask<T>(
         &self,
@@ -162,12 +169,25 @@ impl EventLog for EmbeddedLog {
     }
 
     async fn append(&self, commit: Commit) -> Result<Head, AppendError> {
-        self.restore(Archived(prepare(commit, &*self.keys)?)).await
+        self.write(prepare(commit, &self.keys)?).await
     }
 
-    async fn restore(&self, Archived(prepared): Archived) -> Result<Head, AppendError> {
-        let body = codec::pack(&prepared.canonical, &prepared.row());
-        self.ask(|reply| Job::Append(Box::new(Append { prepared, body, reply }))).await
+    async fn restore(&self, archived: Archived) -> Result<Head, AppendError> {
+        self.write(archived.into_prepared()).await
+    }
+
+    async fn restore_all(&self, archived: Vec<Archived>) -> Result<(), AppendError> {
+        let packed = archived.into_iter().map(|archived| {
+            let prepared = archived.into_prepared();
+            let body = codec::pack(&prepared.canonical, &prepared.row());
+            (prepared, body)
+        });
+        let commits = packed.collect();
+        self.ask(|reply| Job::AppendAll { commits, reply }).await
+    }
+
+    fn export_signer(&self) -> Option<ExportSigner> {
+        Some(ExportSigner::of(&self.keys))
     }
 
     async fn head(&self, stream: &StreamKey) -> Result<Option<Head>, LogError> {

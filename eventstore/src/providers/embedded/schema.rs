@@ -10,7 +10,7 @@ use crate::error::LogError;
 
 /// Marks our files ("CVGL").
 const APPLICATION_ID: i32 = 0x4356_474C;
-const VERSION: i32 = 3;
+const VERSION: i32 = 4;
 /// Pages of write-ahead log after which it is folded into the database.
 const CHECKPOINT_PAGES: i32 = 4000;
 
@@ -44,6 +44,9 @@ CREATE TABLE wake (stream INTEGER PRIMARY KEY, due INTEGER NOT NULL);
 CREATE INDEX wake_due ON wake (due);
 ";
 
+/// From version 3, in whose rows nothing is otherwise: payloads are sealed in another form since.
+const FROM_3: &str = "";
+
 /// From version 2, which kept heads beside the streams, and an index over commit ids.
 const FROM_2: &str = "
 DROP INDEX record_dedup;
@@ -64,6 +67,9 @@ pub(super) fn open(path: &Path) -> Result<Connection, LogError> {
         (Ok(0), Ok(0)) => change(&connection, TABLES).map_err(|error| at(path, &error))?,
         (Ok(APPLICATION_ID), Ok(2)) => {
             change(&connection, FROM_2).map_err(|error| at(path, &error))?;
+        }
+        (Ok(APPLICATION_ID), Ok(3)) => {
+            change(&connection, FROM_3).map_err(|error| at(path, &error))?;
         }
         (Ok(APPLICATION_ID), Ok(VERSION)) => {}
         (Ok(APPLICATION_ID), Ok(other)) => {

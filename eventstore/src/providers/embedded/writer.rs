@@ -44,7 +44,7 @@ const LOCKED: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy)]
 pub(super) struct Known {
     id: i64,
-    head: Head,
+    pub(super) head: Head,
     wake: Option<i64>,
 }
 
@@ -126,6 +126,10 @@ impl Writer {
         while let Some(job) = jobs.next() {
             match job {
                 Job::Append(append) => self.write(*append, &mut jobs),
+                Job::AppendAll { commits, reply } => {
+                    // Who asked may have gone.
+                    let _told = reply.send(self.write_all(commits));
+                }
                 Job::Erase { id, stream, reply } => {
                     self.followers.fresh.forget(&stream);
                     // Who asked may have gone; it is erased all the same.
@@ -207,22 +211,38 @@ impl Writer {
     }
 
     fn acknowledge(&mut self, written: Vec<Written>) {
-        self.failure = None;
-        self.counters.syncs.fetch_add(1, Ordering::Relaxed);
-        self.counters.commits.fetch_add(written.len() as u64, Ordering::Relaxed);
         let mut appended = written.iter().filter(|written| written.record.is_some());
-        if let Some(last) = appended.next_back() {
-            self.witness.note(last.head.position, &last.head.hash);
-        }
+        let last = appended.next_back().map(|written| written.head);
+        self.note_group(written.len(), last);
         for Written { reply, head, record } in written {
             if let Some(record) = record {
-                // Nobody following is fine.
-                self.followers.feeds.tell(&record);
-                let _followers = self.followers.live.send(record);
+                self.tell(record);
             }
             // A caller that went away finds its commit in the log.
             let _told = reply.send(Ok(head));
         }
+    }
+
+    /// The same for commits that were written together.
+    pub(super) fn acknowledge_all(&mut self, records: Vec<Arc<Record>>) {
+        self.note_group(records.len(), records.last().map(|record| record.head()));
+        records.into_iter().for_each(|record| self.tell(record));
+    }
+
+    /// Notes that a group of commits is durable.
+    fn note_group(&mut self, commits: usize, last: Option<Head>) {
+        self.failure = None;
+        self.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        self.counters.commits.fetch_add(commits as u64, Ordering::Relaxed);
+        if let Some(last) = last {
+            self.witness.note(last.position, &last.hash);
+        }
+    }
+
+    fn tell(&self, record: Arc<Record>) {
+        self.followers.feeds.tell(&record);
+        // Nobody following is fine.
+        let _followers = self.followers.live.send(record);
     }
 
     /// Writes one commit of the group. What is wrong with the commit itself is told at once and
@@ -295,7 +315,10 @@ impl Writer {
         Ok(Verdict::Known(Head { position, seq, hash: row.get(1)? }))
     }
 
-    fn known(&self, stream: &StreamKey) -> rusqlite::Result<Result<Option<Known>, LogError>> {
+    pub(super) fn known(
+        &self,
+        stream: &StreamKey,
+    ) -> rusqlite::Result<Result<Option<Known>, LogError>> {
         if let Some(known) = self.heads.get(stream) {
             return Ok(Ok(Some(*known)));
         }
@@ -337,7 +360,7 @@ impl Writer {
         }))
     }
 
-    fn insert(
+    pub(super) fn insert(
         &mut self,
         mut prepared: Prepared,
         body: &[u8],

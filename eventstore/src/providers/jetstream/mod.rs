@@ -41,6 +41,7 @@ use crate::log::{Archived, Durability, EventLog, Page, Scan};
 use crate::prepare::prepare;
 use crate::record::{Head, Position, RawRecord, Record};
 use crate::seal::{MasterKey, Opening};
+use crate::signature::ExportSigner;
 use crate::stream_tail::follow_stream;
 use crate::tail;
 use crate::verify::verify;
@@ -105,7 +106,7 @@ impl JetStreamLog {
         let inner = Arc::new(Inner {
             api,
             names,
-            keys: MasterKey(config.payload_key),
+            keys: MasterKey::new(config.payload_key),
             heads: KnownHeads::default(),
             witness: Witness::default(),
             permits: Semaphore::new(UNDER_WAY),
@@ -191,8 +192,12 @@ impl EventLog for JetStreamLog {
         self.inner.append(prepared, self.require).await
     }
 
-    async fn restore(&self, Archived(prepared): Archived) -> Result<Head, AppendError> {
-        self.inner.append(prepared, self.require).await
+    async fn restore(&self, archived: Archived) -> Result<Head, AppendError> {
+        self.inner.append(archived.into_prepared(), self.require).await
+    }
+
+    fn export_signer(&self) -> Option<ExportSigner> {
+        Some(ExportSigner::of(&self.inner.keys))
     }
 
     async fn head(&self, stream: &StreamKey) -> Result<Option<Head>, LogError> {

@@ -18,9 +18,10 @@ const MESSAGE_BYTES: i32 = 1 << 20;
 const DERIVED_BYTES: u64 = 256 << 20;
 const KEY: &str = "cvg-payload-key";
 const FORMAT: &str = "cvg-format";
-/// The version of subjects, headers and bodies, and the one before it, which is read too.
-const FORMAT_VERSION: &str = "2";
-const FORMAT_BEFORE: &str = "1";
+/// The version of subjects, headers, bodies and sealed payloads.
+const FORMAT_VERSION: &str = "3";
+/// Those before it, which are read too.
+const FORMATS_BEFORE: [&str; 2] = ["1", "2"];
 
 pub(super) fn no_answer(error: NoAnswer) -> LogError {
     LogError::Unavailable(error.0)
@@ -121,7 +122,7 @@ pub(super) async fn check(
     found.pop().ok_or_else(|| LogError::Unavailable("no stream".into()))
 }
 
-/// Marks a stream of the format before as one of this: an older program that could not read what
+/// Marks a stream of a format before as one of this: an older program that could not read what
 /// is written from now on is told so when it opens the log.
 async fn raised(api: &Api, info: Info) -> Result<Info, LogError> {
     let mut config = info.config.clone();
@@ -153,8 +154,9 @@ fn settings(info: &Info, key: &[u8; 32]) -> Result<(), LogError> {
         return wrong("must have retention=limits and acknowledge");
     }
     let format = config.metadata.get(FORMAT).map(String::as_str);
-    if !format.is_some_and(|known| [FORMAT_VERSION, FORMAT_BEFORE].contains(&known)) {
-        return wrong("is not a convergio log of format 1 or 2: use the program that wrote it");
+    let is_known = |known| known == FORMAT_VERSION || FORMATS_BEFORE.contains(&known);
+    if !format.is_some_and(is_known) {
+        return wrong("is not a convergio log of format 1 to 3: use the program that wrote it");
     }
     if config.metadata.get(KEY).is_none_or(|known| *known != fingerprint(key)) {
         return wrong("was made with another payload key: use the same payload.key everywhere");
