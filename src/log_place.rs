@@ -84,7 +84,7 @@ impl LogPlace {
                 Ok(OpenLog::Embedded(Arc::new(log.map_err(unavailable)?)))
             }
             Self::Cluster { address, promise } => {
-                let config = Self::config(address, *promise, data.payload_key()?);
+                let config = Self::config(address, *promise, *data.payload_key()?);
                 let log = JetStreamLog::open(&config).await;
                 Ok(OpenLog::Cluster(Arc::new(log.map_err(unavailable)?)))
             }

@@ -1,6 +1,7 @@
 //! The one binary `convergio`: composition root and command line.
 
 mod bench;
+mod child_environment;
 mod cli;
 mod client;
 mod commands;
@@ -8,15 +9,19 @@ mod crash_test;
 mod data_dir;
 mod debugger;
 mod exit;
+mod hardening;
 mod log_place;
 mod managed_model;
+mod model_servers;
 mod model_store;
-mod people;
+mod owner_tokens;
 mod remembered;
 mod replayer;
 mod server;
 mod target;
 mod telemetry;
+mod trust;
+mod user_folders;
 mod view;
 
 use clap::Parser;
@@ -27,7 +32,11 @@ use mimalloc::MiMalloc;
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> std::process::ExitCode {
+    hardening::harden_process();
     let cli = cli::Cli::parse();
+    if matches!(cli.command, cli::Command::Bench(_)) {
+        hardening::allow_inspection();
+    }
     let _telemetry = cli.init_telemetry();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

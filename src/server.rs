@@ -14,23 +14,23 @@ use convergio_eventstore::{
     SteadyClock,
 };
 use convergio_executor::memory::MemoryPort;
-use convergio_executor::model::{
-    Detected, ModelCatalog, Offer, PrivacyPolicy, ProviderConfig, detect,
-};
+use convergio_executor::model::{Detected, ModelCatalog, Offer, PrivacyPolicy, ProviderConfig};
 use convergio_executor::{Executor, ExecutorConfig, tool};
-use convergio_gateway::{Gateway, ModelDirectory, ModelEntry, Tokens};
+use convergio_gateway::{Gateway, ModelDirectory, ModelEntry, Tokens, follow_tokens};
 use convergio_projections::{Memories, ProjectionError, Projections, Store};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use crate::cli::{ModelCallLimits, Role};
 use crate::data_dir::{DataDir, Running};
 use crate::exit;
 use crate::log_place::{LogPlace, OpenLog};
 use crate::managed_model::{self, ManagedModel};
-use crate::people;
+use crate::model_servers::{find_model_servers, tell_found};
+use crate::owner_tokens;
 use crate::remembered::Remembered;
 use crate::replayer::LogReplayer;
 
@@ -57,9 +57,8 @@ pub(crate) struct ServerConfig {
 pub(crate) struct Server {
     /// Where it answers; empty if it does not.
     pub(crate) url: String,
-    pub(crate) token: String,
-    /// Whether the token was made just now.
-    pub(crate) token_is_new: bool,
+    /// The owner's token.
+    pub(crate) token: Zeroizing<String>,
     pub(crate) models: Vec<Detected>,
     pub(crate) durability: Durability,
     log: Arc<dyn EventLog>,
@@ -112,10 +111,11 @@ impl Server {
         let listener = if role.answers() { Some(listen(config.listen).await?) } else { None };
         let open = open_log(&config).await?;
         let log = open.shared();
-        let (token, token_is_new) = config.data.token_or_new()?;
         let (repository, clock) = open_repository(&config.data, &log).await?;
         let live = LiveHub::new();
         let health = HealthRegistry::default();
+        let (stop, stopping) = watch::channel(false);
+        let (token, tokens) = admit_tokens(&config, &repository, &health, &stopping).await?;
         let memories = Arc::new(Memories::new(Arc::clone(&log)));
         let projections = match role {
             Role::Executor => None,
@@ -139,7 +139,6 @@ impl Server {
             executor =
                 Some(start_executor(executor_config, &repository, &catalog.0, live.clone())?);
         }
-        let (stop, stopping) = watch::channel(false);
         let (mut url, mut gateway) = (String::new(), None);
         if let (Some(listener), Some(queries)) = (listener, queries) {
             url = format!("http://{}", listener.local_addr()?);
@@ -151,7 +150,7 @@ impl Server {
                 health,
                 live,
                 tools: Arc::new(tool::catalog()),
-                tokens: Tokens::new(people::tokens(&config.data, &token)?),
+                tokens,
                 models: catalog,
                 stop: stopping.clone(),
             };
@@ -161,7 +160,6 @@ impl Server {
         Ok(Self {
             url,
             token,
-            token_is_new,
             models,
             durability: log.durability(),
             log,
@@ -260,6 +258,27 @@ async fn open_repository(
     Ok((repository.with_checkpoints(checkpoints), clock))
 }
 
+/// The owner's token, and who may come in: as the log says it now, and whenever it says otherwise.
+async fn admit_tokens(
+    config: &ServerConfig,
+    repository: &Repository,
+    health: &HealthRegistry,
+    stopping: &watch::Receiver<bool>,
+) -> anyhow::Result<(Zeroizing<String>, Tokens)> {
+    if !config.role.answers() {
+        return Ok((config.data.token_or_new()?, Tokens::default()));
+    }
+    let (token, known) = owner_tokens::admit(&config.data, repository).await?;
+    let (tokens, tenant) = (Tokens::default(), owner_tokens::TENANT.parse::<TenantId>()?);
+    if let Some(head) = known.head {
+        tokens.replace(&tenant, head.seq, &known.state);
+    }
+    let health = health.component("tokens");
+    let (repository, stopping) = (repository.clone(), stopping.clone());
+    tokio::spawn(follow_tokens(repository, tenant, tokens.clone(), health, stopping));
+    Ok((token, tokens))
+}
+
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(address).await;
     listener.map_err(|error| exit::unavailable(format!("cannot listen on {address}: {error}")))
@@ -269,13 +288,15 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 async fn find_models(
     config: &ServerConfig,
 ) -> anyhow::Result<(Vec<Detected>, Option<ManagedModel>)> {
-    let found = detect(&config.model_urls).await;
+    let found = find_model_servers(&config.model_urls).await?;
+    tell_found(&config.model_urls, &found);
     if !found.is_empty() || !config.model_urls.is_empty() {
         return Ok((found, None));
     }
-    match managed_model::installed(&config.data) {
+    match managed_model::installed() {
         Some(folder) => {
-            let model = managed_model::start(&folder).await?;
+            let log = config.data.path().join("model.log");
+            let model = managed_model::start(&folder, &log).await?;
             Ok((vec![model.server.clone()], Some(model)))
         }
         None => Ok((Vec::new(), None)),

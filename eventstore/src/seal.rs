@@ -19,6 +19,7 @@ use convergio_domain::id::TenantId;
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::StreamKey;
 use sha2::{Digest, Sha256};
+use zeroize::Zeroize;
 use zstd::bulk::{Compressor, Decompressor};
 
 use crate::error::LogError;
@@ -43,6 +44,12 @@ const NONCE_BYTES: usize = 24;
 #[derive(Clone)]
 pub struct TenantKey(pub [u8; 32]);
 
+impl Drop for TenantKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
 impl std::fmt::Debug for TenantKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("TenantKey(…)")
@@ -61,6 +68,12 @@ pub trait PayloadKeys: Send + Sync + 'static {
 /// One master key; tenants' keys are derived from it.
 #[derive(Clone)]
 pub(crate) struct MasterKey(pub(crate) [u8; 32]);
+
+impl Drop for MasterKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
 
 impl PayloadKeys for MasterKey {
     fn key(&self, tenant: &TenantId) -> Result<TenantKey, LogError> {

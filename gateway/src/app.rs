@@ -28,7 +28,7 @@ use crate::http::front::{self, ModelDirectory};
 use crate::http::replay::Replayer;
 use crate::http::{
     agents, amend, approvals, billing, branches, events, export, fork, graphs, health, memories,
-    migrate, replay, runs, steer,
+    migrate, replay, runs, steer, tokens,
 };
 use crate::listen::{self, Limits};
 use crate::parameters::{self, Parameters};
@@ -106,6 +106,9 @@ fn routes() -> OpenApiRouter<Gateway> {
         .routes(routes!(approvals::show, approvals::answer))
         .routes(routes!(memories::list, memories::store))
         .routes(routes!(memories::forget))
+        .routes(routes!(tokens::list, tokens::issue))
+        .routes(routes!(tokens::rotate))
+        .routes(routes!(tokens::revoke))
         .routes(routes!(billing::usage))
         .routes(routes!(billing::ledger))
         .routes(routes!(billing::audit))

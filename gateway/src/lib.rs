@@ -12,9 +12,11 @@ mod idempotency;
 mod listen;
 mod parameters;
 mod problem;
+mod token_feed;
 
 pub use app::{Gateway, openapi, router, serve, serve_within};
 pub use auth::{Token, Tokens};
 pub use http::front::{ModelDirectory, ModelEntry};
 pub use http::replay::{ReplayError, Replayer};
 pub use listen::Limits;
+pub use token_feed::follow_tokens;

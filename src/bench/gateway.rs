@@ -99,7 +99,7 @@ pub(crate) async fn run(args: GatewayArgs, json: bool) -> anyhow::Result<()> {
 
 async fn measure(folder: &Path, args: &GatewayArgs, json: bool) -> anyhow::Result<()> {
     let mock = mock().await?;
-    let data = DataDir::find(Some(folder));
+    let data = DataDir::named(folder);
     let server = Server::start(ServerConfig {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         model_urls: vec![format!("http://{mock}/v1")],

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use convergio_domain::graph::manifest::{Node, Work};
 use convergio_domain::graph::{self, check_inputs};
-use convergio_executor::model::detect;
+use convergio_eventstore::private_files::create_private_folder;
 use convergio_executor::tool;
 use uuid::Uuid;
 
@@ -15,6 +15,7 @@ use crate::crash_test::{self, Findings, ModelProxy, Plan, Point, Report};
 use crate::data_dir::DataDir;
 use crate::exit;
 use crate::managed_model;
+use crate::model_servers::{find_model_servers, is_consented, tell_found};
 
 pub(super) async fn run(global: &Global, args: &CrashTestArgs) -> anyhow::Result<ExitCode> {
     let manifest = super::graph::read(&args.file)?;
@@ -40,7 +41,7 @@ pub(super) async fn run(global: &Global, args: &CrashTestArgs) -> anyhow::Result
         (models, managed) = find_models(global).await?;
     }
     let folder = std::env::temp_dir().join(format!("convergio-crash-test-{}", Uuid::now_v7()));
-    std::fs::create_dir_all(&folder)?;
+    create_private_folder(&folder)?;
     let (sample, kills) = (args.sample, args.kills);
     let plan = Plan { graph, inputs, sample, kills, models, folder: folder.clone() };
     let shows = std::io::stderr().is_terminal() && !global.json;
@@ -67,12 +68,17 @@ pub(super) async fn run(global: &Global, args: &CrashTestArgs) -> anyhow::Result
 async fn find_models(
     global: &Global,
 ) -> anyhow::Result<(Vec<ModelProxy>, Option<managed_model::ManagedModel>)> {
-    let mut found = detect(&global.model_urls).await;
+    let mut found = find_model_servers(&global.model_urls).await?;
+    tell_found(&global.model_urls, &found);
+    // The graph may be private, and a proxy does not know.
+    found.retain(is_consented);
     let mut managed = None;
     if found.is_empty() && global.model_urls.is_empty() {
-        let data = DataDir::find(global.data.as_deref());
-        if let Some(folder) = managed_model::installed(&data) {
-            let model = managed_model::start(&folder).await?;
+        let data = DataDir::find(global.data.as_deref())?;
+        if let Some(folder) = managed_model::installed() {
+            data.create()?;
+            let log = data.path().join("model.log");
+            let model = managed_model::start(&folder, &log).await?;
             found.push(model.server.clone());
             managed = Some(model);
         }
@@ -91,7 +97,7 @@ async fn find_models(
 }
 
 pub(super) async fn life(global: &Global, args: &LifeArgs) -> anyhow::Result<ExitCode> {
-    let data = DataDir::find(global.data.as_deref());
+    let data = DataDir::find(global.data.as_deref())?;
     let point = Point { commit: args.commit, moment: args.moment };
     crash_test::stand_still(data.path(), &global.model_urls, point).await?;
     Ok(ExitCode::SUCCESS)

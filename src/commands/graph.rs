@@ -5,6 +5,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use convergio_domain::graph;
 use convergio_domain::json::{JsonError, read_json};
+use convergio_eventstore::private_files::create_private_file;
 use convergio_executor::tool;
 use convergio_schemas::wire::{ExecuteRequest, Frame, GraphAccepted, RunAccepted, RunView};
 use serde_json::{Map, Value, json};
@@ -182,8 +183,8 @@ pub(super) async fn detach(global: &Global, target: Target, run: &str) -> anyhow
     let is_own = target.own.is_some();
     target.close().await?;
     if is_own {
-        let data = DataDir::find(global.data.as_deref());
-        let log = std::fs::File::create(data.path().join("background.log"))?;
+        let data = DataDir::find(global.data.as_deref())?;
+        let log = create_private_file(&data.path().join("background.log"))?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["serve", "--until-idle", "--listen", "127.0.0.1:0", "--data"]);
         command.arg(data.path());

@@ -37,7 +37,7 @@ pub(super) async fn run(global: &Global, command: LogCommand) -> anyhow::Result<
 }
 
 async fn verify(global: &Global, payloads: bool) -> anyhow::Result<ExitCode> {
-    let data = DataDir::find(global.data.as_deref());
+    let data = DataDir::find(global.data.as_deref())?;
     let log = LogPlace::find(global)?.open(&data).await?.shared();
     let verified = convergio_eventstore::verify(&*log, payloads).await;
     log.close().await?;
@@ -100,18 +100,20 @@ async fn export(
     folder: &Path,
     stream: Option<&StreamKey>,
 ) -> anyhow::Result<ExitCode> {
-    let data = DataDir::find(global.data.as_deref());
+    let data = DataDir::find(global.data.as_deref())?;
     let log = LogPlace::find(global)?.open(&data).await?.shared();
-    let added = archive::export(&*log, &data.payload_key()?, folder, stream).await;
+    let key = data.payload_key()?;
+    let added = archive::export(&*log, &key, folder, stream).await;
     log.close().await?;
     told(global, added, |added| format!("{} added to {}", shown(added), folder.display()))
 }
 
 async fn import(global: &Global, folder: &Path, how: Import) -> anyhow::Result<ExitCode> {
-    let data = DataDir::find(global.data.as_deref());
+    let data = DataDir::find(global.data.as_deref())?;
     data.create()?;
     let log = LogPlace::find(global)?.open(&data).await?.shared();
-    let done = archive::import(&*log, &data.payload_key()?, folder, how).await;
+    let key = data.payload_key()?;
+    let done = archive::import(&*log, &key, folder, how).await;
     log.close().await?;
     let done = done.map_err(|error| match error {
         AppendError::Corrupt { at, reason } => LogError::Corrupt { at, reason },
@@ -121,7 +123,7 @@ async fn import(global: &Global, folder: &Path, how: Import) -> anyhow::Result<E
 }
 
 fn backup(global: &Global, to: &Path) -> anyhow::Result<ExitCode> {
-    let data = DataDir::find(global.data.as_deref());
+    let data = DataDir::find(global.data.as_deref())?;
     archive::backup_embedded(data.path(), to)
         .map_err(|error| exit::unavailable(error.to_string()))?;
     match global.json {
@@ -137,9 +139,9 @@ async fn create(global: &Global, args: &CreateArgs) -> anyhow::Result<ExitCode> 
             "a log in the data folder is made by `convergio serve`; name a cluster: --log nats://…",
         ));
     };
-    let data = DataDir::find(global.data.as_deref());
+    let data = DataDir::find(global.data.as_deref())?;
     data.create()?;
-    let config = LogPlace::config(&address, promise, data.payload_key_or_new()?);
+    let config = LogPlace::config(&address, promise, *data.payload_key_or_new()?);
     let layout = Layout {
         replicas: args.replicas,
         log_bytes: args.log_gib << 30,

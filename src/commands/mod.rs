@@ -18,6 +18,7 @@ mod runs;
 mod serve;
 mod steer;
 mod tokens;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -40,7 +41,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Audit(of) => lists::audit(&global, &of).await,
         Command::Models(command) => models::run(&global, command).await,
         Command::Memory(command) => memory::run(&global, command).await,
-        Command::Tokens(command) => tokens::run(&global, command),
+        Command::Tokens(command) => tokens::run(&global, command).await,
+        Command::Trust { folder } => trust::run(&global, &folder),
         Command::Projections(command) => offline::projections(&global, command).await,
         Command::Log(command) => log::run(&global, command).await,
         Command::Replay(args) => replay::run(&global, &args).await,

@@ -17,7 +17,7 @@ pub(super) async fn projections(
     global: &Global,
     command: ProjectionsCommand,
 ) -> anyhow::Result<ExitCode> {
-    let data = DataDir::find(global.data.as_deref());
+    let data = DataDir::find(global.data.as_deref())?;
     let log = LogPlace::find(global)?.open(&data).await?.shared();
     let done = match command {
         ProjectionsCommand::Rebuild => build(global, &*log).await,
@@ -29,7 +29,7 @@ pub(super) async fn projections(
 
 async fn build(global: &Global, log: &dyn EventLog) -> anyhow::Result<ExitCode> {
     let mut records = 0;
-    rebuild(global.read_models(), log, |at, tail| {
+    rebuild(global.read_models()?, log, |at, tail| {
         records = at.0;
         eprintln!("rebuilding: {} of {} records", at.0, tail.0);
     })
@@ -42,7 +42,7 @@ async fn build(global: &Global, log: &dyn EventLog) -> anyhow::Result<ExitCode> 
 }
 
 async fn check(global: &Global, data: &DataDir, log: &dyn EventLog) -> anyhow::Result<ExitCode> {
-    let live = open_read_models(&global.read_models()).await?;
+    let live = open_read_models(&global.read_models()?).await?;
     live.catch_up(log, |_, _| {}).await?;
     let fresh_file = data.path().join("check.db");
     rebuild(&fresh_file, log, |_, _| {}).await?;

@@ -1,12 +1,12 @@
 //! `convergio runs export|import`: a run as a file, from one data folder to another.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::BufWriter;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use convergio_domain::decider::Context;
+use convergio_eventstore::private_files::PartialFile;
 use convergio_eventstore::run_file::{self, ImportError, Imported, Reader};
 use convergio_eventstore::{Clock, Repository, SteadyClock};
 use serde_json::json;
@@ -33,32 +33,19 @@ pub(super) async fn export(
     let Some(output) = output else {
         return target.client.download(&path, &query, &mut std::io::stdout()).await;
     };
-    let partial = output.with_extension("part");
     let cannot = |error: std::io::Error| {
         exit::bad_input(format!("cannot write {}: {error}", output.display()))
     };
-    let mut file = BufWriter::new(File::create(&partial).map_err(cannot)?);
-    let written = match target.client.download(&path, &query, &mut file).await {
-        Ok(()) => file.flush().map_err(cannot).and_then(|()| checked(&partial)),
-        Err(error) => Err(error),
-    };
-    match written {
-        Ok(events) => {
-            std::fs::rename(&partial, output).map_err(cannot)?;
-            match global.json {
-                true => print_json(&json!({"file": output, "events": events})),
-                false => {
-                    println!("{events} events written to {}", output.display());
-                    Ok(())
-                }
-            }
-        }
-        Err(error) => {
-            // What is half written is of no use.
-            let _removed = std::fs::remove_file(&partial);
-            Err(error)
-        }
+    let mut file = BufWriter::new(PartialFile::create(output).map_err(cannot)?);
+    target.client.download(&path, &query, &mut file).await?;
+    let file = file.into_inner().map_err(|error| cannot(error.into_error()))?;
+    let events = checked(file.path())?;
+    file.keep().map_err(cannot)?;
+    match global.json {
+        true => print_json(&json!({"file": output, "events": events}))?,
+        false => println!("{events} events written to {}", output.display()),
     }
+    Ok(())
 }
 
 /// Reads a file to its end; gives the number of its events.
@@ -74,7 +61,7 @@ fn checked(file: &Path) -> anyhow::Result<u64> {
 }
 
 pub(super) async fn import(global: &Global, file: &Path) -> anyhow::Result<ExitCode> {
-    let data = DataDir::find(global.data.as_deref());
+    let data = DataDir::find(global.data.as_deref())?;
     let LogPlace::Folder = LogPlace::find(global)? else {
         return Err(exit::bad_input("a run is imported into a data folder, not into a cluster"));
     };
@@ -89,7 +76,8 @@ pub(super) async fn import(global: &Global, file: &Path) -> anyhow::Result<ExitC
     let clock = Arc::new(SteadyClock::of_log(&*log).await?);
     let context = Context { now: clock.now(), actor: "owner".parse()? };
     let repository = Repository::new(Arc::clone(&log), clock);
-    let done = run_file::import(&repository, &data.payload_key()?, file, &context).await;
+    let key = data.payload_key()?;
+    let done = run_file::import(&repository, &key, file, &context).await;
     log.close().await?;
     let Imported { stream, events, added } = done.map_err(|error| match error {
         ImportError::File(_) | ImportError::Conflict { .. } | ImportError::Graph(_) => {

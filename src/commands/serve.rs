@@ -24,11 +24,12 @@ pub(super) async fn run(global: &Global, args: &ServeArgs) -> anyhow::Result<Exi
     if args.role != Role::All && matches!(place, LogPlace::Folder) {
         return Err(exit::bad_input("roles apart need a log in a cluster: --log nats://…"));
     }
+    let data = DataDir::find(global.data.as_deref())?;
     let mut server = Server::start(ServerConfig {
-        data: DataDir::find(global.data.as_deref()),
+        data: data.clone(),
         listen: args.listen,
         model_urls: global.model_urls.clone(),
-        read_models: global.read_models(),
+        read_models: global.read_models()?,
         place,
         // In the background nobody starts it again after a command that looks at the run.
         folder_patience: if args.until_idle { FOLDER_PATIENCE } else { Duration::ZERO },
@@ -36,7 +37,7 @@ pub(super) async fn run(global: &Global, args: &ServeArgs) -> anyhow::Result<Exi
         model_calls: args.model_calls,
     })
     .await?;
-    announce(global, &server)?;
+    announce(global, &data, &server)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let failure = tokio::select! {
         _ = tokio::signal::ctrl_c() => None,
@@ -69,8 +70,8 @@ async fn ended(server: &mut Server, until_idle: bool) -> anyhow::Result<()> {
     }
 }
 
-fn announce(global: &Global, server: &Server) -> anyhow::Result<()> {
-    let data = DataDir::find(global.data.as_deref());
+fn announce(global: &Global, data: &DataDir, server: &Server) -> anyhow::Result<()> {
+    let token = data.token_file();
     let models: Vec<String> = server
         .models
         .iter()
@@ -79,7 +80,8 @@ fn announce(global: &Global, server: &Server) -> anyhow::Result<()> {
         .collect();
     if global.json {
         let ready = json!({"url": server.url, "data": data.path(), "models": models,
-            "durability": server.durability.as_str(), "pid": std::process::id()});
+            "durability": server.durability.as_str(), "pid": std::process::id(),
+            "token_file": token});
         println!("{ready}");
         return Ok(());
     }
@@ -96,16 +98,11 @@ fn announce(global: &Global, server: &Server) -> anyhow::Result<()> {
     if server.url.is_empty() {
         return Ok(());
     }
-    if server.token_is_new {
-        println!("  token       {} (shown once; kept in the data folder)", server.token);
-    } else {
-        println!("  token       in {}", data.path().join("token").display());
-    }
-    let token = data.path().join("token");
+    println!("  token       in {}", token.display());
     println!(
-        "  try         curl -H \"Authorization: Bearer $(cat {})\" {}/v1/runs",
-        token.display(),
-        server.url
+        "  try         curl -H @- {}/v1/runs <<<\"Authorization: Bearer $(cat {})\"",
+        server.url,
+        token.display()
     );
     Ok(())
 }

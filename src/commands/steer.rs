@@ -202,7 +202,7 @@ async fn save(
 /// Looks at the folder of checkpoints, or empties it: no server is needed, and a running one is not
 /// disturbed.
 pub(super) fn checkpoints(global: &Global, command: &CheckpointsCommand) -> anyhow::Result<()> {
-    let folder = CheckpointFolder::new(&DataDir::find(global.data.as_deref()).checkpoints());
+    let folder = CheckpointFolder::new(&DataDir::find(global.data.as_deref())?.checkpoints());
     match command {
         CheckpointsCommand::List { id } => {
             let events = folder.list(&stream(id, "default")?);

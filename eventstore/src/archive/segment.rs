@@ -11,11 +11,11 @@
 //! ```
 
 use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::unusable;
 use crate::error::LogError;
+use crate::private_files::write_private_file;
 use crate::record::{Body, Hash, chain};
 
 pub(super) const ENDING: &str = "cvgarchive";
@@ -104,19 +104,11 @@ impl SegmentWriter {
         let records = self.records.to_le_bytes();
         self.entry(TRAILER, &[&records, &hash]);
         let path = folder.join(format!("{:020}.{ENDING}", self.before + 1));
-        let partial = path.with_extension("new");
         let write = || {
-            let mut file = File::create(&partial)?;
-            file.write_all(&self.bytes)?;
-            file.sync_all()?;
-            std::fs::rename(&partial, &path)?;
+            write_private_file(&path, &self.bytes)?;
             File::open(folder)?.sync_all()
         };
-        if let Err(error) = write() {
-            // It takes room where there may be none.
-            let _removed = std::fs::remove_file(&partial);
-            return Err(unusable(&path, &error));
-        }
+        write().map_err(|error| unusable(&path, &error))?;
         Ok(hash)
     }
 }

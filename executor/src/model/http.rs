@@ -79,7 +79,8 @@ impl HttpProvider {
 
     /// Whether what it is sent stays on machines of the person or the operator.
     pub(super) fn is_private(&self) -> bool {
-        self.endpoint.is_private() && self.config.class == convergio_kernel_c::ProviderClass::Local
+        let is_local = self.config.class == convergio_kernel_c::ProviderClass::Local;
+        self.endpoint.is_private() && is_local && !self.config.is_unconfirmed
     }
 
     fn url(&self, path: &str) -> String {

@@ -140,6 +140,10 @@ impl ModelCatalog {
                 "it runs in Ollama's cloud"
             }
             _ if self.has_private(wish) => return None,
+            _ if self.has_unconfirmed(wish) => {
+                "the model server that was found is another user's: confirm it once by `convergio \
+                 models trust URL`"
+            }
             Wanted::Any | Wanted::Local => {
                 "no model server has a loopback address, or another of this network in digits"
             }

@@ -83,6 +83,20 @@ async fn each_way_to_name_a_model_finds_it() {
 }
 
 #[tokio::test]
+async fn a_server_that_nobody_confirmed_gets_nothing_private() {
+    let near = serving(&["a"]).await;
+    let catalog = catalog(vec![ProviderConfig { is_unconfirmed: true, ..local(&near) }]);
+    let private = Need { privacy: Privacy::Local, ..NEED };
+    for wanted in ["auto", "local", "local/a"] {
+        let refused = catalog.choose(wanted, &private).await.err().expect("it is another user's");
+        assert_eq!(refused.code.as_str(), "privacy.cloud_denied");
+        assert!(refused.message.contains("convergio models trust"), "{refused}");
+    }
+    assert_eq!(near.count("/v1/models"), 0, "not even asked what it has");
+    assert_eq!(chosen(&catalog, "local").await.expect("not private")[1], "a");
+}
+
+#[tokio::test]
 async fn an_ollama_name_without_a_tag_means_the_latest() {
     let near = serving(&["llama3:latest"]).await;
     let catalog = catalog(vec![local(&near)]);

@@ -19,6 +19,7 @@ use convergio_eventstore::Payload;
 use convergio_projections::AgentRow;
 use convergio_schemas::error_code;
 use convergio_schemas::wire::{AgentMessage, AgentRequest, AgentView, Page, Problem, RunAccepted};
+use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::IntoParams;
@@ -322,6 +323,8 @@ pub(crate) async fn stream(
         return Err(ApiError::not_found("agent"));
     }
     let upgrade = upgrade.map_err(|error| ApiError::invalid(error.body_text()))?;
+    let revocation = gateway.tokens.revocation(caller.token);
     let frames = events::follow(gateway, stream, Seq(query.after()), Standing::default());
+    let frames = frames.take_until(Box::pin(revocation));
     Ok(upgrade.on_upgrade(move |socket| events::send(socket, frames)))
 }

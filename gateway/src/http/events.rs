@@ -17,7 +17,7 @@ use convergio_domain::run::Run;
 use convergio_domain::stream::{Seq, StreamKey, StreamKind};
 use convergio_eventstore::{LogError, Record, StreamNote};
 use convergio_schemas::wire::{EventEnvelope, Frame, Page, Problem, ProgressNote};
-use futures_util::stream::{self, BoxStream, StreamExt};
+use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use serde::Deserialize;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -183,11 +183,12 @@ pub(crate) async fn stream(
     }
     let upgrade = upgrade.map_err(|error| ApiError::invalid(error.body_text()))?;
     let (after, standing) = (Seq(query.after()), Standing::of_run(&gateway, &stream).await?);
-    let frames = follow(gateway, stream, after, standing);
+    let revocation = gateway.tokens.revocation(caller.token);
+    let frames = follow(gateway, stream, after, standing).take_until(Box::pin(revocation));
     Ok(upgrade.on_upgrade(move |socket| send(socket, frames)))
 }
 
-pub(super) async fn send(mut socket: WebSocket, mut frames: BoxStream<'static, Frame>) {
+pub(super) async fn send(mut socket: WebSocket, mut frames: impl Stream<Item = Frame> + Unpin) {
     loop {
         tokio::select! {
             frame = frames.next() => {

@@ -19,6 +19,7 @@ pub(crate) mod replay;
 pub(crate) mod runs;
 mod signal_names;
 pub(crate) mod steer;
+pub(crate) mod tokens;
 
 use std::time::Duration;
 

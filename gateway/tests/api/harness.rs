@@ -15,6 +15,7 @@ use convergio_domain::run::{
     StepResult,
 };
 use convergio_domain::stream::StreamKey;
+use convergio_domain::token::TokenHash;
 use convergio_eventstore::embedded::{Config, EmbeddedLog};
 use convergio_eventstore::{
     EventLog, HealthRegistry, LiveHub, MemoryLog, Payload, Repository, SystemClock,
@@ -34,6 +35,7 @@ pub(crate) struct Api {
     pub(crate) url: String,
     pub(crate) repository: Repository,
     pub(crate) health: HealthRegistry,
+    pub(crate) tokens: Tokens,
     http: reqwest::Client,
     _folder: tempfile::TempDir,
     _stop: watch::Sender<bool>,
@@ -60,7 +62,7 @@ pub(crate) fn run_stream(run: &str) -> StreamKey {
 
 fn token(token: &str, of: &str, role: &str) -> Token {
     let (actor, roles) = (role.parse().expect("a name"), vec![role.to_owned()]);
-    Token { hash: Token::hash(token), tenant: tenant(of), actor, roles }
+    Token { hash: TokenHash::of(token), tenant: tenant(of), actor, roles }
 }
 
 impl Api {
@@ -88,7 +90,11 @@ impl Api {
         Self::with(repository, folder, Limits::default()).await
     }
 
-    async fn on(log: Arc<dyn EventLog>, folder: tempfile::TempDir, limits: Limits) -> Self {
+    pub(crate) async fn on(
+        log: Arc<dyn EventLog>,
+        folder: tempfile::TempDir,
+        limits: Limits,
+    ) -> Self {
         Self::with(Repository::new(log, Arc::new(SystemClock)), folder, limits).await
     }
 
@@ -108,6 +114,12 @@ impl Api {
             description: "Trims.".into(),
             arguments: json!({"type": "object", "properties": {"text": {}}}),
         }]);
+        let tokens = Tokens::new([
+            token(TOKEN, "one", "owner"),
+            token("cvg_two", "two", "owner"),
+            token("cvg_teacher", "one", "teacher"),
+            token("cvg_student", "one", "student"),
+        ]);
         let gateway = Gateway {
             repository: repository.clone(),
             queries,
@@ -115,12 +127,7 @@ impl Api {
             health: health.clone(),
             live: LiveHub::new(),
             tools: Arc::new(tools),
-            tokens: Tokens::new([
-                token(TOKEN, "one", "owner"),
-                token("cvg_two", "two", "owner"),
-                token("cvg_teacher", "one", "teacher"),
-                token("cvg_student", "one", "student"),
-            ]),
+            tokens: tokens.clone(),
             models: Arc::new(()),
             replayer: Arc::new(NoReplay(repository.clone())),
             stop: stopping.clone(),
@@ -132,7 +139,7 @@ impl Api {
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
         let (_folder, _stop) = (folder, stop);
-        Self { url, repository, health, http, _folder, _stop, projector }
+        Self { url, repository, health, tokens, http, _folder, _stop, projector }
     }
 
     /// From here on nothing new gets into the read models.

@@ -35,7 +35,7 @@ use crate::error::{AppendError, LogError};
 use crate::log::{Archived, Durability, EventLog, Page, Scan};
 use crate::prepare::prepare;
 use crate::record::{Head, Position, RawRecord, Record};
-use crate::seal::{MasterKey, Opening, PayloadKeys};
+use crate::seal::{Opening, PayloadKeys};
 use crate::stream_tail::follow_stream;
 use crate::tail;
 use crate::verify::verify;
@@ -94,7 +94,7 @@ impl EmbeddedLog {
     /// Another process has it open, the folder cannot be used, or the file is not a log.
     pub fn open(config: &Config) -> Result<Self, LogError> {
         let folder = Folder::lock(&config.folder)?;
-        let keys: Arc<dyn PayloadKeys> = Arc::new(MasterKey(folder.master_key()?));
+        let keys: Arc<dyn PayloadKeys> = Arc::new(folder.master_key()?);
         let connection = schema::open(&folder.database())?;
         let readers = Arc::new(Readers::open(&folder.database(), Arc::clone(&keys))?);
         let counters = Arc::new(Counters::default());
