@@ -72,8 +72,12 @@ pub(crate) struct Global {
     /// URL of a model server with OpenAI's chat completions; may be given several times.
     #[arg(long = "model-url", global = true, env = "CONVERGIO_MODEL_URL", value_delimiter = ',')]
     pub(crate) model_urls: Vec<String>,
-    /// URL of a PostgreSQL server for the read models, in place of a file in the data folder. With a
-    /// password it belongs into DATABASE_URL: others see arguments in the list of processes.
+    /// File of the read models, in place of one in the data folder: on another disk, say. A link is
+    /// not followed.
+    #[arg(long, global = true, env = "CONVERGIO_READ_MODELS_FILE", conflicts_with = "database")]
+    pub(crate) read_models_file: Option<PathBuf>,
+    /// URL of a PostgreSQL server for the read models, in place of a file in the data folder. With
+    /// a password it belongs into DATABASE_URL: others see arguments in the list of processes.
     #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true)]
     pub(crate) database: Option<String>,
     /// JSON in place of text for people.
@@ -95,9 +99,10 @@ pub(crate) struct Global {
 impl Global {
     /// Where the read models lie.
     pub(crate) fn read_models(&self) -> anyhow::Result<Store> {
-        Ok(match &self.database {
-            Some(url) => Store::Server(url.clone()),
-            None => Store::File(DataDir::find(self.data.as_deref())?.read_models()),
+        Ok(match (&self.database, &self.read_models_file) {
+            (Some(url), _) => Store::Server(url.clone()),
+            (None, Some(file)) => Store::File(file.clone()),
+            (None, None) => Store::File(DataDir::find(self.data.as_deref())?.read_models()),
         })
     }
 }

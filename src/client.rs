@@ -2,6 +2,8 @@
 
 use anyhow::Context;
 use bytes::Bytes;
+use convergio_domain::id::TokenId;
+use convergio_domain::token::TokenHash;
 use convergio_schemas::wire::{EventEnvelope, Frame, Problem, ProgressNote};
 use futures_util::StreamExt;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
@@ -28,6 +30,11 @@ impl Client {
 
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The id of the token that is shown.
+    pub(crate) fn token_id(&self) -> TokenId {
+        TokenId::of(&TokenHash::of(&self.token))
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {

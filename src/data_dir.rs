@@ -90,6 +90,7 @@ impl DataDir {
             exit::unavailable(format!("cannot use the data folder {}: {error}", self.0.display()))
         })?;
         if !is_new {
+            self.narrow_if_empty();
             self.tell_narrowed();
         } else if self.0.file_name().is_some_and(|name| name == FOUND)
             && let Err(error) = trust::mark_folder(&self.0)
@@ -97,6 +98,14 @@ impl DataDir {
             eprintln!("convergio: {:?} is used only when it is named by --data: {error:#}", self.0);
         }
         Ok(())
+    }
+
+    /// In an empty folder there was nothing to be read.
+    fn narrow_if_empty(&self) {
+        let is_empty = std::fs::read_dir(&self.0).is_ok_and(|mut entries| entries.next().is_none());
+        if is_empty && let Err(error) = narrow_mode(&self.0) {
+            eprintln!("convergio: others may use {}: {error}", self.0.display());
+        }
     }
 
     fn tell_narrowed(&self) {

@@ -141,7 +141,7 @@ mod tests {
         let token = known.state.live().next().unwrap().0;
         let by = Caller { token, roles: vec!["owner".to_owned()] };
         let hash = TokenHash::of("cvg_another");
-        let rotate = |_: &_, _| (Command::Rotate { by: by.clone(), actor: None, hash }, Vec::new());
+        let rotate = |_: &_, _| (Command::Rotate { by: by.clone(), token, hash }, Vec::new());
         let context = Context { now: repository.clock().now(), actor: "owner".parse().unwrap() };
         let stream = stream(&"default".parse().unwrap());
         repository.execute::<Tokens>(&stream, &context, rotate).await.unwrap();

@@ -9,6 +9,7 @@ use crate::decider::{Context, Decider, Recorded, Wake};
 use crate::event::Event;
 use crate::event::token::{Issued, Revoked};
 use crate::id::{ActorId, Name, TenantId, TokenId};
+use crate::once::{AppliedRequests, RemembersRequests};
 use crate::request::derived_uuid;
 use crate::stream::{Seq, StreamKey, StreamKind};
 use crate::time::Timestamp;
@@ -92,6 +93,14 @@ pub struct Tokens;
 pub struct State {
     /// By their ids.
     pub tokens: BTreeMap<TokenId, Token>,
+    /// The requests under an idempotency key that changed them.
+    pub requests: AppliedRequests,
+}
+
+impl RemembersRequests for State {
+    fn applied_requests(&self) -> &AppliedRequests {
+        &self.requests
+    }
 }
 
 /// A token.
@@ -158,12 +167,12 @@ pub enum Command {
         /// Which one.
         token: TokenId,
     },
-    /// A token takes the place of those that somebody has.
+    /// A token takes the place of another.
     Rotate {
         /// Who asks.
         by: Caller,
-        /// Whose; the token that was shown, if absent.
-        actor: Option<ActorId>,
+        /// Which one goes.
+        token: TokenId,
         /// What the new one is known by.
         hash: TokenHash,
     },
@@ -269,21 +278,20 @@ fn revoke(state: &State, by: &Caller, token: TokenId) -> Result<Vec<Event>, Reje
 fn rotate(
     state: &State,
     by: &Caller,
-    actor: Option<ActorId>,
+    token: TokenId,
     hash: TokenHash,
 ) -> Result<Vec<Event>, Rejection> {
-    let old: Vec<TokenId> = match &actor {
-        None => [by.token].into_iter().filter(|token| state.has_live(*token)).collect(),
-        Some(actor) if actor.as_str() == OWNER => return Err(Rejection::Reserved(actor.clone())),
-        Some(actor) => {
-            by.must_be_owner()?;
-            state.live_of(actor).map(|(token, _)| token).collect()
-        }
-    };
-    let last = old.last().and_then(|token| state.tokens.get(token)).ok_or(Rejection::NotFound)?;
-    let mut events = issue(state, last.actor.clone(), last.roles.clone(), hash)?;
-    let new = TokenId::of(&hash);
-    events.extend(old.into_iter().filter(|token| *token != new).map(revoked));
+    if token != by.token {
+        by.must_be_owner()?;
+    }
+    let (old, new) = (state.tokens.get(&token).ok_or(Rejection::NotFound)?, TokenId::of(&hash));
+    if old.is_revoked && !state.has_live(new) {
+        return Err(Rejection::Revoked);
+    }
+    let mut events = issue(state, old.actor.clone(), old.roles.clone(), hash)?;
+    if !old.is_revoked && token != new {
+        events.push(revoked(token));
+    }
     Ok(events)
 }
 
@@ -306,7 +314,7 @@ impl Decider for Tokens {
                 issue_first(state, token)
             }
             Command::Revoke { by, token } => revoke(state, &by, token),
-            Command::Rotate { by, actor, hash } => rotate(state, &by, actor, hash),
+            Command::Rotate { by, token, hash } => rotate(state, &by, token, hash),
         }
     }
 
@@ -324,6 +332,7 @@ impl Decider for Tokens {
                     token.is_revoked = true;
                 }
             }
+            Event::RequestApplied(event) => state.requests.insert(event.request, recorded.seq),
             _ => {}
         }
     }
@@ -414,20 +423,20 @@ mod tests {
     #[test]
     fn a_rotation_changes_the_token_and_nothing_else() {
         let mut state = with_owner_and_ann();
-        let own = Command::Rotate { by: by("ann-1", "teacher"), actor: None, hash: hash("ann-2") };
-        assert_eq!(done(&mut state, own), Ok(2));
-        let of = |name: &str| Some(name.parse().unwrap());
-        let rotate = |from: &str, role, actor, to: &str| Command::Rotate {
-            by: by(from, role),
-            actor,
+        let rotate = |by_token: &str, role, from: &str, to: &str| Command::Rotate {
+            by: by(by_token, role),
+            token: TokenId::of(&hash(from)),
             hash: hash(to),
         };
-        let refused = done(&mut state, rotate("ann-2", "teacher", of("ann"), "ann-3"));
-        assert_eq!(refused, Err(Rejection::NotOwner));
-        assert_eq!(done(&mut state, rotate("owner-1", OWNER, of("ann"), "ann-3")), Ok(2));
-        assert_eq!(done(&mut state, rotate("owner-1", OWNER, of("ann"), "ann-3")), Ok(0));
-        assert_eq!(done(&mut state, rotate("owner-1", OWNER, None, "owner-2")), Ok(2));
-        let none = done(&mut state, rotate("owner-2", OWNER, of("bob"), "x"));
+        assert_eq!(done(&mut state, rotate("ann-1", "teacher", "ann-1", "ann-2")), Ok(2));
+        let others = rotate("ann-2", "teacher", "owner-1", "x");
+        assert_eq!(done(&mut state, others), Err(Rejection::NotOwner));
+        assert_eq!(done(&mut state, rotate("owner-1", OWNER, "ann-2", "ann-3")), Ok(2));
+        assert_eq!(done(&mut state, rotate("owner-1", OWNER, "ann-2", "ann-3")), Ok(0));
+        let gone = done(&mut state, rotate("owner-1", OWNER, "ann-2", "ann-4"));
+        assert_eq!(gone, Err(Rejection::Revoked));
+        assert_eq!(done(&mut state, rotate("owner-1", OWNER, "owner-1", "owner-2")), Ok(2));
+        let none = done(&mut state, rotate("owner-2", OWNER, "bob-1", "x"));
         assert_eq!(none, Err(Rejection::NotFound));
         let live: Vec<&str> = state.live().map(|(_, token)| token.actor.as_str()).collect();
         assert_eq!(live.len(), 2, "{live:?}");

@@ -135,7 +135,8 @@ pub(crate) async fn authenticate(
     let Some(identity) =
         shown_token(request.headers()).and_then(|token| gateway.tokens.find(token))
     else {
-        let detail = "send `Authorization: Bearer cvg_...` with the token of the data folder";
+        let detail = "send `Authorization: Bearer cvg_...` with the token of the data folder, or \
+            another that was not revoked";
         return ApiError::new(error_code::AUTH_INVALID, detail).into_response();
     };
     let token = identity.token;

@@ -17,8 +17,8 @@ pub(crate) enum TokensCommand {
     /// Lists who has a token, and the roles.
     #[command(after_help = "Example:\n  convergio tokens list --json")]
     List,
-    /// Makes a new token in the place of one, which opens nothing any more: the owner's, which stays
-    /// in the data folder, or somebody's, which is printed once.
+    /// Makes a new token in the place of one, which opens nothing any more: the owner's, which
+    /// stays in the data folder, or somebody's, which is printed once.
     #[command(after_help = "Example:\n  convergio tokens rotate\n  convergio tokens rotate ann \
         >ann.token")]
     Rotate {

@@ -192,6 +192,9 @@ pub(super) async fn detach(global: &Global, target: Target, run: &str) -> anyhow
             // Not as an argument: others could read it there.
             command.env("DATABASE_URL", url);
         }
+        if let Some(file) = &global.read_models_file {
+            command.arg("--read-models-file").arg(file);
+        }
         for url in &global.model_urls {
             command.args(["--model-url", url]);
         }

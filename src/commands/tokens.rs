@@ -49,16 +49,17 @@ async fn issue(
 
 async fn rotate_of(global: &Global, target: &Target, actor: &ActorId) -> anyhow::Result<()> {
     let token = new_token()?;
-    let rotation = rotation(Some(actor.to_string()), &token);
-    let issued: TokenView = target.client.post("/v1/tokens/rotate", &rotation, None).await?;
+    let path = format!("/v1/tokens/{actor}/rotate");
+    let issued: TokenView = target.client.post(&path, &rotation(&token), None).await?;
     show_once(global, &issued, &token)
 }
 
 /// The token that this command signs in with; it stays in the file that it came from.
 async fn rotate_own(global: &Global, target: &Target) -> anyhow::Result<()> {
     let token = new_token()?;
-    let rotation = rotation(None, &token);
-    let rotated = target.client.post("/v1/tokens/rotate", &rotation, None);
+    let (path, rotation) =
+        (format!("/v1/tokens/{}/rotate", target.client.token_id()), rotation(&token));
+    let rotated = target.client.post(&path, &rotation, None);
     let Some(file) = &target.token_file else {
         return show_once(global, &rotated.await?, &token);
     };
@@ -72,8 +73,8 @@ async fn rotate_own(global: &Global, target: &Target) -> anyhow::Result<()> {
     tell_rotated(global, &rotated, file)
 }
 
-fn rotation(actor: Option<String>, token: &str) -> TokenRotation {
-    TokenRotation { actor, blake3: TokenHash::of(token).to_string() }
+fn rotation(token: &str) -> TokenRotation {
+    TokenRotation { blake3: TokenHash::of(token).to_string() }
 }
 
 fn tell_rotated(global: &Global, rotated: &TokenView, file: &Path) -> anyhow::Result<()> {

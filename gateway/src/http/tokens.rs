@@ -2,17 +2,18 @@
 
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
 use convergio_domain::id::{ActorId, Name, TokenId};
+use convergio_domain::once::{Once, RequestedCommand};
 use convergio_domain::token::{self, Caller as TokenCaller, Command, NewToken, TokenHash};
 use convergio_eventstore::Loaded;
 use convergio_schemas::wire::{self, Page, Problem, TokenRotation, TokenView};
 
 use crate::app::{App, Caller, Gateway};
 use crate::auth::Identity;
-use crate::convert;
 use crate::problem::ApiError;
+use crate::{convert, idempotency};
 
 /// Lists the tokens that open something.
 #[utoipa::path(get, path = "/v1/tokens", tag = "tokens", responses(
@@ -41,6 +42,7 @@ pub(crate) async fn list(
 pub(crate) async fn issue(
     State(gateway): App,
     Extension(caller): Caller,
+    headers: HeaderMap,
     body: Result<Json<wire::NewToken>, JsonRejection>,
 ) -> Result<(StatusCode, Json<TokenView>), ApiError> {
     let Json(given) = body?;
@@ -52,13 +54,15 @@ pub(crate) async fn issue(
     };
     let id = TokenId::of(&token.hash);
     let command = Command::Issue { by: asked_by(&caller), token };
-    let issued = change(&gateway, &caller, command, id).await?;
+    let issued = change(&gateway, &caller, &headers, command, id).await?;
     Ok((StatusCode::CREATED, issued))
 }
 
-/// Puts a new token in the place of the one that the request shows, or of somebody's.
-#[utoipa::path(post, path = "/v1/tokens/rotate", tag = "tokens", request_body = TokenRotation,
-responses(
+/// Puts a new token in the place of one: of the one that the request shows, or, as the owner, of
+/// any.
+#[utoipa::path(post, path = "/v1/tokens/{id}/rotate", tag = "tokens", params(
+    ("id" = String, Path, description = "The token, by its id or the name of who has it"),
+), request_body = TokenRotation, responses(
     (status = 200, description = "The new token opens what the old one did", body = TokenView),
     (status = 400, description = "The rotation is not valid", body = Problem),
     (status = 401, description = "Not signed in", body = Problem),
@@ -70,13 +74,16 @@ responses(
 pub(crate) async fn rotate(
     State(gateway): App,
     Extension(caller): Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
     body: Result<Json<TokenRotation>, JsonRejection>,
 ) -> Result<Json<TokenView>, ApiError> {
     let Json(given) = body?;
     let hash = hash(&given.blake3)?;
-    let actor = given.actor.as_deref().map(actor).transpose()?;
-    let command = Command::Rotate { by: asked_by(&caller), actor, hash };
-    change(&gateway, &caller, command, TokenId::of(&hash)).await
+    let state = load(&gateway, &caller).await?.state;
+    let token = find(&state, &id).ok_or_else(|| ApiError::not_found("token"))?;
+    let command = Command::Rotate { by: asked_by(&caller), token, hash };
+    change(&gateway, &caller, &headers, command, TokenId::of(&hash)).await
 }
 
 /// Revokes a token, in every process of the log. Twice changes nothing.
@@ -94,11 +101,12 @@ pub(crate) async fn revoke(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Json<TokenView>, ApiError> {
     let state = load(&gateway, &caller).await?.state;
     let token = find(&state, &id).ok_or_else(|| ApiError::not_found("token"))?;
     let command = Command::Revoke { by: asked_by(&caller), token };
-    change(&gateway, &caller, command, token).await
+    change(&gateway, &caller, &headers, command, token).await
 }
 
 async fn load(gateway: &Gateway, caller: &Identity) -> Result<Loaded<token::Tokens>, ApiError> {
@@ -109,12 +117,15 @@ async fn load(gateway: &Gateway, caller: &Identity) -> Result<Loaded<token::Toke
 async fn change(
     gateway: &Gateway,
     caller: &Identity,
+    headers: &HeaderMap,
     command: Command,
     about: TokenId,
 ) -> Result<Json<TokenView>, ApiError> {
     let (stream, context) = (token::stream(&caller.tenant), gateway.context(caller));
-    let command = |_: &_, _| (command.clone(), Vec::new());
-    let done = gateway.repository.execute::<token::Tokens>(&stream, &context, command).await?;
+    let request = idempotency::request_id(caller, headers)?;
+    let command = RequestedCommand { request, command };
+    let asked = |_: &_, _| (command.clone(), Vec::new());
+    let done = gateway.repository.execute::<Once<token::Tokens>>(&stream, &context, asked).await?;
     if let Some(head) = done.head {
         gateway.tokens.replace(&caller.tenant, head.seq, &done.state);
     }

@@ -15,7 +15,7 @@ use convergio_domain::run::{
     StepResult,
 };
 use convergio_domain::stream::StreamKey;
-use convergio_domain::token::TokenHash;
+use convergio_domain::token::{self, TokenHash};
 use convergio_eventstore::embedded::{Config, EmbeddedLog};
 use convergio_eventstore::{
     EventLog, HealthRegistry, LiveHub, MemoryLog, Payload, Repository, SystemClock,
@@ -140,6 +140,17 @@ impl Api {
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
         let (_folder, _stop) = (folder, stop);
         Self { url, repository, health, tokens, http, _folder, _stop, projector }
+    }
+
+    /// The owner's token of tenant one stands in the log from here on.
+    pub(crate) async fn admit_owner(&self) {
+        let actor = "owner".parse().expect("a name");
+        let context = Context { now: self.repository.clock().now(), actor };
+        let stream = token::stream(&tenant("one"));
+        let hash = TokenHash::of(TOKEN);
+        let admit = |_: &_, _| (token::Command::AdmitOwner { hash }, Vec::new());
+        let admitted = self.repository.execute::<token::Tokens>(&stream, &context, admit).await;
+        admitted.expect("the owner is admitted");
     }
 
     /// From here on nothing new gets into the read models.

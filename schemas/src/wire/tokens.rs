@@ -19,9 +19,6 @@ pub struct NewToken {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenRotation {
-    /// Whose token; the one that the request shows when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub actor: Option<String>,
     /// BLAKE3 of the new token: 64 hexadecimal digits.
     pub blake3: String,
 }

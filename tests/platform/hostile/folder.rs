@@ -1,4 +1,4 @@
-//! A folder that somebody else made: a cloned repository, a copy, a folder that others may write to.
+//! A folder that somebody else made: a cloned repository, a copy, one that others may write to.
 
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, symlink};
