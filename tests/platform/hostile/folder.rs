@@ -162,7 +162,7 @@ fn the_model_of_a_named_folder_is_no_program_of_ours() {
     let small = repository("examples/small.yaml");
     let graph = ["graph", "run", small.to_str().expect("a path"), "--input", "text=hello"];
     let mut run = victim.command(&place);
-    run.args(["--data", ".convergio", "--model-url", "http://127.0.0.1:9"]).args(graph);
+    run.args(["--data", ".convergio"]).args(graph);
     let output = run.output().expect("the binary runs");
     assert!(output.status.success(), "{}", text(&output.stderr));
     victim.assert_untouched("a run on a folder that was named");
