@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use super::decode::{Decoder, Fields, Mentions};
 use super::manifest::{Callee, Memory, RECALL_TOOL, SPAWN_TOOL, ToolRef, Toolbox, TurnLimits};
-use super::mistake::hint;
 use super::nodes::template;
 use super::source::{Kind, Tree};
 use crate::id::{GraphVersion, Name};
@@ -75,7 +74,7 @@ fn tool(decoder: &mut Decoder<'_>, tree: &Tree, path: &str) -> Option<ToolRef> {
         let name = decoder.text(tree, path)?;
         let tools = decoder.tools;
         if name != SPAWN_TOOL && tools.get(&name).is_none() {
-            let hint = hint(&name, tools.names().chain([SPAWN_TOOL]));
+            let hint = decoder.mistakes.hint(&name, tools.names().chain([SPAWN_TOOL]));
             decoder.add(tree, path, format!("there is no tool `{name}`{hint}"));
         }
         return Some(ToolRef::Builtin(name));
