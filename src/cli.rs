@@ -1,6 +1,7 @@
 //! The command line.
 
 pub(crate) mod agents;
+mod evaluation;
 mod model_calls;
 mod runs;
 pub(crate) mod steer;
@@ -22,6 +23,7 @@ use crate::data_dir::DataDir;
 use crate::log_place::Promise;
 use crate::telemetry::Telemetry;
 use agents::AgentsCommand;
+pub(crate) use evaluation::{EvaluationLimits, WorkerArgs};
 pub(crate) use model_calls::ModelCallLimits;
 pub(crate) use runs::RunsCommand;
 
@@ -151,6 +153,9 @@ pub(crate) enum Command {
     /// One life of a crash test: stands still where it is to be killed.
     #[command(hide = true)]
     CrashTestLife(LifeArgs),
+    /// Evaluates what strangers wrote, for the server that started it.
+    #[command(hide = true)]
+    EvaluationWorker(WorkerArgs),
     /// Checks that everything is in place.
     #[command(after_help = "Example:\n  convergio doctor --json")]
     Doctor,
@@ -175,6 +180,8 @@ pub(crate) struct ServeArgs {
     pub(crate) role: Role,
     #[command(flatten)]
     pub(crate) model_calls: ModelCallLimits,
+    #[command(flatten)]
+    pub(crate) evaluation: EvaluationLimits,
 }
 
 /// What a process does.

@@ -49,6 +49,11 @@ impl DataDir {
         self.0.join("checkpoints")
     }
 
+    /// Evaluations that are under way.
+    pub(crate) fn attempts(&self) -> PathBuf {
+        self.0.join("evaluations")
+    }
+
     pub(crate) fn model(&self) -> PathBuf {
         self.0.join("model")
     }

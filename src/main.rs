@@ -28,6 +28,10 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> std::process::ExitCode {
     let cli = cli::Cli::parse();
+    if let cli::Command::EvaluationWorker(worker) = cli.command {
+        // Before anything else begins: no thread, no file.
+        return commands::evaluation_worker(worker);
+    }
     let _telemetry = cli.init_telemetry();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

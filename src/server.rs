@@ -8,6 +8,8 @@ use async_trait::async_trait;
 use convergio_domain::chat::Privacy;
 use convergio_domain::id::{ExecutorId, TenantId};
 use convergio_domain::metering::PriceBook;
+use convergio_evaluation::Evaluator;
+use convergio_evaluation::pool::WorkerPool;
 use convergio_eventstore::jetstream::Shares;
 use convergio_eventstore::{
     CheckpointFolder, Clock, Durability, EventLog, HealthRegistry, LiveHub, Repository, Share,
@@ -25,7 +27,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::cli::{ModelCallLimits, Role};
+use crate::cli::{EvaluationLimits, ModelCallLimits, Role};
 use crate::data_dir::{DataDir, Running};
 use crate::exit;
 use crate::log_place::{LogPlace, OpenLog};
@@ -51,6 +53,8 @@ pub(crate) struct ServerConfig {
     pub(crate) role: Role,
     /// Model calls at once.
     pub(crate) model_calls: ModelCallLimits,
+    /// What evaluations may take.
+    pub(crate) evaluation: EvaluationLimits,
 }
 
 /// A running server.
@@ -132,10 +136,11 @@ impl Server {
             (models, model) = find_models(&config).await?;
         }
         let catalog = Arc::new(Directory(catalog(&config.data, &models)?));
+        let evaluator = start_evaluator(&config)?;
         if role.executes() {
             shares = share_work(&open, &health);
             let share = shares.as_ref().map(Shares::watch);
-            let executor_config = executor_config(&memories, share, config.model_calls, &health);
+            let executor_config = executor_config(&memories, share, &config, &health, &evaluator);
             executor =
                 Some(start_executor(executor_config, &repository, &catalog.0, live.clone())?);
         }
@@ -144,13 +149,13 @@ impl Server {
         if let (Some(listener), Some(queries)) = (listener, queries) {
             url = format!("http://{}", listener.local_addr()?);
             let app = Gateway {
-                replayer: Arc::new(LogReplayer::new(&repository, &queries)),
+                replayer: Arc::new(LogReplayer::new(&repository, &queries, evaluator.clone())),
                 memories: Arc::clone(&memories),
                 repository,
                 queries,
                 health,
                 live,
-                tools: Arc::new(tool::catalog()),
+                evaluator,
                 tokens: Tokens::new(people::tokens(&config.data, &token)?),
                 models: catalog,
                 stop: stopping.clone(),
@@ -332,18 +337,31 @@ fn privacy(data: &DataDir) -> anyhow::Result<PrivacyPolicy> {
     }
 }
 
+/// Evaluates what strangers wrote: what is not small in processes that may be killed.
+fn start_evaluator(config: &ServerConfig) -> anyhow::Result<Evaluator> {
+    let limits = config.evaluation;
+    let folder = config.data.attempts();
+    let pool = WorkerPool::new(limits.program(), limits.of_pool(), Some(folder.clone()));
+    let pool = pool.map_err(|error| {
+        exit::unavailable(format!("cannot note evaluations in {}: {error}", folder.display()))
+    })?;
+    Ok(Evaluator::new(Arc::new(pool), Arc::new(tool::catalog())))
+}
+
 fn executor_config(
     memories: &Arc<Memories>,
     share: Option<watch::Receiver<Share>>,
-    model_calls: ModelCallLimits,
+    server: &ServerConfig,
     health: &HealthRegistry,
+    evaluator: &Evaluator,
 ) -> ExecutorConfig {
     let mut config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
     config.memory = MemoryPort(Some(Arc::new(Remembered(Arc::clone(memories)))));
     if let Some(share) = share {
         config.share = share;
     }
-    model_calls.apply_to(&mut config);
+    server.model_calls.apply_to(&mut config);
+    config.evaluator = evaluator.clone();
     config.health = health.component("executor");
     config
 }

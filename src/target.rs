@@ -1,7 +1,7 @@
 //! Which server a command speaks to: one that was named, the one that uses the data folder, or one
 //! that is started in this process for the time of the command.
 
-use crate::cli::{Global, ModelCallLimits, Role};
+use crate::cli::{EvaluationLimits, Global, ModelCallLimits, Role};
 use crate::client::Client;
 use crate::data_dir::DataDir;
 use crate::exit;
@@ -40,6 +40,7 @@ impl Target {
             folder_patience: std::time::Duration::ZERO,
             role: if execute { Role::All } else { Role::Gateway },
             model_calls: ModelCallLimits::default(),
+            evaluation: EvaluationLimits::default(),
         };
         let server = Server::start(config).await?;
         let client = Client::new(&server.url, &server.token)?;

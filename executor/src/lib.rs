@@ -17,6 +17,7 @@ mod outputs;
 pub mod replay;
 mod scheduler;
 pub mod tool;
+mod value_room;
 
 pub use config::ExecutorConfig;
 pub use executor::Executor;

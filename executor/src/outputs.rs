@@ -11,10 +11,12 @@ use convergio_domain::id::{NodeId, StepId};
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::run::{Ancestor, RunState, StepStatus, lineage};
 use convergio_domain::stream::StreamKey;
+use convergio_evaluation::Job;
 use convergio_eventstore::{EventLog, LogError};
 use serde_json::Value;
 
 use crate::graphs::CompiledGraph;
+use crate::value_room::{ValuePlace, ValueRoom, is_large, work_apart};
 
 /// Values of one run, kept while the run is in memory.
 pub(crate) struct Outputs {
@@ -25,6 +27,9 @@ pub(crate) struct Outputs {
     values: ValueCache,
     /// The outputs of the last maps that are over, put together.
     lists: VecDeque<(NodeId, Arc<Value>)>,
+    room: Arc<ValueRoom>,
+    /// The place of a run that has large values in memory.
+    place: Option<ValuePlace>,
 }
 
 /// Bytes of values that are kept at hand, as text and with what each takes besides.
@@ -66,12 +71,42 @@ pub(crate) enum OutputError {
     Log(#[from] LogError),
     #[error("{0}")]
     Failure(Failure),
+    /// It must be evaluated first, elsewhere.
+    #[error("an evaluation is under way")]
+    Evaluation(Box<Job>),
 }
 
 impl Outputs {
-    pub(crate) fn new(log: Arc<dyn EventLog>, stream: StreamKey, lineage: Vec<Ancestor>) -> Self {
+    pub(crate) fn new(
+        log: Arc<dyn EventLog>,
+        stream: StreamKey,
+        lineage: Vec<Ancestor>,
+        room: Arc<ValueRoom>,
+    ) -> Self {
         let (values, lists) = (ValueCache::default(), VecDeque::new());
-        Self { log, stream, lineage, values, lists }
+        Self { log, stream, lineage, values, lists, room, place: None }
+    }
+
+    /// Waits until somebody else wants the place that this run has for large values; for ever if it
+    /// has none.
+    pub(crate) fn wanted(&self) -> impl Future<Output = ()> + use<> {
+        let room = self.place.is_some().then(|| Arc::clone(&self.room));
+        async move {
+            match room {
+                Some(room) => room.wanted().await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Lets go of large values if somebody else waits for the place; whether it did.
+    pub(crate) fn make_room(&mut self) -> bool {
+        let is_asked = self.place.is_some() && self.room.is_wanted();
+        if is_asked {
+            (self.values, self.lists) = (ValueCache::default(), VecDeque::new());
+            self.place = None;
+        }
+        is_asked
     }
 
     /// Keeps a value that this run just wrote in so many bytes, so that it need not be read again.
@@ -221,7 +256,11 @@ impl Outputs {
             Some(bytes) => bytes,
             None => self.read_again(&stream, place, reference).await?,
         };
-        let value = Arc::new(decode(&bytes, reference).map_err(OutputError::Failure)?);
+        if self.place.is_none() && work_apart(bytes.len(), || is_large(&bytes)) {
+            self.place = self.room.take_place().await;
+        }
+        let decoded = work_apart(bytes.len(), || decode(&bytes, reference));
+        let value = Arc::new(decoded.map_err(OutputError::Failure)?);
         self.values.insert(reference, Arc::clone(&value), bytes.len());
         Ok((value, bytes.len()))
     }

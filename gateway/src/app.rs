@@ -7,7 +7,7 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::{Extension, Router};
-use convergio_domain::graph::ToolCatalog;
+use convergio_evaluation::Evaluator;
 use convergio_eventstore::{HealthRegistry, LiveHub, Repository};
 use convergio_projections::{Memories, Queries};
 use tokio::net::TcpListener;
@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use crate::answers;
 use crate::auth::{self, Tokens};
+use crate::bodies::{self, BodyRoom};
 use crate::http::front::{self, ModelDirectory};
 use crate::http::replay::Replayer;
 use crate::http::{
@@ -36,7 +37,7 @@ use crate::problem::{ApiError, RequestId};
 use convergio_schemas::error_code;
 
 /// Bytes of a run's inputs at most; manifests have a smaller limit of their own.
-const BODY_LIMIT: usize = 20 << 20;
+pub(crate) const BODY_LIMIT: usize = 20 << 20;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What the handlers share.
@@ -52,8 +53,8 @@ pub struct Gateway {
     pub health: HealthRegistry,
     /// Progress that is not in the log.
     pub live: LiveHub,
-    /// The tools that manifests may call.
-    pub tools: Arc<ToolCatalog>,
+    /// Where manifests and inputs are checked.
+    pub evaluator: Evaluator,
     /// Who may come in, and as which tenant.
     pub tokens: Tokens,
     /// Which models can be asked.
@@ -153,6 +154,7 @@ pub fn router(gateway: Gateway) -> Router {
         .layer(middleware::from_fn_with_state(gateway.clone(), answers::answer_once))
         .layer(known())
         .merge(front::routes(gateway.clone()))
+        .layer(middleware::from_fn_with_state(BodyRoom::new(), bodies::find_room))
         .layer(middleware::from_fn_with_state(gateway.clone(), auth::authenticate))
         .layer(DefaultBodyLimit::max(BODY_LIMIT));
     let (open, _) = open_routes().split_for_parts();

@@ -6,7 +6,10 @@
 mod answers;
 mod app;
 mod auth;
+mod bodies;
+mod contents;
 mod convert;
+mod evaluate;
 mod http;
 mod idempotency;
 mod listen;

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use super::raw::{append_sync_us, micros, percentile};
 use convergio_projections::Store;
 
-use crate::cli::{ModelCallLimits, Role};
+use crate::cli::{EvaluationLimits, ModelCallLimits, Role};
 use crate::data_dir::DataDir;
 use crate::log_place::LogPlace;
 use crate::server::{Server, ServerConfig};
@@ -108,6 +108,7 @@ async fn measure(folder: &Path, args: &GatewayArgs, json: bool) -> anyhow::Resul
         folder_patience: std::time::Duration::ZERO,
         role: Role::All,
         model_calls: ModelCallLimits::default(),
+        evaluation: EvaluationLimits::default(),
         data,
     })
     .await?;

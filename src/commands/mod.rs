@@ -21,10 +21,11 @@ mod tokens;
 
 use std::process::ExitCode;
 
+use convergio_executor::tool;
 use serde::Serialize;
 
-use crate::bench;
-use crate::cli::{BenchCommand, Cli, Command};
+use crate::cli::{BenchCommand, Cli, Command, WorkerArgs};
+use crate::{bench, exit};
 
 /// Runs a command to its end.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
@@ -69,6 +70,15 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             bench::gateway::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
         }
         Command::Demo(args) => demo::run(&global, &args).await,
+        Command::EvaluationWorker(worker) => Ok(evaluation_worker(worker)),
+    }
+}
+
+/// Works for the server that started this process, until it wants no more.
+pub(crate) fn evaluation_worker(worker: WorkerArgs) -> ExitCode {
+    match convergio_evaluation::worker::run(worker.limits(), &tool::catalog()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(&anyhow::anyhow!("the evaluations end: {error}")),
     }
 }
 

@@ -34,6 +34,7 @@ pub(super) async fn run(global: &Global, args: &ServeArgs) -> anyhow::Result<Exi
         folder_patience: if args.until_idle { FOLDER_PATIENCE } else { Duration::ZERO },
         role: args.role,
         model_calls: args.model_calls,
+        evaluation: args.evaluation,
     })
     .await?;
     announce(global, &server)?;

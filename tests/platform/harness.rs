@@ -28,7 +28,18 @@ impl Server {
 
     /// The same, with further options.
     pub(crate) fn start_as(data: &Path, options: &[&str]) -> Self {
-        let mut child = Command::new(BINARY)
+        Self::start_by(Command::new(BINARY), data, options)
+    }
+
+    /// The same with so much address space, in KiB.
+    pub(crate) fn start_within(data: &Path, options: &[&str], kib: u64) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -v {kib}; exec \"$@\""), "sh", BINARY]);
+        Self::start_by(shell, data, options)
+    }
+
+    fn start_by(mut command: Command, data: &Path, options: &[&str]) -> Self {
+        let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--json", "--data"])
             .arg(data)
             .args(options)
@@ -66,6 +77,20 @@ impl Server {
     pub(crate) fn client(&self) -> Client {
         let (url, token) = (self.url.clone(), self.token.clone());
         Client { url, token, http: self.http.clone() }
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a body to a path; gives status and answer.
+    pub(crate) async fn send(&self, path: &str, body: impl Into<reqwest::Body>) -> (u16, Value) {
+        let request = self.http.post(format!("{}{path}", self.url)).bearer_auth(&self.token);
+        let request = request.header("content-type", "application/json").body(body.into());
+        let answer = request.send().await.expect("an answer");
+        let status = answer.status().as_u16();
+        (status, answer.json().await.unwrap_or_default())
     }
 
     /// Memory in use, in MiB.

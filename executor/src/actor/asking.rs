@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use convergio_domain::chat::{ChatReply, ChatRequest, Message, Part, Role};
 use convergio_domain::event::run::Failure;
-use convergio_domain::expr::{self, Scope};
+use convergio_domain::expr::Scope;
 use convergio_domain::graph::manifest::{Agent, Memory, Plan as PlanNode, TurnLimits, Work};
 use convergio_domain::id::StepId;
 use convergio_domain::payload::PayloadRef;
@@ -18,7 +18,6 @@ use super::Actor;
 use super::calling::Calling;
 use super::effect::{Answers, Launch, failure};
 use super::plan::Plan;
-use super::prepare::{asked, failed};
 use super::proposals;
 use crate::outputs::{Extra, OutputError};
 
@@ -134,7 +133,7 @@ impl Actor {
     ) -> Result<(Intent, Launch), OutputError> {
         let scope = self.scope_of(step, extra).await?;
         let agent = asker.agent();
-        let mut request = asked(agent, &scope)?;
+        let mut request = self.asked(agent, &scope).await?;
         let tools = self.tools(agent.toolbox.as_ref()).await?;
         request.tools = tools.specs();
         frame(&mut request, asker);
@@ -147,14 +146,15 @@ impl Actor {
     }
 
     /// The memory's call before the first turn.
-    pub(super) fn recall_args(
+    pub(super) async fn recall_args(
+        &self,
         memory: &Memory,
         prompt: &str,
         scope: &Scope,
     ) -> Result<Value, OutputError> {
-        let render = |text: &str| expr::render_text(text, scope).map_err(|error| failed(&error));
-        let subject = render(&memory.subject)?;
-        let query = memory.query.as_deref().map_or_else(|| render(prompt), render)?;
+        let query = memory.query.as_deref().unwrap_or(prompt);
+        let mut texts = self.render_texts(&[memory.subject.as_str(), query], scope).await?;
+        let (query, subject) = (texts.pop(), texts.pop());
         Ok(json!({"subject": subject, "query": query, "tokens": memory.max_tokens}))
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use convergio_domain::event::run::Failure;
 use convergio_domain::graph::manifest::{Graph, Work as NodeWork};
-use convergio_domain::graph::{GraphNoun, Register, check_inputs};
+use convergio_domain::graph::{GraphNoun, Register};
 use convergio_domain::id::{AgentId, GraphId, GraphVersion, RunId, StepId};
 use convergio_domain::money::Money;
 use convergio_domain::payload::{PayloadRef, PayloadSlot, Purpose};
@@ -24,6 +24,7 @@ use super::effect::{DoneResult, Launch, Work, failure};
 use super::plan::Plan;
 use super::reopen::{align, is_look_due};
 use super::{Actor, ActorError, Shared};
+use crate::outputs::OutputError;
 
 /// Wait before a log that is not available is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -106,17 +107,27 @@ impl Actor {
     }
 
     /// The intent of a run within this one, its payloads stored; a failure says why it may not be.
-    pub(super) fn child(
+    pub(super) async fn child(
+        &self,
+        plan: &mut Plan,
+        callee: &Callee<'_>,
+        wanted: Wanted,
+    ) -> Result<(ChildIntent, Launch), OutputError> {
+        let wrong = self.check(&callee.manifest.inputs, &wanted.inputs).await?;
+        if !wrong.is_empty() {
+            let error = failure("request.invalid", wrong.join("; "));
+            return Err(OutputError::Failure(error));
+        }
+        self.child_intent(plan, callee, wanted).map_err(OutputError::Failure)
+    }
+
+    fn child_intent(
         &self,
         plan: &mut Plan,
         callee: &Callee<'_>,
         wanted: Wanted,
     ) -> Result<(ChildIntent, Launch), Failure> {
         let state = &self.run.state;
-        let wrong = check_inputs(&callee.manifest.inputs, &wanted.inputs);
-        if !wrong.is_empty() {
-            return Err(failure("request.invalid", wrong.join("; ")));
-        }
         if state.depth() + 1 > DEPTH_LIMIT {
             let message = format!("runs within runs go {DEPTH_LIMIT} deep at most");
             return Err(failure("agent.limit", message));

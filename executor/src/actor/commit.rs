@@ -49,6 +49,7 @@ impl Actor {
             Written::TooLarge(error) => self.narrow(&advance, taken, error),
             Written::Done => {
                 self.done.drain(..taken);
+                self.forget_used_evaluations();
                 self.scheduler = scheduler;
                 (self.limits, self.failed) = (CommitLimits::WHOLE, plan.failed);
                 self.unrecorded = plan.fresh;

@@ -11,6 +11,7 @@ mod commit;
 mod commit_room;
 mod decide;
 mod effect;
+mod evaluate;
 mod family;
 mod hop;
 mod judged;
@@ -43,6 +44,7 @@ use convergio_domain::payload::PayloadRef;
 use convergio_domain::run::{CallNo, Rejection, Run, StepStatus};
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Timestamp;
+use convergio_evaluation::{Job, Print};
 use convergio_eventstore::{
     AppendError, CommitError, LiveHub, Loaded, LogError, Record, Repository,
 };
@@ -58,9 +60,11 @@ use crate::memory::ToolScope;
 use crate::model::ModelCatalog;
 use crate::outputs::Outputs;
 use crate::scheduler;
+use crate::value_room::ValueRoom;
 use commit::is_current;
 use commit_room::CommitLimits;
 use effect::Done;
+use evaluate::Evaluated;
 use places::ReadySteps;
 
 /// What all actors of an executor share.
@@ -73,6 +77,7 @@ pub(crate) struct Shared {
     pub(crate) prices: Arc<PriceBook>,
     pub(crate) live: LiveHub,
     pub(crate) model_calls: Arc<Semaphore>,
+    pub(crate) value_room: Arc<ValueRoom>,
     /// No step starts any more; those under way may finish.
     pub(crate) stopping: CancellationToken,
     /// Steps under way are abandoned.
@@ -125,6 +130,8 @@ pub(crate) enum ActorError {
     EmptyPlan,
     #[error("the executor is stopping")]
     Stopping,
+    #[error("an evaluation is under way")]
+    Evaluation(Box<Job>),
 }
 
 impl ActorError {
@@ -194,6 +201,8 @@ pub(crate) struct Actor {
     oversized: BTreeMap<StepId, Failure>,
     /// The failure that decides the run, until its end is in the log.
     failed: Option<(StepId, Failure)>,
+    /// What was evaluated elsewhere, until a commit has made use of it.
+    evaluated: BTreeMap<Print, Evaluated>,
 }
 
 impl Actor {
@@ -211,7 +220,8 @@ impl Actor {
         let graph = shared.graphs.get(&shared.repository, &stream.tenant, graph, &version).await?;
         let (scheduler, _) = scheduler::restore(&graph, &run.state).map_err(ActorError::Failure)?;
         let lineage = run.state.lineage.clone();
-        let outputs = Outputs::new(shared.repository.log(), stream.clone(), lineage);
+        let (log, room) = (shared.repository.log(), Arc::clone(&shared.value_room));
+        let outputs = Outputs::new(log, stream.clone(), lineage, room);
         let mut actor = Self {
             shared,
             run,
@@ -230,6 +240,7 @@ impl Actor {
             limits: CommitLimits::WHOLE,
             oversized: BTreeMap::new(),
             failed: None,
+            evaluated: BTreeMap::new(),
         };
         actor.rebuild()?;
         actor.follow_ancestors().await?;

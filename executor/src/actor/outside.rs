@@ -64,7 +64,7 @@ impl Actor {
         match self.outputs.recall(payload).await {
             Ok(value) => Ok(Ok(Some(value))),
             Err(OutputError::Failure(failure)) => Ok(Err(failure)),
-            Err(OutputError::Log(error)) => Err(error.into()),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -7,7 +7,7 @@ use convergio_domain::event::run::Failure;
 use convergio_domain::id::StepId;
 use convergio_domain::payload::Purpose;
 use convergio_domain::run::{End, Outcome, Start, StepResult};
-use convergio_eventstore::{Limits, LogError};
+use convergio_eventstore::Limits;
 use convergio_kernel_c::RunResult;
 use serde_json::Value;
 
@@ -82,6 +82,10 @@ impl Actor {
         while !plan.is_over() && !plan.room.is_full() {
             let Some(step) = self.next_step(plan, &mut waiting) else { break };
             self.begin(plan, step).await?;
+            // What is dear is begun by itself: nobody evaluates it twice for the sake of others.
+            if self.has_used_evaluation() {
+                break;
+            }
         }
         waiting.append(&mut plan.fresh);
         plan.fresh = waiting;
@@ -144,7 +148,9 @@ impl Actor {
             Err(OutputError::Failure(error)) => {
                 self.conclude_now(plan, step, attempt, DoneResult::Failed(error));
             }
-            Err(OutputError::Log(error)) => return Err(error.into()),
+            Err(error @ (OutputError::Log(_) | OutputError::Evaluation(_))) => {
+                return Err(error.into());
+            }
         }
         Ok(())
     }
@@ -155,7 +161,7 @@ impl Actor {
     }
 
     /// The end of the run, if this commit has room for it.
-    async fn end_in(&mut self, plan: &mut Plan) -> Result<Option<End>, LogError> {
+    async fn end_in(&mut self, plan: &mut Plan) -> Result<Option<End>, ActorError> {
         let is_alone = plan.advance.outcomes.is_empty() && plan.advance.instant.is_empty();
         if plan.room.limits.starts == 0 && !is_alone {
             return Ok(None);
@@ -171,7 +177,7 @@ impl Actor {
             Ok(None) => Ok(Some(End::Completed { output: None })),
             Ok(Some(value)) => Ok(yield_output(plan, value)),
             Err(OutputError::Failure(error)) => Ok(Some(End::Failed { step: None, error })),
-            Err(OutputError::Log(error)) => Err(error),
+            Err(error) => Err(error.into()),
         }
     }
 }

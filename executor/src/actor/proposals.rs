@@ -49,7 +49,7 @@ impl Actor {
         let at = self.take_answer(plan, done, reply);
         let text = plan.reply(&at.step).map(|reply| reply.text.clone()).unwrap_or_default();
         let name = self.proposal_name(&at);
-        let proposal = read(&text, &name);
+        let proposal = self.read_proposal(&text, &name).await?;
         let checked = match proposal {
             Ok(_) if !plan.places.has_place(PlaceKind::ChildRun) => {
                 plan.queue_tool(&at, RUN.to_owned());
@@ -73,7 +73,7 @@ impl Actor {
         text: &str,
     ) -> Result<(), ActorError> {
         let name = self.proposal_name(at);
-        let checked = match read(text, &name) {
+        let checked = match self.read_proposal(text, &name).await? {
             Ok(graph) => self.run_proposal(plan, at, node, &graph, true).await?,
             Err(mistakes) => Err((invalid(mistakes.len()), shown(&mistakes))),
         };
@@ -96,7 +96,9 @@ impl Actor {
         plan.extra = extra;
         let inputs = match inputs {
             Ok(inputs) => inputs,
-            Err(OutputError::Log(error)) => return Err(error.into()),
+            Err(error @ (OutputError::Log(_) | OutputError::Evaluation(_))) => {
+                return Err(error.into());
+            }
             Err(OutputError::Failure(error)) => {
                 let text = error.message.clone();
                 return Ok(Err((error, text)));
@@ -122,7 +124,7 @@ impl Actor {
             shares: self.spenders() + 1,
             privacy: node.agent.privacy,
         };
-        Ok(match self.child(plan, &callee, wanted) {
+        Ok(match self.child(plan, &callee, wanted).await {
             Ok((intent, launch)) => {
                 if !is_queued {
                     plan.begin_tool(at, RUN.to_owned());
@@ -130,10 +132,11 @@ impl Actor {
                 plan.next(at, Next::Begin(Intent::Child(intent)), Some(launch));
                 Ok(())
             }
-            Err(error) => {
+            Err(OutputError::Failure(error)) => {
                 let text = error.message.clone();
                 Err((error, text))
             }
+            Err(error) => return Err(error.into()),
         })
     }
 
@@ -151,8 +154,7 @@ impl Actor {
         extra: &Extra,
     ) -> Result<Value, OutputError> {
         let scope = self.scope_of(step, extra).await?;
-        let rendered = convergio_domain::expr::render_value(value, &scope);
-        rendered.map_err(|error| super::prepare::failed(&error))
+        self.render(value, &scope).await
     }
 }
 
@@ -164,10 +166,39 @@ fn blake3_hex(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The graph in an answer, under a name of ours.
-fn read(text: &str, name: &str) -> Result<Graph, Vec<Mistake>> {
-    let whole =
-        |message: String| vec![Mistake { line: 1, column: 1, path: String::new(), message }];
+impl Actor {
+    /// The graph in an answer, under a name of ours.
+    async fn read_proposal(
+        &self,
+        text: &str,
+        name: &str,
+    ) -> Result<Result<Graph, Vec<Mistake>>, ActorError> {
+        let manifest = match manifest_in(text, name) {
+            Ok(manifest) => manifest,
+            Err(mistakes) => return Ok(Err(mistakes)),
+        };
+        let graph = match self.parse(manifest).await {
+            Ok(Ok(graph)) => graph,
+            Ok(Err(mistakes)) => return Ok(Err(mistakes)),
+            Err(OutputError::Failure(error)) => return Ok(Err(whole(error.message))),
+            Err(error) => return Err(error.into()),
+        };
+        let nodes = graph.nodes.len();
+        if nodes > NODES_LIMIT {
+            let message = format!("{nodes} nodes are too many: at most {NODES_LIMIT}");
+            return Ok(Err(whole(message)));
+        }
+        Ok(Ok(graph))
+    }
+}
+
+/// A mistake of the whole answer.
+fn whole(message: String) -> Vec<Mistake> {
+    vec![Mistake { line: 1, column: 1, path: String::new(), message }]
+}
+
+/// The manifest in an answer, under a name of ours.
+fn manifest_in(text: &str, name: &str) -> Result<String, Vec<Mistake>> {
     let object = text.find('{').zip(text.rfind('}')).filter(|(from, to)| from < to);
     let Some((from, to)) = object else {
         return Err(whole("the answer must be one JSON object".to_owned()));
@@ -179,12 +210,7 @@ fn read(text: &str, name: &str) -> Result<Graph, Vec<Mistake>> {
     for ours in ["inputs", "budget"] {
         value.as_object_mut().and_then(|fields| fields.remove(ours));
     }
-    let parsed = graph::parse(&value.to_string(), &tool::catalog())?;
-    let nodes = parsed.graph.nodes.len();
-    if nodes > NODES_LIMIT {
-        return Err(whole(format!("{nodes} nodes are too many: at most {NODES_LIMIT}")));
-    }
-    Ok(parsed.graph)
+    Ok(value.to_string())
 }
 
 fn invalid(mistakes: usize) -> Failure {

@@ -54,7 +54,9 @@ impl Actor {
         };
         let reply = match self.reply(answer).await {
             Ok(reply) => reply,
-            Err(OutputError::Log(error)) => return Err(error.into()),
+            Err(error @ (OutputError::Log(_) | OutputError::Evaluation(_))) => {
+                return Err(error.into());
+            }
             Err(OutputError::Failure(error)) => {
                 let text = Value::String(error.message.clone());
                 plan.told(&at, ToolOutcome::Failed(error), text);
@@ -79,7 +81,9 @@ impl Actor {
         let Some(call) = reply.tool_calls.get(at.call.call as usize) else { return Ok(()) };
         let checked = match self.tools(agent.toolbox.as_ref()).await {
             Ok(tools) => tools.check(call),
-            Err(OutputError::Log(error)) => return Err(error.into()),
+            Err(error @ (OutputError::Log(_) | OutputError::Evaluation(_))) => {
+                return Err(error.into());
+            }
             Err(OutputError::Failure(error)) => {
                 let text = error.message.clone();
                 Err(Bad::Wrong { error, text })
@@ -91,7 +95,9 @@ impl Actor {
             }
             Ok(Good::Spawn { args, .. }) => match self.spawned(&args).await {
                 Ok((target, inputs)) => Ok(RunCall { name: None, target, inputs }),
-                Err(OutputError::Log(error)) => return Err(error.into()),
+                Err(error @ (OutputError::Log(_) | OutputError::Evaluation(_))) => {
+                    return Err(error.into());
+                }
                 Err(OutputError::Failure(error)) => Err(error),
             },
             Err(Bad::Wrong { error, .. }) => Err(error),
@@ -102,7 +108,8 @@ impl Actor {
         };
         match run_call {
             Ok(run_call) => {
-                self.spawn(plan, at, run_call, Asker::Agent(agent), reply.tool_calls.len());
+                let asked = reply.tool_calls.len();
+                self.spawn(plan, at, run_call, Asker::Agent(agent), asked).await?;
             }
             Err(error) => {
                 let text = Value::String(error.message.clone());

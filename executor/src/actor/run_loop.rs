@@ -38,6 +38,9 @@ impl Actor {
             // Even a loop that never waits lets others work.
             tokio::task::coop::consume_budget().await;
             let seq = self.run.state.seq;
+            if self.outputs.make_room() {
+                self.lists.clear();
+            }
             let error = match self.turn(signal).await {
                 Ok(Turn::Leave(wake)) => return Ok(wake),
                 Ok(Turn::Waited) => {
@@ -74,7 +77,15 @@ impl Actor {
             let Some(write_turn) = self.take_write_turn().await? else {
                 return Ok(Turn::Waited);
             };
-            let plan = self.plan().await?;
+            let plan = match self.plan().await {
+                Err(ActorError::Evaluation(job)) => {
+                    // Others may write meanwhile.
+                    drop(write_turn);
+                    self.wait_for_evaluation(*job, signal).await?;
+                    return Ok(Turn::Waited);
+                }
+                plan => plan?,
+            };
             if !plan.is_empty() {
                 self.commit(plan, Some(write_turn)).await?;
                 return Ok(Turn::Written);
@@ -149,7 +160,10 @@ impl Actor {
         let due = due.into_iter().flatten().chain(self.wakes()).min();
         let alarm = sleep_until(due, self.shared.repository.clock());
         let stopped = self.shared.stopped.clone();
+        let wanted = self.outputs.wanted();
         tokio::select! {
+            // Large values are let go before the next turn.
+            () = wanted => {}
             Some(done) = self.effects.join_next() => self.landed(done),
             () = signal.notified() => {
                 if self.shared.repository.refresh(&mut self.run).await? {

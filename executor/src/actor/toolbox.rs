@@ -5,8 +5,9 @@ use std::sync::Arc;
 use convergio_domain::agent::{AgentNoun, agent_id};
 use convergio_domain::chat::{ToolCall, ToolSpec};
 use convergio_domain::event::run::Failure;
+use convergio_domain::expr::Allowance;
 use convergio_domain::graph::manifest::{Callee as CalleeRef, SPAWN_TOOL, ToolRef, Toolbox};
-use convergio_domain::graph::{ToolSpec as Described, check_inputs};
+use convergio_domain::graph::{ToolSpec as Described, check_inputs, check_inputs_within};
 use convergio_domain::id::{AgentId, GraphId, GraphVersion};
 use convergio_domain::json::{JsonError, read_json};
 use convergio_domain::stream::StreamKey;
@@ -112,7 +113,10 @@ impl Tools {
                 mistakes => Err(wrong(mistakes.join("; "))),
             },
             Does::Run(target) => {
-                let mistakes = check_inputs(&tool.spec.parameters, &args);
+                // What may be dear is checked where the run is made.
+                let allowance = &mut Allowance::IN_PLACE.clone();
+                let mistakes = check_inputs_within(&tool.spec.parameters, &args, allowance);
+                let mistakes = mistakes.unwrap_or_default();
                 if !mistakes.is_empty() {
                     return Err(wrong(mistakes.join("; ")));
                 }
@@ -257,6 +261,7 @@ impl From<OutputError> for ActorError {
         match error {
             OutputError::Log(error) => Self::Log(error),
             OutputError::Failure(failure) => Self::Failure(failure),
+            OutputError::Evaluation(job) => Self::Evaluation(job),
         }
     }
 }

@@ -168,7 +168,9 @@ impl Actor {
         }
         let tools = match self.tools(agent.toolbox.as_ref()).await {
             Ok(tools) => tools,
-            Err(OutputError::Log(error)) => return Err(error.into()),
+            Err(error @ (OutputError::Log(_) | OutputError::Evaluation(_))) => {
+                return Err(error.into());
+            }
             Err(OutputError::Failure(error)) => {
                 self.give_up(plan, &at, error);
                 return Ok(());
@@ -239,7 +241,9 @@ impl Actor {
             Good::Run { name, target, inputs } => (name, *target, inputs),
             Good::Spawn { args, .. } => match self.spawned(&args).await {
                 Ok((target, inputs)) => (SPAWN_TOOL.to_owned(), target, inputs),
-                Err(OutputError::Log(error)) => return Err(error.into()),
+                Err(error @ (OutputError::Log(_) | OutputError::Evaluation(_))) => {
+                    return Err(error.into());
+                }
                 Err(OutputError::Failure(error)) => {
                     let text = error.message.clone();
                     plan.told(at, ToolOutcome::Failed(error), Value::String(text));
@@ -249,7 +253,7 @@ impl Actor {
         };
         if plan.places.has_place(PlaceKind::ChildRun) {
             let call = RunCall { name: Some(name), target, inputs };
-            self.spawn(plan, at, call, asker, asked);
+            self.spawn(plan, at, call, asker, asked).await?;
         } else {
             plan.queue_tool(at, name);
         }
@@ -269,19 +273,19 @@ impl Actor {
         };
         // Whatever the template names had ended before the agent began.
         let scope = self.scope_of(step, &Extra::default()).await?;
-        let own = Self::recall_args(memory, &asker.agent().prompt, &scope)?;
+        let own = self.recall_args(memory, &asker.agent().prompt, &scope).await?;
         Ok(args["subject"] != own["subject"])
     }
 
     /// Begins the run of a tool call; what is wrong with it is told to the model.
-    pub(super) fn spawn(
+    pub(super) async fn spawn(
         &mut self,
         plan: &mut Plan,
         at: &At,
         call: RunCall,
         asker: Asker<'_>,
         asked: usize,
-    ) {
+    ) -> Result<(), ActorError> {
         let RunCall { name, target, inputs } = call;
         let callee = Callee {
             graph: target.graph,
@@ -301,18 +305,20 @@ impl Actor {
             shares: asked as u64 + 1,
             privacy: asker.agent().privacy,
         };
-        match self.child(plan, &callee, wanted) {
+        match self.child(plan, &callee, wanted).await {
             Ok((intent, launch)) => {
                 if let Some(name) = name {
                     plan.begin_tool(at, name);
                 }
                 plan.next(at, Next::Begin(Intent::Child(intent)), Some(launch));
             }
-            Err(error) => {
+            Err(OutputError::Failure(error)) => {
                 let text = error.message.clone();
                 plan.told(at, ToolOutcome::Failed(error), Value::String(text));
             }
+            Err(error) => return Err(error.into()),
         }
+        Ok(())
     }
 
     fn tool_launch(&self, at: &At, name: String, args: Value) -> Launch {
@@ -414,7 +420,9 @@ impl Actor {
         }
         match next {
             Ok((intent, launch)) => plan.next(at, Next::Begin(intent), Some(launch)),
-            Err(OutputError::Log(error)) => return Err(error.into()),
+            Err(error @ (OutputError::Log(_) | OutputError::Evaluation(_))) => {
+                return Err(error.into());
+            }
             Err(OutputError::Failure(error)) => self.give_up(plan, at, error),
         }
         Ok(())
@@ -446,7 +454,7 @@ impl Actor {
                 return Ok(Prepared::Start { intent, launches: vec![launch] });
             };
             let scope = self.scope_of(step, extra).await?;
-            let args = Self::recall_args(memory, &asker.agent().prompt, &scope)?;
+            let args = self.recall_args(memory, &asker.agent().prompt, &scope).await?;
             let call = CallNo { turn: 0, call: 0 };
             let launch = self.tool_launch(&at(call), RECALL_TOOL.to_owned(), args);
             let intent = Intent::CallTool { at: call, name: RECALL_TOOL.to_owned() };
@@ -479,7 +487,7 @@ impl Actor {
         let Some(answered) = turns.done.last() else {
             let Some(memory) = &asker.agent().memory else { return Ok(Vec::new()) };
             let scope = self.scope_of(step, extra).await?;
-            let args = Self::recall_args(memory, &asker.agent().prompt, &scope)?;
+            let args = self.recall_args(memory, &asker.agent().prompt, &scope).await?;
             let at = At { step: step.clone(), attempt, call: CallNo { turn: 0, call: 0 } };
             return Ok(vec![self.tool_launch(&at, RECALL_TOOL.to_owned(), args)]);
         };

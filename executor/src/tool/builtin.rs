@@ -88,6 +88,15 @@ pub(crate) fn check(name: &str, arguments: &Value) -> Result<(), Failure> {
     checked.map_err(|ToolError(message)| invalid(name, &message))
 }
 
+/// Refuses arguments that are too large for any tool, before they are kept for a call.
+///
+/// # Errors
+/// `tool.invalid`, as [`call`] has it.
+pub(crate) fn check_size(name: &str, arguments: &Value) -> Result<(), Failure> {
+    let checked = bounds::check("the arguments", arguments, INPUT_LIMIT);
+    checked.map_err(|ToolError(message)| invalid(name, &message))
+}
+
 /// Calls any tool, pure or not. Its intent is in the log already; the same call again has the same
 /// effect once.
 ///

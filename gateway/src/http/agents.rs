@@ -9,7 +9,6 @@ use axum::{Extension, Json};
 use bytes::Bytes;
 use convergio_domain::agent::{AgentCommand, AgentNoun, AgentState, NAME_LIMIT, agent_id};
 use convergio_domain::chat::Privacy;
-use convergio_domain::graph;
 use convergio_domain::id::{AgentId, NodeId};
 use convergio_domain::once::{Once, RequestedCommand};
 use convergio_domain::payload::{PayloadSlot, Purpose};
@@ -54,7 +53,7 @@ pub(crate) async fn create(
         return Err(ApiError::invalid(message));
     }
     let manifest = manifest(&request).to_string();
-    let parsed = graph::parse(&manifest, &gateway.tools).map_err(ApiError::manifest)?;
+    let parsed = gateway.parse_manifest(&caller, &manifest).await?;
     let definition = serde_json::to_vec(&request).unwrap_or_default();
     idempotency::check_scoped_key(&gateway, &caller, &headers, "POST /v1/agents", &definition)
         .await?;

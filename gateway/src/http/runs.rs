@@ -5,8 +5,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
 use bytes::Bytes;
 use convergio_domain::chat::Privacy;
+use convergio_domain::graph::GraphNoun;
 use convergio_domain::graph::manifest::Graph;
-use convergio_domain::graph::{GraphNoun, check_inputs};
 use convergio_domain::id::{GraphId, GraphVersion, RunId};
 use convergio_domain::once::RequestedCommand;
 use convergio_domain::payload::{PayloadSlot, Purpose};
@@ -63,10 +63,7 @@ pub(crate) async fn execute(
     let (version, manifest) =
         manifest(&gateway, &caller, graph, request.version.as_deref()).await?;
     let inputs = if request.inputs.is_null() { json!({}) } else { request.inputs.clone() };
-    let wrong = check_inputs(&manifest.inputs, &inputs);
-    if !wrong.is_empty() {
-        return Err(ApiError::invalid(wrong.join("; ")));
-    }
+    gateway.check_inputs(&caller, &manifest.inputs, &inputs).await?;
     let privacy: Privacy =
         request.privacy.as_deref().unwrap_or("any").parse().map_err(ApiError::invalid)?;
     let (budget, lineage) = (manifest.budget, Lineage::default());

@@ -15,6 +15,7 @@ use convergio_domain::run::{
     StepResult,
 };
 use convergio_domain::stream::StreamKey;
+use convergio_evaluation::Evaluator;
 use convergio_eventstore::embedded::{Config, EmbeddedLog};
 use convergio_eventstore::{
     EventLog, HealthRegistry, LiveHub, MemoryLog, Payload, Repository, SystemClock,
@@ -114,7 +115,7 @@ impl Api {
             memories: Arc::new(Memories::new(repository.log())),
             health: health.clone(),
             live: LiveHub::new(),
-            tools: Arc::new(tools),
+            evaluator: Evaluator::in_process(Arc::new(tools)),
             tokens: Tokens::new([
                 token(TOKEN, "one", "owner"),
                 token("cvg_two", "two", "owner"),
