@@ -470,6 +470,14 @@ pub(crate) enum LogCommand {
         #[arg(long, conflicts_with = "archive")]
         payloads: bool,
     },
+    /// Prints every record as its chain has it, one JSON line each: what anybody sees who reads the
+    /// log without its key.
+    #[command(after_help = "Example:\n  convergio log print | grep run.failed")]
+    Print {
+        /// Also what the payloads hold: what people wrote and models answered.
+        #[arg(long)]
+        payloads: bool,
+    },
     /// Makes the streams of a new log in a cluster.
     #[command(after_help = "Example:\n  convergio log create --log \
         nats://convergio:secret@a:4222,b:4222,c:4222 --replicas 3 --data ./data")]

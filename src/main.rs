@@ -1,5 +1,10 @@
 //! The one binary `convergio`: composition root and command line.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
+#[macro_use]
+mod terminal;
+
 mod bench;
 mod cli;
 mod client;

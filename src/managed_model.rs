@@ -70,7 +70,7 @@ pub(crate) fn remove(data: &DataDir) -> anyhow::Result<()> {
 }
 
 fn step(what: &str) {
-    eprintln!("local model: {what} ...");
+    err_line!("local model: {what} ...");
 }
 
 fn run(command: &mut Command) -> anyhow::Result<()> {

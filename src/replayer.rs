@@ -208,7 +208,7 @@ impl Replayer for LogReplayer {
     }
 
     fn fits(&self, state: &RunState, graph: &Graph) -> Result<(), String> {
-        fits(state, graph.clone()).map_err(|failure| failure.message)
+        fits(state, graph.clone()).map_err(|failure| failure.full_text().to_owned())
     }
 }
 

@@ -9,6 +9,7 @@ pub mod chat;
 pub mod decider;
 pub mod event;
 pub mod expr;
+pub mod failure;
 pub mod graph;
 pub mod id;
 pub mod json;

@@ -9,6 +9,7 @@ mod alarm;
 mod config;
 mod dispatcher;
 mod executor;
+mod failures;
 mod graphs;
 pub mod memory;
 pub mod migration;

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use convergio_domain::event::run::Failure;
 use convergio_domain::expr::{NodeView, Scope};
+use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::graph::manifest::{Node, OnError};
 use convergio_domain::id::{NodeId, StepId};
 use convergio_domain::payload::PayloadRef;
+use convergio_domain::platform_text;
 use convergio_domain::run::{Ancestor, RunState, StepStatus, lineage};
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::{EventLog, LogError};
@@ -65,7 +66,7 @@ pub(crate) enum OutputError {
     #[error(transparent)]
     Log(#[from] LogError),
     #[error("{0}")]
-    Failure(Failure),
+    Failure(UnsealedFailure),
 }
 
 impl Outputs {
@@ -245,31 +246,26 @@ impl Outputs {
     }
 }
 
-fn decode(bytes: &Bytes, reference: PayloadRef) -> Result<Value, Failure> {
-    serde_json::from_slice(bytes).map_err(|error| Failure {
-        code: "internal".into(),
-        message: format!("payload {reference} is not JSON: {error}"),
-        retryable: false,
+fn decode(bytes: &Bytes, reference: PayloadRef) -> Result<Value, UnsealedFailure> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        let message = platform_text!("payload {} is not JSON", reference);
+        UnsealedFailure::new("internal", message).with_cause(error)
     })
 }
 
-fn too_long_a_list(node: &NodeId) -> Failure {
-    Failure {
-        code: "request.too_large".into(),
-        message: format!(
-            "the outputs of `{node}` have more than {LIST_BYTES} bytes together: let its items \
-             yield less"
-        ),
-        retryable: false,
-    }
+fn too_long_a_list(node: &NodeId) -> UnsealedFailure {
+    let message = platform_text!(
+        "the outputs of `{}` have more than {} bytes together: let its items yield less",
+        node,
+        LIST_BYTES
+    );
+    UnsealedFailure::new("request.too_large", message)
 }
 
-fn erased(reference: PayloadRef) -> Failure {
-    Failure {
-        code: "payload.erased".into(),
-        message: format!("payload {reference} was erased: the run cannot go on without it"),
-        retryable: false,
-    }
+fn erased(reference: PayloadRef) -> UnsealedFailure {
+    let message =
+        platform_text!("payload {} was erased: the run cannot go on without it", reference);
+    UnsealedFailure::new("payload.erased", message)
 }
 
 /// Outcomes that are about to be written and are not in the state yet.

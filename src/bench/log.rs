@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::cluster::{BenchCluster, Raw};
 use super::growth;
 use super::raw::{group_commit_per_s, micros, percentile};
+use crate::terminal;
 
 /// Letters in an event; with the rest of the record about 600 bytes.
 const TEXT_BYTES: usize = 330;
@@ -84,13 +85,13 @@ struct Row {
 impl Row {
     fn print(&self, json: bool) -> anyhow::Result<()> {
         if json {
-            println!("{}", serde_json::to_string(self)?);
+            terminal::print_json_line(self)?;
             return Ok(());
         }
         let Self { provider, operation, writers, ops_per_s, p50_us, p99_us, raw_ops_per_s, .. } =
             self;
         let checked = self.raw_checked_ops_per_s.map(|rate| rate.to_string()).unwrap_or_default();
-        println!(
+        out_line!(
             "{provider:>10} {operation:>15} {writers:>8} {ops_per_s:>10} {p50_us:>9} {p99_us:>9} \
              {raw_ops_per_s:>10} {checked:>10}"
         );
@@ -104,9 +105,16 @@ impl Row {
 /// The folder or the cluster cannot be used, or the log fails.
 pub(crate) async fn run(args: LogArgs, json: bool) -> anyhow::Result<()> {
     if !json && args.growth.is_empty() {
-        println!(
+        out_line!(
             "{:>10} {:>15} {:>8} {:>10} {:>9} {:>9} {:>10} {:>10}",
-            "provider", "does", "writers", "ops/s", "p50 us", "p99 us", "raw ops/s", "checked"
+            "provider",
+            "does",
+            "writers",
+            "ops/s",
+            "p50 us",
+            "p99 us",
+            "raw ops/s",
+            "checked"
         );
     }
     let span = Duration::from_secs(args.seconds);

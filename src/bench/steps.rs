@@ -32,6 +32,7 @@ use uuid::Uuid;
 
 use super::cluster::{BenchCluster, Raw};
 use super::raw::{append_sync_us, micros, percentile};
+use crate::terminal;
 
 /// Bytes of a raw publish, about what a step's commit and payload have, and how long they go on.
 const RAW_BYTES: usize = 600;
@@ -109,17 +110,23 @@ impl Place {
 /// The folder cannot be used, or the log fails.
 pub(crate) async fn run(args: StepsArgs, json: bool) -> anyhow::Result<()> {
     if !json {
-        println!(
+        out_line!(
             "{:>11} {:>11} {:>11} {:>11} {:>10} {:>10} {:>12}",
-            "concurrency", "steps/s", "p50 us", "p99 us", "syncs/step", "bytes/step", "raw sync us"
+            "concurrency",
+            "steps/s",
+            "p50 us",
+            "p99 us",
+            "syncs/step",
+            "bytes/step",
+            "raw sync us"
         );
     }
     for concurrency in &args.concurrency {
         let row = measure(&args, *concurrency).await?;
         if json {
-            println!("{}", serde_json::to_string(&row)?);
+            terminal::print_json_line(&row)?;
         } else {
-            println!(
+            out_line!(
                 "{:>11} {:>11} {:>11} {:>11} {:>10.2} {:>10.0} {:>12}",
                 row.concurrency,
                 row.steps_per_s,

@@ -15,12 +15,13 @@ use crate::crash_test::{self, Findings, ModelProxy, Plan, Point, Report};
 use crate::data_dir::DataDir;
 use crate::exit;
 use crate::managed_model;
+use crate::terminal;
 
 pub(super) async fn run(global: &Global, args: &CrashTestArgs) -> anyhow::Result<ExitCode> {
     let manifest = super::graph::read(&args.file)?;
     let name = args.file.display();
     let parsed = graph::parse(&manifest, &tool::catalog()).map_err(|mistakes| {
-        mistakes.iter().for_each(|mistake| eprintln!("{name}:{mistake}"));
+        mistakes.iter().for_each(|mistake| err_line!("{name}:{mistake}"));
         exit::bad_input(format!("{name} has {} mistakes", mistakes.len()))
     })?;
     let graph = parsed.graph;
@@ -46,12 +47,12 @@ pub(super) async fn run(global: &Global, args: &CrashTestArgs) -> anyhow::Result
     let shows = std::io::stderr().is_terminal() && !global.json;
     let tested = crash_test::test(plan, |number, all| {
         if shows {
-            eprint!("\r{number} of {all} deaths ");
+            terminal::rewrite_line(&format!("{number} of {all} deaths"));
         }
     });
     let tested = tested.await;
     if shows {
-        eprintln!();
+        err_line!();
     }
     drop(managed);
     std::fs::remove_dir_all(&folder)?;
@@ -100,13 +101,15 @@ pub(super) async fn life(global: &Global, args: &LifeArgs) -> anyhow::Result<Exi
 fn show(report: &Report) {
     let Report { graph, commits, deaths, kills, not_reached, findings, .. } = report;
     let Findings { unknown_steps, model_calls, model_questions, .. } = findings;
-    println!("{graph}: {commits} commits, {deaths} deaths of the engine, {kills} processes killed");
+    out_line!(
+        "{graph}: {commits} commits, {deaths} deaths of the engine, {kills} processes killed"
+    );
     if *not_reached > 0 {
-        println!("  {not_reached} places were not reached: commits fell together otherwise");
+        out_line!("  {not_reached} places were not reached: commits fell together otherwise");
     }
-    println!("  {unknown_steps} steps had unknown outcomes and were done again");
+    out_line!("  {unknown_steps} steps had unknown outcomes and were done again");
     if *model_calls > 0 {
-        println!("  {model_calls} intents to call a model, {model_questions} questions to it");
+        out_line!("  {model_calls} intents to call a model, {model_questions} questions to it");
     }
     for (what, found) in [
         ("repeated effects", &findings.repeated_effects),
@@ -114,7 +117,7 @@ fn show(report: &Report) {
         ("divergences", &findings.divergences),
         ("other ends", &findings.outcomes),
     ] {
-        println!("  {} {what}", found.len());
-        found.iter().for_each(|line| println!("    {line}"));
+        out_line!("  {} {what}", found.len());
+        found.iter().for_each(|line| out_line!("    {line}"));
     }
 }

@@ -53,12 +53,15 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
         print_json(&checks)?;
     } else {
         for check in &checks {
-            println!(
+            out_line!(
                 "{:<4} {:<8} {:<8} {}",
-                check.status, check.category, check.name, check.message
+                check.status,
+                check.category,
+                check.name,
+                check.message
             );
             if let Some(fix) = &check.fix {
-                println!("     -> {fix}");
+                out_line!("     -> {fix}");
             }
         }
     }

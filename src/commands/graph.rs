@@ -14,6 +14,7 @@ use crate::cli::{Global, GraphCommand, RunArgs};
 use crate::data_dir::DataDir;
 use crate::exit;
 use crate::target::Target;
+use crate::terminal;
 use crate::view::{self, LiveTree};
 
 pub(super) async fn run(global: &Global, command: GraphCommand) -> anyhow::Result<ExitCode> {
@@ -38,8 +39,8 @@ fn validate(global: &Global, files: &[std::path::PathBuf]) -> anyhow::Result<Exi
             Ok(parsed) => {
                 let (graph, warnings) = (parsed.graph, parsed.warnings);
                 if !global.json {
-                    println!("{name}: valid, {} nodes", graph.nodes.len());
-                    warnings.iter().for_each(|warning| println!("{name}:{warning} (warning)"));
+                    out_line!("{name}: valid, {} nodes", graph.nodes.len());
+                    warnings.iter().for_each(|warning| out_line!("{name}:{warning} (warning)"));
                 }
                 report.push(json!({"file": name, "valid": true, "version": graph.version(),
                     "warnings": warnings}));
@@ -47,7 +48,7 @@ fn validate(global: &Global, files: &[std::path::PathBuf]) -> anyhow::Result<Exi
             Err(mistakes) => {
                 is_valid = false;
                 if !global.json {
-                    mistakes.iter().for_each(|mistake| println!("{name}:{mistake}"));
+                    mistakes.iter().for_each(|mistake| out_line!("{name}:{mistake}"));
                 }
                 report.push(json!({"file": name, "valid": false, "mistakes": mistakes}));
             }
@@ -97,7 +98,7 @@ async fn execute(global: &Global, args: &RunArgs) -> anyhow::Result<ExitCode> {
     let (manifest, inputs) = (read(&args.file)?, inputs(args)?);
     if let Err(mistakes) = graph::parse(&manifest, &tool::catalog()) {
         let name = args.file.display();
-        mistakes.iter().for_each(|mistake| eprintln!("{name}:{mistake}"));
+        mistakes.iter().for_each(|mistake| err_line!("{name}:{mistake}"));
         return Err(exit::bad_input(format!("{name} has {} mistakes", mistakes.len())));
     }
     let target = Target::find(global, true).await?;
@@ -137,9 +138,9 @@ pub(super) async fn watch(global: &Global, target: Target, run: &str) -> anyhow:
     let follow = target.client.follow(run, 0, |frame| {
         if !json {
             tree.hear(frame);
-        } else if let (Frame::Event(event), Ok(line)) = (frame, serde_json::to_string(frame)) {
-            let _kind = event;
-            println!("{line}");
+        } else if matches!(frame, Frame::Event(_)) {
+            // Plain values always become JSON.
+            let _printed = terminal::print_json_line(frame);
         }
     });
     let ended = tokio::select! {
@@ -163,12 +164,12 @@ pub(super) async fn watch(global: &Global, target: Target, run: &str) -> anyhow:
 async fn show(global: &Global, target: &Target, run: &str) -> anyhow::Result<ExitCode> {
     let view: RunView = target.client.get(&format!("/v1/runs/{run}"), &[]).await?;
     if global.json {
-        println!("{}", serde_json::to_string(&view)?);
+        terminal::print_json_line(&view)?;
     } else {
         view::tree(&mut std::io::stderr(), &view)?;
         match &view.output {
-            Some(Value::String(text)) => println!("{text}"),
-            Some(value) => println!("{}", serde_json::to_string_pretty(value)?),
+            Some(Value::String(text)) => terminal::print_text(text),
+            Some(value) => terminal::print_json(value)?,
             None => {}
         }
     }
@@ -200,9 +201,9 @@ pub(super) async fn detach(global: &Global, target: Target, run: &str) -> anyhow
         command.spawn()?;
     }
     if global.json {
-        println!("{}", json!({"run_id": run, "detached": true}));
+        terminal::print_json_line(&json!({"run_id": run, "detached": true}))?;
     } else {
-        eprintln!("detached; the run goes on. Follow it: convergio runs tail {run}");
+        err_line!("detached; the run goes on. Follow it: convergio runs tail {run}");
     }
     Ok(ExitCode::from(exit::DETACHED))
 }

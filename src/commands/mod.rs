@@ -25,6 +25,7 @@ use serde::Serialize;
 
 use crate::bench;
 use crate::cli::{BenchCommand, Cli, Command};
+use crate::terminal;
 
 /// Runs a command to its end.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
@@ -74,6 +75,5 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 /// Prints a value as JSON.
 fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
-    Ok(())
+    Ok(terminal::print_json(value)?)
 }

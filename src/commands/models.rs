@@ -12,6 +12,7 @@ use crate::data_dir::DataDir;
 use crate::exit;
 use crate::managed_model;
 use crate::model_store::{Entry, Fetched, Source, Store};
+use crate::terminal;
 use crate::view;
 
 pub(super) async fn run(global: &Global, command: ModelsCommand) -> anyhow::Result<ExitCode> {
@@ -53,7 +54,7 @@ async fn list(global: &Global, data: &DataDir) -> anyhow::Result<()> {
     });
     let rows: Vec<_> = rows.collect();
     if rows.is_empty() {
-        println!("no model server answers on this machine");
+        out_line!("no model server answers on this machine");
     } else {
         view::table(&["model", "server", "url"], rows);
     }
@@ -63,8 +64,8 @@ async fn list(global: &Global, data: &DataDir) -> anyhow::Result<()> {
         view::table(&["kept", "source"], kept.iter().map(row).collect());
     }
     match installed {
-        true => println!("the managed local model is installed and starts with the server"),
-        false => println!("`convergio models install` sets up a small local model"),
+        true => out_line!("the managed local model is installed and starts with the server"),
+        false => out_line!("`convergio models install` sets up a small local model"),
     }
     Ok(())
 }
@@ -83,7 +84,7 @@ fn install(global: &Global, data: &DataDir) -> anyhow::Result<()> {
     if global.json {
         return print_json(&json!({"installed": folder}));
     }
-    println!("the local model is set up in {}", folder.display());
+    out_line!("the local model is set up in {}", folder.display());
     Ok(())
 }
 
@@ -114,7 +115,9 @@ async fn fetch(
                 show_progress(bar, &Progress { status, digest, total, completed });
             }
             None => {
-                println!("{}", json!({"status": status, "total": total, "completed": completed}));
+                let at = json!({"status": status, "total": total, "completed": completed});
+                // Plain values always become JSON.
+                let _printed = terminal::print_json_line(&at);
             }
         }
     };
@@ -125,11 +128,11 @@ async fn fetch(
     }
     let entry = pulled?;
     match global.json {
-        true => println!("{}", serde_json::to_string(&entry)?),
+        true => terminal::print_json_line(&entry)?,
         false => {
             let (model, path) = (&entry.model, store.path(&entry));
-            println!("{model} is here, its digest is right: {}", path.display());
-            println!("serve it: convergio models up {model}");
+            out_line!("{model} is here, its digest is right: {}", path.display());
+            out_line!("serve it: convergio models up {model}");
         }
     }
     Ok(())
@@ -143,7 +146,7 @@ async fn pull(global: &Global, data: &DataDir, model: &str) -> anyhow::Result<()
     let bar = (!global.json).then(progress_bar);
     let heard = |progress: Progress| match &bar {
         Some(bar) => show_progress(bar, &progress),
-        None => println!(
+        None => out_line!(
             "{}",
             json!({"status": progress.status, "digest": progress.digest,
                 "total": progress.total, "completed": progress.completed})
@@ -155,7 +158,7 @@ async fn pull(global: &Global, data: &DataDir, model: &str) -> anyhow::Result<()
     }
     pulled.map_err(|error| exit::unavailable(error.message))?;
     if !global.json {
-        println!("{model} is here: use it as `local/{model}`");
+        out_line!("{model} is here: use it as `local/{model}`");
     }
     Ok(())
 }
@@ -185,7 +188,7 @@ async fn remove(global: &Global, data: &DataDir, model: &str) -> anyhow::Result<
     }
     match global.json {
         true => print_json(&json!({"removed": model}))?,
-        false => println!("{model} is removed"),
+        false => out_line!("{model} is removed"),
     }
     Ok(())
 }
@@ -236,8 +239,8 @@ async fn up(global: &Global, data: &DataDir, model: Option<&str>) -> anyhow::Res
         None => managed_model::start(&folder).await?,
     };
     match global.json {
-        true => println!("{}", json!({"url": model.server.base_url})),
-        false => println!("serving at {}; Ctrl-C ends it", model.server.base_url),
+        true => terminal::print_json_line(&json!({"url": model.server.base_url}))?,
+        false => out_line!("serving at {}; Ctrl-C ends it", model.server.base_url),
     }
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {

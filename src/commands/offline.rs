@@ -31,12 +31,12 @@ async fn build(global: &Global, log: &dyn EventLog) -> anyhow::Result<ExitCode> 
     let mut records = 0;
     rebuild(global.read_models(), log, |at, tail| {
         records = at.0;
-        eprintln!("rebuilding: {} of {} records", at.0, tail.0);
+        err_line!("rebuilding: {} of {} records", at.0, tail.0);
     })
     .await?;
     match global.json {
         true => print_json(&json!({"records": records}))?,
-        false => println!("the read models are built anew from {records} records"),
+        false => out_line!("the read models are built anew from {records} records"),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -56,9 +56,9 @@ async fn check(global: &Global, data: &DataDir, log: &dyn EventLog) -> anyhow::R
     }
     match (global.json, same) {
         (true, _) => print_json(&json!({"same": same}))?,
-        (false, true) => println!("the read models equal a rebuild, byte for byte"),
+        (false, true) => out_line!("the read models equal a rebuild, byte for byte"),
         (false, false) => {
-            println!("the read models differ from a rebuild: run `convergio projections rebuild`");
+            out_line!("the read models differ from a rebuild: run `convergio projections rebuild`");
         }
     }
     Ok(if same { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })

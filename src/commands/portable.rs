@@ -1,7 +1,7 @@
 //! `convergio runs export|import`: a run as a file, from one data folder to another.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -31,6 +31,10 @@ pub(super) async fn export(
     let path = format!("/v1/runs/{id}/export");
     let query = [("payloads", payloads.to_string())];
     let Some(output) = output else {
+        if std::io::stdout().is_terminal() {
+            let message = "a run's file is not for a terminal: use --output FILE or a pipe";
+            return Err(exit::bad_input(message));
+        }
         return target.client.download(&path, &query, &mut std::io::stdout()).await;
     };
     let partial = output.with_extension("part");
@@ -48,7 +52,7 @@ pub(super) async fn export(
             match global.json {
                 true => print_json(&json!({"file": output, "events": events})),
                 false => {
-                    println!("{events} events written to {}", output.display());
+                    out_line!("{events} events written to {}", output.display());
                     Ok(())
                 }
             }
@@ -100,8 +104,8 @@ pub(super) async fn import(global: &Global, file: &Path) -> anyhow::Result<ExitC
     let run = stream.id.to_string();
     match global.json {
         true => print_json(&json!({"run": run, "events": events, "records_added": added}))?,
-        false if added == 0 => println!("the data folder has run {run} already"),
-        false => println!("{run}: {events} events; look at it: convergio runs debug {run}"),
+        false if added == 0 => out_line!("the data folder has run {run} already"),
+        false => out_line!("{run}: {events} events; look at it: convergio runs debug {run}"),
     }
     Ok(ExitCode::SUCCESS)
 }

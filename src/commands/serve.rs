@@ -12,6 +12,7 @@ use crate::data_dir::DataDir;
 use crate::exit;
 use crate::log_place::LogPlace;
 use crate::server::{Server, ServerConfig};
+use crate::terminal;
 
 /// How often `--until-idle` looks whether work is left.
 const IDLE_CHECK: Duration = Duration::from_millis(500);
@@ -80,29 +81,29 @@ fn announce(global: &Global, server: &Server) -> anyhow::Result<()> {
     if global.json {
         let ready = json!({"url": server.url, "data": data.path(), "models": models,
             "durability": server.durability.as_str(), "pid": std::process::id()});
-        println!("{ready}");
+        terminal::print_json_line(&ready)?;
         return Ok(());
     }
-    println!("convergio {} is ready", env!("CARGO_PKG_VERSION"));
+    out_line!("convergio {} is ready", env!("CARGO_PKG_VERSION"));
     if !server.url.is_empty() {
-        println!("  url         {}", server.url);
+        out_line!("  url         {}", server.url);
     }
-    println!("  data        {}", data.path().display());
-    println!("  durability  {}: {}", server.durability.as_str(), survives(server.durability));
+    out_line!("  data        {}", data.path().display());
+    out_line!("  durability  {}: {}", server.durability.as_str(), survives(server.durability));
     match models.is_empty() {
-        true => println!("  models      none: see `convergio models list`"),
-        false => println!("  models      {}", models.join(", ")),
+        true => out_line!("  models      none: see `convergio models list`"),
+        false => out_line!("  models      {}", models.join(", ")),
     }
     if server.url.is_empty() {
         return Ok(());
     }
     if server.token_is_new {
-        println!("  token       {} (shown once; kept in the data folder)", server.token);
+        out_line!("  token       {} (shown once; kept in the data folder)", server.token);
     } else {
-        println!("  token       in {}", data.path().join("token").display());
+        out_line!("  token       in {}", data.path().join("token").display());
     }
     let token = data.path().join("token");
-    println!(
+    out_line!(
         "  try         curl -H \"Authorization: Bearer $(cat {})\" {}/v1/runs",
         token.display(),
         server.url

@@ -16,7 +16,7 @@ pub(super) fn run(global: &Global, command: TokensCommand) -> anyhow::Result<Exi
             let token = people::add(&data, actor.clone(), roles)?;
             match global.json {
                 true => print_json(&json!({"actor": actor, "token": token}))?,
-                false => println!(
+                false => out_line!(
                     "{token}\nIt is not shown again. A server takes it from its next start on."
                 ),
             }
@@ -39,7 +39,7 @@ pub(super) fn run(global: &Global, command: TokensCommand) -> anyhow::Result<Exi
             if !people::remove(&data, &actor)? {
                 return Err(exit::bad_input(format!("`{actor}` has no token")));
             }
-            println!("{actor} has no token from the server's next start on");
+            out_line!("{actor} has no token from the server's next start on");
         }
     }
     Ok(ExitCode::SUCCESS)

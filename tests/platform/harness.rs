@@ -28,14 +28,25 @@ impl Server {
 
     /// The same, with further options.
     pub(crate) fn start_as(data: &Path, options: &[&str]) -> Self {
+        let model = [("CONVERGIO_MODEL_URL", model_url().unwrap_or_default())];
+        Self::start_in(data, options, &model, kept::words())
+    }
+
+    /// The same in an environment, with a place for what it says.
+    pub(crate) fn start_in(
+        data: &Path,
+        options: &[&str],
+        environment: &[(&str, String)],
+        said: Stdio,
+    ) -> Self {
         let mut child = Command::new(BINARY)
             .args(["serve", "--listen", "127.0.0.1:0", "--json", "--data"])
             .arg(data)
             .args(options)
-            .env("CONVERGIO_MODEL_URL", model_url().unwrap_or_default())
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .envs(kept::KEY)
             .stdout(Stdio::piped())
-            .stderr(kept::words())
+            .stderr(said)
             .spawn()
             .expect("the binary starts");
         let mut line = String::new();
@@ -47,6 +58,23 @@ impl Server {
         let http = convergio_executor::model::http_client().expect("a client");
         let (token, data) = (token.trim().to_owned(), data.to_owned());
         Self { child, data, url, token, http }
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub(crate) fn end(mut self) {
+        self.signal("-TERM");
+        self.child.wait().expect("it ends");
+    }
+
+    /// Sends a request; gives status and answer.
+    pub(crate) async fn post(&self, path: &str, body: String) -> (u16, Value) {
+        let request = self.http.post(format!("{}{path}", self.url)).bearer_auth(&self.token);
+        let is_json = body.starts_with('{');
+        let media_type = if is_json { "application/json" } else { "application/yaml" };
+        let request = request.header("content-type", media_type);
+        let answer = request.body(body).send().await.expect("an answer");
+        let status = answer.status().as_u16();
+        (status, answer.json().await.unwrap_or_default())
     }
 
     /// As a power switch would.
@@ -77,8 +105,16 @@ impl Server {
     }
 
     pub(crate) async fn get(&self, path: &str) -> Value {
-        let request = self.http.get(format!("{}{path}", self.url)).bearer_auth(&self.token);
-        request.send().await.expect("an answer").json().await.expect("JSON")
+        self.request(path).send().await.expect("an answer").json().await.expect("JSON")
+    }
+
+    /// A request that is not sent yet.
+    pub(crate) fn request(&self, path: &str) -> reqwest::RequestBuilder {
+        self.http.get(format!("{}{path}", self.url)).bearer_auth(&self.token)
+    }
+
+    pub(crate) async fn get_text(&self, path: &str) -> String {
+        self.request(path).send().await.expect("an answer").text().await.expect("text")
     }
 
     /// Registers an example; gives its id.

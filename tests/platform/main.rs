@@ -9,6 +9,7 @@ mod detach;
 mod earlier;
 mod full_disk;
 mod harness;
+mod hostile;
 #[path = "../front/kept.rs"]
 #[expect(dead_code, reason = "the front doors' tests use more of it")]
 mod kept;

@@ -8,8 +8,10 @@ use convergio_domain::decider::Context;
 use convergio_domain::graph::{self, GraphNoun, Register, ToolCatalog, ToolSpec};
 use convergio_domain::id::{ExecutorId, GraphId, RunId};
 use convergio_domain::payload::{PayloadRef, PayloadSlot, Purpose};
+use convergio_domain::platform_text;
 use convergio_domain::run::{
-    Advance, Budget, CreateRun, ForkRun, Intent, Outcome, Run, RunCommand, Start, StepResult,
+    Advance, Budget, CreateRun, ForkRun, Intent, Outcome, Reason, Run, RunCommand, Start,
+    StepResult,
 };
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
@@ -267,8 +269,9 @@ async fn another_history_under_the_same_id_is_refused() {
     let log: Log = Arc::new(MemoryLog::new());
     let target = repository(&log);
     imported(&target, &[7; 32], &file).await.expect("taken");
-    for (side, reason) in [(&origin, "one"), (&target, "other")] {
-        let cancel = RunCommand::Cancel { reason: Some(reason.into()) };
+    let sides = [(&origin, platform_text!("one")), (&target, platform_text!("other"))];
+    for (side, reason) in sides {
+        let cancel = RunCommand::Cancel { reason: Some(Reason::Platform(reason)) };
         let command = |_: &_, _| (cancel.clone(), Vec::new());
         side.execute::<Run>(&run, &context(), command).await.expect("taken");
     }

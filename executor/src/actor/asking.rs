@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use convergio_domain::chat::{ChatReply, ChatRequest, Message, Part, Role};
-use convergio_domain::event::run::Failure;
 use convergio_domain::expr::{self, Scope};
+use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::graph::manifest::{Agent, Memory, Plan as PlanNode, TurnLimits, Work};
 use convergio_domain::id::StepId;
 use convergio_domain::payload::PayloadRef;
+use convergio_domain::platform_text;
 use convergio_domain::run::{CallNo, Intent, Move, ToolState, Turns};
 use convergio_domain::time::Timestamp;
 use serde_json::{Value, json};
@@ -88,21 +89,23 @@ impl<'a> Asker<'a> {
         asked: u32,
         timeout: Duration,
         now: Timestamp,
-    ) -> Option<Failure> {
+    ) -> Option<UnsealedFailure> {
         let limits = self.limits().unwrap_or_default();
         let spent_ms = now.since(turns.began).0;
         let message = if asked >= limits.max_turns {
             match self {
                 Self::Agent(_) => {
-                    format!("no answer in {asked} turns: raise max_turns")
+                    platform_text!("no answer in {} turns: raise max_turns", asked)
                 }
-                Self::Plan(_) => format!("no valid graph in {asked} proposals: raise max_turns"),
+                Self::Plan(_) => {
+                    platform_text!("no valid graph in {} proposals: raise max_turns", asked)
+                }
             }
         } else if turns.tokens >= limits.max_total_tokens {
             let (used, limit) = (turns.tokens, limits.max_total_tokens);
-            format!("{used} tokens are used, max_total_tokens is {limit}")
+            platform_text!("{} tokens are used, max_total_tokens is {}", used, limit)
         } else if u128::from(spent_ms) >= timeout.as_millis() {
-            format!("no answer in {spent_ms} ms: raise the node's timeout")
+            platform_text!("no answer in {} ms: raise the node's timeout", spent_ms)
         } else {
             return None;
         };
@@ -110,13 +113,15 @@ impl<'a> Asker<'a> {
     }
 
     /// Whether so many tool calls are too many.
-    pub(super) fn too_many(self, calls: usize, at_once: usize) -> Option<Failure> {
+    pub(super) fn too_many(self, calls: usize, at_once: usize) -> Option<UnsealedFailure> {
         let limit = self.limits().unwrap_or_default().max_tool_calls;
         if at_once > AT_ONCE_LIMIT {
-            let message = format!("{at_once} tool calls in one turn: at most {AT_ONCE_LIMIT}");
+            let message =
+                platform_text!("{} tool calls in one turn: at most {}", at_once, AT_ONCE_LIMIT);
             return Some(failure("agent.limit", message));
         }
-        let message = format!("{calls} tool calls are asked for: max_tool_calls is {limit}");
+        let message =
+            platform_text!("{} tool calls are asked for: max_tool_calls is {}", calls, limit);
         (calls > limit as usize).then(|| failure("agent.limit", message))
     }
 }
@@ -210,7 +215,8 @@ impl Actor {
     pub(super) async fn reply(&mut self, reference: PayloadRef) -> Result<ChatReply, OutputError> {
         let value = self.outputs.recall(reference).await?;
         serde_json::from_value(Value::clone(&value)).map_err(|error| {
-            OutputError::Failure(failure("internal", format!("the stored answer: {error}")))
+            let message = platform_text!("the stored answer cannot be read");
+            OutputError::Failure(failure("internal", message).with_cause(error))
         })
     }
 }

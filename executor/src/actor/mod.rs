@@ -37,9 +37,11 @@ use std::sync::Arc;
 
 use convergio_domain::decider::Context;
 use convergio_domain::event::run::Failure;
+use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::id::{ActorId, NodeId, StepId};
 use convergio_domain::metering::PriceBook;
 use convergio_domain::payload::PayloadRef;
+use convergio_domain::platform_text;
 use convergio_domain::run::{CallNo, Rejection, Run, StepStatus};
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Timestamp;
@@ -114,7 +116,7 @@ pub(crate) enum ActorError {
     #[error(transparent)]
     Graph(#[from] GraphError),
     #[error("{0}")]
-    Failure(Failure),
+    Failure(UnsealedFailure),
     #[error("the log refuses what the executor did: {0}")]
     Rejected(#[from] Rejection),
     #[error(transparent)]
@@ -129,16 +131,16 @@ pub(crate) enum ActorError {
 
 impl ActorError {
     /// The reason to end the run, when trying again cannot help.
-    pub(crate) fn verdict(&self) -> Option<Failure> {
+    pub(crate) fn verdict(&self) -> Option<UnsealedFailure> {
         match self {
             Self::Failure(failure) | Self::Graph(GraphError::Broken(failure)) => {
                 Some(failure.clone())
             }
-            Self::Append(AppendError::TooLarge { .. }) => Some(Failure {
-                code: "request.too_large".into(),
-                message: self.to_string(),
-                retryable: false,
-            }),
+            Self::Append(AppendError::TooLarge { .. }) => {
+                let message = platform_text!("the log takes nothing so large");
+                let failure = UnsealedFailure::new("request.too_large", message);
+                Some(failure.with_cause(self))
+            }
             _ => None,
         }
     }
@@ -191,7 +193,7 @@ pub(crate) struct Actor {
     /// What the next commit may hold.
     limits: CommitLimits,
     /// Steps that are to fail when they begin: what they would send is more than the log takes.
-    oversized: BTreeMap<StepId, Failure>,
+    oversized: BTreeMap<StepId, UnsealedFailure>,
     /// The failure that decides the run, until its end is in the log.
     failed: Option<(StepId, Failure)>,
 }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use convergio_domain::chat::ChatRequest;
-use convergio_domain::event::run::Failure;
 use convergio_domain::expr::{self, ExprError, Scope};
+use convergio_domain::failure::{PlatformText, UnsealedFailure};
 use convergio_domain::graph::manifest::{
     Agent, Approval, Branch, Map, MapWork, Sleep, SubGraph, Tool, Work,
 };
 use convergio_domain::id::{ApprovalId, NodeId, StepId};
 use convergio_domain::payload::Purpose;
+use convergio_domain::platform_text;
 use convergio_domain::run::{Budget, Intent};
 use convergio_domain::time::Span;
 use serde_json::Value;
@@ -53,7 +54,7 @@ impl Actor {
     ) -> Result<Prepared, OutputError> {
         let graph = Arc::clone(&self.graph);
         let Some(node) = graph.find_node(&step.node) else {
-            return Err(OutputError::Failure(invalid(&format!("no node {}", step.node))));
+            return Err(OutputError::Failure(invalid(no_node(step))));
         };
         if let Some(asker) = Asker::of(&node.work, step.item) {
             return self.begin_turns(plan, (step, attempt), asker, extra).await;
@@ -78,7 +79,9 @@ impl Actor {
                 Ok(Prepared::Start { intent: Intent::Sleep { due }, launches: Vec::new() })
             }
             (Work::Graph(graph), _) => self.sub_graph(plan, start, graph, &scope).await,
-            (Work::Plan(_), _) => Err(OutputError::Failure(invalid("a plan goes in turns"))),
+            (Work::Plan(_), _) => {
+                Err(OutputError::Failure(invalid(platform_text!("a plan goes in turns"))))
+            }
             (Work::Signal(signal), _) => {
                 let expires = node.wait_limit().map(|limit| self.shared.now().after(limit));
                 let intent = Intent::Await { signal: signal.name.clone(), expires };
@@ -95,7 +98,7 @@ impl Actor {
     ) -> Result<Scope, OutputError> {
         let graph = Arc::clone(&self.graph);
         let Some(node) = graph.find_node(&step.node) else {
-            return Err(OutputError::Failure(invalid(&format!("no node {}", step.node))));
+            return Err(OutputError::Failure(invalid(no_node(step))));
         };
         let mut scope = self.outputs.scope(&self.run.state, &graph, &node.needs, extra).await?;
         if let (Work::Map(map), Some(item)) = (&node.work, step.item) {
@@ -156,12 +159,16 @@ impl Actor {
         let list = match expr::render_value(&over, scope).map_err(|error| failed(&error))? {
             Value::Array(list) if list.len() <= MAP_WIDTH_LIMIT => Arc::new(list),
             Value::Array(list) => {
-                let message =
-                    format!("map.over has {} items: at most {MAP_WIDTH_LIMIT}", list.len());
-                return Err(OutputError::Failure(invalid(&message)));
+                let message = platform_text!(
+                    "map.over has {} items: at most {}",
+                    list.len(),
+                    MAP_WIDTH_LIMIT
+                );
+                return Err(OutputError::Failure(invalid(message)));
             }
             _ => {
-                let message = "map.over must yield a list: use an output that is one";
+                let message =
+                    platform_text!("map.over must yield a list: use an output that is one");
                 return Err(OutputError::Failure(invalid(message)));
             }
         };
@@ -177,7 +184,8 @@ impl Actor {
         item: u32,
     ) -> Result<Value, OutputError> {
         let list = self.list(map, node, scope)?;
-        let missing = || OutputError::Failure(invalid(&format!("the list has no item {item}")));
+        let missing =
+            || OutputError::Failure(invalid(platform_text!("the list has no item {}", item)));
         list.get(item as usize).cloned().ok_or_else(missing)
     }
 
@@ -289,13 +297,14 @@ pub(super) fn asked(agent: &Agent, scope: &Scope) -> Result<ChatRequest, OutputE
 }
 
 pub(super) fn failed(error: &ExprError) -> OutputError {
-    OutputError::Failure(Failure {
-        code: "template.invalid".into(),
-        message: error.to_string(),
-        retryable: false,
-    })
+    let message = platform_text!("a template or condition has no value that can be used");
+    OutputError::Failure(UnsealedFailure::new("template.invalid", message).with_detail(error))
 }
 
-fn invalid(message: &str) -> Failure {
-    Failure { code: "graph.invalid".into(), message: message.into(), retryable: false }
+fn no_node(step: &StepId) -> PlatformText {
+    platform_text!("no node {}", step.node)
+}
+
+fn invalid(message: PlatformText) -> UnsealedFailure {
+    UnsealedFailure::new("graph.invalid", message)
 }

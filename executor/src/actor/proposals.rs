@@ -1,11 +1,12 @@
 //! Graphs that a model proposes: read from its answer, checked, and run within the run.
 
 use convergio_domain::chat::ChatReply;
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::graph::manifest::{Graph, Plan as PlanNode};
 use convergio_domain::graph::{self, Mistake};
 use convergio_domain::json::read_json;
-use convergio_domain::run::{Budget, Intent, Next, ToolOutcome};
+use convergio_domain::platform_text;
+use convergio_domain::run::{Budget, Intent, Next};
 use serde_json::{Value, json};
 
 use super::children::{Callee, Wanted};
@@ -59,7 +60,7 @@ impl Actor {
             Err(mistakes) => Err((invalid(mistakes.len()), shown(&mistakes))),
         };
         if let Err((error, told)) = checked {
-            plan.told(&at, ToolOutcome::Failed(error), Value::String(told));
+            plan.tool_failed(&at, error, told);
         }
         self.after_calls(plan, &at).await
     }
@@ -78,7 +79,7 @@ impl Actor {
             Err(mistakes) => Err((invalid(mistakes.len()), shown(&mistakes))),
         };
         if let Err((error, told)) = checked {
-            plan.told(at, ToolOutcome::Failed(error), Value::String(told));
+            plan.tool_failed(at, error, told);
         }
         Ok(())
     }
@@ -90,7 +91,7 @@ impl Actor {
         node: &PlanNode,
         graph: &Graph,
         is_queued: bool,
-    ) -> Result<Result<(), (Failure, String)>, ActorError> {
+    ) -> Result<Result<(), (UnsealedFailure, String)>, ActorError> {
         let extra = std::mem::take(&mut plan.extra);
         let inputs = self.rendered(&at.step, &node.inputs, &extra).await;
         plan.extra = extra;
@@ -98,7 +99,7 @@ impl Actor {
             Ok(inputs) => inputs,
             Err(OutputError::Log(error)) => return Err(error.into()),
             Err(OutputError::Failure(error)) => {
-                let text = error.message.clone();
+                let text = error.full_text().to_owned();
                 return Ok(Err((error, text)));
             }
         };
@@ -131,7 +132,7 @@ impl Actor {
                 Ok(())
             }
             Err(error) => {
-                let text = error.message.clone();
+                let text = error.full_text().to_owned();
                 Err((error, text))
             }
         })
@@ -187,8 +188,8 @@ fn read(text: &str, name: &str) -> Result<Graph, Vec<Mistake>> {
     Ok(parsed.graph)
 }
 
-fn invalid(mistakes: usize) -> Failure {
-    failure("graph.invalid", format!("the proposed graph has {mistakes} mistakes"))
+fn invalid(mistakes: usize) -> UnsealedFailure {
+    failure("graph.invalid", platform_text!("the proposed graph has {} mistakes", mistakes))
 }
 
 fn shown(mistakes: &[Mistake]) -> String {

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use convergio_domain::chat::ChatReply;
 use convergio_domain::graph::manifest::Agent;
 use convergio_domain::id::StepId;
-use convergio_domain::run::{CallNo, ToolOutcome};
-use serde_json::Value;
+use convergio_domain::platform_text;
+use convergio_domain::run::CallNo;
 
 use super::asking::Asker;
+use super::effect::failure;
 use super::places::PlaceKind;
 use super::plan::Plan;
 use super::toolbox::{Bad, Good};
@@ -56,8 +57,8 @@ impl Actor {
             Ok(reply) => reply,
             Err(OutputError::Log(error)) => return Err(error.into()),
             Err(OutputError::Failure(error)) => {
-                let text = Value::String(error.message.clone());
-                plan.told(&at, ToolOutcome::Failed(error), text);
+                let text = error.full_text().to_owned();
+                plan.tool_failed(&at, error, text);
                 return self.after_calls(plan, &at).await;
             }
         };
@@ -81,7 +82,7 @@ impl Actor {
             Ok(tools) => tools.check(call),
             Err(OutputError::Log(error)) => return Err(error.into()),
             Err(OutputError::Failure(error)) => {
-                let text = error.message.clone();
+                let text = error.full_text().to_owned();
                 Err(Bad::Wrong { error, text })
             }
         };
@@ -94,10 +95,11 @@ impl Actor {
                 Err(OutputError::Log(error)) => return Err(error.into()),
                 Err(OutputError::Failure(error)) => Err(error),
             },
-            Err(Bad::Wrong { error, .. }) => Err(error),
+            Err(Bad::Wrong { error, text }) => Err(error.with_detail(text)),
             Ok(Good::Builtin { name, .. }) | Err(Bad::Denied { name }) => {
-                let message = format!("`{name}` runs nothing any more");
-                Err(super::effect::failure("tool.unknown", message))
+                let message = platform_text!("the tool runs nothing any more");
+                let detail = format!("`{name}` runs nothing any more");
+                Err(failure("tool.unknown", message).with_detail(detail))
             }
         };
         match run_call {
@@ -105,8 +107,8 @@ impl Actor {
                 self.spawn(plan, at, run_call, Asker::Agent(agent), reply.tool_calls.len());
             }
             Err(error) => {
-                let text = Value::String(error.message.clone());
-                plan.told(at, ToolOutcome::Failed(error), text);
+                let text = error.full_text().to_owned();
+                plan.tool_failed(at, error, text);
             }
         }
         Ok(())

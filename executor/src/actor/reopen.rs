@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::id::{GraphVersion, RunId, StepId};
 use convergio_domain::money::Money;
+use convergio_domain::platform_text;
 use convergio_domain::run::{
     Budget, Child, ChildReopening, FamilyCommand, Intent, Rejection, ReopenRun, Run, RunCommand,
     RunState, fatal_steps, loosened_node,
@@ -109,12 +111,13 @@ impl Actor {
         callee: &Callee<'_>,
         wanted: &Wanted,
         (run, child): (RunId, &RunState),
-    ) -> Result<Budget, convergio_domain::event::run::Failure> {
+    ) -> Result<Budget, UnsealedFailure> {
         let (state, now) = (&self.run.state, self.shared.now());
         let left = state.share(plan.spent, wanted.shares, now);
         let more = left.within(callee.manifest.budget).within(wanted.budget);
         if more.tokens == Some(0) {
-            let message = "nothing is left of budget.tokens for a run within: raise it".to_owned();
+            let message =
+                platform_text!("nothing is left of budget.tokens for a run within: raise it");
             return Err(failure("budget.exceeded", message));
         }
         let deadline = left.within(wanted.budget).deadline;

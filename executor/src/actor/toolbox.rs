@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use convergio_domain::agent::{AgentNoun, agent_id};
 use convergio_domain::chat::{ToolCall, ToolSpec};
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::graph::manifest::{Callee as CalleeRef, SPAWN_TOOL, ToolRef, Toolbox};
 use convergio_domain::graph::{ToolSpec as Described, check_inputs};
 use convergio_domain::id::{AgentId, GraphId, GraphVersion};
 use convergio_domain::json::{JsonError, read_json};
+use convergio_domain::platform_text;
 use convergio_domain::stream::StreamKey;
 use serde_json::{Map, Value, json};
 
@@ -64,7 +65,7 @@ pub(super) enum Bad {
     /// The agent may not call this tool.
     Denied { name: String },
     /// There is no such tool, or the arguments are wrong; the text tells the model why.
-    Wrong { error: Failure, text: String },
+    Wrong { error: UnsealedFailure, text: String },
 }
 
 impl Tools {
@@ -103,7 +104,7 @@ impl Tools {
             Does::Builtin => match tool::check(&name, &args) {
                 Ok(()) => Ok(Good::Builtin { name, args }),
                 Err(error) => {
-                    let text = error.message.clone();
+                    let text = error.full_text().to_owned();
                     Err(Bad::Wrong { error, text })
                 }
             },
@@ -134,7 +135,7 @@ impl Tools {
             known.iter().find(|spec| spec.name == call.name || wire(&spec.name) == call.name);
         let Some(spec) = known.filter(|spec| !self.permits(&spec.name)) else {
             let names: Vec<&str> = self.tools.iter().map(|tool| tool.spec.name.as_str()).collect();
-            let error = failure("tool.unknown", "there is no such tool".to_owned());
+            let error = failure("tool.unknown", platform_text!("there is no such tool"));
             let text = format!("there is no such tool; the tools are {}", names.join(", "));
             return Bad::Wrong { error, text };
         };
@@ -143,7 +144,8 @@ impl Tools {
 }
 
 fn wrong(text: String) -> Bad {
-    let error = failure("tool.invalid", "the arguments are not what the tool takes".to_owned());
+    let message = platform_text!("the arguments are not what the tool takes");
+    let error = failure("tool.invalid", message);
     Bad::Wrong { error, text }
 }
 
@@ -206,8 +208,9 @@ impl Actor {
                 Ok((target, inputs))
             }
             _ => {
-                let message = "name an agent with its message, or a graph with its inputs";
-                Err(OutputError::Failure(failure("tool.invalid", message.to_owned())))
+                let message =
+                    platform_text!("name an agent with its message, or a graph with its inputs");
+                Err(OutputError::Failure(failure("tool.invalid", message)))
             }
         }
     }
@@ -218,7 +221,7 @@ impl Actor {
         let stream = StreamKey::agent(tenant.clone(), id);
         let loaded = self.shared.repository.load::<AgentNoun>(&stream).await?;
         let missing = || {
-            let message = "there is no such agent: see `convergio agents list`".to_owned();
+            let message = platform_text!("there is no such agent: see `convergio agents list`");
             OutputError::Failure(failure("graph.invalid", message))
         };
         let (graph, version) = loaded.state.runnable().cloned().ok_or_else(missing)?;
@@ -262,7 +265,9 @@ impl From<OutputError> for ActorError {
 }
 
 fn unknown(name: &str) -> OutputError {
-    OutputError::Failure(failure("graph.invalid", format!("there is no tool `{name}`")))
+    let message = platform_text!("a tool of the agent does not exist");
+    let detail = format!("there is no tool `{name}`");
+    OutputError::Failure(failure("graph.invalid", message).with_detail(detail))
 }
 
 fn spawn_tool() -> Tool {

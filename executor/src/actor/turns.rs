@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use convergio_domain::chat::{ChatReply, ToolCall};
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::{Detail, FailureReport, UnsealedFailure};
 use convergio_domain::graph::manifest::{Node, RECALL_TOOL, SPAWN_TOOL};
 use convergio_domain::id::StepId;
 use convergio_domain::json::read_json;
@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::asking::{Asker, Moving};
 use super::children::{Callee, Wanted};
-use super::effect::{Done, DoneResult, Launch, Work, completed, failure};
+use super::effect::{Done, DoneResult, Launch, Work, completed, not_json};
 use super::places::PlaceKind;
 use super::plan::Plan;
 use super::prepare::{Prepared, TIMEOUT};
@@ -70,6 +70,19 @@ impl Plan {
         let moving = self.moving(&at.step, at.attempt);
         moving.moved.told.push(Told { at: at.call, outcome, result: slot });
         moving.results.push((at.call, Value::clone(&value), is_error));
+    }
+
+    /// A tool call has failed: what the model is told is the detail of the failure.
+    pub(super) fn tool_failed(&mut self, at: &At, error: UnsealedFailure, text: String) {
+        self.room.add_events(MOVE_EVENTS);
+        let value = Value::String(text);
+        let slot = self.store_value(&Arc::new(value.clone()), Purpose::Output);
+        let error = error.map_detail(|_| None);
+        let error = FailureReport { detail: Some(Detail::New(slot)), ..error };
+        let outcome = ToolOutcome::Failed(error);
+        let moving = self.moving(&at.step, at.attempt);
+        moving.moved.told.push(Told { at: at.call, outcome, result: slot });
+        moving.results.push((at.call, value, true));
     }
 
     pub(super) fn begin_tool(&mut self, at: &At, name: String) {
@@ -221,7 +234,7 @@ impl Actor {
                 return Ok(());
             }
             Err(Bad::Wrong { error, text }) => {
-                plan.told(at, ToolOutcome::Failed(error), Value::String(text));
+                plan.tool_failed(at, error, text);
                 return Ok(());
             }
         };
@@ -241,8 +254,8 @@ impl Actor {
                 Ok((target, inputs)) => (SPAWN_TOOL.to_owned(), target, inputs),
                 Err(OutputError::Log(error)) => return Err(error.into()),
                 Err(OutputError::Failure(error)) => {
-                    let text = error.message.clone();
-                    plan.told(at, ToolOutcome::Failed(error), Value::String(text));
+                    let text = error.full_text().to_owned();
+                    plan.tool_failed(at, error, text);
                     return Ok(());
                 }
             },
@@ -309,8 +322,8 @@ impl Actor {
                 plan.next(at, Next::Begin(Intent::Child(intent)), Some(launch));
             }
             Err(error) => {
-                let text = error.message.clone();
-                plan.told(at, ToolOutcome::Failed(error), Value::String(text));
+                let text = error.full_text().to_owned();
+                plan.tool_failed(at, error, text);
             }
         }
     }
@@ -366,14 +379,27 @@ impl Actor {
                 (ToolOutcome::Completed, value)
             }
             DoneResult::Failed(error) => {
-                let text = format!("{}: {}", error.code, error.message);
-                (ToolOutcome::Failed(error), Value::String(text))
+                let text = format!("{}: {}", error.code, self.failure_text(&error).await?);
+                plan.tool_failed(&at, error, text);
+                return self.after_calls(plan, &at).await;
             }
             // It was stopped, and is called again by who goes on.
             _ => return Ok(()),
         };
         plan.told(&at, outcome, value);
         self.after_calls(plan, &at).await
+    }
+
+    /// All that is known of a failure.
+    async fn failure_text(&mut self, error: &UnsealedFailure) -> Result<String, ActorError> {
+        if let Some(Detail::Known(reference)) = error.detail {
+            match self.outputs.open(reference).await {
+                Ok(text) => return Ok(text.as_str().unwrap_or(&error.message).to_owned()),
+                Err(OutputError::Log(error)) => return Err(error.into()),
+                Err(OutputError::Failure(_erased)) => {}
+            }
+        }
+        Ok(error.full_text().to_owned())
     }
 
     /// When every tool has answered, the model is asked again, unless the agent has gone too far.
@@ -421,7 +447,7 @@ impl Actor {
     }
 
     /// The step fails, and what it did before stands.
-    fn give_up(&self, plan: &mut Plan, at: &At, error: Failure) {
+    fn give_up(&self, plan: &mut Plan, at: &At, error: UnsealedFailure) {
         let (step, attempt) = (at.step.clone(), at.attempt);
         let result = DoneResult::Failed(error);
         let done = Done { step, attempt, at: None, result, call: None };
@@ -508,10 +534,6 @@ fn yielded(text: String, is_json: bool) -> DoneResult {
     }
     match read_json(text.as_bytes()) {
         Ok(value) => completed(value),
-        Err(error) => {
-            let message = format!("the answer is not the JSON that was asked for: {error}");
-            let error = failure("provider.invalid_answer", message);
-            DoneResult::Failed(Failure { retryable: true, ..error })
-        }
+        Err(error) => DoneResult::Failed(not_json(&error)),
     }
 }

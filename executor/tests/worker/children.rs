@@ -53,7 +53,7 @@ async fn a_sub_graph_is_a_run_of_its_own_and_its_end_wakes_the_one_that_waits() 
 #[tokio::test]
 async fn what_is_wrong_with_a_sub_graph_is_told() {
     let missing = Platform::new().execute(OUTER, &json!({"text": "x"})).await;
-    assert!(missing.error().message.contains("`inner`"), "{}", missing.error().message);
+    assert!(missing.detail.contains("`inner`"), "{}", missing.detail);
     let mut platform = Platform::new();
     platform.register(INNER).await;
     let manifest = OUTER.replace("inputs: {text: \"  {{ inputs.text }}  \"}", "inputs: {}");

@@ -9,13 +9,14 @@ use convergio_domain::payload::PayloadRef;
 use convergio_domain::run::{Ancestor, Phase, Run, RunState, Step, StepStatus, lineage};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_schemas::wire::{
-    BranchView, CallState, DiffView, ForkOrigin, Problem, RunError, StateView, StepDiff, StepSide,
-    StepState, StepView,
+    BranchView, CallState, DiffView, ForkOrigin, Problem, StateView, StepDiff, StepSide, StepState,
+    StepView,
 };
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::IntoParams;
 
+use super::failures::{DETAILS_LIMIT, error, error_in_full};
 use super::runs::{run_stream, view};
 use super::{Query, as_json};
 use crate::app::{App, Caller, Gateway};
@@ -66,8 +67,15 @@ pub(crate) async fn state(
         if let (Some(true), Some(output)) = (query.contents, step.output) {
             shown.output = content(&gateway, &state, &stream, output).await?;
         }
+        if let (Some(true), Some(failure)) = (query.contents, &step.error) {
+            shown.error = Some(error_in_full(&gateway, &state, &stream, failure).await?);
+        }
         steps.push(shown);
     }
+    let error = match &state.error {
+        Some(failure) => Some(error_in_full(&gateway, &state, &stream, failure).await?),
+        None => None,
+    };
     Ok(Json(StateView {
         run_id: stream.id.to_string(),
         seq: state.seq.0,
@@ -79,13 +87,9 @@ pub(crate) async fn state(
         cost: state.spent.cost.to_string(),
         lineage: origins(&state.lineage),
         signals: state.signals.iter().map(|(n, kept)| (n.to_string(), kept.len() as u64)).collect(),
-        error: state.error.as_ref().map(error),
+        error,
         steps,
     }))
-}
-
-fn error(failure: &convergio_domain::event::run::Failure) -> RunError {
-    RunError { code: failure.code.clone(), message: failure.message.clone(), step: None }
 }
 
 /// Each ancestor with its own count of events.
@@ -175,7 +179,15 @@ pub(super) async fn inherited_steps(
         error: step.error.as_ref().map(error),
         is_inherited: true,
     });
-    Ok(inherited.collect())
+    let mut inherited: Vec<StepView> = inherited.collect();
+    let failed = inherited.iter_mut().filter(|step| step.error.is_some());
+    for step in failed.take(DETAILS_LIMIT) {
+        let known = step.id.parse().ok().and_then(|id| state.steps.get(&id));
+        if let Some(failure) = known.and_then(|known| known.error.as_ref()) {
+            step.error = Some(error_in_full(gateway, &state, stream, failure).await?);
+        }
+    }
+    Ok(inherited)
 }
 
 /// With what a run is compared.

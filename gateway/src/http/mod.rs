@@ -7,6 +7,7 @@ pub(crate) mod billing;
 pub(crate) mod branches;
 pub(crate) mod events;
 pub(crate) mod export;
+pub(crate) mod failures;
 pub(crate) mod filters;
 pub(crate) mod fork;
 pub(crate) mod front;

@@ -6,10 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use convergio_domain::chat::Privacy;
 use convergio_domain::decider::Context;
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::FailureReport;
 use convergio_domain::graph::{GraphNoun, ToolCatalog, ToolSpec};
 use convergio_domain::id::{ApprovalId, ExecutorId, GraphId, RunId, StepId, TenantId};
 use convergio_domain::payload::{PayloadSlot, Purpose};
+use convergio_domain::platform_text;
 use convergio_domain::run::{
     Advance, Budget, CreateRun, End, Intent, Lineage, Origin, Outcome, Run, RunCommand, Start,
     StepResult,
@@ -272,7 +273,7 @@ impl Api {
 
     /// A try of a step fails, and the run with it.
     pub(crate) async fn fail_try(&self, run: &str, id: &str, attempt: u32) {
-        let error = Failure { code: "tool.failed".into(), message: "no".into(), retryable: false };
+        let error = FailureReport::new("tool.failed", platform_text!("no"));
         let step: StepId = id.parse().expect("a step");
         let result = StepResult::Failed { error: error.clone(), retry_at: None };
         let (call, skipped) = (None, Vec::new());

@@ -1,0 +1,4 @@
+//! What strangers send, on the binary: it stays up, keeps its folder shut, and its log its own.
+
+mod terminal;
+mod words;
