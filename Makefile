@@ -6,7 +6,7 @@ DATA ?= .convergio
 FUZZ_SECONDS ?= 60
 BIN := target/debug/convergio
 
-.PHONY: help run test soak build lint fmt ffi_test fuzz examples local_llm_test bench bench_kernel golden clean need
+.PHONY: help run test soak build lint advisories sbom fmt ffi_test fuzz examples local_llm_test bench bench_kernel golden clean need
 
 
 help: ## Shows the targets.
@@ -25,10 +25,17 @@ test: need lint ffi_test ## Everything that CI runs.
 soak: need ## The long forms of tests whose short forms are in `test`; takes hours.
 	deploy/soak.sh
 
-lint: need ## Formatting, lints, licences.
+lint: need ## Formatting, lints, licences, advisories.
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	deploy/deny.sh
+
+advisories: ## Brings the newest advisories into the pinned copy; needs the network.
+	deploy/advisories/refresh.sh
+
+sbom: need ## Writes what the binary is built from to target/convergio.cdx.json (CycloneDX).
+	@mkdir -p target
+	python3 deploy/sbom.py target/convergio.cdx.json
 
 fmt: ## Formats the code.
 	cargo fmt --all

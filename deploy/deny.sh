@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Checks the licences and sources of all dependencies by cargo-deny; installs it once if it is missing.
+# Checks licences, sources, duplicates and known vulnerabilities of all dependencies by cargo-deny; installs it
+# once if it is missing. The advisories are a pinned copy: `make advisories` brings a newer one.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
 if ! command -v cargo-deny >/dev/null; then
     echo "installing cargo-deny (once, a few minutes) ..."
     CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=false \
         cargo install --quiet --locked --no-default-features --version 0.20.2 cargo-deny
 fi
-cargo deny --all-features check licenses bans sources
+deploy/advisories/unpack.sh target/advisory-db
+cargo deny --all-features --offline check advisories licenses bans sources

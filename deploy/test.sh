@@ -32,6 +32,6 @@ if command -v cargo-nextest >/dev/null; then
 else
     cargo test --workspace --no-fail-fast 2>&1 | tee "$data/suite.log"
 fi
-deploy/canary.sh "$kept" "$data/suite.log"
+CONVERGIO_BIN=$bin deploy/canary.sh "$kept" "$data/suite.log"
 rm -rf "$kept"
 CONVERGIO_MODEL_URL=$CONVERGIO_TEST_MODEL_URL deploy/examples.sh "$bin"

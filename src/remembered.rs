@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::id::TenantId;
 use convergio_domain::memory::{Item, Subject};
+use convergio_domain::platform_text;
 use convergio_domain::time::Timestamp;
 use convergio_executor::memory::Recall;
 use convergio_projections::{Memories, MemoryError};
@@ -22,12 +23,13 @@ impl Recall for Remembered {
         question: &str,
         now: Timestamp,
         budget_tokens: u32,
-    ) -> Result<Vec<Item>, Failure> {
+    ) -> Result<Vec<Item>, UnsealedFailure> {
         let found = self.0.recall(tenant, subject, question, now, budget_tokens).await;
-        found.map_err(|error| Failure {
-            retryable: matches!(error, MemoryError::Log(_)),
-            code: "log.unavailable".into(),
-            message: error.to_string(),
+        found.map_err(|error| {
+            let message = platform_text!("the memory cannot be read now");
+            let failure = UnsealedFailure::new("log.unavailable", message);
+            let retryable = matches!(error, MemoryError::Log(_));
+            UnsealedFailure { retryable, ..failure }.with_cause(error)
         })
     }
 }

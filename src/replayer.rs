@@ -5,12 +5,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use convergio_domain::decider::Decider;
 use convergio_domain::event::Event;
-use convergio_domain::graph::check_inputs;
 use convergio_domain::graph::manifest::Graph;
 use convergio_domain::id::{GraphId, GraphVersion};
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::run::{Phase, Run, RunState};
 use convergio_domain::stream::{Seq, StreamKey};
+use convergio_evaluation::{Answer, Evaluator, Job};
 use convergio_eventstore::run_file::RunFile;
 use convergio_eventstore::{LogError, Record, Repository};
 use convergio_executor::migration::obstacle;
@@ -18,6 +18,7 @@ use convergio_executor::replay::{Divergence, Replay, fits, read_graph};
 use convergio_gateway::{ReplayError, Replayer};
 use convergio_projections::{Queries, TableRow, recompute};
 use convergio_schemas::wire::{DivergenceView, FleetRun, ReplayReport, ReplayedStep, Verdict};
+use serde_json::Value;
 use uuid::Uuid;
 
 /// Records read at once.
@@ -159,6 +160,7 @@ pub(crate) async fn replay(
 pub(crate) struct LogReplayer {
     repository: Repository,
     queries: Queries,
+    evaluator: Evaluator,
 }
 
 #[async_trait]
@@ -208,13 +210,27 @@ impl Replayer for LogReplayer {
     }
 
     fn fits(&self, state: &RunState, graph: &Graph) -> Result<(), String> {
-        fits(state, graph.clone()).map_err(|failure| failure.message)
+        fits(state, graph.clone()).map_err(|failure| failure.full_text().to_owned())
     }
 }
 
 impl LogReplayer {
-    pub(crate) fn new(repository: &Repository, queries: &Queries) -> Self {
-        Self { repository: repository.clone(), queries: queries.clone() }
+    pub(crate) fn new(repository: &Repository, queries: &Queries, evaluator: Evaluator) -> Self {
+        Self { repository: repository.clone(), queries: queries.clone(), evaluator }
+    }
+
+    /// What is wrong with the inputs of a run by another graph.
+    async fn check(
+        &self,
+        run: &StreamKey,
+        graph: &Graph,
+        input: Value,
+    ) -> Result<Vec<String>, ReplayError> {
+        let (schema, value) = (Arc::new(graph.inputs.clone()), Arc::new(input));
+        match self.evaluator.evaluate(&run.tenant, &Job::Check { schema, value }).await? {
+            Answer::Mistakes(mistakes) => Ok(mistakes),
+            _ => Err(ReplayError::Graph("the inputs were not checked".into())),
+        }
     }
 
     async fn verdict(
@@ -230,7 +246,10 @@ impl LogReplayer {
         if let Some(input) = state.input {
             let bytes = self.repository.payload(source.run(), input).await?;
             let input = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-            let wrong = input.map(|input| check_inputs(&graph.inputs, &input)).unwrap_or_default();
+            let wrong = match input {
+                Some(input) => self.check(source.run(), graph, input).await?,
+                None => Vec::new(),
+            };
             if !wrong.is_empty() {
                 return Ok((Verdict::Pin, Some(wrong.join("; "))));
             }

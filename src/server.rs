@@ -8,37 +8,40 @@ use async_trait::async_trait;
 use convergio_domain::chat::Privacy;
 use convergio_domain::id::{ExecutorId, TenantId};
 use convergio_domain::metering::PriceBook;
+use convergio_evaluation::Evaluator;
+use convergio_evaluation::pool::WorkerPool;
 use convergio_eventstore::jetstream::Shares;
 use convergio_eventstore::{
     CheckpointFolder, Clock, Durability, EventLog, HealthRegistry, LiveHub, Repository, Share,
     SteadyClock,
 };
 use convergio_executor::memory::MemoryPort;
-use convergio_executor::model::{
-    Detected, ModelCatalog, Offer, PrivacyPolicy, ProviderConfig, detect,
-};
+use convergio_executor::model::{Detected, ModelCatalog, Offer, PrivacyPolicy, ProviderConfig};
 use convergio_executor::{Executor, ExecutorConfig, tool};
-use convergio_gateway::{Gateway, ModelDirectory, ModelEntry, Tokens};
+use convergio_gateway::{Gateway, ModelDirectory, ModelEntry, ServeOptions, Tokens, follow_tokens};
 use convergio_projections::{Memories, ProjectionError, Projections, Store};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
-use crate::cli::{ModelCallLimits, Role};
+use crate::cli::{EvaluationLimits, ListenOptions, ModelCallLimits, Role};
 use crate::data_dir::{DataDir, Running};
 use crate::exit;
+use crate::front_runtime::FrontRuntime;
 use crate::log_place::{LogPlace, OpenLog};
-use crate::managed_model::{self, ManagedModel};
-use crate::people;
+use crate::managed_model::{self, ManagedModel, ModelAccess};
+use crate::model_servers::{find_model_servers, tell_found};
+use crate::owner_tokens;
 use crate::remembered::Remembered;
 use crate::replayer::LogReplayer;
 
 /// What a server is started with.
-#[derive(Debug, Clone)]
 pub(crate) struct ServerConfig {
     pub(crate) data: DataDir,
-    pub(crate) listen: SocketAddr,
+    pub(crate) listen: ListenOptions,
     /// Where the read models lie.
     pub(crate) read_models: Store,
     /// Model servers in place of those found on the machine.
@@ -51,15 +54,18 @@ pub(crate) struct ServerConfig {
     pub(crate) role: Role,
     /// Model calls at once.
     pub(crate) model_calls: ModelCallLimits,
+    /// Where connections are served.
+    pub(crate) front_runtime: FrontRuntime,
+    /// What evaluations may take.
+    pub(crate) evaluation: EvaluationLimits,
 }
 
 /// A running server.
 pub(crate) struct Server {
     /// Where it answers; empty if it does not.
     pub(crate) url: String,
-    pub(crate) token: String,
-    /// Whether the token was made just now.
-    pub(crate) token_is_new: bool,
+    /// The owner's token.
+    pub(crate) token: Zeroizing<String>,
     pub(crate) models: Vec<Detected>,
     pub(crate) durability: Durability,
     log: Arc<dyn EventLog>,
@@ -69,7 +75,8 @@ pub(crate) struct Server {
     /// The part in the work that is shared with other processes.
     shares: Option<Shares>,
     stop: watch::Sender<bool>,
-    gateway: Option<JoinHandle<std::io::Result<()>>>,
+    gateway: Option<JoinHandle<()>>,
+    _front_runtime: FrontRuntime,
     projector: Option<Projector>,
     _model: Option<ManagedModel>,
 }
@@ -109,18 +116,16 @@ impl Server {
     pub(crate) async fn start(config: ServerConfig) -> anyhow::Result<Self> {
         let role = config.role;
         // First what can fail for a reason of its own: an address in use.
-        let listener = if role.answers() { Some(listen(config.listen).await?) } else { None };
+        let front = open_front(&config).await?;
         let open = open_log(&config).await?;
         let log = open.shared();
-        let (token, token_is_new) = config.data.token_or_new()?;
         let (repository, clock) = open_repository(&config.data, &log).await?;
         let live = LiveHub::new();
         let health = HealthRegistry::default();
+        let (stop, stopping) = watch::channel(false);
+        let (token, tokens) = admit_tokens(&config, &repository, &health, &stopping).await?;
         let memories = Arc::new(Memories::new(Arc::clone(&log)));
-        let projections = match role {
-            Role::Executor => None,
-            _ => Some(open_read_models(&config.read_models).await?),
-        };
+        let projections = open_read_models_of_role(&config).await?;
         let queries = projections.as_ref().map(Projections::queries);
         // A log in a folder has one process, which does all that is to be done.
         let is_alone = matches!(config.place, LogPlace::Folder);
@@ -132,36 +137,36 @@ impl Server {
             (models, model) = find_models(&config).await?;
         }
         let catalog = Arc::new(Directory(catalog(&config.data, &models)?));
+        let evaluator = start_evaluator(&config)?;
         if role.executes() {
             shares = share_work(&open, &health);
             let share = shares.as_ref().map(Shares::watch);
-            let executor_config = executor_config(&memories, share, config.model_calls, &health);
+            let executor_config = executor_config(&memories, share, &config, &health, &evaluator);
             executor =
                 Some(start_executor(executor_config, &repository, &catalog.0, live.clone())?);
         }
-        let (stop, stopping) = watch::channel(false);
         let (mut url, mut gateway) = (String::new(), None);
-        if let (Some(listener), Some(queries)) = (listener, queries) {
-            url = format!("http://{}", listener.local_addr()?);
+        if let (Some(front), Some(queries)) = (front, queries) {
+            let local_url = front.local_url()?;
+            url.clone_from(&front.url);
             let app = Gateway {
-                replayer: Arc::new(LogReplayer::new(&repository, &queries)),
+                replayer: Arc::new(LogReplayer::new(&repository, &queries, evaluator.clone())),
                 memories: Arc::clone(&memories),
                 repository,
                 queries,
                 health,
                 live,
-                tools: Arc::new(tool::catalog()),
-                tokens: Tokens::new(people::tokens(&config.data, &token)?),
+                evaluator,
+                tokens,
                 models: catalog,
                 stop: stopping.clone(),
             };
-            gateway = Some(tokio::spawn(convergio_gateway::serve(listener, app, stopping)));
-            config.data.announce(&Running { url: url.clone(), pid: std::process::id() })?;
+            gateway = Some(front.serve(app, stopping, &config.front_runtime)?);
+            config.data.announce(&Running { url: local_url, pid: std::process::id() })?;
         }
         Ok(Self {
             url,
             token,
-            token_is_new,
             models,
             durability: log.durability(),
             log,
@@ -171,6 +176,7 @@ impl Server {
             shares,
             stop,
             gateway,
+            _front_runtime: config.front_runtime,
             projector,
             _model: model,
         })
@@ -201,10 +207,7 @@ impl Server {
                 Ok(Err(error)) => anyhow::anyhow!("the projections ended: {error}"),
                 _ => anyhow::anyhow!("the projections ended"),
             },
-            ended = gateway => match ended {
-                Ok(Err(error)) => anyhow::anyhow!("the gateway ended: {error}"),
-                _ => anyhow::anyhow!("the gateway ended"),
-            },
+            _ = gateway => anyhow::anyhow!("the gateway ended"),
             error = executor => anyhow::anyhow!("the executor ended: {error}"),
         }
     }
@@ -260,7 +263,97 @@ async fn open_repository(
     Ok((repository.with_checkpoints(checkpoints), clock))
 }
 
-async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+/// Where callers arrive, if the role answers any.
+async fn open_front(config: &ServerConfig) -> anyhow::Result<Option<Front>> {
+    match config.role.answers() {
+        true => Ok(Some(Front::open(&config.listen).await?)),
+        false => Ok(None),
+    }
+}
+
+async fn open_read_models_of_role(config: &ServerConfig) -> anyhow::Result<Option<Projections>> {
+    match config.role {
+        Role::Executor => Ok(None),
+        _ => Ok(Some(open_read_models(&config.read_models).await?)),
+    }
+}
+
+/// Where callers arrive.
+struct Front {
+    listener: TcpListener,
+    /// Where commands on this machine arrive, if they could not use the other address.
+    local: Option<TcpListener>,
+    url: String,
+    options: ServeOptions,
+}
+
+impl Front {
+    async fn open(listen: &ListenOptions) -> anyhow::Result<Self> {
+        let options = listen.serve_options(Handle::current())?;
+        let listener = bind(listen.listen).await?;
+        let local = match listen.is_for_others() {
+            true => Some(bind(ListenOptions::local().listen).await?),
+            false => None,
+        };
+        let url = format!("{}://{}", listen.scheme(), listener.local_addr()?);
+        Ok(Self { listener, local, url, options })
+    }
+
+    /// The URL for commands on this machine.
+    fn local_url(&self) -> anyhow::Result<String> {
+        match &self.local {
+            Some(local) => Ok(format!("http://{}", local.local_addr()?)),
+            None => Ok(self.url.clone()),
+        }
+    }
+
+    fn serve(
+        self,
+        gateway: Gateway,
+        stop: watch::Receiver<bool>,
+        runtime: &FrontRuntime,
+    ) -> anyhow::Result<JoinHandle<()>> {
+        let _within = runtime.handle().enter();
+        let listener = TcpListener::from_std(self.listener.into_std()?)?;
+        let local = self.local.map(TcpListener::into_std).transpose()?;
+        let local = local.map(TcpListener::from_std).transpose()?;
+        let clear = ServeOptions { tls: None, ..self.options.clone() };
+        Ok(runtime.handle().spawn(async move {
+            let main =
+                convergio_gateway::serve(listener, gateway.clone(), self.options, stop.clone());
+            match local {
+                Some(local) => {
+                    let local = convergio_gateway::serve(local, gateway, clear, stop);
+                    tokio::join!(main, local);
+                }
+                None => main.await,
+            }
+        }))
+    }
+}
+
+/// The owner's token, and who may come in: as the log says it now, and whenever it says otherwise.
+async fn admit_tokens(
+    config: &ServerConfig,
+    repository: &Repository,
+    health: &HealthRegistry,
+    stopping: &watch::Receiver<bool>,
+) -> anyhow::Result<(Zeroizing<String>, Tokens)> {
+    if !config.role.answers() {
+        return Ok((config.data.token_or_new()?, Tokens::default()));
+    }
+    let (token, known) = owner_tokens::admit(&config.data, repository).await?;
+    let (tokens, tenant) = (Tokens::default(), owner_tokens::TENANT.parse::<TenantId>()?);
+    if let Some(head) = known.head {
+        tokens.replace(&tenant, head.seq, &known.state);
+    }
+    let health = health.component("tokens");
+    let (repository, stopping) = (repository.clone(), stopping.clone());
+    tokio::spawn(follow_tokens(repository, tenant, tokens.clone(), health, stopping));
+    Ok((token, tokens))
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(address).await;
     listener.map_err(|error| exit::unavailable(format!("cannot listen on {address}: {error}")))
 }
@@ -269,13 +362,15 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 async fn find_models(
     config: &ServerConfig,
 ) -> anyhow::Result<(Vec<Detected>, Option<ManagedModel>)> {
-    let found = detect(&config.model_urls).await;
+    let found = find_model_servers(&config.model_urls).await?;
+    tell_found(&config.model_urls, &found);
     if !found.is_empty() || !config.model_urls.is_empty() {
         return Ok((found, None));
     }
-    match managed_model::installed(&config.data) {
+    match managed_model::installed() {
         Some(folder) => {
-            let model = managed_model::start(&folder).await?;
+            let log = config.data.path().join("model.log");
+            let model = managed_model::start(&folder, &log, ModelAccess::Starter).await?;
             Ok((vec![model.server.clone()], Some(model)))
         }
         None => Ok((Vec::new(), None)),
@@ -332,18 +427,31 @@ fn privacy(data: &DataDir) -> anyhow::Result<PrivacyPolicy> {
     }
 }
 
+/// Evaluates what strangers wrote: what is not small in processes that may be killed.
+fn start_evaluator(config: &ServerConfig) -> anyhow::Result<Evaluator> {
+    let limits = config.evaluation;
+    let folder = config.data.attempts();
+    let pool = WorkerPool::new(limits.program(), limits.of_pool(), Some(folder.clone()));
+    let pool = pool.map_err(|error| {
+        exit::unavailable(format!("cannot note evaluations in {}: {error}", folder.display()))
+    })?;
+    Ok(Evaluator::new(Arc::new(pool), Arc::new(tool::catalog())))
+}
+
 fn executor_config(
     memories: &Arc<Memories>,
     share: Option<watch::Receiver<Share>>,
-    model_calls: ModelCallLimits,
+    server: &ServerConfig,
     health: &HealthRegistry,
+    evaluator: &Evaluator,
 ) -> ExecutorConfig {
     let mut config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
     config.memory = MemoryPort(Some(Arc::new(Remembered(Arc::clone(memories)))));
     if let Some(share) = share {
         config.share = share;
     }
-    model_calls.apply_to(&mut config);
+    server.model_calls.apply_to(&mut config);
+    config.evaluator = evaluator.clone();
     config.health = health.component("executor");
     config
 }

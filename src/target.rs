@@ -1,49 +1,102 @@
 //! Which server a command speaks to: one that was named, the one that uses the data folder, or one
-//! that is started in this process for the time of the command.
+//! that is started in this process for the time of the command. A token goes only to the server
+//! that it was given for.
 
-use crate::cli::{Global, ModelCallLimits, Role};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use convergio_executor::model::listening_uids;
+use reqwest::Url;
+use rustix::process::geteuid;
+use zeroize::Zeroizing;
+
+use crate::cli::{EvaluationLimits, Global, ListenOptions, ModelCallLimits, Role};
 use crate::client::Client;
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, Running, read_token};
 use crate::exit;
+use crate::front_runtime::FrontRuntime;
 use crate::log_place::LogPlace;
 use crate::server::{Server, ServerConfig};
+
+/// The token for the server that `CONVERGIO_URL` or `--server` names.
+const TOKEN_VARIABLE: &str = "CONVERGIO_TOKEN";
 
 /// A server to speak to.
 pub(crate) struct Target {
     pub(crate) client: Client,
     /// The server, when it is ours.
     pub(crate) own: Option<Server>,
+    /// The file that the token came from, if it came from one.
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+/// A token, and the file that it came from.
+struct GivenToken {
+    token: Zeroizing<String>,
+    file: Option<PathBuf>,
 }
 
 impl Target {
     /// Finds a server, or starts one. `execute` says whether runs are to go on meanwhile.
     pub(crate) async fn find(global: &Global, execute: bool) -> anyhow::Result<Self> {
-        let data = DataDir::find(global.data.as_deref());
-        let token = global.token.clone().or_else(|| data.token());
+        let given = token_of_command_line(global)?;
         if let Some(url) = &global.server {
-            let token =
-                token.ok_or_else(|| exit::bad_input("give the server's token by --token"))?;
-            return Ok(Self { client: Client::new(url, &token)?, own: None });
+            return Self::at(global, url, given);
         }
-        if let (Some(running), Some(token)) = (data.running(), token) {
-            let client = Client::new(&running.url, &token)?;
+        if std::env::var_os(TOKEN_VARIABLE).is_some_and(|token| !token.is_empty()) {
+            err_line!(
+                "convergio: {TOKEN_VARIABLE} is not used: it is for the server that CONVERGIO_URL \
+                 names; for the data folder's server there is --token-file"
+            );
+        }
+        let data = DataDir::find(global.data.as_deref())?;
+        let of_folder = |data: &DataDir| {
+            let file = Some(data.token_file());
+            data.token().map(|token| GivenToken { token, file })
+        };
+        if let Some(running) = own_server(&data)
+            && let Some(token) = given.as_ref().map(GivenToken::copy).or_else(|| of_folder(&data))
+        {
+            let client = Client::new(&running.url, &token.token)?;
             if client.is_alive().await {
-                return Ok(Self { client, own: None });
+                return Ok(Self { client, own: None, token_file: token.file });
             }
         }
         let config = ServerConfig {
             data,
-            listen: ([127, 0, 0, 1], 0).into(),
+            listen: ListenOptions::local(),
             model_urls: global.model_urls.clone(),
-            read_models: global.read_models(),
+            read_models: global.read_models()?,
             place: LogPlace::find(global)?,
             folder_patience: std::time::Duration::ZERO,
             role: if execute { Role::All } else { Role::Gateway },
             model_calls: ModelCallLimits::default(),
+            front_runtime: FrontRuntime::start()?,
+            evaluation: EvaluationLimits::default(),
         };
+        let token_file = config.data.token_file();
         let server = Server::start(config).await?;
-        let client = Client::new(&server.url, &server.token)?;
-        Ok(Self { client, own: Some(server) })
+        let token = given
+            .unwrap_or_else(|| GivenToken { token: server.token.clone(), file: Some(token_file) });
+        let client = Client::new(&server.url, &token.token)?;
+        Ok(Self { client, own: Some(server), token_file: token.file })
+    }
+
+    /// A server that was named, with the token that was given for it.
+    fn at(global: &Global, url: &str, given: Option<GivenToken>) -> anyhow::Result<Self> {
+        let from_environment = || {
+            let token = std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty())?;
+            let token = Zeroizing::new(token.trim().to_owned());
+            Some(GivenToken { token, file: None })
+        };
+        let token = given.or_else(from_environment).or_else(|| token_of_own(global, url));
+        let token = token.ok_or_else(|| {
+            let how = format!("give the token of {url} by --token-file, or in {TOKEN_VARIABLE}");
+            exit::bad_input(how)
+        })?;
+        let client = Client::new(url, &token.token)?;
+        Ok(Self { client, own: None, token_file: token.file })
     }
 
     /// Ends the server, if it is ours.
@@ -51,6 +104,85 @@ impl Target {
         match self.own {
             Some(server) => server.shutdown().await,
             None => Ok(()),
+        }
+    }
+}
+
+impl GivenToken {
+    fn copy(&self) -> Self {
+        Self { token: self.token.clone(), file: self.file.clone() }
+    }
+}
+
+fn token_of_command_line(global: &Global) -> anyhow::Result<Option<GivenToken>> {
+    if let Some(token) = &global.token {
+        let token = Zeroizing::new(token.trim().to_owned());
+        return Ok(Some(GivenToken { token, file: None }));
+    }
+    let Some(file) = &global.token_file else { return Ok(None) };
+    let token = read_token(file)
+        .map_err(|error| exit::bad_input(format!("--token-file {}: {error}", file.display())))?;
+    if token.is_empty() {
+        return Err(exit::bad_input(format!("--token-file {} is empty", file.display())));
+    }
+    Ok(Some(GivenToken { token, file: Some(file.clone()) }))
+}
+
+/// The folder's token, if the URL is that of the folder's own server.
+fn token_of_own(global: &Global, url: &str) -> Option<GivenToken> {
+    let data = DataDir::find(global.data.as_deref()).ok()?;
+    let running = own_server(&data)?;
+    let is_same = running.url.trim_end_matches('/') == url.trim_end_matches('/');
+    let token = data.token().filter(|_| is_same)?;
+    Some(GivenToken { token, file: Some(data.token_file()) })
+}
+
+/// The server that says it uses the folder, unless the folder's token must not go there: it is on
+/// another machine, or whoever listens there is neither this user nor who owns the folder.
+pub(crate) fn own_server(data: &DataDir) -> Option<Running> {
+    let running = data.running()?;
+    let address = socket_address(&running.url);
+    let allowed = [Some(geteuid().as_raw()), folder_owner(data)];
+    let is_ours = address.is_some_and(|address| match listening_uids(address) {
+        Some(uids) => uids.iter().all(|uid| allowed.contains(&Some(*uid))) && !uids.is_empty(),
+        None => address.ip().is_loopback(),
+    });
+    let is_gone = address.and_then(listening_uids).is_some_and(|uids| uids.is_empty());
+    if !is_ours && !is_gone {
+        err_line!(
+            "convergio: the server that {:?} names is not spoken to: it is not on this machine, or \
+             is another user's",
+            data.path().join("server.json")
+        );
+    }
+    is_ours.then_some(running)
+}
+
+fn folder_owner(data: &DataDir) -> Option<u32> {
+    std::fs::metadata(data.path()).ok().map(|found| found.uid())
+}
+
+/// Where a URL leads, if it says so in digits.
+fn socket_address(url: &str) -> Option<SocketAddr> {
+    let url = Url::parse(url).ok().filter(|url| url.scheme() == "http")?;
+    let ip: IpAddr = url.host_str()?.trim_matches(['[', ']']).parse().ok()?;
+    // Who listens everywhere is reached on this machine.
+    let ip = if ip.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { ip };
+    Some(SocketAddr::new(ip, url.port_or_known_default()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::socket_address;
+
+    #[test]
+    fn only_digits_say_where_a_url_leads() {
+        let at = |url: &str| socket_address(url).map(|address| address.to_string());
+        assert_eq!(at("http://127.0.0.1:7420").as_deref(), Some("127.0.0.1:7420"));
+        assert_eq!(at("http://0.0.0.0:1/").as_deref(), Some("127.0.0.1:1"));
+        assert_eq!(at("http://[::1]:1").as_deref(), Some("[::1]:1"));
+        for other in ["http://localhost:1", "http://evil.example", "https://127.0.0.1", "x", ""] {
+            assert_eq!(at(other), None, "{other}");
         }
     }
 }

@@ -50,7 +50,7 @@ fn provider() -> Option<SdkTracerProvider> {
     let exporter = match SpanExporter::builder().with_http().build() {
         Ok(exporter) => exporter,
         Err(error) => {
-            eprintln!("no traces: the exporter cannot be set up: {error}");
+            err_line!("no traces: the exporter cannot be set up: {error}");
             return None;
         }
     };

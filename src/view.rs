@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use convergio_schemas::wire::{EventEnvelope, Frame, RunView, StepView};
+use convergio_schemas::wire::{EventEnvelope, Frame, RunError, RunView, StepView};
 use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::terminal::{self, EscapedLines, escape_line};
 
 /// Shows a run while it goes on: one line a node on standard error.
 pub(crate) struct LiveTree {
@@ -134,14 +136,14 @@ impl LiveTree {
 
     fn message(&self, text: &str) {
         if let Some(bar) = &self.bar {
-            bar.set_message(text.to_owned());
+            bar.set_message(terminal::escape_line(text).into_owned());
         }
     }
 
     fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.println(text),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.println(terminal::escape_line(text)),
+            None => err_line!("{text}"),
         }
     }
 
@@ -167,6 +169,7 @@ const ITEMS_SHOWN: usize = 20;
 
 /// Writes the tree of a run's steps, with tokens and cost.
 pub(crate) fn tree(out: &mut impl Write, run: &RunView) -> std::io::Result<()> {
+    let out = &mut EscapedLines(out);
     let name = if run.graph_name.is_empty() { &run.graph_id } else { &run.graph_name };
     writeln!(out, "{} {name}  run {}  {}", mark(&run.status), run.id, run.status)?;
     for step in run.steps.iter().filter(|step| step.item.is_none()) {
@@ -203,7 +206,8 @@ pub(crate) fn tree(out: &mut impl Write, run: &RunView) -> std::io::Result<()> {
     }
     if let Some(error) = &run.error {
         let step = error.step.as_ref().map_or_else(String::new, |step| format!("step {step}: "));
-        writeln!(out, "   {step}{}: {}", error.code, error.message)?;
+        writeln!(out, "   {step}{}: {}", error.code, escape_line(&error.message))?;
+        detail(out, "   ", error)?;
     }
     if let Some(import) = &run.imported {
         let signed = match &import.signer {
@@ -243,7 +247,8 @@ fn line(out: &mut impl Write, branch: &str, step: &StepView) -> std::io::Result<
     write!(out, "{branch} {} {:<14} {:<9} {time:>9}", mark(&step.status), step.id, step.kind)?;
     let usage = &step.usage;
     if let Some(model) = &step.model {
-        write!(out, "  {:>5} in {:>4} out  {}", usage.tokens_in, usage.tokens_out, model.name)?;
+        let (tokens_in, tokens_out) = (usage.tokens_in, usage.tokens_out);
+        write!(out, "  {tokens_in:>5} in {tokens_out:>4} out  {}", escape_line(&model.name))?;
     }
     if step.attempt > 1 {
         write!(out, "  try {}", step.attempt)?;
@@ -252,9 +257,16 @@ fn line(out: &mut impl Write, branch: &str, step: &StepView) -> std::io::Result<
         write!(out, "  abandoned")?;
     }
     if let (Some(error), true) = (&step.error, step.status != "completed") {
-        write!(out, "  {}: {}", error.code, error.message)?;
+        writeln!(out, "  {}: {}", error.code, escape_line(&error.message))?;
+        return detail(out, "│     ", error);
     }
     writeln!(out)
+}
+
+/// Writes the full text of a failure below its line.
+fn detail(out: &mut impl Write, indent: &str, error: &RunError) -> std::io::Result<()> {
+    let Some(detail) = &error.detail else { return Ok(()) };
+    detail.lines().try_for_each(|line| writeln!(out, "{indent}{}", escape_line(line)))
 }
 
 /// Prints rows under a header, columns as wide as they need.
@@ -262,7 +274,7 @@ pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_header(header);
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.iter().map(|cell| terminal::escape_line(cell)));
     }
-    println!("{table}");
+    terminal::print_table(&table);
 }

@@ -20,6 +20,10 @@ params.n_parallel = 2
 threads = int(os.environ.get("CONVERGIO_MODEL_THREADS", "1"))
 params.cpuparams.n_threads = threads
 params.cpuparams_batch.n_threads = threads
+# Without a key every program on this machine may ask.
+key = os.environ.pop("CONVERGIO_MODEL_KEY", "")
+if key:
+    params.api_keys = [key]
 params.ui = False
 params.warmup = True
 server = xllamacpp.Server(params)

@@ -154,6 +154,10 @@ uuid_id!(
     ApprovalId, "approval id"
 );
 uuid_id!(
+    /// A token by which somebody comes in; it tells nothing of the token itself.
+    TokenId, "token id"
+);
+uuid_id!(
     /// One life of one executor process. Steps started by an older life have unknown outcomes.
     ExecutorId, "executor id"
 );

@@ -160,6 +160,28 @@ impl<'a> Scan<'a> {
     }
 }
 
+/// Memory that a value takes besides its text: a place in a list, with what the list grows by.
+const NODE_BYTES: usize = 48;
+/// Memory that a map takes besides its fields: its first leaf has room for eleven.
+const MAP_BYTES: usize = 640;
+
+/// What a JSON text takes in memory as a value, at most, by a look at its brackets.
+pub fn memory_of(text: &[u8]) -> usize {
+    let (mut memory, mut is_text, mut is_escaped) = (text.len(), false, false);
+    for byte in text {
+        match (is_text, byte) {
+            (true, _) if is_escaped => is_escaped = false,
+            (true, b'\\') => is_escaped = true,
+            (_, b'"') => is_text = !is_text,
+            (true, _) => {}
+            (false, b'{') => memory += MAP_BYTES,
+            (false, b'[' | b',' | b':') => memory += NODE_BYTES,
+            (false, _) => {}
+        }
+    }
+    memory
+}
+
 /// The canonical text of a value: RFC 8785, but for whole numbers beyond 2^53, which that standard
 /// rounds and which stand here as they are.
 pub(crate) fn canonical_json(value: &Value) -> Vec<u8> {
@@ -222,7 +244,7 @@ mod tests {
     use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
     use serde_json::{Value, json};
 
-    use super::{canonical_json, check_whole_numbers, read_json};
+    use super::{MAP_BYTES, NODE_BYTES, canonical_json, check_whole_numbers, memory_of, read_json};
 
     const LARGE: &str = "12345678901234567890123";
 
@@ -279,6 +301,12 @@ mod tests {
         let expected = "{\"a\":[-9223372036854775808,18446744073709551615,1,1e+300],\
             \"b\":9007199254740993}";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn brackets_within_texts_take_nothing() {
+        assert_eq!(memory_of(br#""[[{{,,::\"[[""#), 14);
+        assert_eq!(memory_of(br#"{"a":[1,2]}"#), 11 + MAP_BYTES + 3 * NODE_BYTES);
     }
 
     fn values() -> impl Strategy<Value = Value> {

@@ -2,13 +2,14 @@
 //!
 //! No IO, no clock, no randomness (see `clippy.toml`): everything ambient arrives as data. Each
 //! noun is a [`decider::Decider`]: `run` (an execution), `graph` (a manifest and its versions),
-//! `agent` (a named definition), `request` (an idempotency key).
+//! `agent` (a named definition), `request` (an idempotency key), `token` (who may come in).
 
 pub mod agent;
 pub mod chat;
 pub mod decider;
 pub mod event;
 pub mod expr;
+pub mod failure;
 pub mod graph;
 pub mod id;
 pub mod json;
@@ -21,4 +22,5 @@ pub mod request;
 pub mod run;
 pub mod stream;
 pub mod time;
+pub mod token;
 mod written;

@@ -89,4 +89,8 @@ pub enum Purpose {
     Candidates,
     /// What was answered to a request under an idempotency key.
     Answer,
+    /// The full text of a failure, a JSON text: it may quote what people wrote.
+    FailureDetail,
+    /// Why a person steered a run, or what a mark is for: a JSON text in that person's words.
+    Reason,
 }

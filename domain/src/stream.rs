@@ -22,6 +22,8 @@ pub enum StreamKind {
     Agent,
     /// What is remembered of a subject.
     Memory,
+    /// The tokens of a tenant.
+    Token,
 }
 
 impl StreamKind {
@@ -33,6 +35,7 @@ impl StreamKind {
             Self::Request => "request",
             Self::Agent => "agent",
             Self::Memory => "memory",
+            Self::Token => "token",
         }
     }
 }
@@ -87,6 +90,7 @@ impl StreamKey {
             "request" => StreamKind::Request,
             "agent" => StreamKind::Agent,
             "memory" => StreamKind::Memory,
+            "token" => StreamKind::Token,
             _ => return Err(invalid()),
         };
         let id = Uuid::from_str(id).map_err(|_| invalid())?;
@@ -102,7 +106,10 @@ impl fmt::Display for StreamKey {
 
 /// A text that is not the name of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a stream: use run/UUID, graph/UUID, agent/UUID, memory/UUID or request/UUID")]
+#[error(
+    "`{0}` is not a stream: use run/UUID, graph/UUID, agent/UUID, memory/UUID, token/UUID or \
+    request/UUID"
+)]
 pub struct InvalidStream(String);
 
 /// The number of an event in its stream, dense from 1. 0 stands before the first event.

@@ -9,6 +9,7 @@ use convergio_domain::stream::StreamKey;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
+use crate::commit::Payload;
 use crate::repository::{CommitError, Loaded, Repository};
 
 /// Runs within one run that are steered at once.
@@ -31,7 +32,7 @@ impl Repository {
         command: RunCommand,
     ) -> Result<Loaded<Run>, CommitError<Rejection>> {
         let command = RequestedCommand { request: None, command };
-        self.steer_family_once(run, context, command).await
+        self.steer_family_once(run, context, command, Vec::new()).await
     }
 
     /// The same for a command that is carried out once for each request. Told again by its request
@@ -44,8 +45,9 @@ impl Repository {
         run: &StreamKey,
         context: &Context,
         command: RequestedCommand<RunCommand>,
+        payloads: Vec<Payload>,
     ) -> Result<Loaded<Run>, CommitError<Rejection>> {
-        let commands = |_: &_, _| (command.clone(), Vec::new());
+        let commands = |_: &_, _| (command.clone(), payloads.clone());
         let steered = self.execute::<Once<Run>>(run, context, commands).await?.into_noun();
         let inherited = match command.command {
             RunCommand::Cancel { .. } => Some(FamilyCommand::Cancel),

@@ -19,6 +19,7 @@ mod live;
 mod log;
 mod memories;
 mod prepare;
+pub mod private_files;
 mod providers;
 mod record;
 mod repository;

@@ -1,13 +1,16 @@
 //! What bounds an executor.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use convergio_domain::id::ExecutorId;
 use convergio_domain::run::WIDTH_LIMIT;
+use convergio_evaluation::Evaluator;
 use convergio_eventstore::{ComponentHealth, Share};
 use tokio::sync::watch;
 
 use crate::memory::MemoryPort;
+use crate::tool;
 
 /// Settings of one executor process.
 #[derive(Debug, Clone)]
@@ -28,6 +31,8 @@ pub struct ExecutorConfig {
     pub grace: Duration,
     /// What agents remember.
     pub memory: MemoryPort,
+    /// Where templates, conditions, schemas and manifests are evaluated.
+    pub evaluator: Evaluator,
     /// Which runs are ours, where several processes share them.
     pub share: watch::Receiver<Share>,
     /// Where the dispatcher reports whether it can read the log.
@@ -46,6 +51,7 @@ impl ExecutorConfig {
             steps_per_run: 64,
             grace: Duration::from_secs(5),
             memory: MemoryPort::default(),
+            evaluator: Evaluator::in_process(Arc::new(tool::catalog())),
             share: watch::channel(Share::ALL).1,
             health: ComponentHealth::default(),
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use convergio_domain::decider::Wake;
 use convergio_domain::event::Event;
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::run::{Advance, End, Run, RunCommand};
 use convergio_domain::stream::{StreamKey, StreamKind};
 use convergio_domain::time::Timestamp;
@@ -19,6 +19,7 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use crate::actor::{Actor, ActorError, Shared, farewell};
 use crate::alarm::sleep_until;
+use crate::failures::seal_failure;
 
 /// Runs that wait for a place in memory, by name; more than these are found again in the log.
 const PENDING_LIMIT: usize = 10_000;
@@ -325,13 +326,18 @@ async fn work(
     (stream, worked)
 }
 
-async fn fail(shared: &Shared, stream: &StreamKey, error: Failure) -> Result<Wake, ActorError> {
+async fn fail(
+    shared: &Shared,
+    stream: &StreamKey,
+    error: UnsealedFailure,
+) -> Result<Wake, ActorError> {
+    let (error, payloads) = seal_failure(error);
     let advance = Advance {
         end: Some(End::Failed { step: None, error }),
         ..Advance::empty(shared.config.id)
     };
     let context = shared.context();
-    let command = |_: &_, _| (RunCommand::Advance(advance.clone()), Vec::new());
+    let command = |_: &_, _| (RunCommand::Advance(advance.clone()), payloads.clone());
     let mut failed = shared.repository.execute::<Run>(stream, &context, command).await?;
     farewell(shared, &mut failed).await?;
     Ok(failed.state.wake())

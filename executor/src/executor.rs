@@ -37,6 +37,7 @@ impl Executor {
         let stopping = CancellationToken::new();
         let shared = Shared {
             model_calls: Arc::new(Semaphore::new(config.model_calls)),
+            value_room: Arc::default(),
             config,
             actor,
             repository,

@@ -1,13 +1,15 @@
 //! Graph versions, compiled once: the manifest for people, the kernel's arrays for the scheduler.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use convergio_domain::event::run::Failure;
 use convergio_domain::expr;
+use convergio_domain::failure::{PlatformText, UnsealedFailure};
 use convergio_domain::graph::manifest::{Graph, Join, Node, OnError};
 use convergio_domain::graph::{self, topology};
 use convergio_domain::id::{GraphId, GraphVersion, NodeId, StepId, TenantId};
+use convergio_domain::platform_text;
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::{LogError, Repository};
 use convergio_kernel_c as kernel;
@@ -27,13 +29,13 @@ pub(crate) struct CompiledGraph {
 
 impl CompiledGraph {
     /// Compiles a manifest that was validated when it was registered.
-    pub(crate) fn compile(graph: Graph) -> Result<Self, Failure> {
+    pub(crate) fn compile(graph: Graph) -> Result<Self, UnsealedFailure> {
         let numbers: BTreeMap<NodeId, u32> =
             (0_u32..).zip(&graph.nodes).map(|(number, node)| (node.id.clone(), number)).collect();
         let nodes: Vec<_> = graph.nodes.iter().map(|node| node_spec(node, &numbers)).collect();
         let edges: Vec<_> = topology::edges(&graph).iter().map(edge_spec).collect();
         let kernel = kernel::Graph::compile(&nodes, &edges)
-            .map_err(|error| broken(&format!("the kernel refuses the graph: {error}")))?;
+            .map_err(|error| broken(platform_text!("the kernel refuses the graph"), &error))?;
         let yields = graph.output.as_ref().map(expr::nodes_in_value).unwrap_or_default();
         Ok(Self { graph, kernel: Arc::new(kernel), numbers, yields })
     }
@@ -83,8 +85,12 @@ fn edge_spec(edge: &topology::Edge) -> kernel::EdgeSpec {
     kernel::EdgeSpec { from: number(edge.from), to: number(edge.to), port: edge.port }
 }
 
-fn broken(message: &str) -> Failure {
-    Failure { code: "graph.invalid".into(), message: message.into(), retryable: false }
+fn broken(message: PlatformText, detail: &dyn fmt::Display) -> UnsealedFailure {
+    UnsealedFailure::new("graph.invalid", message).with_cause(detail)
+}
+
+fn missing(message: PlatformText) -> UnsealedFailure {
+    UnsealedFailure::new("graph.invalid", message)
 }
 
 /// Compiled graph versions by tenant; filled from the log.
@@ -103,7 +109,7 @@ pub enum GraphError {
     Log(#[from] LogError),
     /// The version is not registered, or its manifest cannot be used.
     #[error(transparent)]
-    Broken(#[from] Failure),
+    Broken(#[from] UnsealedFailure),
 }
 
 impl GraphCache {
@@ -147,12 +153,13 @@ pub(crate) async fn read_manifest(
 ) -> Result<Graph, GraphError> {
     let stream = StreamKey::graph(tenant.clone(), graph);
     let loaded = repository.load::<graph::GraphNoun>(&stream).await?;
-    let reference =
-        loaded.state.versions.get(version).ok_or_else(|| {
-            broken(&format!("version {version} of graph {graph} is not registered"))
-        })?;
+    let reference = loaded.state.versions.get(version).ok_or_else(|| {
+        missing(platform_text!("version {} of graph {} is not registered", version, graph))
+    })?;
     let bytes = repository.log().payload(&stream, *reference).await?;
-    let bytes = bytes.ok_or_else(|| broken(&format!("the manifest of {version} was erased")))?;
+    let erased = || missing(platform_text!("the manifest of {} was erased", version));
+    let bytes = bytes.ok_or_else(erased)?;
     let parsed = serde_json::from_slice(&bytes);
-    Ok(parsed.map_err(|error| broken(&format!("the manifest of {version}: {error}")))?)
+    let unusable = || platform_text!("the manifest of {} cannot be used", version);
+    Ok(parsed.map_err(|error| broken(unusable(), &error))?)
 }

@@ -9,6 +9,7 @@ mod alarm;
 mod config;
 mod dispatcher;
 mod executor;
+mod failures;
 mod graphs;
 pub mod memory;
 pub mod migration;
@@ -17,6 +18,7 @@ mod outputs;
 pub mod replay;
 mod scheduler;
 pub mod tool;
+mod value_room;
 
 pub use config::ExecutorConfig;
 pub use executor::Executor;

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use convergio_domain::decider::Context;
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::graph::ToolSpec;
 use convergio_domain::id::{ActorId, TenantId};
 use convergio_domain::memory::{IMPORTANCE_DEFAULT, Item, MemoryId, Rejection, Subject};
+use convergio_domain::platform_text;
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::{CommitError, Remember, Repository};
 use serde_json::{Value, json};
@@ -35,7 +36,7 @@ pub trait Recall: Send + Sync + 'static {
         question: &str,
         now: Timestamp,
         budget_tokens: u32,
-    ) -> Result<Vec<Item>, Failure>;
+    ) -> Result<Vec<Item>, UnsealedFailure>;
 }
 
 /// Where an executor's memories are, if it has any.
@@ -107,7 +108,11 @@ pub(crate) fn is_memory(name: &str) -> bool {
 
 impl ToolScope {
     /// Calls one of the tools; the arguments fit its schema.
-    pub(crate) async fn memory(&self, name: &str, arguments: &Value) -> Result<Value, Failure> {
+    pub(crate) async fn memory(
+        &self,
+        name: &str,
+        arguments: &Value,
+    ) -> Result<Value, UnsealedFailure> {
         let text = |field: &str| arguments[field].as_str().unwrap_or_default();
         let subject: Subject = text("subject").parse().map_err(|error| invalid(name, &error))?;
         match name {
@@ -132,7 +137,7 @@ impl ToolScope {
         Context { now: self.now, actor: self.actor.clone() }
     }
 
-    async fn store(&self, subject: &Subject, arguments: &Value) -> Result<Value, Failure> {
+    async fn store(&self, subject: &Subject, arguments: &Value) -> Result<Value, UnsealedFailure> {
         let importance = arguments["importance"].as_u64().and_then(|n| u16::try_from(n).ok());
         let memory = MemoryId::of_call(&self.tenant, &self.origin);
         let what = Remember {
@@ -152,24 +157,30 @@ fn told(item: Item) -> Value {
         "tokens": item.tokens, "stored_ms": item.stored})
 }
 
-fn invalid(tool: &str, reason: &dyn fmt::Display) -> Failure {
-    Failure { code: "tool.invalid".into(), message: format!("{tool}: {reason}"), retryable: false }
+fn invalid(tool: &str, reason: &dyn fmt::Display) -> UnsealedFailure {
+    let message = platform_text!("the arguments are not what the tool takes");
+    UnsealedFailure::new("tool.invalid", message).with_detail(format_args!("{tool}: {reason}"))
 }
 
-fn no_memory() -> Failure {
-    let message = "this executor has no memory: start it with `convergio serve`".to_owned();
-    Failure { code: "internal".into(), message, retryable: false }
+fn no_memory() -> UnsealedFailure {
+    let message = platform_text!("this executor has no memory: start it with `convergio serve`");
+    UnsealedFailure::new("internal", message)
 }
 
-fn failed(error: CommitError<Rejection>) -> Failure {
-    let (code, message, retryable) = match &error {
-        CommitError::Rejected(_) => ("tool.invalid", error.to_string(), false),
-        CommitError::Conflict => {
-            let message = "so many write memories of this subject that this one did not get its \
-                turn: nothing was done, and the same call may be made again";
-            ("log.unavailable", message.to_owned(), true)
+fn failed(error: CommitError<Rejection>) -> UnsealedFailure {
+    let (code, message) = match &error {
+        CommitError::Rejected(_) => {
+            ("tool.invalid", platform_text!("the memory does not take the call"))
         }
-        _ => ("log.unavailable", error.to_string(), true),
+        CommitError::Conflict => (
+            "log.unavailable",
+            platform_text!(
+                "so many write memories of this subject that this one did not get its turn: \
+                nothing was done, and the same call may be made again"
+            ),
+        ),
+        _ => ("log.unavailable", platform_text!("the memory cannot be written now")),
     };
-    Failure { code: code.into(), message, retryable }
+    let retryable = code == "log.unavailable";
+    UnsealedFailure { retryable, ..UnsealedFailure::new(code, message) }.with_cause(error)
 }

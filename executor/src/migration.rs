@@ -36,9 +36,9 @@ pub fn obstacle(own: &Graph, other: &Graph, state: &RunState) -> Option<String> 
     }
     let compiled = match CompiledGraph::compile(other.clone()) {
         Ok(compiled) => compiled,
-        Err(error) => return Some(error.message),
+        Err(error) => return Some(error.full_text().to_owned()),
     };
-    scheduler::restore(&compiled, state).err().map(|error| error.message)
+    scheduler::restore(&compiled, state).err().map(|error| error.full_text().to_owned())
 }
 
 fn kind(work: &Work) -> &'static str {

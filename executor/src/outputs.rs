@@ -4,17 +4,20 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use convergio_domain::event::run::Failure;
 use convergio_domain::expr::{NodeView, Scope};
+use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::graph::manifest::{Node, OnError};
 use convergio_domain::id::{NodeId, StepId};
 use convergio_domain::payload::PayloadRef;
+use convergio_domain::platform_text;
 use convergio_domain::run::{Ancestor, RunState, StepStatus, lineage};
 use convergio_domain::stream::StreamKey;
+use convergio_evaluation::Job;
 use convergio_eventstore::{EventLog, LogError};
 use serde_json::Value;
 
 use crate::graphs::CompiledGraph;
+use crate::value_room::{ValuePlace, ValueRoom, is_large, work_apart};
 
 /// Values of one run, kept while the run is in memory.
 pub(crate) struct Outputs {
@@ -25,6 +28,9 @@ pub(crate) struct Outputs {
     values: ValueCache,
     /// The outputs of the last maps that are over, put together.
     lists: VecDeque<(NodeId, Arc<Value>)>,
+    room: Arc<ValueRoom>,
+    /// The place of a run that has large values in memory.
+    place: Option<ValuePlace>,
 }
 
 /// Bytes of values that are kept at hand, as text and with what each takes besides.
@@ -65,13 +71,43 @@ pub(crate) enum OutputError {
     #[error(transparent)]
     Log(#[from] LogError),
     #[error("{0}")]
-    Failure(Failure),
+    Failure(UnsealedFailure),
+    /// It must be evaluated first, elsewhere.
+    #[error("an evaluation is under way")]
+    Evaluation(Box<Job>),
 }
 
 impl Outputs {
-    pub(crate) fn new(log: Arc<dyn EventLog>, stream: StreamKey, lineage: Vec<Ancestor>) -> Self {
+    pub(crate) fn new(
+        log: Arc<dyn EventLog>,
+        stream: StreamKey,
+        lineage: Vec<Ancestor>,
+        room: Arc<ValueRoom>,
+    ) -> Self {
         let (values, lists) = (ValueCache::default(), VecDeque::new());
-        Self { log, stream, lineage, values, lists }
+        Self { log, stream, lineage, values, lists, room, place: None }
+    }
+
+    /// Waits until somebody else wants the place that this run has for large values; for ever if it
+    /// has none.
+    pub(crate) fn wanted(&self) -> impl Future<Output = ()> + use<> {
+        let room = self.place.is_some().then(|| Arc::clone(&self.room));
+        async move {
+            match room {
+                Some(room) => room.wanted().await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Lets go of large values if somebody else waits for the place; whether it did.
+    pub(crate) fn make_room(&mut self) -> bool {
+        let is_asked = self.place.is_some() && self.room.is_wanted();
+        if is_asked {
+            (self.values, self.lists) = (ValueCache::default(), VecDeque::new());
+            self.place = None;
+        }
+        is_asked
     }
 
     /// Keeps a value that this run just wrote in so many bytes, so that it need not be read again.
@@ -221,7 +257,11 @@ impl Outputs {
             Some(bytes) => bytes,
             None => self.read_again(&stream, place, reference).await?,
         };
-        let value = Arc::new(decode(&bytes, reference).map_err(OutputError::Failure)?);
+        if self.place.is_none() && work_apart(bytes.len(), || is_large(&bytes)) {
+            self.place = self.room.take_place().await;
+        }
+        let decoded = work_apart(bytes.len(), || decode(&bytes, reference));
+        let value = Arc::new(decoded.map_err(OutputError::Failure)?);
         self.values.insert(reference, Arc::clone(&value), bytes.len());
         Ok((value, bytes.len()))
     }
@@ -245,31 +285,26 @@ impl Outputs {
     }
 }
 
-fn decode(bytes: &Bytes, reference: PayloadRef) -> Result<Value, Failure> {
-    serde_json::from_slice(bytes).map_err(|error| Failure {
-        code: "internal".into(),
-        message: format!("payload {reference} is not JSON: {error}"),
-        retryable: false,
+fn decode(bytes: &Bytes, reference: PayloadRef) -> Result<Value, UnsealedFailure> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        let message = platform_text!("payload {} is not JSON", reference);
+        UnsealedFailure::new("internal", message).with_cause(error)
     })
 }
 
-fn too_long_a_list(node: &NodeId) -> Failure {
-    Failure {
-        code: "request.too_large".into(),
-        message: format!(
-            "the outputs of `{node}` have more than {LIST_BYTES} bytes together: let its items \
-             yield less"
-        ),
-        retryable: false,
-    }
+fn too_long_a_list(node: &NodeId) -> UnsealedFailure {
+    let message = platform_text!(
+        "the outputs of `{}` have more than {} bytes together: let its items yield less",
+        node,
+        LIST_BYTES
+    );
+    UnsealedFailure::new("request.too_large", message)
 }
 
-fn erased(reference: PayloadRef) -> Failure {
-    Failure {
-        code: "payload.erased".into(),
-        message: format!("payload {reference} was erased: the run cannot go on without it"),
-        retryable: false,
-    }
+fn erased(reference: PayloadRef) -> UnsealedFailure {
+    let message =
+        platform_text!("payload {} was erased: the run cannot go on without it", reference);
+    UnsealedFailure::new("payload.erased", message)
 }
 
 /// Outcomes that are about to be written and are not in the state yet.

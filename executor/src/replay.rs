@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use convergio_domain::decider::Decider;
 use convergio_domain::event::{Event, run};
+use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::graph::manifest::Graph;
 use convergio_domain::id::{GraphId, GraphVersion, NodeId, StepId, TenantId};
 use convergio_domain::run::{Phase, Run, RunState, StepStatus};
@@ -71,7 +72,7 @@ impl Replay {
     ///
     /// # Errors
     /// The kernel refuses the graph.
-    pub fn new(graph: Graph) -> Result<Self, run::Failure> {
+    pub fn new(graph: Graph) -> Result<Self, UnsealedFailure> {
         Self::begin(graph, false)
     }
 
@@ -79,11 +80,11 @@ impl Replay {
     ///
     /// # Errors
     /// The kernel refuses the graph.
-    pub fn against(graph: Graph) -> Result<Self, run::Failure> {
+    pub fn against(graph: Graph) -> Result<Self, UnsealedFailure> {
         Self::begin(graph, true)
     }
 
-    fn begin(graph: Graph, is_fixed: bool) -> Result<Self, run::Failure> {
+    fn begin(graph: Graph, is_fixed: bool) -> Result<Self, UnsealedFailure> {
         Ok(Self {
             graph: CompiledGraph::compile(graph)?,
             is_fixed,
@@ -407,7 +408,7 @@ impl Replay {
 ///
 /// # Errors
 /// Why it cannot.
-pub fn fits(state: &RunState, graph: Graph) -> Result<(), run::Failure> {
+pub fn fits(state: &RunState, graph: Graph) -> Result<(), UnsealedFailure> {
     let compiled = CompiledGraph::compile(graph)?;
     scheduler::restore(&compiled, state).map(|_| ())
 }

@@ -1,7 +1,8 @@
 //! The bridge to the kernel's scheduler: rebuilding its state from a folded run.
 
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::id::StepId;
+use convergio_domain::platform_text;
 use convergio_domain::run::{RunState, StepStatus};
 use convergio_kernel_c::{Delta, ItemState, NodeState, Scheduler};
 
@@ -12,17 +13,16 @@ use crate::graphs::CompiledGraph;
 pub(crate) fn restore(
     graph: &CompiledGraph,
     state: &RunState,
-) -> Result<(Scheduler, Delta), Failure> {
+) -> Result<(Scheduler, Delta), UnsealedFailure> {
     let nodes: Vec<NodeState> = graph
         .graph
         .nodes
         .iter()
         .map(|node| node_state(state, &StepId::node(node.id.clone())))
         .collect();
-    Scheduler::restore(&graph.kernel, &nodes).map_err(|error| Failure {
-        code: "internal".into(),
-        message: format!("the kernel refuses the run's state: {error}"),
-        retryable: false,
+    Scheduler::restore(&graph.kernel, &nodes).map_err(|error| {
+        let message = platform_text!("the kernel refuses the run's state");
+        UnsealedFailure::new("internal", message).with_cause(error)
     })
 }
 

@@ -7,14 +7,16 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::{Extension, Router};
-use convergio_domain::graph::ToolCatalog;
+use convergio_evaluation::Evaluator;
 use convergio_eventstore::{HealthRegistry, LiveHub, Repository};
 use convergio_projections::{Memories, Queries};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tracing::Instrument;
 use utoipa::OpenApi;
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
     Content, ObjectBuilder, OpenApi as Document, Ref, ResponseBuilder, schema::Type,
 };
@@ -24,19 +26,26 @@ use uuid::Uuid;
 
 use crate::answers;
 use crate::auth::{self, Tokens};
+use crate::bodies::{self, BodyRoom};
+use crate::hosts::{self, Hosts};
 use crate::http::front::{self, ModelDirectory};
 use crate::http::replay::Replayer;
 use crate::http::{
     agents, amend, approvals, billing, branches, events, export, fork, graphs, health, memories,
-    migrate, replay, runs, steer,
+    migrate, replay, runs, steer, tokens,
 };
 use crate::listen::{self, Limits};
 use crate::parameters::{self, Parameters};
 use crate::problem::{ApiError, RequestId};
+use crate::response_headers::{IsEncrypted, add_security_headers};
+use crate::tls::Tls;
+use crate::work_runtime;
 use convergio_schemas::error_code;
 
 /// Bytes of a run's inputs at most; manifests have a smaller limit of their own.
-const BODY_LIMIT: usize = 20 << 20;
+pub(crate) const BODY_LIMIT: usize = 20 << 20;
+/// How the OpenAPI document names the token of a caller.
+const TOKEN_SCHEME: &str = "token";
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What the handlers share.
@@ -52,8 +61,8 @@ pub struct Gateway {
     pub health: HealthRegistry,
     /// Progress that is not in the log.
     pub live: LiveHub,
-    /// The tools that manifests may call.
-    pub tools: Arc<ToolCatalog>,
+    /// Where manifests and inputs are checked.
+    pub evaluator: Evaluator,
     /// Who may come in, and as which tenant.
     pub tokens: Tokens,
     /// Which models can be asked.
@@ -106,6 +115,9 @@ fn routes() -> OpenApiRouter<Gateway> {
         .routes(routes!(approvals::show, approvals::answer))
         .routes(routes!(memories::list, memories::store))
         .routes(routes!(memories::forget))
+        .routes(routes!(tokens::list, tokens::issue))
+        .routes(routes!(tokens::rotate))
+        .routes(routes!(tokens::revoke))
         .routes(routes!(billing::usage))
         .routes(routes!(billing::ledger))
         .routes(routes!(billing::audit))
@@ -117,7 +129,22 @@ pub fn openapi() -> Document {
     for path in document.paths.paths.values_mut() {
         [&mut path.post, &mut path.delete].into_iter().flatten().for_each(take_key);
     }
+    require_token(&mut document);
     document
+}
+
+/// Every operation asks for a token, but those that tell of the server's health.
+fn require_token(document: &mut Document) {
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+    let components = document.components.get_or_insert_default();
+    components.add_security_scheme(TOKEN_SCHEME, SecurityScheme::Http(bearer));
+    document.security = Some(vec![SecurityRequirement::new(TOKEN_SCHEME, [""; 0])]);
+    for path in open_routes().split_for_parts().1.paths.paths.into_keys() {
+        let operation = document.paths.paths.get_mut(&path).and_then(|path| path.get.as_mut());
+        if let Some(operation) = operation {
+            operation.security = Some(vec![SecurityRequirement::default()]);
+        }
+    }
 }
 
 /// Every operation that changes something takes an idempotency key.
@@ -143,8 +170,9 @@ fn open_routes() -> OpenApiRouter<Gateway> {
         .routes(routes!(health::readyz))
 }
 
-/// All routes: those under `/v1` and the front doors ask for a token.
-pub fn router(gateway: Gateway) -> Router {
+/// All routes: those under `/v1` and the front doors ask for a token. What is asked for with one
+/// is worked on in another runtime, if one is named.
+fn router(gateway: Gateway, work_runtime: Option<Handle>) -> Router {
     let (guarded, _) = routes().split_for_parts();
     let document = openapi();
     let operations = Arc::new(Parameters::of(&document));
@@ -153,6 +181,14 @@ pub fn router(gateway: Gateway) -> Router {
         .layer(middleware::from_fn_with_state(gateway.clone(), answers::answer_once))
         .layer(known())
         .merge(front::routes(gateway.clone()))
+        .layer(middleware::from_fn_with_state(BodyRoom::new(), bodies::find_room));
+    let guarded = match work_runtime {
+        Some(runtime) => {
+            guarded.layer(middleware::from_fn_with_state(runtime, work_runtime::hand_over))
+        }
+        None => guarded,
+    };
+    let guarded = guarded
         .layer(middleware::from_fn_with_state(gateway.clone(), auth::authenticate))
         .layer(DefaultBodyLimit::max(BODY_LIMIT));
     let (open, _) = open_routes().split_for_parts();
@@ -200,32 +236,35 @@ async fn with_request_id(mut request: Request, next: Next) -> Response {
     response
 }
 
+/// How a gateway is served.
+#[derive(Clone, Default)]
+pub struct ServeOptions {
+    /// What callers are held to.
+    pub limits: Limits,
+    /// How connections are encrypted; nothing without.
+    pub tls: Option<Tls>,
+    /// The names by which it may be asked.
+    pub hosts: Hosts,
+    /// Where requests are worked on; where they arrive without.
+    pub work_runtime: Option<Handle>,
+}
+
 /// Serves until `stop` says true, then ends orderly.
-///
-/// # Errors
-/// The listener fails.
 pub async fn serve(
     listener: TcpListener,
     gateway: Gateway,
+    options: ServeOptions,
     stop: watch::Receiver<bool>,
-) -> std::io::Result<()> {
-    serve_within(listener, gateway, stop, Limits::default()).await
-}
-
-/// The same, holding callers to other limits.
-///
-/// # Errors
-/// As those of [`serve`].
-pub async fn serve_within(
-    listener: TcpListener,
-    gateway: Gateway,
-    stop: watch::Receiver<bool>,
-    limits: Limits,
-) -> std::io::Result<()> {
+) {
+    let ServeOptions { limits, tls, hosts, work_runtime } = options;
     let patience =
         middleware::from_fn(move |request, next| listen::impatient(limits, request, next));
-    listen::serve(listener, router(gateway).layer(patience), limits, stop).await;
-    Ok(())
+    let is_encrypted = IsEncrypted(tls.is_some());
+    let app = router(gateway, work_runtime)
+        .layer(patience)
+        .layer(middleware::from_fn_with_state(hosts, hosts::check_host))
+        .layer(middleware::from_fn_with_state(is_encrypted, add_security_headers));
+    listen::serve(listener, app, limits, tls, stop).await;
 }
 
 /// Waits for the word to stop; whoever could say it being gone means the same.

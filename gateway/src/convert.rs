@@ -42,7 +42,7 @@ pub(crate) fn graph(row: GraphRow) -> GraphSummary {
 }
 
 fn error(code: Option<String>, message: Option<String>, step: Option<String>) -> Option<RunError> {
-    Some(RunError { code: code?, message: message.unwrap_or_default(), step })
+    Some(RunError { code: code?, message: message.unwrap_or_default(), detail: None, step })
 }
 
 /// A run right within another one.

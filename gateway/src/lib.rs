@@ -6,15 +6,27 @@
 mod answers;
 mod app;
 mod auth;
+mod bodies;
+mod contents;
 mod convert;
+mod evaluate;
+mod hosts;
 mod http;
 mod idempotency;
 mod listen;
 mod parameters;
 mod problem;
+mod response_headers;
+mod tls;
+mod token_feed;
+mod unauthenticated;
+mod work_runtime;
 
-pub use app::{Gateway, openapi, router, serve, serve_within};
+pub use app::{Gateway, ServeOptions, openapi, serve};
 pub use auth::{Token, Tokens};
+pub use hosts::Hosts;
 pub use http::front::{ModelDirectory, ModelEntry};
 pub use http::replay::{ReplayError, Replayer};
 pub use listen::Limits;
+pub use tls::{Tls, TlsError};
+pub use token_feed::follow_tokens;

@@ -253,6 +253,18 @@ impl From<convergio_domain::memory::Rejection> for ApiError {
     }
 }
 
+impl From<convergio_domain::token::Rejection> for ApiError {
+    fn from(rejection: convergio_domain::token::Rejection) -> Self {
+        use convergio_domain::token::Rejection::{NotFound, NotOwner};
+        let code = match rejection {
+            NotOwner => error_code::AUTH_FORBIDDEN,
+            NotFound => error_code::NOT_FOUND,
+            _ => error_code::REQUEST_CONFLICT,
+        };
+        Self::new(code, rejection.to_string())
+    }
+}
+
 impl From<MemoryError> for ApiError {
     fn from(error: MemoryError) -> Self {
         match error {

@@ -47,8 +47,7 @@ extern "C" fn release(_context: *mut c_void, block: *mut c_void, size: usize) {
 /// The English text of a status.
 pub(crate) fn status_text(status: c::cvg_status) -> &'static str {
     // SAFETY: the function takes any value and returns a constant, terminated string.
-    let text = unsafe { CStr::from_ptr(c::cvg_status_text(status)) };
-    text.to_str().unwrap_or("unknown status")
+    unsafe { CStr::from_ptr(c::cvg_status_text(status)) }.to_str().unwrap_or("unknown status")
 }
 
 /// Whether library and wrapper were built from the same header.
@@ -316,7 +315,9 @@ impl RawSched {
 
     pub(crate) fn save(&self) -> Result<Vec<u8>, KernelError> {
         // SAFETY: the handle is live; what `write` is given is valid for `room` writes.
-        fill(|bytes, room, size| unsafe { c::cvg_sched_save(self.0.as_ptr(), bytes, room, size) })
+        fill(0, |bytes, room, size| unsafe {
+            c::cvg_sched_save(self.0.as_ptr(), bytes, room, size)
+        })
     }
 
     pub(crate) fn load(
@@ -369,22 +370,13 @@ impl Clone for RawSched {
     }
 }
 
-/// What a function writes into a buffer of the size that it asks for.
+/// The bytes that a C function writes; with less than the room that they need it works again.
 fn fill(
-    write: impl FnMut(*mut u8, usize, *mut usize) -> c::cvg_status,
-) -> Result<Vec<u8>, KernelError> {
-    fill_expecting(0, write)
-}
-
-/// The same for a function that most likely writes no more than `room` bytes: else it does its
-/// work again.
-fn fill_expecting(
     room: usize,
     mut write: impl FnMut(*mut u8, usize, *mut usize) -> c::cvg_status,
 ) -> Result<Vec<u8>, KernelError> {
     let (mut bytes, mut size) = (vec![0; room], 0);
-    let start = if room == 0 { ptr::null_mut() } else { bytes.as_mut_ptr() };
-    let mut status = write(start, room, &raw mut size);
+    let mut status = write(bytes.as_mut_ptr(), room, &raw mut size);
     if KernelError::check(status) == Err(KernelError::BufferTooSmall) {
         bytes.resize(size, 0);
         status = write(bytes.as_mut_ptr(), bytes.len(), &raw mut size);
@@ -503,16 +495,12 @@ pub(crate) fn tools() -> Vec<Tool> {
     (0..count).map(tool).collect()
 }
 
-/// Bytes that the answer of a tool takes at most, in most cases, besides those of its arguments.
-const ANSWER_BYTES: usize = 256;
-
 /// The JSON that a tool answers.
 pub(crate) fn call_tool(name: &str, arguments: &str, now_ms: i64) -> Result<String, ToolError> {
     let (mut violation, mut why) = (no_violation(), ptr::null());
-    // SAFETY: the texts are read during the call only; what `fill` gives is valid for `room`
-    // writes, the rest for one.
-    let room = arguments.len() + ANSWER_BYTES;
-    let answer = fill_expecting(room, |bytes, room, size| unsafe {
+    let room = arguments.len() + 256;
+    // SAFETY: texts are read during the call; `fill` gives `room` bytes, the rest is for one write.
+    let answer = fill(room, |bytes, room, size| unsafe {
         let (name, arguments) = (text(name), text(arguments));
         let (wrong, why) = (&raw mut violation, &raw mut why);
         c::cvg_tool_call(&ALLOCATOR, name, arguments, now_ms, bytes, room, size, wrong, why)

@@ -47,6 +47,7 @@ pub struct RunRow {
     pub unpriced: i64,
     pub error_code: Option<String>,
     pub error_message: Option<String>,
+    pub error_detail: Option<String>,
     pub error_step: Option<String>,
     pub input: String,
     pub output: Option<String>,
@@ -82,6 +83,7 @@ pub struct StepRow {
     pub cost: String,
     pub error_code: Option<String>,
     pub error_message: Option<String>,
+    pub error_detail: Option<String>,
     pub output: Option<String>,
 }
 
@@ -180,5 +182,6 @@ pub struct ApprovalRow {
     pub answered_by: Option<String>,
     pub answered_ms: Option<i64>,
     pub reason: Option<String>,
+    pub reason_at: Option<String>,
     pub pos: i64,
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
+use convergio_eventstore::private_files::{narrow_mode, open_private_file};
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::{AnyConnection, AnyPool, ConnectOptions, Connection, Executor};
 
@@ -64,6 +65,9 @@ impl Place {
 
     /// A connection that writes; makes or brings up the tables.
     pub(crate) async fn open(&self) -> Result<AnyConnection, ProjectionError> {
+        if let Store::File(_) = self.store {
+            make_private(&self.file())?;
+        }
         let mut connection = self.options("rwc")?.connect().await?;
         if let Store::Server(_) = self.store {
             let sql = format!("CREATE SCHEMA IF NOT EXISTS {}", self.schema());
@@ -164,6 +168,13 @@ impl Place {
         };
         Ok(url.parse::<AnyConnectOptions>()?.disable_statement_logging())
     }
+}
+
+/// SQLite makes its files with the mode of the database, and follows links.
+fn make_private(file: &Path) -> std::io::Result<()> {
+    open_private_file(file)?;
+    let beside = |ending: &str| PathBuf::from(format!("{}{ending}", file.display()));
+    ["-wal", "-shm"].iter().try_for_each(|ending| narrow_mode(&beside(ending)).map(drop))
 }
 
 /// A path as a URL has it.

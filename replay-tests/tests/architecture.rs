@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 
 /// A crate's place; an edge leads to a smaller number.
-const RANKS: [(&str, u32); 9] = [
+const RANKS: [(&str, u32); 10] = [
     ("convergio-domain", 0),
     ("convergio-kernel-c", 0),
     ("convergio-schemas", 0),
+    ("convergio-evaluation", 1),
     ("convergio-eventstore", 1),
     ("convergio-executor", 2),
     ("convergio-projections", 2),

@@ -117,6 +117,29 @@ fn the_source_is_tidy() {
     assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
 
+/// Calls that print, where the binary has one place for them.
+fn prints(path: &Path, text: &str) -> Vec<String> {
+    if !path.starts_with("src") || path == Path::new("src/terminal.rs") {
+        return Vec::new();
+    }
+    let words = ["print!(", "println!(", "io::stdout().lock()", "io::stderr().lock()"];
+    let is_print = |line: &str| words.iter().any(|word| line.contains(word));
+    let lines = text.lines().enumerate().filter(|(_, line)| is_print(line));
+    lines.map(|(number, _)| format!("{}:{}", path.display(), number + 1)).collect()
+}
+
+#[test]
+fn the_binary_prints_in_one_place() {
+    let mut found = Vec::new();
+    for path in files(&[".rs"]) {
+        let text = std::fs::read_to_string(root().join(&path)).expect("source is UTF-8");
+        found.extend(prints(&path, &text));
+    }
+    assert!(found.is_empty(), "what is printed goes through src/terminal.rs\n{}", found.join("\n"));
+    let wrong = ["print", "ln!(\"{}\", run.name);"].concat();
+    assert_eq!(prints(Path::new("src/view.rs"), &wrong).len(), 1);
+}
+
 #[test]
 fn untidy_source_is_found() {
     let check = |text: &str| mistakes(Path::new("domain/src/x.rs"), text).len();

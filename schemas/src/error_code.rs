@@ -38,6 +38,10 @@ codes! {
     RUN_DIVERGED = "run.diverged", 409, "The run cannot go on by this version";
     /// The request is larger than the API takes.
     REQUEST_TOO_LARGE = "request.too_large", 413, "The request is too large";
+    /// What is to be evaluated takes more time or memory than it may.
+    EVALUATION_LIMIT = "evaluation.limit", 422, "The evaluation takes too much";
+    /// So much is under way that nothing more is begun now.
+    SERVER_BUSY = "server.busy", 503, "The server has too much to do";
     /// There is no such thing, or it is somebody else's.
     NOT_FOUND = "not_found", 404, "Not found";
     /// The method is not offered here.

@@ -5,17 +5,18 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_nats::HeaderMap;
 use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use async_nats::jetstream::context::PublishError;
 use async_nats::jetstream::{self, ErrorCode, stream};
-use async_nats::{ConnectOptions, HeaderMap};
-use convergio_eventstore::jetstream::{Address, Config, JetStreamLog, Layout, Login};
+use convergio_eventstore::jetstream::{JetStreamLog, Layout, connect_client};
 use convergio_eventstore::{Durability, EventLog};
 use serde_json::json;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::raw::micros;
+use crate::log_place::ClusterPlace;
 
 /// Most bytes of the log, and of the raw stream beside it.
 const LOG_BYTES: u64 = 4 << 30;
@@ -49,13 +50,12 @@ impl BenchCluster {
     ///
     /// # Errors
     /// The cluster cannot be reached, or refuses.
-    pub(super) async fn make(url: &str, replicas: usize) -> anyhow::Result<Self> {
-        let mut address: Address = url.parse()?;
+    pub(super) async fn make(place: &ClusterPlace, replicas: usize) -> anyhow::Result<Self> {
+        let mut config = place.config([7; 32]);
         let id = Uuid::now_v7().simple().to_string().to_ascii_uppercase();
-        address.name = format!("BENCH_{}", &id[20..28]);
-        let name = address.name.clone();
-        let context = jetstream::new(connect(&address).await?);
-        let mut config = Config::new(address, [7; 32]);
+        config.address.name = format!("BENCH_{}", &id[20..28]);
+        let name = config.address.name.clone();
+        let context = jetstream::new(connect_client(&config).await?);
         config.require = Durability::Process;
         let layout = Layout { replicas, log_bytes: LOG_BYTES, payload_bytes: PAYLOAD_BYTES };
         JetStreamLog::create(&config, &layout).await?;
@@ -176,17 +176,4 @@ fn is_too_early(error: &PublishError) -> bool {
     let source = error.source().and_then(|source| source.downcast_ref::<jetstream::Error>());
     let code = source.map(jetstream::Error::error_code);
     code == Some(ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT)
-}
-
-async fn connect(address: &Address) -> anyhow::Result<async_nats::Client> {
-    let options = match &address.login {
-        Login::Nobody => ConnectOptions::new(),
-        Login::Password { user, password } => {
-            ConnectOptions::with_user_and_password(user.clone(), password.clone())
-        }
-        Login::Credentials(path) => {
-            ConnectOptions::with_credentials(&std::fs::read_to_string(path)?)?
-        }
-    };
-    Ok(options.connect(address.servers.clone()).await?)
 }

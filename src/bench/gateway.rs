@@ -23,10 +23,12 @@ use serde_json::{Value, json};
 use super::raw::{append_sync_us, micros, percentile};
 use convergio_projections::Store;
 
-use crate::cli::{ModelCallLimits, Role};
+use crate::cli::{EvaluationLimits, ListenOptions, ModelCallLimits, Role};
 use crate::data_dir::DataDir;
+use crate::front_runtime::FrontRuntime;
 use crate::log_place::LogPlace;
 use crate::server::{Server, ServerConfig};
+use crate::terminal;
 
 /// Pieces of a streamed answer.
 const PIECES: usize = 32;
@@ -99,22 +101,24 @@ pub(crate) async fn run(args: GatewayArgs, json: bool) -> anyhow::Result<()> {
 
 async fn measure(folder: &Path, args: &GatewayArgs, json: bool) -> anyhow::Result<()> {
     let mock = mock().await?;
-    let data = DataDir::find(Some(folder));
+    let data = DataDir::named(folder);
     let server = Server::start(ServerConfig {
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        listen: ListenOptions::local(),
         model_urls: vec![format!("http://{mock}/v1")],
         read_models: Store::File(data.read_models()),
         place: LogPlace::Folder,
         folder_patience: std::time::Duration::ZERO,
         role: Role::All,
         model_calls: ModelCallLimits::default(),
+        front_runtime: FrontRuntime::start()?,
+        evaluation: EvaluationLimits::default(),
         data,
     })
     .await?;
     let direct = Target::new(&format!("http://{mock}/v1"), "", "mock")?;
     let through = Target::new(&format!("{}/openai/v1", server.url), &server.token, "local/mock")?;
     if !json {
-        println!(
+        out_line!(
             "{:>6} {:>11} {:>8} {:>8} {:>8} {:>8} {:>10} {:>9} {:>10} {:>8} {:>9} {:>7}",
             "form",
             "concurrency",
@@ -137,7 +141,7 @@ async fn measure(folder: &Path, args: &GatewayArgs, json: bool) -> anyhow::Resul
             let base = load(&direct, form, *concurrency, span).await?;
             let load = load(&through, form, *concurrency, span).await?;
             let row = row(form, *concurrency, &base, &load, percentile(&raw, 50));
-            if json { println!("{}", serde_json::to_string(&row)?) } else { print(&row) }
+            if json { terminal::print_json_line(&row)? } else { print(&row) }
         }
     }
     server.shutdown().await
@@ -176,7 +180,7 @@ fn times(form: Form, load: &Load) -> Vec<(&'static str, f64)> {
 
 fn print(row: &Row) {
     let form = if row.form == Form::Json { "json" } else { "stream" };
-    println!(
+    out_line!(
         "{form:>6} {:>11} {:>8} {:>8} {:>8} {:>8} {:>10} {:>9} {:>10} {:>8} {:>9} {:>7}",
         row.concurrency,
         row.calls_per_s,
@@ -191,7 +195,7 @@ fn print(row: &Row) {
         row.memory_mib
     );
     for (name, times) in &row.times {
-        println!("       {times} times the rate of {name}");
+        out_line!("       {times} times the rate of {name}");
     }
 }
 

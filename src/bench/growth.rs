@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::log::{step_commit, stream};
 use super::raw::{micros, percentile};
+use crate::terminal;
 
 /// Commits of a run.
 const COMMITS: usize = 2;
@@ -67,8 +68,8 @@ pub(super) async fn measure(
             memory_mib: memory_mib(),
         };
         match json {
-            true => println!("{}", serde_json::to_string(&row)?),
-            false => println!(
+            true => terminal::print_json_line(&row)?,
+            false => out_line!(
                 "{provider:>10} {runs:>8} runs: {fill_per_s} commits/s, append {} us (p99 {}), \
                  load {} us (p99 {}), {} MiB",
                 row.append_p50_us,

@@ -20,6 +20,9 @@ use uuid::Uuid;
 use super::cluster::{BenchCluster, Raw};
 use super::growth;
 use super::raw::{group_commit_per_s, micros, percentile};
+use crate::cli::Global;
+use crate::log_place::ClusterPlace;
+use crate::terminal;
 
 /// Letters in an event; with the rest of the record about 600 bytes.
 const TEXT_BYTES: usize = 330;
@@ -51,8 +54,8 @@ pub(crate) struct LogArgs {
     /// Folder on the device to measure; a new sub-folder is made and removed.
     #[arg(long, default_value = ".")]
     dir: PathBuf,
-    /// A cluster to measure too: nats://user:password@host:port[,host:port]. Streams are made and
-    /// removed.
+    /// A cluster to measure too: nats://host:port[,host:port], with --log-creds. Streams are made
+    /// and removed.
     #[arg(long)]
     nats: Option<String>,
     /// Copies of each record in the cluster.
@@ -84,13 +87,13 @@ struct Row {
 impl Row {
     fn print(&self, json: bool) -> anyhow::Result<()> {
         if json {
-            println!("{}", serde_json::to_string(self)?);
+            terminal::print_json_line(self)?;
             return Ok(());
         }
         let Self { provider, operation, writers, ops_per_s, p50_us, p99_us, raw_ops_per_s, .. } =
             self;
         let checked = self.raw_checked_ops_per_s.map(|rate| rate.to_string()).unwrap_or_default();
-        println!(
+        out_line!(
             "{provider:>10} {operation:>15} {writers:>8} {ops_per_s:>10} {p50_us:>9} {p99_us:>9} \
              {raw_ops_per_s:>10} {checked:>10}"
         );
@@ -102,11 +105,19 @@ impl Row {
 ///
 /// # Errors
 /// The folder or the cluster cannot be used, or the log fails.
-pub(crate) async fn run(args: LogArgs, json: bool) -> anyhow::Result<()> {
+pub(crate) async fn run(args: LogArgs, global: &Global) -> anyhow::Result<()> {
+    let json = global.json;
     if !json && args.growth.is_empty() {
-        println!(
+        out_line!(
             "{:>10} {:>15} {:>8} {:>10} {:>9} {:>9} {:>10} {:>10}",
-            "provider", "does", "writers", "ops/s", "p50 us", "p99 us", "raw ops/s", "checked"
+            "provider",
+            "does",
+            "writers",
+            "ops/s",
+            "p50 us",
+            "p99 us",
+            "raw ops/s",
+            "checked"
         );
     }
     let span = Duration::from_secs(args.seconds);
@@ -115,7 +126,8 @@ pub(crate) async fn run(args: LogArgs, json: bool) -> anyhow::Result<()> {
     }
     embedded(&args, span, json).await?;
     if let Some(url) = &args.nats {
-        cluster(&args, url, span, json).await?;
+        let cluster = BenchCluster::make(&ClusterPlace::parse(url, global)?, args.replicas).await?;
+        measure_cluster(&args, cluster, span, json).await?;
     }
     Ok(())
 }
@@ -154,8 +166,12 @@ async fn embedded(args: &LogArgs, span: Duration, json: bool) -> anyhow::Result<
     Ok(())
 }
 
-async fn cluster(args: &LogArgs, url: &str, span: Duration, json: bool) -> anyhow::Result<()> {
-    let cluster = BenchCluster::make(url, args.replicas).await?;
+async fn measure_cluster(
+    args: &LogArgs,
+    cluster: BenchCluster,
+    span: Duration,
+    json: bool,
+) -> anyhow::Result<()> {
     let log = Arc::clone(&cluster.log);
     if args.growth.is_empty() {
         for writers in &args.writers {

@@ -27,6 +27,8 @@ use convergio_executor::{Executor, ExecutorConfig, tool};
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::terminal;
+
 /// Items of one map.
 const ITEMS: u64 = 5000;
 /// Events of one item: its start and its end.
@@ -70,18 +72,23 @@ pub(crate) async fn run(args: ReplayArgs, json: bool) -> anyhow::Result<()> {
     std::fs::remove_dir_all(&folder)?;
     let rows = measured?;
     if !json {
-        println!(
+        out_line!(
             "{:>26} {:>9} {:>9} {:>9} {:>9} {:>11}",
-            "computed again", "events", "commits", "decisions", "seconds", "events/s"
+            "computed again",
+            "events",
+            "commits",
+            "decisions",
+            "seconds",
+            "events/s"
         );
     }
     for row in rows {
         if json {
-            println!("{}", serde_json::to_string(&row)?);
+            terminal::print_json_line(&row)?;
             continue;
         }
         let Row { what, events, commits, decisions, seconds, events_per_s, .. } = row;
-        println!(
+        out_line!(
             "{what:>26} {events:>9} {commits:>9} {decisions:>9} {seconds:>9.2} {events_per_s:>11}"
         );
     }

@@ -29,6 +29,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::raw::{micros, percentile};
+use crate::terminal;
 
 /// Steps of a commit.
 const WIDTH: u32 = 256;
@@ -68,7 +69,7 @@ struct Row {
 /// The folder cannot be used, or the log fails.
 pub(crate) async fn run(args: ResumeArgs, json: bool) -> anyhow::Result<()> {
     if !json {
-        println!(
+        out_line!(
             "{:>6} {:>9} {:>8} {:>13} {:>9} {:>12} {:>12} {:>12}",
             "shape",
             "events",
@@ -95,10 +96,10 @@ pub(crate) async fn run(args: ResumeArgs, json: bool) -> anyhow::Result<()> {
 
 fn print(row: &Row, json: bool) -> anyhow::Result<()> {
     if json {
-        println!("{}", serde_json::to_string(row)?);
+        terminal::print_json_line(row)?;
         return Ok(());
     }
-    println!(
+    out_line!(
         "{:>6} {:>9} {:>8} {:>13} {:>9} {:>12} {:>12} {:>12}",
         row.shape,
         row.events,

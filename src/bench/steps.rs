@@ -32,6 +32,9 @@ use uuid::Uuid;
 
 use super::cluster::{BenchCluster, Raw};
 use super::raw::{append_sync_us, micros, percentile};
+use crate::cli::Global;
+use crate::log_place::ClusterPlace;
+use crate::terminal;
 
 /// Bytes of a raw publish, about what a step's commit and payload have, and how long they go on.
 const RAW_BYTES: usize = 600;
@@ -55,7 +58,7 @@ pub(crate) struct StepsArgs {
     /// Folder on the device to measure; a new sub-folder is made and removed.
     #[arg(long, default_value = ".")]
     dir: PathBuf,
-    /// A cluster to measure in place of a folder: nats://user:password@host:port[,host:port].
+    /// A cluster to measure in place of a folder: nats://host:port[,host:port], with --log-creds.
     /// Streams are made and removed.
     #[arg(long)]
     nats: Option<String>,
@@ -107,19 +110,26 @@ impl Place {
 ///
 /// # Errors
 /// The folder cannot be used, or the log fails.
-pub(crate) async fn run(args: StepsArgs, json: bool) -> anyhow::Result<()> {
+pub(crate) async fn run(args: StepsArgs, global: &Global) -> anyhow::Result<()> {
+    let json = global.json;
     if !json {
-        println!(
+        out_line!(
             "{:>11} {:>11} {:>11} {:>11} {:>10} {:>10} {:>12}",
-            "concurrency", "steps/s", "p50 us", "p99 us", "syncs/step", "bytes/step", "raw sync us"
+            "concurrency",
+            "steps/s",
+            "p50 us",
+            "p99 us",
+            "syncs/step",
+            "bytes/step",
+            "raw sync us"
         );
     }
     for concurrency in &args.concurrency {
-        let row = measure(&args, *concurrency).await?;
+        let row = measure(&args, global, *concurrency).await?;
         if json {
-            println!("{}", serde_json::to_string(&row)?);
+            terminal::print_json_line(&row)?;
         } else {
-            println!(
+            out_line!(
                 "{:>11} {:>11} {:>11} {:>11} {:>10.2} {:>10.0} {:>12}",
                 row.concurrency,
                 row.steps_per_s,
@@ -134,9 +144,9 @@ pub(crate) async fn run(args: StepsArgs, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn measure(args: &StepsArgs, concurrency: usize) -> anyhow::Result<Row> {
+async fn measure(args: &StepsArgs, global: &Global, concurrency: usize) -> anyhow::Result<Row> {
     if let Some(url) = &args.nats {
-        let cluster = BenchCluster::make(url, args.replicas).await?;
+        let cluster = BenchCluster::make(&ClusterPlace::parse(url, global)?, args.replicas).await?;
         let raw = cluster.raw_publish_us(Raw::Plain, 1, RAW_BYTES, RAW_SPAN).await?;
         let place = Place::Cluster(Box::new(cluster));
         let row = row(&place, args, concurrency, &raw).await;

@@ -25,6 +25,8 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use crate::terminal;
+
 /// Runs that are created at once.
 const AT_ONCE: usize = 256;
 /// How often the end of the run with work is looked for.
@@ -70,13 +72,13 @@ pub(crate) async fn run(args: WaitingArgs, json: bool) -> anyhow::Result<()> {
     std::fs::remove_dir_all(&folder)?;
     let row = row?;
     if json {
-        println!("{}", serde_json::to_string(&row)?);
+        terminal::print_json_line(&row)?;
         return Ok(());
     }
-    println!("{} runs wait, created in {:.1} s", row.runs, row.create_s);
-    println!("the log is open after {} ms", row.open_ms);
-    println!("a run with work ends {} ms after the executor's start", row.first_run_ms);
-    println!("memory {} MiB before, {} MiB after", row.rss_before_mib, row.rss_after_mib);
+    out_line!("{} runs wait, created in {:.1} s", row.runs, row.create_s);
+    out_line!("the log is open after {} ms", row.open_ms);
+    out_line!("a run with work ends {} ms after the executor's start", row.first_run_ms);
+    out_line!("memory {} MiB before, {} MiB after", row.rss_before_mib, row.rss_after_mib);
     Ok(())
 }
 

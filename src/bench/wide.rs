@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::platform::{BenchPlatform, json_payload, take_peak_memory_mib, tenant};
+use crate::terminal;
 
 /// How often something is looked at that is waited for.
 const LOOK: Duration = Duration::from_millis(20);
@@ -59,9 +60,14 @@ struct Row {
 /// The folder cannot be used, the log fails, or a run does.
 pub(crate) async fn run(args: WideArgs, json: bool) -> anyhow::Result<()> {
     if !json {
-        println!(
+        out_line!(
             "{:<22} {:>8} {:>9} {:>9} {:>15} {:>9}",
-            "shape", "count", "seconds", "us each", "largest commit", "peak MiB"
+            "shape",
+            "count",
+            "seconds",
+            "us each",
+            "largest commit",
+            "peak MiB"
         );
     }
     for count in &args.items {
@@ -78,11 +84,16 @@ pub(crate) async fn run(args: WideArgs, json: bool) -> anyhow::Result<()> {
 
 fn print_row(row: &Row, json: bool) -> anyhow::Result<()> {
     if json {
-        println!("{}", serde_json::to_string(row)?);
+        terminal::print_json_line(row)?;
     } else {
-        println!(
+        out_line!(
             "{:<22} {:>8} {:>9.2} {:>9} {:>15} {:>9}",
-            row.shape, row.count, row.seconds, row.us_each, row.largest_commit, row.peak_memory_mib
+            row.shape,
+            row.count,
+            row.seconds,
+            row.us_each,
+            row.largest_commit,
+            row.peak_memory_mib
         );
     }
     Ok(())

@@ -14,6 +14,7 @@ use crate::cli::Global;
 use crate::cli::agents::{AgentsCommand, CreateArgs};
 use crate::exit;
 use crate::target::Target;
+use crate::terminal;
 use crate::view;
 
 pub(super) async fn run(global: &Global, command: AgentsCommand) -> anyhow::Result<ExitCode> {
@@ -66,7 +67,7 @@ async fn create(global: &Global, target: &Target, args: CreateArgs) -> anyhow::R
     if global.json {
         return print_json(&agent);
     }
-    println!("{} is agent {}", agent.name, agent.id);
+    out_line!("{} is agent {}", agent.name, agent.id);
     Ok(())
 }
 
@@ -123,10 +124,10 @@ async fn show(global: &Global, target: &Target, agent: &str) -> anyhow::Result<(
     if global.json {
         return print_json(&agent);
     }
-    println!("{} ({}), {} runs", agent.name, agent.status, agent.runs);
-    println!("id {}, graph {}", agent.id, agent.graph_id);
+    out_line!("{} ({}), {} runs", agent.name, agent.status, agent.runs);
+    out_line!("id {}, graph {}", agent.id, agent.graph_id);
     if let Some(definition) = &agent.definition {
-        println!("{}", serde_json::to_string_pretty(definition)?);
+        terminal::print_json(definition)?;
     }
     Ok(())
 }
@@ -136,6 +137,6 @@ async fn terminate(global: &Global, target: &Target, agent: &str) -> anyhow::Res
     if global.json {
         return print_json(&agent);
     }
-    println!("{} is {}", agent.name, agent.status);
+    out_line!("{} is {}", agent.name, agent.status);
     Ok(())
 }

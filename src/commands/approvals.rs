@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::print_json;
 use crate::cli::{ApprovalsCommand, Global};
 use crate::target::Target;
+use crate::terminal;
 use crate::view;
 
 pub(super) async fn run(global: &Global, command: ApprovalsCommand) -> anyhow::Result<ExitCode> {
@@ -46,11 +47,12 @@ async fn show(global: &Global, target: &Target, id: &str) -> anyhow::Result<()> 
     if global.json {
         return print_json(&asked);
     }
-    println!("{} ({}), for a {}", asked.id, asked.state, asked.role);
-    println!("run {} waits at step {}\n", asked.run_id, asked.step);
+    out_line!("{} ({}), for a {}", asked.id, asked.state, asked.role);
+    out_line!("run {} waits at step {}", asked.run_id, asked.step);
+    out_line!("the answer is bound to exactly this content: sha256 {}\n", asked.content_hash);
     match asked.content {
-        Some(Value::String(text)) => println!("{text}"),
-        Some(value) => println!("{}", serde_json::to_string_pretty(&value)?),
+        Some(Value::String(text)) => terminal::print_text(&text),
+        Some(value) => terminal::print_json(&value)?,
         None => {}
     }
     Ok(())
@@ -70,6 +72,6 @@ async fn answer(
     if global.json {
         return print_json(&asked);
     }
-    println!("{} is {}", asked.id, asked.state);
+    out_line!("{} is {}", asked.id, asked.state);
     Ok(())
 }

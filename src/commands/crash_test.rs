@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use convergio_domain::graph::manifest::{Node, Work};
 use convergio_domain::graph::{self, check_inputs};
-use convergio_executor::model::detect;
+use convergio_eventstore::private_files::create_private_folder;
 use convergio_executor::tool;
 use uuid::Uuid;
 
@@ -14,13 +14,15 @@ use crate::cli::{CrashTestArgs, Global, LifeArgs};
 use crate::crash_test::{self, Findings, ModelProxy, Plan, Point, Report};
 use crate::data_dir::DataDir;
 use crate::exit;
-use crate::managed_model;
+use crate::managed_model::{self, ModelAccess};
+use crate::model_servers::{find_model_servers, is_consented, tell_found};
+use crate::terminal;
 
 pub(super) async fn run(global: &Global, args: &CrashTestArgs) -> anyhow::Result<ExitCode> {
     let manifest = super::graph::read(&args.file)?;
     let name = args.file.display();
     let parsed = graph::parse(&manifest, &tool::catalog()).map_err(|mistakes| {
-        mistakes.iter().for_each(|mistake| eprintln!("{name}:{mistake}"));
+        mistakes.iter().for_each(|mistake| err_line!("{name}:{mistake}"));
         exit::bad_input(format!("{name} has {} mistakes", mistakes.len()))
     })?;
     let graph = parsed.graph;
@@ -40,18 +42,18 @@ pub(super) async fn run(global: &Global, args: &CrashTestArgs) -> anyhow::Result
         (models, managed) = find_models(global).await?;
     }
     let folder = std::env::temp_dir().join(format!("convergio-crash-test-{}", Uuid::now_v7()));
-    std::fs::create_dir_all(&folder)?;
+    create_private_folder(&folder)?;
     let (sample, kills) = (args.sample, args.kills);
     let plan = Plan { graph, inputs, sample, kills, models, folder: folder.clone() };
     let shows = std::io::stderr().is_terminal() && !global.json;
     let tested = crash_test::test(plan, |number, all| {
         if shows {
-            eprint!("\r{number} of {all} deaths ");
+            terminal::rewrite_line(&format!("{number} of {all} deaths"));
         }
     });
     let tested = tested.await;
     if shows {
-        eprintln!();
+        err_line!();
     }
     drop(managed);
     std::fs::remove_dir_all(&folder)?;
@@ -67,12 +69,17 @@ pub(super) async fn run(global: &Global, args: &CrashTestArgs) -> anyhow::Result
 async fn find_models(
     global: &Global,
 ) -> anyhow::Result<(Vec<ModelProxy>, Option<managed_model::ManagedModel>)> {
-    let mut found = detect(&global.model_urls).await;
+    let mut found = find_model_servers(&global.model_urls).await?;
+    tell_found(&global.model_urls, &found);
+    // The graph may be private, and a proxy does not know.
+    found.retain(is_consented);
     let mut managed = None;
     if found.is_empty() && global.model_urls.is_empty() {
-        let data = DataDir::find(global.data.as_deref());
-        if let Some(folder) = managed_model::installed(&data) {
-            let model = managed_model::start(&folder).await?;
+        let data = DataDir::find(global.data.as_deref())?;
+        if let Some(folder) = managed_model::installed() {
+            data.create()?;
+            let log = data.path().join("model.log");
+            let model = managed_model::start(&folder, &log, ModelAccess::Machine).await?;
             found.push(model.server.clone());
             managed = Some(model);
         }
@@ -91,7 +98,7 @@ async fn find_models(
 }
 
 pub(super) async fn life(global: &Global, args: &LifeArgs) -> anyhow::Result<ExitCode> {
-    let data = DataDir::find(global.data.as_deref());
+    let data = DataDir::find(global.data.as_deref())?;
     let point = Point { commit: args.commit, moment: args.moment };
     crash_test::stand_still(data.path(), &global.model_urls, point).await?;
     Ok(ExitCode::SUCCESS)
@@ -100,13 +107,15 @@ pub(super) async fn life(global: &Global, args: &LifeArgs) -> anyhow::Result<Exi
 fn show(report: &Report) {
     let Report { graph, commits, deaths, kills, not_reached, findings, .. } = report;
     let Findings { unknown_steps, model_calls, model_questions, .. } = findings;
-    println!("{graph}: {commits} commits, {deaths} deaths of the engine, {kills} processes killed");
+    out_line!(
+        "{graph}: {commits} commits, {deaths} deaths of the engine, {kills} processes killed"
+    );
     if *not_reached > 0 {
-        println!("  {not_reached} places were not reached: commits fell together otherwise");
+        out_line!("  {not_reached} places were not reached: commits fell together otherwise");
     }
-    println!("  {unknown_steps} steps had unknown outcomes and were done again");
+    out_line!("  {unknown_steps} steps had unknown outcomes and were done again");
     if *model_calls > 0 {
-        println!("  {model_calls} intents to call a model, {model_questions} questions to it");
+        out_line!("  {model_calls} intents to call a model, {model_questions} questions to it");
     }
     for (what, found) in [
         ("repeated effects", &findings.repeated_effects),
@@ -114,7 +123,7 @@ fn show(report: &Report) {
         ("divergences", &findings.divergences),
         ("other ends", &findings.outcomes),
     ] {
-        println!("  {} {what}", found.len());
-        found.iter().for_each(|line| println!("    {line}"));
+        out_line!("  {} {what}", found.len());
+        found.iter().for_each(|line| out_line!("    {line}"));
     }
 }

@@ -1,6 +1,6 @@
 //! `convergio runs debug`.
 
-use std::io::{Cursor, IsTerminal, Write};
+use std::io::{Cursor, IsTerminal};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -10,6 +10,7 @@ use crate::cli::Global;
 use crate::debugger::{self, Steps, View};
 use crate::exit;
 use crate::target::Target;
+use crate::terminal;
 
 pub(super) async fn run(
     global: &Global,
@@ -24,10 +25,8 @@ pub(super) async fn run(
     };
     let steps = Steps::new(run);
     if global.json {
-        let mut out = std::io::stdout().lock();
         for index in 0..steps.len() {
-            serde_json::to_writer(&mut out, &steps.at(index))?;
-            out.write_all(b"\n")?;
+            terminal::print_json_line(&steps.at(index))?;
         }
         return Ok(ExitCode::SUCCESS);
     }

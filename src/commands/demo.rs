@@ -9,6 +9,7 @@ use super::{graph, lists};
 use crate::cli::{DemoArgs, Global};
 use crate::exit;
 use crate::target::Target;
+use crate::terminal;
 use crate::view::{self, LiveTree};
 
 /// Audit entries shown; the rest is counted.
@@ -21,17 +22,17 @@ pub(super) async fn run(global: &Global, args: &DemoArgs) -> anyhow::Result<Exit
     };
     let (manifest, document) = (read(&args.graph)?, read(&args.document)?);
     let target = Target::find(global, true).await?;
-    eprintln!("running {} on {} ...", args.graph.display(), args.document.display());
+    err_line!("running {} on {} ...", args.graph.display(), args.document.display());
     let run = graph::submit(&target, manifest, json!({"doc": document}), None, None).await?;
     let mut tree = LiveTree::new();
     target.client.follow(&run.run_id, 0, |frame| tree.hear(frame)).await?;
     tree.finish();
     let completed = report(&target, &run.run_id).await?;
-    println!("\nThe server runs at {}", target.client.url());
+    out_line!("\nThe server runs at {}", target.client.url());
     if args.exit || target.own.is_none() {
         target.close().await?;
     } else {
-        println!("Ctrl-C ends it. Meanwhile: convergio runs show {}", run.run_id);
+        out_line!("Ctrl-C ends it. Meanwhile: convergio runs show {}", run.run_id);
         tokio::signal::ctrl_c().await?;
         target.close().await?;
     }
@@ -41,22 +42,22 @@ pub(super) async fn run(global: &Global, args: &DemoArgs) -> anyhow::Result<Exit
 /// Shows the result, the steps, the ledger and the audit trail; tells whether the run completed.
 async fn report(target: &Target, run: &str) -> anyhow::Result<bool> {
     let view: RunView = target.client.get(&format!("/v1/runs/{run}"), &[]).await?;
-    println!("\n== Result\n");
+    out_line!("\n== Result\n");
     match view.output.as_ref().and_then(|output| output.as_str()) {
-        Some(text) => println!("{text}"),
-        None => println!("{}", serde_json::to_string_pretty(&view.output)?),
+        Some(text) => terminal::print_text(text),
+        None => terminal::print_json(&view.output)?,
     }
-    println!("\n== Steps\n");
+    out_line!("\n== Steps\n");
     view::tree(&mut std::io::stdout(), &view)?;
-    println!("\n== Ledger\n");
+    out_line!("\n== Ledger\n");
     let of_run = [("run", run.to_owned()), ("limit", "1000".to_owned())];
     let ledger: LedgerView = target.client.get("/v1/ledger", &of_run).await?;
     lists::print_ledger(&ledger);
-    println!("\n== Audit (the last {AUDIT_SHOWN} entries of the run)\n");
+    out_line!("\n== Audit (the last {AUDIT_SHOWN} entries of the run)\n");
     let query = [("stream", format!("run/{run}")), ("limit", "1000".to_owned())];
     let audit: Page<AuditEntry> = target.client.get("/v1/audit", &query).await?;
     let from = audit.items.len().saturating_sub(AUDIT_SHOWN);
     lists::print_audit(&audit.items[from..]);
-    println!("{} entries in all", audit.items.len());
+    out_line!("{} entries in all", audit.items.len());
     Ok(view.status == "completed")
 }

@@ -1,9 +1,10 @@
 //! `convergio doctor`: is everything in place?
 
+use std::io::Write;
 use std::process::{Command, ExitCode, Stdio};
 
 use convergio_eventstore::ExportSigner;
-use convergio_executor::model::detect;
+use convergio_eventstore::private_files::create_private_file;
 use serde::Serialize;
 
 use super::print_json;
@@ -12,6 +13,8 @@ use crate::client::Client;
 use crate::data_dir::DataDir;
 use crate::exit;
 use crate::managed_model;
+use crate::model_servers::{describe, find_model_servers, is_consented};
+use crate::target::own_server;
 
 /// One check.
 #[derive(Debug, Serialize)]
@@ -41,13 +44,14 @@ fn check(
 }
 
 pub(super) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
-    let data = DataDir::find(global.data.as_deref());
+    let data = DataDir::find(global.data.as_deref())?;
     let checks = vec![
+        check("data", "modes", modes(&data)),
         check("data", "folder", folder(&data)),
         check("data", "signer", signer(&data)),
         check("data", "server", server(&data).await),
         check("models", "running", models(global).await),
-        check("models", "managed", managed(&data)),
+        check("models", "managed", managed()),
         check("tools", "python3", python()),
     ];
     let failed = checks.iter().any(|check| check.status == "fail");
@@ -55,12 +59,15 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
         print_json(&checks)?;
     } else {
         for check in &checks {
-            println!(
+            out_line!(
                 "{:<4} {:<8} {:<8} {}",
-                check.status, check.category, check.name, check.message
+                check.status,
+                check.category,
+                check.name,
+                check.message
             );
             if let Some(fix) = &check.fix {
-                println!("     -> {fix}");
+                out_line!("     -> {fix}");
             }
         }
     }
@@ -69,11 +76,27 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
 
 type Checked = Result<String, (bool, String, &'static str)>;
 
+/// Only the owner may use the folder.
+fn modes(data: &DataDir) -> Checked {
+    let narrowed = data.narrow();
+    let wide = data.wide_entries();
+    if !wide.is_empty() {
+        let message = format!("others may use {}", wide.join(", "));
+        return Err((false, message, "run `chmod go=` on them, as who owns them"));
+    }
+    if !narrowed.is_empty() {
+        let message = format!("others could use {}; now only you can", narrowed.join(", "));
+        return Err((false, message, "nothing: it is done. Who may have read it is not known"));
+    }
+    Ok("only you may use what is in the folder".into())
+}
+
 fn folder(data: &DataDir) -> Checked {
     let unusable = |error: String| (true, error, "use another folder by --data");
     data.create().map_err(|error| unusable(error.to_string()))?;
     let probe = data.path().join("probe");
-    std::fs::write(&probe, b"x")
+    create_private_file(&probe)
+        .and_then(|mut file| file.write_all(b"x"))
         .and_then(|()| std::fs::remove_file(&probe))
         .map_err(|error| unusable(format!("cannot write to {}: {error}", data.path().display())))?;
     Ok(data.path().display().to_string())
@@ -87,13 +110,15 @@ fn signer(data: &DataDir) -> Checked {
     let unusable = |error: anyhow::Error| {
         (true, error.to_string(), "restore payload.key from where it is kept")
     };
-    let fingerprint = ExportSigner::new(&data.payload_key().map_err(unusable)?).fingerprint();
+    let fingerprint = ExportSigner::new(&*data.payload_key().map_err(unusable)?).fingerprint();
     Ok(format!("exported runs are signed by {fingerprint}"))
 }
 
 async fn server(data: &DataDir) -> Checked {
-    let Some(running) = data.running() else { return Ok("no server uses the folder".into()) };
-    let client = Client::new(&running.url, &data.token().unwrap_or_default());
+    let Some(named) = data.running() else { return Ok("no server uses the folder".into()) };
+    let running = own_server(data).unwrap_or(named);
+    // Whether it answers is asked without a token.
+    let client = Client::new(&running.url, "");
     match client {
         Ok(client) if client.is_alive().await => {
             Ok(format!("running at {} (pid {})", running.url, running.pid))
@@ -107,7 +132,13 @@ async fn server(data: &DataDir) -> Checked {
 }
 
 async fn models(global: &Global) -> Checked {
-    let found = detect(&global.model_urls).await;
+    let unreadable = |error: anyhow::Error| {
+        (true, format!("{error:#}"), "repair the file, or remove it and trust anew")
+    };
+    let found = find_model_servers(&global.model_urls).await.map_err(unreadable)?;
+    if let Some(server) = found.iter().find(|server| !is_consented(server)) {
+        return Err((false, describe(server), "confirm it if you trust that user"));
+    }
     let names: Vec<_> =
         found.iter().flat_map(|server| server.models.iter().map(|m| m.id.clone())).collect();
     match names.is_empty() {
@@ -120,8 +151,8 @@ async fn models(global: &Global) -> Checked {
     }
 }
 
-fn managed(data: &DataDir) -> Checked {
-    match managed_model::installed(data) {
+fn managed() -> Checked {
+    match managed_model::installed() {
         Some(folder) => Ok(folder.display().to_string()),
         None => Err((false, "not installed".into(), "run `convergio models install`")),
     }
@@ -129,7 +160,7 @@ fn managed(data: &DataDir) -> Checked {
 
 fn python() -> Checked {
     let mut command = Command::new("python3");
-    command.args(["-c", "import venv"]).stdout(Stdio::null()).stderr(Stdio::null());
+    command.args(["-I", "-c", "import venv"]).stdout(Stdio::null()).stderr(Stdio::null());
     match command.status() {
         Ok(status) if status.success() => Ok("python3 with venv".into()),
         _ => Err((

@@ -5,6 +5,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use convergio_domain::graph;
 use convergio_domain::json::{JsonError, read_json};
+use convergio_eventstore::private_files::create_private_file;
 use convergio_executor::tool;
 use convergio_schemas::wire::{ExecuteRequest, Frame, GraphAccepted, RunAccepted, RunView};
 use serde_json::{Map, Value, json};
@@ -14,6 +15,7 @@ use crate::cli::{Global, GraphCommand, RunArgs};
 use crate::data_dir::DataDir;
 use crate::exit;
 use crate::target::Target;
+use crate::terminal;
 use crate::view::{self, LiveTree};
 
 pub(super) async fn run(global: &Global, command: GraphCommand) -> anyhow::Result<ExitCode> {
@@ -38,8 +40,8 @@ fn validate(global: &Global, files: &[std::path::PathBuf]) -> anyhow::Result<Exi
             Ok(parsed) => {
                 let (graph, warnings) = (parsed.graph, parsed.warnings);
                 if !global.json {
-                    println!("{name}: valid, {} nodes", graph.nodes.len());
-                    warnings.iter().for_each(|warning| println!("{name}:{warning} (warning)"));
+                    out_line!("{name}: valid, {} nodes", graph.nodes.len());
+                    warnings.iter().for_each(|warning| out_line!("{name}:{warning} (warning)"));
                 }
                 report.push(json!({"file": name, "valid": true, "version": graph.version(),
                     "warnings": warnings}));
@@ -47,7 +49,7 @@ fn validate(global: &Global, files: &[std::path::PathBuf]) -> anyhow::Result<Exi
             Err(mistakes) => {
                 is_valid = false;
                 if !global.json {
-                    mistakes.iter().for_each(|mistake| println!("{name}:{mistake}"));
+                    mistakes.iter().for_each(|mistake| out_line!("{name}:{mistake}"));
                 }
                 report.push(json!({"file": name, "valid": false, "mistakes": mistakes}));
             }
@@ -97,7 +99,7 @@ async fn execute(global: &Global, args: &RunArgs) -> anyhow::Result<ExitCode> {
     let (manifest, inputs) = (read(&args.file)?, inputs(args)?);
     if let Err(mistakes) = graph::parse(&manifest, &tool::catalog()) {
         let name = args.file.display();
-        mistakes.iter().for_each(|mistake| eprintln!("{name}:{mistake}"));
+        mistakes.iter().for_each(|mistake| err_line!("{name}:{mistake}"));
         return Err(exit::bad_input(format!("{name} has {} mistakes", mistakes.len())));
     }
     let target = Target::find(global, true).await?;
@@ -137,9 +139,9 @@ pub(super) async fn watch(global: &Global, target: Target, run: &str) -> anyhow:
     let follow = target.client.follow(run, 0, |frame| {
         if !json {
             tree.hear(frame);
-        } else if let (Frame::Event(event), Ok(line)) = (frame, serde_json::to_string(frame)) {
-            let _kind = event;
-            println!("{line}");
+        } else if matches!(frame, Frame::Event(_)) {
+            // Plain values always become JSON.
+            let _printed = terminal::print_json_line(frame);
         }
     });
     let ended = tokio::select! {
@@ -163,12 +165,12 @@ pub(super) async fn watch(global: &Global, target: Target, run: &str) -> anyhow:
 async fn show(global: &Global, target: &Target, run: &str) -> anyhow::Result<ExitCode> {
     let view: RunView = target.client.get(&format!("/v1/runs/{run}"), &[]).await?;
     if global.json {
-        println!("{}", serde_json::to_string(&view)?);
+        terminal::print_json_line(&view)?;
     } else {
         view::tree(&mut std::io::stderr(), &view)?;
         match &view.output {
-            Some(Value::String(text)) => println!("{text}"),
-            Some(value) => println!("{}", serde_json::to_string_pretty(value)?),
+            Some(Value::String(text)) => terminal::print_text(text),
+            Some(value) => terminal::print_json(value)?,
             None => {}
         }
     }
@@ -182,14 +184,17 @@ pub(super) async fn detach(global: &Global, target: Target, run: &str) -> anyhow
     let is_own = target.own.is_some();
     target.close().await?;
     if is_own {
-        let data = DataDir::find(global.data.as_deref());
-        let log = std::fs::File::create(data.path().join("background.log"))?;
+        let data = DataDir::find(global.data.as_deref())?;
+        let log = create_private_file(&data.path().join("background.log"))?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["serve", "--until-idle", "--listen", "127.0.0.1:0", "--data"]);
         command.arg(data.path());
         if let Some(url) = &global.database {
             // Not as an argument: others could read it there.
             command.env("DATABASE_URL", url);
+        }
+        if let Some(file) = &global.read_models_file {
+            command.arg("--read-models-file").arg(file);
         }
         for url in &global.model_urls {
             command.args(["--model-url", url]);
@@ -200,9 +205,9 @@ pub(super) async fn detach(global: &Global, target: Target, run: &str) -> anyhow
         command.spawn()?;
     }
     if global.json {
-        println!("{}", json!({"run_id": run, "detached": true}));
+        terminal::print_json_line(&json!({"run_id": run, "detached": true}))?;
     } else {
-        eprintln!("detached; the run goes on. Follow it: convergio runs tail {run}");
+        err_line!("detached; the run goes on. Follow it: convergio runs tail {run}");
     }
     Ok(ExitCode::from(exit::DETACHED))
 }

@@ -7,6 +7,7 @@ use convergio_schemas::wire::{AuditEntry, LedgerView, Page, UsageLine};
 use super::print_json;
 use crate::cli::{Global, OfRun};
 use crate::target::Target;
+use crate::terminal;
 use crate::view;
 
 fn query(of: &OfRun) -> Vec<(&'static str, String)> {
@@ -44,7 +45,7 @@ pub(super) fn print_ledger(ledger: &LedgerView) {
     });
     view::table(&["account", "balance", "currency"], rows.collect());
     let more = if ledger.next_cursor.is_some() { " or more" } else { "" };
-    println!(
+    out_line!(
         "{}{more} entries, {} usage lines without a price",
         ledger.entries.len(),
         ledger.unpriced_lines
@@ -91,7 +92,7 @@ pub(super) async fn audit(global: &Global, of: &OfRun) -> anyhow::Result<ExitCod
 /// Prints audit entries, one a line.
 pub(super) fn print_audit(entries: &[AuditEntry]) {
     let rows = entries.iter().map(|entry| {
-        let facts = entry.summary.to_string().chars().take(90).collect();
+        let facts = terminal::shorten_line(&entry.summary.to_string(), 90);
         vec![entry.at.clone(), entry.actor.clone(), entry.kind.clone(), facts]
     });
     view::table(&["at", "who", "what", "facts"], rows.collect());

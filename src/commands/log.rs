@@ -1,19 +1,24 @@
-//! `convergio log`: making a log in a cluster, checking chains, archives.
+//! `convergio log`: making a log in a cluster, checking and printing chains, archives.
 
 use std::path::Path;
 use std::process::ExitCode;
 
+use convergio_domain::payload::PayloadSlot;
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::archive::{self, Import, Inventory};
 use convergio_eventstore::jetstream::{JetStreamLog, Layout};
-use convergio_eventstore::{AppendError, LogError, Verified};
-use serde_json::json;
+use convergio_eventstore::{AppendError, EventLog, LogError, Position, Record, Verified};
+use serde_json::{Value, json};
 
 use super::print_json;
 use crate::cli::{CreateArgs, Global, LogCommand};
 use crate::data_dir::DataDir;
 use crate::exit;
 use crate::log_place::LogPlace;
+use crate::terminal;
+
+/// Records that are read at once.
+const PRINT_PAGE: usize = 512;
 
 pub(super) async fn run(global: &Global, command: LogCommand) -> anyhow::Result<ExitCode> {
     match command {
@@ -23,6 +28,7 @@ pub(super) async fn run(global: &Global, command: LogCommand) -> anyhow::Result<
                 format!("every file and chain holds: {}", shown(found))
             })
         }
+        LogCommand::Print { payloads } => print(global, payloads).await,
         LogCommand::Create(args) => create(global, &args).await,
         LogCommand::Export { folder, stream, tenant } => {
             let tenant = tenant.parse().map_err(|error| exit::bad_input(format!("{error}")))?;
@@ -37,7 +43,7 @@ pub(super) async fn run(global: &Global, command: LogCommand) -> anyhow::Result<
 }
 
 async fn verify(global: &Global, payloads: bool) -> anyhow::Result<ExitCode> {
-    let data = DataDir::find(global.data.as_deref());
+    let data = DataDir::find(global.data.as_deref())?;
     let log = LogPlace::find(global)?.open(&data).await?.shared();
     let verified = convergio_eventstore::verify(&*log, payloads).await;
     log.close().await?;
@@ -47,7 +53,7 @@ async fn verify(global: &Global, payloads: bool) -> anyhow::Result<ExitCode> {
             match global.json {
                 true => print_json(&json!({"ok": true, "files": 0, "records": records,
                     "events": events, "payloads": payloads, "erased": erased}))?,
-                false => println!(
+                false => out_line!(
                     "every chain and payload holds: {records} records, {events} events, \
                      {payloads} payloads, {erased} erased"
                 ),
@@ -65,6 +71,40 @@ async fn verify(global: &Global, payloads: bool) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// Prints every record, decoded.
+async fn print(global: &Global, payloads: bool) -> anyhow::Result<ExitCode> {
+    let data = DataDir::find(global.data.as_deref())?;
+    let log = LogPlace::find(global)?.open(&data).await?.shared();
+    let mut at = Position::START;
+    loop {
+        let page = log.read_all(at, PRINT_PAGE).await?;
+        if page.records.is_empty() {
+            break;
+        }
+        for record in &page.records {
+            let mut line = serde_json::to_value(&record.body)?;
+            if payloads {
+                line["contents"] = contents(&*log, record).await?;
+            }
+            terminal::print_json_line(&line)?;
+        }
+        at = page.next;
+    }
+    log.close().await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the payloads of a record hold, in their order; null for those that were erased.
+async fn contents(log: &dyn EventLog, record: &Record) -> anyhow::Result<Value> {
+    let mut contents = Vec::with_capacity(record.body.payloads.len());
+    for index in 0..record.body.payloads.len() {
+        let reference = PayloadSlot(u16::try_from(index)?).at(record.body.seq);
+        let bytes = log.payload(&record.stream, reference).await?;
+        contents.push(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()));
+    }
+    Ok(json!(contents))
+}
+
 /// Prints what was found, or what is wrong.
 fn told(
     global: &Global,
@@ -78,13 +118,13 @@ fn told(
             Ok(ExitCode::SUCCESS)
         }
         (Ok(found), false) => {
-            println!("{}", text(&found));
+            out_line!("{}", text(&found));
             Ok(ExitCode::SUCCESS)
         }
         (Err(error), json) => {
             match json {
                 true => print_json(&json!({"ok": false, "error": error.to_string()}))?,
-                false => println!("{error}"),
+                false => out_line!("{error}"),
             }
             Ok(ExitCode::from(exit::FAILED))
         }
@@ -100,18 +140,20 @@ async fn export(
     folder: &Path,
     stream: Option<&StreamKey>,
 ) -> anyhow::Result<ExitCode> {
-    let data = DataDir::find(global.data.as_deref());
+    let data = DataDir::find(global.data.as_deref())?;
     let log = LogPlace::find(global)?.open(&data).await?.shared();
-    let added = archive::export(&*log, &data.payload_key()?, folder, stream).await;
+    let key = data.payload_key()?;
+    let added = archive::export(&*log, &key, folder, stream).await;
     log.close().await?;
     told(global, added, |added| format!("{} added to {}", shown(added), folder.display()))
 }
 
 async fn import(global: &Global, folder: &Path, how: Import) -> anyhow::Result<ExitCode> {
-    let data = DataDir::find(global.data.as_deref());
+    let data = DataDir::find(global.data.as_deref())?;
     data.create()?;
     let log = LogPlace::find(global)?.open(&data).await?.shared();
-    let done = archive::import(&*log, &data.payload_key()?, folder, how).await;
+    let key = data.payload_key()?;
+    let done = archive::import(&*log, &key, folder, how).await;
     log.close().await?;
     let is_authentic = done.as_ref().is_ok_and(|done| done.is_authentic);
     let held = done.map(|done| done.held).map_err(|error| match error {
@@ -134,25 +176,26 @@ async fn import(global: &Global, folder: &Path, how: Import) -> anyhow::Result<E
 }
 
 fn backup(global: &Global, to: &Path) -> anyhow::Result<ExitCode> {
-    let data = DataDir::find(global.data.as_deref());
+    let data = DataDir::find(global.data.as_deref())?;
     archive::backup_embedded(data.path(), to)
         .map_err(|error| exit::unavailable(error.to_string()))?;
     match global.json {
         true => print_json(&json!({"copied": to}))?,
-        false => println!("copied to {}; check it: convergio log verify --data {0}", to.display()),
+        false => out_line!("copied to {}; check it: convergio log verify --data {0}", to.display()),
     }
     Ok(ExitCode::SUCCESS)
 }
 
 async fn create(global: &Global, args: &CreateArgs) -> anyhow::Result<ExitCode> {
-    let LogPlace::Cluster { address, promise } = LogPlace::find(global)? else {
+    let LogPlace::Cluster(place) = LogPlace::find(global)? else {
         return Err(exit::bad_input(
             "a log in the data folder is made by `convergio serve`; name a cluster: --log nats://…",
         ));
     };
-    let data = DataDir::find(global.data.as_deref());
+    let data = DataDir::find(global.data.as_deref())?;
     data.create()?;
-    let config = LogPlace::config(&address, promise, data.payload_key_or_new()?);
+    let config = place.config(*data.payload_key_or_new()?);
+    let address = &place.address;
     let layout = Layout {
         replicas: args.replicas,
         log_bytes: args.log_gib << 30,
@@ -163,7 +206,7 @@ async fn create(global: &Global, args: &CreateArgs) -> anyhow::Result<ExitCode> 
     let key = data.path().join("payload.key");
     match global.json {
         true => print_json(&json!({"log": address.to_string(), "payload_key": key}))?,
-        false => println!(
+        false => out_line!(
             "the log {address} is made; copy {} to the data folder of every process",
             key.display()
         ),

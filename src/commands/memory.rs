@@ -7,6 +7,7 @@ use convergio_schemas::wire::{MemoryForgotten, MemoryStored, MemoryView, NewMemo
 use super::print_json;
 use crate::cli::{Global, MemoryCommand};
 use crate::target::Target;
+use crate::terminal;
 use crate::view;
 
 const PATH: &str = "/v1/memories";
@@ -38,7 +39,7 @@ async fn show(global: &Global, target: &Target, query: &[(&str, String)]) -> any
     }
     let rows = page.items.into_iter().map(|memory| {
         let score = memory.score.map(|score| format!("{score:.3}")).unwrap_or_default();
-        let text = memory.text.replace('\n', " ").chars().take(80).collect();
+        let text = terminal::shorten_line(&memory.text.replace('\n', " "), 80);
         vec![memory.id, memory.stored_at, memory.importance.to_string(), score, text]
     });
     view::table(&["memory", "stored", "importance", "score", "text"], rows.collect());
@@ -50,7 +51,7 @@ async fn store(global: &Global, target: &Target, memory: &NewMemory) -> anyhow::
     if global.json {
         return print_json(&stored);
     }
-    println!("{}", stored.id);
+    out_line!("{}", stored.id);
     Ok(())
 }
 
@@ -62,6 +63,6 @@ async fn forget(global: &Global, target: &Target, subject: &str, id: &str) -> an
         return print_json(&done);
     }
     let word = if done.forgotten { "is forgotten" } else { "was forgotten before" };
-    println!("{} {word}", done.id);
+    out_line!("{} {word}", done.id);
     Ok(())
 }

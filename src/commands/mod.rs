@@ -18,13 +18,15 @@ mod runs;
 mod serve;
 mod steer;
 mod tokens;
+mod trust;
 
 use std::process::ExitCode;
 
+use convergio_executor::tool;
 use serde::Serialize;
 
-use crate::bench;
-use crate::cli::{BenchCommand, Cli, Command};
+use crate::cli::{BenchCommand, Cli, Command, WorkerArgs};
+use crate::{bench, exit, terminal};
 
 /// Runs a command to its end.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
@@ -40,7 +42,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Audit(of) => lists::audit(&global, &of).await,
         Command::Models(command) => models::run(&global, command).await,
         Command::Memory(command) => memory::run(&global, command).await,
-        Command::Tokens(command) => tokens::run(&global, command),
+        Command::Tokens(command) => tokens::run(&global, command).await,
+        Command::Trust { folder } => trust::run(&global, &folder),
         Command::Projections(command) => offline::projections(&global, command).await,
         Command::Log(command) => log::run(&global, command).await,
         Command::Replay(args) => replay::run(&global, &args).await,
@@ -48,10 +51,10 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::CrashTestLife(args) => crash_test::life(&global, &args).await,
         Command::Doctor => doctor::run(&global).await,
         Command::Bench(BenchCommand::Steps(args)) => {
-            bench::steps::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
+            bench::steps::run(args, &global).await.map(|()| ExitCode::SUCCESS)
         }
         Command::Bench(BenchCommand::Log(args)) => {
-            bench::log::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
+            bench::log::run(args, &global).await.map(|()| ExitCode::SUCCESS)
         }
         Command::Bench(BenchCommand::Resume(args)) => {
             bench::resume::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
@@ -69,11 +72,19 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             bench::gateway::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
         }
         Command::Demo(args) => demo::run(&global, &args).await,
+        Command::EvaluationWorker(worker) => Ok(evaluation_worker(worker)),
+    }
+}
+
+/// Works for the server that started this process, until it wants no more.
+pub(crate) fn evaluation_worker(worker: WorkerArgs) -> ExitCode {
+    match convergio_evaluation::worker::run(worker.limits(), &tool::catalog()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(&anyhow::anyhow!("the evaluations end: {error}")),
     }
 }
 
 /// Prints a value as JSON.
 fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
-    Ok(())
+    Ok(terminal::print_json(value)?)
 }

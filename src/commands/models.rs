@@ -10,19 +10,20 @@ use super::print_json;
 use crate::cli::{Global, ModelsCommand};
 use crate::data_dir::DataDir;
 use crate::exit;
-use crate::managed_model;
+use crate::managed_model::{self, ModelAccess};
+use crate::model_servers::{consent_name, find_model_servers};
 use crate::model_store::{Entry, Fetched, Source, Store};
-use crate::view;
+use crate::{terminal, trust, view};
 
 pub(super) async fn run(global: &Global, command: ModelsCommand) -> anyhow::Result<ExitCode> {
-    let data = DataDir::find(global.data.as_deref());
+    let data = DataDir::find(global.data.as_deref())?;
     match command {
         ModelsCommand::List => list(global, &data).await?,
         ModelsCommand::Pull { model, name, sha256 } if Source::is_one(&model) => {
             fetch(global, &data, &model.parse()?, name.as_deref(), sha256.as_deref()).await?;
         }
         ModelsCommand::Pull { name: None, sha256: None, model } => {
-            pull(global, &data, &model).await?;
+            pull(global, &model).await?;
         }
         ModelsCommand::Pull { .. } => {
             let message = "--name and --sha256 are for models of the store: hf:, file:, package:";
@@ -30,15 +31,16 @@ pub(super) async fn run(global: &Global, command: ModelsCommand) -> anyhow::Resu
         }
         ModelsCommand::Rm { model } => remove(global, &data, &model).await?,
         ModelsCommand::Show { model } => show(global, &data, &model).await?,
-        ModelsCommand::Install => install(global, &data)?,
+        ModelsCommand::Trust { url } => trust_server(global, &url)?,
+        ModelsCommand::Install => install(global)?,
         ModelsCommand::Up { model } => up(global, &data, model.as_deref()).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
 async fn list(global: &Global, data: &DataDir) -> anyhow::Result<()> {
-    let found = detect(&global.model_urls).await;
-    let installed = managed_model::installed(data).is_some();
+    let found = find_model_servers(&global.model_urls).await?;
+    let installed = managed_model::installed().is_some();
     let models: Vec<Value> = found.iter().flat_map(described).collect();
     if global.json {
         let kept = Store::of(data).list();
@@ -48,14 +50,15 @@ async fn list(global: &Global, data: &DataDir) -> anyhow::Result<()> {
     }
     let rows = found.iter().flat_map(|server| {
         server.models.iter().map(|model| {
-            vec![model.id.clone(), server.kind.as_str().to_owned(), server.base_url.clone()]
+            let (kind, url) = (server.kind.as_str().to_owned(), server.base_url.clone());
+            vec![model.id.clone(), kind, url, consent_name(server).to_owned()]
         })
     });
     let rows: Vec<_> = rows.collect();
     if rows.is_empty() {
-        println!("no model server answers on this machine");
+        out_line!("no model server answers on this machine");
     } else {
-        view::table(&["model", "server", "url"], rows);
+        view::table(&["model", "server", "url", "private"], rows);
     }
     let kept = Store::of(data).list();
     if !kept.is_empty() {
@@ -63,8 +66,8 @@ async fn list(global: &Global, data: &DataDir) -> anyhow::Result<()> {
         view::table(&["kept", "source"], kept.iter().map(row).collect());
     }
     match installed {
-        true => println!("the managed local model is installed and starts with the server"),
-        false => println!("`convergio models install` sets up a small local model"),
+        true => out_line!("the managed local model is installed and starts with the server"),
+        false => out_line!("`convergio models install` sets up a small local model"),
     }
     Ok(())
 }
@@ -73,17 +76,34 @@ async fn list(global: &Global, data: &DataDir) -> anyhow::Result<()> {
 fn described(server: &Detected) -> Vec<Value> {
     let describe = |model: &convergio_executor::model::ModelInfo| {
         json!({"model": model.id, "server": server.kind.as_str(), "url": server.base_url,
-            "context_tokens": model.context_tokens})
+            "context_tokens": model.context_tokens, "consent": consent_name(server)})
     };
     server.models.iter().map(describe).collect()
 }
 
-fn install(global: &Global, data: &DataDir) -> anyhow::Result<()> {
-    let folder = managed_model::install(data)?;
+/// Confirms a model server of another user.
+fn trust_server(global: &Global, url: &str) -> anyhow::Result<()> {
+    let parsed = reqwest::Url::parse(url).ok();
+    let is_web = parsed.is_some_and(|url| matches!(url.scheme(), "http" | "https"));
+    if !is_web {
+        return Err(exit::bad_input(format!(
+            "{url:?} is no URL of a server: http://127.0.0.1:11434"
+        )));
+    }
+    trust::trust_model_server(url)?;
+    match global.json {
+        true => print_json(&json!({"trusted": url}))?,
+        false => out_line!("what is private may go to {url} from now on"),
+    }
+    Ok(())
+}
+
+fn install(global: &Global) -> anyhow::Result<()> {
+    let folder = managed_model::install()?;
     if global.json {
         return print_json(&json!({"installed": folder}));
     }
-    println!("the local model is set up in {}", folder.display());
+    out_line!("the local model is set up in {}", folder.display());
     Ok(())
 }
 
@@ -114,7 +134,9 @@ async fn fetch(
                 show_progress(bar, &Progress { status, digest, total, completed });
             }
             None => {
-                println!("{}", json!({"status": status, "total": total, "completed": completed}));
+                let at = json!({"status": status, "total": total, "completed": completed});
+                // Plain values always become JSON.
+                let _printed = terminal::print_json_line(&at);
             }
         }
     };
@@ -125,25 +147,25 @@ async fn fetch(
     }
     let entry = pulled?;
     match global.json {
-        true => println!("{}", serde_json::to_string(&entry)?),
+        true => terminal::print_json_line(&entry)?,
         false => {
             let (model, path) = (&entry.model, store.path(&entry));
-            println!("{model} is here, its digest is right: {}", path.display());
-            println!("serve it: convergio models up {model}");
+            out_line!("{model} is here, its digest is right: {}", path.display());
+            out_line!("serve it: convergio models up {model}");
         }
     }
     Ok(())
 }
 
-async fn pull(global: &Global, data: &DataDir, model: &str) -> anyhow::Result<()> {
+async fn pull(global: &Global, model: &str) -> anyhow::Result<()> {
     if model == managed_model::ALIAS {
-        return install(global, data);
+        return install(global);
     }
     let library = library(global).await?;
     let bar = (!global.json).then(progress_bar);
     let heard = |progress: Progress| match &bar {
         Some(bar) => show_progress(bar, &progress),
-        None => println!(
+        None => out_line!(
             "{}",
             json!({"status": progress.status, "digest": progress.digest,
                 "total": progress.total, "completed": progress.completed})
@@ -155,7 +177,7 @@ async fn pull(global: &Global, data: &DataDir, model: &str) -> anyhow::Result<()
     }
     pulled.map_err(|error| exit::unavailable(error.message))?;
     if !global.json {
-        println!("{model} is here: use it as `local/{model}`");
+        out_line!("{model} is here: use it as `local/{model}`");
     }
     Ok(())
 }
@@ -178,14 +200,14 @@ async fn remove(global: &Global, data: &DataDir, model: &str) -> anyhow::Result<
     if let Some(entry) = store.find(model) {
         store.remove(&entry)?;
     } else if model == managed_model::ALIAS {
-        managed_model::remove(data)?;
+        managed_model::remove()?;
     } else {
         let removed = library(global).await?.remove(model).await;
         removed.map_err(|error| exit::unavailable(error.message))?;
     }
     match global.json {
         true => print_json(&json!({"removed": model}))?,
-        false => println!("{model} is removed"),
+        false => out_line!("{model} is removed"),
     }
     Ok(())
 }
@@ -198,7 +220,7 @@ async fn show(global: &Global, data: &DataDir, model: &str) -> anyhow::Result<()
         return print_json(&json!({"model": model, "source": source, "sha256": sha256,
             "bytes": bytes, "path": store.path(&entry)}));
     }
-    let found = detect(&global.model_urls).await;
+    let found = find_model_servers(&global.model_urls).await?;
     let has = |server: &&Detected| {
         server
             .models
@@ -206,7 +228,7 @@ async fn show(global: &Global, data: &DataDir, model: &str) -> anyhow::Result<()
             .any(|known| known.id == model || known.id.strip_suffix(":latest") == Some(model))
     };
     let Some(server) = found.iter().find(has) else {
-        if model == managed_model::ALIAS && managed_model::installed(data).is_some() {
+        if model == managed_model::ALIAS && managed_model::installed().is_some() {
             return print_json(&json!({"model": model, "server": "managed", "running": false}));
         }
         let message = format!("no model server has `{model}`: see `convergio models list`");
@@ -227,17 +249,20 @@ async fn up(global: &Global, data: &DataDir, model: Option<&str>) -> anyhow::Res
         store.find(model).ok_or_else(missing)
     });
     let kept = kept.transpose()?;
-    let folder = managed_model::install(data)?;
+    let folder = managed_model::install()?;
+    data.create()?;
+    let log = data.path().join("model.log");
+    let access = ModelAccess::Machine;
     let model = match &kept {
         Some(entry) => {
             let file = std::path::absolute(store.path(entry))?;
-            managed_model::serve(&folder, &file, &entry.model).await?
+            managed_model::serve(&folder, &file, &entry.model, &log, access).await?
         }
-        None => managed_model::start(&folder).await?,
+        None => managed_model::start(&folder, &log, access).await?,
     };
     match global.json {
-        true => println!("{}", json!({"url": model.server.base_url})),
-        false => println!("serving at {}; Ctrl-C ends it", model.server.base_url),
+        true => terminal::print_json_line(&json!({"url": model.server.base_url}))?,
+        false => out_line!("serving at {}; Ctrl-C ends it", model.server.base_url),
     }
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {

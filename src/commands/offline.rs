@@ -17,7 +17,7 @@ pub(super) async fn projections(
     global: &Global,
     command: ProjectionsCommand,
 ) -> anyhow::Result<ExitCode> {
-    let data = DataDir::find(global.data.as_deref());
+    let data = DataDir::find(global.data.as_deref())?;
     let log = LogPlace::find(global)?.open(&data).await?.shared();
     let done = match command {
         ProjectionsCommand::Rebuild => build(global, &*log).await,
@@ -29,20 +29,20 @@ pub(super) async fn projections(
 
 async fn build(global: &Global, log: &dyn EventLog) -> anyhow::Result<ExitCode> {
     let mut records = 0;
-    rebuild(global.read_models(), log, |at, tail| {
+    rebuild(global.read_models()?, log, |at, tail| {
         records = at.0;
-        eprintln!("rebuilding: {} of {} records", at.0, tail.0);
+        err_line!("rebuilding: {} of {} records", at.0, tail.0);
     })
     .await?;
     match global.json {
         true => print_json(&json!({"records": records}))?,
-        false => println!("the read models are built anew from {records} records"),
+        false => out_line!("the read models are built anew from {records} records"),
     }
     Ok(ExitCode::SUCCESS)
 }
 
 async fn check(global: &Global, data: &DataDir, log: &dyn EventLog) -> anyhow::Result<ExitCode> {
-    let live = open_read_models(&global.read_models()).await?;
+    let live = open_read_models(&global.read_models()?).await?;
     live.catch_up(log, |_, _| {}).await?;
     let fresh_file = data.path().join("check.db");
     rebuild(&fresh_file, log, |_, _| {}).await?;
@@ -56,9 +56,9 @@ async fn check(global: &Global, data: &DataDir, log: &dyn EventLog) -> anyhow::R
     }
     match (global.json, same) {
         (true, _) => print_json(&json!({"same": same}))?,
-        (false, true) => println!("the read models equal a rebuild, byte for byte"),
+        (false, true) => out_line!("the read models equal a rebuild, byte for byte"),
         (false, false) => {
-            println!("the read models differ from a rebuild: run `convergio projections rebuild`");
+            out_line!("the read models differ from a rebuild: run `convergio projections rebuild`");
         }
     }
     Ok(if same { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })

@@ -1,12 +1,12 @@
 //! `convergio runs export|import`: a run as a file, from one data folder to another.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, IsTerminal};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use convergio_domain::decider::Context;
+use convergio_eventstore::private_files::PartialFile;
 use convergio_eventstore::run_file::{self, ImportError, ImportOptions, Imported, Reader};
 use convergio_eventstore::{Clock, ExportSigner, Repository, SteadyClock};
 use serde_json::json;
@@ -31,35 +31,28 @@ pub(super) async fn export(
     let path = format!("/v1/runs/{id}/export");
     let query = [("payloads", payloads.to_string())];
     let Some(output) = output else {
+        if std::io::stdout().is_terminal() {
+            let message = "a run's file is not for a terminal: use --output FILE or a pipe";
+            return Err(exit::bad_input(message));
+        }
         return target.client.download(&path, &query, &mut std::io::stdout()).await;
     };
-    let partial = output.with_extension("part");
     let cannot = |error: std::io::Error| {
         exit::bad_input(format!("cannot write {}: {error}", output.display()))
     };
-    let mut file = BufWriter::new(File::create(&partial).map_err(cannot)?);
-    let written = match target.client.download(&path, &query, &mut file).await {
-        Ok(()) => file.flush().map_err(cannot).and_then(|()| checked(&partial)),
-        Err(error) => Err(error),
-    };
-    match written {
-        Ok((events, signer)) => {
-            std::fs::rename(&partial, output).map_err(cannot)?;
-            match global.json {
-                true => print_json(&json!({"file": output, "events": events, "signer": signer})),
-                false => {
-                    let signed = signature(signer.as_deref(), None);
-                    println!("{events} events written to {}, {signed}", output.display());
-                    Ok(())
-                }
-            }
-        }
-        Err(error) => {
-            // What is half written is of no use.
-            let _removed = std::fs::remove_file(&partial);
-            Err(error)
+    let mut file = BufWriter::new(PartialFile::create(output).map_err(cannot)?);
+    target.client.download(&path, &query, &mut file).await?;
+    let file = file.into_inner().map_err(|error| cannot(error.into_error()))?;
+    let (events, signer) = checked(file.path())?;
+    file.keep().map_err(cannot)?;
+    match global.json {
+        true => print_json(&json!({"file": output, "events": events, "signer": signer}))?,
+        false => {
+            let signed = signature(signer.as_deref(), None);
+            out_line!("{events} events written to {}, {signed}", output.display());
         }
     }
+    Ok(())
 }
 
 /// What is said of who signed a file.
@@ -88,7 +81,7 @@ pub(super) async fn import(
     file: &Path,
     demanded: Option<&str>,
 ) -> anyhow::Result<ExitCode> {
-    let data = DataDir::find(global.data.as_deref());
+    let data = DataDir::find(global.data.as_deref())?;
     let LogPlace::Folder = LogPlace::find(global)? else {
         return Err(exit::bad_input("a run is imported into a data folder, not into a cluster"));
     };
@@ -125,8 +118,8 @@ fn tell_import(global: &Global, done: &Imported, own: &str) -> anyhow::Result<()
     }
     let signed = signature(signer.as_deref(), Some(own));
     match added {
-        0 => println!("the data folder has run {run} already; the file is {signed}"),
-        _ => println!(
+        0 => out_line!("the data folder has run {run} already; the file is {signed}"),
+        _ => out_line!(
             "{run}: {events} events, {signed}; it is history and never goes on: look at it with \
             convergio runs debug {run}, go on with convergio runs fork {run}"
         ),

@@ -87,7 +87,7 @@ fn show_fleet(report: &FleetReport) {
     }
     let FleetReport { runs, compatible, migrate, pin, version, .. } = report;
     let version = version.as_deref().unwrap_or("their own versions");
-    println!(
+    out_line!(
         "{runs} runs under way against {version}: {compatible} compatible, {migrate} need \
          migration, {pin} pinned to their version"
     );
@@ -97,7 +97,7 @@ fn show(report: &ReplayReport) {
     let rows = report.steps.iter().map(|step| vec![step.step.clone(), step.status.clone()]);
     view::table(&["step", "state"], rows.collect());
     let read_models = report.rows.map(|rows| format!(", {rows} rows of read models"));
-    println!(
+    out_line!(
         "run {}: {} after event {}, {} commits and {} decisions{} computed again",
         report.run,
         report.status,
@@ -107,18 +107,18 @@ fn show(report: &ReplayReport) {
         read_models.unwrap_or_default()
     );
     if report.unknown > 0 {
-        println!(
+        out_line!(
             "{} decisions were not computed again: what they rest on is not there",
             report.unknown
         );
     }
     match &report.diverges {
-        None => println!("nothing differs from what was written"),
+        None => out_line!("nothing differs from what was written"),
         Some(found) => {
             let step = found.step.as_deref().unwrap_or("the run");
-            println!("diverges at event {}, {step}: {}", found.seq, found.what);
-            println!("  written   {}", found.recorded);
-            println!("  computed  {}", found.computed);
+            out_line!("diverges at event {}, {step}: {}", found.seq, found.what);
+            out_line!("  written   {}", found.recorded);
+            out_line!("  computed  {}", found.computed);
         }
     }
 }

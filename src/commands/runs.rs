@@ -11,6 +11,7 @@ use super::{debug, graph, portable, print_json, steer};
 use crate::cli::steer::{CheckpointsCommand, SteerCommand};
 use crate::cli::{Global, RunsCommand};
 use crate::target::Target;
+use crate::terminal;
 use crate::view;
 
 pub(super) async fn run(global: &Global, command: RunsCommand) -> anyhow::Result<ExitCode> {
@@ -94,9 +95,12 @@ async fn show(global: &Global, target: &Target, id: &str) -> anyhow::Result<()> 
         return print_json(&run);
     }
     view::tree(&mut std::io::stdout(), &run)?;
+    if run.output.is_some() {
+        out_line!();
+    }
     match &run.output {
-        Some(Value::String(text)) => println!("\n{text}"),
-        Some(value) => println!("\n{}", serde_json::to_string_pretty(value)?),
+        Some(Value::String(text)) => terminal::print_text(text),
+        Some(value) => terminal::print_json(value)?,
         None => {}
     }
     Ok(())
@@ -113,7 +117,7 @@ async fn events(target: &Target, id: &str, after: u64, payloads: bool) -> anyhow
         let path = format!("/v1/runs/{id}/events");
         let page: Page<EventEnvelope> = target.client.get(&path, &query).await?;
         for event in &page.items {
-            println!("{}", serde_json::to_string(event)?);
+            terminal::print_json_line(event)?;
             after = event.seq;
         }
         if page.next_cursor.is_none() {
@@ -142,8 +146,8 @@ async fn migrate(
         _ => "which would have done otherwise so far",
     };
     match from == to {
-        true => println!("{run} has version {to} already"),
-        false => println!("{run} goes on from event {seq} by version {to}, {past}"),
+        true => out_line!("{run} has version {to} already"),
+        false => out_line!("{run} goes on from event {seq} by version {to}, {past}"),
     }
     Ok(())
 }
@@ -159,6 +163,6 @@ async fn cancel(
     if global.json {
         return print_json(&run);
     }
-    println!("{} is {}", run.id, run.status);
+    out_line!("{} is {}", run.id, run.status);
     Ok(())
 }

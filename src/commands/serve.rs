@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use convergio_eventstore::Durability;
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{Global, Role, ServeArgs};
 use crate::data_dir::DataDir;
 use crate::exit;
+use crate::front_runtime::FrontRuntime;
 use crate::log_place::LogPlace;
 use crate::server::{Server, ServerConfig};
+use crate::terminal;
 
 /// How often `--until-idle` looks whether work is left.
 const IDLE_CHECK: Duration = Duration::from_millis(500);
@@ -24,31 +25,33 @@ pub(super) async fn run(global: &Global, args: &ServeArgs) -> anyhow::Result<Exi
     if args.role != Role::All && matches!(place, LogPlace::Folder) {
         return Err(exit::bad_input("roles apart need a log in a cluster: --log nats://…"));
     }
+    let data = DataDir::find(global.data.as_deref())?;
+    let front_runtime = FrontRuntime::start()?;
+    let mut stop_signals = front_runtime.stop_signals()?;
     let mut server = Server::start(ServerConfig {
-        data: DataDir::find(global.data.as_deref()),
-        listen: args.listen,
+        data: data.clone(),
+        listen: args.listen.clone(),
         model_urls: global.model_urls.clone(),
-        read_models: global.read_models(),
+        read_models: global.read_models()?,
         place,
         // In the background nobody starts it again after a command that looks at the run.
         folder_patience: if args.until_idle { FOLDER_PATIENCE } else { Duration::ZERO },
         role: args.role,
         model_calls: args.model_calls,
+        front_runtime,
+        evaluation: args.evaluation,
     })
     .await?;
-    announce(global, &server)?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    announce(global, &data, &server)?;
     let failure = tokio::select! {
-        _ = tokio::signal::ctrl_c() => None,
-        _ = terminate.recv() => None,
+        () = stop_signals.next() => None,
         ended = ended(&mut server, args.until_idle) => ended.err(),
     };
     let shutdown = tokio::spawn(server.shutdown());
     tokio::select! {
         ended = shutdown => ended??,
         // A second signal means at once. What is under way is found in the log.
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+        () = stop_signals.next() => {}
     }
     match failure {
         Some(error) => Err(exit::unavailable(error.to_string())),
@@ -69,8 +72,8 @@ async fn ended(server: &mut Server, until_idle: bool) -> anyhow::Result<()> {
     }
 }
 
-fn announce(global: &Global, server: &Server) -> anyhow::Result<()> {
-    let data = DataDir::find(global.data.as_deref());
+fn announce(global: &Global, data: &DataDir, server: &Server) -> anyhow::Result<()> {
+    let token = data.token_file();
     let models: Vec<String> = server
         .models
         .iter()
@@ -79,33 +82,29 @@ fn announce(global: &Global, server: &Server) -> anyhow::Result<()> {
         .collect();
     if global.json {
         let ready = json!({"url": server.url, "data": data.path(), "models": models,
-            "durability": server.durability.as_str(), "pid": std::process::id()});
-        println!("{ready}");
+            "durability": server.durability.as_str(), "pid": std::process::id(),
+            "token_file": token});
+        terminal::print_json_line(&ready)?;
         return Ok(());
     }
-    println!("convergio {} is ready", env!("CARGO_PKG_VERSION"));
+    out_line!("convergio {} is ready", env!("CARGO_PKG_VERSION"));
     if !server.url.is_empty() {
-        println!("  url         {}", server.url);
+        out_line!("  url         {}", server.url);
     }
-    println!("  data        {}", data.path().display());
-    println!("  durability  {}: {}", server.durability.as_str(), survives(server.durability));
+    out_line!("  data        {}", data.path().display());
+    out_line!("  durability  {}: {}", server.durability.as_str(), survives(server.durability));
     match models.is_empty() {
-        true => println!("  models      none: see `convergio models list`"),
-        false => println!("  models      {}", models.join(", ")),
+        true => out_line!("  models      none: see `convergio models list`"),
+        false => out_line!("  models      {}", models.join(", ")),
     }
     if server.url.is_empty() {
         return Ok(());
     }
-    if server.token_is_new {
-        println!("  token       {} (shown once; kept in the data folder)", server.token);
-    } else {
-        println!("  token       in {}", data.path().join("token").display());
-    }
-    let token = data.path().join("token");
-    println!(
-        "  try         curl -H \"Authorization: Bearer $(cat {})\" {}/v1/runs",
-        token.display(),
-        server.url
+    out_line!("  token       in {}", token.display());
+    out_line!(
+        "  try         curl -H @- {}/v1/runs <<<\"Authorization: Bearer $(cat {})\"",
+        server.url,
+        token.display()
     );
     Ok(())
 }

@@ -68,7 +68,7 @@ async fn steer(
     if global.json {
         return print_json(&run);
     }
-    println!("{} is {}", run.id, run.status);
+    out_line!("{} is {}", run.id, run.status);
     Ok(())
 }
 
@@ -120,7 +120,7 @@ async fn fork(global: &Global, target: &Target, args: ForkArgs) -> anyhow::Resul
         return print_json(&accepted);
     }
     let from = &accepted.forked_from;
-    println!("{} goes on from event {} of {}", accepted.run_id, from.seq, from.run_id);
+    out_line!("{} goes on from event {} of {}", accepted.run_id, from.seq, from.run_id);
     Ok(())
 }
 
@@ -152,12 +152,12 @@ async fn diff(
         }
     };
     let rows = diff.steps.iter().map(|step| vec![step.step.clone(), side(&step.a), side(&step.b)]);
-    println!();
+    out_line!();
     view::table(&["step", "a", "b"], rows.collect());
     if let Some(common) = &diff.common {
-        println!("one history up to event {} of {}", common.seq, common.run_id);
+        out_line!("one history up to event {} of {}", common.seq, common.run_id);
     }
-    println!("{} steps are the same", diff.same);
+    out_line!("{} steps are the same", diff.same);
     if contents {
         print_json(&diff.steps)?;
     }
@@ -175,9 +175,14 @@ async fn state(global: &Global, target: &Target, id: &str, at: Option<u64>) -> a
         vec![step.step.clone(), step.status.clone(), step.attempt.to_string(), error]
     });
     view::table(&["step", "state", "try", "error"], rows.collect());
-    println!(
+    out_line!(
         "{} after event {}: {}, {} tokens, {} USD, fingerprint {}",
-        state.run_id, state.seq, state.status, state.tokens, state.cost, state.fingerprint
+        state.run_id,
+        state.seq,
+        state.status,
+        state.tokens,
+        state.cost,
+        state.fingerprint
     );
     Ok(())
 }
@@ -195,14 +200,14 @@ async fn save(
     if global.json {
         return print_json(&saved);
     }
-    println!("{} can be forked at event {}", saved.run_id, saved.seq);
+    out_line!("{} can be forked at event {}", saved.run_id, saved.seq);
     Ok(())
 }
 
 /// Looks at the folder of checkpoints, or empties it: no server is needed, and a running one is not
 /// disturbed.
 pub(super) fn checkpoints(global: &Global, command: &CheckpointsCommand) -> anyhow::Result<()> {
-    let folder = CheckpointFolder::new(&DataDir::find(global.data.as_deref()).checkpoints());
+    let folder = CheckpointFolder::new(&DataDir::find(global.data.as_deref())?.checkpoints());
     match command {
         CheckpointsCommand::List { id } => {
             let events = folder.list(&stream(id, "default")?);
@@ -210,7 +215,7 @@ pub(super) fn checkpoints(global: &Global, command: &CheckpointsCommand) -> anyh
                 return print_json(&json!({"run_id": id, "events": events}));
             }
             for seq in events {
-                println!("{seq}");
+                out_line!("{seq}");
             }
         }
         CheckpointsCommand::Drop { id, tenant } => {
@@ -218,7 +223,7 @@ pub(super) fn checkpoints(global: &Global, command: &CheckpointsCommand) -> anyh
             let dropped = folder.drop_all(stream.as_ref())?;
             match global.json {
                 true => print_json(&json!({"dropped": dropped}))?,
-                false => println!("{dropped} checkpoints are dropped"),
+                false => out_line!("{dropped} checkpoints are dropped"),
             }
         }
         CheckpointsCommand::Save { .. } => {}

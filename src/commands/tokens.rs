@@ -1,46 +1,125 @@
-//! `convergio tokens`: people besides the owner of the data folder.
+//! `convergio tokens`: who may come in. Tokens are made here; a server is told their hashes.
 
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
+use convergio_domain::id::ActorId;
+use convergio_domain::token::TokenHash;
+use convergio_eventstore::private_files::PartialFile;
+use convergio_schemas::wire::{NewToken, Page, TokenRotation, TokenView};
 use serde_json::json;
 
 use super::print_json;
 use crate::cli::{Global, TokensCommand};
-use crate::data_dir::DataDir;
-use crate::{exit, people, view};
+use crate::data_dir::{new_token, token_line};
+use crate::target::Target;
+use crate::{exit, view};
 
-pub(super) fn run(global: &Global, command: TokensCommand) -> anyhow::Result<ExitCode> {
-    let data = DataDir::find(global.data.as_deref());
-    match command {
+pub(super) async fn run(global: &Global, command: TokensCommand) -> anyhow::Result<ExitCode> {
+    let target = Target::find(global, false).await?;
+    let done = match command {
         TokensCommand::New { actor, roles } => {
-            let token = people::add(&data, actor.clone(), roles)?;
-            match global.json {
-                true => print_json(&json!({"actor": actor, "token": token}))?,
-                false => println!(
-                    "{token}\nIt is not shown again. A server takes it from its next start on."
-                ),
-            }
+            let roles = roles.iter().map(ToString::to_string).collect();
+            issue(global, &target, &actor, roles).await
         }
-        TokensCommand::List => {
-            let people = people::list(&data)?;
-            let shown = |person: &people::Person| {
-                let roles: Vec<&str> = person.roles.iter().map(|role| role.as_str()).collect();
-                (person.actor.to_string(), roles.join(", "))
-            };
-            let rows = people.iter().map(shown);
-            match global.json {
-                true => print_json(&rows.collect::<Vec<_>>())?,
-                false => {
-                    view::table(&["actor", "roles"], rows.map(|(a, b)| vec![a, b]).collect());
-                }
-            }
+        TokensCommand::List => list(global, &target).await,
+        TokensCommand::Rotate { actor: Some(actor) } if actor.as_str() != "owner" => {
+            rotate_of(global, &target, &actor).await
         }
-        TokensCommand::Revoke { actor } => {
-            if !people::remove(&data, &actor)? {
-                return Err(exit::bad_input(format!("`{actor}` has no token")));
-            }
-            println!("{actor} has no token from the server's next start on");
-        }
+        TokensCommand::Rotate { .. } => rotate_own(global, &target).await,
+        TokensCommand::Revoke { actor } => revoke(global, &target, &actor).await,
+    };
+    target.close().await?;
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+async fn issue(
+    global: &Global,
+    target: &Target,
+    actor: &ActorId,
+    roles: Vec<String>,
+) -> anyhow::Result<()> {
+    let token = new_token()?;
+    let blake3 = TokenHash::of(&token).to_string();
+    let new = NewToken { actor: actor.to_string(), roles, blake3 };
+    let issued: TokenView = target.client.post("/v1/tokens", &new, None).await?;
+    show_once(global, &issued, &token)
+}
+
+async fn rotate_of(global: &Global, target: &Target, actor: &ActorId) -> anyhow::Result<()> {
+    let token = new_token()?;
+    let path = format!("/v1/tokens/{actor}/rotate");
+    let issued: TokenView = target.client.post(&path, &rotation(&token), None).await?;
+    show_once(global, &issued, &token)
+}
+
+/// The token that this command signs in with; it stays in the file that it came from.
+async fn rotate_own(global: &Global, target: &Target) -> anyhow::Result<()> {
+    let token = new_token()?;
+    let (path, rotation) =
+        (format!("/v1/tokens/{}/rotate", target.client.token_id()), rotation(&token));
+    let rotated = target.client.post(&path, &rotation, None);
+    let Some(file) = &target.token_file else {
+        return show_once(global, &rotated.await?, &token);
+    };
+    let unwritable =
+        |error: std::io::Error| exit::unavailable(format!("cannot write {file:?}: {error}"));
+    // On the disk before the old one opens nothing any more.
+    let mut partial = PartialFile::create(file).map_err(unwritable)?;
+    partial.write_all(token_line(&token).as_bytes()).map_err(unwritable)?;
+    let rotated: TokenView = rotated.await?;
+    partial.keep().map_err(unwritable)?;
+    tell_rotated(global, &rotated, file)
+}
+
+fn rotation(token: &str) -> TokenRotation {
+    TokenRotation { blake3: TokenHash::of(token).to_string() }
+}
+
+fn tell_rotated(global: &Global, rotated: &TokenView, file: &Path) -> anyhow::Result<()> {
+    let TokenView { id, actor, .. } = rotated;
+    match global.json {
+        true => print_json(&json!({"id": id, "actor": actor, "token_file": file}))?,
+        false => out_line!("{actor} has a new token in {file:?}; the old one opens nothing"),
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
+}
+
+/// The token alone goes to standard output, so that it can be put into a file.
+fn show_once(global: &Global, issued: &TokenView, token: &str) -> anyhow::Result<()> {
+    let TokenView { id, actor, .. } = issued;
+    if global.json {
+        return print_json(&json!({"id": id, "actor": actor, "token": token}));
+    }
+    out_line!("{token}");
+    err_line!("It is not shown again, and opens what it may from now on.");
+    Ok(())
+}
+
+async fn list(global: &Global, target: &Target) -> anyhow::Result<()> {
+    let page: Page<TokenView> = target.client.get("/v1/tokens", &[]).await?;
+    if global.json {
+        return print_json(&page);
+    }
+    let row =
+        |token: TokenView| vec![token.actor, token.roles.join(", "), token.issued_at, token.id];
+    view::table(
+        &["actor", "roles", "issued", "token id"],
+        page.items.into_iter().map(row).collect(),
+    );
+    Ok(())
+}
+
+async fn revoke(global: &Global, target: &Target, whose: &str) -> anyhow::Result<()> {
+    let is_name = |letter: char| letter.is_ascii_alphanumeric() || "-_".contains(letter);
+    if whose.is_empty() || !whose.chars().all(is_name) {
+        return Err(exit::bad_input(format!("{whose:?} is neither a name nor the id of a token")));
+    }
+    let revoked: TokenView = target.client.delete(&format!("/v1/tokens/{whose}"), &[]).await?;
+    match global.json {
+        true => print_json(&revoked)?,
+        false => out_line!("the token of {} opens nothing any more", revoked.actor),
+    }
+    Ok(())
 }

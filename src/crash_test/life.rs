@@ -202,14 +202,14 @@ pub(crate) async fn stand_still(
     let mortal = Arc::new(Mortal::new(Arc::clone(&log), Some(point)));
     let _engine = engine(Arc::clone(&mortal), &servers)?;
     tokio::select! {
-        () = mortal.died() => println!("{HERE}"),
+        () = mortal.died() => out_line!("{HERE}"),
         ended = accompany(&log, run) => {
             ended?;
             if mortal.appends() < point.commit {
-                println!("{ENDED}");
+                out_line!("{ENDED}");
             } else {
                 mortal.died().await;
-                println!("{HERE}");
+                out_line!("{HERE}");
             }
         }
     }

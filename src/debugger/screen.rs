@@ -9,6 +9,7 @@ use ratatui::widgets::{Block, List, ListItem, ListState, Paragraph, Wrap};
 use ratatui::{DefaultTerminal, Frame};
 
 use super::steps::{Node, Step, Steps};
+use crate::terminal::escape_line;
 
 /// What the keys do, on the last line of the screen.
 const HELP: &str = " ←/→ event · PgUp/PgDn 20 · Home/End · n/p same step · tab pane · ↑/↓ scroll · \
@@ -166,7 +167,7 @@ impl View {
         let first =
             self.index.saturating_sub(height / 2).min(self.steps.len().saturating_sub(height));
         let shown = first..(first + height).min(self.steps.len());
-        let items = shown.map(|index| ListItem::new(self.steps.line(index)));
+        let items = shown.map(|index| ListItem::new(visible(&self.steps.line(index))));
         let list = List::new(items).block(Block::bordered().title(" events "));
         let list = list.highlight_style(Style::new().add_modifier(Modifier::REVERSED));
         let mut state = ListState::default().with_selected(Some(self.index - first));
@@ -182,7 +183,7 @@ impl View {
             .iter()
             .map(|node| {
                 let style = if touched == Some(node.node.as_str()) { bold() } else { Style::new() };
-                Line::styled(graph_line(node), style)
+                Line::styled(visible(&graph_line(node)), style)
             })
             .collect();
         // The node that the event is about is in sight.
@@ -209,8 +210,9 @@ impl View {
             return vec![Line::from("the event changes nothing in the state")];
         }
         let line = |change: &super::steps::Change| {
-            let name = Span::styled(change.path.clone(), bold());
-            Line::from(vec![name, Span::raw(format!("  {} → {}", change.before, change.after))])
+            let name = Span::styled(visible(&change.path), bold());
+            let values = visible(&format!("  {} → {}", change.before, change.after));
+            Line::from(vec![name, Span::raw(values)])
         };
         self.current.changes.iter().map(line).collect()
     }
@@ -220,7 +222,7 @@ impl View {
         for text in &self.current.texts {
             let bytes = text.text.as_ref().map_or(0, String::len);
             let head = format!("{} {} · {bytes} bytes", text.what, text.reference);
-            lines.push(Line::styled(head, bold()));
+            lines.push(Line::styled(visible(&head), bold()));
             let content = text.text.as_deref().unwrap_or("(not here: erased, or left out)");
             lines.extend(content.lines().map(|line| Line::from(visible(line))));
         }
@@ -235,13 +237,13 @@ impl View {
         let text = serde_json::to_string_pretty(data).unwrap_or_default();
         let head = format!("{kind} by {actor} at {time_ms} ms");
         let lines = text.lines().map(|line| Line::from(visible(line)));
-        std::iter::once(Line::styled(head, bold())).chain(lines).collect()
+        std::iter::once(Line::styled(visible(&head), bold())).chain(lines).collect()
     }
 }
 
 /// A text that cannot steer the terminal.
 fn visible(line: &str) -> String {
-    line.replace('\t', "    ").replace(char::is_control, "\u{fffd}")
+    escape_line(&line.replace('\t', "    ")).into_owned()
 }
 
 fn graph_line(node: &Node) -> String {

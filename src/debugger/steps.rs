@@ -208,6 +208,8 @@ impl Steps {
             ("prompt", "prompt"),
             ("output", "output"),
             ("content", "what is approved"),
+            ("reason_at", "the reason"),
+            ("label_at", "the label"),
         ];
         let mut texts: BTreeMap<PayloadRef, &'static str> = BTreeMap::new();
         for index in 0..told.payloads {
@@ -217,6 +219,8 @@ impl Steps {
             let named = data[field].as_str().and_then(|text| text.parse().ok());
             texts.extend(named.map(|reference: PayloadRef| (reference, what)));
         }
+        let detail = data["error"]["detail"].as_str().and_then(|text| text.parse().ok());
+        texts.extend(detail.map(|reference: PayloadRef| (reference, "the failure in full")));
         let text = |(reference, what): (PayloadRef, &'static str)| {
             let bytes = self.file.payloads.get(&reference);
             let text = bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());

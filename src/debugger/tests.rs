@@ -101,6 +101,18 @@ fn a_prompt_is_on_the_screen_and_cannot_steer_it() {
 }
 
 #[test]
+fn what_would_steer_the_screen_is_shown_on_it() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("replay-tests/golden/agent.jsonl");
+    let mut file = RunFile::open(&golden).expect("recorded");
+    let attack = "a\u{1b}[2J\u{9b}31m\u{202e}b\u{200b}";
+    file.payloads.values_mut().for_each(|text| *text = attack.into());
+    let mut view = View::new(Steps::new(file));
+    view.press(Key::Pane);
+    let screen = drawn(&view);
+    assert!(screen.contains(r"a\u{1b}[2J\u{9b}31m\u{202e}b\u{200b}"), "{screen}");
+}
+
+#[test]
 fn a_fork_begins_where_its_parent_stood() {
     let seen = all(&recorded("forked"));
     assert_eq!((seen[0].kind, seen[0].status), ("run.forked.v1", Phase::Running));

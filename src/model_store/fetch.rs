@@ -1,11 +1,12 @@
 //! A large file over HTTP: it goes on where it broke off, and is kept only if its digest is right.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
+use convergio_eventstore::private_files::open_private_file;
 use futures_util::StreamExt;
 use reqwest::StatusCode;
 use sha2::{Digest, Sha256};
@@ -59,9 +60,9 @@ async fn go_on(told: &Told, partial: &Path, heard: Heard<'_>) -> anyhow::Result<
         }
         status => return Err(exit::unavailable(format!("the file's store answered {status}"))),
     };
-    let mut options = OpenOptions::new();
-    let mut file = options.create(true).write(true).append(completed > 0).open(partial)?;
+    let mut file = open_private_file(partial)?;
     file.set_len(completed)?;
+    file.seek(SeekFrom::End(0))?;
     let mut bytes = response.bytes_stream();
     while let Some(chunk) = timeout(IDLE, bytes.next()).await.context("the server fell silent")? {
         let chunk = chunk.context("the connection was cut")?;

@@ -11,6 +11,9 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use convergio_eventstore::private_files::{
+    create_private_file, create_private_folder, write_private_file,
+};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -114,7 +117,7 @@ impl Store {
         }
         let wanted = sha256.map(digest_of).transpose()?;
         for folder in [self.blobs(), self.folder.join("names")] {
-            std::fs::create_dir_all(&folder)
+            create_private_folder(&folder)
                 .map_err(|error| exit::unavailable(format!("{}: {error}", folder.display())))?;
         }
         let (sha256, bytes) = match source {
@@ -134,7 +137,7 @@ impl Store {
         };
         let entry = Entry { model, source: source.to_string(), sha256, bytes };
         let text = serde_json::to_vec(&entry)?;
-        write_whole(&self.entry_file(&entry.model), &text)?;
+        write_private_file(&self.entry_file(&entry.model), &text)?;
         Ok(entry)
     }
 
@@ -167,7 +170,7 @@ impl Store {
 }
 
 fn copy(from: &mut File, to: &Path, total: u64, heard: Heard<'_>) -> anyhow::Result<String> {
-    let (mut file, mut hash) = (File::create(to)?, Sha256::new());
+    let (mut file, mut hash) = (create_private_file(to)?, Sha256::new());
     let (mut chunk, mut completed) = (vec![0; CHUNK], 0);
     loop {
         let read = from.read(&mut chunk)?;
@@ -185,15 +188,6 @@ fn copy(from: &mut File, to: &Path, total: u64, heard: Heard<'_>) -> anyhow::Res
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Writes a file whole or not at all.
-fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let partial = path.with_extension("new");
-    let mut file = File::create(&partial)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    Ok(std::fs::rename(partial, path)?)
 }
 
 /// A digest as it is written here: 64 hexadecimal digits in lower case.

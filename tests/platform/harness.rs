@@ -28,14 +28,50 @@ impl Server {
 
     /// The same, with further options.
     pub(crate) fn start_as(data: &Path, options: &[&str]) -> Self {
-        let mut child = Command::new(BINARY)
-            .args(["serve", "--listen", "127.0.0.1:0", "--json", "--data"])
-            .arg(data)
-            .args(options)
-            .env("CONVERGIO_MODEL_URL", model_url().unwrap_or_default())
+        Self::start_by(Command::new(BINARY), data, options)
+    }
+
+    /// The same in an environment, with a place for what it says.
+    pub(crate) fn start_in(
+        data: &Path,
+        options: &[&str],
+        environment: &[(&str, String)],
+        said: Stdio,
+    ) -> Self {
+        let mut command = serve(Command::new(BINARY), data, options);
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        Self::spawn(data, command, said)
+    }
+
+    /// The same with so much address space, in KiB.
+    pub(crate) fn start_within(data: &Path, options: &[&str], kib: u64) -> Self {
+        Self::start_by(shell_with_limit(&format!("-v {kib}")), data, options)
+    }
+
+    /// Starts a server that may open only so many files, with a model server.
+    pub(crate) fn start_with_open_files(data: &Path, open_files: usize, model: &str) -> Self {
+        let mut command = serve(shell_with_limit(&format!("-n {open_files}")), data, &[]);
+        command.env("CONVERGIO_MODEL_URL", model);
+        Self::spawn(data, command, kept::words())
+    }
+
+    /// The same for a server that is expected to refuse.
+    pub(crate) fn try_start_with_open_files(data: &Path, open_files: usize) -> Output {
+        let shell = shell_with_limit(&format!("-n {open_files}"));
+        serve(shell, data, &[]).output().expect("the binary starts")
+    }
+
+    fn start_by(command: Command, data: &Path, options: &[&str]) -> Self {
+        let mut command = serve(command, data, options);
+        command.env("CONVERGIO_MODEL_URL", model_url().unwrap_or_default());
+        Self::spawn(data, command, kept::words())
+    }
+
+    fn spawn(data: &Path, mut command: Command, said: Stdio) -> Self {
+        let mut child = command
             .envs(kept::KEY)
             .stdout(Stdio::piped())
-            .stderr(kept::words())
+            .stderr(said)
             .spawn()
             .expect("the binary starts");
         let mut line = String::new();
@@ -47,6 +83,23 @@ impl Server {
         let http = convergio_executor::model::http_client().expect("a client");
         let (token, data) = (token.trim().to_owned(), data.to_owned());
         Self { child, data, url, token, http }
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub(crate) fn end(mut self) {
+        self.signal("-TERM");
+        self.child.wait().expect("it ends");
+    }
+
+    /// Sends a request; gives status and answer.
+    pub(crate) async fn post(&self, path: &str, body: String) -> (u16, Value) {
+        let request = self.http.post(format!("{}{path}", self.url)).bearer_auth(&self.token);
+        let is_json = body.starts_with('{');
+        let media_type = if is_json { "application/json" } else { "application/yaml" };
+        let request = request.header("content-type", media_type);
+        let answer = request.body(body).send().await.expect("an answer");
+        let status = answer.status().as_u16();
+        (status, answer.json().await.unwrap_or_default())
     }
 
     /// As a power switch would.
@@ -68,6 +121,20 @@ impl Server {
         Client { url, token, http: self.http.clone() }
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a body to a path; gives status and answer.
+    pub(crate) async fn send(&self, path: &str, body: impl Into<reqwest::Body>) -> (u16, Value) {
+        let request = self.http.post(format!("{}{path}", self.url)).bearer_auth(&self.token);
+        let request = request.header("content-type", "application/json").body(body.into());
+        let answer = request.send().await.expect("an answer");
+        let status = answer.status().as_u16();
+        (status, answer.json().await.unwrap_or_default())
+    }
+
     /// Memory in use, in MiB.
     pub(crate) fn memory_mib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
@@ -76,18 +143,42 @@ impl Server {
         line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("kB") / 1024
     }
 
+    /// A request of the owner.
+    pub(crate) fn request(&self, path: &str) -> reqwest::RequestBuilder {
+        self.http.get(format!("{}{path}", self.url)).bearer_auth(&self.token)
+    }
+
+    /// Waits until what it answers is up to date with the log.
+    pub(crate) async fn wait_until_ready(&self) {
+        while !self.request("/readyz").send().await.expect("an answer").status().is_success() {}
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Value {
-        let request = self.http.get(format!("{}{path}", self.url)).bearer_auth(&self.token);
-        request.send().await.expect("an answer").json().await.expect("JSON")
+        self.request(path).send().await.expect("an answer").json().await.expect("JSON")
+    }
+
+    pub(crate) async fn get_text(&self, path: &str) -> String {
+        self.request(path).send().await.expect("an answer").text().await.expect("text")
     }
 
     /// Registers an example; gives its id.
     pub(crate) async fn register(&self, example: &str) -> String {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(example);
         let manifest = std::fs::read_to_string(path).expect("the example is there");
+        self.register_text(&manifest).await
+    }
+
+    /// Registers a manifest; gives its id.
+    pub(crate) async fn register_text(&self, manifest: &str) -> String {
         let request = self.http.post(format!("{}/v1/graphs", self.url)).bearer_auth(&self.token);
-        let accepted: Value =
-            request.body(manifest).send().await.expect("an answer").json().await.expect("JSON");
+        let accepted: Value = request
+            .body(manifest.to_owned())
+            .send()
+            .await
+            .expect("an answer")
+            .json()
+            .await
+            .expect("JSON");
         accepted["id"].as_str().unwrap_or_else(|| panic!("{accepted}")).to_owned()
     }
 
@@ -184,6 +275,21 @@ impl Drop for Server {
         let _reaped = self.child.wait();
         kept::keep(&self.data);
     }
+}
+
+/// The binary under a shell that sets a limit.
+fn shell_with_limit(limit: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("ulimit {limit}; exec \"$@\""), "sh", BINARY]);
+    shell
+}
+
+fn serve(mut command: Command, data: &Path, options: &[&str]) -> Command {
+    command.args(["serve", "--json", "--data"]).arg(data).args(options);
+    if !options.contains(&"--listen") {
+        command.args(["--listen", "127.0.0.1:0"]);
+    }
+    command
 }
 
 /// The real model that `make test` serves; tests that need one are skipped without it.

@@ -20,5 +20,8 @@ mod memory;
 mod nats;
 mod portable;
 mod replay;
+#[path = "../../eventstore/tests/contract/shut_cluster.rs"]
+#[expect(dead_code, reason = "the log's own tests use more of it")]
+mod shut_cluster;
 mod steer;
 mod telemetry;

@@ -10,7 +10,7 @@ use crate::harness::{BINARY, repository, text};
 use crate::kept;
 
 /// The body of one HTTP request; answers 200.
-fn take(mut stream: TcpStream) -> Vec<u8> {
+pub(crate) fn take(mut stream: TcpStream) -> Vec<u8> {
     let (mut bytes, mut buffer) = (Vec::new(), [0; 65_536]);
     let find = |bytes: &[u8]| bytes.windows(4).position(|end| end == b"\r\n\r\n");
     loop {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::decider::Fingerprint;
+use crate::failure::PlatformText;
 use crate::id::{ActorId, GraphId, GraphVersion, NodeId, RunId, SignalName, StepId};
 use crate::payload::PayloadRef;
 use crate::run::{Budget, Resolution};
@@ -13,9 +14,12 @@ use crate::time::{Span, Timestamp};
 /// `run.paused.v1`: no further step starts; those under way are finished and recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Paused {
-    /// Why, in the words of who paused.
+    /// Why, in the words of who paused: only in events of before; else words of the platform.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    pub reason: Option<PlatformText>,
+    /// The same, sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason_at: Option<PayloadRef>,
     /// Whether it is paused because a run that it belongs to is.
     #[serde(default, skip_serializing_if = "is_false")]
     pub inherited: bool,
@@ -61,9 +65,12 @@ pub struct Reopened {
 pub struct Amended {
     /// What it may spend in all.
     pub budget: Budget,
-    /// Why, in the words of who amended.
+    /// Why, in the words of who amended: only in events of before; else words of the platform.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    pub reason: Option<PlatformText>,
+    /// The same, sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason_at: Option<PayloadRef>,
 }
 
 /// `run.signal.awaited.v1`: a step waits for an outside event.
@@ -115,9 +122,12 @@ pub struct StepResolved {
     pub output: Option<PayloadRef>,
     /// Who decided.
     pub by: ActorId,
-    /// Why, in that person's words.
+    /// Why, in that person's words: only in events of before; else words of the platform.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    pub reason: Option<PlatformText>,
+    /// The same, sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason_at: Option<PayloadRef>,
 }
 
 /// `run.step.skipped.v1`: the run goes on without a step that failed, by decision.
@@ -136,9 +146,12 @@ pub struct StepSkipped {
 /// beside the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointSaved {
-    /// What the mark is for.
+    /// What the mark is for: only in events of before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub label: Option<String>,
+    pub label: Option<PlatformText>,
+    /// The same, sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_at: Option<PayloadRef>,
 }
 
 /// `run.imported.v1`: all that stands before it was written elsewhere and came as a file. It is

@@ -7,6 +7,7 @@ pub mod memory;
 mod read;
 pub mod request;
 pub mod run;
+pub mod token;
 pub mod turn;
 mod upcast;
 
@@ -32,6 +33,10 @@ pub enum Event {
     RequestAnswered(request::Answered),
     #[serde(rename = "request.applied.v1")]
     RequestApplied(request::Applied),
+    #[serde(rename = "token.issued.v1")]
+    TokenIssued(token::Issued),
+    #[serde(rename = "token.revoked.v1")]
+    TokenRevoked(token::Revoked),
     #[serde(rename = "run.created.v1")]
     RunCreated(run::Created),
     #[serde(rename = "run.step.scheduled.v1")]
@@ -156,6 +161,8 @@ impl Event {
             Self::RequestAccepted(_) => "request.accepted.v1",
             Self::RequestAnswered(_) => "request.answered.v1",
             Self::RequestApplied(_) => "request.applied.v1",
+            Self::TokenIssued(_) => "token.issued.v1",
+            Self::TokenRevoked(_) => "token.revoked.v1",
             Self::RunCreated(_) => "run.created.v1",
             Self::StepScheduled(_) => "run.step.scheduled.v1",
             Self::StepStarted(_) => "run.step.started.v1",

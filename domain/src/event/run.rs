@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::chat::Privacy;
+pub use crate::failure::Failure;
+use crate::failure::PlatformText;
 use crate::id::{ActorId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, StepId};
 use crate::metering::{Charge, Usage};
 use crate::money::Money;
@@ -91,18 +93,6 @@ pub struct StepFailed {
     pub skipped: Vec<NodeId>,
 }
 
-/// Why a step or run failed: a stable code and a text for people, free of prompts and secrets.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{code}: {message}")]
-pub struct Failure {
-    /// A stable code, as `provider.timeout`.
-    pub code: String,
-    /// What happened, and what would be right.
-    pub message: String,
-    /// Whether the same try might succeed later.
-    pub retryable: bool,
-}
-
 /// `run.step.unknown.v1`: the executor died after the intent, the outcome is not known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepUnknown {
@@ -178,9 +168,12 @@ pub struct ApprovalAnswered {
     pub by: ActorId,
     /// SHA-256 of the content that was answered.
     pub content_hash: String,
-    /// Why, in the person's words.
+    /// Why, in the person's words: only in events of before; else words of the platform.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    pub reason: Option<PlatformText>,
+    /// The same, sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason_at: Option<PayloadRef>,
 }
 
 /// `run.model_call.intended.v1`: a model is about to be called. Durable before the call.
@@ -288,7 +281,7 @@ pub struct BudgetExhausted {
     /// The step that was not started.
     pub step: StepId,
     /// Which limit.
-    pub limit: String,
+    pub limit: PlatformText,
 }
 
 /// `run.migrated.v1`: the run goes on by another version of its graph. What was done stays done.
@@ -303,9 +296,12 @@ pub struct Migrated {
 /// `run.cancelled.v1`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cancelled {
-    /// Why, in the words of who cancelled.
+    /// Why, in the words of who cancelled: only in events of before; else words of the platform.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    pub reason: Option<PlatformText>,
+    /// The same, sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason_at: Option<PayloadRef>,
     /// Whether it is cancelled only because a run that it belongs to ended: it may go on with it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub inherited: bool,

@@ -2,7 +2,8 @@
 
 use cel::{Context, Program, Value};
 
-use super::{ExprError, Scope};
+use super::work::work_of;
+use super::{Allowance, ExprError, Scope, Unevaluated};
 
 /// Bytes of one condition.
 const CONDITION_LIMIT: usize = 4 << 10;
@@ -55,13 +56,50 @@ fn reserved_word(source: &str) -> Option<(&str, &str)> {
     })
 }
 
+/// Which of the conditions is the first that holds; how many there are if none does.
+///
+/// # Errors
+/// One before cannot be read, names something undefined, or does not yield true or false.
+pub fn first_holding(conditions: &[impl AsRef<str>], scope: &Scope) -> Result<usize, ExprError> {
+    for (index, condition) in conditions.iter().enumerate() {
+        if holds(condition.as_ref(), scope)? {
+            return Ok(index);
+        }
+    }
+    Ok(conditions.len())
+}
+
+/// The same, if it costs no more than the allowance in any case.
+///
+/// # Errors
+/// As [`first_holding`], or it may cost more.
+pub fn first_holding_within(
+    conditions: &[impl AsRef<str>],
+    scope: &Scope,
+    allowance: &mut Allowance,
+) -> Result<usize, Unevaluated> {
+    for (index, condition) in conditions.iter().enumerate() {
+        let condition = condition.as_ref();
+        let program = compile(condition)?;
+        let weight = scope.weight_for(condition, allowance.left());
+        allowance.take(work_of(&program, weight))?;
+        if evaluate(condition, &program, scope)? {
+            return Ok(index);
+        }
+    }
+    Ok(conditions.len())
+}
+
 /// Whether a condition holds.
 ///
 /// # Errors
 /// It cannot be read, names something undefined, or does not yield true or false.
 pub fn holds(source: &str, scope: &Scope) -> Result<bool, ExprError> {
-    let program = compile(source)?;
-    super::walk::refs(&program)?;
+    evaluate(source, &compile(source)?, scope)
+}
+
+fn evaluate(source: &str, program: &Program, scope: &Scope) -> Result<bool, ExprError> {
+    super::walk::refs(program)?;
     let mut context = Context::default();
     for (name, value) in scope.values_for(source) {
         context

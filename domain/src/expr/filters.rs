@@ -1,9 +1,10 @@
-//! What templates can call: a fixed list of filters and tests, whose results are bounded together.
+//! What templates can call: a fixed list of filters and tests, whose work is bounded together.
 
+use minijinja::value::{Rest, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, Value, filters, tests};
 
-/// Bytes that the filters of one rendering may yield together.
-const YIELD_LIMIT: usize = 64 << 20;
+use super::meter::{Passage, charge, charge_list, charge_value};
+
 /// What one item of a list costs besides its text.
 const ITEM_BYTES: usize = 48;
 /// Widest indent.
@@ -78,23 +79,10 @@ pub(super) const TESTS: [&str; 22] = [
     "gt",
 ];
 
-/// What the filters of one rendering have yielded so far.
-#[derive(Debug, Default)]
-struct Yielded(usize);
-
-/// Counts what a filter is about to yield.
-fn charge(state: &mut State<'_, '_>, bytes: usize) -> Result<(), Error> {
-    let yielded = state.get_or_insert_extension(Yielded::default());
-    yielded.0 = yielded.0.saturating_add(bytes);
-    if yielded.0 > YIELD_LIMIT {
-        let message = format!("the filters yield more than {YIELD_LIMIT} bytes");
-        return Err(Error::new(ErrorKind::InvalidOperation, message));
-    }
-    Ok(())
-}
-
+/// Counts a text that a filter has made of one that was counted before: longer by a small factor at
+/// most.
 fn charged(state: &mut State<'_, '_>, text: String) -> Result<String, Error> {
-    charge(state, text.len()).map(|()| text)
+    charge(state, text.len(), text.len()).map(|()| text)
 }
 
 /// Adds the filters and tests to an empty environment.
@@ -108,18 +96,22 @@ pub(super) fn add(environment: &mut Environment<'_>) {
 type Text = Result<String, Error>;
 
 fn upper(state: &mut State<'_, '_>, text: &str) -> Text {
+    charge(state, text.len(), 0)?;
     charged(state, text.to_uppercase())
 }
 
 fn lower(state: &mut State<'_, '_>, text: &str) -> Text {
+    charge(state, text.len(), 0)?;
     charged(state, text.to_lowercase())
 }
 
 fn capitalize(state: &mut State<'_, '_>, text: &str) -> Text {
+    charge(state, text.len(), 0)?;
     charged(state, capitalized(text))
 }
 
 fn title(state: &mut State<'_, '_>, text: &str) -> Text {
+    charge(state, text.len(), 0)?;
     let words = text.split_inclusive(|letter: char| !letter.is_alphanumeric());
     charged(state, words.map(capitalized).collect())
 }
@@ -131,56 +123,88 @@ fn capitalized(text: &str) -> String {
 }
 
 fn trim(state: &mut State<'_, '_>, text: &str) -> Text {
-    charged(state, text.trim().to_owned())
+    charge(state, text.len(), text.len())?;
+    Ok(text.trim().to_owned())
 }
 
 fn string(state: &mut State<'_, '_>, value: &Value) -> Text {
+    charge_value(state, value, 1)?;
     charged(state, value.to_string())
 }
 
 fn replace(state: &mut State<'_, '_>, text: &str, from: &str, to: &str) -> Text {
+    charge(state, text.len() + from.len(), 0)?;
     let times = text.matches(from).count();
-    charge(state, text.len().saturating_add(times.saturating_mul(to.len())))?;
+    let length = text.len().saturating_add(times.saturating_mul(to.len()));
+    charge(state, length, length)?;
     Ok(text.replace(from, to))
 }
 
 fn indent(state: &mut State<'_, '_>, text: &str, width: Option<usize>) -> Text {
     let width = width.unwrap_or(4).min(INDENT_LIMIT);
-    charge(state, text.len() + text.matches('\n').count() * width)?;
+    charge(state, text.len(), 0)?;
+    let length = text.len() + text.matches('\n').count() * width;
+    charge(state, length, length)?;
     Ok(text.replace('\n', &format!("\n{}", " ".repeat(width))))
 }
 
 fn tojson(state: &mut State<'_, '_>, value: &Value) -> Text {
+    charge_value(state, value, 1)?;
     let json = serde_json::to_string(value)
         .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
     charged(state, json)
 }
 
 fn split(state: &mut State<'_, '_>, text: &str, by: Option<&str>) -> Result<Vec<Value>, Error> {
-    let parts: Vec<Value> = match by {
-        Some(by) if !by.is_empty() => text.split(by).map(Value::from).collect(),
-        _ => text.split_whitespace().map(Value::from).collect(),
-    };
-    charge(state, text.len() + parts.len() * ITEM_BYTES)?;
-    Ok(parts)
+    match by.filter(|by| !by.is_empty()) {
+        Some(by) => pieces(state, text, || text.split(by)),
+        None => pieces(state, text, || text.split_whitespace()),
+    }
 }
 
 fn lines(state: &mut State<'_, '_>, text: &str) -> Result<Vec<Value>, Error> {
-    let lines: Vec<Value> = text.lines().map(Value::from).collect();
-    charge(state, text.len() + lines.len() * ITEM_BYTES)?;
-    Ok(lines)
+    pieces(state, text, || text.lines())
+}
+
+/// The pieces of a text, counted before they are made.
+fn pieces<'t, I: Iterator<Item = &'t str>>(
+    state: &mut State<'_, '_>,
+    text: &str,
+    cut: impl Fn() -> I,
+) -> Result<Vec<Value>, Error> {
+    charge(state, text.len(), 0)?;
+    let length = text.len() + cut().count().saturating_mul(ITEM_BYTES);
+    charge(state, length, length)?;
+    Ok(cut().map(Value::from).collect())
 }
 
 fn join(state: &mut State<'_, '_>, list: &Value, by: Option<&str>) -> Text {
+    charge_value(state, list, 1)?;
     let mut joined = String::new();
     for (index, item) in list.try_iter()?.enumerate() {
         let item = item.as_str().map_or_else(|| item.to_string(), str::to_owned);
         let by = if index > 0 { by.unwrap_or_default() } else { "" };
-        charge(state, by.len() + item.len())?;
+        charge(state, by.len() + item.len(), by.len() + item.len())?;
         joined.push_str(by);
         joined.push_str(&item);
     }
     Ok(joined)
+}
+
+/// A filter of the library that goes over a list, and yields no more items than it has.
+fn add_list_filter(
+    environment: &mut Environment<'_>,
+    name: &'static str,
+    passage: Passage,
+    filter: Value,
+) {
+    let metered = move |state: &mut State<'_, '_>, list: Value, rest: Rest<ValueOrKwargs>| {
+        let mut arguments = rest.into_values();
+        charge_list(state, &list, &arguments, passage)?;
+        arguments.insert(0, list);
+        filter.call(state, &arguments)
+    };
+    environment.add_filter(name, metered);
 }
 
 fn add_texts(environment: &mut Environment<'_>) {
@@ -199,29 +223,34 @@ fn add_texts(environment: &mut Environment<'_>) {
 }
 
 fn add_lists(environment: &mut Environment<'_>) {
-    environment.add_filter("length", filters::length);
-    environment.add_filter("count", filters::length);
-    environment.add_filter("first", filters::first);
-    environment.add_filter("last", filters::last);
-    environment.add_filter("list", filters::list);
-    environment.add_filter("sort", filters::sort);
-    environment.add_filter("unique", filters::unique);
-    environment.add_filter("reverse", filters::reverse);
-    environment.add_filter("map", filters::map);
-    environment.add_filter("select", filters::select);
-    environment.add_filter("reject", filters::reject);
-    environment.add_filter("selectattr", filters::selectattr);
-    environment.add_filter("rejectattr", filters::rejectattr);
-    environment.add_filter("groupby", filters::groupby);
-    environment.add_filter("items", filters::items);
-    environment.add_filter("dictsort", filters::dictsort);
-    environment.add_filter("zip", filters::zip);
+    let list_filters = [
+        ("length", Passage::Glance, Value::from_function(filters::length)),
+        ("count", Passage::Glance, Value::from_function(filters::length)),
+        ("first", Passage::Glance, Value::from_function(filters::first)),
+        ("last", Passage::Glance, Value::from_function(filters::last)),
+        ("list", Passage::Once, Value::from_function(filters::list)),
+        ("sort", Passage::Sort, Value::from_function(filters::sort)),
+        ("unique", Passage::Sort, Value::from_function(filters::unique)),
+        ("reverse", Passage::Once, Value::from_function(filters::reverse)),
+        ("map", Passage::Once, Value::from_function(filters::map)),
+        ("select", Passage::Once, Value::from_function(filters::select)),
+        ("reject", Passage::Once, Value::from_function(filters::reject)),
+        ("selectattr", Passage::Once, Value::from_function(filters::selectattr)),
+        ("rejectattr", Passage::Once, Value::from_function(filters::rejectattr)),
+        ("groupby", Passage::Sort, Value::from_function(filters::groupby)),
+        ("items", Passage::Once, Value::from_function(filters::items)),
+        ("dictsort", Passage::Sort, Value::from_function(filters::dictsort)),
+        ("zip", Passage::Once, Value::from_function(filters::zip)),
+        ("sum", Passage::Once, Value::from_function(filters::sum)),
+        ("min", Passage::Once, Value::from_function(filters::min)),
+        ("max", Passage::Once, Value::from_function(filters::max)),
+    ];
+    for (name, passage, filter) in list_filters {
+        add_list_filter(environment, name, passage, filter);
+    }
 }
 
 fn add_values(environment: &mut Environment<'_>) {
-    environment.add_filter("sum", filters::sum);
-    environment.add_filter("min", filters::min);
-    environment.add_filter("max", filters::max);
     environment.add_filter("abs", filters::abs);
     environment.add_filter("round", filters::round);
     environment.add_filter("int", filters::int);

@@ -45,12 +45,12 @@ pub fn refs_in_text(text: &str) -> Result<Refs, ExprError> {
     super::template::check_length(text)?;
     let (mut refs, names) = match sole_expression(text) {
         Some(expression) => {
-            let refs = scan(expression, Form::Expression)?;
+            let (refs, _) = scan(expression, Form::Expression)?;
             let compiled = ENVIRONMENT.compile_expression(expression);
             (refs, compiled.map_err(|error| explain(&error))?.undeclared_variables(false))
         }
         None => {
-            let refs = scan(text, Form::Template)?;
+            let (refs, _) = scan(text, Form::Template)?;
             let compiled = ENVIRONMENT.template_from_str(text);
             (refs, compiled.map_err(|error| explain(&error))?.undeclared_variables(false))
         }

@@ -5,7 +5,11 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::weight::Weight;
 use crate::id::NodeId;
+
+/// Bytes that a node takes among the values of a text, besides its output.
+const NODE_VIEW_BYTES: u64 = 1024;
 
 /// A node as expressions see it.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,9 +55,28 @@ impl Scope {
 }
 
 impl Scope {
+    /// The weight of the values that a text may mean, as [`Self::values_for`] takes them.
+    pub(super) fn weight_for(&self, text: &str, limit: u64) -> Weight {
+        let mut weight = Weight::default();
+        let named = |name: &str| text.contains(name);
+        if named("inputs") {
+            weight.add(&self.inputs, limit);
+        }
+        if named("nodes") {
+            for (_, view) in self.nodes.iter().filter(|(id, _)| named(id.as_str())) {
+                weight.add(view.output.as_deref().unwrap_or(&Value::Null), limit);
+                weight.bytes += NODE_VIEW_BYTES;
+            }
+        }
+        if let Some((item, _)) = &self.item {
+            weight.add(item, limit);
+        }
+        weight
+    }
+
     /// The value that a plain name like `inputs.text` or `nodes.a.output` means; `None` for any
     /// other expression, and for what is not defined.
-    pub(super) fn named(&self, expression: &str) -> Option<Value> {
+    pub(super) fn named(&self, expression: &str) -> Option<&Value> {
         let mut names = expression.split('.');
         let (first, mut names) = (names.next()?, names.map(|name| is_name(name).then_some(name)));
         let mut value: &Value = match first {
@@ -72,7 +95,7 @@ impl Scope {
         for name in names {
             value = value.as_object()?.get(name?)?;
         }
-        Some(value.clone())
+        Some(value)
     }
 }
 

@@ -7,13 +7,17 @@ use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior, Value as Jinja};
 use serde_json::Value;
 
-use super::tokens::{Form, scan};
-use super::{ExprError, Scope, filters};
+use super::meter::limit_filters;
+use super::tokens::{Form, Shape, scan};
+use super::weight::Weight;
+use super::{Allowance, ExprError, Scope, Unevaluated, filters};
 
 /// Instructions that one rendering may take.
 const FUEL: u64 = 2_000_000;
 /// Bytes that one rendering may yield.
 const OUTPUT_LIMIT: usize = 4 << 20;
+/// Bytes in memory that one rendered value may take, with all that is within it.
+const RENDERED_LIMIT: u64 = 128 << 20;
 /// Bytes of one template.
 const TEMPLATE_LIMIT: usize = 256 << 10;
 
@@ -82,16 +86,19 @@ impl io::Write for Bounded {
 /// # Errors
 /// The template is malformed, names something undefined, or exceeds a limit.
 pub fn render_text(text: &str, scope: &Scope) -> Result<String, ExprError> {
-    if !is_template(text) {
-        return Ok(text.to_owned());
-    }
-    check_length(text)?;
-    scan(text, Form::Template)?;
-    let template = ENVIRONMENT.template_from_str(text).map_err(|error| explain(&error))?;
-    let values = Jinja::from(Serde(scope.values_for(text)));
-    let mut rendered = Bounded::default();
-    template.render_captured_to(values, &mut rendered).map_err(|error| explain(&error))?;
-    String::from_utf8(rendered.0).map_err(|error| ExprError::new(error.to_string()))
+    Rendering::of(scope, None).text(text).map_err(mistake)
+}
+
+/// The same, if it costs no more than the allowance in any case.
+///
+/// # Errors
+/// As [`render_text`], or it may cost more.
+pub fn render_text_within(
+    text: &str,
+    scope: &Scope,
+    allowance: &mut Allowance,
+) -> Result<String, Unevaluated> {
+    Rendering::of(scope, Some(allowance)).text(text)
 }
 
 /// Renders every string within a value. A string that is nothing but one `{{ expression }}` keeps
@@ -100,36 +107,208 @@ pub fn render_text(text: &str, scope: &Scope) -> Result<String, ExprError> {
 /// # Errors
 /// As [`render_text`].
 pub fn render_value(value: &Value, scope: &Scope) -> Result<Value, ExprError> {
-    match value {
-        Value::String(text) => match sole_expression(text) {
-            Some(expression) => evaluate(expression, scope),
-            None => render_text(text, scope).map(Value::String),
-        },
-        Value::Array(list) => list.iter().map(|item| render_value(item, scope)).collect(),
-        Value::Object(fields) => {
-            let render =
-                |(key, field): (&String, &Value)| Ok((key.clone(), render_value(field, scope)?));
-            fields.iter().map(render).collect::<Result<_, _>>().map(Value::Object)
+    Rendering::of(scope, None).value(value).map_err(mistake)
+}
+
+/// The same, if it costs no more than the allowance in any case.
+///
+/// # Errors
+/// As [`render_value`], or it may cost more.
+pub fn render_value_within(
+    value: &Value,
+    scope: &Scope,
+    allowance: &mut Allowance,
+) -> Result<Value, Unevaluated> {
+    Rendering::of(scope, Some(allowance)).value(value)
+}
+
+/// Without an allowance nothing is too much.
+fn mistake(error: Unevaluated) -> ExprError {
+    match error {
+        Unevaluated::Mistake(error) => error,
+        Unevaluated::TooMuch => ExprError::new("template: takes more than it may"),
+    }
+}
+
+/// A rendering under way.
+struct Rendering<'a> {
+    scope: &'a Scope,
+    /// What it may cost; without one, what the limits for all allow.
+    allowance: Option<&'a mut Allowance>,
+    /// Bytes that what is rendered may still take.
+    room: u64,
+}
+
+impl<'a> Rendering<'a> {
+    fn of(scope: &'a Scope, allowance: Option<&'a mut Allowance>) -> Self {
+        Self { scope, allowance, room: RENDERED_LIMIT }
+    }
+
+    fn text(&mut self, text: &str) -> Result<String, Unevaluated> {
+        if !is_template(text) {
+            return Ok(text.to_owned());
         }
-        other => Ok(other.clone()),
+        check_length(text)?;
+        let (_, shape) = scan(text, Form::Template)?;
+        let environment = self.environment(text, shape)?;
+        let template = environment.template_from_str(text).map_err(|error| self.stopped(&error))?;
+        let values = Jinja::from(Serde(self.scope.values_for(text)));
+        let mut rendered = Bounded::default();
+        let captured = template.render_captured_to(values, &mut rendered);
+        captured.map_err(|error| self.stopped(&error))?;
+        String::from_utf8(rendered.0).map_err(|error| ExprError::new(error.to_string()).into())
+    }
+
+    fn value(&mut self, value: &Value) -> Result<Value, Unevaluated> {
+        match value {
+            Value::String(text) => match sole_expression(text) {
+                Some(expression) => self.expression(expression),
+                None => {
+                    let rendered = Value::String(self.text(text)?);
+                    self.make_room(&rendered)?;
+                    Ok(rendered)
+                }
+            },
+            Value::Array(list) => list.iter().map(|item| self.value(item)).collect(),
+            Value::Object(fields) => {
+                let mut rendered = serde_json::Map::new();
+                for (key, field) in fields {
+                    rendered.insert(key.clone(), self.value(field)?);
+                }
+                Ok(Value::Object(rendered))
+            }
+            other => Ok(other.clone()),
+        }
+    }
+
+    fn expression(&mut self, expression: &str) -> Result<Value, Unevaluated> {
+        // Mostly it is the name of a value: that needs no interpreter.
+        match self.scope.named(expression.trim()) {
+            Some(value) => {
+                self.make_room(value)?;
+                Ok(value.clone())
+            }
+            None => {
+                let rendered = self.interpret(expression)?;
+                self.make_room(&rendered)?;
+                Ok(rendered)
+            }
+        }
+    }
+
+    fn interpret(&mut self, expression: &str) -> Result<Value, Unevaluated> {
+        check_length(expression)?;
+        let (_, shape) = scan(expression, Form::Expression)?;
+        let environment = self.environment(expression, shape)?;
+        let compiled = environment.compile_expression(expression);
+        let compiled = compiled.map_err(|error| self.stopped(&error))?;
+        let values = Jinja::from(Serde(self.scope.values_for(expression)));
+        let value = compiled.eval(values).map_err(|error| self.stopped(&error))?;
+        if value.is_undefined() {
+            return Err(ExprError::new(format!("`{}` is undefined", expression.trim())).into());
+        }
+        Ok(json_of(&value)?)
+    }
+
+    fn make_room(&mut self, rendered: &Value) -> Result<(), ExprError> {
+        let weight = Weight::of(rendered, self.room).bytes;
+        self.room = self.room.checked_sub(weight).ok_or_else(too_heavy)?;
+        Ok(())
+    }
+
+    /// The environment of one text, with the fuel that it may take.
+    fn environment(&mut self, text: &str, shape: Shape) -> Result<Environments, Unevaluated> {
+        let Some(allowance) = self.allowance.as_deref_mut() else {
+            return Ok(Environments::Shared(&ENVIRONMENT));
+        };
+        allowance.take(text.len() as u64 * COMPILE_BYTES)?;
+        let weight = self.scope.weight_for(text, allowance.left());
+        let share = Share::of(text, shape, weight, allowance)?;
+        let mut environment = ENVIRONMENT.clone();
+        environment.set_fuel(Some(share.fuel));
+        if share.filter_bytes > 0 {
+            limit_filters(&mut environment, share.filter_bytes);
+        }
+        Ok(Environments::Own(Box::new(environment)))
+    }
+
+    /// Why a rendering stopped: in place for want of what it was allowed, or by its own mistake.
+    fn stopped(&self, error: &minijinja::Error) -> Unevaluated {
+        match self.allowance {
+            Some(_) if is_out_of_fuel(error) => Unevaluated::TooMuch,
+            _ => explain(error).into(),
+        }
     }
 }
 
-fn evaluate(expression: &str, scope: &Scope) -> Result<Value, ExprError> {
-    // Mostly it is the name of a value: that needs no interpreter.
-    scope.named(expression.trim()).map_or_else(|| interpret(expression, scope), Ok)
+/// Bytes that reading a byte of a template counts for.
+const COMPILE_BYTES: u64 = 16;
+
+/// Bytes that filters may go over in place however little there is.
+const LEAST_FILTER_BYTES: u64 = 4 << 10;
+
+/// What one rendering in place may do. Each instruction may go over every value that an expression
+/// names, and over what the filters have made: that, times the instructions, is the bound.
+struct Share {
+    fuel: u64,
+    filter_bytes: u64,
 }
 
-fn interpret(expression: &str, scope: &Scope) -> Result<Value, ExprError> {
-    check_length(expression)?;
-    scan(expression, Form::Expression)?;
-    let compiled = ENVIRONMENT.compile_expression(expression).map_err(|error| explain(&error))?;
-    let values = Jinja::from(Serde(scope.values_for(expression)));
-    let value = compiled.eval(values).map_err(|error| explain(&error))?;
-    if value.is_undefined() {
-        return Err(ExprError::new(format!("`{}` is undefined", expression.trim())));
+impl Share {
+    /// Takes what a text needs from the allowance; loops get a half of it.
+    fn of(
+        text: &str,
+        shape: Shape,
+        weight: Weight,
+        allowance: &mut Allowance,
+    ) -> Result<Self, Unevaluated> {
+        // What a loop names may be a list of all that its own list names.
+        let names = shape.names.max(1).saturating_pow(shape.loops.saturating_add(1));
+        let values = weight.bytes.saturating_mul(names).saturating_add(text.len() as u64).max(1);
+        let filter_bytes =
+            if shape.has_filters { values.saturating_add(LEAST_FILTER_BYTES) } else { 0 };
+        let each = values.saturating_add(filter_bytes);
+        let straight = 2 * shape.tokens + 16;
+        let fuel = if shape.loops == 0 { straight } else { allowance.left() / 2 / each };
+        if fuel < straight {
+            return Err(Unevaluated::TooMuch);
+        }
+        allowance.take(fuel.saturating_mul(each))?;
+        Ok(Self { fuel, filter_bytes })
     }
-    json_of(&value)
+}
+
+fn is_out_of_fuel(error: &minijinja::Error) -> bool {
+    let mut error: &(dyn std::error::Error + 'static) = error;
+    loop {
+        let kind = error.downcast_ref::<minijinja::Error>().map(minijinja::Error::kind);
+        match (kind, error.source()) {
+            (Some(ErrorKind::OutOfFuel), _) => return true,
+            (_, Some(source)) => error = source,
+            (_, None) => return false,
+        }
+    }
+}
+
+fn too_heavy() -> ExprError {
+    ExprError::new(format!("template: yields more than {RENDERED_LIMIT} bytes: yield less"))
+}
+
+/// The environment that all share, or one with less fuel.
+enum Environments {
+    Shared(&'static Environment<'static>),
+    Own(Box<Environment<'static>>),
+}
+
+impl std::ops::Deref for Environments {
+    type Target = Environment<'static>;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::Shared(environment) => environment,
+            Self::Own(environment) => environment,
+        }
+    }
 }
 
 /// A template's mistake in the words of who wrote it: a limit as the limit, else the library's.
@@ -164,7 +343,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::super::NodeView;
-    use super::{Scope, interpret};
+    use super::{Rendering, Scope};
 
     #[test]
     fn a_plain_name_means_what_the_interpreter_makes_of_it() {
@@ -178,13 +357,13 @@ mod tests {
         for start in ["inputs", "item", "nodes.x.output"] {
             for rest in ["", ".a", ".a.b", "._c", ".n", ".d", ".a.c", ".n.a", ".a.b.c"] {
                 let expression = format!("{start}{rest}");
-                let interpreted = interpret(&expression, &scope).ok();
-                assert_eq!(scope.named(&expression), interpreted, "{expression}");
+                let interpreted = Rendering::of(&scope, None).interpret(&expression).ok();
+                assert_eq!(scope.named(&expression).cloned(), interpreted, "{expression}");
             }
         }
         for other in ["index", "nodes.x.status", "nodes.y.output", "nodes", "inputs.a[0]", "1", ""]
         {
-            assert_eq!(scope.named(other), None::<Value>, "{other}");
+            assert_eq!(scope.named(other), None::<&Value>, "{other}");
         }
     }
 }

@@ -32,19 +32,33 @@ pub(super) enum Form {
     Expression,
 }
 
+/// What bounds the work of evaluating a text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// Tokens: each is an instruction or two.
+    pub(super) tokens: u64,
+    /// Names in the expression that has most of them: each may stand for all values there are.
+    pub(super) names: u64,
+    /// Loops within loops.
+    pub(super) loops: u32,
+    /// Whether there are filters.
+    pub(super) has_filters: bool,
+}
+
 /// Reads a text's tokens, and refuses what could exhaust its parser or its evaluation.
 ///
 /// # Errors
 /// The first thing that is not allowed, with its line.
-pub(super) fn scan(text: &str, form: Form) -> Result<Refs, ExprError> {
+pub(super) fn scan(text: &str, form: Form) -> Result<(Refs, Shape), ExprError> {
     let mut scan = Scan::default();
     for token in tokenize(text, form == Form::Expression, SyntaxConfig::default()) {
         let (token, span) = token.map_err(|error| super::template::explain(&error))?;
         scan.line = usize::from(span.start_line).max(1);
+        scan.shape.tokens += 1;
         scan.take(&token).map_err(|message| ExprError { message, line: Some(scan.line) })?;
     }
     scan.end_of_nodes().map_err(|message| ExprError { message, line: Some(scan.line) })?;
-    Ok(scan.refs)
+    Ok((scan.refs, scan.shape))
 }
 
 /// How far a reference to a node has been read.
@@ -80,6 +94,9 @@ struct Scan {
     statements: usize,
     open: usize,
     loops: usize,
+    /// Names in the expression so far.
+    names: u64,
+    shape: Shape,
 }
 
 impl Scan {
@@ -101,7 +118,10 @@ impl Scan {
             }
             Token::Plus | Token::Tilde => self.sum()?,
             Token::Dot => self.operator(Before::Dot)?,
-            Token::Pipe => self.operator(Before::Pipe)?,
+            Token::Pipe => {
+                self.shape.has_filters = true;
+                self.operator(Before::Pipe)?;
+            }
             Token::Comma | Token::Str(_) | Token::String(_) | Token::Int(_) => {}
             _ => self.operator(Before::Other)?,
         }
@@ -110,6 +130,7 @@ impl Scan {
 
     fn begin_expression(&mut self) {
         (self.operators, self.sums, self.is_loop_header) = (0, 0, false);
+        self.names = 0;
     }
 
     fn operator(&mut self, kind: Before) -> Result<(), String> {
@@ -136,7 +157,11 @@ impl Scan {
             Before::Dot => {}
             Before::Other if name == "is" => self.operator(Before::Is)?,
             Before::Other if OPERATOR_WORDS.contains(&name) => self.operator(Before::Other)?,
-            Before::Other => self.refs.variable(name, self.line),
+            Before::Other => {
+                self.names += 1;
+                self.shape.names = self.shape.names.max(self.names);
+                self.refs.variable(name, self.line);
+            }
         }
         Ok(())
     }
@@ -158,6 +183,7 @@ impl Scan {
             _ => {}
         }
         at_most(self.loops, LOOPS_LIMIT, "loops within each other")?;
+        self.shape.loops = self.shape.loops.max(u32::try_from(self.loops).unwrap_or(u32::MAX));
         at_most(self.open, NESTING_LIMIT, "statements within each other")
     }
 

@@ -4,7 +4,6 @@ use serde_json::{Map as Object, Value};
 
 use super::decode::{Decoder, Mentions};
 use super::manifest::Tool;
-use super::mistake::hint;
 use super::source::{Kind, Tree};
 use super::tools::ToolSpec;
 
@@ -42,7 +41,7 @@ pub(super) fn tool(
     match tools.get(&name) {
         Some(spec) => check_arguments(decoder, spec, with, (tree, path)),
         None => {
-            let hint = hint(&name, tools.names());
+            let hint = decoder.mistakes.hint(&name, tools.names());
             decoder.add(tree, path, format!("there is no tool `{name}`{hint}"));
         }
     }
@@ -70,7 +69,8 @@ fn check_arguments(
         match properties.get(key) {
             Some(schema) => check_literal(decoder, schema, argument, &path),
             None => {
-                let hint = hint(key, properties.keys().map(String::as_str));
+                let names = properties.keys().map(String::as_str);
+                let hint = decoder.mistakes.hint(key, names);
                 decoder.add(argument, &path, format!("`{name}` has no argument `{key}`{hint}"));
             }
         }

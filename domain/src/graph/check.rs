@@ -7,7 +7,7 @@ use petgraph::graphmap::DiGraphMap;
 use super::circle::circles;
 use super::decode::{Mention, Mentions, Places};
 use super::manifest::{Graph, Join, OnError, Work};
-use super::mistake::{Mistakes, hint};
+use super::mistake::Mistakes;
 use super::sides::torn;
 use super::topology::{Edge, edges};
 use crate::time::Span;
@@ -66,7 +66,8 @@ impl Check<'_> {
     fn known(&mut self, mention: &Mention) -> Option<usize> {
         let number = self.numbers.get(&mention.name).copied();
         if number.is_none() && !self.is_of_broken(&mention.name) {
-            let hint = hint(&mention.name, self.numbers.keys().map(String::as_str));
+            let names = self.numbers.keys().map(String::as_str);
+            let hint = self.mistakes.hint(&mention.name, names);
             self.add_at(mention, format!("there is no node `{}`{hint}", mention.name));
         }
         number
@@ -120,16 +121,15 @@ impl Check<'_> {
     }
 
     fn variable(&mut self, mention: &Mention) {
-        let known = ["inputs", "nodes"];
         let name = mention.name.as_str();
         let message = match name {
             "inputs" | "nodes" => return,
             _ if self.is_of_broken(name) => return,
             "item" | "index" => format!("`{name}` is known only inside of a map"),
-            _ => format!(
-                "`{name}` is not known: use `inputs.NAME` or `nodes.NAME.output`{}",
-                hint(name, known.into_iter())
-            ),
+            _ => {
+                let hint = self.mistakes.hint(name, ["inputs", "nodes"].into_iter());
+                format!("`{name}` is not known: use `inputs.NAME` or `nodes.NAME.output`{hint}")
+            }
         };
         self.add_at(mention, message);
     }

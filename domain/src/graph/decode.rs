@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::inputs::check_schema;
 use super::manifest::Graph;
-use super::mistake::{Mistakes, Place, hint};
+use super::mistake::{Mistakes, Place};
 use super::nodes;
 use super::source::{Kind, Tree};
 use super::tools::ToolCatalog;
@@ -139,7 +139,7 @@ impl Decoder<'_> {
     /// Names the fields that nobody took.
     pub(super) fn finish(&mut self, fields: &Fields<'_>) {
         for (key, tree) in &fields.left {
-            let hint = hint(key, fields.known.iter().copied());
+            let hint = self.mistakes.hint(key, fields.known.iter().copied());
             let known = fields.known.join(", ");
             let message = format!("unknown key `{key}`{hint} (known: {known})");
             self.mistakes.add(tree.place, &fields.at(key), message);

@@ -217,6 +217,9 @@ impl Agent {
 pub struct Toolbox {
     /// The tools.
     pub tools: Vec<ToolRef>,
+    /// The agents and graphs that [`SPAWN_TOOL`] may run: nothing else, and nothing by default.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spawn: Vec<ToolRef>,
     /// What bounds the agent.
     #[serde(flatten)]
     pub limits: TurnLimits,
@@ -251,7 +254,7 @@ pub enum ToolRef {
     Graph(Callee),
 }
 
-/// The tool by which an agent runs any registered agent or graph.
+/// The tool by which an agent runs the agents and graphs that its `spawn` names.
 pub const SPAWN_TOOL: &str = "agent.spawn";
 
 /// The tool that recalls what an agent remembers.
@@ -309,6 +312,20 @@ pub struct Plan {
     /// What the graph may spend, within what this run has left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<Budget>,
+    /// What the graph may use.
+    #[serde(default, skip_serializing_if = "Grants::is_empty")]
+    pub grants: Grants,
+}
+
+/// What a graph that a model proposes may use. Nothing else, and nothing by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grants {
+    /// Tools, agents and graphs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<ToolRef>,
+    /// Whose memory: a template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_subject: Option<String>,
 }
 
 /// A tool call.
@@ -352,6 +369,7 @@ pub struct Map {
 }
 
 /// What a map does with each item.
+#[expect(clippy::large_enum_variant, reason = "a graph has few maps")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MapWork {

@@ -37,7 +37,9 @@ pub struct Parsed {
 }
 
 /// Mistakes kept at most: a manifest with more is not worth a longer list.
-const LIMIT: usize = 200;
+const LIMIT: usize = 100;
+/// Names that are looked for among those that are near them: each is compared with all there are.
+const HINTS_LIMIT: usize = 20;
 
 /// A place in the text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -51,13 +53,32 @@ pub(super) struct Place {
 pub(super) struct Mistakes {
     mistakes: Vec<Mistake>,
     warnings: Vec<Mistake>,
+    /// The first mistake that is not listed.
+    left_out: Option<Place>,
+    hints: usize,
 }
 
 impl Mistakes {
     pub(super) fn add(&mut self, place: Place, path: &str, message: impl Into<String>) {
-        if self.mistakes.len() < LIMIT {
+        if self.is_full() {
+            self.left_out.get_or_insert(place);
+        } else {
             self.mistakes.push(mistake(place, path, message));
         }
+    }
+
+    /// Whether no more are listed: who looks for them may stop.
+    pub(super) fn is_full(&self) -> bool {
+        self.mistakes.len() == LIMIT
+    }
+
+    /// `; did you mean ...?`, when a known name is close. The first names only are looked for.
+    pub(super) fn hint<'a>(&mut self, name: &str, known: impl Iterator<Item = &'a str>) -> String {
+        if self.hints == HINTS_LIMIT || self.is_full() {
+            return String::new();
+        }
+        self.hints += 1;
+        close(name, known).map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"))
     }
 
     pub(super) fn warn(&mut self, place: Place, path: &str, message: impl Into<String>) {
@@ -77,6 +98,10 @@ impl Mistakes {
     pub(super) fn sorted(mut self) -> Vec<Mistake> {
         self.mistakes.sort();
         self.mistakes.dedup();
+        if let Some(place) = self.left_out {
+            let message = format!("more than {LIMIT} mistakes: those after them are not listed");
+            self.mistakes.push(mistake(place, "", message));
+        }
         self.mistakes
     }
 }
@@ -87,14 +112,9 @@ pub(super) fn mistake(place: Place, path: &str, message: impl Into<String>) -> M
 }
 
 /// The known name that is meant, most likely: at most two letters away.
-pub(super) fn close<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+fn close<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let scored = known.map(|candidate| (distance(name, candidate), candidate));
     scored.filter(|(distance, _)| *distance <= 2).min().map(|(_, candidate)| candidate)
-}
-
-/// `; did you mean ...?`, when a known name is close.
-pub(super) fn hint<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
-    close(name, known).map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"))
 }
 
 /// Levenshtein's distance of two short names.

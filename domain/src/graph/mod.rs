@@ -6,12 +6,15 @@ mod circle;
 mod decide;
 mod decode;
 mod field_rules;
+mod grants;
 mod inputs;
 pub mod manifest;
 mod mistake;
 mod nested;
 mod nodes;
 mod retry;
+mod schema_refs;
+mod schema_work;
 mod sides;
 mod source;
 mod toolbox;
@@ -20,7 +23,8 @@ pub mod topology;
 mod waiting;
 
 pub use decide::{GraphNoun, GraphState, Never, Register, graph_id};
-pub use inputs::check_inputs;
+pub use grants::find_beyond_grants;
+pub use inputs::{check_inputs, check_inputs_within};
 pub use mistake::{Mistake, Parsed};
 pub use nodes::NODE_KINDS;
 pub use tools::{ToolCatalog, ToolSpec};
@@ -42,6 +46,20 @@ pub fn parse(text: &str, tools: &ToolCatalog) -> Result<Parsed, Vec<Mistake>> {
         }
     }
     Err(mistakes.sorted())
+}
+
+/// Bytes of a manifest that is read where it is asked for.
+const SMALL_BYTES: usize = 16 << 10;
+
+/// The same, if it costs little in any case; nothing if it may cost more. References and patterns
+/// of schemas are what can make a short manifest dear, and an escape can hide their names.
+pub fn parse_if_small(text: &str, tools: &ToolCatalog) -> Option<Result<Parsed, Vec<Mistake>>> {
+    let is_dear = |mark: &str| text.contains(mark);
+    let is_small = text.len() <= SMALL_BYTES
+        && !["\\", "$ref", "$dynamic", "$recursive", "pattern", "unevaluated"]
+            .into_iter()
+            .any(is_dear);
+    is_small.then(|| parse(text, tools))
 }
 
 /// A manifest's text as a plain value, within the limits of size and depth.

@@ -4,9 +4,10 @@
 use serde_json::{Map, Value};
 
 use super::decode::{Decoder, Fields, Mentions};
-use super::manifest::{Plan, SubGraph};
-use super::nodes::asker;
+use super::manifest::{Grants, Plan, SubGraph};
+use super::nodes::{asker, template};
 use super::source::{Kind, Tree};
+use super::toolbox;
 use crate::id::{GraphVersion, Name};
 use crate::run::Budget;
 
@@ -41,7 +42,7 @@ pub(super) fn graph(
     Some(SubGraph { name: name?.to_string(), version, inputs, budget })
 }
 
-/// `plan: {model, system, prompt, max_tokens, max_turns, inputs, budget, ...}`.
+/// `plan: {model, system, prompt, max_tokens, max_turns, inputs, budget, tools, memory, ...}`.
 pub(super) fn plan(
     decoder: &mut Decoder<'_>,
     tree: &Tree,
@@ -55,8 +56,29 @@ pub(super) fn plan(
     let max_turns = u32::try_from(max_turns.unwrap_or(PLAN_TURNS)).unwrap_or(1);
     let inputs = inputs(decoder, &mut fields, mentions);
     let budget = budget(decoder, &mut fields);
+    let grants = grants(decoder, &mut fields, mentions);
     decoder.finish(&fields);
-    Some(Plan { agent: agent?, max_turns, inputs, budget })
+    Some(Plan { agent: agent?, max_turns, inputs, budget, grants })
+}
+
+/// `tools` and `memory: {subject}` of a plan.
+fn grants(decoder: &mut Decoder<'_>, fields: &mut Fields<'_>, mentions: &mut Mentions) -> Grants {
+    let tools = fields.take("tools");
+    let tools = tools.and_then(|tree| toolbox::list(decoder, tree, &fields.at("tools")));
+    let memory = fields.take("memory").and_then(|tree| {
+        let mut fields = decoder.fields(tree, &fields.at("memory"))?;
+        let path = fields.at("subject");
+        let subject = match fields.take("subject") {
+            Some(tree) => template(decoder, tree, &path, mentions),
+            None => {
+                decoder.add(tree, &path, "missing: whose memory it is");
+                None
+            }
+        };
+        decoder.finish(&fields);
+        subject
+    });
+    Grants { tools: tools.unwrap_or_default(), memory_subject: memory }
 }
 
 fn inputs(decoder: &mut Decoder<'_>, fields: &mut Fields<'_>, mentions: &mut Mentions) -> Value {

@@ -2,7 +2,6 @@
 
 use super::decode::Decoder;
 use super::manifest::{BACKOFF_LIMIT, Retry};
-use super::mistake::hint;
 use super::source::{Kind, Tree};
 use crate::run::{FAILURE_CODES, failure_code, retryable_codes};
 use crate::time::Span;
@@ -58,7 +57,8 @@ fn code(decoder: &mut Decoder<'_>, tree: &Tree, path: &str) -> Option<String> {
             decoder.add(tree, path, format!("`{code}` {reason} (repeated are: {known})"));
         }
         None => {
-            let hint = hint(&code, FAILURE_CODES.iter().map(|known| known.code));
+            let codes = FAILURE_CODES.iter().map(|known| known.code);
+            let hint = decoder.mistakes.hint(&code, codes);
             let message = format!("no step fails with `{code}`{hint} (repeated are: {known})");
             decoder.add(tree, path, message);
         }

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use super::decode::{Decoder, Fields, Mentions};
 use super::manifest::{Callee, Memory, RECALL_TOOL, SPAWN_TOOL, ToolRef, Toolbox, TurnLimits};
-use super::mistake::hint;
 use super::nodes::template;
 use super::source::{Kind, Tree};
 use crate::id::{GraphVersion, Name};
@@ -14,9 +13,10 @@ const TOOLS_LIMIT: usize = 64;
 /// Tokens that are recalled when the manifest names no limit.
 const RECALL_TOKENS: u64 = 1_000;
 
-/// `tools`, `max_turns`, `max_tool_calls`, `max_total_tokens`.
+/// `tools`, `spawn`, `max_turns`, `max_tool_calls`, `max_total_tokens`.
 pub(super) fn toolbox(decoder: &mut Decoder<'_>, fields: &mut Fields<'_>) -> Option<Toolbox> {
     let tools = fields.take("tools");
+    let spawn = fields.take("spawn");
     let mut limits = TurnLimits::default();
     let mut lonely = None;
     let mut number = |key: &'static str, most: u64| {
@@ -30,16 +30,39 @@ pub(super) fn toolbox(decoder: &mut Decoder<'_>, fields: &mut Fields<'_>) -> Opt
     limits.max_total_tokens =
         number("max_total_tokens", 1 << 40).unwrap_or(limits.max_total_tokens);
     let Some(tree) = tools else {
+        let lonely = lonely.or_else(|| spawn.map(|tree| (tree, fields.at("spawn"))));
         if let Some((tree, path)) = lonely {
             decoder.add(tree, &path, "belongs to an agent with `tools`");
         }
         return None;
     };
     let tools = list(decoder, tree, &fields.at("tools"))?;
-    Some(Toolbox { tools, limits })
+    let spawn = spawn.map(|tree| spawn_list(decoder, tree, &fields.at("spawn"), &tools));
+    Some(Toolbox { tools, spawn: spawn.unwrap_or_default(), limits })
 }
 
-fn list(decoder: &mut Decoder<'_>, tree: &Tree, path: &str) -> Option<Vec<ToolRef>> {
+/// What the tool to spawn may run.
+fn spawn_list(
+    decoder: &mut Decoder<'_>,
+    tree: &Tree,
+    path: &str,
+    tools: &[ToolRef],
+) -> Vec<ToolRef> {
+    if !tools.contains(&ToolRef::Builtin(SPAWN_TOOL.to_owned())) {
+        decoder.add(tree, path, format!("belongs to an agent with `{SPAWN_TOOL}` in its tools"));
+    }
+    let spawn = list(decoder, tree, path).unwrap_or_default();
+    for (index, tool) in spawn.iter().enumerate() {
+        if matches!(tool, ToolRef::Builtin(_)) {
+            let path = format!("{path}[{index}]");
+            decoder.add(tree, &path, "is {agent: NAME} or {graph: NAME}");
+        }
+    }
+    spawn
+}
+
+/// A list of tools, agents and graphs.
+pub(super) fn list(decoder: &mut Decoder<'_>, tree: &Tree, path: &str) -> Option<Vec<ToolRef>> {
     let Kind::List(list) = &tree.kind else {
         decoder.add(tree, path, "must be a list of tools, as [math.eval, {graph: brief}]");
         return None;
@@ -75,7 +98,7 @@ fn tool(decoder: &mut Decoder<'_>, tree: &Tree, path: &str) -> Option<ToolRef> {
         let name = decoder.text(tree, path)?;
         let tools = decoder.tools;
         if name != SPAWN_TOOL && tools.get(&name).is_none() {
-            let hint = hint(&name, tools.names().chain([SPAWN_TOOL]));
+            let hint = decoder.mistakes.hint(&name, tools.names().chain([SPAWN_TOOL]));
             decoder.add(tree, path, format!("there is no tool `{name}`{hint}"));
         }
         return Some(ToolRef::Builtin(name));

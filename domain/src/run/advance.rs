@@ -9,11 +9,12 @@ use super::moves::Move;
 use super::rejection::Rejection;
 use super::state::{Phase, RunState, Spent, StepStatus};
 use crate::decider::Context;
-use crate::event::run::Failure;
 use crate::event::{Event, lifecycle, run, turn};
+use crate::failure::{FailureReport, PlatformText};
 use crate::id::{ExecutorId, StepId};
 use crate::money::Money;
 use crate::payload::PayloadRef;
+use crate::platform_text;
 use crate::stream::Seq;
 use crate::time::Timestamp;
 
@@ -97,16 +98,16 @@ fn settle_after_the_end(
     if commit.events.is_empty() { Err(Rejection::Ended(ended)) } else { Ok(commit.events) }
 }
 
-fn too_late(state: &RunState, now: Timestamp) -> Failure {
+fn too_late(state: &RunState, now: Timestamp) -> FailureReport {
     let is_calendar = state.calendar_deadline().is_some_and(|deadline| deadline <= now);
     let message = if is_calendar {
         let limit = state.budget.deadline.unwrap_or_default();
-        format!("the run is older than its budget of {limit}: raise budget.deadline")
+        platform_text!("the run is older than its budget of {}: raise budget.deadline", limit)
     } else {
         let limit = state.budget.wall.unwrap_or_default();
-        format!("the run took longer than its budget of {limit}: raise budget.wall")
+        platform_text!("the run took longer than its budget of {}: raise budget.wall", limit)
     };
-    Failure { code: "budget.exceeded".into(), message, retryable: false }
+    FailureReport::new("budget.exceeded", message)
 }
 
 /// A commit under construction.
@@ -152,7 +153,8 @@ impl Building<'_> {
 
     fn call(&mut self, step: &StepId, attempt: u32, call: CallReport, result: &StepResult) {
         if let StepResult::Failed { error, .. } | StepResult::FailedAsking { error } = result {
-            let (step, error, turn) = (step.clone(), error.clone(), self.turn_of(step));
+            let error = error.clone().at(self.next);
+            let (step, turn) = (step.clone(), self.turn_of(step));
             let failed = run::ModelCallFailed { step, attempt, turn, error };
             self.events.push(Event::ModelCallFailed(failed));
         } else {
@@ -252,7 +254,7 @@ impl Building<'_> {
             }
         };
         if let Some(error) = error {
-            let (step, last) = (step.clone(), retry_at.is_none());
+            let (step, last, error) = (step.clone(), retry_at.is_none(), error.at(self.next));
             let failed = run::StepFailed { step, attempt, error, last, skipped };
             self.events.push(Event::StepFailed(failed));
         }
@@ -317,8 +319,8 @@ impl Building<'_> {
     }
 
     /// The limit that the intent could break, in words.
-    pub(super) fn over_budget(&self, intent: &Intent) -> Option<String> {
-        let (what, more_tokens, more) = match intent {
+    pub(super) fn over_budget(&self, intent: &Intent) -> Option<PlatformText> {
+        let (what, more_tokens, more): (&'static str, u64, Money) = match intent {
             Intent::CallModel { reserved_tokens, reserved_cost, .. } => {
                 ("the call", *reserved_tokens, reserved_cost.unwrap_or_default())
             }
@@ -336,22 +338,29 @@ impl Building<'_> {
         if let Some(limit) =
             budget.tokens.filter(|limit| tokens.saturating_add(more_tokens) > *limit)
         {
-            return Some(format!(
-                "budget.tokens is {limit}: {tokens} are spent or held, and {what} could need \
-                {more_tokens}"
+            return Some(platform_text!(
+                "budget.tokens is {}: {} are spent or held, and {} could need {}",
+                limit,
+                tokens,
+                what,
+                more_tokens
             ));
         }
         let cost = spent.cost + spent.reserved_cost;
         let limit = budget.cost.filter(|limit| cost + more > *limit)?;
-        Some(format!(
-            "budget.cost is {limit}: {cost} are spent or held, and {what} could cost {more}"
+        Some(platform_text!(
+            "budget.cost is {}: {} are spent or held, and {} could cost {}",
+            limit,
+            cost,
+            what,
+            more
         ))
     }
 
-    pub(super) fn exhausted(&mut self, step: StepId, limit: String) {
+    pub(super) fn exhausted(&mut self, step: StepId, limit: PlatformText) {
         let exhausted = run::BudgetExhausted { step: step.clone(), limit: limit.clone() };
         self.events.push(Event::BudgetExhausted(exhausted));
-        let error = Failure { code: "budget.exceeded".into(), message: limit, retryable: false };
+        let error = FailureReport::new("budget.exceeded", limit);
         self.end(End::Failed { step: Some(step), error });
     }
 
@@ -452,15 +461,16 @@ impl Building<'_> {
                 let output = output.map(|slot| slot.at(self.next));
                 Event::RunCompleted(run::Completed { output })
             }
-            End::Failed { step, error } => Event::RunFailed(run::Failed { step, error }),
+            End::Failed { step, error } => {
+                let error = error.at(self.next);
+                Event::RunFailed(run::Failed { step, error })
+            }
         });
     }
 }
 
-fn unknown_outcome() -> Failure {
-    Failure {
-        code: "step.unknown".into(),
-        message: "the executor died during the step, and no further try is allowed".into(),
-        retryable: false,
-    }
+fn unknown_outcome() -> FailureReport {
+    let message =
+        platform_text!("the executor died during the step, and no further try is allowed");
+    FailureReport::new("step.unknown", message)
 }

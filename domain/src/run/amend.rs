@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::command::Reason;
 use super::family::migration;
 use super::rejection::Rejection;
 use super::state::{Budget, Phase, RunState};
@@ -11,6 +12,7 @@ use crate::event::{Event, lifecycle};
 use crate::graph::manifest::{Agent, Graph, MapWork, Node, Work};
 use crate::id::{GraphVersion, NodeId, StepId};
 use crate::money::Money;
+use crate::stream::Seq;
 use crate::time::{Span, Timestamp};
 
 /// What a run gets in place of what it has.
@@ -23,7 +25,7 @@ pub struct AmendRun {
     /// The failed steps that end the run by its graph: they get another series of tries.
     pub steps: Vec<StepId>,
     /// Why.
-    pub reason: Option<String>,
+    pub reason: Option<Reason>,
 }
 
 /// Limits in place of those of a budget.
@@ -54,6 +56,7 @@ pub(super) fn amend(
     state: &RunState,
     command: AmendRun,
     now: Timestamp,
+    next: Seq,
 ) -> Result<Vec<Event>, Rejection> {
     match state.phase {
         Phase::New => return Err(Rejection::NotFound),
@@ -63,9 +66,13 @@ pub(super) fn amend(
     let AmendRun { limits, version, steps, reason } = command;
     check_failed(state, &steps)?;
     let budget = limits.of(state.budget);
+    let (reason, reason_at) = Reason::written(reason, next);
     let moved = version.and_then(|version| migration(state, version));
-    let amended = (budget != state.budget)
-        .then_some(Event::RunAmended(lifecycle::Amended { budget, reason }));
+    let amended = (budget != state.budget).then_some(Event::RunAmended(lifecycle::Amended {
+        budget,
+        reason,
+        reason_at,
+    }));
     let changes: Vec<Event> = moved.into_iter().chain(amended).collect();
     if changes.is_empty() {
         return if state.phase == Phase::Failed {

@@ -9,6 +9,7 @@ use super::turns::{CallNo, ToolState};
 use crate::chat::Privacy;
 use crate::event::run::Failure;
 use crate::event::{Event, turn};
+use crate::failure::FailureReport;
 use crate::id::{AgentId, GraphId, GraphVersion, RunId, StepId};
 use crate::money::Money;
 use crate::payload::{PayloadRef, PayloadSlot};
@@ -107,7 +108,7 @@ pub struct ChildReport {
     /// The run within.
     pub child: RunId,
     /// Why it yielded nothing; absent when it completed.
-    pub error: Option<Failure>,
+    pub error: Option<FailureReport>,
     /// What it yielded.
     pub output: Option<PayloadSlot>,
     /// Tokens that it and the runs within it used.
@@ -267,7 +268,7 @@ pub(super) fn child_ended(
     }
     let ended = turn::ChildEnded {
         child: report.child,
-        error: report.error,
+        error: report.error.map(|error| error.at(next)),
         output: report.output.map(|slot| slot.at(next)),
         tokens: report.tokens,
         cost: report.cost,

@@ -6,7 +6,7 @@ use super::family::{ChildReopening, FamilyCommand, ReopenRun};
 use super::moves::Move;
 use super::turns::CallNo;
 use crate::chat::Privacy;
-use crate::event::run::Failure;
+use crate::failure::{FailureReport, PlatformText};
 use crate::id::{
     AgentId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, RunId, SignalName, StepId,
 };
@@ -14,6 +14,7 @@ use crate::metering::{Charge, Usage};
 use crate::money::Money;
 use crate::payload::{PayloadRef, PayloadSlot};
 use crate::run::{Budget, Fallback, ForkRun, Resolve, Routing, Signal, Table};
+use crate::stream::Seq;
 use crate::time::{Span, Timestamp};
 
 /// A command to a run.
@@ -40,12 +41,12 @@ pub enum RunCommand {
     /// End the run before its time.
     Cancel {
         /// Why.
-        reason: Option<String>,
+        reason: Option<Reason>,
     },
     /// Start no further step.
     Pause {
         /// Why.
-        reason: Option<String>,
+        reason: Option<Reason>,
     },
     /// Go on after a pause.
     Resume,
@@ -67,7 +68,7 @@ pub enum RunCommand {
     /// Mark this point of the run.
     Mark {
         /// What for.
-        label: Option<String>,
+        label: Option<Reason>,
     },
     /// Begin a run as a part of another one's history.
     Fork(ForkRun),
@@ -163,7 +164,7 @@ pub enum StepResult {
     /// It failed; another try starts at `retry_at`, or none if that is absent.
     Failed {
         /// Why.
-        error: Failure,
+        error: FailureReport,
         /// Start of the next try.
         retry_at: Option<Timestamp>,
     },
@@ -175,7 +176,7 @@ pub enum StepResult {
     /// It failed, and somebody must decide what becomes of the step.
     FailedAsking {
         /// Why.
-        error: Failure,
+        error: FailureReport,
     },
     /// Its executor died, and somebody must decide what becomes of the step.
     UnknownAsking,
@@ -331,8 +332,31 @@ pub enum End {
         /// The step that decided it.
         step: Option<StepId>,
         /// Why.
-        error: Failure,
+        error: FailureReport,
     },
+}
+
+/// Why somebody asks for something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// In words of the platform.
+    Platform(PlatformText),
+    /// In a person's words: they are sealed.
+    Sealed(PayloadSlot),
+}
+
+impl Reason {
+    /// As an event has it: words of the platform, and where the person's lie.
+    pub(super) fn written(
+        reason: Option<Self>,
+        first: Seq,
+    ) -> (Option<PlatformText>, Option<PayloadRef>) {
+        match reason {
+            None => (None, None),
+            Some(Self::Platform(text)) => (Some(text), None),
+            Some(Self::Sealed(slot)) => (None, Some(slot.at(first))),
+        }
+    }
 }
 
 /// The answer to a question.
@@ -345,7 +369,7 @@ pub struct Answer {
     /// Yes or no.
     pub granted: bool,
     /// Why.
-    pub reason: Option<String>,
+    pub reason: Option<Reason>,
     /// The roles of who answers.
     pub roles: Vec<String>,
 }

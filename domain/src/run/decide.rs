@@ -2,7 +2,7 @@
 
 use super::advance::advance;
 use super::children::{Lineage, child_ended, children_created, parent_told};
-use super::command::{Answer, CreateRun, RunCommand};
+use super::command::{Answer, CreateRun, Reason, RunCommand};
 use super::rejection::Rejection;
 use super::state::{Approval, ApprovalState, Phase, RunState};
 use super::{amend, family, steer};
@@ -27,21 +27,23 @@ pub(super) fn decide(
     match command {
         RunCommand::Create(command) => create(state, command, next),
         RunCommand::Advance(command) => advance(state, command, context, next),
-        RunCommand::Answer(answer) => answer_approval(state, answer, context),
+        RunCommand::Answer(answer) => answer_approval(state, answer, context, next),
         RunCommand::ChildrenCreated(children) => Ok(children_created(state, &children)),
         RunCommand::ChildEnded(report) => child_ended(state, report, next, context.now),
         RunCommand::ParentTold => parent_told(state),
         RunCommand::Migrate { to } => migrate(state, to),
-        RunCommand::Cancel { reason } => family::cancel(state, reason, false),
-        RunCommand::Pause { reason } => family::pause(state, reason, false),
+        RunCommand::Cancel { reason } => {
+            family::cancel(state, Reason::written(reason, next), false)
+        }
+        RunCommand::Pause { reason } => family::pause(state, Reason::written(reason, next), false),
         RunCommand::Resume => family::resume(state, false, context.now),
         RunCommand::Inherit(command) => family::inherit(state, command, context.now),
         RunCommand::Retry { steps } => steer::retry(state, steps, context.now),
         RunCommand::Reopen(command) => family::reopen_within(state, command, context.now),
-        RunCommand::Amend(command) => amend::amend(state, command, context.now),
+        RunCommand::Amend(command) => amend::amend(state, command, context.now, next),
         RunCommand::Signal(signal) => steer::signal(state, signal, next),
         RunCommand::Resolve(command) => steer::resolve(state, command, context, next),
-        RunCommand::Mark { label } => steer::mark(state, label),
+        RunCommand::Mark { label } => steer::mark(state, label, next),
         RunCommand::Fork(command) => steer::fork(state, command, next),
     }
 }
@@ -89,6 +91,7 @@ fn answer_approval(
     state: &RunState,
     answer: Answer,
     context: &Context,
+    next: Seq,
 ) -> Result<Vec<Event>, Rejection> {
     let id = answer.approval;
     let asked = state.approvals.get(&id).ok_or(Rejection::NoSuchApproval(id))?;
@@ -108,11 +111,13 @@ fn answer_approval(
     if has_expired(asked, state.wait_time(context.now)) {
         return Err(Rejection::ApprovalExpired(id));
     }
+    let (reason, reason_at) = Reason::written(answer.reason, next);
     let answered = run::ApprovalAnswered {
         approval: id,
         by: context.actor.clone(),
         content_hash: answer.content_hash,
-        reason: answer.reason,
+        reason,
+        reason_at,
     };
     Ok(vec![if answer.granted {
         Event::ApprovalGranted(answered)

@@ -124,7 +124,7 @@ fn end(state: &mut RunState, recorded: Recorded<'_>) {
         Event::RunFailed(event) => {
             state.phase = Phase::Failed;
             state.stopped = Some(recorded.time);
-            state.error = Some(event.error.clone());
+            state.error = Some(state.own_failure(&event.error));
             state.failed_step.clone_from(&event.step);
         }
         _ => {}
@@ -178,11 +178,12 @@ impl RunState {
 
     fn fail_step(&mut self, event: &run::StepFailed) {
         self.release(&event.step);
+        let error = self.own_failure(&event.error);
         self.change(&event.step, |step| {
             step.attempt = event.attempt;
             step.failures += 1;
             step.lost_call = None;
-            step.error = Some(event.error.clone());
+            step.error = Some(error);
             step.status = StepStatus::Failed;
         });
         self.skip(&event.skipped);
@@ -211,6 +212,7 @@ impl RunState {
             expires: event.expires,
             state: ApprovalState::Open,
             reason: None,
+            reason_at: None,
             print: 0,
         };
         self.changed.insert(Part::Approval(event.approval));
@@ -219,9 +221,11 @@ impl RunState {
 
     fn answer(&mut self, event: &run::ApprovalAnswered, answer: ApprovalState) {
         let id: ApprovalId = event.approval;
+        let reason_at = event.reason_at.map(|reference| self.own(reference));
         if let Some(approval) = self.approvals.get_mut(&id) {
             approval.state = answer;
             approval.reason.clone_from(&event.reason);
+            approval.reason_at = reason_at;
             self.changed.insert(Part::Approval(id));
         }
     }

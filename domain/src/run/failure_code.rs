@@ -18,13 +18,14 @@ const fn lasting(code: &'static str) -> FailureCode {
 }
 
 /// Every code, in order.
-pub const FAILURE_CODES: [FailureCode; 30] = [
+pub const FAILURE_CODES: [FailureCode; 31] = [
     lasting("agent.limit"),
     lasting("approval.denied"),
     lasting("approval.expired"),
     lasting("budget.exceeded"),
     lasting("byok.bad_key"),
     lasting("byok.missing_key"),
+    lasting("evaluation.limit"),
     lasting("graph.invalid"),
     lasting("internal"),
     retryable("log.unavailable"),

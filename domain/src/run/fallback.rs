@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::run::Failure;
+use crate::failure::{Failure, PlatformCode};
 
 /// Most providers that one step is handed on to.
 pub const HOPS_LIMIT: usize = 8;
@@ -45,7 +45,7 @@ pub struct Fallback {
     /// Who is not asked again by this step.
     pub from: Candidate,
     /// Why: the code of the failure.
-    pub reason: String,
+    pub reason: PlatformCode,
 }
 
 /// Who may be asked after a failure.
@@ -60,7 +60,7 @@ pub enum Successor {
 }
 
 /// Who may be asked after a failure of this kind.
-pub fn successor(error: &Failure) -> Successor {
+pub fn successor<D>(error: &Failure<D>) -> Successor {
     match error.code.as_str() {
         "provider.context_exceeded" => Successor::Larger,
         "byok.bad_key"
@@ -78,6 +78,7 @@ pub fn successor(error: &Failure) -> Successor {
 mod tests {
     use super::{KeyOwner, Successor, successor};
     use crate::event::run::Failure;
+    use crate::platform_text;
 
     #[test]
     fn filters_and_mistakes_are_surfaced_and_the_rest_may_go_elsewhere() {
@@ -91,8 +92,8 @@ mod tests {
             ("byok.bad_key", Successor::Other),
         ];
         for (code, expected) in cases {
-            let error = Failure { code: code.into(), message: String::new(), retryable: false };
-            assert_eq!(successor(&error), expected, "{code}");
+            let error = Failure::new(code, platform_text!("m"));
+            assert_eq!(successor::<()>(&error), expected, "{code}");
         }
     }
 

@@ -11,8 +11,11 @@ use super::rejection::Rejection;
 use super::state::{Budget, Phase, RunState, Spent, Step, StepStatus};
 use super::turns::ToolState;
 use crate::event::{Event, lifecycle, run, turn};
+use crate::failure::PlatformText;
 use crate::id::{GraphVersion, RunId, StepId};
 use crate::money::Money;
+use crate::payload::PayloadRef;
+use crate::platform_text;
 use crate::time::{SPAN_LIMIT, Span, Timestamp};
 
 /// By whose word a run is paused.
@@ -83,17 +86,17 @@ pub(super) fn inherit(
     }
     match command {
         FamilyCommand::Cancel => {
-            let reason = "the run that it belongs to has ended";
-            cancel(state, Some(reason.to_owned()), true)
+            let reason = platform_text!("the run that it belongs to has ended");
+            cancel(state, (Some(reason), None), true)
         }
-        FamilyCommand::Pause => pause(state, None, true),
+        FamilyCommand::Pause => pause(state, (None, None), true),
         FamilyCommand::Resume => resume(state, true, now),
     }
 }
 
 pub(super) fn pause(
     state: &RunState,
-    reason: Option<String>,
+    (reason, reason_at): (Option<PlatformText>, Option<PayloadRef>),
     inherited: bool,
 ) -> Result<Vec<Event>, Rejection> {
     match state.phase {
@@ -102,7 +105,7 @@ pub(super) fn pause(
         ended => return Err(Rejection::Ended(ended)),
     }
     let is_known = if inherited { state.pause.inherited } else { state.pause.own };
-    let paused = || Event::RunPaused(lifecycle::Paused { reason, inherited });
+    let paused = || Event::RunPaused(lifecycle::Paused { reason, reason_at, inherited });
     Ok(if is_known { Vec::new() } else { vec![paused()] })
 }
 
@@ -129,12 +132,15 @@ pub(super) fn resume(
 
 pub(super) fn cancel(
     state: &RunState,
-    reason: Option<String>,
+    (reason, reason_at): (Option<PlatformText>, Option<PayloadRef>),
     inherited: bool,
 ) -> Result<Vec<Event>, Rejection> {
     match state.phase {
         Phase::New => Err(Rejection::NotFound),
-        Phase::Running => Ok(vec![Event::RunCancelled(run::Cancelled { reason, inherited })]),
+        Phase::Running => {
+            let cancelled = run::Cancelled { reason, reason_at, inherited };
+            Ok(vec![Event::RunCancelled(cancelled)])
+        }
         Phase::Cancelled => Ok(Vec::new()),
         ended => Err(Rejection::Ended(ended)),
     }

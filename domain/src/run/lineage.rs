@@ -9,6 +9,7 @@ use super::clock::Clock;
 use super::family::PauseCauses;
 use super::state::{ApprovalState, Phase, RunState, Spent, Step, StepStatus};
 use crate::event::lifecycle::Forked;
+use crate::failure::{Detail, Failure};
 use crate::id::{ApprovalId, RunId, StepId};
 use crate::once::AppliedRequests;
 use crate::payload::PayloadRef;
@@ -51,6 +52,20 @@ pub fn locate(
 impl RunState {
     pub(super) fn own(&self, reference: PayloadRef) -> PayloadRef {
         own(&self.lineage, reference)
+    }
+
+    /// A failure of an event of the run's own stream, as the state counts.
+    pub(super) fn own_failure(&self, failure: &Failure) -> Failure {
+        failure.clone().map_detail(|detail| Some(self.own(detail)))
+    }
+
+    /// A failure of the state, to be written once more. The detail of one that an ancestor had
+    /// stays there: an event names payloads of its own stream only.
+    pub fn failure_again<T>(&self, failure: &Failure) -> Failure<Detail<T>> {
+        let before = self.lineage.last().map_or(Seq(0), |ancestor| ancestor.upto);
+        let is_own = |detail: &PayloadRef| detail.seq > before;
+        let place = |detail| Some(detail).filter(is_own).map(|d| Detail::Known(since(d, before)));
+        failure.clone().map_detail(place)
     }
 
     /// Turns the parent's state into the fork's: nothing is spent, nothing is under way.

@@ -27,8 +27,8 @@ pub use children::{
     Child, ChildOutcome, ChildReport, DEPTH_LIMIT, Lineage, Origin, WIDTH_LIMIT, child_run_id,
 };
 pub use command::{
-    Advance, Answer, CallReport, ChildIntent, CreateRun, End, Intent, Outcome, RunCommand, Start,
-    StepResult,
+    Advance, Answer, CallReport, ChildIntent, CreateRun, End, Intent, Outcome, Reason, RunCommand,
+    Start, StepResult,
 };
 pub use failure_code::{FAILURE_CODES, FailureCode, failure_code, retryable_codes};
 pub use fallback::{Candidate, Fallback, HOPS_LIMIT, KeyOwner, Successor, successor};

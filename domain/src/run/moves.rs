@@ -7,8 +7,8 @@ use super::command::{CallReport, Intent};
 use super::rejection::Rejection;
 use super::state::{Step, StepStatus};
 use super::turns::{CallNo, Turns};
-use crate::event::run::Failure;
 use crate::event::{Event, run, turn};
+use crate::failure::FailureReport;
 use crate::id::{ExecutorId, StepId};
 use crate::payload::PayloadSlot;
 
@@ -53,7 +53,7 @@ pub enum ToolOutcome {
     /// It succeeded.
     Completed,
     /// It failed, or was a bad one.
-    Failed(Failure),
+    Failed(FailureReport),
     /// The agent may not call this tool.
     Denied {
         /// The tool's name.
@@ -106,6 +106,7 @@ impl Building<'_> {
                     Event::ToolCallCompleted(turn::ToolCallCompleted { step, attempt, at, result })
                 }
                 ToolOutcome::Failed(error) => {
+                    let error = error.at(self.next);
                     let failed = turn::ToolCallFailed { step, attempt, at, error, result };
                     Event::ToolCallFailed(failed)
                 }

@@ -1,19 +1,19 @@
 //! When a failed try is repeated.
 
-use crate::event::run::Failure;
+use crate::failure::Failure;
 use crate::graph::manifest::{BACKOFF_LIMIT, Retry};
 use crate::time::{Span, Timestamp};
 
 /// The start of the next try after `attempt` failed, or `None` when there is none. The wait doubles
 /// with each try; `jitter` (0 to 1000) stretches it by up to a half, so that tries do not meet.
-pub fn next_try(
+pub fn next_try<D>(
     policy: &Retry,
     attempt: u32,
-    error: &Failure,
+    error: &Failure<D>,
     now: Timestamp,
     jitter: u16,
 ) -> Option<Timestamp> {
-    let listed = policy.on.is_empty() || policy.on.contains(&error.code);
+    let listed = policy.on.is_empty() || policy.on.iter().any(|code| error.code == code.as_str());
     if !error.retryable || !listed || attempt >= policy.max {
         return None;
     }
@@ -52,10 +52,11 @@ mod tests {
     use super::{keep_to_hint, next_try, next_try_after_crash};
     use crate::event::run::Failure;
     use crate::graph::manifest::Retry;
+    use crate::platform_text;
     use crate::time::{Span, Timestamp};
 
-    fn failure(code: &str, retryable: bool) -> Failure {
-        Failure { code: code.into(), message: "m".into(), retryable }
+    fn failure(code: &'static str, retryable: bool) -> Failure {
+        Failure { retryable, ..Failure::new(code, platform_text!("m")) }
     }
 
     fn policy(max: u32) -> Retry {

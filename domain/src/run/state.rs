@@ -16,7 +16,7 @@ use super::steer::Resolution;
 use super::turns::Turns;
 use crate::chat::Privacy;
 use crate::decider::Wake;
-use crate::event::run::Failure;
+use crate::failure::{Failure, PlatformText};
 use crate::id::{
     AgentId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, RunId, SignalName, StepId,
 };
@@ -284,8 +284,11 @@ pub struct Approval {
     pub expires: Option<Timestamp>,
     /// The answer.
     pub state: ApprovalState,
-    /// The reason given with the answer.
-    pub reason: Option<String>,
+    /// The reason given with the answer: only of answers of before.
+    pub reason: Option<PlatformText>,
+    /// The same, sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason_at: Option<PayloadRef>,
     /// Its part of the run's fingerprint, as last printed.
     #[serde(skip)]
     pub(super) print: u64,

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::command::Reason;
 use super::rejection::Rejection;
 use super::state::{Budget, Phase, RunState, StepStatus};
 use crate::decider::{Context, Fingerprint};
@@ -52,7 +53,7 @@ pub struct Resolve {
     /// What it yielded, when it is taken for completed.
     pub output: Option<PayloadSlot>,
     /// Why.
-    pub reason: Option<String>,
+    pub reason: Option<Reason>,
 }
 
 /// Begins a run as a part of another one's history.
@@ -196,15 +197,28 @@ pub(super) fn resolve(
     }
     let output = output.map(|output| output.at(next));
     let (attempt, by) = (known.attempt, context.actor.clone());
-    let resolved = lifecycle::StepResolved { step, attempt, resolution, output, by, reason };
-    Ok(vec![Event::StepResolved(resolved)])
+    let (reason, reason_at) = Reason::written(reason, next);
+    Ok(vec![Event::StepResolved(lifecycle::StepResolved {
+        step,
+        attempt,
+        resolution,
+        output,
+        by,
+        reason,
+        reason_at,
+    })])
 }
 
 /// Marks a point of the run, whether it goes on or not.
-pub(super) fn mark(state: &RunState, label: Option<String>) -> Result<Vec<Event>, Rejection> {
+pub(super) fn mark(
+    state: &RunState,
+    label: Option<Reason>,
+    next: Seq,
+) -> Result<Vec<Event>, Rejection> {
+    let (label, label_at) = Reason::written(label, next);
     match state.phase {
         Phase::New => Err(Rejection::NotFound),
-        _ => Ok(vec![Event::CheckpointSaved(lifecycle::CheckpointSaved { label })]),
+        _ => Ok(vec![Event::CheckpointSaved(lifecycle::CheckpointSaved { label, label_at })]),
     }
 }
 

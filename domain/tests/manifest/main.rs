@@ -504,7 +504,7 @@ fn conditions_loop_once_at_most() {
 fn large_manifests_are_checked_in_time_that_grows_with_their_size() {
     let mut keys = String::from("name: a\nnodes: [{id: x, sleep: 1s}]\n");
     keys.extend((0..60_000).map(|i| format!("k{i}: 1\n")));
-    assert_eq!(mistakes(&keys).len(), 200);
+    assert_eq!(mistakes(&keys).len(), 101, "a hundred, and a line that says so");
     let mut branches = String::from("name: a\nnodes:\n");
     branches.extend((0..2000).map(|i| {
         format!("- {{id: b{i}, branch: {{if: 'true', then: s{i}, else: []}}}}\n- {{id: s{i}, sleep: 1s}}\n")

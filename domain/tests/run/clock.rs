@@ -169,11 +169,8 @@ fn a_run_that_used_up_its_time_goes_on_with_more() {
 fn a_run_that_failed_by_its_output_is_mended_by_another_graph_and_not_by_a_retry() {
     let mut run = History::created(Budget::default());
     run.when(starts(&["a"])).expect("it starts");
-    let error = convergio_domain::event::run::Failure {
-        code: "template.invalid".into(),
-        message: "no such field".into(),
-        retryable: false,
-    };
+    let message = convergio_domain::platform_text!("no such field");
+    let error = convergio_domain::failure::FailureReport::new("template.invalid", message);
     let end = Some(End::Failed { step: None, error });
     let outcomes = vec![outcome("a", 1, completed())];
     run.when(RunCommand::Advance(Advance { outcomes, end, ..advance() })).expect("it ends");

@@ -2,10 +2,11 @@
 
 use crate::history::{History, advance, failed, outcome, outcomes, start, starts, step};
 use convergio_domain::decider::{Decider, Wake};
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::FailureReport;
 use convergio_domain::id::{GraphId, GraphVersion, RunId};
 use convergio_domain::money::Money;
 use convergio_domain::payload::PayloadSlot;
+use convergio_domain::platform_text;
 use convergio_domain::run::{
     Advance, Budget, ChildIntent, ChildReopening, ChildReport, End, FamilyCommand, Intent, Phase,
     Rejection, ReopenRun, Run, RunCommand, StepStatus,
@@ -15,8 +16,8 @@ use uuid::Uuid;
 
 const CHILD: RunId = RunId(Uuid::from_u128(9));
 
-fn failure(code: &str) -> Failure {
-    Failure { code: code.into(), message: "no".into(), retryable: false }
+fn failure(code: &'static str) -> FailureReport {
+    FailureReport::new(code, platform_text!("no"))
 }
 
 /// A run whose step `sub` waits for a run within it, besides a step of its own.
@@ -38,7 +39,7 @@ fn parent() -> History {
     run
 }
 
-fn report(tokens: u64, reopenings: u32, error: Option<&str>) -> ChildReport {
+fn report(tokens: u64, reopenings: u32, error: Option<&'static str>) -> ChildReport {
     ChildReport {
         child: CHILD,
         error: error.map(failure),

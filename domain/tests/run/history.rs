@@ -3,9 +3,10 @@
 use convergio_domain::chat::Privacy;
 use convergio_domain::decider::{Context, Decider, Recorded};
 use convergio_domain::event::Event;
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::FailureReport;
 use convergio_domain::id::{ExecutorId, GraphId, GraphVersion, StepId};
 use convergio_domain::payload::PayloadSlot;
+use convergio_domain::platform_text;
 use convergio_domain::run::{
     Advance, Budget, CreateRun, Intent, Lineage, Outcome, Rejection, Run, RunCommand, RunState,
     Start, StepResult,
@@ -108,7 +109,10 @@ pub(crate) fn completed() -> StepResult {
 }
 
 pub(crate) fn failed(retry_at: Option<Timestamp>) -> StepResult {
-    let error = Failure { code: "tool.failed".into(), message: "no".into(), retryable: true };
+    let error = FailureReport {
+        retryable: true,
+        ..FailureReport::new("tool.failed", platform_text!("no"))
+    };
     StepResult::Failed { error, retry_at }
 }
 

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use crate::history::{History, advance, completed, failed, model_call, outcome, start};
 use convergio_domain::decider::{Context, Decider, Recorded};
 use convergio_domain::event::Event;
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::FailureReport;
 use convergio_domain::payload::PayloadSlot;
+use convergio_domain::platform_text;
 use convergio_domain::run::{
     Advance, Budget, End, FamilyCommand, Intent, Resolution, Resolve, Run, RunCommand, RunState,
     Signal, StepResult,
@@ -56,8 +57,8 @@ fn command() -> impl Strategy<Value = RunCommand> {
     prop_oneof![20 => moves, 8 => steering(), 1 => Just(RunCommand::Cancel { reason: None })]
 }
 
-fn failure() -> Failure {
-    Failure { code: "tool.failed".into(), message: "no".into(), retryable: false }
+fn failure() -> FailureReport {
+    FailureReport::new("tool.failed", platform_text!("no"))
 }
 
 /// What people decide from outside.

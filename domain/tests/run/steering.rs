@@ -5,19 +5,20 @@ use crate::history::{
 };
 use convergio_domain::decider::{Decider, Fingerprint, Recorded, Wake};
 use convergio_domain::event::Event;
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::FailureReport;
 use convergio_domain::id::{GraphId, GraphVersion, RunId};
 use convergio_domain::payload::{PayloadRef, PayloadSlot};
+use convergio_domain::platform_text;
 use convergio_domain::run::{
-    Advance, Budget, End, ForkRun, Intent, Phase, Rejection, Resolution, Resolve, Run, RunCommand,
-    RunState, Signal, StepResult, StepStatus, check_fork_point, lineage,
+    Advance, Budget, End, ForkRun, Intent, Phase, Reason, Rejection, Resolution, Resolve, Run,
+    RunCommand, RunState, Signal, StepResult, StepStatus, check_fork_point, lineage,
 };
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::{Span, Timestamp};
 use uuid::Uuid;
 
-fn failure() -> Failure {
-    Failure { code: "tool.failed".into(), message: "no".into(), retryable: false }
+fn failure() -> FailureReport {
+    FailureReport::new("tool.failed", platform_text!("no"))
 }
 
 fn begun(ids: &[&str]) -> History {
@@ -221,7 +222,7 @@ fn a_call_that_was_lost_is_known_by_its_key_until_an_outcome_is_known() {
 fn a_mark_is_an_event_and_changes_nothing() {
     let mut run = begun(&["a"]);
     let before = run.state.clone();
-    let mark = RunCommand::Mark { label: Some("here".into()) };
+    let mark = RunCommand::Mark { label: Some(Reason::Platform(platform_text!("here"))) };
     assert_eq!(run.types(mark), ["run.checkpoint.saved.v1"]);
     assert_eq!((before.steps, before.phase), (run.state.steps, run.state.phase));
 }

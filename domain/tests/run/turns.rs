@@ -8,11 +8,12 @@ use crate::history::{
 use convergio_domain::decider::{Decider, Recorded, Wake};
 use convergio_domain::event::Event;
 use convergio_domain::event::lifecycle::Forked;
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::FailureReport;
 use convergio_domain::id::{GraphId, GraphVersion, RunId};
 use convergio_domain::metering::{Meter, Usage};
 use convergio_domain::money::Money;
 use convergio_domain::payload::PayloadSlot;
+use convergio_domain::platform_text;
 use convergio_domain::run::{
     Advance, Answered, Budget, CallNo, CallReport, ChildIntent, ChildReport, Intent, Lineage, Move,
     Next, Origin, Phase, Rejection, Run, RunCommand, RunState, StepResult, StepStatus, Told,
@@ -273,7 +274,7 @@ fn a_run_that_has_ended_stays_awake_until_all_who_must_know_do() {
 }
 
 fn outcome_of_tool() -> impl Strategy<Value = ToolOutcome> {
-    let error = Failure { code: "tool.invalid".into(), message: "no".into(), retryable: false };
+    let error = FailureReport::new("tool.invalid", platform_text!("no"));
     prop_oneof![
         Just(ToolOutcome::Completed),
         Just(ToolOutcome::Failed(error)),

@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
+use zeroize::Zeroizing;
 
 use super::unusable;
 use crate::error::LogError;
+use crate::private_files::{create_private_file, create_private_folder, write_private_file};
 
 /// Copies the log at one moment, and its key, into a new folder; the folder in use is only read.
 ///
@@ -21,9 +23,10 @@ pub fn backup_embedded(from: &Path, to: &Path) -> Result<(), LogError> {
     if to.join("log.db").exists() {
         return Err(LogError::Unavailable(format!("{} has a log already", to.display())));
     }
-    std::fs::create_dir_all(to).map_err(|error| unusable(to, &error))?;
+    create_private_folder(to).map_err(|error| unusable(to, &error))?;
     let partial = to.join("log.db.new");
-    remove_partial(&partial)?;
+    // SQLite writes into an empty file, and makes none that others may read.
+    create_private_file(&partial).map_err(|error| unusable(&partial, &error))?;
     let name = partial.display().to_string();
     if let Err(error) = connection.execute("VACUUM INTO ?", [name]) {
         // It takes room where there may be none. The reason is told, not that it stays.
@@ -33,8 +36,8 @@ pub fn backup_embedded(from: &Path, to: &Path) -> Result<(), LogError> {
     let finish = || {
         std::fs::File::open(&partial)?.sync_all()?;
         // The key first: a log without its key is not opened.
-        std::fs::copy(from.join("payload.key"), to.join("payload.key"))?;
-        std::fs::File::open(to.join("payload.key"))?.sync_all()?;
+        let key = Zeroizing::new(std::fs::read(from.join("payload.key"))?);
+        write_private_file(&to.join("payload.key"), &key)?;
         std::fs::rename(&partial, to.join("log.db"))?;
         std::fs::File::open(to)?.sync_all()
     };

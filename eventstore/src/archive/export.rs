@@ -9,6 +9,7 @@ use super::segment::{self, ArchiveKey, End, SegmentWriter, corrupt};
 use super::{Inventory, files, unusable};
 use crate::error::LogError;
 use crate::log::{EventLog, Scan};
+use crate::private_files::create_private_folder;
 use crate::record::{Hash, Outline, Position, RawRecord};
 use crate::seal::{MasterKey, PayloadKeys, seal_again};
 
@@ -36,7 +37,7 @@ pub async fn export(
     folder: &Path,
     stream: Option<&StreamKey>,
 ) -> Result<Inventory, LogError> {
-    std::fs::create_dir_all(folder).map_err(|error| unusable(folder, &error))?;
+    create_private_folder(folder).map_err(|error| unusable(folder, &error))?;
     let archive_key = ArchiveKey::of(key);
     let (previous, records) = match segment::end(&files(folder)?)? {
         None => (segment::FIRST, 0),

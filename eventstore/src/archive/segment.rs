@@ -16,12 +16,12 @@
 //! ```
 
 use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::unusable;
 use crate::commit::Limits;
 use crate::error::LogError;
+use crate::private_files::write_private_file;
 use crate::record::{Body, Hash, chain};
 
 pub(super) const ENDING: &str = "cvgarchive";
@@ -147,19 +147,11 @@ impl SegmentWriter {
         let hash: Hash = *blake3::hash(&self.bytes).as_bytes();
         self.bytes.extend_from_slice(&hash);
         let path = folder.join(format!("{:020}.{ENDING}", self.before + 1));
-        let partial = path.with_extension("new");
         let write = || {
-            let mut file = File::create(&partial)?;
-            file.write_all(&self.bytes)?;
-            file.sync_all()?;
-            std::fs::rename(&partial, &path)?;
+            write_private_file(&path, &self.bytes)?;
             File::open(folder)?.sync_all()
         };
-        if let Err(error) = write() {
-            // It takes room where there may be none.
-            let _removed = std::fs::remove_file(&partial);
-            return Err(unusable(&path, &error));
-        }
+        write().map_err(|error| unusable(&path, &error))?;
         Ok(hash)
     }
 }

@@ -2,13 +2,13 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use convergio_domain::stream::{Seq, StreamKey};
 
 use super::{Checkpoint, Checkpoints};
 use crate::error::LogError;
+use crate::private_files::{create_private_file, create_private_folder};
 
 /// Begins every file; the last digit is the version of the form.
 const MARK: &[u8; 8] = b"CVGCKPT1";
@@ -36,7 +36,7 @@ impl CheckpointFolder {
 
     fn write(&self, stream: &StreamKey, checkpoint: &Checkpoint) -> io::Result<()> {
         let folder = self.of(stream);
-        fs::create_dir_all(&folder)?;
+        create_private_folder(&folder)?;
         let partial = folder.join(format!("{}.new", checkpoint.seq));
         let written = write_whole(&partial, &folder.join(checkpoint.seq.to_string()), checkpoint);
         if written.is_err() {
@@ -94,8 +94,7 @@ impl Checkpoints for CheckpointFolder {
 
 /// Writes a checkpoint whole or not at all; it need not survive a power cut.
 fn write_whole(partial: &Path, path: &Path, checkpoint: &Checkpoint) -> io::Result<()> {
-    let mut options = File::options();
-    let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(partial)?;
+    let mut file = create_private_file(partial)?;
     file.write_all(&encode(checkpoint))?;
     fs::rename(partial, path)
 }

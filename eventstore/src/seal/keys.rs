@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use convergio_domain::id::TenantId;
+use zeroize::Zeroize;
 
 use super::SALT_BYTES;
 use crate::error::LogError;
@@ -19,6 +20,14 @@ pub struct TenantKey {
     salt: [u8; 32],
     nonce: [u8; 32],
     pub(super) cipher: [u8; 32],
+}
+
+impl Drop for TenantKey {
+    fn drop(&mut self) {
+        for key in [&mut self.data, &mut self.salt, &mut self.nonce, &mut self.cipher] {
+            key.zeroize();
+        }
+    }
 }
 
 impl std::fmt::Debug for TenantKey {
@@ -79,6 +88,12 @@ pub(crate) struct MasterKey {
     key: [u8; 32],
     /// The one that was asked for last: most processes serve one tenant.
     last: Arc<Mutex<Option<(TenantId, TenantKey)>>>,
+}
+
+impl Drop for MasterKey {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
 }
 
 impl MasterKey {

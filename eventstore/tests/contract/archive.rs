@@ -162,7 +162,7 @@ async fn what_is_wrong_with_an_archive_is_told() {
 
 /// A run that has work, in a log.
 async fn waking_run(log: &Log) -> StreamKey {
-    let stream = StreamKey::run("default".parse().unwrap(), RunId(Uuid::now_v7()));
+    let stream = StreamKey::run("default".parse().expect("done"), RunId(Uuid::now_v7()));
     let created = Created {
         graph: GraphId(Uuid::from_u128(1)),
         version: GraphVersion::of(b"{}"),
@@ -174,7 +174,7 @@ async fn waking_run(log: &Log) -> StreamKey {
     };
     let events = vec![Event::RunCreated(created)];
     let first = commit(&stream, None, "a secret");
-    log.append(Commit { events, wake: Wake::Now, ..first }).await.unwrap();
+    log.append(Commit { events, wake: Wake::Now, ..first }).await.expect("done");
     stream
 }
 
@@ -188,7 +188,7 @@ fn only_file(archive: &Path) -> (PathBuf, Vec<u8>) {
 
 /// Ends a file as who has no key would: with the right hash.
 fn end_without_key(content: &[u8], records: &[u8], word: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(records.len() + word.len() + 32).unwrap();
+    let length = u32::try_from(records.len() + word.len() + 32).expect("done");
     let trailer = [&[9][..], &length.to_le_bytes(), records, word].concat();
     let hashed = [content, &trailer[..]].concat();
     let hash = match word {

@@ -35,6 +35,7 @@ async fn child_appends_until_it_is_killed() {
         (None, Ok(url)) => {
             let mut config = jetstream::Config::new(url.parse().unwrap(), crate::nats::KEY);
             config.require = Durability::Fsync;
+            config.insecure_cluster = true;
             Arc::new(crate::nats::opened(&config).await)
         }
         (None, Err(_)) => return,

@@ -17,6 +17,8 @@ mod proxy;
 mod run_file;
 mod servers;
 mod shares;
+mod shut_cluster;
+mod strangers;
 mod support;
 mod transcript;
 mod writers;

@@ -13,13 +13,18 @@ use convergio_eventstore::{Durability, LogError};
 pub(crate) const READY: Duration = Duration::from_secs(60);
 pub(crate) const KEY: [u8; 32] = [9; 32];
 
+/// A file of `deploy/nats/`.
+pub(crate) fn deployed(name: &str) -> PathBuf {
+    let places = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let mut files = places.map(|place| place.join("deploy/nats").join(name));
+    files.find(|file| file.is_file()).expect("the file is there")
+}
+
 /// The pinned server's program, installed once.
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
-        let places = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
-        let mut scripts = places.map(|place| place.join("deploy/nats/install.sh"));
-        let script = scripts.find(|script| script.is_file()).expect("the script is there");
+        let script = deployed("install.sh");
         let output = Command::new(script).stderr(Stdio::inherit()).output().expect("runs");
         assert!(output.status.success(), "nats-server cannot be installed");
         PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim())
@@ -37,6 +42,8 @@ pub(crate) enum Sync {
 pub(crate) struct Server {
     pub(crate) client_port: u16,
     folder: PathBuf,
+    /// What its settings take from the environment.
+    environment: Vec<(&'static str, String)>,
     child: Option<Child>,
 }
 
@@ -49,6 +56,7 @@ impl Server {
         let child = Command::new(program())
             .arg("-c")
             .arg(self.folder.join("server.conf"))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -71,28 +79,41 @@ impl Server {
         assert!(sent.success());
     }
 
+    /// One that is not started yet, whose folder holds its settings.
+    pub(crate) fn new(
+        client_port: u16,
+        folder: PathBuf,
+        environment: Vec<(&'static str, String)>,
+    ) -> Self {
+        Self { client_port, folder, environment, child: None }
+    }
+
+    /// What it has said.
+    pub(crate) fn said(&self) -> String {
+        std::fs::read_to_string(self.folder.join("server.log")).unwrap_or_default()
+    }
+
     /// Where its files are.
     pub(crate) fn store(&self) -> PathBuf {
         self.folder.join("store")
     }
 }
 
-/// Servers that belong together.
-pub(crate) struct Cluster {
-    pub(crate) servers: Vec<Server>,
-    _folder: tempfile::TempDir,
-}
-
-impl Drop for Cluster {
+impl Drop for Server {
     fn drop(&mut self) {
-        for server in &mut self.servers {
-            server.kill();
-        }
+        self.kill();
     }
 }
 
+/// Servers that belong together.
+pub(crate) struct Cluster {
+    pub(crate) servers: Vec<Server>,
+    routes: Vec<u16>,
+    _folder: tempfile::TempDir,
+}
+
 /// Ports that nobody uses now.
-fn free_ports(count: usize) -> Vec<u16> {
+pub(crate) fn free_ports(count: usize) -> Vec<u16> {
     let listeners: Vec<_> =
         (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
     listeners.iter().map(|l| l.local_addr().expect("bound").port()).collect()
@@ -112,15 +133,19 @@ fn config(folder: &Path, number: usize, ports: &[u16], sync: Sync) -> String {
             urls.join(",")
         ),
     };
-    let ask = "$SYS.REQ.SERVER.PING.JSZ";
+    let ask = ["JSZ", "VARZ"].map(|what| format!("\"$SYS.REQ.SERVER.PING.{what}\""));
+    let exports = ask.each_ref().map(|ask| format!("{{service: {ask}, response_type: stream}}"));
+    let imports =
+        ask.each_ref().map(|ask| format!("{{service: {{account: SYS, subject: {ask}}}}}"));
+    let (exports, imports) = (exports.join(", "), imports.join(", "));
     format!(
         "server_name: n{number}\nlisten: \"127.0.0.1:{}\"\n\
          jetstream {{ store_dir: \"{store}\", max_file_store: 64GB, {sync} }}\n\
          accounts {{\n\
          SYS {{ users: [{{user: sys, password: sys}}],\n\
-         exports: [{{service: \"{ask}\", response_type: stream}}] }}\n\
+         exports: [{exports}] }}\n\
          CVG {{ jetstream: enabled, users: [{{user: cvg, password: secret}}],\n\
-         imports: [{{service: {{account: SYS, subject: \"{ask}\"}}}}] }}\n\
+         imports: [{imports}] }}\n\
          }}\nsystem_account: SYS\n{cluster}\n",
         clients[number]
     )
@@ -144,17 +169,23 @@ impl Cluster {
             std::fs::create_dir(&place).expect("a folder");
             let text = config(&place, number, &ports, sync);
             std::fs::write(place.join("server.conf"), text).expect("written");
-            servers.push(Server { client_port: ports[number], folder: place, child: None });
+            servers.push(Server::new(ports[number], place, Vec::new()));
         }
-        Self { servers, _folder: folder }
+        Self { servers, routes: ports[count..].to_vec(), _folder: folder }
     }
 
     /// Gives a server another name.
     pub(crate) fn rename(&self, number: usize, name: &str) {
+        let (from, to) = (format!("server_name: n{number}\n"), format!("server_name: {name}\n"));
+        self.change_settings(number, &from, &to);
+    }
+
+    /// Changes a server's settings, before it starts.
+    pub(crate) fn change_settings(&self, number: usize, from: &str, to: &str) {
         let file = self.servers[number].folder.join("server.conf");
         let text = std::fs::read_to_string(&file).expect("readable");
-        let (_, rest) = text.split_once('\n').expect("lines");
-        std::fs::write(file, format!("server_name: {name}\n{rest}")).expect("written");
+        assert!(text.contains(from), "{from} is not in {text}");
+        std::fs::write(file, text.replace(from, to)).expect("written");
     }
 
     pub(crate) fn start_all(&mut self) {
@@ -183,6 +214,11 @@ impl Cluster {
         .await;
     }
 
+    /// Where a server lets others come in.
+    pub(crate) fn route(&self, number: usize) -> u16 {
+        self.routes[number]
+    }
+
     /// The address of a log in it.
     pub(crate) fn url(&self, name: &str) -> String {
         let hosts: Vec<String> =
@@ -192,6 +228,7 @@ impl Cluster {
 
     pub(crate) fn config(&self, name: &str) -> Config {
         let mut config = Config::new(self.url(name).parse().expect("an address"), KEY);
+        config.insecure_cluster = true;
         config.require = match self.servers.len() {
             1 => Durability::Fsync,
             _ => Durability::QuorumFsync,

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use convergio_domain::chat::{ChatReply, ChatRequest, Message, Part, Role};
-use convergio_domain::event::run::Failure;
-use convergio_domain::expr::{self, Scope};
-use convergio_domain::graph::manifest::{Agent, Memory, Plan as PlanNode, TurnLimits, Work};
+use convergio_domain::expr::Scope;
+use convergio_domain::failure::UnsealedFailure;
+use convergio_domain::graph::manifest::{
+    Agent, Grants, Memory, Plan as PlanNode, TurnLimits, Work,
+};
 use convergio_domain::id::StepId;
 use convergio_domain::payload::PayloadRef;
+use convergio_domain::platform_text;
 use convergio_domain::run::{CallNo, Intent, Move, ToolState, Turns};
 use convergio_domain::time::Timestamp;
 use serde_json::{Value, json};
@@ -18,7 +21,6 @@ use super::Actor;
 use super::calling::Calling;
 use super::effect::{Answers, Launch, failure};
 use super::plan::Plan;
-use super::prepare::{asked, failed};
 use super::proposals;
 use crate::outputs::{Extra, OutputError};
 
@@ -88,21 +90,23 @@ impl<'a> Asker<'a> {
         asked: u32,
         timeout: Duration,
         now: Timestamp,
-    ) -> Option<Failure> {
+    ) -> Option<UnsealedFailure> {
         let limits = self.limits().unwrap_or_default();
         let spent_ms = now.since(turns.began).0;
         let message = if asked >= limits.max_turns {
             match self {
                 Self::Agent(_) => {
-                    format!("no answer in {asked} turns: raise max_turns")
+                    platform_text!("no answer in {} turns: raise max_turns", asked)
                 }
-                Self::Plan(_) => format!("no valid graph in {asked} proposals: raise max_turns"),
+                Self::Plan(_) => {
+                    platform_text!("no valid graph in {} proposals: raise max_turns", asked)
+                }
             }
         } else if turns.tokens >= limits.max_total_tokens {
             let (used, limit) = (turns.tokens, limits.max_total_tokens);
-            format!("{used} tokens are used, max_total_tokens is {limit}")
+            platform_text!("{} tokens are used, max_total_tokens is {}", used, limit)
         } else if u128::from(spent_ms) >= timeout.as_millis() {
-            format!("no answer in {spent_ms} ms: raise the node's timeout")
+            platform_text!("no answer in {} ms: raise the node's timeout", spent_ms)
         } else {
             return None;
         };
@@ -110,13 +114,15 @@ impl<'a> Asker<'a> {
     }
 
     /// Whether so many tool calls are too many.
-    pub(super) fn too_many(self, calls: usize, at_once: usize) -> Option<Failure> {
+    pub(super) fn too_many(self, calls: usize, at_once: usize) -> Option<UnsealedFailure> {
         let limit = self.limits().unwrap_or_default().max_tool_calls;
         if at_once > AT_ONCE_LIMIT {
-            let message = format!("{at_once} tool calls in one turn: at most {AT_ONCE_LIMIT}");
+            let message =
+                platform_text!("{} tool calls in one turn: at most {}", at_once, AT_ONCE_LIMIT);
             return Some(failure("agent.limit", message));
         }
-        let message = format!("{calls} tool calls are asked for: max_tool_calls is {limit}");
+        let message =
+            platform_text!("{} tool calls are asked for: max_tool_calls is {}", calls, limit);
         (calls > limit as usize).then(|| failure("agent.limit", message))
     }
 }
@@ -134,10 +140,14 @@ impl Actor {
     ) -> Result<(Intent, Launch), OutputError> {
         let scope = self.scope_of(step, extra).await?;
         let agent = asker.agent();
-        let mut request = asked(agent, &scope)?;
+        let mut request = self.asked(agent, &scope).await?;
         let tools = self.tools(agent.toolbox.as_ref()).await?;
         request.tools = tools.specs();
-        frame(&mut request, asker);
+        let grants = match asker {
+            Asker::Plan(node) => Some(self.plan_grants(step, node, extra).await?),
+            Asker::Agent(_) => None,
+        };
+        frame(&mut request, asker, grants.as_ref());
         let turn = self.transcript(&mut request, step, moving).await? + 1;
         let node = self.graph.find_node(&step.node);
         let is_repeatable = node.is_some_and(|node| node.retry.max > 1);
@@ -147,14 +157,15 @@ impl Actor {
     }
 
     /// The memory's call before the first turn.
-    pub(super) fn recall_args(
+    pub(super) async fn recall_args(
+        &self,
         memory: &Memory,
         prompt: &str,
         scope: &Scope,
     ) -> Result<Value, OutputError> {
-        let render = |text: &str| expr::render_text(text, scope).map_err(|error| failed(&error));
-        let subject = render(&memory.subject)?;
-        let query = memory.query.as_deref().map_or_else(|| render(prompt), render)?;
+        let query = memory.query.as_deref().unwrap_or(prompt);
+        let mut texts = self.render_texts(&[memory.subject.as_str(), query], scope).await?;
+        let (query, subject) = (texts.pop(), texts.pop());
         Ok(json!({"subject": subject, "query": query, "tokens": memory.max_tokens}))
     }
 
@@ -210,15 +221,16 @@ impl Actor {
     pub(super) async fn reply(&mut self, reference: PayloadRef) -> Result<ChatReply, OutputError> {
         let value = self.outputs.recall(reference).await?;
         serde_json::from_value(Value::clone(&value)).map_err(|error| {
-            OutputError::Failure(failure("internal", format!("the stored answer: {error}")))
+            let message = platform_text!("the stored answer cannot be read");
+            OutputError::Failure(failure("internal", message).with_cause(error))
         })
     }
 }
 
 /// What an asker needs to be told besides its prompts.
-fn frame(request: &mut ChatRequest, asker: Asker<'_>) {
+fn frame(request: &mut ChatRequest, asker: Asker<'_>, grants: Option<&Grants>) {
     let more = match asker {
-        Asker::Plan(_) => Some(proposals::instructions()),
+        Asker::Plan(_) => grants.map(proposals::instructions),
         // Not as a form of every answer: one that calls a tool has another.
         Asker::Agent(Agent { schema: Some(schema), toolbox: Some(_), .. }) => {
             request.schema = None;

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::{Detail, FailureReport, UnsealedFailure};
 use convergio_domain::graph::manifest::{Graph, Work as NodeWork};
-use convergio_domain::graph::{GraphNoun, Register, check_inputs};
+use convergio_domain::graph::{GraphNoun, Register};
 use convergio_domain::id::{AgentId, GraphId, GraphVersion, RunId, StepId};
 use convergio_domain::money::Money;
 use convergio_domain::payload::{PayloadRef, PayloadSlot, Purpose};
+use convergio_domain::platform_text;
 use convergio_domain::run::{
     Budget, CallNo, Child, ChildIntent, ChildReport, CreateRun, DEPTH_LIMIT, FamilyCommand,
     Lineage, Origin, Phase, Rejection, Run, RunCommand, RunState, child_run_id,
@@ -24,6 +25,8 @@ use super::effect::{DoneResult, Launch, Work, failure};
 use super::plan::Plan;
 use super::reopen::{align, is_look_due};
 use super::{Actor, ActorError, Shared};
+use crate::failures::{detail_payload, seal_failure};
+use crate::outputs::OutputError;
 
 /// Wait before a log that is not available is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -106,25 +109,40 @@ impl Actor {
     }
 
     /// The intent of a run within this one, its payloads stored; a failure says why it may not be.
-    pub(super) fn child(
+    pub(super) async fn child(
         &self,
         plan: &mut Plan,
         callee: &Callee<'_>,
         wanted: Wanted,
-    ) -> Result<(ChildIntent, Launch), Failure> {
-        let state = &self.run.state;
-        let wrong = check_inputs(&callee.manifest.inputs, &wanted.inputs);
+    ) -> Result<(ChildIntent, Launch), OutputError> {
+        let wrong = self.check(&callee.manifest.inputs, &wanted.inputs).await?;
         if !wrong.is_empty() {
-            return Err(failure("request.invalid", wrong.join("; ")));
+            let message = platform_text!(
+                "the inputs do not fit what the graph takes: {} mistakes",
+                wrong.len()
+            );
+            let error = failure("request.invalid", message).with_detail(wrong.join("; "));
+            return Err(OutputError::Failure(error));
         }
+        self.child_intent(plan, callee, wanted).map_err(OutputError::Failure)
+    }
+
+    fn child_intent(
+        &self,
+        plan: &mut Plan,
+        callee: &Callee<'_>,
+        wanted: Wanted,
+    ) -> Result<(ChildIntent, Launch), UnsealedFailure> {
+        let state = &self.run.state;
         if state.depth() + 1 > DEPTH_LIMIT {
-            let message = format!("runs within runs go {DEPTH_LIMIT} deep at most");
+            let message = platform_text!("runs within runs go {} deep at most", DEPTH_LIMIT);
             return Err(failure("agent.limit", message));
         }
         let left = state.share(plan.spent, wanted.shares, self.shared.now());
         let budget = left.within(callee.manifest.budget).within(wanted.budget);
         if budget.tokens == Some(0) {
-            let message = "nothing is left of budget.tokens for a run within: raise it".to_owned();
+            let message =
+                platform_text!("nothing is left of budget.tokens for a run within: raise it");
             return Err(failure("budget.exceeded", message));
         }
         let Wanted { step, attempt, at, inputs, privacy, .. } = wanted;
@@ -192,7 +210,8 @@ pub(super) async fn create(
             Err(error) => error,
         };
         if let Some(failure) = error.verdict() {
-            match report(shared, parent, never(new.run, failure), None).await {
+            let (failure, payloads) = seal_failure(failure);
+            match report(shared, parent, never(new.run, failure), payloads).await {
                 Ok(()) => return DoneResult::Created,
                 Err(error) => tracing::warn!(stream = %parent, %error, "a run within"),
             }
@@ -206,7 +225,7 @@ pub(super) async fn create(
     }
 }
 
-fn never(child: RunId, error: Failure) -> ChildReport {
+fn never(child: RunId, error: FailureReport) -> ChildReport {
     ChildReport {
         child,
         error: Some(error),
@@ -252,7 +271,8 @@ async fn register(
 ) -> Result<(), ActorError> {
     let bytes = opened(shared, parent, manifest).await?;
     let graph: Graph = serde_json::from_slice(&bytes).map_err(|error| {
-        ActorError::Failure(failure("internal", format!("the stored manifest: {error}")))
+        let message = platform_text!("the stored manifest cannot be read");
+        ActorError::Failure(failure("internal", message).with_cause(error))
     })?;
     let register = Register {
         name: graph.name,
@@ -281,7 +301,7 @@ async fn opened(
 ) -> Result<Bytes, ActorError> {
     let bytes = shared.repository.payload(stream, reference).await?;
     bytes.ok_or_else(|| {
-        let message = format!("payload {reference} was erased");
+        let message = platform_text!("payload {} was erased", reference);
         ActorError::Failure(failure("payload.erased", message))
     })
 }
@@ -323,7 +343,7 @@ async fn note_parent_told(shared: &Shared, run: &mut Loaded<Run>) -> Result<(), 
 pub(super) async fn told(
     shared: &Shared,
     run: &Loaded<Run>,
-) -> Result<(ChildReport, Option<Payload>), ActorError> {
+) -> Result<(ChildReport, Vec<Payload>), ActorError> {
     let state = &run.state;
     let mut error = error_of(state);
     let mut output = None;
@@ -334,6 +354,13 @@ pub(super) async fn told(
             Err(other) => return Err(other),
         }
     }
+    let (error, detail) = match error {
+        Some(error) => {
+            let (error, detail) = carry_failure(shared, &run.stream, error).await?;
+            (Some(error), detail)
+        }
+        None => (None, None),
+    };
     let report = ChildReport {
         child: RunId(run.stream.id),
         error,
@@ -344,18 +371,38 @@ pub(super) async fn told(
         active_ms: Some(state.active_time(shared.now()).0),
         inherited: state.is_cancel_inherited,
     };
-    Ok((report, output))
+    // A run that failed yields nothing: there is one payload at most.
+    Ok((report, output.or(detail).into_iter().collect()))
 }
 
-fn error_of(state: &RunState) -> Option<Failure> {
+/// A failure as another stream's command names it: its detail is copied, unless it was erased.
+async fn carry_failure(
+    shared: &Shared,
+    stream: &StreamKey,
+    failure: UnsealedFailure,
+) -> Result<(FailureReport, Option<Payload>), ActorError> {
+    let Some(Detail::Known(reference)) = failure.detail else {
+        let (report, payloads) = seal_failure(failure);
+        return Ok((report, payloads.into_iter().next()));
+    };
+    let bytes = shared.repository.payload(stream, reference).await?;
+    let report = failure.map_detail(|_| Some(Detail::New(PayloadSlot(0))));
+    Ok(match bytes {
+        Some(bytes) => (report, Some(detail_payload(bytes))),
+        None => (report.map_detail(|_| None), None),
+    })
+}
+
+fn error_of(state: &RunState) -> Option<UnsealedFailure> {
     match state.phase {
         Phase::Completed => None,
         Phase::Cancelled => {
-            Some(failure("run.cancelled", "the run within was cancelled".to_owned()))
+            Some(failure("run.cancelled", platform_text!("the run within was cancelled")))
         }
-        _ => state.error.clone().or_else(|| {
-            Some(failure("internal", "the run within failed without a reason".to_owned()))
-        }),
+        _ => Some(state.error.as_ref().map_or_else(
+            || failure("internal", platform_text!("the run within failed without a reason")),
+            |error| state.failure_again(error),
+        )),
     }
 }
 
@@ -363,9 +410,8 @@ pub(super) async fn report(
     shared: &Shared,
     parent: &StreamKey,
     report: ChildReport,
-    output: Option<Payload>,
+    payloads: Vec<Payload>,
 ) -> Result<(), ActorError> {
-    let payloads: Vec<Payload> = output.into_iter().collect();
     let command = |_: &_, _| (RunCommand::ChildEnded(report.clone()), payloads.clone());
     shared.repository.submit::<Run>(parent, &shared.context(), command).await?;
     Ok(())
@@ -400,7 +446,7 @@ pub(super) async fn registered(
     stream: &StreamKey,
     name: &str,
     version: Option<&GraphVersion>,
-) -> Result<Result<(GraphId, GraphVersion), Failure>, LogError> {
+) -> Result<Result<(GraphId, GraphVersion), UnsealedFailure>, LogError> {
     let id = convergio_domain::graph::graph_id(&stream.tenant, name);
     let stream = StreamKey::graph(stream.tenant.clone(), id);
     let loaded = shared.repository.load::<GraphNoun>(&stream).await?;
@@ -409,10 +455,16 @@ pub(super) async fn registered(
         None => loaded.state.latest.as_ref(),
     };
     Ok(known.map(|version| (id, version.clone())).ok_or_else(|| {
-        let message = match version {
-            Some(version) => format!("graph `{name}` has no version {version}: register it first"),
-            None => format!("there is no graph `{name}`: register it first"),
+        let (message, detail) = match version {
+            Some(version) => (
+                platform_text!("the graph has no version {}: register it first", version),
+                format!("graph `{name}` has no version {version}: register it first"),
+            ),
+            None => (
+                platform_text!("there is no such graph: register it first"),
+                format!("there is no graph `{name}`: register it first"),
+            ),
         };
-        failure("graph.invalid", message)
+        failure("graph.invalid", message).with_detail(detail)
     }))
 }

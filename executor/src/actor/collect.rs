@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::{PlatformText, UnsealedFailure};
 use convergio_domain::graph::manifest::{MapWork, Node, Work};
 use convergio_domain::id::StepId;
 use convergio_domain::metering::{Meter, Usage};
+use convergio_domain::platform_text;
 use convergio_domain::run::{
     Approval, ApprovalState, Call, CallReport, Step, StepStatus, ToolState, Turns,
 };
@@ -56,12 +57,16 @@ impl Actor {
         let result = match &step.status {
             StepStatus::Sleeping { due } if *due <= now => self.awoken(id),
             StepStatus::Asking { approval } => {
-                answered(self.run.state.approvals.get(approval)?, now)?
+                let approval = self.run.state.approvals.get(approval)?;
+                // A reason that is sealed is opened first: see `collect_outside`.
+                answered(approval, approval.reason.as_deref(), now)
+                    .filter(|_| approval.reason_at.is_none())?
             }
             StepStatus::Awaiting { received: None, expires: Some(expires), .. }
                 if *expires <= now =>
             {
-                refused("signal.timeout", "the signal did not come in time: raise the timeout")
+                let message = platform_text!("the signal did not come in time: raise the timeout");
+                refused("signal.timeout", message)
             }
             StepStatus::Started { .. } | StepStatus::Unknown if self.flies(id) => return None,
             StepStatus::Unknown => DoneResult::Interrupted,
@@ -77,7 +82,9 @@ impl Actor {
     fn awoken(&self, id: &StepId) -> DoneResult {
         let node = self.graph.graph.node(&id.node);
         if node.is_some_and(Node::sleeps_too_long) {
-            let message = "the sleep is longer than the node's timeout: raise it, or sleep less";
+            let message = platform_text!(
+                "the sleep is longer than the node's timeout: raise it, or sleep less"
+            );
             return refused("sleep.timeout", message);
         }
         DoneResult::Completed(None)
@@ -115,7 +122,7 @@ impl Actor {
                 return None;
             }
             let result = match &outcome.error {
-                Some(error) => DoneResult::Failed(error.clone()),
+                Some(error) => DoneResult::Failed(error.clone().again()),
                 None => DoneResult::Yielded(outcome.output),
             };
             let (step, at, attempt) = (child.step.clone(), child.at, step.attempt);
@@ -163,26 +170,34 @@ impl Actor {
     }
 }
 
-fn answered(approval: &Approval, now: Timestamp) -> Option<DoneResult> {
+/// What an answer makes of its step.
+pub(super) fn answered(
+    approval: &Approval,
+    reason: Option<&str>,
+    now: Timestamp,
+) -> Option<DoneResult> {
     match approval.state {
         ApprovalState::Granted => {
-            let value = json!({"granted": true, "reason": approval.reason});
+            let value = json!({"granted": true, "reason": reason});
             Some(DoneResult::Completed(Some(Arc::new(value))))
         }
         ApprovalState::Denied => {
-            let reason = approval.reason.as_deref().unwrap_or("no reason given");
-            Some(refused("approval.denied", &format!("the approval was denied: {reason}")))
+            let reason = reason.unwrap_or("no reason given");
+            let failure =
+                UnsealedFailure::new("approval.denied", platform_text!("the approval was denied"));
+            let failure = failure.with_cause(reason);
+            Some(DoneResult::Failed(failure))
         }
         ApprovalState::Open if approval.expires.is_some_and(|expires| expires <= now) => {
             Some(refused(
                 "approval.expired",
-                "nobody answered in time: raise the approval's ttl, or its timeout",
+                platform_text!("nobody answered in time: raise the approval's ttl, or its timeout"),
             ))
         }
         ApprovalState::Open => None,
     }
 }
 
-fn refused(code: &str, message: &str) -> DoneResult {
-    DoneResult::Failed(Failure { code: code.into(), message: message.into(), retryable: false })
+fn refused(code: &'static str, message: PlatformText) -> DoneResult {
+    DoneResult::Failed(UnsealedFailure::new(code, message))
 }

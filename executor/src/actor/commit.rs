@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use convergio_domain::id::StepId;
+use convergio_domain::platform_text;
 use convergio_domain::run::{
     Advance, Intent, Outcome, RunCommand, RunState, StepResult, StepStatus,
 };
@@ -49,8 +50,10 @@ impl Actor {
             Written::TooLarge(error) => self.narrow(&advance, taken, error),
             Written::Done => {
                 self.done.drain(..taken);
+                self.forget_used_evaluations();
                 self.scheduler = scheduler;
-                (self.limits, self.failed) = (CommitLimits::WHOLE, plan.failed);
+                self.limits = CommitLimits::WHOLE;
+                self.failed = plan.failed.map(|(step, error)| (step, error.at(first)));
                 self.unrecorded = plan.fresh;
                 for (slot, value) in values {
                     let bytes = payloads.get(usize::from(slot.0)).map_or(0, |p| p.bytes.len());
@@ -139,12 +142,18 @@ impl Actor {
         let started = advance.starts.first().map(|start| start.step.clone());
         match (self.done.first_mut().filter(|_| taken > 0), started) {
             (Some(done), _) if !matches!(done.result, DoneResult::Failed(_)) => {
-                let message = format!("step {}: what it yielded: {error}", done.step);
-                done.result = DoneResult::Failed(failure("request.too_large", message));
+                let message =
+                    platform_text!("step {}: the log does not take what it yielded", done.step);
+                let error = failure("request.too_large", message).with_cause(error);
+                done.result = DoneResult::Failed(error);
             }
             (None, Some(step)) => {
-                let message = format!("step {step}: what it would send or show: {error}");
-                self.oversized.insert(step, failure("request.too_large", message));
+                let message = platform_text!(
+                    "step {}: the log does not take what it would send or show",
+                    step
+                );
+                let error = failure("request.too_large", message).with_cause(error);
+                self.oversized.insert(step, error);
             }
             _ => return Err(ActorError::Append(error)),
         }

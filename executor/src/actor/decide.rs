@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::FailureReport;
 use convergio_domain::graph::manifest::OnError;
 use convergio_domain::id::{NodeId, StepId};
 use convergio_domain::payload::Purpose;
+use convergio_domain::platform_text;
 use convergio_domain::run::{Resolution, RunState, Step, StepResult, StepStatus};
 use convergio_kernel_c::{Answer, NodeStatus};
 use serde_json::Value;
@@ -63,7 +64,8 @@ impl Plan {
             (result, state.steps.get(&done.step))
         {
             // The reason is the one for which it was asked about.
-            error.clone_from(step.error.as_ref().unwrap_or(&given_up()));
+            let known = step.error.as_ref();
+            *error = known.map_or_else(given_up, |error| state.failure_again(error));
         }
         // The kernel has asked: it takes the answer.
         let Ok(delta) = self.scheduler.answer(number, answer) else { return Vec::new() };
@@ -97,7 +99,7 @@ impl Plan {
 
 impl Actor {
     /// A step that has failed, as the log knows it.
-    pub(super) fn known_failure(&self) -> Option<(StepId, Failure)> {
+    pub(super) fn known_failure(&self) -> Option<(StepId, FailureReport)> {
         let is_fatal = |id: &StepId| {
             let node = self.graph.find_node(&id.node);
             node.is_some_and(|node| matches!(node.on_error, OnError::Fail | OnError::Ask))
@@ -105,23 +107,19 @@ impl Actor {
         let mut steps = self.run.state.steps.iter();
         let is_failed = |step: &Step| step.status == StepStatus::Failed;
         let failed = steps.find(|(id, step)| is_failed(step) && is_fatal(id))?;
-        Some((failed.0.clone(), failed.1.error.clone()?))
+        let error = self.run.state.failure_again(failed.1.error.as_ref()?);
+        Some((failed.0.clone(), error))
     }
 }
 
-fn never_known() -> Failure {
-    Failure {
-        code: "step.unknown".into(),
-        message: "executors died during every try of the step, and no further one is allowed"
-            .into(),
-        retryable: false,
-    }
+fn never_known() -> FailureReport {
+    let message = platform_text!(
+        "executors died during every try of the step, and no further one is allowed"
+    );
+    FailureReport::new("step.unknown", message)
 }
 
-fn given_up() -> Failure {
-    Failure {
-        code: "step.given_up".into(),
-        message: "somebody decided that the step has failed".into(),
-        retryable: false,
-    }
+fn given_up() -> FailureReport {
+    let message = platform_text!("somebody decided that the step has failed");
+    FailureReport::new("step.given_up", message)
 }

@@ -1,5 +1,6 @@
 //! Effects: what is done in the world once its intent is durable.
 
+use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,10 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use convergio_domain::chat::ChatReply;
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::{PlatformText, UnsealedFailure};
 use convergio_domain::id::{RunId, StepId};
 use convergio_domain::json::{JsonError, read_json};
 use convergio_domain::payload::PayloadRef;
+use convergio_domain::platform_text;
 use convergio_domain::run::{CallNo, CallReport, Fallback, Resolution, keep_to_hint};
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::{Span, Timestamp};
@@ -103,7 +105,7 @@ pub(super) enum DoneResult {
     /// A branch took this case.
     Chosen(u32),
     /// It failed.
-    Failed(Failure),
+    Failed(UnsealedFailure),
     /// A turn of an agent was answered.
     Answered(Box<ChatReply>),
     /// Every tool of an agent's turn has answered.
@@ -163,7 +165,8 @@ pub(super) async fn perform(
     };
     let caught = AssertUnwindSafe(effect).catch_unwind().instrument(span.clone()).await;
     let (result, call) = caught.unwrap_or_else(|_| {
-        let message = "the step's code panicked: this is a defect, please report it".to_owned();
+        let message =
+            platform_text!("the step's code panicked: this is a defect, please report it");
         (DoneResult::Failed(failure("internal", message)), None)
     });
     let done = Done { step, attempt, at, result, call };
@@ -174,8 +177,9 @@ pub(super) async fn perform(
 /// A tool's outcome, or a failure when its time is over: what it does then is not heard any more.
 async fn within(timeout: Duration, call: impl Future<Output = DoneResult>) -> DoneResult {
     tokio::time::timeout(timeout, call).await.unwrap_or_else(|_| {
-        let message = format!("the tool took longer than {timeout:?}: raise the node's timeout");
-        DoneResult::Failed(Failure { retryable: true, ..failure("tool.timeout", message) })
+        let message =
+            platform_text!("the tool took longer than {}: raise the node's timeout", timeout);
+        DoneResult::Failed(UnsealedFailure { retryable: true, ..failure("tool.timeout", message) })
     })
 }
 
@@ -184,12 +188,13 @@ async fn call_tool(name: String, args: Value, now: Timestamp) -> DoneResult {
         tool::call(&name, &args, now)
     } else {
         let task = tokio::task::spawn_blocking(move || tool::call(&name, &args, now));
-        task.await.unwrap_or_else(|error| Err(failure("internal", error.to_string())))
+        let lost = || failure("internal", platform_text!("the tool's code did not end"));
+        task.await.unwrap_or_else(|error| Err(lost().with_cause(error)))
     };
     outcome(called)
 }
 
-fn outcome(called: Result<Value, Failure>) -> DoneResult {
+fn outcome(called: Result<Value, UnsealedFailure>) -> DoneResult {
     match called {
         Ok(value) => completed(value),
         Err(error) => DoneResult::Failed(error),
@@ -209,14 +214,21 @@ fn size_of(value: &Value) -> usize {
 pub(super) fn completed(value: Value) -> DoneResult {
     let bytes = size_of(&value);
     if bytes > OUTPUT_LIMIT {
-        let message = format!("the output has {bytes} bytes: at most {OUTPUT_LIMIT}");
+        let message = platform_text!("the output has {} bytes: at most {}", bytes, OUTPUT_LIMIT);
         return DoneResult::Failed(failure("request.too_large", message));
     }
     DoneResult::Completed(Some(Arc::new(value)))
 }
 
-pub(super) fn failure(code: &str, message: String) -> Failure {
-    Failure { code: code.into(), message, retryable: false }
+pub(super) fn failure(code: &'static str, message: PlatformText) -> UnsealedFailure {
+    UnsealedFailure::new(code, message)
+}
+
+/// A model's answer that should have been JSON.
+pub(super) fn not_json(error: &dyn fmt::Display) -> UnsealedFailure {
+    let message = platform_text!("the answer is not the JSON that was asked for");
+    let failure = failure("provider.invalid_answer", message);
+    UnsealedFailure { retryable: true, ..failure }.with_cause(error)
 }
 
 /// A model call under way, and where it belongs.
@@ -285,7 +297,7 @@ impl Asked<'_> {
     }
 
     /// The hop to somebody else after a failure, if somebody would do.
-    async fn fallback(&self, call: &ModelCall, failure: &Failure) -> Option<Fallback> {
+    async fn fallback(&self, call: &ModelCall, failure: &UnsealedFailure) -> Option<Fallback> {
         let asked = (call.provider.name(), call.model.as_str());
         call.question.fallback(&self.shared.models, asked, failure).await
     }
@@ -296,7 +308,7 @@ impl Asked<'_> {
         CallReport {
             provider: provider.to_owned(),
             model: call.model.clone(),
-            finish: Some(answer.finish.clone()),
+            finish: Some(finish_word(&answer.finish).to_owned()),
             duration_ms: answer.duration_ms,
             first_token_ms: answer.first_token_ms,
             charge: self.shared.prices.charge(provider, &call.model, now, &answer.usage),
@@ -346,8 +358,14 @@ impl Asked<'_> {
         if !is_heard {
             report.fallback = self.fallback(call, &failure).await;
         }
-        (DoneResult::Failed(Failure { retryable, ..failure }), Some(report))
+        (DoneResult::Failed(UnsealedFailure { retryable, ..failure }), Some(report))
     }
+}
+
+/// Why the model stopped, in a word of ours: the reply has the provider's own.
+fn finish_word(finish: &str) -> &'static str {
+    const WORDS: [&str; 4] = ["content_filter", "length", "stop", "tool_calls"];
+    WORDS.into_iter().find(|word| *word == finish).unwrap_or("other")
 }
 
 /// Rounded up to a millisecond: nobody comes too early.
@@ -371,10 +389,6 @@ fn value_of(call: &ModelCall, answer: ChatAnswer) -> DoneResult {
     };
     match read {
         Ok(value) => completed(value),
-        Err(error) => DoneResult::Failed(Failure {
-            code: "provider.invalid_answer".into(),
-            message: format!("the answer is not the JSON that was asked for: {error}"),
-            retryable: true,
-        }),
+        Err(error) => DoneResult::Failed(not_json(&error)),
     }
 }

@@ -1,6 +1,6 @@
 //! Who is asked next when a model call failed.
 
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::run::{Candidate, Fallback, HOPS_LIMIT, Successor, successor};
 
 use crate::model::{ModelCatalog, Need};
@@ -25,7 +25,7 @@ impl Question {
         &self,
         models: &ModelCatalog,
         (provider, model): (&str, &str),
-        failure: &Failure,
+        failure: &UnsealedFailure,
     ) -> Option<Fallback> {
         if !self.is_repeatable || self.avoid.len() >= HOPS_LIMIT {
             return None;

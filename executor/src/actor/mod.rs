@@ -11,6 +11,7 @@ mod commit;
 mod commit_room;
 mod decide;
 mod effect;
+mod evaluate;
 mod family;
 mod hop;
 mod judged;
@@ -37,12 +38,15 @@ use std::sync::Arc;
 
 use convergio_domain::decider::Context;
 use convergio_domain::event::run::Failure;
+use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::id::{ActorId, NodeId, StepId};
 use convergio_domain::metering::PriceBook;
 use convergio_domain::payload::PayloadRef;
+use convergio_domain::platform_text;
 use convergio_domain::run::{CallNo, Rejection, Run, StepStatus};
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Timestamp;
+use convergio_evaluation::{Job, Print};
 use convergio_eventstore::{
     AppendError, CommitError, LiveHub, Loaded, LogError, Record, Repository,
 };
@@ -58,9 +62,11 @@ use crate::memory::ToolScope;
 use crate::model::ModelCatalog;
 use crate::outputs::Outputs;
 use crate::scheduler;
+use crate::value_room::ValueRoom;
 use commit::is_current;
 use commit_room::CommitLimits;
 use effect::Done;
+use evaluate::Evaluated;
 use places::ReadySteps;
 
 /// What all actors of an executor share.
@@ -73,6 +79,7 @@ pub(crate) struct Shared {
     pub(crate) prices: Arc<PriceBook>,
     pub(crate) live: LiveHub,
     pub(crate) model_calls: Arc<Semaphore>,
+    pub(crate) value_room: Arc<ValueRoom>,
     /// No step starts any more; those under way may finish.
     pub(crate) stopping: CancellationToken,
     /// Steps under way are abandoned.
@@ -114,7 +121,7 @@ pub(crate) enum ActorError {
     #[error(transparent)]
     Graph(#[from] GraphError),
     #[error("{0}")]
-    Failure(Failure),
+    Failure(UnsealedFailure),
     #[error("the log refuses what the executor did: {0}")]
     Rejected(#[from] Rejection),
     #[error(transparent)]
@@ -127,20 +134,22 @@ pub(crate) enum ActorError {
     Stopping,
     #[error("the run was imported: it is never executed")]
     Imported,
+    #[error("an evaluation is under way")]
+    Evaluation(Box<Job>),
 }
 
 impl ActorError {
     /// The reason to end the run, when trying again cannot help.
-    pub(crate) fn verdict(&self) -> Option<Failure> {
+    pub(crate) fn verdict(&self) -> Option<UnsealedFailure> {
         match self {
             Self::Failure(failure) | Self::Graph(GraphError::Broken(failure)) => {
                 Some(failure.clone())
             }
-            Self::Append(AppendError::TooLarge { .. }) => Some(Failure {
-                code: "request.too_large".into(),
-                message: self.to_string(),
-                retryable: false,
-            }),
+            Self::Append(AppendError::TooLarge { .. }) => {
+                let message = platform_text!("the log takes nothing so large");
+                let failure = UnsealedFailure::new("request.too_large", message);
+                Some(failure.with_cause(self))
+            }
             _ => None,
         }
     }
@@ -193,9 +202,11 @@ pub(crate) struct Actor {
     /// What the next commit may hold.
     limits: CommitLimits,
     /// Steps that are to fail when they begin: what they would send is more than the log takes.
-    oversized: BTreeMap<StepId, Failure>,
+    oversized: BTreeMap<StepId, UnsealedFailure>,
     /// The failure that decides the run, until its end is in the log.
     failed: Option<(StepId, Failure)>,
+    /// What was evaluated elsewhere, until a commit has made use of it.
+    evaluated: BTreeMap<Print, Evaluated>,
 }
 
 impl Actor {
@@ -216,7 +227,8 @@ impl Actor {
         let graph = shared.graphs.get(&shared.repository, &stream.tenant, graph, &version).await?;
         let (scheduler, _) = scheduler::restore(&graph, &run.state).map_err(ActorError::Failure)?;
         let lineage = run.state.lineage.clone();
-        let outputs = Outputs::new(shared.repository.log(), stream.clone(), lineage);
+        let (log, room) = (shared.repository.log(), Arc::clone(&shared.value_room));
+        let outputs = Outputs::new(log, stream.clone(), lineage, room);
         let mut actor = Self {
             shared,
             run,
@@ -235,6 +247,7 @@ impl Actor {
             limits: CommitLimits::WHOLE,
             oversized: BTreeMap::new(),
             failed: None,
+            evaluated: BTreeMap::new(),
         };
         actor.rebuild()?;
         actor.follow_ancestors().await?;

@@ -3,14 +3,15 @@
 
 use std::sync::Arc;
 
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::graph::manifest::OnUnknown;
-use convergio_domain::id::StepId;
+use convergio_domain::id::{ApprovalId, StepId};
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::request::derived_uuid;
 use convergio_domain::run::{Resolution, StepStatus};
 use serde_json::Value;
 
+use super::collect::answered;
 use super::effect::{Done, DoneResult};
 use super::{Actor, ActorError};
 use crate::outputs::OutputError;
@@ -19,6 +20,7 @@ use crate::outputs::OutputError;
 enum Got {
     Signal(PayloadRef),
     Decision(Resolution, Option<PayloadRef>),
+    Answer(ApprovalId, PayloadRef),
 }
 
 impl Actor {
@@ -32,6 +34,10 @@ impl Actor {
         for (step, attempt, got) in got {
             let result = match got {
                 Got::Signal(payload) => self.carried(payload).await?.map(DoneResult::Completed),
+                Got::Answer(approval, reason) => match self.answer(approval, reason).await? {
+                    Some(result) => Ok(result),
+                    None => continue,
+                },
                 Got::Decision(resolution, None) => Ok(DoneResult::Decided(resolution, None)),
                 Got::Decision(resolution, Some(output)) => {
                     let value = self.carried(output).await?;
@@ -49,6 +55,9 @@ impl Actor {
         let step = self.run.state.steps.get(id)?;
         let got = match &step.status {
             StepStatus::Awaiting { received: Some(payload), .. } => Got::Signal(*payload),
+            StepStatus::Asking { approval } => {
+                Got::Answer(*approval, self.run.state.approvals.get(approval)?.reason_at?)
+            }
             StepStatus::Undecided { decision: Some((resolution, output)), .. } => {
                 Got::Decision(*resolution, *output)
             }
@@ -57,14 +66,27 @@ impl Actor {
         Some((id.clone(), step.attempt, got))
     }
 
+    /// An answer with its reason, unless that was erased.
+    async fn answer(
+        &mut self,
+        approval: ApprovalId,
+        reason: PayloadRef,
+    ) -> Result<Option<DoneResult>, ActorError> {
+        let reason = self.carried(reason).await?.unwrap_or_default();
+        let reason = reason.as_deref().and_then(Value::as_str);
+        let now = self.shared.now();
+        let known = self.run.state.approvals.get(&approval);
+        Ok(known.and_then(|known| answered(known, reason, now)))
+    }
+
     async fn carried(
         &mut self,
         payload: PayloadRef,
-    ) -> Result<Result<Option<Arc<Value>>, Failure>, ActorError> {
+    ) -> Result<Result<Option<Arc<Value>>, UnsealedFailure>, ActorError> {
         match self.outputs.recall(payload).await {
             Ok(value) => Ok(Ok(Some(value))),
             Err(OutputError::Failure(failure)) => Ok(Err(failure)),
-            Err(OutputError::Log(error)) => Err(error.into()),
+            Err(error) => Err(error.into()),
         }
     }
 

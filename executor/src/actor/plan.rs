@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::{Detail, FailureReport, UnsealedFailure};
 use convergio_domain::graph::manifest::Node;
 use convergio_domain::id::{NodeId, StepId};
 use convergio_domain::money::Money;
@@ -25,6 +25,7 @@ use super::effect::{Done, DoneResult, Launch, Work};
 use super::places::FreePlaces;
 use super::planning::too_large;
 use super::tables::Print;
+use crate::failures::detail_bytes;
 use crate::graphs::CompiledGraph;
 use crate::outputs::Extra;
 
@@ -51,7 +52,7 @@ pub(super) struct Plan {
     /// What the kernel made ready and the log does not know yet.
     pub(super) fresh: VecDeque<StepId>,
     pub(super) result: RunResult,
-    pub(super) failed: Option<(StepId, Failure)>,
+    pub(super) failed: Option<(StepId, FailureReport)>,
     pub(super) room: CommitRoom,
     /// Places that are free besides what the commit takes.
     pub(super) places: FreePlaces,
@@ -172,6 +173,19 @@ impl Plan {
         PayloadSlot(u16::try_from(self.payloads.len() - 1).unwrap_or(u16::MAX))
     }
 
+    /// Stores the detail of a failure with the commit.
+    pub(super) fn seal_failure(&mut self, failure: UnsealedFailure) -> FailureReport {
+        failure.map_detail(|detail| {
+            Some(match detail {
+                Detail::Known(reference) => Detail::Known(reference),
+                Detail::New(text) => {
+                    let (bytes, why) = (detail_bytes(&text), Purpose::FailureDetail);
+                    Detail::New(self.store(bytes, "application/json", why))
+                }
+            })
+        })
+    }
+
     /// Holds something against the budget.
     pub(super) fn hold(&mut self, tokens: u64, cost: Money) {
         self.spent.reserved_tokens = self.spent.reserved_tokens.saturating_add(tokens);
@@ -254,7 +268,7 @@ impl Plan {
                 if bytes > Limits::PAYLOAD_BYTES {
                     self.discard_since(draft);
                     self.extra.note(done.step.clone(), "failed", None);
-                    let error = too_large(&done.step, bytes);
+                    let error = self.seal_failure(too_large(&done.step, bytes));
                     return StepResult::Failed { error, retry_at: None };
                 }
                 self.extra.note(done.step.clone(), "completed", value.clone());
@@ -275,7 +289,7 @@ impl Plan {
                 if retry_at.is_none() {
                     self.extra.note(done.step.clone(), "failed", None);
                 }
-                StepResult::Failed { error: error.clone(), retry_at }
+                StepResult::Failed { error: self.seal_failure(error.clone()), retry_at }
             }
             DoneResult::Decided(resolution, value) => self.decided(done, *resolution, value),
             DoneResult::Interrupted if !self.may_repeat => StepResult::UnknownAsking,

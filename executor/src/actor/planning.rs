@@ -3,11 +3,12 @@
 
 use std::collections::VecDeque;
 
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::{FailureReport, UnsealedFailure};
 use convergio_domain::id::StepId;
 use convergio_domain::payload::Purpose;
+use convergio_domain::platform_text;
 use convergio_domain::run::{End, Outcome, Start, StepResult};
-use convergio_eventstore::{Limits, LogError};
+use convergio_eventstore::Limits;
 use convergio_kernel_c::RunResult;
 use serde_json::Value;
 
@@ -35,7 +36,7 @@ impl Actor {
     /// time stays where it is.
     pub(super) async fn plan(&mut self) -> Result<Plan, ActorError> {
         let mut plan = Plan::new(self);
-        plan.failed = self.failed.clone();
+        plan.failed = self.failed.clone().map(|(step, error)| (step, error.again()));
         self.take_outcomes(&mut plan).await?;
         if self.may_start() {
             self.begin_queued_calls(&mut plan).await?;
@@ -82,6 +83,10 @@ impl Actor {
         while !plan.is_over() && !plan.room.is_full() {
             let Some(step) = self.next_step(plan, &mut waiting) else { break };
             self.begin(plan, step).await?;
+            // What is dear is begun by itself: nobody evaluates it twice for the sake of others.
+            if self.has_used_evaluation() {
+                break;
+            }
         }
         waiting.append(&mut plan.fresh);
         plan.fresh = waiting;
@@ -136,7 +141,9 @@ impl Actor {
             Ok(Prepared::Expand { width, max_parallel, intent }) => {
                 let number = self.graph.number(&step.node).unwrap_or(u32::MAX);
                 let delta = plan.scheduler.expand(number, width, max_parallel);
-                let delta = delta.map_err(|error| ActorError::Failure(internal(&error)))?;
+                let refused = || failure("internal", platform_text!("the kernel refuses the map"));
+                let delta =
+                    delta.map_err(|error| ActorError::Failure(refused().with_cause(error)))?;
                 plan.absorb(&self.graph, &delta);
                 plan.add_start(Start { step, intent });
             }
@@ -144,7 +151,9 @@ impl Actor {
             Err(OutputError::Failure(error)) => {
                 self.conclude_now(plan, step, attempt, DoneResult::Failed(error));
             }
-            Err(OutputError::Log(error)) => return Err(error.into()),
+            Err(error @ (OutputError::Log(_) | OutputError::Evaluation(_))) => {
+                return Err(error.into());
+            }
         }
         Ok(())
     }
@@ -155,13 +164,14 @@ impl Actor {
     }
 
     /// The end of the run, if this commit has room for it.
-    async fn end_in(&mut self, plan: &mut Plan) -> Result<Option<End>, LogError> {
+    async fn end_in(&mut self, plan: &mut Plan) -> Result<Option<End>, ActorError> {
         let is_alone = plan.advance.outcomes.is_empty() && plan.advance.instant.is_empty();
         if plan.room.limits.starts == 0 && !is_alone {
             return Ok(None);
         }
         if plan.result == RunResult::Failed {
-            let unknown = || (None, internal(&"the run failed without a failed step"));
+            let message = platform_text!("the run failed without a failed step");
+            let unknown = || (None, FailureReport::new("internal", message));
             let failed = plan.failed.take().or_else(|| self.known_failure());
             let failed = failed.map(|(step, error)| (Some(step), error));
             let (step, error) = failed.unwrap_or_else(unknown);
@@ -170,8 +180,11 @@ impl Actor {
         match self.output(plan).await {
             Ok(None) => Ok(Some(End::Completed { output: None })),
             Ok(Some(value)) => Ok(yield_output(plan, value)),
-            Err(OutputError::Failure(error)) => Ok(Some(End::Failed { step: None, error })),
-            Err(OutputError::Log(error)) => Err(error),
+            Err(OutputError::Failure(error)) => {
+                let error = plan.seal_failure(error);
+                Ok(Some(End::Failed { step: None, error }))
+            }
+            Err(error) => Err(error.into()),
         }
     }
 }
@@ -187,9 +200,13 @@ fn yield_output(plan: &mut Plan, value: Value) -> Option<End> {
     let bytes = serde_json::to_vec(&value).unwrap_or_default();
     let (count, limit) = (bytes.len(), Limits::PAYLOAD_BYTES);
     if count > limit {
-        let message =
-            format!("the run's output has {count} bytes: at most {limit}; let `output` yield less");
-        return Some(End::Failed { step: None, error: failure("request.too_large", message) });
+        let message = platform_text!(
+            "the run's output has {} bytes: at most {}; let `output` yield less",
+            count,
+            limit
+        );
+        let error = FailureReport::new("request.too_large", message);
+        return Some(End::Failed { step: None, error });
     }
     if plan.room.is_too_much(count) {
         return None;
@@ -199,12 +216,8 @@ fn yield_output(plan: &mut Plan, value: Value) -> Option<End> {
 }
 
 /// What a step would send or show is more than the log takes.
-pub(super) fn too_large(step: &StepId, bytes: usize) -> Failure {
+pub(super) fn too_large(step: &StepId, bytes: usize) -> UnsealedFailure {
     let limit = Limits::PAYLOAD_BYTES;
-    let message = format!("step {step}: {bytes} bytes in one piece: at most {limit}");
+    let message = platform_text!("step {}: {} bytes in one piece: at most {}", step, bytes, limit);
     failure("request.too_large", message)
-}
-
-fn internal(error: &dyn std::fmt::Display) -> Failure {
-    Failure { code: "internal".into(), message: error.to_string(), retryable: false }
 }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use convergio_domain::chat::ChatRequest;
-use convergio_domain::event::run::Failure;
-use convergio_domain::expr::{self, ExprError, Scope};
+use convergio_domain::expr::{ExprError, Scope};
+use convergio_domain::failure::{PlatformText, UnsealedFailure};
 use convergio_domain::graph::manifest::{
     Agent, Approval, Branch, Map, MapWork, Sleep, SubGraph, Tool, Work,
 };
 use convergio_domain::id::{ApprovalId, NodeId, StepId};
 use convergio_domain::payload::Purpose;
+use convergio_domain::platform_text;
 use convergio_domain::run::{Budget, Intent};
 use convergio_domain::time::Span;
 use serde_json::Value;
@@ -26,6 +27,7 @@ use super::plan::Plan;
 use super::proposals::UNBOUND;
 use crate::model::ask;
 use crate::outputs::{Extra, OutputError};
+use crate::tool;
 
 /// Longest list that a map runs over.
 const MAP_WIDTH_LIMIT: usize = 100_000;
@@ -53,7 +55,7 @@ impl Actor {
     ) -> Result<Prepared, OutputError> {
         let graph = Arc::clone(&self.graph);
         let Some(node) = graph.find_node(&step.node) else {
-            return Err(OutputError::Failure(invalid(&format!("no node {}", step.node))));
+            return Err(OutputError::Failure(invalid(no_node(step))));
         };
         if let Some(asker) = Asker::of(&node.work, step.item) {
             return self.begin_turns(plan, (step, attempt), asker, extra).await;
@@ -65,20 +67,24 @@ impl Actor {
         match (&node.work, step.item) {
             (Work::Map(map), Some(_)) => match &map.work {
                 MapWork::Agent(agent) => self.agent_call(plan, start, agent, &scope).await,
-                MapWork::Tool(tool) => tool_call(start, tool, &scope),
+                MapWork::Tool(tool) => self.tool_call(start, tool, &scope).await,
             },
-            (Work::Map(map), None) => self.expand(map, &step.node, &scope),
+            (Work::Map(map), None) => self.expand(map, &step.node, &scope).await,
             (Work::Agent(agent), _) => self.agent_call(plan, start, agent, &scope).await,
-            (Work::Tool(tool), _) => tool_call(start, tool, &scope),
-            (Work::Branch(branch), _) => choose(branch, &scope),
-            (Work::Approval(approval), _) => self.ask(plan, approval, node.wait_limit(), &scope),
+            (Work::Tool(tool), _) => self.tool_call(start, tool, &scope).await,
+            (Work::Branch(branch), _) => self.choose(branch, &scope).await,
+            (Work::Approval(approval), _) => {
+                self.ask(plan, approval, node.wait_limit(), &scope).await
+            }
             (Work::Sleep(Sleep { span }), _) => {
                 let span = node.wait_limit().unwrap_or(*span);
                 let due = self.shared.now().after(span);
                 Ok(Prepared::Start { intent: Intent::Sleep { due }, launches: Vec::new() })
             }
             (Work::Graph(graph), _) => self.sub_graph(plan, start, graph, &scope).await,
-            (Work::Plan(_), _) => Err(OutputError::Failure(invalid("a plan goes in turns"))),
+            (Work::Plan(_), _) => {
+                Err(OutputError::Failure(invalid(platform_text!("a plan goes in turns"))))
+            }
             (Work::Signal(signal), _) => {
                 let expires = node.wait_limit().map(|limit| self.shared.now().after(limit));
                 let intent = Intent::Await { signal: signal.name.clone(), expires };
@@ -95,11 +101,11 @@ impl Actor {
     ) -> Result<Scope, OutputError> {
         let graph = Arc::clone(&self.graph);
         let Some(node) = graph.find_node(&step.node) else {
-            return Err(OutputError::Failure(invalid(&format!("no node {}", step.node))));
+            return Err(OutputError::Failure(invalid(no_node(step))));
         };
         let mut scope = self.outputs.scope(&self.run.state, &graph, &node.needs, extra).await?;
         if let (Work::Map(map), Some(item)) = (&node.work, step.item) {
-            scope.item = Some((self.item(map, &step.node, &scope, item)?, item));
+            scope.item = Some((self.item(map, &step.node, &scope, item).await?, item));
         }
         Ok(scope)
     }
@@ -113,7 +119,7 @@ impl Actor {
         scope: &Scope,
     ) -> Result<Prepared, OutputError> {
         let target = self.graph_target(&graph.name, graph.version.as_ref()).await?;
-        let inputs = expr::render_value(&graph.inputs, scope).map_err(|error| failed(&error))?;
+        let inputs = self.render(&graph.inputs, scope).await?;
         let callee = Callee {
             graph: target.graph,
             version: target.version,
@@ -137,13 +143,12 @@ impl Actor {
         if let Some(prepared) = self.go_on_with_child(plan, &callee, &wanted).await? {
             return Ok(prepared);
         }
-        let child = self.child(plan, &callee, wanted).map_err(OutputError::Failure)?;
-        let (child, launch) = child;
+        let (child, launch) = self.child(plan, &callee, wanted).await?;
         Ok(Prepared::Start { intent: Intent::Child(child), launches: vec![launch] })
     }
 
     /// The list of a map, rendered once while the run is in memory.
-    fn list(
+    async fn list(
         &mut self,
         map: &Map,
         node: &NodeId,
@@ -153,15 +158,19 @@ impl Actor {
             return Ok(Arc::clone(list));
         }
         let over = Value::String(map.over.clone());
-        let list = match expr::render_value(&over, scope).map_err(|error| failed(&error))? {
+        let list = match self.render(&over, scope).await? {
             Value::Array(list) if list.len() <= MAP_WIDTH_LIMIT => Arc::new(list),
             Value::Array(list) => {
-                let message =
-                    format!("map.over has {} items: at most {MAP_WIDTH_LIMIT}", list.len());
-                return Err(OutputError::Failure(invalid(&message)));
+                let message = platform_text!(
+                    "map.over has {} items: at most {}",
+                    list.len(),
+                    MAP_WIDTH_LIMIT
+                );
+                return Err(OutputError::Failure(invalid(message)));
             }
             _ => {
-                let message = "map.over must yield a list: use an output that is one";
+                let message =
+                    platform_text!("map.over must yield a list: use an output that is one");
                 return Err(OutputError::Failure(invalid(message)));
             }
         };
@@ -169,20 +178,26 @@ impl Actor {
         Ok(list)
     }
 
-    fn item(
+    async fn item(
         &mut self,
         map: &Map,
         node: &NodeId,
         scope: &Scope,
         item: u32,
     ) -> Result<Value, OutputError> {
-        let list = self.list(map, node, scope)?;
-        let missing = || OutputError::Failure(invalid(&format!("the list has no item {item}")));
+        let list = self.list(map, node, scope).await?;
+        let missing =
+            || OutputError::Failure(invalid(platform_text!("the list has no item {}", item)));
         list.get(item as usize).cloned().ok_or_else(missing)
     }
 
-    fn expand(&mut self, map: &Map, node: &NodeId, scope: &Scope) -> Result<Prepared, OutputError> {
-        let list = self.list(map, node, scope)?;
+    async fn expand(
+        &mut self,
+        map: &Map,
+        node: &NodeId,
+        scope: &Scope,
+    ) -> Result<Prepared, OutputError> {
+        let list = self.list(map, node, scope).await?;
         if list.is_empty() {
             let empty = Arc::new(Value::Array(Vec::new()));
             return Ok(Prepared::Instant(DoneResult::Completed(Some(empty))));
@@ -207,11 +222,12 @@ impl Actor {
         };
         let Start { step, attempt, timeout, is_repeatable } = start;
         let calling = Calling { step, attempt, turn: 0, timeout, answers, is_repeatable };
-        let (intent, launch) = self.model_call(plan, asked(agent, scope)?, calling).await?;
+        let request = self.asked(agent, scope).await?;
+        let (intent, launch) = self.model_call(plan, request, calling).await?;
         Ok(Prepared::Start { intent, launches: vec![launch] })
     }
 
-    fn ask(
+    async fn ask(
         &mut self,
         plan: &mut Plan,
         approval: &Approval,
@@ -219,7 +235,7 @@ impl Actor {
         scope: &Scope,
     ) -> Result<Prepared, OutputError> {
         let shown = Value::String(approval.show.clone());
-        let content = expr::render_value(&shown, scope).map_err(|error| failed(&error))?;
+        let content = self.render(&shown, scope).await?;
         // Serialising a JSON value into memory cannot fail: its keys are strings.
         let bytes = serde_json::to_vec(&content).unwrap_or_default();
         let content_hash = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
@@ -239,7 +255,7 @@ impl Actor {
         let Some(output) = &graph.graph.output else { return Ok(None) };
         let needs = &graph.yields;
         let scope = self.outputs.scope(&self.run.state, &graph, needs, plan.extra()).await?;
-        expr::render_value(output, &scope).map(Some).map_err(|error| failed(&error))
+        self.render(output, &scope).await.map(Some)
     }
 }
 
@@ -258,44 +274,52 @@ impl Start<'_> {
     }
 }
 
-fn tool_call(start: Start<'_>, tool: &Tool, scope: &Scope) -> Result<Prepared, OutputError> {
-    let args = expr::render_value(&tool.with, scope).map_err(|error| failed(&error))?;
-    let work = EffectWork::Tool { name: tool.name.clone(), args };
-    Ok(Prepared::Start { intent: Intent::Compute, launches: vec![start.launch(work)] })
-}
+impl Actor {
+    async fn tool_call(
+        &self,
+        start: Start<'_>,
+        tool: &Tool,
+        scope: &Scope,
+    ) -> Result<Prepared, OutputError> {
+        let args = self.render(&tool.with, scope).await?;
+        tool::check_size(&tool.name, &args).map_err(OutputError::Failure)?;
+        let work = EffectWork::Tool { name: tool.name.clone(), args };
+        Ok(Prepared::Start { intent: Intent::Compute, launches: vec![start.launch(work)] })
+    }
 
-fn choose(branch: &Branch, scope: &Scope) -> Result<Prepared, OutputError> {
-    let mut taken = branch.cases.len();
-    for (index, case) in branch.cases.iter().enumerate() {
-        if expr::holds(&case.when, scope).map_err(|error| failed(&error))? {
-            taken = index;
-            break;
+    async fn choose(&self, branch: &Branch, scope: &Scope) -> Result<Prepared, OutputError> {
+        let conditions: Vec<&str> = branch.cases.iter().map(|case| case.when.as_str()).collect();
+        let taken = self.first_holding(&conditions, scope).await?;
+        Ok(Prepared::Instant(DoneResult::Chosen(u32::try_from(taken).unwrap_or(u32::MAX))))
+    }
+
+    /// What an agent asks, its templates rendered.
+    pub(super) async fn asked(
+        &self,
+        agent: &Agent,
+        scope: &Scope,
+    ) -> Result<ChatRequest, OutputError> {
+        if let Some(template) = &agent.request {
+            let value = self.render(&Value::String(template.clone()), scope).await?;
+            return ask::of_value(agent, value).map_err(OutputError::Failure);
         }
+        let texts: Vec<&str> =
+            agent.system.as_deref().into_iter().chain([agent.prompt.as_str()]).collect();
+        let mut texts = self.render_texts(&texts, scope).await?;
+        let prompt = texts.pop().unwrap_or_default();
+        Ok(ask::of_prompt(agent, texts.pop(), prompt))
     }
-    Ok(Prepared::Instant(DoneResult::Chosen(u32::try_from(taken).unwrap_or(u32::MAX))))
-}
-
-/// What an agent asks, its templates rendered.
-pub(super) fn asked(agent: &Agent, scope: &Scope) -> Result<ChatRequest, OutputError> {
-    if let Some(template) = &agent.request {
-        let value = expr::render_value(&Value::String(template.clone()), scope);
-        let value = value.map_err(|error| failed(&error))?;
-        return ask::of_value(agent, value).map_err(OutputError::Failure);
-    }
-    let system = agent.system.as_deref().map(|text| expr::render_text(text, scope)).transpose();
-    let system = system.map_err(|error| failed(&error))?;
-    let prompt = expr::render_text(&agent.prompt, scope).map_err(|error| failed(&error))?;
-    Ok(ask::of_prompt(agent, system, prompt))
 }
 
 pub(super) fn failed(error: &ExprError) -> OutputError {
-    OutputError::Failure(Failure {
-        code: "template.invalid".into(),
-        message: error.to_string(),
-        retryable: false,
-    })
+    let message = platform_text!("a template or condition has no value that can be used");
+    OutputError::Failure(UnsealedFailure::new("template.invalid", message).with_detail(error))
 }
 
-fn invalid(message: &str) -> Failure {
-    Failure { code: "graph.invalid".into(), message: message.into(), retryable: false }
+fn no_node(step: &StepId) -> PlatformText {
+    platform_text!("no node {}", step.node)
+}
+
+fn invalid(message: PlatformText) -> UnsealedFailure {
+    UnsealedFailure::new("graph.invalid", message)
 }

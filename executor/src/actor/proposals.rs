@@ -1,14 +1,16 @@
 //! Graphs that a model proposes: read from its answer, checked, and run within the run.
 
 use convergio_domain::chat::ChatReply;
-use convergio_domain::event::run::Failure;
-use convergio_domain::graph::manifest::{Graph, Plan as PlanNode};
-use convergio_domain::graph::{self, Mistake};
+use convergio_domain::failure::UnsealedFailure;
+use convergio_domain::graph::manifest::{Callee, Grants, Graph, Plan as PlanNode, ToolRef};
+use convergio_domain::graph::{self, Mistake, ToolSpec, find_beyond_grants};
+use convergio_domain::id::StepId;
 use convergio_domain::json::read_json;
-use convergio_domain::run::{Budget, Intent, Next, ToolOutcome};
+use convergio_domain::platform_text;
+use convergio_domain::run::{Budget, Intent, Next};
 use serde_json::{Value, json};
 
-use super::children::{Callee, Wanted};
+use super::children::{Callee as ChildGraph, Wanted};
 use super::effect::{Done, failure};
 use super::places::PlaceKind;
 use super::plan::Plan;
@@ -24,17 +26,45 @@ const MISTAKES_LIMIT: usize = 20;
 /// What the call is named that checks and runs a proposal.
 const RUN: &str = "graph.run";
 
-/// What a model that proposes graphs is told, before the list of tools.
+/// What a model that proposes graphs is told, before the list of what it may use.
 const INSTRUCTIONS: &str = include_str!("proposals.txt");
 
-/// What a model that proposes graphs is told.
-pub(super) fn instructions() -> String {
+/// What a model that proposes graphs is told: what it was given, and nothing else. The subject of
+/// the grants is text.
+pub(super) fn instructions(grants: &Grants) -> String {
     let mut text = INSTRUCTIONS.to_owned();
-    for spec in tool::catalog().iter() {
-        let (name, does, takes) = (&spec.name, &spec.description, &spec.arguments);
-        text.push_str(&format!("- {name}: {does} Arguments: {takes}\n"));
+    let lines: Vec<String> = grants.tools.iter().filter_map(grant_line).collect();
+    match lines.is_empty() {
+        true => text.push_str("There are no tools.\n"),
+        false => text.extend(["Tools:\n".to_owned()].into_iter().chain(lines)),
+    }
+    if let Some(subject) = &grants.memory_subject {
+        text.push_str(&format!("The subject of memory is {subject}, and no other one.\n"));
     }
     text
+}
+
+/// How a tool, an agent or a graph is used in a proposal.
+fn grant_line(tool: &ToolRef) -> Option<String> {
+    let callee_line = |kind: &str, form: &str, callee: &Callee| {
+        let does = callee.description.as_deref().unwrap_or_default();
+        format!("- {kind} {}: {does} {form}\n", callee.name)
+    };
+    Some(match tool {
+        ToolRef::Builtin(name) => {
+            let catalog = tool::catalog();
+            let ToolSpec { name, description, arguments } = catalog.get(name)?;
+            format!("- {name}: {description} Arguments: {arguments}\n")
+        }
+        ToolRef::Graph(callee) => {
+            let form = r#"As a node: {"id": NAME, "graph": {"name": GRAPH, "inputs": {}}}"#;
+            callee_line("the graph", form, callee)
+        }
+        ToolRef::Agent(callee) => {
+            let form = r#"As a tool of an agent: "tools": [{"agent": AGENT}]"#;
+            callee_line("the agent", form, callee)
+        }
+    })
 }
 
 impl Actor {
@@ -49,7 +79,7 @@ impl Actor {
         let at = self.take_answer(plan, done, reply);
         let text = plan.reply(&at.step).map(|reply| reply.text.clone()).unwrap_or_default();
         let name = self.proposal_name(&at);
-        let proposal = read(&text, &name);
+        let proposal = self.read_granted_proposal(plan, &at, node, (&text, &name)).await?;
         let checked = match proposal {
             Ok(_) if !plan.places.has_place(PlaceKind::ChildRun) => {
                 plan.queue_tool(&at, RUN.to_owned());
@@ -59,7 +89,7 @@ impl Actor {
             Err(mistakes) => Err((invalid(mistakes.len()), shown(&mistakes))),
         };
         if let Err((error, told)) = checked {
-            plan.told(&at, ToolOutcome::Failed(error), Value::String(told));
+            plan.tool_failed(&at, error, told);
         }
         self.after_calls(plan, &at).await
     }
@@ -73,12 +103,13 @@ impl Actor {
         text: &str,
     ) -> Result<(), ActorError> {
         let name = self.proposal_name(at);
-        let checked = match read(text, &name) {
+        let proposal = self.read_granted_proposal(plan, at, node, (text, &name)).await?;
+        let checked = match proposal {
             Ok(graph) => self.run_proposal(plan, at, node, &graph, true).await?,
             Err(mistakes) => Err((invalid(mistakes.len()), shown(&mistakes))),
         };
         if let Err((error, told)) = checked {
-            plan.told(at, ToolOutcome::Failed(error), Value::String(told));
+            plan.tool_failed(at, error, told);
         }
         Ok(())
     }
@@ -90,20 +121,22 @@ impl Actor {
         node: &PlanNode,
         graph: &Graph,
         is_queued: bool,
-    ) -> Result<Result<(), (Failure, String)>, ActorError> {
+    ) -> Result<Result<(), (UnsealedFailure, String)>, ActorError> {
         let extra = std::mem::take(&mut plan.extra);
         let inputs = self.rendered(&at.step, &node.inputs, &extra).await;
         plan.extra = extra;
         let inputs = match inputs {
             Ok(inputs) => inputs,
-            Err(OutputError::Log(error)) => return Err(error.into()),
+            Err(error @ (OutputError::Log(_) | OutputError::Evaluation(_))) => {
+                return Err(error.into());
+            }
             Err(OutputError::Failure(error)) => {
-                let text = error.message.clone();
+                let text = error.full_text().to_owned();
                 return Ok(Err((error, text)));
             }
         };
         let tenant = &self.run.stream.tenant;
-        let callee = Callee {
+        let callee = ChildGraph {
             graph: graph::graph_id(tenant, &graph.name),
             version: graph.version(),
             manifest: graph,
@@ -122,7 +155,7 @@ impl Actor {
             shares: self.spenders() + 1,
             privacy: node.agent.privacy,
         };
-        Ok(match self.child(plan, &callee, wanted) {
+        Ok(match self.child(plan, &callee, wanted).await {
             Ok((intent, launch)) => {
                 if !is_queued {
                     plan.begin_tool(at, RUN.to_owned());
@@ -130,10 +163,11 @@ impl Actor {
                 plan.next(at, Next::Begin(Intent::Child(intent)), Some(launch));
                 Ok(())
             }
-            Err(error) => {
-                let text = error.message.clone();
+            Err(OutputError::Failure(error)) => {
+                let text = error.full_text().to_owned();
                 Err((error, text))
             }
+            Err(error) => return Err(error.into()),
         })
     }
 
@@ -146,13 +180,12 @@ impl Actor {
     /// Templates of a value, rendered for a step.
     pub(super) async fn rendered(
         &mut self,
-        step: &convergio_domain::id::StepId,
+        step: &StepId,
         value: &Value,
         extra: &Extra,
     ) -> Result<Value, OutputError> {
         let scope = self.scope_of(step, extra).await?;
-        let rendered = convergio_domain::expr::render_value(value, &scope);
-        rendered.map_err(|error| super::prepare::failed(&error))
+        self.render(value, &scope).await
     }
 }
 
@@ -164,10 +197,77 @@ fn blake3_hex(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The graph in an answer, under a name of ours.
-fn read(text: &str, name: &str) -> Result<Graph, Vec<Mistake>> {
-    let whole =
-        |message: String| vec![Mistake { line: 1, column: 1, path: String::new(), message }];
+impl Actor {
+    /// What a plan was given, its subject as text.
+    pub(super) async fn plan_grants(
+        &mut self,
+        step: &StepId,
+        node: &PlanNode,
+        extra: &Extra,
+    ) -> Result<Grants, OutputError> {
+        let Some(subject) = &node.grants.memory_subject else { return Ok(node.grants.clone()) };
+        let subject = self.rendered(step, &Value::String(subject.clone()), extra).await?;
+        let memory_subject = subject.as_str().map(str::to_owned);
+        Ok(Grants { memory_subject, ..node.grants.clone() })
+    }
+
+    /// The graph in an answer, if it uses nothing but what the plan was given.
+    async fn read_granted_proposal(
+        &mut self,
+        plan: &mut Plan,
+        at: &At,
+        node: &PlanNode,
+        (text, name): (&str, &str),
+    ) -> Result<Result<Graph, Vec<Mistake>>, ActorError> {
+        let graph = match self.read_proposal(text, name).await? {
+            Ok(graph) => graph,
+            Err(mistakes) => return Ok(Err(mistakes)),
+        };
+        let extra = std::mem::take(&mut plan.extra);
+        let grants = self.plan_grants(&at.step, node, &extra).await;
+        plan.extra = extra;
+        let beyond = match grants {
+            Ok(grants) => find_beyond_grants(&graph, &grants),
+            Err(OutputError::Failure(error)) => whole(error.full_text().to_owned()),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(if beyond.is_empty() { Ok(graph) } else { Err(beyond) })
+    }
+
+    /// The graph in an answer, under a name of ours.
+    async fn read_proposal(
+        &self,
+        text: &str,
+        name: &str,
+    ) -> Result<Result<Graph, Vec<Mistake>>, ActorError> {
+        let manifest = match manifest_in(text, name) {
+            Ok(manifest) => manifest,
+            Err(mistakes) => return Ok(Err(mistakes)),
+        };
+        let graph = match self.parse(manifest).await {
+            Ok(Ok(graph)) => graph,
+            Ok(Err(mistakes)) => return Ok(Err(mistakes)),
+            Err(OutputError::Failure(error)) => {
+                return Ok(Err(whole(error.full_text().to_owned())));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let nodes = graph.nodes.len();
+        if nodes > NODES_LIMIT {
+            let message = format!("{nodes} nodes are too many: at most {NODES_LIMIT}");
+            return Ok(Err(whole(message)));
+        }
+        Ok(Ok(graph))
+    }
+}
+
+/// A mistake of the whole answer.
+fn whole(message: String) -> Vec<Mistake> {
+    vec![Mistake { line: 1, column: 1, path: String::new(), message }]
+}
+
+/// The manifest in an answer, under a name of ours.
+fn manifest_in(text: &str, name: &str) -> Result<String, Vec<Mistake>> {
     let object = text.find('{').zip(text.rfind('}')).filter(|(from, to)| from < to);
     let Some((from, to)) = object else {
         return Err(whole("the answer must be one JSON object".to_owned()));
@@ -179,16 +279,11 @@ fn read(text: &str, name: &str) -> Result<Graph, Vec<Mistake>> {
     for ours in ["inputs", "budget"] {
         value.as_object_mut().and_then(|fields| fields.remove(ours));
     }
-    let parsed = graph::parse(&value.to_string(), &tool::catalog())?;
-    let nodes = parsed.graph.nodes.len();
-    if nodes > NODES_LIMIT {
-        return Err(whole(format!("{nodes} nodes are too many: at most {NODES_LIMIT}")));
-    }
-    Ok(parsed.graph)
+    Ok(value.to_string())
 }
 
-fn invalid(mistakes: usize) -> Failure {
-    failure("graph.invalid", format!("the proposed graph has {mistakes} mistakes"))
+fn invalid(mistakes: usize) -> UnsealedFailure {
+    failure("graph.invalid", platform_text!("the proposed graph has {} mistakes", mistakes))
 }
 
 fn shown(mistakes: &[Mistake]) -> String {

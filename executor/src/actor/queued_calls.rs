@@ -6,10 +6,11 @@ use std::sync::Arc;
 use convergio_domain::chat::ChatReply;
 use convergio_domain::graph::manifest::Agent;
 use convergio_domain::id::StepId;
-use convergio_domain::run::{CallNo, ToolOutcome};
-use serde_json::Value;
+use convergio_domain::platform_text;
+use convergio_domain::run::CallNo;
 
 use super::asking::Asker;
+use super::effect::failure;
 use super::places::PlaceKind;
 use super::plan::Plan;
 use super::toolbox::{Bad, Good};
@@ -54,10 +55,12 @@ impl Actor {
         };
         let reply = match self.reply(answer).await {
             Ok(reply) => reply,
-            Err(OutputError::Log(error)) => return Err(error.into()),
+            Err(error @ (OutputError::Log(_) | OutputError::Evaluation(_))) => {
+                return Err(error.into());
+            }
             Err(OutputError::Failure(error)) => {
-                let text = Value::String(error.message.clone());
-                plan.told(&at, ToolOutcome::Failed(error), text);
+                let text = error.full_text().to_owned();
+                plan.tool_failed(&at, error, text);
                 return self.after_calls(plan, &at).await;
             }
         };
@@ -79,9 +82,11 @@ impl Actor {
         let Some(call) = reply.tool_calls.get(at.call.call as usize) else { return Ok(()) };
         let checked = match self.tools(agent.toolbox.as_ref()).await {
             Ok(tools) => tools.check(call),
-            Err(OutputError::Log(error)) => return Err(error.into()),
+            Err(error @ (OutputError::Log(_) | OutputError::Evaluation(_))) => {
+                return Err(error.into());
+            }
             Err(OutputError::Failure(error)) => {
-                let text = error.message.clone();
+                let text = error.full_text().to_owned();
                 Err(Bad::Wrong { error, text })
             }
         };
@@ -89,24 +94,29 @@ impl Actor {
             Ok(Good::Run { target, inputs, .. }) => {
                 Ok(RunCall { name: None, target: *target, inputs })
             }
-            Ok(Good::Spawn { args, .. }) => match self.spawned(&args).await {
+            Ok(Good::Spawn { args, .. }) => match self.spawned(agent.toolbox.as_ref(), &args).await
+            {
                 Ok((target, inputs)) => Ok(RunCall { name: None, target, inputs }),
-                Err(OutputError::Log(error)) => return Err(error.into()),
+                Err(error @ (OutputError::Log(_) | OutputError::Evaluation(_))) => {
+                    return Err(error.into());
+                }
                 Err(OutputError::Failure(error)) => Err(error),
             },
-            Err(Bad::Wrong { error, .. }) => Err(error),
+            Err(Bad::Wrong { error, text }) => Err(error.with_detail(text)),
             Ok(Good::Builtin { name, .. }) | Err(Bad::Denied { name }) => {
-                let message = format!("`{name}` runs nothing any more");
-                Err(super::effect::failure("tool.unknown", message))
+                let message = platform_text!("the tool runs nothing any more");
+                let detail = format!("`{name}` runs nothing any more");
+                Err(failure("tool.unknown", message).with_detail(detail))
             }
         };
         match run_call {
             Ok(run_call) => {
-                self.spawn(plan, at, run_call, Asker::Agent(agent), reply.tool_calls.len());
+                let asked = reply.tool_calls.len();
+                self.spawn(plan, at, run_call, Asker::Agent(agent), asked).await?;
             }
             Err(error) => {
-                let text = Value::String(error.message.clone());
-                plan.told(at, ToolOutcome::Failed(error), text);
+                let text = error.full_text().to_owned();
+                plan.tool_failed(at, error, text);
             }
         }
         Ok(())

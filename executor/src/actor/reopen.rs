@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::id::{GraphVersion, RunId, StepId};
 use convergio_domain::money::Money;
+use convergio_domain::platform_text;
 use convergio_domain::run::{
     Budget, Child, ChildReopening, FamilyCommand, Intent, Rejection, ReopenRun, Run, RunCommand,
     RunState, fatal_steps, loosened_node,
@@ -109,12 +111,13 @@ impl Actor {
         callee: &Callee<'_>,
         wanted: &Wanted,
         (run, child): (RunId, &RunState),
-    ) -> Result<Budget, convergio_domain::event::run::Failure> {
+    ) -> Result<Budget, UnsealedFailure> {
         let (state, now) = (&self.run.state, self.shared.now());
         let left = state.share(plan.spent, wanted.shares, now);
         let more = left.within(callee.manifest.budget).within(wanted.budget);
         if more.tokens == Some(0) {
-            let message = "nothing is left of budget.tokens for a run within: raise it".to_owned();
+            let message =
+                platform_text!("nothing is left of budget.tokens for a run within: raise it");
             return Err(failure("budget.exceeded", message));
         }
         let deadline = left.within(wanted.budget).deadline;
@@ -143,7 +146,7 @@ pub(super) async fn align(
     let stream = StreamKey::run(parent.tenant.clone(), new.run);
     let state = shared.repository.load::<Run>(&stream).await?.state;
     if state.is_imported {
-        let message = format!("the run within would be {}, which was imported", new.run);
+        let message = platform_text!("the run within would be {}, which was imported", new.run);
         return Err(ActorError::Failure(failure("run.imported", message)));
     }
     if state.reopenings < new.child.reopenings {

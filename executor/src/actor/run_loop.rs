@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use convergio_domain::decider::Wake;
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::run::{Advance, End, Run, RunCommand, StepStatus};
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::{AppendError, CommitError, LogError, WriteTurn};
@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::commit_room::CommitLimits;
 use super::{Actor, ActorError, farewell};
 use crate::alarm::sleep_until;
+use crate::failures::seal_failure;
 
 /// Wait before an actor that could not go on tries again. It keeps its outcomes meanwhile.
 const RETRY_WAIT: Duration = Duration::from_secs(1);
@@ -38,6 +39,9 @@ impl Actor {
             // Even a loop that never waits lets others work.
             tokio::task::coop::consume_budget().await;
             let seq = self.run.state.seq;
+            if self.outputs.make_room() {
+                self.lists.clear();
+            }
             let error = match self.turn(signal).await {
                 Ok(Turn::Leave(wake)) => return Ok(wake),
                 Ok(Turn::Waited) => {
@@ -74,7 +78,15 @@ impl Actor {
             let Some(write_turn) = self.take_write_turn().await? else {
                 return Ok(Turn::Waited);
             };
-            let plan = self.plan().await?;
+            let plan = match self.plan().await {
+                Err(ActorError::Evaluation(job)) => {
+                    // Others may write meanwhile.
+                    drop(write_turn);
+                    self.wait_for_evaluation(*job, signal).await?;
+                    return Ok(Turn::Waited);
+                }
+                plan => plan?,
+            };
             if !plan.is_empty() {
                 self.commit(plan, Some(write_turn)).await?;
                 return Ok(Turn::Written);
@@ -149,7 +161,10 @@ impl Actor {
         let due = due.into_iter().flatten().chain(self.wakes()).min();
         let alarm = sleep_until(due, self.shared.repository.clock());
         let stopped = self.shared.stopped.clone();
+        let wanted = self.outputs.wanted();
         tokio::select! {
+            // Large values are let go before the next turn.
+            () = wanted => {}
             Some(done) = self.effects.join_next() => self.landed(done),
             () = signal.notified() => {
                 if self.shared.repository.refresh(&mut self.run).await? {
@@ -200,7 +215,7 @@ impl Actor {
 
     /// Ends the run by what trying again cannot help. What was paid stands first, each outcome by
     /// itself.
-    async fn fail_run(&mut self, error: Failure) -> Result<(), ActorError> {
+    async fn fail_run(&mut self, error: UnsealedFailure) -> Result<(), ActorError> {
         let is_readable = self.rebuild().is_ok();
         while is_readable && !self.done.is_empty() && !self.run.state.phase.is_ended() {
             let write_turn = match self.take_write_turn().await {
@@ -216,13 +231,14 @@ impl Actor {
                 break;
             }
         }
+        let (error, payloads) = seal_failure(error);
         let advance = Advance {
             end: Some(End::Failed { step: None, error }),
             ..Advance::empty(self.shared.config.id)
         };
         while !self.run.state.phase.is_ended() {
             let (context, repository) = (self.shared.context(), &self.shared.repository);
-            let command = |_: &_, _| (RunCommand::Advance(advance.clone()), Vec::new());
+            let command = |_: &_, _| (RunCommand::Advance(advance.clone()), payloads.clone());
             match repository.execute_on(&mut self.run, &context, command).await {
                 Ok(()) | Err(CommitError::Conflict) => {}
                 // Others ended it.

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use convergio_domain::agent::{AgentNoun, agent_id};
 use convergio_domain::chat::{ToolCall, ToolSpec};
-use convergio_domain::event::run::Failure;
+use convergio_domain::expr::Allowance;
+use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::graph::manifest::{Callee as CalleeRef, SPAWN_TOOL, ToolRef, Toolbox};
-use convergio_domain::graph::{ToolSpec as Described, check_inputs};
+use convergio_domain::graph::{ToolSpec as Described, check_inputs, check_inputs_within};
 use convergio_domain::id::{AgentId, GraphId, GraphVersion};
 use convergio_domain::json::{JsonError, read_json};
+use convergio_domain::platform_text;
 use convergio_domain::stream::StreamKey;
 use serde_json::{Map, Value, json};
 
@@ -64,7 +66,7 @@ pub(super) enum Bad {
     /// The agent may not call this tool.
     Denied { name: String },
     /// There is no such tool, or the arguments are wrong; the text tells the model why.
-    Wrong { error: Failure, text: String },
+    Wrong { error: UnsealedFailure, text: String },
 }
 
 impl Tools {
@@ -77,7 +79,7 @@ impl Tools {
     pub(super) fn of_manifest(toolbox: &Toolbox) -> Self {
         let catalog = tool::catalog();
         let tools = toolbox.tools.iter().filter_map(|tool| match tool {
-            ToolRef::Builtin(name) if name == SPAWN_TOOL => Some(spawn_tool()),
+            ToolRef::Builtin(name) if name == SPAWN_TOOL => Some(spawn_tool(&toolbox.spawn)),
             ToolRef::Builtin(name) => Some(builtin_tool(catalog.get(name)?)),
             ToolRef::Agent(callee) => Some(unknown_tool(&run_name("agent", callee))),
             ToolRef::Graph(callee) => Some(unknown_tool(&run_name("graph", callee))),
@@ -103,7 +105,7 @@ impl Tools {
             Does::Builtin => match tool::check(&name, &args) {
                 Ok(()) => Ok(Good::Builtin { name, args }),
                 Err(error) => {
-                    let text = error.message.clone();
+                    let text = error.full_text().to_owned();
                     Err(Bad::Wrong { error, text })
                 }
             },
@@ -112,7 +114,10 @@ impl Tools {
                 mistakes => Err(wrong(mistakes.join("; "))),
             },
             Does::Run(target) => {
-                let mistakes = check_inputs(&tool.spec.parameters, &args);
+                // What may be dear is checked where the run is made.
+                let allowance = &mut Allowance::IN_PLACE.clone();
+                let mistakes = check_inputs_within(&tool.spec.parameters, &args, allowance);
+                let mistakes = mistakes.unwrap_or_default();
                 if !mistakes.is_empty() {
                     return Err(wrong(mistakes.join("; ")));
                 }
@@ -134,7 +139,7 @@ impl Tools {
             known.iter().find(|spec| spec.name == call.name || wire(&spec.name) == call.name);
         let Some(spec) = known.filter(|spec| !self.permits(&spec.name)) else {
             let names: Vec<&str> = self.tools.iter().map(|tool| tool.spec.name.as_str()).collect();
-            let error = failure("tool.unknown", "there is no such tool".to_owned());
+            let error = failure("tool.unknown", platform_text!("there is no such tool"));
             let text = format!("there is no such tool; the tools are {}", names.join(", "));
             return Bad::Wrong { error, text };
         };
@@ -143,7 +148,8 @@ impl Tools {
 }
 
 fn wrong(text: String) -> Bad {
-    let error = failure("tool.invalid", "the arguments are not what the tool takes".to_owned());
+    let message = platform_text!("the arguments are not what the tool takes");
+    let error = failure("tool.invalid", message);
     Bad::Wrong { error, text }
 }
 
@@ -176,7 +182,7 @@ impl Actor {
         let mut tools = Vec::with_capacity(toolbox.tools.len());
         for tool in &toolbox.tools {
             tools.push(match tool {
-                ToolRef::Builtin(name) if name == SPAWN_TOOL => spawn_tool(),
+                ToolRef::Builtin(name) if name == SPAWN_TOOL => spawn_tool(&toolbox.spawn),
                 ToolRef::Builtin(name) => {
                     builtin_tool(catalog.get(name).ok_or_else(|| unknown(name))?)
                 }
@@ -193,21 +199,29 @@ impl Actor {
         Ok(Tools { tools })
     }
 
-    /// What the call of [`SPAWN_TOOL`] runs: an agent or a graph by its name.
-    pub(super) async fn spawned(&self, args: &Value) -> Result<(Target, Value), OutputError> {
+    /// What the call of [`SPAWN_TOOL`] runs: an agent or a graph by its name, of those that the
+    /// manifest names.
+    pub(super) async fn spawned(
+        &self,
+        toolbox: Option<&Toolbox>,
+        args: &Value,
+    ) -> Result<(Target, Value), OutputError> {
+        check_spawn(toolbox.map_or(&[], |toolbox| &toolbox.spawn), args)?;
         match (args["agent"].as_str(), args["graph"].as_str()) {
             (Some(name), None) => {
                 let target = self.agent_target(name).await?;
                 Ok((target, json!({"message": args["message"].as_str().unwrap_or("")})))
             }
             (None, Some(name)) => {
-                let target = self.graph_target(name, None).await?;
+                let version = toolbox.and_then(|toolbox| pinned_version(&toolbox.spawn, name));
+                let target = self.graph_target(name, version).await?;
                 let inputs = args.get("inputs").cloned().unwrap_or_else(|| json!({}));
                 Ok((target, inputs))
             }
             _ => {
-                let message = "name an agent with its message, or a graph with its inputs";
-                Err(OutputError::Failure(failure("tool.invalid", message.to_owned())))
+                let message =
+                    platform_text!("name an agent with its message, or a graph with its inputs");
+                Err(OutputError::Failure(failure("tool.invalid", message)))
             }
         }
     }
@@ -218,7 +232,7 @@ impl Actor {
         let stream = StreamKey::agent(tenant.clone(), id);
         let loaded = self.shared.repository.load::<AgentNoun>(&stream).await?;
         let missing = || {
-            let message = "there is no such agent: see `convergio agents list`".to_owned();
+            let message = platform_text!("there is no such agent: see `convergio agents list`");
             OutputError::Failure(failure("graph.invalid", message))
         };
         let (graph, version) = loaded.state.runnable().cloned().ok_or_else(missing)?;
@@ -257,20 +271,62 @@ impl From<OutputError> for ActorError {
         match error {
             OutputError::Log(error) => Self::Log(error),
             OutputError::Failure(failure) => Self::Failure(failure),
+            OutputError::Evaluation(job) => Self::Evaluation(job),
         }
     }
 }
 
-fn unknown(name: &str) -> OutputError {
-    OutputError::Failure(failure("graph.invalid", format!("there is no tool `{name}`")))
+/// Whether what is to be spawned is among what the manifest names.
+fn check_spawn(granted: &[ToolRef], args: &Value) -> Result<(), OutputError> {
+    let is_granted = |tool: &ToolRef| match tool {
+        ToolRef::Agent(callee) => args["agent"] == callee.name.as_str(),
+        ToolRef::Graph(callee) => args["graph"] == callee.name.as_str(),
+        ToolRef::Builtin(_) => false,
+    };
+    let is_named = args["agent"].is_string() || args["graph"].is_string();
+    if !is_named || granted.iter().any(is_granted) {
+        return Ok(());
+    }
+    let names: Vec<String> = granted.iter().map(spawn_name).collect();
+    let message = platform_text!("the agent may run only what `spawn` names: {}", names.len());
+    let detail = match names.is_empty() {
+        true => "this agent may run nothing: the manifest names nothing in `spawn`".to_owned(),
+        false => format!("this agent may run {} and nothing else", names.join(", ")),
+    };
+    Err(OutputError::Failure(failure("tool.denied", message).with_detail(detail)))
 }
 
-fn spawn_tool() -> Tool {
+fn spawn_name(tool: &ToolRef) -> String {
+    match tool {
+        ToolRef::Builtin(name) => name.clone(),
+        ToolRef::Agent(callee) => format!("the agent `{}`", callee.name),
+        ToolRef::Graph(callee) => format!("the graph `{}`", callee.name),
+    }
+}
+
+/// The version of a graph that the manifest names for it.
+fn pinned_version<'a>(granted: &'a [ToolRef], name: &str) -> Option<&'a GraphVersion> {
+    granted.iter().find_map(|tool| match tool {
+        ToolRef::Graph(callee) if callee.name == name => callee.version.as_ref(),
+        _ => None,
+    })
+}
+
+fn unknown(name: &str) -> OutputError {
+    let message = platform_text!("a tool of the agent does not exist");
+    let detail = format!("there is no tool `{name}`");
+    OutputError::Failure(failure("graph.invalid", message).with_detail(detail))
+}
+
+fn spawn_tool(granted: &[ToolRef]) -> Tool {
+    let names: Vec<String> = granted.iter().map(spawn_name).collect();
     let spec = ToolSpec {
         name: wire(SPAWN_TOOL),
-        description: "Runs another agent with a message, or a graph with inputs, and answers with \
-            what it yields."
-            .to_owned(),
+        description: format!(
+            "Runs another agent with a message, or a graph with inputs, and answers with what it \
+             yields. There are: {}.",
+            if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+        ),
         parameters: json!({
             "type": "object",
             "properties": {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use convergio_domain::chat::{ChatReply, ToolCall};
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::{Detail, FailureReport, UnsealedFailure};
 use convergio_domain::graph::manifest::{Node, RECALL_TOOL, SPAWN_TOOL};
 use convergio_domain::id::StepId;
 use convergio_domain::json::read_json;
@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::asking::{Asker, Moving};
 use super::children::{Callee, Wanted};
-use super::effect::{Done, DoneResult, Launch, Work, completed, failure};
+use super::effect::{Done, DoneResult, Launch, Work, completed, not_json};
 use super::places::PlaceKind;
 use super::plan::Plan;
 use super::prepare::{Prepared, TIMEOUT};
@@ -70,6 +70,19 @@ impl Plan {
         let moving = self.moving(&at.step, at.attempt);
         moving.moved.told.push(Told { at: at.call, outcome, result: slot });
         moving.results.push((at.call, Value::clone(&value), is_error));
+    }
+
+    /// A tool call has failed: what the model is told is the detail of the failure.
+    pub(super) fn tool_failed(&mut self, at: &At, error: UnsealedFailure, text: String) {
+        self.room.add_events(MOVE_EVENTS);
+        let value = Value::String(text);
+        let slot = self.store_value(&Arc::new(value.clone()), Purpose::Output);
+        let error = error.map_detail(|_| None);
+        let error = FailureReport { detail: Some(Detail::New(slot)), ..error };
+        let outcome = ToolOutcome::Failed(error);
+        let moving = self.moving(&at.step, at.attempt);
+        moving.moved.told.push(Told { at: at.call, outcome, result: slot });
+        moving.results.push((at.call, value, true));
     }
 
     pub(super) fn begin_tool(&mut self, at: &At, name: String) {
@@ -168,7 +181,9 @@ impl Actor {
         }
         let tools = match self.tools(agent.toolbox.as_ref()).await {
             Ok(tools) => tools,
-            Err(OutputError::Log(error)) => return Err(error.into()),
+            Err(error @ (OutputError::Log(_) | OutputError::Evaluation(_))) => {
+                return Err(error.into());
+            }
             Err(OutputError::Failure(error)) => {
                 self.give_up(plan, &at, error);
                 return Ok(());
@@ -221,7 +236,7 @@ impl Actor {
                 return Ok(());
             }
             Err(Bad::Wrong { error, text }) => {
-                plan.told(at, ToolOutcome::Failed(error), Value::String(text));
+                plan.tool_failed(at, error, text);
                 return Ok(());
             }
         };
@@ -237,19 +252,23 @@ impl Actor {
                 return Ok(());
             }
             Good::Run { name, target, inputs } => (name, *target, inputs),
-            Good::Spawn { args, .. } => match self.spawned(&args).await {
-                Ok((target, inputs)) => (SPAWN_TOOL.to_owned(), target, inputs),
-                Err(OutputError::Log(error)) => return Err(error.into()),
-                Err(OutputError::Failure(error)) => {
-                    let text = error.message.clone();
-                    plan.told(at, ToolOutcome::Failed(error), Value::String(text));
-                    return Ok(());
+            Good::Spawn { args, .. } => {
+                match self.spawned(asker.agent().toolbox.as_ref(), &args).await {
+                    Ok((target, inputs)) => (SPAWN_TOOL.to_owned(), target, inputs),
+                    Err(error @ (OutputError::Log(_) | OutputError::Evaluation(_))) => {
+                        return Err(error.into());
+                    }
+                    Err(OutputError::Failure(error)) => {
+                        let text = error.full_text().to_owned();
+                        plan.tool_failed(at, error, text);
+                        return Ok(());
+                    }
                 }
-            },
+            }
         };
         if plan.places.has_place(PlaceKind::ChildRun) {
             let call = RunCall { name: Some(name), target, inputs };
-            self.spawn(plan, at, call, asker, asked);
+            self.spawn(plan, at, call, asker, asked).await?;
         } else {
             plan.queue_tool(at, name);
         }
@@ -269,19 +288,19 @@ impl Actor {
         };
         // Whatever the template names had ended before the agent began.
         let scope = self.scope_of(step, &Extra::default()).await?;
-        let own = Self::recall_args(memory, &asker.agent().prompt, &scope)?;
+        let own = self.recall_args(memory, &asker.agent().prompt, &scope).await?;
         Ok(args["subject"] != own["subject"])
     }
 
     /// Begins the run of a tool call; what is wrong with it is told to the model.
-    pub(super) fn spawn(
+    pub(super) async fn spawn(
         &mut self,
         plan: &mut Plan,
         at: &At,
         call: RunCall,
         asker: Asker<'_>,
         asked: usize,
-    ) {
+    ) -> Result<(), ActorError> {
         let RunCall { name, target, inputs } = call;
         let callee = Callee {
             graph: target.graph,
@@ -301,18 +320,20 @@ impl Actor {
             shares: asked as u64 + 1,
             privacy: asker.agent().privacy,
         };
-        match self.child(plan, &callee, wanted) {
+        match self.child(plan, &callee, wanted).await {
             Ok((intent, launch)) => {
                 if let Some(name) = name {
                     plan.begin_tool(at, name);
                 }
                 plan.next(at, Next::Begin(Intent::Child(intent)), Some(launch));
             }
-            Err(error) => {
-                let text = error.message.clone();
-                plan.told(at, ToolOutcome::Failed(error), Value::String(text));
+            Err(OutputError::Failure(error)) => {
+                let text = error.full_text().to_owned();
+                plan.tool_failed(at, error, text);
             }
+            Err(error) => return Err(error.into()),
         }
+        Ok(())
     }
 
     fn tool_launch(&self, at: &At, name: String, args: Value) -> Launch {
@@ -366,14 +387,27 @@ impl Actor {
                 (ToolOutcome::Completed, value)
             }
             DoneResult::Failed(error) => {
-                let text = format!("{}: {}", error.code, error.message);
-                (ToolOutcome::Failed(error), Value::String(text))
+                let text = format!("{}: {}", error.code, self.failure_text(&error).await?);
+                plan.tool_failed(&at, error, text);
+                return self.after_calls(plan, &at).await;
             }
             // It was stopped, and is called again by who goes on.
             _ => return Ok(()),
         };
         plan.told(&at, outcome, value);
         self.after_calls(plan, &at).await
+    }
+
+    /// All that is known of a failure.
+    async fn failure_text(&mut self, error: &UnsealedFailure) -> Result<String, ActorError> {
+        if let Some(Detail::Known(reference)) = error.detail {
+            match self.outputs.open(reference).await {
+                Ok(text) => return Ok(text.as_str().unwrap_or(&error.message).to_owned()),
+                Err(OutputError::Failure(_erased)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(error.full_text().to_owned())
     }
 
     /// When every tool has answered, the model is asked again, unless the agent has gone too far.
@@ -414,14 +448,16 @@ impl Actor {
         }
         match next {
             Ok((intent, launch)) => plan.next(at, Next::Begin(intent), Some(launch)),
-            Err(OutputError::Log(error)) => return Err(error.into()),
+            Err(error @ (OutputError::Log(_) | OutputError::Evaluation(_))) => {
+                return Err(error.into());
+            }
             Err(OutputError::Failure(error)) => self.give_up(plan, at, error),
         }
         Ok(())
     }
 
     /// The step fails, and what it did before stands.
-    fn give_up(&self, plan: &mut Plan, at: &At, error: Failure) {
+    fn give_up(&self, plan: &mut Plan, at: &At, error: UnsealedFailure) {
         let (step, attempt) = (at.step.clone(), at.attempt);
         let result = DoneResult::Failed(error);
         let done = Done { step, attempt, at: None, result, call: None };
@@ -446,7 +482,7 @@ impl Actor {
                 return Ok(Prepared::Start { intent, launches: vec![launch] });
             };
             let scope = self.scope_of(step, extra).await?;
-            let args = Self::recall_args(memory, &asker.agent().prompt, &scope)?;
+            let args = self.recall_args(memory, &asker.agent().prompt, &scope).await?;
             let call = CallNo { turn: 0, call: 0 };
             let launch = self.tool_launch(&at(call), RECALL_TOOL.to_owned(), args);
             let intent = Intent::CallTool { at: call, name: RECALL_TOOL.to_owned() };
@@ -479,7 +515,7 @@ impl Actor {
         let Some(answered) = turns.done.last() else {
             let Some(memory) = &asker.agent().memory else { return Ok(Vec::new()) };
             let scope = self.scope_of(step, extra).await?;
-            let args = Self::recall_args(memory, &asker.agent().prompt, &scope)?;
+            let args = self.recall_args(memory, &asker.agent().prompt, &scope).await?;
             let at = At { step: step.clone(), attempt, call: CallNo { turn: 0, call: 0 } };
             return Ok(vec![self.tool_launch(&at, RECALL_TOOL.to_owned(), args)]);
         };
@@ -508,10 +544,6 @@ fn yielded(text: String, is_json: bool) -> DoneResult {
     }
     match read_json(text.as_bytes()) {
         Ok(value) => completed(value),
-        Err(error) => {
-            let message = format!("the answer is not the JSON that was asked for: {error}");
-            let error = failure("provider.invalid_answer", message);
-            DoneResult::Failed(Failure { retryable: true, ..error })
-        }
+        Err(error) => DoneResult::Failed(not_json(&error)),
     }
 }

@@ -1,8 +1,9 @@
 //! What an agent asks: a request from its manifest, what it needs of a model, and its limit.
 
 use convergio_domain::chat::{ChatRequest, Part};
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::graph::manifest::Agent;
+use convergio_domain::platform_text;
 use serde_json::Value;
 
 use super::route::{Choice, Need};
@@ -27,12 +28,11 @@ pub(crate) fn of_prompt(agent: &Agent, system: Option<String>, prompt: String) -
 }
 
 /// The request of an agent that is given a whole one.
-pub(crate) fn of_value(agent: &Agent, value: Value) -> Result<ChatRequest, Failure> {
+pub(crate) fn of_value(agent: &Agent, value: Value) -> Result<ChatRequest, UnsealedFailure> {
     let request: Result<ChatRequest, _> = serde_json::from_value(value);
-    let mut request = request.map_err(|error| Failure {
-        code: "request.invalid".into(),
-        message: format!("agent.request must yield a chat request: {error}"),
-        retryable: false,
+    let mut request = request.map_err(|error| {
+        let message = platform_text!("agent.request must yield a chat request");
+        UnsealedFailure::new("request.invalid", message).with_cause(error)
     })?;
     request.privacy = request.privacy.max(agent.privacy);
     Ok(request)

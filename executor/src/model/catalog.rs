@@ -165,6 +165,12 @@ impl ModelCatalog {
         self.entries.iter().filter(is_wanted).any(|entry| entry.provider.is_private())
     }
 
+    /// Whether one of the wanted providers would be private if it were confirmed.
+    pub(super) fn has_unconfirmed(&self, wanted: Wanted<'_>) -> bool {
+        let mut infos = self.entries.iter().map(|entry| entry.provider.info());
+        infos.any(|info| info.is_unconfirmed && wanted.takes_provider(info))
+    }
+
     /// The providers, to be managed rather than chosen from.
     pub fn providers(&self) -> impl Iterator<Item = Arc<dyn Provider>> {
         self.entries.iter().map(|entry| Arc::clone(&entry.provider) as Arc<dyn Provider>)

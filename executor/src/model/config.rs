@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use convergio_domain::run::KeyOwner;
 use convergio_kernel_c::{Platform, ProviderClass};
+use zeroize::Zeroizing;
 
 use super::concurrency::DEFAULT_MAXIMUM;
 use super::error::ModelError;
@@ -14,12 +15,13 @@ pub(super) const ANTHROPIC_VERSION: &str = "2026-10-21";
 
 /// A key that never shows itself: only its last four characters do.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     /// Wraps a key; white space around it, as files and shells add it, is taken off.
     pub fn new(key: impl Into<String>) -> Self {
-        Self(key.into().trim().to_owned())
+        let key = Zeroizing::new(key.into());
+        Self(Zeroizing::new(key.trim().to_owned()))
     }
 
     /// Whether there is no key in it.
@@ -142,6 +144,9 @@ pub struct ProviderConfig {
     pub owner: KeyOwner,
     /// Whether the model runs on machines of the person or the operator.
     pub class: ProviderClass,
+    /// Whether what is private must not go there, though it is near: it was found, it is another
+    /// user's, and nobody has confirmed it.
+    pub is_unconfirmed: bool,
     /// What runs it.
     pub platform: Platform,
     /// The models that may be used; those that the provider lists when empty.
@@ -167,6 +172,7 @@ impl ProviderConfig {
             api_key_env: None,
             owner: KeyOwner::User,
             class,
+            is_unconfirmed: false,
             platform,
             models: Vec::new(),
             timeouts: Timeouts::default(),

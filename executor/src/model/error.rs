@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::{PlatformText, UnsealedFailure};
 use convergio_domain::metering::Usage;
+use convergio_domain::platform_text;
 
 /// A call without an answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -11,7 +12,8 @@ use convergio_domain::metering::Usage;
 pub struct ModelError {
     /// A stable code.
     pub code: &'static str,
-    /// What happened; never holds a key or a prompt.
+    /// What happened; never holds a key or a prompt, but may quote the provider. For those who may
+    /// read the call: it is in no event and no log line.
     pub message: String,
     /// Whether the same call may succeed later.
     pub retryable: bool,
@@ -51,9 +53,44 @@ impl ModelError {
     }
 
     /// The failure of the step that made the call.
-    pub fn into_failure(self) -> Failure {
+    pub fn into_failure(self) -> UnsealedFailure {
         let Self { code, message, retryable, .. } = self;
-        Failure { code: code.to_owned(), message, retryable }
+        let failure = UnsealedFailure { retryable, ..UnsealedFailure::new(code, summary(code)) };
+        failure.with_detail(message)
+    }
+}
+
+/// What a code means, in words of ours.
+fn summary(code: &str) -> PlatformText {
+    match code {
+        "byok.bad_key" => platform_text!("the provider does not take the key: give a valid one"),
+        "byok.missing_key" => platform_text!("the provider wants a key, and none is set"),
+        "internal" => platform_text!("the call could not be made: a defect of ours"),
+        "privacy.cloud_denied" => platform_text!(
+            "privacy is `local`, and no model that may be asked keeps to it; nothing was sent"
+        ),
+        "provider.content_filtered" => {
+            platform_text!("the provider filtered the call or its answer: change the prompt")
+        }
+        "provider.context_exceeded" => platform_text!(
+            "prompt and answer are longer than the model holds: shorten the prompt or use another \
+            model"
+        ),
+        "provider.invalid_answer" => {
+            platform_text!("the provider answered what cannot be used")
+        }
+        "provider.rate_limited" => {
+            platform_text!("the provider has no room or no money left for the key")
+        }
+        "provider.timeout" => platform_text!("the provider did not answer in time"),
+        "provider.unavailable" => platform_text!(
+            "no model that was asked for can be reached or used now (see `convergio models`)"
+        ),
+        "request.invalid" => platform_text!(
+            "no model takes the request as it is (see `convergio models` and the detail)"
+        ),
+        "request.too_large" => platform_text!("the request is larger than the provider takes"),
+        _ => platform_text!("the model call failed"),
     }
 }
 

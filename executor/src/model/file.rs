@@ -1,14 +1,23 @@
 //! Providers by a file of the operator: any interface that we speak, at any URL.
 
-use std::path::Path;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Component, Path};
 
 use convergio_domain::run::KeyOwner;
 use convergio_kernel_c::{Platform, ProviderClass};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::process::geteuid;
 use serde::Deserialize;
 
 use super::concurrency::{DEFAULT_MAXIMUM, HIGHEST_MAXIMUM};
 use super::config::{ANTHROPIC_VERSION, Api, KeyHeader, ModelInfo, ProviderConfig, Secret};
 use super::error::ModelError;
+
+/// Longest file of a key.
+const KEY_BYTES_LIMIT: u64 = 64 << 10;
 
 /// One provider as the file says it.
 #[derive(Debug, Deserialize)]
@@ -21,7 +30,7 @@ struct Entry {
     /// The environment variable that holds the key.
     #[serde(default)]
     key_env: Option<String>,
-    /// The file that holds the key; relative to the file of providers.
+    /// The file that holds the key, beside the file of providers.
     #[serde(default)]
     key_file: Option<String>,
     /// Whose key it is: the tenant's own, or the operator's, who bills for it.
@@ -111,9 +120,8 @@ impl Entry {
         let key = match (&self.key_env, &self.key_file) {
             (Some(name), _) => variable(name).map(Secret::new),
             (None, Some(file)) => {
-                let read = std::fs::read_to_string(folder.join(file));
-                let read = read.map_err(|error| wrong(&format!("key_file `{file}`: {error}")))?;
-                Some(Secret::new(read))
+                let read = read_key_file(folder, file);
+                Some(read.map_err(|why| wrong(&format!("key_file `{file}`: {why}")))?)
             }
             (None, None) => None,
         };
@@ -166,6 +174,37 @@ impl Entry {
     }
 }
 
+/// A key out of a file that lies in the folder, is no link, and that nobody else may read.
+fn read_key_file(folder: &Path, name: &str) -> Result<Secret, String> {
+    if !Path::new(name).components().all(|part| matches!(part, Component::Normal(_))) {
+        return Err("it must lie in the folder of the file of providers: name it alone".to_owned());
+    }
+    let no_link = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let mut options = File::options();
+    options.read(true).custom_flags(i32::try_from(no_link.bits()).unwrap_or_default());
+    let told = |error: std::io::Error| match error.raw_os_error() {
+        Some(number) if number == Errno::LOOP.raw_os_error() => "it is a link".to_owned(),
+        _ => error.to_string(),
+    };
+    let parents = Path::new(name).ancestors().skip(1);
+    let mut parents = parents.filter(|part| !part.as_os_str().is_empty());
+    if parents.any(|part| folder.join(part).is_symlink()) {
+        return Err("its folder is a link".to_owned());
+    }
+    let mut file = options.open(folder.join(name)).map_err(told)?;
+    let found = file.metadata().map_err(told)?;
+    if !found.is_file() || found.len() > KEY_BYTES_LIMIT {
+        return Err("it is no file of a key".to_owned());
+    }
+    if found.uid() != geteuid().as_raw() || found.mode() & 0o077 != 0 {
+        let mode = found.mode() & 0o777;
+        return Err(format!("others may use it (mode {mode:o}): chmod 600, by who owns it"));
+    }
+    let mut key = String::new();
+    file.read_to_string(&mut key).map_err(told)?;
+    Ok(Secret::new(key))
+}
+
 fn wrong(why: &str) -> ModelError {
     let message = format!("the file of providers: {why}");
     ModelError::new("request.invalid", false, message)
@@ -201,6 +240,30 @@ mod tests {
         assert_eq!((all[0].max_parallel, all[1].max_parallel), (64, 8));
         assert_eq!(all[2].missing_key().unwrap().code, "byok.missing_key");
         assert_eq!((&all[3].api, all[3].class), (&Api::Ollama, ProviderClass::Local));
+    }
+
+    #[test]
+    fn a_key_file_lies_in_the_folder_is_no_link_and_nobody_elses() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("k");
+        std::fs::write(&key, "canary-0123456789\n").unwrap();
+        let read = |name: &str| super::read_key_file(folder.path(), name);
+        let set_mode = |mode| {
+            std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(mode))
+        };
+        set_mode(0o640).unwrap();
+        assert!(read("k").unwrap_err().contains("mode 640"));
+        set_mode(0o600).unwrap();
+        assert_eq!(read("k").unwrap().to_string(), "…6789");
+        std::os::unix::fs::symlink(&key, folder.path().join("l")).unwrap();
+        std::os::unix::fs::symlink(folder.path(), folder.path().join("d")).unwrap();
+        let absolute = key.to_str().unwrap();
+        for (name, why) in
+            [("l", "a link"), ("d/k", "a link"), ("../k", "folder"), (absolute, "folder")]
+        {
+            let refused = read(name).unwrap_err();
+            assert!(refused.contains(why), "{name}: {refused}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use convergio_domain::chat::ChatRequest;
 use convergio_domain::json::check_whole_numbers;
 use futures_util::{Stream, StreamExt};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Response, StatusCode, header};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, header};
 use serde_json::Value;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ use super::config::{Api, KeyHeader, ModelInfo, ProviderConfig};
 use super::dialect::{self, Dialect, ReadError};
 use super::endpoint::Endpoint;
 use super::error::ModelError;
+use super::file_shortage::{FileWait, is_file_shortage};
 use super::listing::{self, ListError, Lister};
 use super::refusal::Refusal;
 use super::scrub::scrub;
@@ -79,7 +80,8 @@ impl HttpProvider {
 
     /// Whether what it is sent stays on machines of the person or the operator.
     pub(super) fn is_private(&self) -> bool {
-        self.endpoint.is_private() && self.config.class == convergio_kernel_c::ProviderClass::Local
+        let is_local = self.config.class == convergio_kernel_c::ProviderClass::Local;
+        self.endpoint.is_private() && is_local && !self.config.is_unconfirmed
     }
 
     fn url(&self, path: &str) -> String {
@@ -142,22 +144,7 @@ impl HttpProvider {
     }
 
     async fn send(&self, asked: &mut Asked<'_>) -> Result<Response, ModelError> {
-        let request = self
-            .client
-            .post(self.url(&self.dialect.chat_path(asked.call.model)))
-            .headers(self.headers()?)
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(header::ACCEPT, "text/event-stream, application/x-ndjson, application/json")
-            .body(asked.call.body.clone());
-        let request = match asked.call.idempotency_key.filter(|_| self.takes_idempotency_key()) {
-            Some(key) => request.header("idempotency-key", key),
-            None => request,
-        };
-        asked.answer.is_asked = true;
-        let response = request.send().await.map_err(|error| {
-            asked.answer.is_asked = !(error.is_connect() || error.is_builder());
-            self.unreachable(&error)
-        })?;
+        let response = self.post_chat(asked).await?;
         let (status, headers) = (response.status(), response.headers().clone());
         if status == StatusCode::OK {
             return Ok(response);
@@ -166,6 +153,37 @@ impl HttpProvider {
         asked.answer.is_asked = false;
         let text = listing::read(response, ERROR_LIMIT).await.unwrap_or_default();
         Err(self.refused(Refusal::of_answer(status, &headers, &text), asked.call.body))
+    }
+
+    async fn post_chat(&self, asked: &mut Asked<'_>) -> Result<Response, ModelError> {
+        let file_wait = FileWait::within(asked.call.timeout);
+        loop {
+            let request = self.chat_request(&asked.call)?;
+            asked.answer.is_asked = true;
+            let error = match request.send().await {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            asked.answer.is_asked = !(error.is_connect() || error.is_builder());
+            if asked.answer.is_asked || !is_file_shortage(&error) {
+                return Err(self.unreachable(&error));
+            }
+            file_wait.wait().await?;
+        }
+    }
+
+    fn chat_request(&self, call: &Call<'_>) -> Result<RequestBuilder, ModelError> {
+        let request = self
+            .client
+            .post(self.url(&self.dialect.chat_path(call.model)))
+            .headers(self.headers()?)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::ACCEPT, "text/event-stream, application/x-ndjson, application/json")
+            .body(call.body.clone());
+        Ok(match call.idempotency_key.filter(|_| self.takes_idempotency_key()) {
+            Some(key) => request.header("idempotency-key", key),
+            None => request,
+        })
     }
 
     async fn stream(
@@ -302,7 +320,9 @@ impl HttpProvider {
             return ModelError::new("provider.timeout", true, format!("{name} did not answer"));
         }
         let message = if error.is_connect() {
-            format!("{name} cannot be reached at {base_url}: is it running?")
+            // Where it is, is the operator's to know, and not every caller's.
+            tracing::warn!(provider = name, base_url, "a provider cannot be reached");
+            format!("{name} cannot be reached: is it running?")
         } else {
             format!("{name} broke off before it answered")
         };
@@ -335,10 +355,18 @@ impl HttpProvider {
         if let Some(missing) = self.config.missing_key() {
             return Err(missing);
         }
-        let request = self.client.post(self.url(path)).headers(self.headers()?);
-        let request = request.header(header::CONTENT_TYPE, media_type);
-        let response = request.body(body.clone()).timeout(timeout).send().await;
-        let response = response.map_err(|error| self.unreachable(&error))?;
+        let file_wait = FileWait::within(timeout);
+        let response = loop {
+            let request = self.client.post(self.url(path)).headers(self.headers()?);
+            let request = request.header(header::CONTENT_TYPE, media_type);
+            match request.body(body.clone()).timeout(timeout).send().await {
+                Ok(response) => break response,
+                Err(error) if error.is_connect() && is_file_shortage(&error) => {
+                    file_wait.wait().await?;
+                }
+                Err(error) => return Err(self.unreachable(&error)),
+            }
+        };
         let (status, headers) = (response.status(), response.headers().clone());
         if status == StatusCode::OK {
             return Ok(response);

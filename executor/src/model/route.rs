@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use convergio_domain::chat::Privacy;
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::run::{Candidate as Asked, Fallback, Offered, Platform};
 use convergio_kernel_c::{Decision, Reason};
 
@@ -55,7 +55,7 @@ impl ModelCatalog {
     ///
     /// # Errors
     /// No model can be used; the message says what to do.
-    pub async fn choose(&self, wanted: &str, need: &Need) -> Result<Choice, Failure> {
+    pub async fn choose(&self, wanted: &str, need: &Need) -> Result<Choice, UnsealedFailure> {
         self.choose_after(wanted, need, &[]).await
     }
 
@@ -69,7 +69,7 @@ impl ModelCatalog {
         wanted: &str,
         need: &Need,
         avoid: &[Fallback],
-    ) -> Result<Choice, Failure> {
+    ) -> Result<Choice, UnsealedFailure> {
         let wish = self.wanted(wanted);
         let privacy = need.privacy.max(self.privacy());
         if privacy == Privacy::Local && need.fetches {
@@ -129,7 +129,7 @@ impl ModelCatalog {
     }
 
     /// That privacy is why there is nothing to choose from, if it is.
-    fn denied(&self, wanted: &str, wish: Wanted<'_>, privacy: Privacy) -> Option<Failure> {
+    fn denied(&self, wanted: &str, wish: Wanted<'_>, privacy: Privacy) -> Option<UnsealedFailure> {
         if privacy == Privacy::Any {
             return None;
         }
@@ -140,6 +140,10 @@ impl ModelCatalog {
                 "it runs in Ollama's cloud"
             }
             _ if self.has_private(wish) => return None,
+            _ if self.has_unconfirmed(wish) => {
+                "the model server that was found is another user's: confirm it once by `convergio \
+                 models trust URL`"
+            }
             Wanted::Any | Wanted::Local => {
                 "no model server has a loopback address, or another of this network in digits"
             }
@@ -157,7 +161,7 @@ impl ModelCatalog {
         wish: Wanted<'_>,
         privacy: Privacy,
         found: Found<'_>,
-    ) -> Failure {
+    ) -> UnsealedFailure {
         if self.is_empty() {
             let message = "no model is available: start Ollama, a llama.cpp server or an MLX \
                 server, run `convergio models install`, or set OPENAI_API_KEY";
@@ -199,7 +203,7 @@ fn asked(need: &Need, wish: Wanted<'_>, privacy: Privacy, offered: &[Offered]) -
     }
 }
 
-fn verdicts(asked: Question, offered: &[Offered]) -> Result<Vec<Decision>, Failure> {
+fn verdicts(asked: Question, offered: &[Offered]) -> Result<Vec<Decision>, UnsealedFailure> {
     judge(asked, &offered.iter().map(|offered| &offered.traits).collect::<Vec<_>>())
 }
 
@@ -229,7 +233,12 @@ fn others<'a>(
 }
 
 /// There are models, and none of them will do.
-fn unfit(wanted: &str, need: &Need, offers: &[(Offer, &Entry)], decisions: &[Decision]) -> Failure {
+fn unfit(
+    wanted: &str,
+    need: &Need,
+    offers: &[(Offer, &Entry)],
+    decisions: &[Decision],
+) -> UnsealedFailure {
     let is = |reason| decisions.iter().any(|decision| decision.reason == reason);
     if is(Reason::ContextTooSmall) {
         let largest = offers.iter().filter_map(|(offer, _)| offer.context_tokens).max();
@@ -245,6 +254,6 @@ fn unfit(wanted: &str, need: &Need, offers: &[(Offer, &Entry)], decisions: &[Dec
     failure("provider.unavailable", format!("no model for `{wanted}` can be used: {why}"))
 }
 
-fn failure(code: &'static str, message: impl Into<String>) -> Failure {
+fn failure(code: &'static str, message: impl Into<String>) -> UnsealedFailure {
     ModelError::new(code, false, message).into_failure()
 }

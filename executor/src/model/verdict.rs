@@ -1,7 +1,7 @@
 //! The kernel's router over what was known of the models: asked before a call, and asked again when
 //! a run is replayed.
 
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::run::{Ability, Candidates, Offered, Platform, Routing, Traits};
 use convergio_kernel_c::{
     Candidate, Capabilities, Decision, KernelError, Platform as Serves, ProviderClass, Reason,
@@ -66,7 +66,7 @@ impl Routed {
 ///
 /// # Errors
 /// The kernel refuses the question.
-pub(crate) fn judge(asked: Asked, traits: &[&Traits]) -> Result<Vec<Decision>, Failure> {
+pub(crate) fn judge(asked: Asked, traits: &[&Traits]) -> Result<Vec<Decision>, UnsealedFailure> {
     let candidates: Vec<Candidate> = traits.iter().map(|traits| candidate(traits)).collect();
     let request = asked.request();
     let decide = |candidates: &[Candidate]| route(&request, candidates).map_err(refused);
@@ -158,7 +158,7 @@ fn serves(platform: Platform) -> Serves {
     }
 }
 
-fn refused(error: KernelError) -> Failure {
+fn refused(error: KernelError) -> UnsealedFailure {
     ModelError::new("internal", false, error.to_string()).into_failure()
 }
 

@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::graph::{ToolCatalog, ToolSpec};
+use convergio_domain::platform_text;
 use convergio_domain::time::Timestamp;
 use convergio_kernel_c as kernel;
 use serde_json::{Map, Value, json};
@@ -67,7 +68,7 @@ pub fn catalog() -> ToolCatalog {
 /// # Errors
 /// `tool.invalid`: the arguments are not what the tool takes, or have no answer. The message says
 /// what would be right, and never repeats what a person or a model wrote.
-pub fn call(name: &str, arguments: &Value, now: Timestamp) -> Result<Value, Failure> {
+pub fn call(name: &str, arguments: &Value, now: Timestamp) -> Result<Value, UnsealedFailure> {
     let called = find(name).and_then(|tool| {
         let arguments = tool.prepare(arguments)?;
         let answer = tool.call(&arguments, now)?;
@@ -80,11 +81,20 @@ pub fn call(name: &str, arguments: &Value, now: Timestamp) -> Result<Value, Fail
 ///
 /// # Errors
 /// `tool.invalid`, as [`call`] has it.
-pub(crate) fn check(name: &str, arguments: &Value) -> Result<(), Failure> {
+pub(crate) fn check(name: &str, arguments: &Value) -> Result<(), UnsealedFailure> {
     let checked = find(name).and_then(|tool| {
         let arguments = tool.prepare(arguments)?;
         Check::compile(&tool.spec.arguments).check(&arguments, &arguments.to_string())
     });
+    checked.map_err(|ToolError(message)| invalid(name, &message))
+}
+
+/// Refuses arguments that are too large for any tool, before they are kept for a call.
+///
+/// # Errors
+/// `tool.invalid`, as [`call`] has it.
+pub(crate) fn check_size(name: &str, arguments: &Value) -> Result<(), UnsealedFailure> {
+    let checked = bounds::check("the arguments", arguments, INPUT_LIMIT);
     checked.map_err(|ToolError(message)| invalid(name, &message))
 }
 
@@ -93,7 +103,11 @@ pub(crate) fn check(name: &str, arguments: &Value) -> Result<(), Failure> {
 ///
 /// # Errors
 /// As [`call`], and `log.unavailable`.
-pub async fn perform(scope: &ToolScope, name: &str, arguments: &Value) -> Result<Value, Failure> {
+pub async fn perform(
+    scope: &ToolScope,
+    name: &str,
+    arguments: &Value,
+) -> Result<Value, UnsealedFailure> {
     let wrong = |ToolError(message)| invalid(name, &message);
     let tool = find(name).map_err(wrong)?;
     let Answers::Memory(check) = &tool.answers else { return call(name, arguments, scope.now) };
@@ -155,8 +169,12 @@ impl Registered {
     }
 }
 
-fn invalid(tool: &str, message: &str) -> Failure {
-    Failure { code: "tool.invalid".into(), message: format!("{tool}: {message}"), retryable: false }
+fn invalid(tool: &str, message: &str) -> UnsealedFailure {
+    let failure = UnsealedFailure::new(
+        "tool.invalid",
+        platform_text!("the arguments are not what the tool takes, or have no answer"),
+    );
+    failure.with_detail(format_args!("{tool}: {message}"))
 }
 
 fn of_memory(spec: ToolSpec) -> Registered {

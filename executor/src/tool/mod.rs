@@ -15,6 +15,6 @@ mod permit;
 mod split;
 mod text;
 
-pub(crate) use builtin::check;
 pub use builtin::{call, catalog, is_pure, perform};
+pub(crate) use builtin::{check, check_size};
 pub use permit::permit;

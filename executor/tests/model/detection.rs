@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use convergio_executor::model::{Detected, ModelInfo, Provider, ServerKind};
+use convergio_executor::model::{Consent, Detected, ModelInfo, Provider, ServerKind};
 use convergio_executor::model::{HttpProvider, detect};
 use convergio_kernel_c::{Platform, ProviderClass};
 use futures_util::stream;
@@ -146,14 +146,19 @@ async fn a_list_that_never_ends_is_no_list() {
 
 #[test]
 fn a_server_is_local_only_where_it_stands() {
-    let provider = |base_url: &str| {
-        let kind = ServerKind::Ollama;
-        Detected { kind, base_url: base_url.into(), models: Vec::new() }.provider()
+    let found = |base_url: &str, consent| {
+        let (kind, base_url) = (ServerKind::Ollama, base_url.to_owned());
+        Detected { kind, base_url, models: Vec::new(), consent, key: None }.provider()
     };
+    let provider = |base_url: &str| found(base_url, Consent::Given);
     for near in ["http://127.0.0.1:11434/v1", "http://10.0.0.7:11434/v1", "http://box:1/v1"] {
         let near = provider(near);
         assert_eq!((near.name.as_str(), near.class), ("local", ProviderClass::Local));
         assert_eq!(near.platform, Platform::Ollama);
+    }
+    for consent in [Consent::Missing(Some(998)), Consent::Missing(None), Consent::SameUser] {
+        let is_unconfirmed = found("http://127.0.0.1:1/v1", consent).is_unconfirmed;
+        assert_eq!(is_unconfirmed, consent != Consent::SameUser, "{consent:?}");
     }
     let far = provider("https://models.example.com/v1");
     assert_eq!((far.name.as_str(), far.class), ("remote", ProviderClass::Cloud));

@@ -52,7 +52,7 @@ async fn nothing_is_sent_to_a_cloud_whatever_is_asked_for() {
     for wanted in ["auto", "local", "openai", "openai/tiny"] {
         let denied = alone.choose(wanted, &NEED).await.err().expect("denied");
         assert_eq!((denied.code.as_str(), denied.retryable), ("privacy.cloud_denied", false));
-        assert!(denied.message.contains("nothing was sent"), "{denied}");
+        assert!(denied.full_text().contains("nothing was sent"), "{denied}");
     }
     let near = serving().await;
     let both = catalog(vec![cloud(&far), local(&near, Platform::LlamaCpp)]);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::response::Response;
 use convergio_domain::chat::Privacy;
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::metering::PriceBook;
 use convergio_executor::model::{Api, ModelCatalog, ModelInfo, Need, ProviderConfig, Secret};
 use convergio_kernel_c::{Platform, ProviderClass};
@@ -59,7 +59,7 @@ fn far(url: &str) -> ProviderConfig {
 }
 
 /// What was chosen: provider, model and reason.
-async fn chosen(catalog: &ModelCatalog, wanted: &str) -> Result<[String; 3], Failure> {
+async fn chosen(catalog: &ModelCatalog, wanted: &str) -> Result<[String; 3], UnsealedFailure> {
     let choice = catalog.choose(wanted, &NEED).await?;
     Ok([choice.provider.name().to_owned(), choice.model, choice.route])
 }
@@ -80,6 +80,20 @@ async fn each_way_to_name_a_model_finds_it() {
     for (wanted, expected) in cases {
         assert_eq!(chosen(&catalog, wanted).await.expect("a model"), expected, "{wanted}");
     }
+}
+
+#[tokio::test]
+async fn a_server_that_nobody_confirmed_gets_nothing_private() {
+    let near = serving(&["a"]).await;
+    let catalog = catalog(vec![ProviderConfig { is_unconfirmed: true, ..local(&near) }]);
+    let private = Need { privacy: Privacy::Local, ..NEED };
+    for wanted in ["auto", "local", "local/a"] {
+        let refused = catalog.choose(wanted, &private).await.err().expect("it is another user's");
+        assert_eq!(refused.code.as_str(), "privacy.cloud_denied");
+        assert!(refused.full_text().contains("convergio models trust"), "{refused}");
+    }
+    assert_eq!(near.count("/v1/models"), 0, "not even asked what it has");
+    assert_eq!(chosen(&catalog, "local").await.expect("not private")[1], "a");
 }
 
 #[tokio::test]
@@ -117,11 +131,14 @@ async fn what_is_not_there_is_said_with_what_is() {
     let catalog = catalog(vec![local(&near)]);
     let error = chosen(&catalog, "local/c").await.expect_err("no such model");
     assert_eq!((error.code.as_str(), error.retryable), ("request.invalid", false));
-    assert!(error.message.contains("`local/c`") && error.message.contains("a, b"), "{error}");
+    assert!(
+        error.full_text().contains("`local/c`") && error.full_text().contains("a, b"),
+        "{error}"
+    );
     let error = chosen(&catalog, "remote").await.expect_err("no such provider");
-    assert!(error.message.contains("the providers are local"), "{error}");
+    assert!(error.full_text().contains("the providers are local"), "{error}");
     let error = chosen(&self::catalog(Vec::new()), "auto").await.expect_err("no provider");
-    assert!(error.message.contains("convergio models install"), "{error}");
+    assert!(error.full_text().contains("convergio models install"), "{error}");
 }
 
 #[tokio::test]
@@ -141,7 +158,7 @@ async fn a_prompt_that_fits_no_model_is_refused_before_it_is_sent() {
     let catalog = catalog(vec![local(&near)]);
     let error = chosen(&catalog, "auto").await.expect_err("too long");
     assert_eq!((error.code.as_str(), error.retryable), ("provider.context_exceeded", false));
-    assert!(error.message.contains("100") && error.message.contains("64"), "{error}");
+    assert!(error.full_text().contains("100") && error.full_text().contains("64"), "{error}");
 }
 
 #[tokio::test]

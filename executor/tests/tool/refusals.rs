@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 fn refused(name: &str, arguments: &Value) -> String {
     let failure = call(name, arguments, Timestamp(0)).expect_err("refused");
     assert_eq!((failure.code.as_str(), failure.retryable), ("tool.invalid", false));
-    assert!(failure.message.starts_with(&format!("{name}: ")), "{}", failure.message);
-    failure.message
+    let text = failure.full_text();
+    assert!(text.starts_with(&format!("{name}: ")), "{text}");
+    text.to_owned()
 }
 
 #[test]

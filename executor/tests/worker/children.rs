@@ -53,7 +53,7 @@ async fn a_sub_graph_is_a_run_of_its_own_and_its_end_wakes_the_one_that_waits() 
 #[tokio::test]
 async fn what_is_wrong_with_a_sub_graph_is_told() {
     let missing = Platform::new().execute(OUTER, &json!({"text": "x"})).await;
-    assert!(missing.error().message.contains("`inner`"), "{}", missing.error().message);
+    assert!(missing.detail.contains("`inner`"), "{}", missing.detail);
     let mut platform = Platform::new();
     platform.register(INNER).await;
     let manifest = OUTER.replace("inputs: {text: \"  {{ inputs.text }}  \"}", "inputs: {}");
@@ -192,6 +192,7 @@ nodes:
       max_tokens: 20
       privacy: local
       tools: [{agent: tutor}, {graph: inner}, agent.spawn, math.eval]
+      spawn: [{graph: inner}, {agent: nobody}]
 "#;
 
 #[tokio::test]
@@ -241,7 +242,10 @@ async fn agents_do_not_run_agents_for_ever() {
     lines.extend((0..5).map(|_| Line::Text("enough")));
     let (_script, provider) = Script::serve(lines).await;
     let mut platform = Platform::with_models(vec![provider]);
-    let recursive = TUTOR.replace("max_tokens: 20}", "max_tokens: 20, tools: [agent.spawn]}");
+    let recursive = TUTOR.replace(
+        "max_tokens: 20}",
+        "max_tokens: 20, tools: [agent.spawn], spawn: [{agent: self}]}",
+    );
     platform.define("self", &recursive.replace("agent-tutor", "agent-self")).await;
     let ended = platform
         .execute(&recursive.replace("agent-tutor", "first"), &json!({"message": "begin"}))
@@ -266,6 +270,7 @@ nodes:
       max_tokens: 200
       max_turns: 3
       inputs: {text: "{{ inputs.text }}"}
+      tools: [text.trim]
 "#;
 
 const GOOD: &str = r#"Here it is: {"nodes": [{"id": "a", "tool": "text.trim",
@@ -285,6 +290,52 @@ async fn a_proposed_graph_is_checked_registered_and_run() {
     assert!(last.contains("text.trimm") && last.contains("nodes[0].tool"), "{last}");
     let run = platform.state(&only_child(&ended.state)).await;
     assert_eq!(run.phase, Phase::Completed);
+}
+
+/// What a model proposes that was told to by a text it was shown.
+const GREEDY: &str = r#"{"nodes": [
+    {"id": "read", "tool": "memory.recall", "with": {"subject": "student:43", "query": "all"}},
+    {"id": "plant", "tool": "memory.store", "with": {"subject": "student:43", "text": "planted"}},
+    {"id": "run", "graph": "inner"},
+    {"id": "deep", "plan": {"prompt": "p", "tools": ["memory.recall"]}}],
+    "output": "{{ nodes.read.output }}"}"#;
+
+#[tokio::test]
+async fn a_proposal_uses_nothing_that_its_plan_was_not_given() {
+    let lines = vec![Line::Text(GREEDY), Line::Text(GOOD)];
+    let (script, provider) = Script::serve(lines).await;
+    let mut platform = Platform::with_models(vec![provider]);
+    platform.register(INNER).await;
+    let ended = platform.execute(PLAN, &json!({"text": "hello"})).await.completed();
+    assert_eq!(ended.output, json!("HELLO"));
+    assert_eq!(ended.count("run.child.intended.v1"), 1, "the second proposal alone ran");
+    let system = script.messages(0)[0]["content"].to_string();
+    assert!(system.contains("text.trim") && !system.contains("memory.recall"), "{system}");
+    let told = script.messages(1);
+    let last = told.last().and_then(|message| message["content"].as_str()).expect("text");
+    for refused in ["nodes[0].tool", "nodes[1].tool", "nodes[2].graph", "nodes[3].plan.tools[0]"] {
+        assert!(last.contains(refused), "{refused}: {last}");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_spawns_nothing_that_its_manifest_does_not_name() {
+    let calls = vec![
+        ("agent-spawn", r#"{"graph": "other", "inputs": {"text": "x"}}"#),
+        ("agent-spawn", r#"{"agent": "tutor", "message": "x"}"#),
+    ];
+    let (script, provider) = Script::serve(vec![Line::Calls(calls), Line::Text("done")]).await;
+    let mut platform = Platform::with_models(vec![provider]);
+    platform.register(&INNER.replace("name: inner", "name: other")).await;
+    platform.register(INNER).await;
+    platform.define("tutor", TUTOR).await;
+    let ended = platform.execute(HEAD, &json!({"text": "teach"})).await.completed();
+    assert_eq!(ended.count("run.child.intended.v1"), 0);
+    let told = script.messages(1);
+    for told in &told[2..] {
+        let text = told["content"].as_str().expect("text");
+        assert!(text.contains("the graph `inner`, the agent `nobody`"), "{text}");
+    }
 }
 
 #[tokio::test]

@@ -69,7 +69,8 @@ async fn a_provider_that_refuses_every_call_fails_the_run_in_its_time() {
     let ended = Platform::with_models(vec![config]).execute(&impatient, &Value::Null).await;
     let error = ended.error();
     assert_eq!((error.code.as_str(), error.retryable), ("provider.rate_limited", true));
-    assert!(error.message.contains("429") && error.message.contains("waited 1s"), "{error}");
+    let told = &ended.detail;
+    assert!(told.contains("429") && told.contains("waited 1s"), "{told}");
     assert!(crowd.arrivals().len() <= 40, "not asked without end: {}", crowd.arrivals().len());
     assert_eq!(ended.count("run.usage.recorded.v1"), 0, "nothing was used");
 }

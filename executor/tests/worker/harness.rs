@@ -14,7 +14,7 @@ use convergio_domain::id::{AgentId, ApprovalId, ExecutorId, GraphId, RunId, Step
 use convergio_domain::metering::PriceBook;
 use convergio_domain::payload::{PayloadSlot, Purpose};
 use convergio_domain::run::{
-    Advance, Answer, Budget, ChildIntent, CreateRun, ForkRun, Intent, Lineage, Phase, Run,
+    Advance, Answer, Budget, ChildIntent, CreateRun, ForkRun, Intent, Lineage, Phase, Reason, Run,
     RunCommand, RunState, Start, check_fork_point, child_run_id, lineage,
 };
 use convergio_domain::stream::{Seq, StreamKey};
@@ -269,6 +269,10 @@ impl Platform {
         assert_eq!(replay.unknown, 0, "every route is decided again");
         Ended {
             output: self.output(&run, &state).await,
+            detail: match state.error.as_ref().filter(|error| error.detail.is_some()) {
+                Some(error) => self.detail(&run, error).await,
+                None => String::new(),
+            },
             events: self.events(&run).await,
             commits: self.commits(&run).await,
             largest_commit: self.largest_commit(&run).await,
@@ -379,9 +383,25 @@ impl Platform {
         let (id, asked) = state.approvals.iter().next().expect("one question");
         let content_hash = asked.content_hash.clone();
         let approval: ApprovalId = *id;
-        let (reason, roles) = (Some("because".into()), vec!["owner".into()]);
-        let answer = Answer { approval, content_hash, granted, reason, roles };
-        self.tell(run, RunCommand::Answer(answer)).await;
+        let (reason, roles) = (Some(Reason::Sealed(PayloadSlot(0))), vec!["owner".into()]);
+        self.reply(run, Answer { approval, content_hash, granted, reason, roles }, "because").await;
+    }
+
+    /// Gives an answer whose reason is these words.
+    pub(crate) async fn reply(&self, run: &StreamKey, answer: Answer, words: &str) {
+        let words = vec![payload(json!(words).to_string().into_bytes(), Purpose::Reason)];
+        let command = |_: &_, _| (RunCommand::Answer(answer.clone()), words.clone());
+        let answered = self.repository.submit::<Run>(run, &self.context(), command).await;
+        answered.expect("it is answered");
+    }
+
+    /// The full text of a failure of a run.
+    pub(crate) async fn detail(&self, run: &StreamKey, error: &Failure) -> String {
+        let state = self.state(run).await;
+        let reference = error.detail.expect("a detail");
+        let (stream, place) = lineage::locate(&state.lineage, run, reference);
+        let bytes = self.repository.log().payload(&stream, place).await.expect("the log works");
+        serde_json::from_slice(&bytes.expect("not erased")).expect("details are JSON texts")
     }
 }
 
@@ -389,6 +409,8 @@ impl Platform {
 pub(crate) struct Ended {
     pub(crate) state: RunState,
     pub(crate) output: Value,
+    /// The full text of the failure, if it has one.
+    pub(crate) detail: String,
     pub(crate) events: Vec<Event>,
     pub(crate) commits: usize,
     /// The most events of one commit.

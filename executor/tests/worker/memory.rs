@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use convergio_domain::event::Event;
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::id::TenantId;
 use convergio_domain::memory::{self, Item, Subject};
 use convergio_domain::payload::PayloadRef;
@@ -51,7 +51,7 @@ impl Recall for Index {
         question: &str,
         now: Timestamp,
         budget_tokens: u32,
-    ) -> Result<Vec<Item>, Failure> {
+    ) -> Result<Vec<Item>, UnsealedFailure> {
         let found = self.0.recall(tenant, subject, question, now, budget_tokens).await;
         Ok(found.expect("the log works"))
     }

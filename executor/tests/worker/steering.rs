@@ -3,7 +3,9 @@
 use convergio_domain::event::Event;
 use convergio_domain::id::StepId;
 use convergio_domain::payload::PayloadSlot;
-use convergio_domain::run::{Phase, Resolution, Resolve, RunCommand, RunState, Signal, StepStatus};
+use convergio_domain::run::{
+    Phase, Reason, Resolution, Resolve, RunCommand, RunState, Signal, StepStatus,
+};
 use convergio_domain::stream::StreamKey;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -275,10 +277,10 @@ nodes:
             approval: *id,
             content_hash: approval.content_hash.clone(),
             granted: true,
-            reason: Some(approval.role.clone()),
+            reason: Some(Reason::Sealed(PayloadSlot(0))),
             roles: vec![approval.role.clone()],
         };
-        platform.tell(&run, RunCommand::Answer(answer)).await;
+        platform.reply(&run, answer, &approval.role).await;
     }
     let state = platform.ended(&run).await;
     let output: Value = platform.output(&run, &state).await;

@@ -9,7 +9,6 @@ use axum::{Extension, Json};
 use bytes::Bytes;
 use convergio_domain::agent::{AgentCommand, AgentNoun, AgentState, NAME_LIMIT, agent_id};
 use convergio_domain::chat::Privacy;
-use convergio_domain::graph;
 use convergio_domain::id::{AgentId, NodeId};
 use convergio_domain::once::{Once, RequestedCommand};
 use convergio_domain::payload::{PayloadSlot, Purpose};
@@ -19,6 +18,7 @@ use convergio_eventstore::Payload;
 use convergio_projections::AgentRow;
 use convergio_schemas::error_code;
 use convergio_schemas::wire::{AgentMessage, AgentRequest, AgentView, Page, Problem, RunAccepted};
+use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::IntoParams;
@@ -54,7 +54,7 @@ pub(crate) async fn create(
         return Err(ApiError::invalid(message));
     }
     let manifest = manifest(&request).to_string();
-    let parsed = graph::parse(&manifest, &gateway.tools).map_err(ApiError::manifest)?;
+    let parsed = gateway.parse_manifest(&caller, &manifest).await?;
     let definition = serde_json::to_vec(&request).unwrap_or_default();
     idempotency::check_scoped_key(&gateway, &caller, &headers, "POST /v1/agents", &definition)
         .await?;
@@ -322,6 +322,8 @@ pub(crate) async fn stream(
         return Err(ApiError::not_found("agent"));
     }
     let upgrade = upgrade.map_err(|error| ApiError::invalid(error.body_text()))?;
+    let revocation = gateway.tokens.revocation(caller.token);
     let frames = events::follow(gateway, stream, Seq(query.after()), Standing::default());
+    let frames = frames.take_until(Box::pin(revocation));
     Ok(upgrade.on_upgrade(move |socket| events::send(socket, frames)))
 }

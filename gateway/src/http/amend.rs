@@ -8,17 +8,17 @@ use bytes::Bytes;
 use convergio_domain::graph::manifest::Graph;
 use convergio_domain::once::{Once, RequestedCommand};
 use convergio_domain::run::{
-    AmendRun, NewLimits, Phase, Run, RunCommand, RunState, fatal_steps, loosened_node,
+    AmendRun, NewLimits, Phase, Reason, Run, RunCommand, RunState, fatal_steps, loosened_node,
 };
 use convergio_domain::stream::StreamKey;
-use convergio_eventstore::{CommitError, Loaded};
+use convergio_eventstore::{CommitError, Loaded, Payload};
 use convergio_schemas::error_code;
 use convergio_schemas::wire::{AmendRequest, MigrateRequest, Problem, RunView, Verdict};
 use uuid::Uuid;
 
 use super::migrate::Target;
 use super::runs::{manifest, run_stream, view};
-use super::steer::{optional, short};
+use super::steer::{REASON_LIMIT, optional, sealed_reason};
 use crate::app::{App, Caller, Gateway};
 use crate::auth::Identity;
 use crate::idempotency;
@@ -60,7 +60,8 @@ pub(crate) async fn amend(
         }
     };
     let request = idempotency::request_id(&caller, &headers)?;
-    let amendment = Amendment { limits, other, reason: short(reason), request };
+    let (reason, payloads) = sealed_reason(reason, REASON_LIMIT, 0);
+    let amendment = Amendment { limits, other, reason, payloads, request };
     for _ in 0..TRIES {
         if amendment.apply(&gateway, &caller, &stream).await? {
             return view(&gateway, &caller, &id).await.map(Json);
@@ -91,7 +92,8 @@ struct Amendment {
     limits: NewLimits,
     /// Another version of the graph.
     other: Option<Target>,
-    reason: Option<String>,
+    reason: Option<Reason>,
+    payloads: Vec<Payload>,
     /// The request, when it has a key.
     request: Option<Uuid>,
 }
@@ -128,8 +130,8 @@ impl Amendment {
             reason: self.reason.clone(),
         });
         let command = RequestedCommand { request: self.request, command };
-        let context = gateway.context(caller);
-        match gateway.repository.commit(&mut loaded, command, Vec::new(), &context).await {
+        let (context, payloads) = (gateway.context(caller), self.payloads.clone());
+        match gateway.repository.commit(&mut loaded, command, payloads, &context).await {
             Err(CommitError::Conflict) => Ok(false),
             Err(error) => Err(error.into()),
             Ok(_) => Ok(true),

@@ -14,6 +14,7 @@ use utoipa::IntoParams;
 use super::Query;
 use super::filters::{self, PAGE_ITEMS, PageLimit, QuestionState};
 use super::runs::run_stream;
+use super::steer::{REASON_LIMIT, sealed_reason};
 use crate::app::{App, Caller, Gateway};
 use crate::auth::Identity;
 use crate::problem::ApiError;
@@ -64,7 +65,11 @@ async fn view(gateway: &Gateway, caller: &Identity, id: &str) -> Result<Approval
     let row = row(gateway, caller, id).await?;
     let stream = run_stream(caller, &row.run)?;
     let content = gateway.open(&stream, &row.content).await?;
-    Ok(ApprovalView { content: Some(content), ..convert::approval(row) })
+    let reason = match &row.reason_at {
+        Some(reference) => gateway.open(&stream, reference).await?.as_str().map(str::to_owned),
+        None => row.reason.clone(),
+    };
+    Ok(ApprovalView { content: Some(content), reason, ..convert::approval(row) })
 }
 
 /// Shows a question with what is to be approved.
@@ -108,14 +113,15 @@ pub(crate) async fn answer(
     let scope = format!("POST /v1/approvals/{id}");
     let hashed = serde_json::to_vec(&given).unwrap_or_default();
     idempotency::check_scoped_key(&gateway, &caller, &headers, &scope, &hashed).await?;
+    let (reason, payloads) = sealed_reason(given.reason, REASON_LIMIT, 0);
     let answer = Answer {
         approval,
         content_hash: given.content_hash,
         granted: given.decision == Decision::Grant,
-        reason: given.reason.map(|reason| reason.chars().take(500).collect()),
+        reason,
         roles: caller.roles.clone(),
     };
-    let command = |_: &_, _| (RunCommand::Answer(answer.clone()), Vec::new());
+    let command = |_: &_, _| (RunCommand::Answer(answer.clone()), payloads.clone());
     let stream = run_stream(&caller, &row.run)?;
     gateway.repository.submit::<Run>(&stream, &gateway.context(&caller), command).await?;
     gateway.catch_up(&stream).await?;

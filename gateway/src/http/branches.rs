@@ -9,16 +9,18 @@ use convergio_domain::payload::PayloadRef;
 use convergio_domain::run::{Ancestor, Phase, Run, RunState, Step, StepStatus, lineage};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_schemas::wire::{
-    BranchView, CallState, DiffView, ForkOrigin, Problem, RunError, StateView, StepDiff, StepSide,
-    StepState, StepView,
+    BranchView, CallState, DiffView, ForkOrigin, Problem, StateView, StepDiff, StepSide, StepState,
+    StepView,
 };
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::IntoParams;
 
+use super::failures::{DETAILS_LIMIT, error, error_in_full};
 use super::runs::{run_stream, view};
 use super::{Query, as_json};
 use crate::app::{App, Caller, Gateway};
+use crate::contents::ContentRoom;
 use crate::problem::ApiError;
 
 /// Steps of a comparison that are listed at most.
@@ -60,14 +62,21 @@ pub(crate) async fn state(
     let loaded = gateway.repository.load_at::<Run>(&stream, Seq(at), false).await?;
     let mut state = loaded.ok_or_else(beyond)?.state;
     let fingerprint = state.fingerprint().to_string();
-    let mut steps = Vec::with_capacity(state.steps.len());
+    let (mut steps, mut room) = (Vec::with_capacity(state.steps.len()), ContentRoom::new());
     for (id, step) in &state.steps {
         let mut shown = step_state(&state, id, step);
         if let (Some(true), Some(output)) = (query.contents, step.output) {
-            shown.output = content(&gateway, &state, &stream, output).await?;
+            shown.output = content(&gateway, &state, &stream, output, &mut room).await?;
+        }
+        if let (Some(true), Some(failure)) = (query.contents, &step.error) {
+            shown.error = Some(error_in_full(&gateway, &state, &stream, failure).await?);
         }
         steps.push(shown);
     }
+    let error = match &state.error {
+        Some(failure) => Some(error_in_full(&gateway, &state, &stream, failure).await?),
+        None => None,
+    };
     Ok(Json(StateView {
         run_id: stream.id.to_string(),
         seq: state.seq.0,
@@ -79,13 +88,9 @@ pub(crate) async fn state(
         cost: state.spent.cost.to_string(),
         lineage: origins(&state.lineage),
         signals: state.signals.iter().map(|(n, kept)| (n.to_string(), kept.len() as u64)).collect(),
-        error: state.error.as_ref().map(error),
+        error,
         steps,
     }))
-}
-
-fn error(failure: &convergio_domain::event::run::Failure) -> RunError {
-    RunError { code: failure.code.clone(), message: failure.message.clone(), step: None }
 }
 
 /// Each ancestor with its own count of events.
@@ -147,10 +152,14 @@ async fn content(
     state: &RunState,
     own: &StreamKey,
     reference: PayloadRef,
+    room: &mut ContentRoom,
 ) -> Result<Option<Value>, ApiError> {
     let (stream, place) = lineage::locate(&state.lineage, own, reference);
-    let bytes = gateway.repository.payload(&stream, place).await?;
-    Ok(Some(bytes.map_or(Value::Null, |bytes| as_json(&bytes))))
+    let Some(bytes) = gateway.repository.payload(&stream, place).await? else {
+        return Ok(Some(Value::Null));
+    };
+    room.require(&bytes)?;
+    Ok(Some(as_json(&bytes)))
 }
 
 /// The steps that a fork has from its parent and has not touched itself.
@@ -175,7 +184,15 @@ pub(super) async fn inherited_steps(
         error: step.error.as_ref().map(error),
         is_inherited: true,
     });
-    Ok(inherited.collect())
+    let mut inherited: Vec<StepView> = inherited.collect();
+    let failed = inherited.iter_mut().filter(|step| step.error.is_some());
+    for step in failed.take(DETAILS_LIMIT) {
+        let known = step.id.parse().ok().and_then(|id| state.steps.get(&id));
+        if let Some(failure) = known.and_then(|known| known.error.as_ref()) {
+            step.error = Some(error_in_full(gateway, &state, stream, failure).await?);
+        }
+    }
+    Ok(inherited)
 }
 
 /// With what a run is compared.
@@ -204,6 +221,7 @@ pub(crate) async fn diff(
     Query(query): Query<DiffQuery>,
 ) -> Result<Json<DiffView>, ApiError> {
     let contents = query.contents == Some(true);
+    let mut room = ContentRoom::new();
     let a = Branch::load(&gateway, &caller, &id).await?;
     let b = Branch::load(&gateway, &caller, &query.with).await?;
     let ids: BTreeSet<&StepId> = a.state.steps.keys().chain(b.state.steps.keys()).collect();
@@ -215,7 +233,9 @@ pub(crate) async fn diff(
         } else if steps.len() == DIFFS_LIMIT {
             more += 1;
         } else {
-            let (left, right) = (a.side(id, contents).await?, b.side(id, contents).await?);
+            let mut shown = contents.then_some(&mut room);
+            let left = a.side(id, shown.as_deref_mut()).await?;
+            let right = b.side(id, shown).await?;
             steps.push(StepDiff { step: id.to_string(), a: left, b: right });
         }
     }
@@ -286,7 +306,12 @@ impl<'a> Branch<'a> {
         Ok(self.hash(one.output).await? == other.hash(two.output).await?)
     }
 
-    async fn side(&self, id: &StepId, contents: bool) -> Result<Option<StepSide>, ApiError> {
+    /// What a step came to here; its output too, where there is room for outputs.
+    async fn side(
+        &self,
+        id: &StepId,
+        room: Option<&mut ContentRoom>,
+    ) -> Result<Option<StepSide>, ApiError> {
         let Some(step) = self.state.steps.get(id) else { return Ok(None) };
         let own = self.steps.get(&id.to_string());
         let model = own.and_then(|step| step.model.as_ref());
@@ -296,8 +321,10 @@ impl<'a> Branch<'a> {
             model: model.map(|model| format!("{}/{}", model.provider, model.name)),
             usage: own.map(|step| step.usage.clone()).unwrap_or_default(),
             output_hash: self.hash(step.output).await?,
-            output: match step.output.filter(|_| contents) {
-                Some(output) => content(self.gateway, &self.state, &self.stream, output).await?,
+            output: match step.output.zip(room) {
+                Some((output, room)) => {
+                    content(self.gateway, &self.state, &self.stream, output, room).await?
+                }
                 None => None,
             },
         }))

@@ -17,7 +17,7 @@ use convergio_domain::run::Run;
 use convergio_domain::stream::{Seq, StreamKey, StreamKind};
 use convergio_eventstore::{LogError, Record, StreamNote};
 use convergio_schemas::wire::{EventEnvelope, Frame, Page, Problem, ProgressNote};
-use futures_util::stream::{self, BoxStream, StreamExt};
+use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use serde::Deserialize;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -29,6 +29,7 @@ use super::filters::PageLimit;
 use super::runs::{is_end, run_stream};
 use crate::answers::wants_event_stream;
 use crate::app::{App, Caller, Gateway, stopped};
+use crate::contents::ContentRoom;
 use crate::convert;
 use crate::problem::ApiError;
 
@@ -136,15 +137,37 @@ async fn page(
             break;
         }
     }
-    let has_more = items.len() > limit;
+    let mut has_more = items.len() > limit;
     items.truncate(limit);
     if query.payloads == Some(true) {
-        for payload in items.iter_mut().flat_map(|event| &mut event.payloads) {
-            payload.content = Some(gateway.open(stream, &payload.reference).await?);
-        }
+        let shown = show_contents(gateway, stream, &mut items).await?;
+        has_more |= shown < items.len();
+        items.truncate(shown);
     }
     let next_cursor = items.last().filter(|_| has_more).map(|event| event.seq.to_string());
     Ok(Page { items, next_cursor })
+}
+
+/// Adds the payloads of events, as many events as there is room for: one at least.
+async fn show_contents(
+    gateway: &Gateway,
+    stream: &StreamKey,
+    items: &mut [EventEnvelope],
+) -> Result<usize, ApiError> {
+    let mut room = ContentRoom::new();
+    for (index, event) in items.iter_mut().enumerate() {
+        for payload in &mut event.payloads {
+            let content = gateway.open_within(stream, &payload.reference, &mut room).await?;
+            if content.is_none() && index > 0 {
+                return Ok(index);
+            }
+            payload.content = match content {
+                Some(content) => Some(content),
+                None => Some(gateway.open(stream, &payload.reference).await?),
+            };
+        }
+    }
+    Ok(items.len())
 }
 
 /// Which events of a WebSocket.
@@ -183,11 +206,12 @@ pub(crate) async fn stream(
     }
     let upgrade = upgrade.map_err(|error| ApiError::invalid(error.body_text()))?;
     let (after, standing) = (Seq(query.after()), Standing::of_run(&gateway, &stream).await?);
-    let frames = follow(gateway, stream, after, standing);
+    let revocation = gateway.tokens.revocation(caller.token);
+    let frames = follow(gateway, stream, after, standing).take_until(Box::pin(revocation));
     Ok(upgrade.on_upgrade(move |socket| send(socket, frames)))
 }
 
-pub(super) async fn send(mut socket: WebSocket, mut frames: BoxStream<'static, Frame>) {
+pub(super) async fn send(mut socket: WebSocket, mut frames: impl Stream<Item = Frame> + Unpin) {
     loop {
         tokio::select! {
             frame = frames.next() => {

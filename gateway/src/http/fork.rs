@@ -7,8 +7,8 @@ use bytes::Bytes;
 use convergio_domain::decider::{Decider, Recorded};
 use convergio_domain::event::Event;
 use convergio_domain::expr;
+use convergio_domain::graph;
 use convergio_domain::graph::manifest::{Agent, Graph, MapWork, Node, Work};
-use convergio_domain::graph::{self, check_inputs};
 use convergio_domain::id::{GraphId, RunId};
 use convergio_domain::payload::{PayloadSlot, Purpose};
 use convergio_domain::request::derived_uuid;
@@ -170,7 +170,7 @@ impl Plan {
             }
             (Some(text), None) => {
                 changes.push("graph".to_owned());
-                graph::parse(&text, &gateway.tools).map_err(ApiError::manifest)?.graph
+                gateway.parse_manifest(caller, &text).await?.graph
             }
             (None, other) => {
                 changes.extend(other.as_ref().map(|_| "graph".to_owned()));
@@ -184,7 +184,8 @@ impl Plan {
             id => id,
         };
         change(&mut base, model, nodes, &mut changes)?;
-        let input = other_input(gateway, parent, state, &base, inputs, &mut changes).await?;
+        let input =
+            other_input((gateway, caller), parent, state, &base, inputs, &mut changes).await?;
         let is_other_graph = base.version() != version;
         Ok(Self { graph, manifest: base, is_other_graph, input, changes })
     }
@@ -283,7 +284,7 @@ fn check_template(node: &Node, text: &str) -> Result<(), ApiError> {
 
 /// The inputs with what was changed in them; nothing if they are the parent's.
 async fn other_input(
-    gateway: &Gateway,
+    (gateway, caller): (&Gateway, &Identity),
     parent: &StreamKey,
     state: &RunState,
     graph: &Graph,
@@ -301,10 +302,7 @@ async fn other_input(
         known.insert(name, value);
     }
     let known = Value::Object(known);
-    let wrong = check_inputs(&graph.inputs, &known);
-    if !wrong.is_empty() {
-        return Err(ApiError::invalid(wrong.join("; ")));
-    }
+    gateway.check_inputs(caller, &graph.inputs, &known).await?;
     is_other.then(|| payload(&known, Purpose::Input)).transpose()
 }
 

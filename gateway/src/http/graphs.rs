@@ -47,7 +47,7 @@ pub(crate) async fn register(
     }
     let text = std::str::from_utf8(&body)
         .map_err(|_| ApiError::invalid("the manifest must be UTF-8 text, YAML or JSON"))?;
-    let parsed = graph::parse(text, &gateway.tools).map_err(ApiError::manifest)?;
+    let parsed = gateway.parse_manifest(&caller, text).await?;
     idempotency::check_scoped_key(&gateway, &caller, &headers, "POST /v1/graphs", &body).await?;
     let request_id = idempotency::request_id(&caller, &headers)?;
     let graph = parsed.graph;

@@ -6,8 +6,10 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
 use convergio_domain::json::check_whole_numbers;
+use futures_util::FutureExt;
 use serde::de::DeserializeOwned;
 
+use crate::bodies::work_apart;
 use crate::problem::ApiError;
 
 /// The body of a request. Whole numbers beyond 64 bits are refused with their place.
@@ -21,8 +23,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         let bytes = Bytes::from_request(Request::from_parts(parts.clone(), body), state).await;
         let bytes = bytes.map_err(JsonRejection::from)?;
         let request = Request::from_parts(parts, Body::from(bytes.clone()));
-        let Json(value) = Json::<T>::from_request(request, state).await?;
-        check_whole_numbers(&bytes).map_err(|error| ApiError::invalid(error.to_string()))?;
+        let reading = Json::<T>::from_request(request, state);
+        // Everything is there: reading it waits for nothing, and takes its time.
+        let value = work_apart(bytes.len(), || reading.now_or_never());
+        let Json(value) = value.ok_or_else(|| ApiError::invalid("the body broke off"))??;
+        work_apart(bytes.len(), || check_whole_numbers(&bytes))
+            .map_err(|error| ApiError::invalid(error.to_string()))?;
         Ok(Self(value))
     }
 }

@@ -56,8 +56,10 @@ pub(crate) async fn fleet(
     body: Bytes,
 ) -> Result<Json<FleetReport>, ApiError> {
     let request: FleetRequest = read(&body)?;
-    let graph = request.manifest.map(|text| graph::parse(&text, &gateway.tools));
-    let graph = graph.transpose().map_err(ApiError::manifest)?.map(|parsed| parsed.graph);
+    let graph = match request.manifest {
+        Some(text) => Some(gateway.parse_manifest(&caller, &text).await?.graph),
+        None => None,
+    };
     let named = graph.as_ref().map(|graph| graph::graph_id(&caller.tenant, &graph.name));
     let mut report = FleetReport {
         version: graph.as_ref().map(|graph| graph.version().to_string()),
@@ -165,8 +167,7 @@ impl Target {
     ) -> Result<Self, ApiError> {
         match (request.manifest, request.version) {
             (Some(text), None) => {
-                let parsed = graph::parse(&text, &gateway.tools).map_err(ApiError::manifest)?;
-                let graph = parsed.graph;
+                let graph = gateway.parse_manifest(caller, &text).await?.graph;
                 Ok(Self { version: graph.version(), graph, is_new: true })
             }
             (None, Some(version)) => {

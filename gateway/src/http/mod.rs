@@ -7,6 +7,7 @@ pub(crate) mod billing;
 pub(crate) mod branches;
 pub(crate) mod events;
 pub(crate) mod export;
+pub(crate) mod failures;
 pub(crate) mod filters;
 pub(crate) mod fork;
 pub(crate) mod front;
@@ -19,6 +20,7 @@ pub(crate) mod replay;
 pub(crate) mod runs;
 mod signal_names;
 pub(crate) mod steer;
+pub(crate) mod tokens;
 
 use std::time::Duration;
 
@@ -34,6 +36,7 @@ use serde_json::Value;
 use utoipa::IntoParams;
 
 use crate::app::Gateway;
+use crate::contents::ContentRoom;
 use crate::problem::ApiError;
 use filters::{PAGE_ITEMS, PageLimit};
 
@@ -93,9 +96,30 @@ impl Gateway {
         stream: &StreamKey,
         reference: &str,
     ) -> Result<Value, ApiError> {
-        let Ok(reference) = reference.parse::<PayloadRef>() else { return Ok(Value::Null) };
-        let bytes = self.repository.payload(stream, reference).await?;
+        let bytes = self.payload_bytes(stream, reference).await?;
         Ok(bytes.map_or(Value::Null, |bytes| as_json(&bytes)))
+    }
+
+    /// The same, if there is room for it; nothing otherwise.
+    pub(crate) async fn open_within(
+        &self,
+        stream: &StreamKey,
+        reference: &str,
+        room: &mut ContentRoom,
+    ) -> Result<Option<Value>, ApiError> {
+        let Some(bytes) = self.payload_bytes(stream, reference).await? else {
+            return Ok(Some(Value::Null));
+        };
+        Ok(room.take(&bytes).then(|| as_json(&bytes)))
+    }
+
+    async fn payload_bytes(
+        &self,
+        stream: &StreamKey,
+        reference: &str,
+    ) -> Result<Option<Bytes>, ApiError> {
+        let Ok(reference) = reference.parse::<PayloadRef>() else { return Ok(None) };
+        Ok(self.repository.payload(stream, reference).await?)
     }
 }
 

@@ -9,6 +9,7 @@ use convergio_domain::graph;
 use convergio_domain::json::read_json;
 use convergio_domain::run::RunState;
 use convergio_domain::stream::StreamKey;
+use convergio_evaluation::EvaluationError;
 use convergio_eventstore::LogError;
 use convergio_projections::ProjectionError;
 use convergio_schemas::wire::{FleetRun, Problem, ReplayReport, ReplayRequest};
@@ -66,6 +67,9 @@ pub enum ReplayError {
         /// The event asked for.
         asked: u64,
     },
+    /// What the run was given cannot be checked now, or takes more than a check may.
+    #[error(transparent)]
+    Evaluation(#[from] EvaluationError),
     /// The graph version is missing or cannot be used.
     #[error("{0}")]
     Graph(String),
@@ -76,6 +80,7 @@ impl From<ReplayError> for ApiError {
         match error {
             ReplayError::Log(error) => error.into(),
             ReplayError::ReadModels(error) => error.into(),
+            ReplayError::Evaluation(error) => error.into(),
             other => Self::invalid(other.to_string()),
         }
     }
@@ -104,7 +109,9 @@ pub(crate) async fn replay(
         true => ReplayRequest::default(),
         false => read_json(&body).map_err(|error| ApiError::invalid(error.to_string()))?,
     };
-    let parsed = request.manifest.map(|text| graph::parse(&text, &gateway.tools));
-    let graph = parsed.transpose().map_err(ApiError::manifest)?.map(|parsed| parsed.graph);
+    let graph = match request.manifest {
+        Some(text) => Some(gateway.parse_manifest(&caller, &text).await?.graph),
+        None => None,
+    };
     Ok(Json(gateway.replayer.replay(&stream, request.at, graph).await?))
 }

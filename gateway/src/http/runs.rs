@@ -5,8 +5,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
 use bytes::Bytes;
 use convergio_domain::chat::Privacy;
+use convergio_domain::graph::GraphNoun;
 use convergio_domain::graph::manifest::Graph;
-use convergio_domain::graph::{GraphNoun, check_inputs};
 use convergio_domain::id::{GraphId, GraphVersion, RunId};
 use convergio_domain::once::RequestedCommand;
 use convergio_domain::payload::{PayloadSlot, Purpose};
@@ -24,8 +24,8 @@ use uuid::Uuid;
 
 use super::filters::{self, PAGE_ITEMS, PageLimit, RunStatus};
 use super::json_body::JsonBody;
-use super::steer::optional;
-use super::{Query, branches};
+use super::steer::{REASON_LIMIT, optional, sealed_reason};
+use super::{Query, branches, failures};
 use crate::app::{App, Caller, Gateway};
 use crate::auth::Identity;
 use crate::problem::ApiError;
@@ -63,10 +63,7 @@ pub(crate) async fn execute(
     let (version, manifest) =
         manifest(&gateway, &caller, graph, request.version.as_deref()).await?;
     let inputs = if request.inputs.is_null() { json!({}) } else { request.inputs.clone() };
-    let wrong = check_inputs(&manifest.inputs, &inputs);
-    if !wrong.is_empty() {
-        return Err(ApiError::invalid(wrong.join("; ")));
-    }
+    gateway.check_inputs(&caller, &manifest.inputs, &inputs).await?;
     let privacy: Privacy =
         request.privacy.as_deref().unwrap_or("any").parse().map_err(ApiError::invalid)?;
     let (budget, lineage) = (manifest.budget, Lineage::default());
@@ -294,9 +291,15 @@ pub(super) async fn view(
         return Err(ApiError::not_found("run"));
     }
     let row = gateway.queries.run(tenant, &id).await?.ok_or_else(|| ApiError::not_found("run"))?;
-    let output = row.output.clone();
+    let (output, detail) = (row.output.clone(), row.error_detail.clone());
     let mut run = convert::run(row);
-    run.steps = gateway.queries.steps(tenant, &id).await?.into_iter().map(convert::step).collect();
+    if let Some(error) = &mut run.error {
+        error.detail = failures::open_named(gateway, &stream, detail.as_deref()).await?;
+    }
+    let steps = gateway.queries.steps(tenant, &id).await?;
+    let details: Vec<Option<String>> = steps.iter().map(|row| row.error_detail.clone()).collect();
+    run.steps = steps.into_iter().map(convert::step).collect();
+    failures::add_details(gateway, &stream, &mut run.steps, &details).await?;
     if run.forked_from.is_some() {
         let inherited = branches::inherited_steps(gateway, &stream, &run.steps).await?;
         run.steps_total += inherited.len() as u64;
@@ -349,10 +352,11 @@ pub(crate) async fn cancel(
     let request: ReasonRequest = optional(&body)?;
     let scope = format!("POST /v1/runs/{id}/cancel");
     idempotency::check_scoped_key(&gateway, &caller, &headers, &scope, &body).await?;
-    let reason: Option<String> = request.reason.map(|reason| reason.chars().take(500).collect());
+    let (reason, payloads) = sealed_reason(request.reason, REASON_LIMIT, 0);
     let request = idempotency::request_id(&caller, &headers)?;
     let command = RequestedCommand { request, command: RunCommand::Cancel { reason } };
-    gateway.repository.steer_family_once(&stream, &gateway.context(&caller), command).await?;
+    let (repository, context) = (&gateway.repository, gateway.context(&caller));
+    repository.steer_family_once(&stream, &context, command, payloads).await?;
     view(&gateway, &caller, &id).await.map(Json)
 }
 

@@ -9,7 +9,9 @@ use convergio_domain::json::read_json;
 use convergio_domain::once::{Once, RequestedCommand};
 use convergio_domain::payload::{PayloadSlot, Purpose};
 use convergio_domain::request::derived_uuid;
-use convergio_domain::run::{Resolution, Resolve, Run, RunCommand, RunState, Signal, fatal_steps};
+use convergio_domain::run::{
+    Reason, Resolution, Resolve, Run, RunCommand, RunState, Signal, fatal_steps,
+};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{Loaded, Payload};
 use convergio_schemas::error_code;
@@ -30,7 +32,9 @@ use crate::idempotency;
 use crate::problem::ApiError;
 
 /// Characters of a reason that are kept.
-const REASON_LIMIT: usize = 500;
+pub(super) const REASON_LIMIT: usize = 500;
+/// Characters of a mark's label that are kept.
+const LABEL_LIMIT: usize = 100;
 /// Bytes of what a signal carries, or of an output that is told.
 const VALUE_LIMIT: usize = 4 << 20;
 
@@ -46,8 +50,20 @@ fn required<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     read_json(body).map_err(|error| ApiError::invalid(error.to_string()))
 }
 
-pub(super) fn short(reason: Option<String>) -> Option<String> {
-    reason.map(|reason| reason.chars().take(REASON_LIMIT).collect())
+/// A person's words, of which so many characters are kept: sealed, as a payload after so many
+/// others.
+pub(super) fn sealed_reason(
+    reason: Option<String>,
+    limit: usize,
+    slot: u16,
+) -> (Option<Reason>, Vec<Payload>) {
+    let Some(reason) = reason else { return (None, Vec::new()) };
+    let reason: String = reason.chars().take(limit).collect();
+    // Serialising a text into memory cannot fail.
+    let bytes = Bytes::from(serde_json::to_vec(&reason).unwrap_or_default());
+    let (media_type, purpose) = ("application/json".into(), Purpose::Reason);
+    let payload = Payload { bytes, media_type, purpose, subject: None };
+    (Some(Reason::Sealed(PayloadSlot(slot))), vec![payload])
 }
 
 /// A value as a payload of the next commit.
@@ -111,11 +127,16 @@ impl<'a> Asked<'a> {
 
     /// Gives a command to the run and to all runs within it, once for each request, and shows the
     /// run.
-    async fn tell_family(&self, command: RunCommand) -> Result<Json<RunView>, ApiError> {
+    async fn tell_family(
+        &self,
+        command: RunCommand,
+        payloads: Vec<Payload>,
+    ) -> Result<Json<RunView>, ApiError> {
         let context = self.gateway.context(self.caller);
         let request = idempotency::request_id(self.caller, self.headers)?;
         let command = RequestedCommand { request, command };
-        self.gateway.repository.steer_family_once(&self.stream, &context, command).await?;
+        let repository = &self.gateway.repository;
+        repository.steer_family_once(&self.stream, &context, command, payloads).await?;
         self.view().await
     }
 
@@ -151,7 +172,8 @@ pub(crate) async fn pause(
     let asked = Asked::new(&gateway, &caller, &headers, &id)?;
     let request: ReasonRequest = optional(&body)?;
     asked.check_key("pause", &body).await?;
-    asked.tell_family(RunCommand::Pause { reason: short(request.reason) }).await
+    let (reason, payloads) = sealed_reason(request.reason, REASON_LIMIT, 0);
+    asked.tell_family(RunCommand::Pause { reason }, payloads).await
 }
 
 /// Lets a paused run go on, with all runs within it that are paused with it. The time of the pause
@@ -172,7 +194,7 @@ pub(crate) async fn resume(
 ) -> Result<Json<RunView>, ApiError> {
     let asked = Asked::new(&gateway, &caller, &headers, &id)?;
     asked.check_key("resume", b"").await?;
-    asked.tell_family(RunCommand::Resume).await
+    asked.tell_family(RunCommand::Resume, Vec::new()).await
 }
 
 /// Lets a failed run go on: the steps that ended it get another series of tries, runs within go on
@@ -287,7 +309,10 @@ pub(crate) async fn resolve(
         ApiError::invalid(format!("step: {error}"))
     })?;
     let output = request.output.as_ref().map(|output| payload(output, Purpose::Output));
-    let payloads: Vec<Payload> = output.transpose()?.into_iter().collect();
+    let mut payloads: Vec<Payload> = output.transpose()?.into_iter().collect();
+    let slot = u16::from(request.output.is_some());
+    let (reason, words) = sealed_reason(request.reason, REASON_LIMIT, slot);
+    payloads.extend(words);
     let command = Resolve {
         step,
         resolution: match request.decision {
@@ -297,7 +322,7 @@ pub(crate) async fn resolve(
             StepDecision::Skip => Resolution::Skip,
         },
         output: request.output.map(|_| PayloadSlot(0)),
-        reason: short(request.reason),
+        reason,
     };
     asked.check_key("resolve", &body).await?;
     asked.tell(RunCommand::Resolve(command), payloads).await
@@ -332,7 +357,7 @@ pub(crate) async fn resume_of_graph(
     of_graph(&gateway, &asked, &id).await?;
     if request.at.is_none() {
         asked.check_key("resume", &body).await?;
-        return asked.tell_family(RunCommand::Resume).await;
+        return asked.tell_family(RunCommand::Resume, Vec::new()).await;
     }
     let fork = ForkRequest { at: request.at, ..ForkRequest::default() };
     let accepted = fork::begin(&gateway, &caller, &headers, &asked.stream, fork).await?;
@@ -359,8 +384,8 @@ pub(crate) async fn checkpoint(
     let asked = Asked::new(&gateway, &caller, &headers, &request.run_id)?;
     of_graph(&gateway, &asked, &id).await?;
     asked.check_key("checkpoint", &body).await?;
-    let label: Option<String> = request.label.map(|label| label.chars().take(100).collect());
-    let mut loaded = asked.execute(RunCommand::Mark { label }, Vec::new()).await?;
+    let (label, payloads) = sealed_reason(request.label, LABEL_LIMIT, 0);
+    let mut loaded = asked.execute(RunCommand::Mark { label }, payloads).await?;
     gateway.repository.keep(&mut loaded);
     let mut state = loaded.state;
     // The mark follows the word that it is this request's; the run may have gone on since.

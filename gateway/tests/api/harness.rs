@@ -6,20 +6,23 @@ use std::time::Duration;
 use bytes::Bytes;
 use convergio_domain::chat::Privacy;
 use convergio_domain::decider::Context;
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::FailureReport;
 use convergio_domain::graph::{GraphNoun, ToolCatalog, ToolSpec};
 use convergio_domain::id::{ApprovalId, ExecutorId, GraphId, RunId, StepId, TenantId};
 use convergio_domain::payload::{PayloadSlot, Purpose};
+use convergio_domain::platform_text;
 use convergio_domain::run::{
     Advance, Budget, CreateRun, End, Intent, Lineage, Origin, Outcome, Run, RunCommand, Start,
     StepResult,
 };
 use convergio_domain::stream::StreamKey;
+use convergio_domain::token::{self, TokenHash};
+use convergio_evaluation::Evaluator;
 use convergio_eventstore::embedded::{Config, EmbeddedLog};
 use convergio_eventstore::{
     EventLog, HealthRegistry, LiveHub, MemoryLog, Payload, Repository, SystemClock,
 };
-use convergio_gateway::{Gateway, Limits, Token, Tokens};
+use convergio_gateway::{Gateway, Limits, ServeOptions, Token, Tokens};
 use convergio_projections::{Memories, Projections};
 use convergio_schemas::wire::{FleetRun, Verdict};
 use reqwest::{Method, Response};
@@ -34,6 +37,7 @@ pub(crate) struct Api {
     pub(crate) url: String,
     pub(crate) repository: Repository,
     pub(crate) health: HealthRegistry,
+    pub(crate) tokens: Tokens,
     http: reqwest::Client,
     _folder: tempfile::TempDir,
     _stop: watch::Sender<bool>,
@@ -60,7 +64,7 @@ pub(crate) fn run_stream(run: &str) -> StreamKey {
 
 fn token(token: &str, of: &str, role: &str) -> Token {
     let (actor, roles) = (role.parse().expect("a name"), vec![role.to_owned()]);
-    Token { hash: Token::hash(token), tenant: tenant(of), actor, roles }
+    Token { hash: TokenHash::of(token), tenant: tenant(of), actor, roles }
 }
 
 impl Api {
@@ -88,7 +92,11 @@ impl Api {
         Self::with(repository, folder, Limits::default()).await
     }
 
-    async fn on(log: Arc<dyn EventLog>, folder: tempfile::TempDir, limits: Limits) -> Self {
+    pub(crate) async fn on(
+        log: Arc<dyn EventLog>,
+        folder: tempfile::TempDir,
+        limits: Limits,
+    ) -> Self {
         Self::with(Repository::new(log, Arc::new(SystemClock)), folder, limits).await
     }
 
@@ -108,31 +116,44 @@ impl Api {
             description: "Trims.".into(),
             arguments: json!({"type": "object", "properties": {"text": {}}}),
         }]);
+        let tokens = Tokens::new([
+            token(TOKEN, "one", "owner"),
+            token("cvg_two", "two", "owner"),
+            token("cvg_teacher", "one", "teacher"),
+            token("cvg_student", "one", "student"),
+        ]);
         let gateway = Gateway {
             repository: repository.clone(),
             queries,
             memories: Arc::new(Memories::new(repository.log())),
             health: health.clone(),
             live: LiveHub::new(),
-            tools: Arc::new(tools),
-            tokens: Tokens::new([
-                token(TOKEN, "one", "owner"),
-                token("cvg_two", "two", "owner"),
-                token("cvg_teacher", "one", "teacher"),
-                token("cvg_student", "one", "student"),
-            ]),
+            evaluator: Evaluator::in_process(Arc::new(tools)),
+            tokens: tokens.clone(),
             models: Arc::new(()),
             replayer: Arc::new(NoReplay(repository.clone())),
             stop: stopping.clone(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("bound"));
-        tokio::spawn(convergio_gateway::serve_within(listener, gateway, stopping, limits));
+        let options = ServeOptions { limits, ..ServeOptions::default() };
+        tokio::spawn(convergio_gateway::serve(listener, gateway, options, stopping));
         // The provider of TLS may be installed by another test of this process.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
         let (_folder, _stop) = (folder, stop);
-        Self { url, repository, health, http, _folder, _stop, projector }
+        Self { url, repository, health, tokens, http, _folder, _stop, projector }
+    }
+
+    /// The owner's token of tenant one stands in the log from here on.
+    pub(crate) async fn admit_owner(&self) {
+        let actor = "owner".parse().expect("a name");
+        let context = Context { now: self.repository.clock().now(), actor };
+        let stream = token::stream(&tenant("one"));
+        let hash = TokenHash::of(TOKEN);
+        let admit = |_: &_, _| (token::Command::AdmitOwner { hash }, Vec::new());
+        let admitted = self.repository.execute::<token::Tokens>(&stream, &context, admit).await;
+        admitted.expect("the owner is admitted");
     }
 
     /// From here on nothing new gets into the read models.
@@ -272,7 +293,7 @@ impl Api {
 
     /// A try of a step fails, and the run with it.
     pub(crate) async fn fail_try(&self, run: &str, id: &str, attempt: u32) {
-        let error = Failure { code: "tool.failed".into(), message: "no".into(), retryable: false };
+        let error = FailureReport::new("tool.failed", platform_text!("no"));
         let step: StepId = id.parse().expect("a step");
         let result = StepResult::Failed { error: error.clone(), retry_at: None };
         let (call, skipped) = (None, Vec::new());

@@ -16,3 +16,4 @@ mod signals;
 mod slow;
 mod steering;
 mod streams;
+mod tokens;

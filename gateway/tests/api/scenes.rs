@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use convergio_domain::run::{Intent, Outcome, StepResult};
+use convergio_domain::token::TokenHash;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -59,6 +60,7 @@ pub(crate) async fn of<'a>(api: &'a Api, operation: &str) -> Vec<Scene<'a>> {
         Some(path) if path.starts_with("runs/") => of_run(api, operation).await,
         Some(path) if path.starts_with("graphs") => of_graph(api, operation).await,
         Some(path) if path.starts_with("agents") => of_agent(api, operation).await,
+        Some(path) if path.starts_with("tokens") => of_token(api, operation).await,
         _ => of_others(api, operation).await,
     }
 }
@@ -211,6 +213,38 @@ async fn of_agent<'a>(api: &'a Api, operation: &str) -> Vec<Scene<'a>> {
             let change = async move { delete(api, path).await };
             let body = json!({"message": "hi"});
             vec![scene(Method::POST, format!("{path}/run"), &body, "run.created.v1", change)]
+        }
+        _ => Vec::new(),
+    }
+}
+
+async fn of_token<'a>(api: &'a Api, operation: &str) -> Vec<Scene<'a>> {
+    let hash = |token: &str| TokenHash::of(token).to_string();
+    let ann =
+        move |token: &str| json!({"actor": "ann", "roles": ["teacher"], "blake3": hash(token)});
+    let rotation = move |token: &str| json!({"blake3": hash(token)});
+    let (all, of_ann, rotate) = ("/v1/tokens", "/v1/tokens/ann", "/v1/tokens/ann/rotate");
+    let issue = async move |body: Value| {
+        assert_eq!(api.post(all, &body, None).await.0, 201);
+    };
+    api.admit_owner().await;
+    match operation {
+        "POST /v1/tokens" => {
+            let change = async move { delete(api, of_ann).await };
+            vec![scene(Method::POST, all.into(), &ann("1"), "token.issued.v1", change)]
+        }
+        "POST /v1/tokens/{id}/rotate" => {
+            issue(ann("1")).await;
+            let change = async move {
+                assert_eq!(api.post(rotate, &rotation("3"), None).await.0, 200);
+            };
+            vec![scene(Method::POST, rotate.into(), &rotation("2"), "token.issued.v1", change)]
+        }
+        "DELETE /v1/tokens/{id}" => {
+            issue(ann("1")).await;
+            let change = async move { issue(ann("2")).await };
+            let effect = "token.revoked.v1";
+            vec![scene(Method::DELETE, of_ann.into(), &Value::Null, effect, change)]
         }
         _ => Vec::new(),
     }

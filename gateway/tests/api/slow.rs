@@ -11,7 +11,8 @@ use crate::harness::{Api, TOKEN};
 const SHORT: Duration = Duration::from_millis(200);
 
 fn limits() -> Limits {
-    Limits { connections: 2, head: SHORT, silence: SHORT, body: Duration::from_secs(2) }
+    let (head, silence, body) = (SHORT, SHORT, Duration::from_secs(2));
+    Limits { connections: 2, head, silence, body, ..Limits::default() }
 }
 
 async fn connect(url: &str) -> TcpStream {
@@ -29,7 +30,7 @@ async fn rest(stream: &mut TcpStream) -> String {
 
 fn head(length: usize) -> String {
     format!(
-        "POST /v1/graphs HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\n\
+        "POST /v1/graphs HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\n\
          connection: close\r\ncontent-length: {length}\r\n\r\n"
     )
 }
@@ -87,8 +88,47 @@ async fn slow_callers_do_not_keep_others_out() {
     let _idle = [connect(&server.url).await, connect(&server.url).await];
     let mut other = connect(&server.url).await;
     other
-        .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
         .await
         .expect("written");
     assert!(rest(&mut other).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn who_stops_reading_is_ended() {
+    let long = Duration::from_secs(60);
+    let limits = Limits { connections: 1, write: SHORT, sign_in: long, head: long, ..limits() };
+    let server = Api::within(limits).await;
+    let mut slow = connect(&server.url).await;
+    let asked = 500;
+    let requests = "GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(asked);
+    slow.write_all(requests.as_bytes()).await.expect("written");
+    // The one place is free again only when the first connection has ended.
+    let mut next = connect(&server.url).await;
+    let request = b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    next.write_all(request).await.expect("written");
+    let whole = rest(&mut next).await;
+    assert!(whole.contains("200 OK"), "{whole}");
+    assert!(rest(&mut slow).await.len() < asked * whole.len(), "it was cut off");
+}
+
+#[tokio::test]
+async fn who_does_not_sign_in_makes_room_and_who_did_stays() {
+    let limits = Limits { connections: 8, head: Duration::from_secs(60), ..limits() };
+    let server = Api::within(limits).await;
+    let mut known = connect(&server.url).await;
+    let request = format!(
+        "GET /v1/runs HTTP/1.1\r\nhost: localhost\r\nauthorization: bearer {TOKEN}\r\n\r\n"
+    );
+    known.write_all(request.as_bytes()).await.expect("written");
+    let mut answer = [0; 12];
+    known.read_exact(&mut answer).await.expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    // Two in a quarter of eight connections, one of them from one address.
+    let mut first = connect(&server.url).await;
+    first.write_all(b"GET /healthz HTTP/1.1\r\n").await.expect("written");
+    let second = connect(&server.url).await;
+    assert_eq!(rest(&mut first).await, "", "the first made room for the second");
+    drop(second);
+    known.write_all(request.as_bytes()).await.expect("it is open still");
 }

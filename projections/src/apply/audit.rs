@@ -98,6 +98,8 @@ fn summary(event: &Event) -> Option<Value> {
         Event::GraphRegistered(e) => json!({"graph": e.name, "version": e.version}),
         Event::MemoryStored(e) => json!({"memory": e.memory, "subject": e.subject}),
         Event::MemoryForgotten(e) => json!({"memory": e.memory}),
+        Event::TokenIssued(e) => json!({"token": e.token, "for": e.actor, "roles": e.roles}),
+        Event::TokenRevoked(e) => json!({"token": e.token}),
         Event::RunCreated(e) => json!({"graph": e.graph, "version": e.version}),
         Event::MapExpanded(e) => json!({"step": e.node, "width": e.width}),
         Event::StepCompleted(e) => json!({"step": e.step, "attempt": e.attempt}),

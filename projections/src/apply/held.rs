@@ -189,8 +189,9 @@ static RUNS: Bulk = Bulk::new(
     "INSERT INTO run_status (tenant, run, graph, version, status, actor, created_ms, updated_ms, \
      ended_ms, steps_done, steps_abandoned, steps_total, tokens_in, tokens_out, cost, unpriced, \
      error_code, error_message, error_step, input, output, seq, created_pos, forked_from, \
-     forked_seq, parent, parent_step, imported_by, imported_ms, imported_file, imported_signer)",
-    31,
+     forked_seq, parent, parent_step, imported_by, imported_ms, imported_file, imported_signer, \
+     error_detail)",
+    32,
     "ON CONFLICT (tenant, run) DO UPDATE SET version = excluded.version, \
      status = excluded.status, updated_ms = excluded.updated_ms, ended_ms = excluded.ended_ms, \
      steps_done = excluded.steps_done, steps_abandoned = excluded.steps_abandoned, \
@@ -198,9 +199,9 @@ static RUNS: Bulk = Bulk::new(
      tokens_in = excluded.tokens_in, tokens_out = excluded.tokens_out, cost = excluded.cost, \
      unpriced = excluded.unpriced, error_code = excluded.error_code, \
      error_message = excluded.error_message, error_step = excluded.error_step, \
-     output = excluded.output, seq = excluded.seq, imported_by = excluded.imported_by, \
-     imported_ms = excluded.imported_ms, imported_file = excluded.imported_file, \
-     imported_signer = excluded.imported_signer",
+     error_detail = excluded.error_detail, output = excluded.output, seq = excluded.seq, \
+     imported_by = excluded.imported_by, imported_ms = excluded.imported_ms, \
+     imported_file = excluded.imported_file, imported_signer = excluded.imported_signer",
 );
 
 fn bind_run<'q>(query: Bound<'q>, stream: &'q StreamKey, row: &'q RunRow) -> Bound<'q> {
@@ -236,20 +237,21 @@ fn bind_run<'q>(query: Bound<'q>, stream: &'q StreamKey, row: &'q RunRow) -> Bou
         .bind(row.imported_ms)
         .bind(row.imported_file.as_deref())
         .bind(row.imported_signer.as_deref())
+        .bind(row.error_detail.as_deref())
 }
 
 static STEPS: Bulk = Bulk::new(
     "INSERT INTO step (tenant, run, step, node, item, kind, status, resume_status, attempt, \
      started_ms, ended_ms, provider, model, tokens_in, tokens_out, cost, error_code, \
-     error_message, output, first_seq)",
-    20,
+     error_message, output, first_seq, error_detail)",
+    21,
     "ON CONFLICT (tenant, run, step) DO UPDATE SET kind = excluded.kind, \
      status = excluded.status, resume_status = excluded.resume_status, \
      attempt = excluded.attempt, started_ms = excluded.started_ms, \
      ended_ms = excluded.ended_ms, provider = excluded.provider, model = excluded.model, \
      tokens_in = excluded.tokens_in, tokens_out = excluded.tokens_out, cost = excluded.cost, \
      error_code = excluded.error_code, error_message = excluded.error_message, \
-     output = excluded.output",
+     error_detail = excluded.error_detail, output = excluded.output",
 );
 
 fn bind_step<'q>(
@@ -279,4 +281,5 @@ fn bind_step<'q>(
         .bind(row.error_message.as_deref())
         .bind(row.output.as_deref())
         .bind(first_seq)
+        .bind(row.error_detail.as_deref())
 }

@@ -76,7 +76,7 @@ pub(crate) async fn apply(page: &mut Page<'_>, record: &Record) -> sqlx::Result<
             StreamKind::Run => apply_run(page, &applied).await?,
             StreamKind::Graph => run::register(page.to, &applied).await?,
             StreamKind::Agent => agent::apply(page.to, &applied).await?,
-            StreamKind::Request | StreamKind::Memory => {}
+            StreamKind::Request | StreamKind::Memory | StreamKind::Token => {}
         }
     }
     if record.stream.kind == StreamKind::Run {

@@ -118,7 +118,7 @@ async fn reopen(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<()> {
     change(page, a, |row| {
         "running".clone_into(&mut row.status);
         (row.ended_ms, row.error_code) = (None, None);
-        (row.error_message, row.error_step) = (None, None);
+        (row.error_message, row.error_detail, row.error_step) = (None, None, None);
     })
     .await?;
     let sql = "UPDATE approval SET state = 'open' WHERE tenant = $1 AND run = $2 \
@@ -163,6 +163,7 @@ fn create(page: &mut Page<'_>, a: &Applied<'_>, new: New<'_>) {
         unpriced: 0,
         error_code: None,
         error_message: None,
+        error_detail: None,
         error_step: None,
         input: new.input,
         output: None,
@@ -228,8 +229,9 @@ async fn end(page: &mut Page<'_>, a: &Applied<'_>, end: End<'_>) -> sqlx::Result
         end.status.clone_into(&mut row.status);
         row.ended_ms = Some(a.at().0);
         row.output = end.output.map(|output| output.to_string());
-        row.error_code = end.failed.map(|failed| failed.error.code.clone());
+        row.error_code = end.failed.map(|failed| failed.error.code.to_string());
         row.error_message = end.failed.map(|failed| storable(&failed.error.message));
+        row.error_detail = end.failed.and_then(|failed| Some(failed.error.detail?.to_string()));
         row.error_step = end.failed.and_then(|failed| failed.step.as_ref()).map(StepId::to_string);
     });
     // Of a run that was seen from its beginning it is known whether it asked anything.
@@ -273,13 +275,14 @@ async fn answered(
     answer: &run::ApprovalAnswered,
     state: &str,
 ) -> sqlx::Result<()> {
-    let sql = "UPDATE approval SET state = $1, answered_by = $2, answered_ms = $3, reason = $4 \
-        WHERE tenant = $5 AND approval = $6 AND run = $7";
+    let sql = "UPDATE approval SET state = $1, answered_by = $2, answered_ms = $3, reason = $4, \
+        reason_at = $5 WHERE tenant = $6 AND approval = $7 AND run = $8";
     sqlx::query(sql)
         .bind(state)
         .bind(answer.by.as_str())
         .bind(a.at().0)
         .bind(answer.reason.as_deref().map(storable))
+        .bind(answer.reason_at.map(|reference| reference.to_string()))
         .bind(a.tenant())
         .bind(answer.approval.to_string())
         .bind(a.id())

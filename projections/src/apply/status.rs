@@ -119,6 +119,7 @@ fn new_row(step: &StepId) -> StepRow {
         cost: "0".to_owned(),
         error_code: None,
         error_message: None,
+        error_detail: None,
         output: None,
     }
 }

@@ -148,8 +148,9 @@ async fn conclude(
         row.attempt = i64::from(end.attempt);
         row.ended_ms = Some(a.at().0);
         row.output = end.output;
-        row.error_code = end.error.map(|error| error.code.clone());
+        row.error_code = end.error.map(|error| error.code.to_string());
         row.error_message = end.error.map(|error| storable(&error.message));
+        row.error_detail = end.error.and_then(|error| Some(error.detail?.to_string()));
     })
     .await
 }

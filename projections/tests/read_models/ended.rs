@@ -6,9 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use convergio_domain::chat::Privacy;
 use convergio_domain::decider::Context;
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::FailureReport;
 use convergio_domain::id::{ApprovalId, ExecutorId, GraphId, GraphVersion, RunId, StepId};
 use convergio_domain::payload::{PayloadSlot, Purpose};
+use convergio_domain::platform_text;
 use convergio_domain::run::{
     Advance, Budget, CreateRun, End, Intent, Lineage, Origin, Outcome, Phase, Resolution, Resolve,
     Run, RunCommand, RunState, Start, StepResult, StepStatus,
@@ -154,8 +155,8 @@ fn advance() -> Advance {
     Advance { executor, moves, outcomes, instant, ready, starts, end: None }
 }
 
-fn failure() -> Failure {
-    Failure { code: "tool.failed".into(), message: "no".into(), retryable: true }
+fn failure() -> FailureReport {
+    FailureReport { retryable: true, ..FailureReport::new("tool.failed", platform_text!("no")) }
 }
 
 /// Starts a step; what it does goes by its name.

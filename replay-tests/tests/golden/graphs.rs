@@ -211,6 +211,7 @@ nodes:
       max_tokens: 200
       max_turns: 3
       inputs: {text: "{{ inputs.text }}"}
+      tools: [text.trim]
 "#;
 
 /// What the model proposes for it.

@@ -12,15 +12,17 @@ use convergio_domain::agent::{AgentCommand, AgentNoun, agent_id};
 use convergio_domain::chat::Privacy;
 use convergio_domain::decider::Context;
 use convergio_domain::event::Event;
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::graph::{self, GraphNoun, Register};
 use convergio_domain::id::{ExecutorId, GraphVersion, RunId, StepId, TenantId};
 use convergio_domain::memory::{Item, Subject};
 use convergio_domain::metering::PriceBook;
 use convergio_domain::once::{Once, RequestedCommand};
 use convergio_domain::payload::{PayloadSlot, Purpose};
+use convergio_domain::platform_text;
 use convergio_domain::run::{
-    Answer, CreateRun, ForkRun, Resolution, Resolve, Run, RunCommand, RunState, Signal, StepStatus,
+    Answer, CreateRun, ForkRun, Reason, Resolution, Resolve, Run, RunCommand, RunState, Signal,
+    StepStatus,
 };
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
@@ -81,7 +83,7 @@ impl Recall for Remembered {
         question: &str,
         now: Timestamp,
         budget_tokens: u32,
-    ) -> Result<Vec<Item>, Failure> {
+    ) -> Result<Vec<Item>, UnsealedFailure> {
         let found = self.0.recall(tenant, subject, question, now, budget_tokens).await;
         Ok(found.expect("readable"))
     }
@@ -254,7 +256,7 @@ impl Platform {
         let output = yields.map(|_| PayloadSlot(0));
         let outputs =
             yields.map(|yields| payload(yields.to_string().into_bytes(), Purpose::Output));
-        let reason = Some("looked up".into());
+        let reason = Some(Reason::Platform(platform_text!("looked up")));
         let resolve = Resolve { step, resolution, output, reason };
         self.tell_with(RunCommand::Resolve(resolve), outputs.into_iter().collect()).await;
     }
@@ -321,7 +323,7 @@ impl Platform {
         let state = self.until(|state| !state.approvals.is_empty()).await;
         let (id, asked) = state.approvals.iter().next().expect("one question");
         let content_hash = asked.content_hash.clone();
-        let reason = Some("as agreed".into());
+        let reason = Some(Reason::Platform(platform_text!("as agreed")));
         let roles = vec!["owner".into()];
         let answer = Answer { approval: *id, content_hash, granted, reason, roles };
         self.tell(RunCommand::Answer(answer)).await;

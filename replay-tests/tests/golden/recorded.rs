@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::expected;
 
 /// Events that stand in no run's stream; each has its sample in `schemas/events`.
-const OTHER_STREAMS: [&str; 8] = [
+const OTHER_STREAMS: [&str; 10] = [
     "graph.registered.v1",
     "memory.stored.v1",
     "memory.forgotten.v1",
@@ -29,6 +29,8 @@ const OTHER_STREAMS: [&str; 8] = [
     "agent.created.v1",
     "agent.updated.v1",
     "agent.terminated.v1",
+    "token.issued.v1",
+    "token.revoked.v1",
 ];
 
 /// The written type of every event that there is: each has a sample (`tests/contracts.rs`).

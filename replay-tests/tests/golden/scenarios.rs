@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use convergio_domain::run::{AmendRun, NewLimits, Phase, Resolution, RunCommand};
+use convergio_domain::failure::PlatformText;
+use convergio_domain::platform_text;
+use convergio_domain::run::{AmendRun, NewLimits, Phase, Reason, Resolution, RunCommand};
 use convergio_eventstore::run_file;
 use futures_util::TryStreamExt;
 use serde_json::json;
@@ -152,6 +154,11 @@ async fn play(plot: Plot, manifest: &str) -> Platform {
     platform
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "commands take a reason that may be absent")]
+fn because(text: PlatformText) -> Option<Reason> {
+    Some(Reason::Platform(text))
+}
+
 /// What happens while the executor works.
 async fn act(plot: Plot, manifest: &str, platform: &mut Platform) {
     match plot {
@@ -159,7 +166,7 @@ async fn act(plot: Plot, manifest: &str, platform: &mut Platform) {
         Plot::Denied => platform.answer(false).await,
         Plot::Cancelled => {
             platform.until(|state| !state.approvals.is_empty()).await;
-            platform.tell(RunCommand::Cancel { reason: Some("enough".into()) }).await;
+            platform.tell(RunCommand::Cancel { reason: because(platform_text!("enough")) }).await;
         }
         Plot::Moved => {
             platform.until(|state| !state.approvals.is_empty()).await;
@@ -169,14 +176,14 @@ async fn act(plot: Plot, manifest: &str, platform: &mut Platform) {
         }
         Plot::Paused => {
             platform.until(|state| !state.approvals.is_empty()).await;
-            platform.tell(RunCommand::Mark { label: Some("asked".into()) }).await;
-            platform.tell(RunCommand::Pause { reason: Some("lunch".into()) }).await;
+            platform.tell(RunCommand::Mark { label: because(platform_text!("asked")) }).await;
+            platform.tell(RunCommand::Pause { reason: because(platform_text!("lunch")) }).await;
             platform.tell(RunCommand::Resume).await;
             platform.answer(true).await;
         }
         Plot::Repeated => {
             platform.until(|state| !state.approvals.is_empty()).await;
-            let pause = || RunCommand::Pause { reason: Some("lunch".into()) };
+            let pause = || RunCommand::Pause { reason: because(platform_text!("lunch")) };
             platform.ask(Uuid::from_u128(1), pause()).await;
             platform.tell(RunCommand::Resume).await;
             platform.ask(Uuid::from_u128(1), pause()).await;
@@ -194,7 +201,8 @@ async fn act(plot: Plot, manifest: &str, platform: &mut Platform) {
         Plot::Repaired => {
             platform.until(|state| state.phase == Phase::Failed).await;
             let limits = NewLimits { tokens: Some(2_000), ..NewLimits::default() };
-            let (steps, reason) = (vec!["sub".parse().expect("a step")], Some("more".into()));
+            let (steps, reason) =
+                (vec!["sub".parse().expect("a step")], because(platform_text!("more")));
             let amend = AmendRun { limits, version: None, steps, reason };
             platform.tell(RunCommand::Amend(amend)).await;
         }

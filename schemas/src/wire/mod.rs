@@ -10,6 +10,7 @@ mod problem;
 mod replay;
 mod runs;
 mod steer;
+mod tokens;
 
 pub use agents::{AgentLimits, AgentMessage, AgentRequest, AgentView};
 pub use billing::{AuditEntry, Balance, LedgerEntry, LedgerView, UsageLine};
@@ -28,6 +29,7 @@ pub use steer::{
     ForkOrigin, ForkRequest, NodeChange, ReasonRequest, ResolveRequest, ResumeRequest,
     RetryRequest, SignalRequest, StateView, StepDecision, StepDiff, StepSide, StepState,
 };
+pub use tokens::{NewToken, TokenRotation, TokenView};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

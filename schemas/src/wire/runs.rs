@@ -51,8 +51,12 @@ pub struct UsageSummary {
 pub struct RunError {
     /// The stable code.
     pub code: String,
-    /// What happened.
+    /// What happened, in words of the platform.
     pub message: String,
+    /// The full text, which may quote inputs and answers; absent in lists, when the message says it
+    /// all, and when it was erased.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
     /// The step that made the run fail; absent when none did, as when its time was over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,

@@ -164,8 +164,8 @@ fn doctor_signer(data: &Path) -> String {
     let checks = json_of(&convergio(data, &["doctor", "--json"]));
     let checks = checks.as_array().expect("checks").iter();
     let signer = checks.clone().find(|check| check["name"] == "signer").expect("it is shown");
-    let words = signer["message"].as_str().expect("text").split(' ');
-    words.last().expect("a word").to_owned()
+    let message = signer["message"].as_str().expect("text");
+    message.rsplit(' ').next().expect("a word").to_owned()
 }
 
 #[tokio::test]
@@ -201,6 +201,7 @@ async fn a_signed_file_is_known_by_its_signer_and_refused_when_it_was_changed() 
     );
     // What it asks is nobody's to answer there.
     let server = Server::start(&there);
+    server.wait_until_ready().await;
     let open = server.get("/v1/approvals?state=open").await;
     assert_eq!(open["items"], json!([]));
     let void = server.get(&format!("/v1/approvals?state=void&run={run}")).await;

@@ -1,13 +1,15 @@
 //! The folder of an embedded log: one process at a time, and the key that seals its payloads.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use fs4::FileExt;
+use zeroize::Zeroizing;
 
 use crate::error::LogError;
+use crate::private_files::{create_private_folder, open_private_file, write_private_file};
+use crate::seal::MasterKey;
 
 /// A folder that this process alone uses.
 pub(super) struct Folder {
@@ -18,11 +20,9 @@ pub(super) struct Folder {
 impl Folder {
     /// Takes the folder, or tells who has it.
     pub(super) fn lock(path: &Path) -> Result<Self, LogError> {
-        std::fs::create_dir_all(path).map_err(|error| unusable(path, &error))?;
+        create_private_folder(path).map_err(|error| unusable(path, &error))?;
         let file = path.join("lock");
-        let mut options = OpenOptions::new();
-        options.create(true).read(true).write(true).truncate(false).mode(0o600);
-        let mut lock = options.open(&file).map_err(|error| unusable(&file, &error))?;
+        let mut lock = open_private_file(&file).map_err(|error| unusable(&file, &error))?;
         if FileExt::try_lock(&lock).is_err() {
             let mut pid = String::new();
             // Who it is, is a courtesy; that somebody has it, is known.
@@ -50,41 +50,37 @@ impl Folder {
     }
 
     /// The key that the tenants' keys are derived from; made at the first opening.
-    pub(super) fn master_key(&self) -> Result<[u8; 32], LogError> {
+    pub(super) fn master_key(&self) -> Result<MasterKey, LogError> {
         let path = self.path.join("payload.key");
-        match std::fs::read(&path) {
-            Ok(bytes) => bytes.try_into().map_err(|_| LogError::Corrupt {
-                at: path.display().to_string(),
-                reason: "the key must have 32 bytes: restore it from a backup".into(),
-            }),
+        match std::fs::read(&path).map(Zeroizing::new) {
+            Ok(bytes) => {
+                bytes.as_slice().try_into().map(MasterKey::new).map_err(|_| LogError::Corrupt {
+                    at: path.display().to_string(),
+                    reason: "the key must have 32 bytes: restore it from a backup".into(),
+                })
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.new_key(&path),
             Err(error) => Err(unusable(&path, &error)),
         }
     }
 
-    fn new_key(&self, path: &Path) -> Result<[u8; 32], LogError> {
+    fn new_key(&self, path: &Path) -> Result<MasterKey, LogError> {
         if self.database().exists() {
             return Err(LogError::Corrupt {
                 at: path.display().to_string(),
                 reason: "the log is here and its key is not: restore it from a backup".into(),
             });
         }
-        let mut key = [0_u8; 32];
-        getrandom::fill(&mut key)
+        let mut key = Zeroizing::new([0_u8; 32]);
+        getrandom::fill(&mut *key)
             .map_err(|error| LogError::Unavailable(format!("no randomness: {error}")))?;
+        // Whole or not at all, so that no crash leaves half a key.
         let write = || {
-            // Renamed into place whole, so that no crash leaves half a key.
-            let partial = path.with_extension("new");
-            let mut options = OpenOptions::new();
-            let mut file =
-                options.create(true).write(true).truncate(true).mode(0o600).open(&partial)?;
-            file.write_all(&key)?;
-            file.sync_all()?;
-            std::fs::rename(&partial, path)?;
+            write_private_file(path, &*key)?;
             File::open(&self.path)?.sync_all()
         };
         write().map_err(|error| unusable(path, &error))?;
-        Ok(key)
+        Ok(MasterKey::new(*key))
     }
 }
 

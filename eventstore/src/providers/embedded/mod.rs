@@ -96,7 +96,7 @@ impl EmbeddedLog {
     /// Another process has it open, the folder cannot be used, or the file is not a log.
     pub fn open(config: &Config) -> Result<Self, LogError> {
         let folder = Folder::lock(&config.folder)?;
-        let keys = MasterKey::new(folder.master_key()?);
+        let keys = folder.master_key()?;
         let connection = schema::open(&folder.database())?;
         let readers = Arc::new(Readers::open(&folder.database(), Arc::new(keys.clone()))?);
         let counters = Arc::new(Counters::default());

@@ -13,6 +13,7 @@ pub(super) fn kind_number(kind: StreamKind) -> i64 {
         StreamKind::Request => 3,
         StreamKind::Agent => 4,
         StreamKind::Memory => 5,
+        StreamKind::Token => 6,
     }
 }
 
@@ -24,6 +25,7 @@ pub(super) fn kind_of(number: i64) -> Result<StreamKind, LogError> {
         3 => Ok(StreamKind::Request),
         4 => Ok(StreamKind::Agent),
         5 => Ok(StreamKind::Memory),
+        6 => Ok(StreamKind::Token),
         other => Err(LogError::corrupt(&"a stream", &format!("kind {other} is not known"))),
     }
 }

@@ -1,12 +1,13 @@
 //! The database file: its tables, and how connections are set up.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::rows::sqlite_error;
 use crate::error::LogError;
+use crate::private_files::{narrow_mode, open_private_file};
 
 /// Marks our files ("CVGL").
 const APPLICATION_ID: i32 = 0x4356_474C;
@@ -60,6 +61,7 @@ DELETE FROM wake WHERE due = 0;
 /// Opens the writer's connection; makes the tables of a new file.
 pub(super) fn open(path: &Path) -> Result<Connection, LogError> {
     check_not_emptied(path)?;
+    make_private(path)?;
     let connection = Connection::open(path).map_err(|error| at(path, &error))?;
     configure(&connection).map_err(|error| at(path, &error))?;
     let version = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
@@ -82,6 +84,15 @@ pub(super) fn open(path: &Path) -> Result<Connection, LogError> {
         (Err(error), _) | (_, Err(error)) => return Err(at(path, &error)),
     }
     Ok(connection)
+}
+
+/// SQLite makes its files with the mode of the database, and follows links.
+fn make_private(path: &Path) -> Result<(), LogError> {
+    let made = open_private_file(path).and_then(|_| {
+        let beside = |ending: &str| PathBuf::from(format!("{}{ending}", path.display()));
+        ["-wal", "-shm"].iter().try_for_each(|ending| narrow_mode(&beside(ending)).map(drop))
+    });
+    made.map_err(|error| LogError::Unavailable(format!("cannot use {}: {error}", path.display())))
 }
 
 /// SQLite drops the write-ahead log of an empty file and begins anew; we would lose all in silence.

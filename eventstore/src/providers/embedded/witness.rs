@@ -5,11 +5,12 @@
 //! after every group, once the group is durable, and not synced by itself: after a power cut it may
 //! be old, and it is never ahead of what is on disk.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::error::LogError;
+use crate::private_files::open_private_file;
 use crate::record::{Hash, Position};
 
 /// Position, hash, and eight bytes of BLAKE3 over both.
@@ -30,9 +31,7 @@ impl Witness {
         hash: impl Fn(Position) -> Result<Option<Hash>, LogError>,
     ) -> Result<Self, LogError> {
         let path = database.with_file_name("log.end");
-        let mut options = OpenOptions::new();
-        options.create(true).read(true).write(true).truncate(false).mode(0o600);
-        let file = options.open(&path).map_err(|error| {
+        let file = open_private_file(&path).map_err(|error| {
             LogError::Unavailable(format!("cannot use {}: {error}", path.display()))
         })?;
         let witness = Self(file);

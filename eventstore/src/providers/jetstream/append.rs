@@ -51,6 +51,9 @@ impl Inner {
 
     pub(super) fn check_proof(&self, require: Durability) -> Result<(), AppendError> {
         let proof = self.proof.borrow();
+        if proof.is_refused {
+            return Err(AppendError::Unavailable(proof.reason.clone()));
+        }
         if proof.durability >= require {
             return Ok(());
         }

@@ -1,6 +1,7 @@
 //! Where the cluster is, how the log is named in it, and what it must promise.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -25,7 +26,7 @@ pub enum Login {
         /// The password.
         password: String,
     },
-    /// By a credentials file (JWT and seed).
+    /// By a file: credentials (JWT and seed), or the seed of an NKey.
     Credentials(PathBuf),
 }
 
@@ -48,8 +49,23 @@ pub struct Address {
     pub login: Login,
     /// Whether the connection must be encrypted.
     pub tls: bool,
+    /// Certificates of who vouches for the servers, in place of those that the system knows.
+    pub authority: Option<PathBuf>,
     /// The log's name in the cluster: 1 to 20 of A-Z, 0-9 and `_`.
     pub name: String,
+}
+
+impl Address {
+    /// Whether it leads to no other machine.
+    pub(super) fn is_loopback(&self) -> bool {
+        self.servers.iter().all(|server| is_loopback(server))
+    }
+}
+
+fn is_loopback(server: &str) -> bool {
+    let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 impl FromStr for Address {
@@ -76,7 +92,7 @@ impl FromStr for Address {
         if name.len() > NAME_LIMIT || !name.bytes().all(ok) {
             return Err(wrong("the name after `/` must be 1 to 20 characters of A-Z, 0-9 and `_`"));
         }
-        Ok(Self { servers, login, tls, name: name.to_owned() })
+        Ok(Self { servers, login, tls, authority: None, name: name.to_owned() })
     }
 }
 
@@ -117,14 +133,17 @@ pub struct Config {
     pub address: Address,
     /// What it must promise; less is refused.
     pub require: Durability,
+    /// Whether a cluster is opened that strangers can join or listen to: for servers on one
+    /// machine.
+    pub insecure_cluster: bool,
     /// The key that seals payloads; the same in every process that uses the log.
     pub payload_key: [u8; 32],
 }
 
 impl Config {
-    /// A log that must survive the loss of a minority of its machines.
+    /// A log that must survive the loss of a minority of its machines, in a cluster that is shut.
     pub fn new(address: Address, payload_key: [u8; 32]) -> Self {
-        Self { address, require: Durability::QuorumFsync, payload_key }
+        Self { address, require: Durability::QuorumFsync, insecure_cluster: false, payload_key }
     }
 }
 
@@ -164,6 +183,15 @@ mod tests {
         assert!(!format!("{address:?}").contains(":p"), "a password is not shown");
         let plain: Address = "tls://host".parse().unwrap();
         assert_eq!((plain.login, plain.tls, plain.name.as_str()), (Login::Nobody, true, "CVG"));
+    }
+
+    #[test]
+    fn one_host_elsewhere_is_no_loopback() {
+        let is_loopback = |text: &str| text.parse::<Address>().unwrap().is_loopback();
+        assert!(is_loopback("nats://localhost,127.0.0.3:1,[::1]:4222"));
+        for elsewhere in ["127.0.0.1,host", "0.0.0.0:1", "localhost.example", "[::]:1"] {
+            assert!(!is_loopback(&format!("nats://{elsewhere}")), "{elsewhere}");
+        }
     }
 
     #[test]

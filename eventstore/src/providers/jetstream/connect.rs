@@ -1,12 +1,18 @@
 //! Reaching the cluster, and what stands in the way, in one line each.
 
+use std::error::Error;
+use std::path::Path;
 use std::time::Duration;
+use std::{io, iter};
 
-use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
+use async_nats::{
+    Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerAddr, rustls,
+};
 
 use super::api::Api;
-use super::config::{Address, Login};
+use super::config::{Config, Login};
 use crate::error::LogError;
+use crate::private_files::read_private_file;
 
 /// Wait for one server.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -14,27 +20,40 @@ const CONNECT: Duration = Duration::from_secs(5);
 const PING: Duration = Duration::from_secs(5);
 /// Longest wait between two tries to connect again.
 const RECONNECT: Duration = Duration::from_millis(500);
+/// Letters of an NKey's seed.
+const SEED_LETTERS: usize = 58;
 /// Messages of one batch that may wait for their reader.
 const WAITING: usize = 8192;
 
 /// Connects; afterwards the connection comes back by itself, for ever.
-pub(super) async fn connect(address: &Address) -> Result<Api, LogError> {
+pub(super) async fn connect(config: &Config) -> Result<Api, LogError> {
+    connect_client(config).await.map(Api::new)
+}
+
+/// Connects, for something else than a log.
+///
+/// # Errors
+/// No server can be reached, or it refuses.
+pub async fn connect_client(config: &Config) -> Result<Client, LogError> {
+    let address = &config.address;
     let servers: Result<Vec<ServerAddr>, _> =
         address.servers.iter().map(|server| server.parse()).collect();
     let servers = servers
         .map_err(|error| LogError::Unavailable(format!("{address} is no address: {error}")))?;
-    let options = options(address)?;
-    let client = options.connect(servers).await.map_err(|error| failure(address, &error))?;
-    Ok(Api::new(client))
+    let options = options(config)?;
+    options.connect(servers).await.map_err(|error| failure(config, &error))
 }
 
-fn options(address: &Address) -> Result<ConnectOptions, LogError> {
+fn options(config: &Config) -> Result<ConnectOptions, LogError> {
+    let address = &config.address;
+    // The server alone would say whether to encrypt, and who is between us and it may say no.
+    let may_be_clear = config.insecure_cluster || address.is_loopback();
     let options = ConnectOptions::new()
         .name("convergio")
         .connection_timeout(CONNECT)
         .ping_interval(PING)
         .subscription_capacity(WAITING)
-        .require_tls(address.tls)
+        .require_tls(address.tls || !may_be_clear)
         .reconnect_delay_callback(|tries| {
             let doubled = 1 << tries.min(6);
             Duration::from_millis(8 * doubled).min(RECONNECT)
@@ -48,29 +67,88 @@ fn options(address: &Address) -> Result<ConnectOptions, LogError> {
                 other => tracing::debug!(%other, "the log's connection"),
             }
         });
+    let options = match &address.authority {
+        Some(file) => options.add_root_certificates(file.clone()),
+        None => options,
+    };
     Ok(match &address.login {
         Login::Nobody => options,
         Login::Password { user, password } => {
             options.user_and_password(user.clone(), password.clone())
         }
-        Login::Credentials(path) => {
-            let text = std::fs::read_to_string(path).map_err(|error| {
-                LogError::Unavailable(format!("cannot read {}: {error}", path.display()))
-            })?;
-            // The parser's error may repeat what is in the file.
-            options.credentials(&text).map_err(|_| {
-                LogError::Unavailable(format!("{} holds no credentials", path.display()))
-            })?
-        }
+        Login::Credentials(path) => with_credentials(options, path)?,
     })
 }
 
-fn failure(address: &Address, error: &ConnectError) -> LogError {
+/// Takes what a file holds: a JWT with its seed, or a seed alone.
+fn with_credentials(options: ConnectOptions, path: &Path) -> Result<ConnectOptions, LogError> {
+    let text = read_private_file(path).map_err(|error| {
+        LogError::Unavailable(format!("the credentials {} are not used: {error}", path.display()))
+    })?;
+    if let Some(seed) = user_seed(&text) {
+        return Ok(options.nkey(seed.to_owned()));
+    }
+    // The parser's error may repeat what is in the file.
+    options.credentials(&text).map_err(|_| {
+        LogError::Unavailable(format!(
+            "{} holds neither credentials (JWT and seed) nor the seed of a user's NKey",
+            path.display()
+        ))
+    })
+}
+
+/// The seed, if a file holds nothing else but comments.
+fn user_seed(text: &str) -> Option<&str> {
+    let lines = text.lines().map(str::trim);
+    let mut lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let seed = lines.next().filter(|_| lines.next().is_none())?;
+    let is_base32 = |byte: u8| byte.is_ascii_uppercase() || matches!(byte, b'2'..=b'7');
+    let is_seed = seed.len() == SEED_LETTERS && seed.starts_with("SU");
+    (is_seed && seed.bytes().all(is_base32)).then_some(seed)
+}
+
+fn failure(config: &Config, error: &ConnectError) -> LogError {
+    let address = &config.address;
     LogError::Unavailable(match error.kind() {
         ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
-            format!("{address} refuses the credentials: check user and password")
+            let check = match &address.login {
+                Login::Credentials(path) => format!("check {}", path.display()),
+                Login::Nobody => "it wants some: --log-creds FILE".to_owned(),
+                Login::Password { .. } => "check user and password".to_owned(),
+            };
+            format!("{address} refuses the credentials: {check}")
         }
-        ConnectErrorKind::Tls => format!("{address} cannot be reached by TLS: {error}"),
+        _ if is_of_tls(error) => format!(
+            "{address} cannot be reached by TLS: {error}; set `tls` as in deploy/nats/server.conf, \
+             and name its authority by --log-ca"
+        ),
         _ => format!("no server of {address} can be reached: {error}"),
     })
+}
+
+/// A server that answers in clear gives an error of reading.
+fn is_of_tls(error: &ConnectError) -> bool {
+    let is_tls = |source: &(dyn Error + 'static)| {
+        let inner = source.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        source.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>())
+    };
+    let mut sources = iter::successors(error.source(), |&source| source.source());
+    error.kind() == ConnectErrorKind::Tls || sources.any(is_tls)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::user_seed;
+
+    /// A seed of the project's own documentation of NKeys: nobody's.
+    const SEED: &str = "SUAIO3FHUX5PNV2LQIIP7TZ3N4L7TX3W53MQGEIVYFIGA635OZCKEYHFLM";
+
+    #[test]
+    fn a_seed_stands_alone() {
+        assert_eq!(user_seed(&format!("# of the log\n\n{SEED}\n")), Some(SEED));
+        let account = SEED.replacen("SU", "SA", 1);
+        for other in ["", "SU", &account, &SEED.to_lowercase(), &format!("{SEED}\n{SEED}")] {
+            assert_eq!(user_seed(other), None, "{other}");
+        }
+    }
 }

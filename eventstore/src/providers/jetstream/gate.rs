@@ -20,7 +20,7 @@ use crate::log::Durability;
 const LEAST_VERSION: [u32; 3] = [2, 15, 1];
 const SETTINGS: &str = "$SYS.REQ.SERVER.PING.JSZ";
 /// Wait for the slowest server.
-const WAIT: Duration = Duration::from_secs(2);
+pub(super) const WAIT: Duration = Duration::from_secs(2);
 
 /// A server's answer.
 #[derive(Debug, Clone, Deserialize)]
@@ -52,6 +52,15 @@ struct Settings {
 pub(super) struct Proof {
     pub(super) durability: Durability,
     pub(super) reason: String,
+    /// Nothing is to be written, whatever durability suffices.
+    pub(super) is_refused: bool,
+}
+
+impl Proof {
+    /// The cluster is not what was opened any more.
+    pub(super) fn refusal(reason: String) -> Self {
+        Self { durability: Durability::Process, reason, is_refused: true }
+    }
 }
 
 /// Asks every server that keeps a copy of the log.
@@ -68,7 +77,7 @@ pub(super) async fn prove(api: &Api, log: &Info) -> Result<Proof, LogError> {
 }
 
 /// The servers with a copy, and whether each is there now.
-fn peers(api: &Api, log: &Info) -> BTreeMap<String, bool> {
+pub(super) fn peers(api: &Api, log: &Info) -> BTreeMap<String, bool> {
     let Some(cluster) = &log.cluster else {
         return [(api.client.server_info().server_name, true)].into();
     };
@@ -102,7 +111,8 @@ fn judge(
             )));
         }
     }
-    let process = |reason: String| Ok(Proof { durability: Durability::Process, reason });
+    let proof = |durability, reason: String| Ok(Proof { durability, reason, is_refused: false });
+    let process = |reason: String| proof(Durability::Process, reason);
     if let Some(lax) = of_peers.iter().find(|answer| !answer.data.config.sync_always) {
         let name = &lax.server.name;
         return process(format!("nats-server {name} runs without `sync_interval: always`"));
@@ -114,10 +124,10 @@ fn judge(
             peers.len()
         ));
     }
-    Ok(match replicas {
-        0..=2 => Proof { durability: Durability::Fsync, reason: "the log has one copy".into() },
-        _ => Proof { durability: Durability::QuorumFsync, reason: String::new() },
-    })
+    match replicas {
+        0..=2 => proof(Durability::Fsync, "the log has one copy".into()),
+        _ => proof(Durability::QuorumFsync, String::new()),
+    }
 }
 
 fn version(text: &str) -> Option<[u32; 3]> {

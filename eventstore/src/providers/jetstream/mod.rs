@@ -7,6 +7,7 @@
 
 mod api;
 mod append;
+mod cluster_security;
 mod config;
 mod connect;
 mod follower;
@@ -45,8 +46,11 @@ use crate::signature::ExportSigner;
 use crate::stream_tail::follow_stream;
 use crate::tail;
 use crate::verify::verify;
+use cluster_security::Finding;
 pub use config::{Address, Config, Layout, Login};
+pub use connect::connect_client;
 use follower::Follower;
+use gate::Proof;
 use inner::Inner;
 pub use shares::Shares;
 use wire::Names;
@@ -75,8 +79,10 @@ impl JetStreamLog {
     /// # Errors
     /// The cluster cannot be reached or refuses, or the streams exist.
     pub async fn create(config: &Config, layout: &Layout) -> Result<(), LogError> {
-        let api = connect::connect(&config.address).await?;
+        let api = connect::connect(config).await?;
         let names = Names::new(&config.address.name);
+        let found = cluster_security::examine(&api, config, layout.replicas).await;
+        found.map_err(streams::no_answer)?.require_shut()?;
         streams::create(&api, &names, layout, &config.payload_key).await
     }
 
@@ -84,15 +90,18 @@ impl JetStreamLog {
     ///
     /// # Errors
     /// One line: unreachable, wrong credentials, missing stream, wrong settings, another payload
-    /// key, an old server, or less durable than required.
+    /// key, a cluster that strangers can join, an old server, or less durable than required.
     pub async fn open(config: &Config) -> Result<Self, LogError> {
-        let api = connect::connect(&config.address).await?;
+        let api = connect::connect(config).await?;
         let names = Names::new(&config.address.name);
         let info = streams::check(&api, &names, &config.address, &config.payload_key).await?;
         if info.state.messages != info.state.last_sequence {
             let missing = info.state.last_sequence.saturating_sub(info.state.messages);
             return Err(LogError::corrupt(&names.log, &format!("{missing} records are missing")));
         }
+        let servers = gate::peers(&api, &info).len();
+        let found = cluster_security::examine(&api, config, servers).await;
+        found.map_err(streams::no_answer)?.require_shut()?;
         let proof = gate::prove(&api, &info).await?;
         if proof.durability < config.require {
             return Err(LogError::Unavailable(format!(
@@ -114,7 +123,7 @@ impl JetStreamLog {
             proof: watch::channel(proof).0,
         });
         inner.check_witness().await?;
-        tokio::spawn(keep(Arc::clone(&inner)));
+        tokio::spawn(keep(Arc::clone(&inner), config.clone()));
         Ok(Self { inner, follower: OnceLock::new(), require: config.require, durability })
     }
 
@@ -146,7 +155,7 @@ impl JetStreamLog {
 }
 
 /// What goes on beside the log while it is open.
-async fn keep(inner: Arc<Inner>) {
+async fn keep(inner: Arc<Inner>, config: Config) {
     for round in 1_u64.. {
         if inner.pause(WITNESS_EVERY).await.is_err() {
             return;
@@ -155,17 +164,21 @@ async fn keep(inner: Arc<Inner>) {
             tracing::debug!(reason = error.0, "the witness is not written this time");
         }
         if round.is_multiple_of(PROVE_EVERY) {
-            prove_again(&inner).await;
+            prove_again(&inner, &config).await;
         }
     }
 }
 
 /// A server may come back with other settings.
-async fn prove_again(inner: &Inner) {
+async fn prove_again(inner: &Inner, config: &Config) {
     let Ok(Some(info)) = inner.api.info(&inner.names.log).await else { return };
-    let proof = match gate::prove(&inner.api, &info).await {
-        Ok(proof) => proof,
-        Err(error) => gate::Proof { durability: Durability::Process, reason: error.to_string() },
+    let servers = gate::peers(&inner.api, &info).len();
+    // Who is silent for a moment was shut when the log was opened.
+    let proof = match cluster_security::examine(&inner.api, config, servers).await {
+        Ok(Finding::Open(reason)) => Proof::refusal(reason),
+        _ => gate::prove(&inner.api, &info)
+            .await
+            .unwrap_or_else(|error| Proof::refusal(error.to_string())),
     };
     let known = inner.proof.send_replace(proof.clone());
     if known != proof {

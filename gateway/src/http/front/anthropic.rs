@@ -1,7 +1,6 @@
 //! The door of Anthropic's messages.
 
 use convergio_domain::chat::{ChatReply, ChatRequest, Message, Part, Role, ToolCall, ToolChoice};
-use convergio_domain::event::run::Failure;
 use convergio_domain::json::read_json;
 use convergio_domain::metering::{Meter, Usage};
 use serde_json::{Value, json};
@@ -9,6 +8,7 @@ use serde_json::{Value, json};
 use super::completions::named;
 use super::fields::{self, MESSAGES_LIMIT};
 use super::refusal::Refusal;
+use super::turn::CallFailure;
 use super::{Door, Event};
 
 /// A call of messages.
@@ -107,8 +107,8 @@ impl Door for Messages {
         events
     }
 
-    fn broken(&self, failure: &Failure) -> Event {
-        Event::named("error", &error_of(&failure.code, &failure.message))
+    fn broken(&self, failure: &CallFailure) -> Event {
+        Event::named("error", &error_of(&failure.code, &failure.text))
     }
 
     fn error(refusal: &Refusal) -> Value {

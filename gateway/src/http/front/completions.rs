@@ -1,12 +1,12 @@
 //! The door of OpenAI's chat completions.
 
 use convergio_domain::chat::{ChatReply, ChatRequest, Message, Part, Role, ToolCall, ToolChoice};
-use convergio_domain::event::run::Failure;
 use convergio_domain::metering::{Meter, Usage};
 use serde_json::{Value, json};
 
 use super::fields::{self, MESSAGES_LIMIT};
 use super::refusal::Refusal;
+use super::turn::CallFailure;
 use super::{Door, Event};
 
 /// What is not available: several answers at once, and what only a model's maker could tell.
@@ -123,8 +123,8 @@ impl Door for Completions {
         events
     }
 
-    fn broken(&self, failure: &Failure) -> Event {
-        Event::data(&error_of(&failure.code, &failure.message, None))
+    fn broken(&self, failure: &CallFailure) -> Event {
+        Event::data(&error_of(&failure.code, &failure.text, None))
     }
 
     fn error(refusal: &Refusal) -> Value {

@@ -1,5 +1,7 @@
 //! Reading requests field by field, with errors that name the field.
 
+use axum::http::Uri;
+use axum::http::uri::Scheme;
 use convergio_domain::chat::{Part, ToolSpec};
 use serde_json::{Value, json};
 
@@ -117,13 +119,17 @@ pub(super) fn tool(named: &Value, schema: &str, path: &str) -> Result<ToolSpec, 
     Ok(ToolSpec { name, description, parameters })
 }
 
-/// A picture by its URL, which may hold the picture itself.
+/// A picture by its URL, which may hold the picture itself. A URL is fetched by the provider, which
+/// may be a server on this network: it must not be led to what callers cannot reach themselves.
 pub(super) fn image(url: &str, path: &str) -> Result<Part, Refusal> {
     let Some(data) = url.strip_prefix("data:") else {
-        let is_web = url.starts_with("https://") || url.starts_with("http://");
-        return match is_web {
+        return match is_public(url) {
             true => Ok(Part::ImageUrl { url: url.to_owned() }),
-            false => Err(Refusal::invalid(path, "must be an https:// or data: URL")),
+            false => {
+                let message =
+                    "must be a data: URL, or an https:// URL with the name of a public host";
+                Err(Refusal::invalid(path, message))
+            }
         };
     };
     match data.split_once(";base64,") {
@@ -134,6 +140,32 @@ pub(super) fn image(url: &str, path: &str) -> Result<Part, Refusal> {
     }
 }
 
+/// Names that end so are of networks of their own.
+const PRIVATE_NAMES: [&str; 10] = [
+    "localhost",
+    "local",
+    "internal",
+    "intranet",
+    "lan",
+    "home",
+    "corp",
+    "private",
+    "localdomain",
+    "arpa",
+];
+
+/// Whether a URL is https and names a host of the internet: neither an address, in whatever
+/// notation, nor a name without a top-level domain, nor one of a private network.
+fn is_public(url: &str) -> bool {
+    let Ok(uri) = url.parse::<Uri>() else { return false };
+    let is_https = uri.scheme() == Some(&Scheme::HTTPS);
+    let has_userinfo = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+    let host = uri.host().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase();
+    let Some((_, top)) = host.rsplit_once('.') else { return false };
+    let is_domain = top.starts_with(|letter: char| letter.is_ascii_alphabetic());
+    is_https && !has_userinfo && is_domain && !PRIVATE_NAMES.contains(&top)
+}
+
 /// Two system prompts are one after the other.
 pub(super) fn add_system(system: &mut Option<String>, text: &str) {
     match system {
@@ -142,5 +174,35 @@ pub(super) fn add_system(system: &mut Option<String>, text: &str) {
             system.push_str(text);
         }
         None => *system = Some(text.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_public;
+
+    #[test]
+    fn images_are_fetched_from_public_hosts_alone() {
+        for url in ["https://example.com/a.png", "https://cdn.example.co.uk:8443/x?y=1"] {
+            assert!(is_public(url), "{url}");
+        }
+        for url in [
+            "http://example.com/a.png",
+            "https://localhost/a.png",
+            "https://127.0.0.1/a.png",
+            "https://[::1]/a.png",
+            "https://169.254.169.254/latest/meta-data",
+            "https://0x7f.1/a.png",
+            "https://2130706433/a.png",
+            "https://printer.local/a.png",
+            "https://metadata.google.internal/x",
+            "https://example.com@127.0.0.1/x",
+            "https://ann@example.com/x",
+            "file:///etc/passwd",
+            "ftp://example.com/a.png",
+            "",
+        ] {
+            assert!(!is_public(url), "{url}");
+        }
     }
 }

@@ -24,7 +24,6 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use bytes::Bytes;
 use convergio_domain::chat::{ChatReply, ChatRequest, Privacy};
-use convergio_domain::event::run::Failure;
 use convergio_domain::id::TenantId;
 use convergio_domain::json::read_json;
 use futures_util::stream;
@@ -35,7 +34,7 @@ use crate::auth::Identity;
 use crate::idempotency;
 pub(crate) use refusal::InDialect;
 use refusal::{Refusal, refuse};
-use turn::{DoorGraph, Said, Turn};
+use turn::{CallFailure, DoorGraph, Said, Turn};
 use watch::Watch;
 
 const RUN_ID: HeaderName = HeaderName::from_static("x-convergio-run");
@@ -109,7 +108,7 @@ trait Door: Send + 'static {
     fn end(&mut self, reply: &ChatReply) -> Vec<Event>;
 
     /// The event of an end that is none.
-    fn broken(&self, failure: &Failure) -> Event;
+    fn broken(&self, failure: &CallFailure) -> Event;
 
     /// An error in the interface's form.
     fn error(refusal: &Refusal) -> Value

@@ -6,7 +6,6 @@ use std::time::Duration;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
-use convergio_domain::event::run::Failure;
 use convergio_domain::graph::Never;
 use convergio_domain::run::Rejection;
 use convergio_eventstore::{AppendError, CommitError};
@@ -14,6 +13,7 @@ use convergio_schemas::error_code;
 use serde_json::Value;
 
 use super::in_dialect;
+use super::turn::CallFailure;
 
 /// Marks an answer that has its form already.
 #[derive(Debug, Clone, Copy)]
@@ -77,11 +77,11 @@ impl Refusal {
 
     /// A run that failed. It was tried as often as its graph says: the SDK need not try again,
     /// unless the provider named a time.
-    pub(super) fn of_failure(failure: Failure, pause: Option<Duration>) -> Self {
+    pub(super) fn of_failure(failure: CallFailure, pause: Option<Duration>) -> Self {
         let pause = pause.filter(|_| failure.code == "provider.rate_limited");
         let again = failure.retryable && pause.is_some();
         let status = status(&failure.code);
-        Self { pause, again, ..Self::new(status, &failure.code, failure.message) }
+        Self { pause, again, ..Self::new(status, &failure.code, failure.text) }
     }
 }
 

@@ -1,13 +1,13 @@
 //! The door of OpenAI's responses. Nothing is stored for later turns: the log has every run.
 
 use convergio_domain::chat::{ChatReply, ChatRequest, Part, Role, ToolCall, ToolChoice};
-use convergio_domain::event::run::Failure;
 use convergio_domain::metering::{Meter, Usage};
 use serde_json::{Value, json};
 
 use super::completions::{error_of, named, push, tool_name};
 use super::fields::{self, MESSAGES_LIMIT};
 use super::refusal::Refusal;
+use super::turn::CallFailure;
 use super::{Door, Event};
 
 /// What would need a memory of earlier turns, or work in the background.
@@ -202,8 +202,8 @@ impl Door for Responses {
         events
     }
 
-    fn broken(&self, failure: &Failure) -> Event {
-        let mut error = error_of(&failure.code, &failure.message, None)["error"].clone();
+    fn broken(&self, failure: &CallFailure) -> Event {
+        let mut error = error_of(&failure.code, &failure.text, None)["error"].clone();
         error["type"] = json!("error");
         error["sequence_number"] = json!(self.events);
         Event::named("error", &error)

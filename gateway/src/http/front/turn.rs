@@ -11,7 +11,10 @@ use convergio_domain::event::run::Failure;
 use convergio_domain::graph::{self, GraphNoun, Register, ToolCatalog, manifest::Graph};
 use convergio_domain::id::{GraphId, GraphVersion, RunId, TenantId};
 use convergio_domain::payload::{PayloadRef, PayloadSlot, Purpose};
-use convergio_domain::run::{CreateRun, Lineage, Phase, Run, RunCommand, RunState, run_id_for_key};
+use convergio_domain::platform_text;
+use convergio_domain::run::{
+    CreateRun, Lineage, Phase, Reason, Run, RunCommand, RunState, run_id_for_key,
+};
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::{LiveListener, LiveNote, Payload, Record};
 use serde_json::json;
@@ -22,6 +25,7 @@ use super::refusal::Refusal;
 use super::watch::Records;
 use crate::app::Gateway;
 use crate::auth::Identity;
+use crate::http::failures;
 use crate::idempotency;
 
 /// The graph that every call is a run of.
@@ -46,7 +50,7 @@ pub(super) enum Said {
     /// The whole answer; its text has been heard.
     Done(Box<ChatReply>),
     /// There is no answer, and how long the provider asks to be left alone.
-    Failed(Failure, Option<Duration>),
+    Failed(CallFailure, Option<Duration>),
 }
 
 /// A call under way. Dropping it before its end cancels the run.
@@ -66,6 +70,21 @@ pub(super) struct Turn {
     /// Whether the run goes on without its caller: it is over, or others may ask for it again.
     outlives: bool,
     deadline: tokio::time::Instant,
+}
+
+/// Why a call has no answer, in full.
+#[derive(Debug, Clone)]
+pub(super) struct CallFailure {
+    pub(super) code: String,
+    pub(super) text: String,
+    pub(super) retryable: bool,
+}
+
+impl CallFailure {
+    fn of(failure: Failure) -> Self {
+        let Failure { code, message, retryable, detail: _ } = failure;
+        Self { code: code.to_string(), text: message.to_string(), retryable }
+    }
 }
 
 /// How a run ended.
@@ -146,7 +165,10 @@ impl Turn {
             if let Some(found) = self.found.take() {
                 self.outlives = true;
                 return match found {
-                    Found::Failure(failure) => Said::Failed(failure, self.pause),
+                    Found::Failure(failure) => {
+                        let failure = self.told_in_full(failure).await;
+                        Said::Failed(failure, self.pause)
+                    }
                     Found::Output(reference) => self.open(reference).await,
                 };
             }
@@ -176,7 +198,7 @@ impl Turn {
             self.attempt = note.attempt;
         }
         if note.attempt != self.attempt {
-            return Some(Said::Failed(anew(), None));
+            return Some(Said::Failed(CallFailure::of(anew()), None));
         }
         // After a gap the rest is read from the log, at the end.
         if note.text.is_empty() || note.offset != self.told {
@@ -200,6 +222,18 @@ impl Turn {
                 _ => {}
             }
         }
+    }
+
+    /// The failure with its full text, which is the caller's own: it asked.
+    async fn told_in_full(&self, failure: Failure) -> CallFailure {
+        let opened = match failure.detail {
+            Some(detail) => failures::open(&self.gateway, &self.stream, detail).await,
+            None => Ok(None),
+        };
+        let told = CallFailure::of(failure);
+        // Without its full text it is still a failure.
+        let text = opened.ok().flatten().unwrap_or_else(|| told.text.clone());
+        CallFailure { text, ..told }
     }
 
     /// The answer from the log; first what of its text has not been heard.
@@ -239,7 +273,7 @@ impl Drop for Turn {
         let (gateway, stream) = (self.gateway.clone(), self.stream.clone());
         let context = gateway.context(&self.caller);
         runtime.spawn(async move {
-            let reason = Some("the caller has gone".to_owned());
+            let reason = Some(Reason::Platform(platform_text!("the caller has gone")));
             let command = |_: &_, _| (RunCommand::Cancel { reason: reason.clone() }, Vec::new());
             let cancelled = gateway.repository.execute::<Run>(&stream, &context, command).await;
             if let Err(error) = cancelled {
@@ -307,27 +341,29 @@ fn payload(bytes: Vec<u8>, purpose: Purpose) -> Payload {
     Payload { bytes: Bytes::from(bytes), media_type, purpose, subject: None }
 }
 
-fn failure(code: &str, message: &str) -> Failure {
-    Failure { code: code.into(), message: message.into(), retryable: false }
-}
-
 fn anew() -> Failure {
-    failure("provider.unavailable", "the answer broke off and was begun anew: ask again")
+    let message = platform_text!("the answer broke off and was begun anew: ask again");
+    Failure::new("provider.unavailable", message)
 }
 
 fn cancelled() -> Failure {
-    failure("request.conflict", "the run was cancelled")
+    Failure::new("request.conflict", platform_text!("the run was cancelled"))
 }
 
 fn stopping() -> Failure {
-    Failure { retryable: true, ..failure("log.unavailable", "the server is stopping") }
+    let failure = Failure::new("log.unavailable", platform_text!("the server is stopping"));
+    Failure { retryable: true, ..failure }
 }
 
-fn too_late() -> Failure {
+fn failure(code: &str, text: &str) -> CallFailure {
+    CallFailure { code: code.to_owned(), text: text.to_owned(), retryable: false }
+}
+
+fn too_late() -> CallFailure {
     failure("provider.timeout", "no answer came in time: is an executor running?")
 }
 
-fn erased() -> Failure {
+fn erased() -> CallFailure {
     failure("not_found", "the answer was erased")
 }
 

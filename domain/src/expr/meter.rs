@@ -1,0 +1,159 @@
+//! What the filters of one rendering go over and yield, counted before it is done.
+//!
+//! Each filter charges the size of what it is given and of what it makes. A rendering in place may
+//! do little; one that runs out of it is done elsewhere, with the limits for all.
+
+use minijinja::value::ValueKind;
+use minijinja::{Environment, Error, ErrorKind, State, Value};
+
+use super::weight::NODE_BYTES;
+
+/// Bytes that the filters of one rendering may yield together.
+const YIELD_LIMIT: u64 = 64 << 20;
+/// Bytes that the filters of one rendering may go over together.
+const TOUCH_LIMIT: u64 = 8 << 30;
+/// The variable in which an environment has the limit of its filters; no template can name it.
+const LIMIT_VARIABLE: &str = "filter bytes";
+
+/// What the filters of one rendering may still do.
+#[derive(Debug, Clone, Copy)]
+struct Meter {
+    yields: u64,
+    touches: u64,
+    is_in_place: bool,
+}
+
+impl Meter {
+    fn of(limit: Option<u64>) -> Self {
+        match limit {
+            Some(limit) => Self { yields: limit, touches: limit, is_in_place: true },
+            None => Self { yields: YIELD_LIMIT, touches: TOUCH_LIMIT, is_in_place: false },
+        }
+    }
+
+    fn take(&mut self, touches: u64, yields: u64) -> Result<(), Error> {
+        match (self.touches.checked_sub(touches), self.yields.checked_sub(yields)) {
+            (Some(touches), Some(yields)) => {
+                (self.touches, self.yields) = (touches, yields);
+                Ok(())
+            }
+            _ if self.is_in_place => Err(Error::from(ErrorKind::OutOfFuel)),
+            (None, _) => Err(refused("go over", TOUCH_LIMIT)),
+            (_, None) => Err(refused("yield", YIELD_LIMIT)),
+        }
+    }
+}
+
+/// Lets the filters of an environment go over so many bytes in one rendering, and no more.
+pub(super) fn limit_filters(environment: &mut Environment<'_>, bytes: u64) {
+    environment.add_global(LIMIT_VARIABLE, bytes);
+}
+
+fn refused(what: &str, limit: u64) -> Error {
+    let message = format!("the filters {what} more than {limit} bytes");
+    Error::new(ErrorKind::InvalidOperation, message)
+}
+
+fn meter<'a>(state: &'a mut State<'_, '_>) -> &'a mut Meter {
+    if state.get_extension::<Meter>().is_none() {
+        let limit = state.lookup(LIMIT_VARIABLE).and_then(|limit| u64::try_from(limit).ok());
+        return state.get_or_insert_extension(Meter::of(limit));
+    }
+    state.get_or_insert_extension_with(|| Meter::of(None))
+}
+
+/// Counts what a filter is about to go over and to yield.
+pub(super) fn charge(
+    state: &mut State<'_, '_>,
+    touches: usize,
+    yields: usize,
+) -> Result<(), Error> {
+    meter(state).take(touches as u64, yields as u64)
+}
+
+/// Counts the whole of a value as gone over, so many times; gives its size. No more of it is looked
+/// at than may be gone over.
+pub(super) fn charge_value(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    times: u64,
+) -> Result<u64, Error> {
+    let meter = meter(state);
+    let mut size = Size { bytes: 0, limit: meter.touches };
+    size.add(value);
+    meter.take(size.bytes.saturating_mul(times), 0)?;
+    Ok(size.bytes)
+}
+
+/// How a filter goes over its list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Passage {
+    /// It looks at an end, or at how long it is.
+    Glance,
+    /// It goes over it once.
+    Once,
+    /// It sorts it.
+    Sort,
+}
+
+/// Counts what a filter of lists does: it yields as many items at most as there are, each with its
+/// arguments.
+pub(super) fn charge_list(
+    state: &mut State<'_, '_>,
+    list: &Value,
+    arguments: &[Value],
+    passage: Passage,
+) -> Result<(), Error> {
+    let length = list.len().map(|items| items as u64);
+    let is_known = length.is_some() && list.kind() != ValueKind::String;
+    if passage == Passage::Glance && is_known {
+        return charge(state, NODE_BYTES as usize, 0);
+    }
+    let times = match passage {
+        Passage::Sort => u64::from(length.unwrap_or(u64::MAX).max(2).ilog2()) + 1,
+        Passage::Glance | Passage::Once => 1,
+    };
+    let bytes = charge_value(state, list, times)?;
+    let mut each = NODE_BYTES;
+    for argument in arguments {
+        each += charge_value(state, argument, 1)?;
+    }
+    let items = length.unwrap_or(bytes / NODE_BYTES).saturating_add(1);
+    let yields = items.saturating_mul(each);
+    meter(state).take(yields, yields)
+}
+
+/// The size of a value, as far as it counts.
+struct Size {
+    bytes: u64,
+    limit: u64,
+}
+
+impl Size {
+    fn is_over(&self) -> bool {
+        self.bytes > self.limit
+    }
+
+    fn add(&mut self, value: &Value) {
+        self.bytes = self.bytes.saturating_add(NODE_BYTES);
+        if let Some(text) = value.as_str() {
+            self.bytes = self.bytes.saturating_add(text.len() as u64);
+            return;
+        }
+        let is_map = match value.kind() {
+            ValueKind::Map => true,
+            ValueKind::Seq | ValueKind::Iterable => false,
+            _ => return,
+        };
+        let Ok(items) = value.try_iter() else { return };
+        for item in items {
+            if self.is_over() {
+                return;
+            }
+            self.add(&item);
+            if let Some(field) = is_map.then(|| value.get_item(&item).ok()).flatten() {
+                self.add(&field);
+            }
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! What a graph that a model proposed may use: what its plan was given, however deep it is nested.
+
+use super::manifest::{
+    Agent, Callee, Grants, Graph, Memory, Node, RECALL_TOOL, SPAWN_TOOL, ToolRef,
+};
+use super::manifest::{MapWork, Tool, Work};
+use super::mistake::Mistake;
+
+/// The tools that read or write what is remembered of a subject begin so.
+const MEMORY_TOOLS: &str = "memory.";
+
+impl Grants {
+    /// Whether nothing is granted.
+    pub fn is_empty(&self) -> bool {
+        self.tools.is_empty() && self.memory_subject.is_none()
+    }
+
+    fn has_tool(&self, name: &str) -> bool {
+        if name.starts_with(MEMORY_TOOLS) {
+            return self.memory_subject.is_some();
+        }
+        self.tools.iter().any(|tool| matches!(tool, ToolRef::Builtin(known) if known == name))
+    }
+
+    fn has_agent(&self, name: &str) -> bool {
+        self.tools.iter().any(|tool| matches!(tool, ToolRef::Agent(known) if known.name == name))
+    }
+
+    /// A grant without a version is one of every version.
+    fn has_graph(&self, callee: &Callee) -> bool {
+        let is_it = |known: &Callee| {
+            known.name == callee.name
+                && (known.version.is_none() || known.version == callee.version)
+        };
+        self.tools.iter().any(|tool| matches!(tool, ToolRef::Graph(known) if is_it(known)))
+    }
+
+    fn has(&self, tool: &ToolRef) -> bool {
+        match tool {
+            ToolRef::Builtin(name) => self.has_tool(name),
+            ToolRef::Agent(callee) => self.has_agent(&callee.name),
+            ToolRef::Graph(callee) => self.has_graph(callee),
+        }
+    }
+}
+
+/// What a proposed graph names beyond what was granted, in the order of its nodes. The granted
+/// subject is text, not a template.
+pub fn find_beyond_grants(graph: &Graph, grants: &Grants) -> Vec<Mistake> {
+    let mut check = GrantCheck { grants, mistakes: Vec::new() };
+    for (index, node) in graph.nodes.iter().enumerate() {
+        check.node(node, &format!("nodes[{index}]"));
+    }
+    check.mistakes
+}
+
+struct GrantCheck<'a> {
+    grants: &'a Grants,
+    mistakes: Vec<Mistake>,
+}
+
+impl GrantCheck<'_> {
+    fn node(&mut self, node: &Node, path: &str) {
+        match &node.work {
+            Work::Agent(agent) => self.agent(agent, &format!("{path}.agent")),
+            Work::Tool(tool) => self.tool(tool, &format!("{path}.tool")),
+            Work::Map(map) => match &map.work {
+                MapWork::Agent(agent) => self.agent(agent, &format!("{path}.map.agent")),
+                MapWork::Tool(tool) => self.tool(tool, &format!("{path}.map.tool")),
+            },
+            Work::Graph(graph) => {
+                let (name, version) = (graph.name.clone(), graph.version.clone());
+                let callee = Callee { name, version, description: None };
+                if !self.grants.has_graph(&callee) {
+                    self.refuse(&format!("{path}.graph"), format!("the graph `{}`", callee.name));
+                }
+            }
+            Work::Plan(plan) => {
+                let path = format!("{path}.plan");
+                self.agent(&plan.agent, &path);
+                self.tools(&plan.grants.tools, &format!("{path}.tools"));
+                if let Some(subject) = &plan.grants.memory_subject {
+                    self.subject(Some(subject), &format!("{path}.memory.subject"));
+                }
+            }
+            Work::Branch(_) | Work::Approval(_) | Work::Sleep(_) | Work::Signal(_) => {}
+        }
+    }
+
+    fn agent(&mut self, agent: &Agent, path: &str) {
+        if let Some(Memory { subject, .. }) = &agent.memory {
+            self.subject(Some(subject), &format!("{path}.memory.subject"));
+        }
+        let Some(toolbox) = &agent.toolbox else { return };
+        self.tools(&toolbox.tools, &format!("{path}.tools"));
+        self.tools(&toolbox.spawn, &format!("{path}.spawn"));
+        let remembers = |tool: &ToolRef| {
+            let ToolRef::Builtin(name) = tool else { return false };
+            name.starts_with(MEMORY_TOOLS)
+        };
+        if agent.memory.is_none() && toolbox.tools.iter().any(remembers) {
+            let message = format!(
+                "an agent with `{RECALL_TOOL}` and the like needs `memory: {{subject: ...}}`: \
+                 without it it could ask for anybody's"
+            );
+            self.add(&format!("{path}.tools"), message);
+        }
+    }
+
+    fn tools(&mut self, tools: &[ToolRef], path: &str) {
+        for (index, tool) in tools.iter().enumerate() {
+            // What it runs is checked by what it may spawn.
+            let is_spawn = matches!(tool, ToolRef::Builtin(name) if name == SPAWN_TOOL);
+            if !is_spawn && !self.grants.has(tool) {
+                self.refuse(&format!("{path}[{index}]"), named(tool));
+            }
+        }
+    }
+
+    fn tool(&mut self, tool: &Tool, path: &str) {
+        if !self.grants.has_tool(&tool.name) {
+            self.refuse(path, format!("the tool `{}`", tool.name));
+        } else if tool.name.starts_with(MEMORY_TOOLS) {
+            self.subject(tool.with["subject"].as_str(), &format!("{path}.with.subject"));
+        }
+    }
+
+    fn subject(&mut self, subject: Option<&str>, path: &str) {
+        let granted = self.grants.memory_subject.as_deref();
+        if granted.is_none() {
+            self.refuse(path, "memory".to_owned());
+        } else if subject != granted {
+            let granted = granted.unwrap_or_default();
+            self.add(path, format!("the subject must be `{granted}`, written out as it is"));
+        }
+    }
+
+    fn refuse(&mut self, path: &str, what: String) {
+        self.add(path, format!("{what} was not given to this plan"));
+    }
+
+    fn add(&mut self, path: &str, message: String) {
+        self.mistakes.push(Mistake { line: 1, column: 1, path: path.to_owned(), message });
+    }
+}
+
+fn named(tool: &ToolRef) -> String {
+    match tool {
+        ToolRef::Builtin(name) => format!("the tool `{name}`"),
+        ToolRef::Agent(callee) => format!("the agent `{}`", callee.name),
+        ToolRef::Graph(callee) => format!("the graph `{}`", callee.name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::find_beyond_grants;
+    use crate::graph::manifest::{Callee, Grants, ToolRef};
+    use crate::graph::{ToolCatalog, ToolSpec, parse};
+
+    fn catalog() -> ToolCatalog {
+        let tool = |name: &str| ToolSpec {
+            name: name.to_owned(),
+            description: String::new(),
+            arguments: json!({"type": "object", "properties": {"subject": {}}}),
+        };
+        let names = ["text.join", "math.eval", "memory.recall", "memory.store"];
+        ToolCatalog::new(names.into_iter().map(tool).collect())
+    }
+
+    fn beyond(nodes: &serde_json::Value, grants: &Grants) -> Vec<String> {
+        let manifest = json!({"name": "p", "nodes": nodes}).to_string();
+        let graph = parse(&manifest, &catalog()).expect("it is a graph").graph;
+        find_beyond_grants(&graph, grants).into_iter().map(|mistake| mistake.path).collect()
+    }
+
+    fn grants() -> Grants {
+        let callee =
+            |name: &str| Callee { name: name.to_owned(), version: None, description: None };
+        let tools = vec![
+            ToolRef::Builtin("text.join".to_owned()),
+            ToolRef::Graph(callee("brief")),
+            ToolRef::Agent(callee("tutor")),
+        ];
+        Grants { tools, memory_subject: Some("student:42".to_owned()) }
+    }
+
+    #[test]
+    fn nothing_is_granted_by_default() {
+        let nodes = json!([
+            {"id": "a", "tool": "text.join", "with": {}},
+            {"id": "b", "graph": "brief"},
+            {"id": "c", "agent": {"prompt": "p", "tools": [{"agent": "tutor"}]}},
+            {"id": "d", "agent": {"prompt": "p"}},
+        ]);
+        let paths = beyond(&nodes, &Grants::default());
+        assert_eq!(paths, ["nodes[0].tool", "nodes[1].graph", "nodes[2].agent.tools[0]"]);
+        assert_eq!(beyond(&nodes, &grants()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_was_not_given_is_refused_wherever_it_stands() {
+        let nodes = json!([
+            {"id": "a", "map": {"over": "{{ [1] }}", "tool": "math.eval", "with": {}}},
+            {"id": "b", "agent": {"prompt": "p", "tools": ["math.eval", {"graph": "other"}]}},
+            {"id": "c", "plan": {"prompt": "p", "tools": ["text.join", "math.eval"]}},
+            {"id": "d", "agent": {"prompt": "p", "tools": ["agent.spawn"],
+                "spawn": [{"agent": "tutor"}, {"graph": "other"}]}},
+        ]);
+        let paths = beyond(&nodes, &grants());
+        let expected = [
+            "nodes[0].map.tool",
+            "nodes[1].agent.tools[0]",
+            "nodes[1].agent.tools[1]",
+            "nodes[2].plan.tools[1]",
+            "nodes[3].agent.spawn[1]",
+        ];
+        assert_eq!(paths, expected);
+    }
+
+    #[test]
+    fn memory_is_of_the_granted_subject_alone() {
+        let tool = |subject: &str| {
+            let with = json!({ "subject": subject });
+            json!([{"id": "a", "tool": "memory.recall", "with": with}])
+        };
+        assert_eq!(beyond(&tool("student:42"), &grants()), Vec::<String>::new());
+        for other in ["student:43", "student:{{ inputs.n }}"] {
+            assert_eq!(beyond(&tool(other), &grants()), ["nodes[0].tool.with.subject"], "{other}");
+        }
+        let agent = json!([{"id": "a", "agent": {"prompt": "p", "tools": ["memory.store"]}}]);
+        assert_eq!(beyond(&agent, &grants()), ["nodes[0].agent.tools"]);
+        let other = json!([{"id": "a", "agent": {"prompt": "p", "memory": {"subject": "ann"}}}]);
+        assert_eq!(beyond(&other, &grants()), ["nodes[0].agent.memory.subject"]);
+        let plan = json!([{"id": "a", "plan": {"prompt": "p", "memory": {"subject": "ann"}}}]);
+        assert_eq!(beyond(&plan, &grants()), ["nodes[0].plan.memory.subject"]);
+        assert_eq!(beyond(&tool("student:42"), &Grants::default()), ["nodes[0].tool"]);
+    }
+}

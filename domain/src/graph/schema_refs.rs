@@ -1,0 +1,199 @@
+//! References within a schema: what it comes to when each is written out, once and bounded.
+//!
+//! `$ref` multiplies: forty definitions that each name the next one twice are four kilobytes, and
+//! 2^40 rules. What a schema comes to is counted before it is taken, and one that comes to too much
+//! is refused with the place where it does. A schema may name itself where that goes into the value
+//! (a tree of nodes): the value then bounds it. Where it does not, no check would end.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+/// Rules that a schema may come to, its references written out.
+const RULES_LIMIT: u64 = 5_000;
+/// Levels of a schema, its references written out.
+const DEPTH_LIMIT: usize = 400;
+/// Keywords whose schemas apply to the same value, not to what is within it.
+const SAME_VALUE: [&str; 9] =
+    ["allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies"];
+/// Keywords whose content is a map of schemas, by names of whoever wrote it.
+const NAMED: [&str; 4] = ["properties", "patternProperties", "dependentSchemas", "dependencies"];
+/// Keywords whose content is no schema.
+const PLAIN: [&str; 4] = ["const", "enum", "default", "examples"];
+
+/// What a schema comes to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Extent {
+    /// Rules, its references written out once.
+    pub(super) rules: u64,
+    /// Whether it names itself, or names what is not in it: then the value decides.
+    pub(super) is_open: bool,
+}
+
+/// What a schema comes to; a definition that comes to too much is told with its path.
+pub(super) fn extent_of(schema: &Value) -> Result<Extent, String> {
+    let mut walk =
+        Walk { root: schema, known: BTreeMap::new(), open: Vec::new(), depth: 0, is_open: false };
+    let rules = walk.rules(schema, true)?;
+    let is_open = walk.is_open;
+    Ok(Extent { rules: checked("the schema", rules)?, is_open })
+}
+
+struct Walk<'a> {
+    root: &'a Value,
+    /// What each definition comes to that was counted.
+    known: BTreeMap<&'a str, u64>,
+    /// The definitions that are being counted, and whether each was reached without going into the
+    /// value.
+    open: Vec<(&'a str, bool)>,
+    depth: usize,
+    is_open: bool,
+}
+
+impl<'a> Walk<'a> {
+    /// What a schema, or a list of schemas, comes to. `is_same` says whether it applies to the
+    /// value of the definition around it.
+    fn rules(&mut self, schema: &'a Value, is_same: bool) -> Result<u64, String> {
+        self.depth += 1;
+        if self.depth > DEPTH_LIMIT {
+            let message = "a schema goes deeper than";
+            return Err(format!("{message} {DEPTH_LIMIT} levels, its references written out"));
+        }
+        let rules = match schema {
+            Value::Object(fields) => {
+                let mut rules = 1_u64;
+                for (keyword, content) in fields {
+                    let added = self.keyword(keyword, content, is_same)?;
+                    rules = rules.saturating_add(added);
+                }
+                rules
+            }
+            Value::Array(list) => self.sum(list.iter(), is_same)?,
+            _ => 0,
+        };
+        self.depth -= 1;
+        Ok(rules)
+    }
+
+    fn keyword(&mut self, key: &str, content: &'a Value, is_same: bool) -> Result<u64, String> {
+        let is_inner_same = is_same && SAME_VALUE.contains(&key);
+        match (key, content) {
+            ("$ref", Value::String(target)) => self.target(target, is_same),
+            ("$dynamicRef" | "$recursiveRef", _) => {
+                self.is_open = true;
+                Ok(0)
+            }
+            ("$defs" | "definitions", _) => Ok(0),
+            (key, _) if PLAIN.contains(&key) => Ok(0),
+            (key, Value::Object(named)) if NAMED.contains(&key) => {
+                self.sum(named.values(), is_inner_same)
+            }
+            (_, content) => self.rules(content, is_inner_same),
+        }
+    }
+
+    fn sum(
+        &mut self,
+        schemas: impl Iterator<Item = &'a Value>,
+        is_same: bool,
+    ) -> Result<u64, String> {
+        let mut rules = 0_u64;
+        for schema in schemas {
+            rules = rules.saturating_add(self.rules(schema, is_same)?);
+        }
+        Ok(rules)
+    }
+
+    /// What a reference comes to.
+    fn target(&mut self, target: &'a str, is_same: bool) -> Result<u64, String> {
+        let Some(path) = target.strip_prefix('#') else {
+            self.is_open = true;
+            return Ok(0);
+        };
+        let Some(schema) = self.root.pointer(path) else {
+            // An anchor, or nothing: the library says which.
+            self.is_open = true;
+            return Ok(0);
+        };
+        if let Some(rules) = self.known.get(path) {
+            return Ok(*rules);
+        }
+        let around = self.open.iter().position(|(open, _)| *open == path);
+        let is_root = path.is_empty();
+        if around.is_some() || is_root {
+            self.is_open = true;
+            let after = around.map_or(0, |at| at + 1);
+            let stays = is_same && self.open[after..].iter().all(|(_, is_same)| *is_same);
+            if stays {
+                let name = named(path);
+                return Err(format!(
+                    "{name} refers to itself without going into the value: no check would end"
+                ));
+            }
+            return Ok(1);
+        }
+        self.open.push((path, is_same));
+        let rules = self.rules(schema, true)?;
+        self.open.pop();
+        let rules = checked(&named(path), rules)?;
+        self.known.insert(path, rules);
+        Ok(rules)
+    }
+}
+
+fn named(path: &str) -> String {
+    match path.trim_start_matches('/') {
+        "" => "the schema".to_owned(),
+        path => format!("`{path}`"),
+    }
+}
+
+fn checked(name: &str, rules: u64) -> Result<u64, String> {
+    if rules <= RULES_LIMIT {
+        return Ok(rules);
+    }
+    let message = "rules once its references are written out: at most";
+    Err(format!("{name} comes to more than it may: {rules} {message} {RULES_LIMIT}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, Value, json};
+
+    use super::extent_of;
+
+    fn ladder(steps: usize, keyword: &str) -> Value {
+        let mut defs = Map::new();
+        for step in 0..steps {
+            let next = json!({"$ref": format!("#/$defs/d{}", step + 1)});
+            defs.insert(format!("d{step}"), json!({keyword: [next, next]}));
+        }
+        defs.insert(format!("d{steps}"), json!({"type": "object"}));
+        json!({"$defs": defs, "$ref": "#/$defs/d0"})
+    }
+
+    #[test]
+    fn references_that_multiply_are_refused_with_their_place() {
+        for keyword in ["allOf", "anyOf", "oneOf"] {
+            let error = extent_of(&ladder(40, keyword)).expect_err("2^40 rules");
+            assert!(error.starts_with("`$defs/d29` comes to"), "{error}");
+            assert!(extent_of(&ladder(8, keyword)).is_ok_and(|extent| !extent.is_open));
+        }
+    }
+
+    #[test]
+    fn a_schema_may_name_itself_where_it_goes_into_the_value() {
+        let tree = json!({"type": "object", "properties": {"children":
+            {"type": "array", "items": {"$ref": "#"}}}});
+        assert!(extent_of(&tree).expect("a tree").is_open);
+        let list = json!({"$defs": {"node": {"properties": {"next": {"$ref": "#/$defs/node"}}}},
+            "$ref": "#/$defs/node"});
+        assert!(extent_of(&list).expect("a list").is_open);
+        let circle = json!({"$defs": {"a": {"anyOf": [{"$ref": "#/$defs/b"}]},
+            "b": {"not": {"$ref": "#/$defs/a"}}}, "properties": {"x": {"$ref": "#/$defs/a"}}});
+        let error = extent_of(&circle).expect_err("a circle");
+        assert!(error.contains("refers to itself"), "{error}");
+        assert!(extent_of(&json!({"$ref": "#"})).is_err());
+        assert!(extent_of(&json!({"$ref": "https://example.org/x"})).expect("remote").is_open);
+    }
+}

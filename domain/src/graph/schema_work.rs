@@ -1,0 +1,98 @@
+//! What the check of a value against a schema can cost at most.
+
+use serde_json::Value;
+
+use super::schema_refs::extent_of;
+use crate::expr::{Weight, pattern_states};
+
+/// Bytes that each rule touches besides its value: it is compiled before it is used.
+const RULE_BYTES: u64 = 1 << 10;
+/// Bytes of patterns that are counted; more of them have no bound here.
+const PATTERN_BYTES: u64 = 256;
+/// Times that a rule goes over its value: once to judge it, once for its errors.
+const PASSES: u64 = 2;
+
+/// Bytes that a check touches at most: each rule goes over the whole value once for each
+/// alternative that it stands in. Nothing when there is no bound here.
+pub(super) fn work_of(schema: &Value, value: &Value, limit: u64) -> Option<u64> {
+    let extent = extent_of(schema).ok().filter(|extent| !extent.is_open)?;
+    let mut traits = Traits::default();
+    traits.add(schema, 1)?;
+    let weight = Weight::of(value, limit);
+    let bytes = weight.bytes.saturating_add(Weight::of(schema, limit).bytes);
+    let each = bytes.saturating_mul(PASSES).saturating_mul(traits.depth);
+    let each = if traits.is_unique { each.saturating_mul(weight.longest.max(1)) } else { each };
+    let patterns = traits.pattern_states.saturating_mul(bytes);
+    let rules = extent.rules.saturating_mul(each.saturating_add(RULE_BYTES));
+    Some(rules.saturating_add(patterns.saturating_mul(extent.rules)))
+}
+
+/// What a schema has that makes it dear.
+#[derive(Default)]
+struct Traits {
+    depth: u64,
+    pattern_bytes: u64,
+    pattern_states: u64,
+    is_unique: bool,
+}
+
+impl Traits {
+    /// Takes a schema in; nothing if it has what no bound is known of.
+    fn add(&mut self, schema: &Value, depth: u64) -> Option<()> {
+        self.depth = self.depth.max(depth);
+        match schema {
+            Value::Object(fields) => fields.iter().try_for_each(|(key, field)| {
+                match (key.as_str(), field) {
+                    ("unevaluatedProperties" | "unevaluatedItems", _) => return None,
+                    ("$id" | "$anchor" | "$dynamicAnchor", Value::String(_)) => return None,
+                    ("pattern", Value::String(pattern)) => self.pattern(pattern)?,
+                    ("patternProperties", Value::Object(patterns)) => {
+                        patterns.keys().try_for_each(|pattern| self.pattern(pattern))?;
+                    }
+                    ("uniqueItems", _) => self.is_unique = true,
+                    _ => {}
+                }
+                self.add(field, depth + 1)
+            }),
+            Value::Array(list) => list.iter().try_for_each(|item| self.add(item, depth + 1)),
+            _ => Some(()),
+        }
+    }
+
+    /// A pattern that goes over a text once with its states: without looking around, back
+    /// references and counted repetitions.
+    fn pattern(&mut self, pattern: &str) -> Option<()> {
+        self.pattern_bytes += pattern.len() as u64 + 1;
+        self.pattern_states += pattern_states(pattern);
+        let is_plain = !pattern.contains("(?") && !pattern.contains('{');
+        let has_reference = pattern.as_bytes().windows(2).any(|pair| {
+            pair[0] == b'\\' && (pair[1].is_ascii_digit() || matches!(pair[1], b'k' | b'K' | b'G'))
+        });
+        (is_plain && !has_reference && self.pattern_bytes <= PATTERN_BYTES).then_some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::work_of;
+
+    #[test]
+    fn small_checks_are_cheap_and_what_can_explode_has_no_bound() {
+        let schema = json!({"type": "object", "properties": {"text": {"type": "string"}},
+            "required": ["text"]});
+        let cheap = work_of(&schema, &json!({"text": "hello"}), u64::MAX).expect("a bound");
+        assert!(cheap < 256 << 10, "{cheap}");
+        for schema in [
+            json!({"properties": {"x": {"$ref": "#"}}}),
+            json!({"unevaluatedProperties": false}),
+            json!({"pattern": "(?=a)b"}),
+            json!({"pattern": "a{1,1000}"}),
+            json!({"pattern": "(a)\\1"}),
+            json!({"pattern": "a".repeat(300)}),
+        ] {
+            assert_eq!(work_of(&schema, &json!("x"), u64::MAX), None, "{schema}");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Attempts that are under way, in files: an input that kills is counted over lives of the process.
+//!
+//! Before a job is handed to a worker, a file with its print gets one more byte; when it has come
+//! to an end, whichever, the file goes. A life that ends in between leaves it: the next one finds
+//! how often the same job was under way when a process died. The files survive the process, not a
+//! power cut, of which no input is the cause.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::error::EvaluationError;
+use crate::job::Print;
+
+/// Lives of a process that may end while a job is under way; then it is not begun again.
+const LIVES_LIMIT: u64 = 3;
+/// Marks that are older than this are forgotten.
+const FORGET_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The attempts under way.
+pub(crate) struct Attempts {
+    folder: Option<PathBuf>,
+    /// How many are under way in this life, by what they do.
+    open: Mutex<BTreeMap<Print, usize>>,
+}
+
+/// An attempt under way.
+pub(crate) struct Attempt {
+    attempts: Arc<Attempts>,
+    print: Print,
+}
+
+impl Attempts {
+    /// Counts in a folder, which is made; without one nothing outlives the process.
+    pub(crate) fn open(folder: Option<PathBuf>) -> io::Result<Arc<Self>> {
+        if let Some(folder) = &folder {
+            fs::create_dir_all(folder)?;
+            forget_old(folder)?;
+        }
+        Ok(Arc::new(Self { folder, open: Mutex::default() }))
+    }
+
+    /// Notes that a job is about to be done.
+    pub(crate) fn begin(self: &Arc<Self>, print: Print) -> Result<Attempt, EvaluationError> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(print).or_default();
+        if *count == 0
+            && let Err(error) = self.mark(print)
+        {
+            open.remove(&print);
+            return Err(error);
+        }
+        *count += 1;
+        Ok(Attempt { attempts: Arc::clone(self), print })
+    }
+
+    fn mark(&self, print: Print) -> Result<(), EvaluationError> {
+        let Some(file) = self.file(print) else { return Ok(()) };
+        let lives = fs::metadata(&file).map_or(0, |known| known.len());
+        if lives >= LIVES_LIMIT {
+            let message = format!(
+                "{lives} processes ended while this was evaluated: it is not begun again; make \
+                 the template, the condition, the schema or the value smaller"
+            );
+            return Err(EvaluationError::limit(message));
+        }
+        let opened = OpenOptions::new().create(true).append(true).open(&file);
+        let marked = opened.and_then(|mut file| file.write_all(b"."));
+        marked.map_err(|error| {
+            EvaluationError::busy(format!(
+                "an attempt cannot be noted in {}: {error}",
+                file.display()
+            ))
+        })
+    }
+
+    fn file(&self, print: Print) -> Option<PathBuf> {
+        self.folder.as_ref().map(|folder| folder.join(print.to_string()))
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let mut open = self.attempts.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(count) = open.get_mut(&self.print) else { return };
+        *count -= 1;
+        if *count == 0 {
+            open.remove(&self.print);
+            if let Some(file) = self.attempts.file(self.print) {
+                // One that stays counts for a death that was none; it is forgotten in time.
+                let _removed = fs::remove_file(file);
+            }
+        }
+    }
+}
+
+fn forget_old(folder: &PathBuf) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
+        if age > FORGET_AFTER {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Attempts;
+    use crate::EvaluationError;
+    use crate::job::Job;
+
+    #[test]
+    fn what_was_under_way_in_three_lives_is_not_begun_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let open = || Attempts::open(Some(folder.path().to_owned())).expect("opens");
+        let print = Job::Manifest { text: "x".into() }.print();
+        let life = open();
+        drop(life.begin(print).expect("begins"));
+        assert_eq!(std::fs::read_dir(folder.path()).expect("reads").count(), 0, "it has ended");
+        for _ in 0..3 {
+            let life = open();
+            let (one, other) = (life.begin(print).expect("begins"), life.begin(print));
+            std::mem::forget(one);
+            std::mem::forget(other.expect("the same life counts once"));
+        }
+        let refused = open().begin(print).err().expect("refused");
+        assert!(matches!(refused, EvaluationError::Limit(_)), "{refused}");
+        let other = Job::Manifest { text: "y".into() }.print();
+        assert!(open().begin(other).is_ok());
+    }
+}

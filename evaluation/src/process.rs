@@ -1,0 +1,113 @@
+//! One worker process, as its pool has it.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+use crate::worker::{ALLOCATOR_SETTINGS, ENDS};
+
+/// Bytes of an answer at most.
+const ANSWER_LIMIT: u64 = 192 << 20;
+
+/// How a worker is started.
+#[derive(Debug, Clone)]
+pub struct WorkerProgram {
+    /// The program.
+    pub program: PathBuf,
+    /// What it is told, so that it becomes a worker.
+    pub arguments: Vec<String>,
+}
+
+/// A worker that waits for a job.
+pub(crate) struct Worker {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: ChildStdout,
+}
+
+/// How a worker ended that should have answered.
+#[derive(Debug)]
+pub(crate) enum Death {
+    /// It took longer than it may, by the clock or of the processor.
+    Time,
+    /// It died of something else: of memory, mostly.
+    Other(String),
+    /// It had ended before it was asked.
+    Before,
+}
+
+/// What a worker answered, and whether it takes another job.
+pub(crate) struct Reply {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) is_last: bool,
+}
+
+impl Worker {
+    /// Starts a worker with nothing of ours: no environment, no files but its two pipes.
+    pub(crate) fn start(program: &WorkerProgram) -> io::Result<Self> {
+        let mut child = Command::new(&program.program)
+            .args(&program.arguments)
+            .env_clear()
+            .envs(ALLOCATOR_SETTINGS)
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()?;
+        let pipes = child.stdin.take().zip(child.stdout.take());
+        let (stdin, stdout) = pipes.ok_or_else(|| io::Error::other("a worker without pipes"))?;
+        Ok(Self { child, stdin, stdout })
+    }
+
+    /// Gives it a job; it is killed if it does not answer in time.
+    pub(crate) async fn perform(&mut self, job: &[u8], timeout: Duration) -> Result<Reply, Death> {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return Err(Death::Before);
+        }
+        match tokio::time::timeout(timeout, self.exchange(job)).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(error)) => Err(self.death(&error).await),
+            Err(_) => {
+                let _killed = self.child.kill().await;
+                Err(Death::Time)
+            }
+        }
+    }
+
+    async fn exchange(&mut self, job: &[u8]) -> io::Result<Reply> {
+        self.stdin.write_all(&(job.len() as u64).to_le_bytes()).await?;
+        self.stdin.write_all(job).await?;
+        self.stdin.flush().await?;
+        let is_last = self.stdout.read_u8().await? == ENDS;
+        let length = self.stdout.read_u64_le().await?;
+        if length > ANSWER_LIMIT {
+            return Err(io::Error::other(format!("an answer of {length} bytes")));
+        }
+        let mut bytes = Vec::new();
+        (&mut self.stdout).take(length).read_to_end(&mut bytes).await?;
+        if bytes.len() as u64 != length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(Reply { bytes, is_last })
+    }
+
+    /// How it died whose pipe broke.
+    async fn death(&mut self, error: &io::Error) -> Death {
+        let _killed = self.child.start_kill();
+        match self.child.wait().await {
+            Ok(status) if is_of_processor_time(status) => Death::Time,
+            Ok(status) => Death::Other(status.to_string()),
+            Err(_) => Death::Other(error.to_string()),
+        }
+    }
+}
+
+fn is_of_processor_time(status: ExitStatus) -> bool {
+    use std::os::unix::process::ExitStatusExt;
+    status.signal() == Some(rustix::process::Signal::XCPU.as_raw())
+}

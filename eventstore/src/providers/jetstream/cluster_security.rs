@@ -1,0 +1,198 @@
+//! Whether strangers are kept out of the cluster, as its servers say of themselves.
+//!
+//! A server that joins the cluster is subject to no permission: it reads, forges and deletes. So
+//! every way in must ask for a certificate, and nobody may speak in clear. The account must import
+//! the service that asks the servers (`deploy/nats/`).
+
+use async_nats::ServerInfo;
+use bytes::Bytes;
+use serde::Deserialize;
+
+use super::api::{Api, NoAnswer};
+use super::config::Config;
+use super::gate::WAIT;
+use crate::error::LogError;
+
+const SETTINGS: &str = "$SYS.REQ.SERVER.PING.VARZ";
+/// What ends each refusal.
+const REMEDY: &str =
+    "as in deploy/nats/server.conf, or give --insecure-cluster if all servers are on one machine";
+
+/// A server's answer.
+#[derive(Debug, Default, Deserialize)]
+struct Answer {
+    server: Server,
+    data: Settings,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Server {
+    name: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Settings {
+    tls_required: bool,
+    cluster: Routes,
+    gateway: Listener,
+    leaf: Listener,
+    websocket: Listener,
+    mqtt: Listener,
+}
+
+/// Where other servers of the cluster come in.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Routes {
+    cluster_port: u16,
+    tls_required: bool,
+    tls_verify: bool,
+}
+
+/// Where others come in; port 0 if nobody does.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Listener {
+    port: u16,
+    tls_required: bool,
+    tls_verify: bool,
+}
+
+/// What the servers say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// Strangers are kept out.
+    Shut,
+    /// They are not: one line that says what to set.
+    Open(String),
+    /// Too few servers say anything: one line that says what to set.
+    Silent(String),
+}
+
+impl Finding {
+    /// Refuses everything but a cluster that is shut.
+    pub(super) fn require_shut(self) -> Result<(), LogError> {
+        match self {
+            Self::Shut => Ok(()),
+            Self::Open(reason) | Self::Silent(reason) => Err(LogError::Unavailable(reason)),
+        }
+    }
+}
+
+/// Asks the servers, of whom more than half of `servers` must answer.
+pub(super) async fn examine(
+    api: &Api,
+    config: &Config,
+    servers: usize,
+) -> Result<Finding, NoAnswer> {
+    if is_exempt(config, &api.client.server_info()) {
+        return Ok(Finding::Shut);
+    }
+    let answers = api.ask_all(SETTINGS, WAIT, |answers| read(answers).len() >= servers).await?;
+    Ok(judge(&read(&answers), servers))
+}
+
+/// A single server that only this machine reaches is for development.
+fn is_exempt(config: &Config, server: &ServerInfo) -> bool {
+    config.insecure_cluster || (server.cluster.is_none() && config.address.is_loopback())
+}
+
+fn read(answers: &[Bytes]) -> Vec<Answer> {
+    answers.iter().filter_map(|answer| serde_json::from_slice(answer).ok()).collect()
+}
+
+fn judge(answers: &[Answer], servers: usize) -> Finding {
+    for Answer { server, data } in answers {
+        if let Some(fault) = data.fault() {
+            return Finding::Open(format!("nats-server {} {fault} {REMEDY}", server.name));
+        }
+    }
+    if answers.len() * 2 > servers {
+        return Finding::Shut;
+    }
+    Finding::Silent(format!(
+        "{} of {servers} servers told how they keep strangers out: import {SETTINGS} {REMEDY}",
+        answers.len()
+    ))
+}
+
+impl Settings {
+    /// A way in for strangers, and what to set.
+    fn fault(&self) -> Option<&'static str> {
+        let Self { tls_required, cluster, gateway, leaf, websocket, mqtt } = self;
+        let is_mutual = |tls_required: bool, tls_verify: bool| tls_required && tls_verify;
+        if cluster.cluster_port != 0 && !is_mutual(cluster.tls_required, cluster.tls_verify) {
+            return Some(
+                "lets any server join its cluster: set authorization and tls { verify: true } \
+                 under `cluster`",
+            );
+        }
+        if gateway.port != 0 && !is_mutual(gateway.tls_required, gateway.tls_verify) {
+            return Some(
+                "lets any cluster join it: set authorization and tls { verify: true } under \
+                 `gateway`",
+            );
+        }
+        if !tls_required {
+            return Some("lets clients speak in clear: set `tls`, without allow_non_tls,");
+        }
+        if leaf.port != 0 && !leaf.tls_required {
+            return Some("lets leaf nodes speak in clear: set tls under `leafnodes`");
+        }
+        if websocket.port != 0 || mqtt.port != 0 {
+            return Some(
+                "listens for WebSocket or MQTT, and does not tell how: leave `websocket` and \
+                 `mqtt` out",
+            );
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{Finding, judge, read};
+
+    fn of_three(settings: &[Value]) -> Finding {
+        let answer = |data| json!({"server": {"name": "n"}, "data": data}).to_string().into();
+        let answers: Vec<_> = settings.iter().map(answer).collect();
+        judge(&read(&answers), 3)
+    }
+
+    fn shut() -> Value {
+        json!({
+            "tls_required": true, "gateway": {}, "leaf": {}, "websocket": {}, "mqtt": {},
+            "cluster": {"cluster_port": 6222, "tls_required": true, "tls_verify": true},
+        })
+    }
+
+    #[test]
+    fn one_way_in_is_enough() {
+        assert_eq!(of_three(&[shut(), shut()]), Finding::Shut);
+        for (way, settings, told) in [
+            ("cluster", json!({"cluster_port": 1}), "under `cluster`"),
+            ("cluster", json!({"cluster_port": 1, "tls_required": true}), "under `cluster`"),
+            ("gateway", json!({"port": 1, "tls_required": true}), "under `gateway`"),
+            ("tls_required", json!(false), "set `tls`"),
+            ("leaf", json!({"port": 1}), "under `leafnodes`"),
+            ("websocket", json!({"port": 1}), "leave `websocket`"),
+            ("mqtt", json!({"port": 1}), "leave `websocket`"),
+        ] {
+            let mut open = shut();
+            open[way] = settings;
+            let Finding::Open(line) = of_three(&[shut(), open.clone(), shut()]) else {
+                panic!("{open}");
+            };
+            assert!(line.contains(told) && line.contains("--insecure-cluster"), "{line}");
+        }
+    }
+
+    #[test]
+    fn silence_of_most_is_told() {
+        let Finding::Silent(line) = of_three(&[shut()]) else { panic!() };
+        assert!(line.contains("1 of 3") && line.contains("PING.VARZ"), "{line}");
+    }
+}

@@ -1,0 +1,70 @@
+//! What strangers send, evaluated where it harms nobody: manifests and inputs.
+
+use std::sync::Arc;
+
+use convergio_domain::expr::Allowance;
+use convergio_domain::graph::check_inputs_within;
+use convergio_evaluation::{Answer, EvaluationError, Job, ParsedManifest};
+use convergio_schemas::error_code;
+use serde_json::Value;
+
+use crate::app::Gateway;
+use crate::auth::Identity;
+use crate::problem::ApiError;
+
+impl Gateway {
+    /// Reads a manifest.
+    pub(crate) async fn parse_manifest(
+        &self,
+        caller: &Identity,
+        text: &str,
+    ) -> Result<ParsedManifest, ApiError> {
+        let job = Job::Manifest { text: text.to_owned() };
+        match self.evaluator.evaluate(&caller.tenant, &job).await? {
+            Answer::Manifest(parsed) => parsed.map_err(ApiError::manifest),
+            _ => Err(of_another_kind()),
+        }
+    }
+
+    /// Refuses inputs that do not satisfy a schema.
+    pub(crate) async fn check_inputs(
+        &self,
+        caller: &Identity,
+        schema: &Value,
+        inputs: &Value,
+    ) -> Result<(), ApiError> {
+        let allowance = &mut Allowance::IN_PLACE.clone();
+        let mistakes = match check_inputs_within(schema, inputs, allowance) {
+            Some(mistakes) => mistakes,
+            None => self.check_apart(caller, schema, inputs).await?,
+        };
+        if mistakes.is_empty() { Ok(()) } else { Err(ApiError::invalid(mistakes.join("; "))) }
+    }
+
+    async fn check_apart(
+        &self,
+        caller: &Identity,
+        schema: &Value,
+        inputs: &Value,
+    ) -> Result<Vec<String>, ApiError> {
+        let (schema, value) = (Arc::new(schema.clone()), Arc::new(inputs.clone()));
+        let job = Job::Check { schema, value };
+        match self.evaluator.evaluate_apart(&caller.tenant, &job).await? {
+            Answer::Mistakes(mistakes) => Ok(mistakes),
+            _ => Err(of_another_kind()),
+        }
+    }
+}
+
+fn of_another_kind() -> ApiError {
+    ApiError::new(error_code::INTERNAL, "an evaluation was answered with something else")
+}
+
+impl From<EvaluationError> for ApiError {
+    fn from(error: EvaluationError) -> Self {
+        match error {
+            EvaluationError::Limit(reason) => Self::new(error_code::EVALUATION_LIMIT, reason),
+            EvaluationError::Busy(reason) => Self::retryable(error_code::SERVER_BUSY, reason),
+        }
+    }
+}

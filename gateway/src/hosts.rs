@@ -1,0 +1,74 @@
+//! The names by which the server may be asked. A page of a stranger can make its own name point at
+//! this machine (DNS rebinding); the browser then still sends that name.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header::HOST;
+use axum::http::uri::Authority;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use crate::problem::ApiError;
+
+/// Names besides `localhost` and every address: an address cannot be made to point elsewhere.
+#[derive(Debug, Clone, Default)]
+pub struct Hosts {
+    names: Arc<BTreeSet<String>>,
+}
+
+impl Hosts {
+    /// `localhost`, every address, and these names, whatever their case and port.
+    pub fn new(names: impl IntoIterator<Item = String>) -> Self {
+        let names = names.into_iter().map(|name| name.to_ascii_lowercase());
+        Self { names: Arc::new(names.collect()) }
+    }
+
+    fn has(&self, host: &str) -> bool {
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        host == "localhost"
+            || address.unwrap_or(&host).parse::<IpAddr>().is_ok()
+            || self.names.contains(&host)
+    }
+}
+
+/// Refuses requests to names that are not the server's.
+pub(crate) async fn check_host(
+    State(hosts): State<Hosts>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Some(value) = request.headers().get(HOST) else {
+        return next.run(request).await;
+    };
+    let authority = value.to_str().ok().and_then(|value| value.parse::<Authority>().ok());
+    let Some(authority) = authority else {
+        return ApiError::invalid("the header `Host` is not a name or an address").into_response();
+    };
+    if hosts.has(authority.host()) {
+        return next.run(request).await;
+    }
+    let detail = "the server does not know the name in the header `Host`: whoever runs it can add \
+        it with `serve --host NAME`";
+    ApiError::invalid(detail).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Hosts;
+
+    #[test]
+    fn addresses_and_listed_names_are_known_and_no_others() {
+        let hosts = Hosts::new(["Convergio.example.org".to_owned()]);
+        for host in ["localhost", "LOCALHOST", "127.0.0.1", "[::1]", "10.1.2.3"] {
+            assert!(hosts.has(host), "{host}");
+        }
+        assert!(hosts.has("convergio.EXAMPLE.org") && hosts.has("convergio.example.org."));
+        for host in ["example.org", "evil.localhost", "127.0.0.1.evil.example", ""] {
+            assert!(!hosts.has(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Connections whose caller has not signed in: they are few and short, and the oldest one of the
+//! address that has the most makes room for the next. Strangers that open sockets and say nothing
+//! can thus keep nobody out who signs in at once.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+/// How many connections may wait for their caller to sign in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct UnauthenticatedLimits {
+    /// Of all addresses together.
+    pub(crate) total: usize,
+    /// Of one address.
+    pub(crate) per_address: usize,
+}
+
+/// All connections whose caller has not signed in, the oldest first.
+pub(crate) struct UnauthenticatedConnections {
+    limits: UnauthenticatedLimits,
+    entries: Mutex<Entries>,
+}
+
+#[derive(Default)]
+struct Entries {
+    next_id: u64,
+    oldest_first: VecDeque<Entry>,
+}
+
+struct Entry {
+    id: u64,
+    address: IpAddr,
+    eviction: CancellationToken,
+}
+
+/// One connection, until its caller has signed in or it has ended.
+pub(crate) struct Admission {
+    connections: Arc<UnauthenticatedConnections>,
+    id: u64,
+    eviction: CancellationToken,
+    is_authenticated: AtomicBool,
+}
+
+impl UnauthenticatedConnections {
+    pub(crate) fn new(limits: UnauthenticatedLimits) -> Arc<Self> {
+        Arc::new(Self { limits, entries: Mutex::default() })
+    }
+
+    /// Takes a new connection in. Others are evicted when there are too many.
+    pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> Arc<Admission> {
+        let address = address.to_canonical();
+        let eviction = CancellationToken::new();
+        let mut entries = self.lock();
+        entries.make_room(self.limits, address);
+        let id = entries.next_id;
+        entries.next_id += 1;
+        entries.oldest_first.push_back(Entry { id, address, eviction: eviction.clone() });
+        drop(entries);
+        let is_authenticated = AtomicBool::new(false);
+        Arc::new(Admission { connections: Arc::clone(self), id, eviction, is_authenticated })
+    }
+
+    fn leave(&self, id: u64) {
+        let mut entries = self.lock();
+        // Ids only grow.
+        if let Ok(at) = entries.oldest_first.binary_search_by_key(&id, |entry| entry.id) {
+            entries.oldest_first.remove(at);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entries {
+    fn make_room(&mut self, limits: UnauthenticatedLimits, address: IpAddr) {
+        let count = self.oldest_first.iter().filter(|entry| entry.address == address).count();
+        if count >= limits.per_address {
+            self.evict_oldest_of(address);
+        } else if self.oldest_first.len() >= limits.total
+            && let Some(busiest) = self.busiest_address()
+        {
+            self.evict_oldest_of(busiest);
+        }
+    }
+
+    /// The address with the most connections; of several the one with the oldest.
+    fn busiest_address(&self) -> Option<IpAddr> {
+        let mut counts = HashMap::<IpAddr, usize>::new();
+        for entry in &self.oldest_first {
+            *counts.entry(entry.address).or_default() += 1;
+        }
+        let most = counts.values().copied().max()?;
+        self.oldest_first.iter().map(|entry| entry.address).find(|at| counts.get(at) == Some(&most))
+    }
+
+    fn evict_oldest_of(&mut self, address: IpAddr) {
+        let at = self.oldest_first.iter().position(|entry| entry.address == address);
+        if let Some(entry) = at.and_then(|at| self.oldest_first.remove(at)) {
+            entry.eviction.cancel();
+        }
+    }
+}
+
+impl Admission {
+    /// Notes that the caller has signed in: the connection is one of the known ones from now on.
+    pub(crate) fn authenticate(&self) {
+        if !self.is_authenticated.swap(true, Ordering::Relaxed) {
+            self.connections.leave(self.id);
+        }
+    }
+
+    pub(crate) fn is_authenticated(&self) -> bool {
+        self.is_authenticated.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the connection has to make room for another one; for ever once its caller has
+    /// signed in.
+    pub(crate) async fn evicted(&self) {
+        self.eviction.cancelled().await;
+        if self.is_authenticated() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.authenticate();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::sync::Arc;
+
+    use futures_util::FutureExt;
+
+    use super::{Admission, UnauthenticatedConnections, UnauthenticatedLimits};
+
+    fn address(last: u8) -> IpAddr {
+        Ipv4Addr::new(10, 0, 0, last).into()
+    }
+
+    fn is_evicted(admission: &Admission) -> bool {
+        admission.evicted().now_or_never().is_some()
+    }
+
+    fn connections(total: usize, per_address: usize) -> Arc<UnauthenticatedConnections> {
+        UnauthenticatedConnections::new(UnauthenticatedLimits { total, per_address })
+    }
+
+    #[test]
+    fn the_oldest_of_an_address_makes_room() {
+        let all = connections(10, 2);
+        let (first, second) = (all.enter(address(1)), all.enter(address(1)));
+        let other = all.enter(address(2));
+        let third = all.enter(address(1));
+        assert!(is_evicted(&first));
+        assert!(![&second, &third, &other].into_iter().any(|admission| is_evicted(admission)));
+    }
+
+    #[test]
+    fn the_address_with_the_most_makes_room_for_others() {
+        let all = connections(3, 3);
+        let one = all.enter(address(1));
+        let (two, three) = (all.enter(address(2)), all.enter(address(2)));
+        let four = all.enter(address(3));
+        assert!(is_evicted(&two));
+        assert!(![&one, &three, &four].into_iter().any(|admission| is_evicted(admission)));
+    }
+
+    #[test]
+    fn who_signed_in_or_left_counts_no_more() {
+        let all = connections(2, 2);
+        let known = all.enter(address(1));
+        known.authenticate();
+        drop(all.enter(address(1)));
+        let (one, two) = (all.enter(address(1)), all.enter(address(1)));
+        assert!(![&known, &one, &two].into_iter().any(|admission| is_evicted(admission)));
+        let _three = all.enter(address(1));
+        assert!(is_evicted(&one) && !is_evicted(&known));
+    }
+}

@@ -1,0 +1,80 @@
+//! Where a server listens, and what makes an address that others reach safe.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use convergio_gateway::{Hosts, Limits, ServeOptions, Tls};
+use tokio::runtime::Handle;
+
+use crate::{exit, open_files};
+
+/// Where to listen, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct ListenOptions {
+    /// Address to listen on. One that other machines reach needs --tls-cert and --tls-key, or
+    /// --behind-proxy.
+    #[arg(long, default_value = "127.0.0.1:7420", value_name = "ADDRESS:PORT")]
+    pub(crate) listen: SocketAddr,
+    /// Certificates of the server, its own first (PEM). Read again when they change.
+    #[arg(long, env = "CONVERGIO_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The key of the first certificate (PEM).
+    #[arg(long, env = "CONVERGIO_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// A proxy in front of the server encrypts, and nobody else reaches the address.
+    #[arg(long)]
+    pub(crate) behind_proxy: bool,
+    /// A name by which the server may be asked, besides localhost and addresses. Can be repeated.
+    #[arg(long = "host", value_name = "NAME")]
+    pub(crate) hosts: Vec<String>,
+}
+
+impl ListenOptions {
+    /// A port of this machine alone that is free.
+    pub(crate) fn local() -> Self {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (tls_cert, tls_key, hosts) = (None, None, Vec::new());
+        Self { listen, tls_cert, tls_key, behind_proxy: false, hosts }
+    }
+
+    /// Whether commands on this machine need another address.
+    pub(crate) fn is_for_others(&self) -> bool {
+        self.tls_cert.is_some() || !self.listen.ip().is_loopback()
+    }
+
+    /// The scheme of the server's URL.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.tls_cert.is_some() { "https" } else { "http" }
+    }
+
+    /// How the gateway is to be served.
+    ///
+    /// # Errors
+    /// Others would reach an address that nothing encrypts, the certificate cannot be used, or the
+    /// process may open too few files.
+    pub(crate) fn serve_options(&self, work_runtime: Handle) -> anyhow::Result<ServeOptions> {
+        let is_safe = self.listen.ip().is_loopback() || self.behind_proxy;
+        if !is_safe && self.tls_cert.is_none() {
+            return Err(exit::bad_input(format!(
+                "others would reach {} in clear: give --tls-cert and --tls-key, or --behind-proxy \
+                 if a proxy in front of it encrypts",
+                self.listen
+            )));
+        }
+        let tls = match (&self.tls_cert, &self.tls_key) {
+            (Some(certificate), Some(key)) => Some(Tls::from_files(certificate, key)),
+            _ => None,
+        };
+        let tls = tls.transpose().map_err(|error| exit::bad_input(error.to_string()))?;
+        let limits = Limits { is_behind_proxy: self.behind_proxy, ..Limits::default() };
+        let open_files = open_files::raise_limit();
+        let connections = open_files::connection_limit(open_files, limits.connections)?;
+        Ok(ServeOptions {
+            limits: Limits { connections, ..limits },
+            tls,
+            hosts: Hosts::new(self.hosts.iter().cloned()),
+            work_runtime: Some(work_runtime),
+        })
+    }
+}

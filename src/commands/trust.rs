@@ -1,0 +1,42 @@
+//! `convergio trust`.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::print_json;
+use crate::cli::Global;
+use crate::{exit, trust};
+
+pub(super) fn run(global: &Global, folder: &Path) -> anyhow::Result<ExitCode> {
+    if !folder.is_dir() {
+        return Err(exit::bad_input(format!("{folder:?} is no folder")));
+    }
+    let providers = read_providers(folder)?;
+    let path = trust::trust_folder(folder)?;
+    if global.json {
+        print_json(&json!({"trusted": path, "providers": providers}))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    out_line!("{path:?} is trusted as it is now");
+    for provider in &providers {
+        let [name, url, key] = ["name", "base_url", "key"].map(|field| &provider[field]);
+        out_line!("  its providers.json sends prompts for {name} to {url}, with the key of {key}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a folder's providers are sent: nobody should trust what they have not seen.
+fn read_providers(folder: &Path) -> anyhow::Result<Vec<Value>> {
+    let file = folder.join("providers.json");
+    let Ok(text) = std::fs::read(&file) else { return Ok(Vec::new()) };
+    let entries: Vec<Value> = serde_json::from_slice(&text)
+        .map_err(|error| exit::bad_input(format!("{file:?}: {error}")))?;
+    let shown = |entry: &Value| {
+        let key = [&entry["key_env"], &entry["key_file"]].into_iter().find(|key| key.is_string());
+        let key = key.cloned().unwrap_or_else(|| "nobody".into());
+        json!({"name": entry["name"], "base_url": entry["base_url"], "key": key})
+    };
+    Ok(entries.iter().map(shown).collect())
+}

@@ -1,0 +1,89 @@
+//! A thread of its own for connections, health, sign-in and the words to stop: they are heard
+//! however busy the threads are that work.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Handle};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+
+use crate::exit;
+
+/// Longest time from the first word to stop until the process ends, whatever is under way: what is
+/// acknowledged is in the log.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(30);
+
+/// The runtime of that thread. It ends with this.
+pub(crate) struct FrontRuntime {
+    handle: Handle,
+    _end: oneshot::Sender<()>,
+}
+
+/// The words to stop that the process was given so far.
+pub(crate) struct StopSignals(watch::Receiver<u32>);
+
+impl FrontRuntime {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The machine has no thread left.
+    pub(crate) fn start() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (end, ended) = oneshot::channel::<()>();
+        let run = move || {
+            // Nothing is sent: it ends when its owner is gone.
+            let _end = runtime.block_on(ended);
+            runtime.shutdown_background();
+        };
+        std::thread::Builder::new().name("front".to_owned()).spawn(run)?;
+        Ok(Self { handle, _end: end })
+    }
+
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Listens to SIGTERM and SIGINT from now on. After the first one the process ends within
+    /// [`SHUTDOWN_LIMIT`].
+    ///
+    /// # Errors
+    /// The signals cannot be listened to.
+    pub(crate) fn stop_signals(&self) -> io::Result<StopSignals> {
+        let _within = self.handle.enter();
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let (count, signals) = watch::channel(0);
+        self.handle.spawn(async move {
+            loop {
+                tokio::select! {
+                    Some(()) = terminate.recv() => {}
+                    Some(()) = interrupt.recv() => {}
+                    else => break,
+                }
+                count.send_modify(|count| *count += 1);
+                if *count.borrow() == 1 {
+                    tokio::spawn(end_process_at_last());
+                }
+            }
+        });
+        Ok(StopSignals(signals))
+    }
+}
+
+impl StopSignals {
+    /// Waits for the next word to stop.
+    pub(crate) async fn next(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn end_process_at_last() {
+    tokio::time::sleep(SHUTDOWN_LIMIT).await;
+    let limit_s = SHUTDOWN_LIMIT.as_secs();
+    tracing::error!(limit_s, "the process did not stop in time and is ended");
+    std::process::exit(i32::from(exit::UNAVAILABLE));
+}

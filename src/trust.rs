@@ -1,0 +1,286 @@
+//! What this user trusts: data folders that are found by standing beside them, and model servers of
+//! other users. It stands in the user's own configuration, out of reach of what is trusted.
+
+use std::fs::Metadata;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use convergio_eventstore::private_files::{
+    create_private_folder, narrow_mode, open_private_file, write_private_file,
+};
+use rustix::process::geteuid;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{exit, user_folders};
+
+/// The file in the user's configuration.
+const FILE: &str = "trusted.json";
+/// The mark of a folder; the same stands in the file.
+const MARK: &str = "folder.id";
+/// What says in a folder where prompts and keys go.
+const SETTINGS: [&str; 2] = ["privacy.json", "providers.json"];
+/// Folders and servers that are remembered; the oldest are forgotten.
+const LIMIT: usize = 1000;
+
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Trusted {
+    #[serde(default)]
+    folders: Vec<TrustedFolder>,
+    #[serde(default)]
+    model_servers: Vec<String>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TrustedFolder {
+    path: PathBuf,
+    id: String,
+    /// SHA-256 of the folder's settings as they were trusted.
+    settings: String,
+}
+
+/// Refuses a folder that was found, and not named, unless this user's program made it or the user
+/// has said that it is to be trusted, and nobody else can have changed it.
+pub(crate) fn check_found_folder(folder: &Path) -> anyhow::Result<()> {
+    let shown = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    let refuse = |why: String| {
+        exit::bad_input(format!(
+            "the data folder {shown:?} is not used: {why}. If it is yours, look into it, then: \
+             convergio trust {shown:?} (or name it by --data)"
+        ))
+    };
+    if let Some(why) = find_foreign(folder)? {
+        return Err(refuse(why));
+    }
+    let path = folder.canonicalize()?;
+    let mark = read_mark(folder);
+    let trusted = load(&user_folders::config_folder()?.join(FILE))?;
+    let known = trusted.folders.iter().find(|known| known.path == path);
+    match known.filter(|known| mark.as_deref() == Some(&known.id)) {
+        None => Err(refuse("no program of yours made it here".to_owned())),
+        Some(known) if known.settings != settings_digest(folder)? => {
+            let files = SETTINGS.join(" or ");
+            Err(refuse(format!("its {files} is not what it was when it was trusted")))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// Trusts a folder of this user from now on, with the settings that it has. Others lose what they
+/// may do with what lies in it.
+pub(crate) fn trust_folder(folder: &Path) -> anyhow::Result<PathBuf> {
+    narrow_entries(folder)?;
+    if let Some(why) = find_foreign(folder)? {
+        return Err(exit::bad_input(format!("{folder:?} cannot be trusted: {why}")));
+    }
+    mark_folder(folder)
+}
+
+/// Marks a folder as one that this user's program made.
+pub(crate) fn mark_folder(folder: &Path) -> anyhow::Result<PathBuf> {
+    let path = folder.canonicalize().with_context(|| format!("{folder:?}"))?;
+    let mut random = [0_u8; 16];
+    getrandom::fill(&mut random).context("no randomness for a mark")?;
+    let id = hex(&random);
+    write_private_file(&folder.join(MARK), id.as_bytes())?;
+    let trusted = TrustedFolder { path: path.clone(), id, settings: settings_digest(folder)? };
+    update(|all| {
+        all.folders.retain(|known| known.path != path && known.path.exists());
+        all.folders.push(trusted);
+        let over = all.folders.len().saturating_sub(LIMIT);
+        all.folders.drain(..over);
+    })?;
+    Ok(path)
+}
+
+/// Trusts a model server that is another user's, for what is private too.
+pub(crate) fn trust_model_server(url: &str) -> anyhow::Result<()> {
+    let url = plain_url(url).to_owned();
+    update(|all| {
+        all.model_servers.retain(|known| *known != url);
+        all.model_servers.push(url);
+        let over = all.model_servers.len().saturating_sub(LIMIT);
+        all.model_servers.drain(..over);
+    })
+}
+
+/// Whether a model server was trusted. Who has no configuration has trusted none.
+pub(crate) fn is_trusted_model_server(url: &str) -> anyhow::Result<bool> {
+    let Ok(folder) = user_folders::config_folder() else { return Ok(false) };
+    let trusted = load(&folder.join(FILE))?;
+    Ok(trusted.model_servers.iter().any(|known| known == plain_url(url)))
+}
+
+/// A URL as it is compared: servers are named with `/v1` and without.
+fn plain_url(url: &str) -> &str {
+    let url = url.trim_end_matches('/');
+    url.strip_suffix("/v1").unwrap_or(url)
+}
+
+/// What in a folder is not this user's alone, if anything is. Below it, checkpoints and models are
+/// believed by their hashes, and nothing else lies deeper.
+fn find_foreign(folder: &Path) -> anyhow::Result<Option<String>> {
+    let found = std::fs::symlink_metadata(folder).with_context(|| format!("{folder:?}"))?;
+    if found.is_symlink() || !found.is_dir() {
+        return Ok(Some("it is a link or no folder".to_owned()));
+    }
+    if let Some(why) = foreign(&found) {
+        return Ok(Some(format!("it {why}")));
+    }
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let found = match entry.metadata() {
+            // A file beside the database comes and goes.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            found => found?,
+        };
+        if let Some(why) = foreign(&found) {
+            return Ok(Some(format!("{:?} in it {why}", entry.file_name())));
+        }
+    }
+    Ok(None)
+}
+
+/// Why somebody else may have made a file or folder, if so.
+fn foreign(found: &Metadata) -> Option<String> {
+    let (owner, mode) = (found.uid(), found.mode() & 0o7777);
+    if found.is_symlink() {
+        return Some("is a link".to_owned());
+    }
+    if !(found.is_file() || found.is_dir()) {
+        return Some("is neither a file nor a folder".to_owned());
+    }
+    if owner != geteuid().as_raw() {
+        return Some(format!("belongs to another user ({owner})"));
+    }
+    (mode & 0o022 != 0).then(|| format!("can be written to by others (mode {mode:o})"))
+}
+
+fn narrow_entries(folder: &Path) -> anyhow::Result<()> {
+    let told = || format!("{folder:?}");
+    let found = std::fs::symlink_metadata(folder).with_context(told)?;
+    if !found.is_dir() {
+        return Ok(());
+    }
+    narrow_mode(folder).with_context(told)?;
+    for entry in std::fs::read_dir(folder).with_context(told)? {
+        narrow_mode(&entry?.path()).with_context(told)?;
+    }
+    Ok(())
+}
+
+fn read_mark(folder: &Path) -> Option<String> {
+    std::fs::read_to_string(folder.join(MARK)).ok()
+}
+
+fn settings_digest(folder: &Path) -> anyhow::Result<String> {
+    let mut digest = Sha256::new();
+    for name in SETTINGS {
+        match std::fs::read(folder.join(name)) {
+            Ok(bytes) => {
+                digest.update((bytes.len() as u64 + 1).to_le_bytes());
+                digest.update(bytes);
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => digest.update([0; 8]),
+            Err(error) => return Err(error).with_context(|| format!("{name} of {folder:?}")),
+        }
+    }
+    Ok(hex(&digest.finalize()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn load(file: &Path) -> anyhow::Result<Trusted> {
+    let found = match std::fs::metadata(file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Trusted::default()),
+        found => found.with_context(|| format!("{file:?}"))?,
+    };
+    if let Some(why) = foreign(&found) {
+        return Err(exit::bad_input(format!("{file:?} is not used: it {why}")));
+    }
+    let text = std::fs::read(file).with_context(|| format!("{file:?}"))?;
+    serde_json::from_slice(&text).map_err(|error| exit::bad_input(format!("{file:?}: {error}")))
+}
+
+/// Changes the file, one process at a time.
+fn update(change: impl FnOnce(&mut Trusted)) -> anyhow::Result<()> {
+    let folder = user_folders::config_folder()?;
+    let told = || format!("trust cannot be noted in {folder:?}");
+    create_private_folder(&folder).with_context(told)?;
+    let lock = open_private_file(&folder.join("trusted.lock")).with_context(told)?;
+    lock.lock().with_context(told)?;
+    let file = folder.join(FILE);
+    let mut trusted = load(&file)?;
+    change(&mut trusted);
+    write_private_file(&file, &serde_json::to_vec_pretty(&trusted)?).with_context(told)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::Path;
+
+    use super::{find_foreign, narrow_entries, plain_url, settings_digest};
+
+    fn set_mode(path: &Path, mode: u32) {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn what_others_may_have_made_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let (folder, file) = (folder.path(), folder.path().join("file"));
+        std::fs::write(&file, "x").unwrap();
+        set_mode(&file, 0o644);
+        assert_eq!(find_foreign(folder).unwrap(), None);
+        for mode in [0o664, 0o646] {
+            set_mode(&file, mode);
+            assert!(find_foreign(folder).unwrap().unwrap().contains("written to by others"));
+        }
+        narrow_entries(folder).unwrap();
+        assert_eq!(find_foreign(folder).unwrap(), None);
+        set_mode(folder, 0o770);
+        assert!(find_foreign(folder).unwrap().unwrap().contains("mode 770"));
+        set_mode(folder, 0o700);
+        symlink(&file, folder.join("link")).unwrap();
+        assert!(find_foreign(folder).unwrap().unwrap().contains("is a link"));
+        let link = folder.with_extension("link");
+        symlink(folder, &link).unwrap();
+        assert!(find_foreign(&link).unwrap().unwrap().contains("link"));
+        std::fs::remove_file(link).unwrap();
+    }
+
+    #[test]
+    fn each_setting_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let digest = || settings_digest(folder.path()).unwrap();
+        let mut all = vec![digest()];
+        for (name, text) in [
+            ("providers.json", ""),
+            ("providers.json", "[]"),
+            ("privacy.json", "[]"),
+            ("privacy.json", "{}"),
+        ] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+            all.push(digest());
+        }
+        std::fs::remove_file(folder.path().join("providers.json")).unwrap();
+        all.push(digest());
+        let different: std::collections::BTreeSet<&String> = all.iter().collect();
+        assert_eq!(different.len(), all.len());
+        assert_eq!(digest(), digest());
+    }
+
+    #[test]
+    fn a_server_is_the_same_with_its_version_and_without() {
+        for url in ["http://127.0.0.1:1", "http://127.0.0.1:1/", "http://127.0.0.1:1/v1/"] {
+            assert_eq!(plain_url(url), "http://127.0.0.1:1");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! The user's own folders: what belongs to the user and to no data folder lies there.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::exit;
+
+/// Where the user's configuration lies: `$XDG_CONFIG_HOME/convergio`, else `~/.config/convergio`.
+pub(crate) fn config_folder() -> anyhow::Result<PathBuf> {
+    find("XDG_CONFIG_HOME", ".config")
+}
+
+/// Where programs and data of the user lie: `$XDG_DATA_HOME/convergio`, else
+/// `~/.local/share/convergio`.
+pub(crate) fn share_folder() -> anyhow::Result<PathBuf> {
+    find("XDG_DATA_HOME", ".local/share")
+}
+
+fn find(variable: &str, below_home: &str) -> anyhow::Result<PathBuf> {
+    let found = locate(std::env::var_os(variable), std::env::var_os("HOME"), below_home);
+    found.ok_or_else(|| {
+        exit::bad_input(format!(
+            "neither {variable} nor HOME names an absolute path, so the user's own folder is not \
+             known: set one of them (a data folder is named by --data)"
+        ))
+    })
+}
+
+/// A relative path would lie wherever one stands.
+fn locate(own: Option<OsString>, home: Option<OsString>, below_home: &str) -> Option<PathBuf> {
+    let absolute = |path: OsString| Some(PathBuf::from(path)).filter(|path| path.is_absolute());
+    let base = own.and_then(absolute);
+    let base = base.or_else(|| home.and_then(absolute).map(|home| home.join(below_home)));
+    base.map(|base| base.join("convergio"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::locate;
+
+    #[test]
+    fn only_absolute_paths_count() {
+        let at = |own: Option<&str>, home: Option<&str>| {
+            let found = locate(own.map(Into::into), home.map(Into::into), ".config");
+            found.map(|path| path.display().to_string())
+        };
+        assert_eq!(at(Some("/x"), Some("/u")).as_deref(), Some("/x/convergio"));
+        for own in [None, Some(""), Some("x")] {
+            assert_eq!(at(own, Some("/u")).as_deref(), Some("/u/.config/convergio"));
+            for home in [None, Some(""), Some("u")] {
+                assert_eq!(at(own, home), None);
+            }
+        }
+    }
+}
