@@ -290,9 +290,9 @@ struct Front {
 impl Front {
     async fn open(listen: &ListenOptions) -> anyhow::Result<Self> {
         let options = listen.serve_options(Handle::current())?;
-        let listener = bind(listen.listen).await?;
+        let listener = bind_listener(listen.listen).await?;
         let local = match listen.is_for_others() {
-            true => Some(bind(ListenOptions::local().listen).await?),
+            true => Some(bind_listener(ListenOptions::local().listen).await?),
             false => None,
         };
         let url = format!("{}://{}", listen.scheme(), listener.local_addr()?);
@@ -353,7 +353,7 @@ async fn admit_tokens(
     Ok((token, tokens))
 }
 
-async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+async fn bind_listener(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(address).await;
     listener.map_err(|error| exit::unavailable(format!("cannot listen on {address}: {error}")))
 }

@@ -26,7 +26,7 @@ impl Hosts {
         Self { names: Arc::new(names.collect()) }
     }
 
-    fn has(&self, host: &str) -> bool {
+    fn has_name(&self, host: &str) -> bool {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         host == "localhost"
@@ -48,7 +48,7 @@ pub(crate) async fn check_host(
     let Some(authority) = authority else {
         return ApiError::invalid("the header `Host` is not a name or an address").into_response();
     };
-    if hosts.has(authority.host()) {
+    if hosts.has_name(authority.host()) {
         return next.run(request).await;
     }
     let detail = "the server does not know the name in the header `Host`: whoever runs it can add \
@@ -64,11 +64,13 @@ mod tests {
     fn addresses_and_listed_names_are_known_and_no_others() {
         let hosts = Hosts::new(["Convergio.example.org".to_owned()]);
         for host in ["localhost", "LOCALHOST", "127.0.0.1", "[::1]", "10.1.2.3"] {
-            assert!(hosts.has(host), "{host}");
+            assert!(hosts.has_name(host), "{host}");
         }
-        assert!(hosts.has("convergio.EXAMPLE.org") && hosts.has("convergio.example.org."));
+        assert!(
+            hosts.has_name("convergio.EXAMPLE.org") && hosts.has_name("convergio.example.org.")
+        );
         for host in ["example.org", "evil.localhost", "127.0.0.1.evil.example", ""] {
-            assert!(!hosts.has(host), "{host}");
+            assert!(!hosts.has_name(host), "{host}");
         }
     }
 }

@@ -81,7 +81,7 @@ struct CurrentCertificate {
 
 impl CertificateFiles {
     fn open(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
-        let modified = [modified(certificate), modified(key)];
+        let modified = [modified_time(certificate), modified_time(key)];
         let certified = Arc::new(read_certificate(certificate, key)?);
         let current = CurrentCertificate { certified, modified, looked: Instant::now() };
         let (certificate, key) = (certificate.to_owned(), key.to_owned());
@@ -91,7 +91,7 @@ impl CertificateFiles {
     /// Reads the files again if they changed. While they cannot be used, the last ones are.
     fn refresh(&self, current: &mut CurrentCertificate) {
         current.looked = Instant::now();
-        let modified = [modified(&self.certificate), modified(&self.key)];
+        let modified = [modified_time(&self.certificate), modified_time(&self.key)];
         if modified == current.modified {
             return;
         }
@@ -113,7 +113,7 @@ impl ResolvesServerCert for CertificateFiles {
     }
 }
 
-fn modified(path: &Path) -> Option<SystemTime> {
+fn modified_time(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
 }
 

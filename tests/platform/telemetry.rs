@@ -3,14 +3,27 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 use crate::harness::{BINARY, repository, text};
 use crate::kept;
 
+/// A collector of traces; gives its URL and what it receives.
+pub(crate) fn start_collector() -> (String, Receiver<Vec<u8>>) {
+    let sink = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let endpoint = format!("http://{}", sink.local_addr().expect("bound"));
+    let (send, received) = mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in sink.incoming().flatten() {
+            let _waiting = send.send(take_request(stream));
+        }
+    });
+    (endpoint, received)
+}
+
 /// The body of one HTTP request; answers 200.
-pub(crate) fn take(mut stream: TcpStream) -> Vec<u8> {
+fn take_request(mut stream: TcpStream) -> Vec<u8> {
     let (mut bytes, mut buffer) = (Vec::new(), [0; 65_536]);
     let find = |bytes: &[u8]| bytes.windows(4).position(|end| end == b"\r\n\r\n");
     loop {
@@ -30,14 +43,7 @@ pub(crate) fn take(mut stream: TcpStream) -> Vec<u8> {
 
 #[test]
 fn steps_and_requests_are_traced_without_their_contents() {
-    let sink = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let endpoint = format!("http://{}", sink.local_addr().expect("bound"));
-    let (send, received) = mpsc::channel();
-    std::thread::spawn(move || {
-        for stream in sink.incoming().flatten() {
-            let _waiting = send.send(take(stream));
-        }
-    });
+    let (endpoint, received) = start_collector();
     let folder = tempfile::tempdir().expect("a folder");
     let ran = Command::new(BINARY)
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)

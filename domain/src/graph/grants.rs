@@ -49,7 +49,7 @@ impl Grants {
 pub fn find_beyond_grants(graph: &Graph, grants: &Grants) -> Vec<Mistake> {
     let mut check = GrantCheck { grants, mistakes: Vec::new() };
     for (index, node) in graph.nodes.iter().enumerate() {
-        check.node(node, &format!("nodes[{index}]"));
+        check.check_node(node, &format!("nodes[{index}]"));
     }
     check.mistakes
 }
@@ -60,13 +60,13 @@ struct GrantCheck<'a> {
 }
 
 impl GrantCheck<'_> {
-    fn node(&mut self, node: &Node, path: &str) {
+    fn check_node(&mut self, node: &Node, path: &str) {
         match &node.work {
-            Work::Agent(agent) => self.agent(agent, &format!("{path}.agent")),
-            Work::Tool(tool) => self.tool(tool, &format!("{path}.tool")),
+            Work::Agent(agent) => self.check_agent(agent, &format!("{path}.agent")),
+            Work::Tool(tool) => self.check_tool(tool, &format!("{path}.tool")),
             Work::Map(map) => match &map.work {
-                MapWork::Agent(agent) => self.agent(agent, &format!("{path}.map.agent")),
-                MapWork::Tool(tool) => self.tool(tool, &format!("{path}.map.tool")),
+                MapWork::Agent(agent) => self.check_agent(agent, &format!("{path}.map.agent")),
+                MapWork::Tool(tool) => self.check_tool(tool, &format!("{path}.map.tool")),
             },
             Work::Graph(graph) => {
                 let (name, version) = (graph.name.clone(), graph.version.clone());
@@ -77,23 +77,23 @@ impl GrantCheck<'_> {
             }
             Work::Plan(plan) => {
                 let path = format!("{path}.plan");
-                self.agent(&plan.agent, &path);
-                self.tools(&plan.grants.tools, &format!("{path}.tools"));
+                self.check_agent(&plan.agent, &path);
+                self.check_tools(&plan.grants.tools, &format!("{path}.tools"));
                 if let Some(subject) = &plan.grants.memory_subject {
-                    self.subject(Some(subject), &format!("{path}.memory.subject"));
+                    self.check_subject(Some(subject), &format!("{path}.memory.subject"));
                 }
             }
             Work::Branch(_) | Work::Approval(_) | Work::Sleep(_) | Work::Signal(_) => {}
         }
     }
 
-    fn agent(&mut self, agent: &Agent, path: &str) {
+    fn check_agent(&mut self, agent: &Agent, path: &str) {
         if let Some(Memory { subject, .. }) = &agent.memory {
-            self.subject(Some(subject), &format!("{path}.memory.subject"));
+            self.check_subject(Some(subject), &format!("{path}.memory.subject"));
         }
         let Some(toolbox) = &agent.toolbox else { return };
-        self.tools(&toolbox.tools, &format!("{path}.tools"));
-        self.tools(&toolbox.spawn, &format!("{path}.spawn"));
+        self.check_tools(&toolbox.tools, &format!("{path}.tools"));
+        self.check_tools(&toolbox.spawn, &format!("{path}.spawn"));
         let remembers = |tool: &ToolRef| {
             let ToolRef::Builtin(name) = tool else { return false };
             name.starts_with(MEMORY_TOOLS)
@@ -103,48 +103,51 @@ impl GrantCheck<'_> {
                 "an agent with `{RECALL_TOOL}` and the like needs `memory: {{subject: ...}}`: \
                  without it it could ask for anybody's"
             );
-            self.add(&format!("{path}.tools"), message);
+            self.add_mistake(&format!("{path}.tools"), message);
         }
     }
 
-    fn tools(&mut self, tools: &[ToolRef], path: &str) {
+    fn check_tools(&mut self, tools: &[ToolRef], path: &str) {
         for (index, tool) in tools.iter().enumerate() {
             // What it runs is checked by what it may spawn.
             let is_spawn = matches!(tool, ToolRef::Builtin(name) if name == SPAWN_TOOL);
             if !is_spawn && !self.grants.has(tool) {
-                self.refuse(&format!("{path}[{index}]"), named(tool));
+                self.refuse(&format!("{path}[{index}]"), describe_tool(tool));
             }
         }
     }
 
-    fn tool(&mut self, tool: &Tool, path: &str) {
+    fn check_tool(&mut self, tool: &Tool, path: &str) {
         if !self.grants.has_tool(&tool.name) {
             self.refuse(path, format!("the tool `{}`", tool.name));
         } else if tool.name.starts_with(MEMORY_TOOLS) {
-            self.subject(tool.with["subject"].as_str(), &format!("{path}.with.subject"));
+            self.check_subject(tool.with["subject"].as_str(), &format!("{path}.with.subject"));
         }
     }
 
-    fn subject(&mut self, subject: Option<&str>, path: &str) {
+    fn check_subject(&mut self, subject: Option<&str>, path: &str) {
         let granted = self.grants.memory_subject.as_deref();
         if granted.is_none() {
             self.refuse(path, "memory".to_owned());
         } else if subject != granted {
             let granted = granted.unwrap_or_default();
-            self.add(path, format!("the subject must be `{granted}`, written out as it is"));
+            self.add_mistake(
+                path,
+                format!("the subject must be `{granted}`, written out as it is"),
+            );
         }
     }
 
     fn refuse(&mut self, path: &str, what: String) {
-        self.add(path, format!("{what} was not given to this plan"));
+        self.add_mistake(path, format!("{what} was not given to this plan"));
     }
 
-    fn add(&mut self, path: &str, message: String) {
+    fn add_mistake(&mut self, path: &str, message: String) {
         self.mistakes.push(Mistake { line: 1, column: 1, path: path.to_owned(), message });
     }
 }
 
-fn named(tool: &ToolRef) -> String {
+fn describe_tool(tool: &ToolRef) -> String {
     match tool {
         ToolRef::Builtin(name) => format!("the tool `{name}`"),
         ToolRef::Agent(callee) => format!("the agent `{}`", callee.name),

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::decode::{Decoder, Fields, Mentions};
 use super::manifest::{Grants, Plan, SubGraph};
-use super::nodes::{asker, template};
+use super::nodes::asker;
 use super::source::{Kind, Tree};
 use super::toolbox;
 use crate::id::{GraphVersion, Name};
@@ -67,14 +67,7 @@ fn grants(decoder: &mut Decoder<'_>, fields: &mut Fields<'_>, mentions: &mut Men
     let tools = tools.and_then(|tree| toolbox::list(decoder, tree, &fields.at("tools")));
     let memory = fields.take("memory").and_then(|tree| {
         let mut fields = decoder.fields(tree, &fields.at("memory"))?;
-        let path = fields.at("subject");
-        let subject = match fields.take("subject") {
-            Some(tree) => template(decoder, tree, &path, mentions),
-            None => {
-                decoder.add(tree, &path, "missing: whose memory it is");
-                None
-            }
-        };
+        let subject = toolbox::memory_subject(decoder, tree, &mut fields, mentions);
         decoder.finish(&fields);
         subject
     });

@@ -131,6 +131,21 @@ fn tool(decoder: &mut Decoder<'_>, tree: &Tree, path: &str) -> Option<ToolRef> {
     }
 }
 
+/// Whose memory it is: `subject` of a `memory`.
+pub(super) fn memory_subject(
+    decoder: &mut Decoder<'_>,
+    memory: &Tree,
+    fields: &mut Fields<'_>,
+    mentions: &mut Mentions,
+) -> Option<String> {
+    let path = fields.at("subject");
+    if let Some(tree) = fields.take("subject") {
+        return template(decoder, tree, &path, mentions);
+    }
+    decoder.add(memory, &path, "missing: whose memory it is");
+    None
+}
+
 /// `memory: {subject, query, max_tokens}`.
 pub(super) fn memory(
     decoder: &mut Decoder<'_>,
@@ -143,13 +158,7 @@ pub(super) fn memory(
         decoder.add(tree, &fields.at("memory"), message);
     }
     let mut fields = decoder.fields(tree, &fields.at("memory"))?;
-    let subject = match fields.take("subject") {
-        Some(tree) => template(decoder, tree, &fields.at("subject"), mentions),
-        None => {
-            decoder.add(tree, &fields.at("subject"), "missing: whose memory it is");
-            None
-        }
-    };
+    let subject = memory_subject(decoder, tree, &mut fields, mentions);
     let query = fields.take("query");
     let query = query.and_then(|tree| template(decoder, tree, &fields.at("query"), mentions));
     let max_tokens = fields.take("max_tokens");

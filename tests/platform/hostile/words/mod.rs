@@ -4,14 +4,12 @@
 mod cases;
 mod model;
 
-use std::net::TcpListener;
 use std::path::Path;
-use std::sync::mpsc::{self, Receiver};
 
 use serde_json::{Value, json};
 
 use crate::harness::{Server, convergio, text};
-use crate::telemetry::take;
+use crate::telemetry::start_collector;
 use cases::{CALLEES, CASES, Case, inputs};
 
 /// Stands in all that is planted.
@@ -152,19 +150,6 @@ async fn steered(server: &Server, first: usize) -> Vec<String> {
 /// How many words [`steered`] plants.
 const STEERED: usize = 12;
 
-/// A collector of traces; gives its URL and what it receives.
-fn collector() -> (String, Receiver<Vec<u8>>) {
-    let sink = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let endpoint = format!("http://{}", sink.local_addr().expect("bound"));
-    let (send, received) = mpsc::channel();
-    std::thread::spawn(move || {
-        for stream in sink.incoming().flatten() {
-            let _waiting = send.send(take(stream));
-        }
-    });
-    (endpoint, received)
-}
-
 fn has(bytes: &[u8], what: &str) -> bool {
     bytes.windows(what.len()).any(|found| found.eq_ignore_ascii_case(what.as_bytes()))
 }
@@ -200,7 +185,7 @@ async fn what_people_write_stands_in_payloads_alone() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().join("data");
     let said = folder.path().join("server.err");
-    let (endpoint, traces) = collector();
+    let (endpoint, traces) = start_collector();
     let environment = [
         ("CONVERGIO_MODEL_URL", model::start().await),
         ("CONVERGIO_LOG", "trace".to_owned()),
