@@ -93,8 +93,16 @@ impl Repository {
         stream: &StreamKey,
     ) -> Result<(WriteTurn, Instant), CommitError<D::Rejection>> {
         let until = Instant::now() + self.write_patience;
+        Ok((self.take_turn_until::<D>(stream, until).await?, until))
+    }
+
+    async fn take_turn_until<D: Decider>(
+        &self,
+        stream: &StreamKey,
+        until: Instant,
+    ) -> Result<WriteTurn, CommitError<D::Rejection>> {
         let turn = tokio::time::timeout_at(until, self.take_turn(stream)).await;
-        Ok((turn.map_err(|_| CommitError::Conflict)?, until))
+        turn.map_err(|_| CommitError::Conflict)
     }
 
     /// The stream as it is now, folded from where the writer before has left it.
@@ -107,23 +115,41 @@ impl Repository {
     }
 
     /// Decides while the other writers wait. A stream that begins has none that must wait: who
-    /// hears of its first commit early goes on from it while it is being written.
+    /// hears of its first commit early goes on from it while it is being written. Of several that
+    /// begin it at once one does, and the others take their turn again.
     async fn execute_in_turn<D: Decider>(
         &self,
-        turn: WriteTurn,
+        mut turn: WriteTurn,
         mut loaded: Loaded<D>,
         context: &Context,
-        command: impl FnMut(&D::State, Seq) -> (D::Command, Vec<Payload>),
+        mut command: impl FnMut(&D::State, Seq) -> (D::Command, Vec<Payload>),
         until: Instant,
     ) -> Result<Loaded<D>, CommitError<D::Rejection>> {
-        let mut turn = loaded.head.is_some().then_some(turn);
+        if loaded.head.is_none() {
+            drop(turn);
+            match self.decide_once(&mut loaded, context, &mut command).await {
+                Err(CommitError::Conflict) => {}
+                done => return done.map(|()| loaded),
+            }
+            turn = self.take_turn_until::<D>(&loaded.stream, until).await?;
+            self.refresh(&mut loaded).await?;
+        }
         let done = self.decide_until(&mut loaded, context, command, until).await;
-        if is_in_line(&done)
-            && let Some(turn) = turn.as_mut().filter(|turn| turn.has_waiters())
-        {
+        if is_in_line(&done) && turn.has_waiters() {
             turn.leave_state(loaded.clone());
         }
         done.map(|()| loaded)
+    }
+
+    async fn decide_once<D: Decider>(
+        &self,
+        loaded: &mut Loaded<D>,
+        context: &Context,
+        command: &mut impl FnMut(&D::State, Seq) -> (D::Command, Vec<Payload>),
+    ) -> Result<(), CommitError<D::Rejection>> {
+        let next = loaded.head.map_or(Seq(0), |head| head.seq).plus(1);
+        let (command, payloads) = command(&loaded.state, next);
+        self.decide(loaded, command, payloads, context, false).await.map(drop)
     }
 
     /// Decides and appends, again whenever another process was faster.
@@ -136,13 +162,11 @@ impl Repository {
     ) -> Result<(), CommitError<D::Rejection>> {
         loop {
             let before = loaded.head;
-            let next = before.map_or(Seq(0), |head| head.seq).plus(1);
-            let (command, payloads) = command(&loaded.state, next);
-            match self.decide(loaded, command, payloads, context, false).await {
+            match self.decide_once(loaded, context, &mut command).await {
                 Err(CommitError::Conflict) if Instant::now() < until => {
                     self.wait_for_move(loaded, before, until).await?;
                 }
-                done => return done.map(drop),
+                done => return done,
             }
         }
     }

@@ -227,7 +227,7 @@ impl Repository {
     /// Waits until all who came before in this process have written to a stream. Who decides on
     /// what it folded before should take its turn first, see whether it
     /// [is behind](Self::is_behind), and then decide: otherwise it is overtaken for as long as
-    /// others wait.
+    /// others wait. Only the first commit of a stream may overtake a turn that was taken.
     pub async fn take_turn(&self, stream: &StreamKey) -> WriteTurn {
         self.queues.take_turn(stream).await
     }
