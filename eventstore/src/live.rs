@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use convergio_domain::chat::Interface;
+use convergio_domain::metering::Usage;
 use convergio_domain::stream::StreamKey;
 use tokio::sync::{broadcast, mpsc};
 
@@ -21,12 +23,51 @@ pub struct LiveNote {
     pub attempt: u32,
     /// Tokens of the answer so far.
     pub tokens_out: u64,
-    /// Bytes of the answer's text before this piece: who finds a gap has missed a note.
+    /// What the piece is of.
+    pub kind: LiveKind,
+    /// Which part of the answer the piece is of, from 0. Parts grow one after the other.
+    pub part: u32,
+    /// Bytes of this part before this piece: who finds a gap has missed a note.
     pub offset: u64,
-    /// The new piece of text.
+    /// The new piece.
     pub text: String,
     /// How long the provider, which refused, asks to be left alone, in milliseconds.
     pub retry_after_ms: Option<u64>,
+}
+
+/// What a piece of an answer is of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum LiveKind {
+    /// No part: the provider has begun to answer, or has refused to be asked now.
+    #[default]
+    Call,
+    /// No part: what the provider told at the beginning of its answer.
+    Begin {
+        /// The model, by its own word.
+        model: String,
+        /// What was sent, as far as the provider has counted it.
+        usage: Usage,
+    },
+    /// The text.
+    Text,
+    /// What the model thinks aloud.
+    Thinking,
+    /// The provider's mark of the thought before it.
+    Signature,
+    /// The model's words for why it does not answer.
+    Refusal,
+    /// The arguments of a tool.
+    ToolArguments {
+        /// The call's id.
+        id: String,
+        /// The tool's name.
+        name: String,
+    },
+    /// A part that came at once: the piece is its JSON.
+    Whole,
+    /// Something that only the provider's interface can say of the part: the piece is the JSON of
+    /// its delta.
+    Native(Interface),
 }
 
 /// A note and the run it belongs to.
