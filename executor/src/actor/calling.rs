@@ -13,7 +13,7 @@ use super::Actor;
 use super::effect::{Answers, Launch, ModelCall, Work};
 use super::hop::Question;
 use super::plan::Plan;
-use crate::model::{Need, ask};
+use crate::model::{Need, WrittenRequest, ask};
 use crate::outputs::OutputError;
 
 /// Where a call belongs, and what becomes of its answer.
@@ -44,10 +44,12 @@ impl Actor {
         let choice = self.shared.models.choose_after(&request.model, &need, &avoid).await;
         let choice = choice.map_err(OutputError::Failure)?;
         let wanted = request.model.clone();
-        let request = ask::addressed(request, &need, &choice);
-        let need = ask::need(&request);
-        let left_out = choice.provider.left_out(&request);
-        let body = choice.provider.body(&request);
+        let request = ChatRequest { model: choice.model.clone(), ..request };
+        let need = ask::reserved(&request, need, &choice);
+        let written = choice.provider.write(request);
+        let written = written.map_err(|error| OutputError::Failure(error.into_failure()))?;
+        let WrittenRequest { body, headers, left_out } = written;
+        let left_out = left_out.into_iter().map(|field| field.name().to_owned()).collect();
         let provider = choice.provider.name().to_owned();
         let idempotency_key = self.idempotency_key(step, attempt, turn);
         let prompt = plan.store(body.to_vec(), "application/json", Purpose::Prompt);
@@ -70,6 +72,7 @@ impl Actor {
             provider: choice.provider,
             model: choice.model,
             body,
+            headers,
             idempotency_key,
             answers,
             question: Box::new(question),
