@@ -270,9 +270,20 @@ pub struct UsageRecorded {
     pub usage: Usage,
     /// False when the outcome is unknown or the stream broke: the quantities are our estimate.
     pub confirmed: bool,
+    /// Whether nobody knows what became of the call: what was held for it stays held against the
+    /// budget.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_lost: bool,
+    /// The tier that served the call, by the provider's word, when it is not the usual one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_tier: Option<String>,
     /// The cost; absent when the model has no price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub charge: Option<Charge>,
+    /// The cost by the provider's own word, in US dollars. It is kept beside ours and charged to
+    /// nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_cost: Option<Money>,
 }
 
 /// `run.budget.exhausted.v1`: the next call could have gone over the budget, and was not made.
