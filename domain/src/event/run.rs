@@ -252,6 +252,17 @@ pub struct ModelCallFailed {
     pub error: Failure,
 }
 
+/// What is held against a budget for one call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetHold {
+    /// Tokens.
+    #[serde(default)]
+    pub tokens: u64,
+    /// Money.
+    #[serde(default)]
+    pub cost: Money,
+}
+
 /// `run.usage.recorded.v1`: what one model call used and cost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsageRecorded {
@@ -270,10 +281,10 @@ pub struct UsageRecorded {
     pub usage: Usage,
     /// False when the outcome is unknown or the stream broke: the quantities are our estimate.
     pub confirmed: bool,
-    /// Whether nobody knows what became of the call: what was held for it stays held against the
-    /// budget.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub is_lost: bool,
+    /// What the call counts for against the budget at least, because nobody knows what it used or
+    /// what that costs: what was held for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<BudgetHold>,
     /// The tier that served the call, by the provider's word, when it is not the usual one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_tier: Option<String>,

@@ -203,6 +203,10 @@ impl Building<'_> {
             self.spent.release(held);
         }
         let Some(usage) = &call.usage else { return };
+        let hold = held.map(|held| run::BudgetHold {
+            tokens: if is_lost { held.reserved_tokens } else { 0 },
+            cost: if is_lost || call.charge.is_none() { held.reserved_cost } else { Money::ZERO },
+        });
         let recorded = run::UsageRecorded {
             step: step.clone(),
             attempt,
@@ -211,12 +215,12 @@ impl Building<'_> {
             model: call.model.clone(),
             usage: usage.clone(),
             confirmed: call.confirmed,
-            is_lost,
+            hold: hold.filter(|hold| *hold != run::BudgetHold::default()),
             service_tier: call.service_tier.clone(),
             charge: call.charge.clone(),
             provider_cost: call.provider_cost,
         };
-        self.spent.spend(held, &recorded);
+        self.spent.spend(&recorded);
         self.events.push(Event::UsageRecorded(recorded));
     }
 

@@ -265,26 +265,19 @@ impl RunState {
     }
 
     fn spend(&mut self, event: &run::UsageRecorded) {
-        let held = self.steps.get(&event.step).and_then(|step| step.call.clone());
         self.release(&event.step);
         self.spend_turn(event);
-        self.spent.spend(held.as_ref(), event);
+        self.spent.spend(event);
     }
 }
 
 impl Spent {
-    /// What a call used and cost, as far as the budget goes: what is not known was all that was
-    /// held for it.
-    pub(super) fn spend(&mut self, held: Option<&Call>, usage: &run::UsageRecorded) {
-        let (held_tokens, held_cost) =
-            held.map_or((0, Money::ZERO), |call| (call.reserved_tokens, call.reserved_cost));
-        let (mut tokens, mut cost) =
-            (usage.usage.tokens(), usage.charge.as_ref().map_or(held_cost, |it| it.amount));
-        if usage.is_lost {
-            (tokens, cost) = (tokens.max(held_tokens), cost.max(held_cost));
-        }
-        self.tokens = self.tokens.saturating_add(tokens);
-        self.cost += cost;
+    /// What a call used and cost, as far as the budget goes.
+    pub(super) fn spend(&mut self, usage: &run::UsageRecorded) {
+        let hold = usage.hold.unwrap_or_default();
+        let cost = usage.charge.as_ref().map_or(Money::ZERO, |charge| charge.amount);
+        self.tokens = self.tokens.saturating_add(usage.usage.tokens().max(hold.tokens));
+        self.cost += cost.max(hold.cost);
     }
 
     pub(super) fn hold(&mut self, call: &Call) {
