@@ -12,6 +12,7 @@ pub use price::{
     BaseModel, CallBound, Charge, OperatorPrices, Price, PriceBook, PriceError, PriceQuery,
     PriceTier, ServicePrice,
 };
+pub(crate) use price::snapshot_base;
 
 /// A class of usage. The classes are disjoint: their sum is what the provider bills.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -313,7 +313,7 @@ fn is_usual(tier: &str) -> bool {
 
 /// The model that a name with a date at its end is a snapshot of: `gpt-4o-2024-08-06`,
 /// `claude-sonnet-4-5-20250929`, `claude-haiku-4-5@20251001`.
-fn snapshot_base(model: &str) -> Option<&str> {
+pub(crate) fn snapshot_base(model: &str) -> Option<&str> {
     let is_digits = |text: &str, count: usize| {
         text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit())
     };

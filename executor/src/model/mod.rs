@@ -1,8 +1,10 @@
 //! Model providers behind one interface.
 
+mod alias;
 mod answer;
 pub(crate) mod ask;
 mod audio;
+pub(crate) mod bound;
 mod call_gate;
 mod call_queue;
 mod catalog;
@@ -21,6 +23,7 @@ mod http;
 mod library;
 mod listing;
 mod policy;
+mod provider_traits;
 mod refusal;
 mod route;
 mod scrub;
@@ -30,6 +33,7 @@ mod usage;
 pub(crate) mod verdict;
 mod watched;
 
+pub use alias::{AliasTarget, Aliases};
 pub use audio::{Recording, Speech, SpeechRequest, Transcript};
 pub use catalog::{ModelCatalog, Offer};
 pub use chat::{Admission, Call, ChatAnswer, Embeddings, Provider, Sink};
@@ -37,8 +41,10 @@ pub use config::{Api, KeyHeader, ModelInfo, ProviderConfig, Secret, Timeouts};
 pub use detect::{Consent, Detected, ServerKind, detect, detect_started};
 pub use endpoint::{client as http_client, download_client, install_tls};
 pub use error::ModelError;
+pub use file::ProviderFile;
 pub use http::HttpProvider;
 pub use library::{Library, Progress};
 pub use policy::PrivacyPolicy;
+pub use provider_traits::{LimitField, ProviderTraits};
 pub use route::{Choice, Need};
 pub use socket_owner::listening_uids;
