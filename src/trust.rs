@@ -20,8 +20,8 @@ use crate::{exit, user_folders};
 const FILE: &str = "trusted.json";
 /// The mark of a folder; the same stands in the file.
 const MARK: &str = "folder.id";
-/// What says in a folder where prompts and keys go.
-const SETTINGS: [&str; 2] = ["privacy.json", "providers.json"];
+/// What says in a folder where prompts and keys go, and what they cost.
+const SETTINGS: [&str; 3] = ["prices.json", "privacy.json", "providers.json"];
 /// Folders and servers that are remembered; the oldest are forgotten.
 const LIMIT: usize = 1000;
 

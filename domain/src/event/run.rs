@@ -208,6 +208,13 @@ pub struct ModelCallIntended {
     /// Worst case of money, held likewise; absent when the model has no price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserved_cost: Option<Money>,
+    /// Tokens that are sent, as estimated: what is booked when nobody knows what became of the
+    /// call. Absent in logs of earlier programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_tokens: Option<u64>,
+    /// Most tokens of the answer, where the budget and not the caller set it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_limit: Option<u32>,
     /// What the provider is told to recognise the call by, should it be sent again: the same one
     /// for every try that follows a try with an unknown outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]

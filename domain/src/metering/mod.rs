@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::id::{RunId, StepId, TenantId};
+pub(crate) use price::snapshot_base;
 pub use price::{
     BaseModel, CallBound, Charge, OperatorPrices, Price, PriceBook, PriceError, PriceQuery,
     PriceTier, ServicePrice,
 };
-pub(crate) use price::snapshot_base;
 
 /// A class of usage. The classes are disjoint: their sum is what the provider bills.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -116,6 +116,13 @@ pub struct CallBound {
     pub output_tokens: u64,
 }
 
+impl CallBound {
+    /// All tokens.
+    pub fn tokens(self) -> u64 {
+        self.input_tokens.saturating_add(self.output_tokens)
+    }
+}
+
 /// The price of one model call: what each meter costs, and by which version of the book.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Charge {
@@ -263,6 +270,24 @@ impl PriceBook {
         let input = dearest(Meter::is_input)?.times(bound.input_tokens)?;
         let output = dearest(Meter::is_output)?.times(bound.output_tokens)?;
         Some(input + output)
+    }
+
+    /// Tokens of an answer that an amount of money is enough for, after a prompt of at most so many
+    /// tokens; `None` when the model has no price, or an answer costs nothing.
+    pub fn affordable_output(
+        &self,
+        query: PriceQuery<'_>,
+        input_tokens: u64,
+        amount: Money,
+    ) -> Option<u64> {
+        let cost = |output_tokens| {
+            let bound = CallBound { input_tokens, output_tokens };
+            self.worst_cost(query, bound).map(Money::scaled)
+        };
+        let (prompt, with_token) = (cost(0)?, cost(1)?);
+        let left = amount.scaled().saturating_sub(prompt).max(0);
+        let tokens = left.checked_div(with_token - prompt)?;
+        Some(u64::try_from(tokens).unwrap_or(u64::MAX))
     }
 }
 
@@ -448,6 +473,20 @@ mod tests {
         assert_eq!(cost(&book, query("p", "m"), &usage(1, 0)), Some("7".into()));
         assert_eq!(cost(&book, query("azure", "mine"), &usage(1, 0)), Some("7".into()));
         assert_eq!(cost(&book, query("azure", "other"), &usage(1, 0)), None);
+    }
+
+    #[test]
+    fn what_is_left_buys_so_much_of_an_answer() {
+        let output = |left: i128| {
+            let left = Money::from_scaled(left * 1_000_000_000_000_000);
+            book().affordable_output(query("p", "m"), 10, left)
+        };
+        // The prompt costs 30 at most, a token of the answer 20: served by priority.
+        assert_eq!(
+            (output(29), output(30), output(49), output(50)),
+            (Some(0), Some(0), Some(0), Some(1))
+        );
+        assert_eq!(output(1_030), Some(50));
     }
 
     #[test]

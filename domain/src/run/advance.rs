@@ -404,6 +404,8 @@ impl Building<'_> {
                 prompt,
                 reserved_tokens,
                 reserved_cost,
+                estimated_tokens,
+                output_limit,
                 idempotency_key,
             } => {
                 self.spent.reserved_tokens += reserved_tokens;
@@ -422,6 +424,8 @@ impl Building<'_> {
                     prompt,
                     reserved_tokens,
                     reserved_cost,
+                    estimated_tokens,
+                    output_limit,
                     idempotency_key,
                 }));
             }

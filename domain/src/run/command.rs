@@ -259,6 +259,10 @@ pub enum Intent {
         reserved_tokens: u64,
         /// Worst case of money, when the model has a price.
         reserved_cost: Option<Money>,
+        /// Tokens that are sent, as estimated.
+        estimated_tokens: Option<u64>,
+        /// Most tokens of the answer, where the budget and not the caller set it.
+        output_limit: Option<u32>,
         /// What the provider recognises the call by, should it be sent again.
         idempotency_key: Option<String>,
     },

@@ -240,6 +240,7 @@ impl RunState {
             model: event.model.clone(),
             reserved_tokens: event.reserved_tokens,
             reserved_cost: event.reserved_cost.unwrap_or_default(),
+            estimated_tokens: event.estimated_tokens,
             idempotency_key: event.idempotency_key.clone(),
         };
         if let Some(routing) = &event.routing {

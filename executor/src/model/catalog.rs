@@ -212,6 +212,12 @@ impl ModelCatalog {
         }
     }
 
+    /// Whether a provider runs on machines of the person or the operator.
+    pub(crate) fn is_local(&self, provider: &str) -> bool {
+        let mut infos = self.entries.iter().map(|entry| entry.provider.info());
+        infos.any(|info| info.name == provider && info.class == ProviderClass::Local)
+    }
+
     /// All providers.
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter()

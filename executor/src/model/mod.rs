@@ -48,3 +48,4 @@ pub use policy::PrivacyPolicy;
 pub use provider_traits::{LimitField, ProviderTraits};
 pub use route::{Choice, Need};
 pub use socket_owner::listening_uids;
+pub(crate) use usage::provider_cost;

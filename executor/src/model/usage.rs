@@ -48,7 +48,7 @@ fn with_reasoning_beside(block: &Value, input: u64, output: u64, reasoning: &str
 
 /// The cost that a provider tells with its counts, in US dollars: OpenRouter's `cost`. A number
 /// that cannot be one is none.
-pub(super) fn provider_cost(block: &Value) -> Option<Money> {
+pub(crate) fn provider_cost(block: &Value) -> Option<Money> {
     let cost = block.get("cost")?.as_number()?.to_string();
     let cost = match cost.split_once(['e', 'E']) {
         None => cost,
