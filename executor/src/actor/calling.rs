@@ -14,7 +14,7 @@ use super::Actor;
 use super::effect::{Answers, Launch, ModelCall, Work};
 use super::hop::Question;
 use super::plan::Plan;
-use crate::model::{Api, Choice, ask, bound};
+use crate::model::{Api, Choice, WrittenRequest, ask, bound};
 use crate::outputs::OutputError;
 
 /// An answer that is limited by the budget has at least so many tokens; else the budget is used up.
@@ -47,14 +47,15 @@ impl Actor {
         let avoid = known.map(|step| step.avoid.clone()).unwrap_or_default();
         // One run stays with one deployment of an alias: its prompts are cached there.
         let chance = self.run.stream.id.as_u64_pair().1;
-        let models =
-            self.shared.models.expand_models(&request.model, &request.fallbacks, chance);
+        let models = self.shared.models.expand_models(&request.model, &request.fallbacks, chance);
         let choice = self.shared.models.choose_after(&models, &need, &avoid).await;
         let choice = choice.map_err(OutputError::Failure)?;
         let hold = self.hold_for(plan, &mut request, &choice);
         let request = ChatRequest { model: choice.model.clone(), ..request };
-        let left_out = choice.provider.left_out(&request);
-        let body = choice.provider.body(&request);
+        let written = choice.provider.write(request);
+        let written = written.map_err(|error| OutputError::Failure(error.into_failure()))?;
+        let WrittenRequest { body, headers, left_out } = written;
+        let left_out = left_out.into_iter().map(|field| field.name().to_owned()).collect();
         let provider = choice.provider.name().to_owned();
         let idempotency_key = self.idempotency_key(step, attempt, turn);
         let prompt = plan.store(body.to_vec(), "application/json", Purpose::Prompt);
@@ -79,6 +80,7 @@ impl Actor {
             provider: choice.provider,
             model: choice.model,
             body,
+            headers,
             idempotency_key,
             answers,
             question: Box::new(question),
@@ -109,7 +111,8 @@ impl Actor {
             }
         }
         let cost = self.shared.prices.worst_cost(query, bound);
-        let demanded = matches!(info.api, Api::Anthropic { .. }).then_some(choice.max_output_tokens);
+        let demanded =
+            matches!(info.api, Api::Anthropic { .. }).then_some(choice.max_output_tokens);
         request.max_tokens = request.max_tokens.or(output_limit).or(demanded.flatten());
         CallHold { bound, cost, output_limit }
     }
@@ -118,9 +121,9 @@ impl Actor {
     fn affordable_output(&self, plan: &Plan, query: PriceQuery<'_>, bound: CallBound) -> u64 {
         let left = self.run.state.share(plan.spent, 1, self.shared.now());
         let tokens = left.tokens.map(|tokens| tokens.saturating_sub(bound.input_tokens));
-        let paid = left.cost.and_then(|cost| {
-            self.shared.prices.affordable_output(query, bound.input_tokens, cost)
-        });
+        let paid = left
+            .cost
+            .and_then(|cost| self.shared.prices.affordable_output(query, bound.input_tokens, cost));
         tokens.unwrap_or(u64::MAX).min(paid.unwrap_or(u64::MAX))
     }
 }

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,7 +25,7 @@ use tracing::Instrument;
 use super::children::{self, NewChild};
 use super::hop::Question;
 use super::{Shared, span};
-use crate::model::{Admission, Call, ChatAnswer, ModelError, Provider, provider_cost};
+use crate::model::{Admission, Call, ChatAnswer, ModelError, Piece, Provider, provider_cost};
 use crate::tool;
 
 /// Arguments beyond this size are worked on outside of the threads that serve everybody.
@@ -60,6 +59,7 @@ pub(super) struct ModelCall {
     pub(super) provider: Arc<dyn Provider>,
     pub(super) model: String,
     pub(super) body: Bytes,
+    pub(super) headers: Vec<(&'static str, String)>,
     pub(super) idempotency_key: String,
     pub(super) answers: Answers,
     pub(super) question: Box<Question>,
@@ -258,8 +258,20 @@ impl Asked<'_> {
         }
         match answer {
             Ok(answer) => {
-                let report = self.report(&call, &answer);
-                (value_of(&call, answer), Some(report))
+                let mut report = self.report(&call, &answer);
+                let use_check = match call.answers {
+                    Answers::Whole => Ok(()),
+                    _ => answer.check_use(call.provider.name()),
+                };
+                let result = match use_check {
+                    Ok(()) => value_of(&call, answer),
+                    Err(error) => {
+                        let failure = error.into_failure();
+                        report.fallback = self.fallback(&call, &failure).await;
+                        DoneResult::Failed(failure)
+                    }
+                };
+                (result, Some(report))
             }
             Err(error) => self.failed(&call, error, cancel.is_cancelled()).await,
         }
@@ -273,12 +285,19 @@ impl Asked<'_> {
         refusal: Option<&ModelError>,
         cancel: &CancellationToken,
     ) -> Result<ChatAnswer, ModelError> {
-        let told = AtomicU64::new(0);
-        let sink = |text: &str, tokens_out: u64| {
+        let sink = |piece: Piece| {
             let (step, attempt) = (self.step.to_string(), self.attempt);
-            let offset = told.fetch_add(text.len() as u64, Ordering::Relaxed);
-            let text = text.to_owned();
-            let note = LiveNote { step, attempt, tokens_out, offset, text, ..LiveNote::default() };
+            let Piece { kind, part, offset, text, tokens_out } = piece;
+            let note = LiveNote {
+                step,
+                attempt,
+                tokens_out,
+                kind,
+                part,
+                offset,
+                text,
+                retry_after_ms: None,
+            };
             self.shared.live.publish(self.stream, note);
         };
         let admission = Admission {
@@ -290,6 +309,7 @@ impl Asked<'_> {
         let asked = Call {
             model: &call.model,
             body: &call.body,
+            headers: &call.headers,
             timeout: self.timeout,
             idempotency_key: Some(&call.idempotency_key),
             admission,
@@ -371,7 +391,7 @@ impl Asked<'_> {
 
 /// Why the model stopped, in a word of ours: the reply has the provider's own.
 fn finish_word(finish: &str) -> &'static str {
-    const WORDS: [&str; 4] = ["content_filter", "length", "stop", "tool_calls"];
+    const WORDS: [&str; 5] = ["content_filter", "length", "pause", "stop", "tool_calls"];
     WORDS.into_iter().find(|word| *word == finish).unwrap_or("other")
 }
 
@@ -384,12 +404,12 @@ fn span(duration: Duration) -> Span {
 /// The answer as the value that the manifest asks for.
 fn value_of(call: &ModelCall, answer: ChatAnswer) -> DoneResult {
     let read = match call.answers {
-        Answers::Text => return completed(Value::String(answer.text)),
+        Answers::Text => return completed(Value::String(answer.text())),
         Answers::Turn => {
             let reply = answer.into_reply(call.provider.name());
             return DoneResult::Answered(Box::new(reply));
         }
-        Answers::Json => read_json(answer.text.as_bytes()),
+        Answers::Json => read_json(answer.text().as_bytes()),
         Answers::Whole => {
             serde_json::to_value(answer.into_reply(call.provider.name())).map_err(JsonError::from)
         }

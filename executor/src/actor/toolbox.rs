@@ -320,37 +320,35 @@ fn unknown(name: &str) -> OutputError {
 
 fn spawn_tool(granted: &[ToolRef]) -> Tool {
     let names: Vec<String> = granted.iter().map(spawn_name).collect();
-    let spec = ToolSpec {
-        name: wire(SPAWN_TOOL),
-        description: format!(
-            "Runs another agent with a message, or a graph with inputs, and answers with what it \
-             yields. There are: {}.",
-            if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-        ),
-        parameters: json!({
-            "type": "object",
-            "properties": {
-                "agent": {"type": "string"},
-                "message": {"type": "string"},
-                "graph": {"type": "string"},
-                "inputs": {"type": "object"},
-            },
-            "additionalProperties": false,
-        }),
-    };
+    let description = format!(
+        "Runs another agent with a message, or a graph with inputs, and answers with what it \
+         yields. There are: {}.",
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    );
+    let parameters = json!({
+        "type": "object",
+        "properties": {
+            "agent": {"type": "string"},
+            "message": {"type": "string"},
+            "graph": {"type": "string"},
+            "inputs": {"type": "object"},
+        },
+        "additionalProperties": false,
+    });
+    let spec = ToolSpec::new(wire(SPAWN_TOOL), description, parameters);
     Tool { name: SPAWN_TOOL.to_owned(), spec, does: Does::Spawn }
 }
 
 fn builtin_tool(spec: &Described) -> Tool {
     let name = spec.name.clone();
     let (description, parameters) = (spec.description.clone(), spec.arguments.clone());
-    let spec = ToolSpec { name: wire(&name), description, parameters };
+    let spec = ToolSpec::new(wire(&name), description, parameters);
     Tool { name, spec, does: Does::Builtin }
 }
 
 /// A tool that runs something of which only the name is known: any object may be its inputs.
 fn unknown_tool(name: &str) -> Tool {
-    let spec = ToolSpec { name: wire(name), description: String::new(), parameters: json!({}) };
+    let spec = ToolSpec::new(wire(name), "", json!({}));
     Tool { name: name.to_owned(), spec, does: Does::Spawn }
 }
 
@@ -362,10 +360,6 @@ fn run_tool(kind: &str, callee: &CalleeRef, target: Target) -> Tool {
     let graph = &target.compiled.graph;
     let description = callee.description.clone().or_else(|| graph.description.clone());
     let name = run_name(kind, callee);
-    let spec = ToolSpec {
-        name: wire(&name),
-        description: description.unwrap_or_default(),
-        parameters: graph.inputs.clone(),
-    };
+    let spec = ToolSpec::new(wire(&name), description.unwrap_or_default(), graph.inputs.clone());
     Tool { name, spec, does: Does::Run(target) }
 }

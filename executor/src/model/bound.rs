@@ -47,9 +47,8 @@ fn input_bound(request: &ChatRequest, model: &str) -> u64 {
     let native_tools = request.native_tools.iter().map(native_bound);
     let has_tools = !request.tools.is_empty() || !request.native_tools.is_empty();
     let frame = if has_tools { TOOLS_FRAME_TOKENS } else { FRAME_TOKENS };
-    let schema = request.schema.as_ref().map_or(0, |schema| {
-        TOOLS_FRAME_TOKENS + bytes(&schema.to_string())
-    });
+    let schema =
+        request.schema.as_ref().map_or(0, |schema| TOOLS_FRAME_TOKENS + bytes(&schema.to_string()));
     let system = request.system.as_deref().map_or(0, bytes);
     let extra = bytes(&serde_json::Value::from(request.extra_body.clone()).to_string());
     let all = messages.chain(tools).chain(native_tools).fold(0_u64, u64::saturating_add);

@@ -287,9 +287,8 @@ impl ModelCatalog {
             model: model.id.clone(),
             class: config.class,
             platform: config.platform,
-            context_tokens: model.context_tokens.or(limit.map(|limit| {
-                limit.input_tokens.saturating_add(u64::from(limit.output_tokens))
-            })),
+            context_tokens: model.context_tokens.or(limit
+                .map(|limit| limit.input_tokens.saturating_add(u64::from(limit.output_tokens)))),
             max_output_tokens: model.max_output_tokens.or(limit.map(|limit| limit.output_tokens)),
             price_in: per_token(Meter::InFresh),
             price_out: per_token(Meter::OutText),

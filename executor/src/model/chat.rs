@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use convergio_domain::chat::{ChatReply, ChatRequest, ToolCall};
+use convergio_domain::chat::{
+    ChatField, ChatReply, ChatRequest, Interface, NativeFields, Part, TextPart, ThinkingPart,
+    ToolCall,
+};
 use convergio_domain::id::RunId;
 use convergio_domain::metering::Usage;
+use convergio_eventstore::LiveKind;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -20,8 +24,10 @@ use super::error::ModelError;
 pub struct Call<'a> {
     /// The model, which some providers want in the URL.
     pub model: &'a str,
-    /// What [`Provider::body`] gave.
+    /// What [`Provider::write`] gave.
     pub body: &'a Bytes,
+    /// The headers that it gave.
+    pub headers: &'a [(&'static str, String)],
     /// Longest time from the moment the call is sent to the end of its answer. Waiting for a place
     /// with the provider does not count.
     pub timeout: Duration,
@@ -47,19 +53,34 @@ pub struct Admission<'a> {
     pub refusal: Option<&'a ModelError>,
 }
 
+/// A request as a provider wants it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrittenRequest {
+    /// The exact bytes.
+    pub body: Bytes,
+    /// Headers that belong to it.
+    pub headers: Vec<(&'static str, String)>,
+    /// What was asked for and does not stand in it, because the provider does without.
+    pub left_out: Vec<ChatField>,
+}
+
 /// An answer, whole.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChatAnswer {
-    /// The text.
-    pub text: String,
-    /// What the model thought aloud.
-    pub thinking: String,
-    /// The provider's mark of the thought.
-    pub signature: String,
-    /// Tools that it asks for.
-    pub tool_calls: Vec<ToolCall>,
-    /// Why the model stopped.
+    /// What the model answered, in its order.
+    pub parts: Vec<Part>,
+    /// Why it stopped: in our word if there is one, else in the provider's.
     pub finish: String,
+    /// Why it stopped, in the provider's own word.
+    pub native_finish: String,
+    /// The text at which it stopped, of those that the caller named.
+    pub stop_sequence: Option<String>,
+    /// The tier that served the call, by the provider's word.
+    pub service_tier: Option<String>,
+    /// The provider's interface.
+    pub interface: Interface,
+    /// What only the interface can say of the answer as a whole.
+    pub native: Option<NativeFields>,
     /// The model, by its own word.
     pub model: String,
     /// Quantities in disjoint classes.
@@ -75,22 +96,78 @@ pub struct ChatAnswer {
 }
 
 impl ChatAnswer {
+    /// The text.
+    pub fn text(&self) -> String {
+        let texts = self.parts.iter().filter_map(|part| match part {
+            Part::Text(TextPart { text, .. }) => Some(text.as_str()),
+            _ => None,
+        });
+        texts.collect()
+    }
+
+    /// What the model thought aloud.
+    pub fn thinking(&self) -> String {
+        let thoughts = self.parts.iter().filter_map(|part| match part {
+            Part::Thinking(ThinkingPart { text, .. }) => Some(text.as_str()),
+            _ => None,
+        });
+        thoughts.collect()
+    }
+
+    /// Tools that it asks for.
+    pub fn tool_calls(&self) -> Vec<ToolCall> {
+        let calls = self.parts.iter().filter_map(|part| match part {
+            Part::ToolCall(call) => Some(call.clone()),
+            _ => None,
+        });
+        calls.collect()
+    }
+
+    /// Whether an agent of the platform can go on with it: whoever asked for the answer itself is
+    /// told why it ended, an agent would take what there is for the whole.
+    ///
+    /// # Errors
+    /// The provider filtered it, the model refused, or it broke off by the provider's own word.
+    pub fn check_use(&self, provider: &str) -> Result<(), ModelError> {
+        let is_refusal = |part: &Part| matches!(part, Part::Refusal(_));
+        let is_refused = self.parts.iter().any(is_refusal) && self.text().is_empty();
+        let why = match self.finish.as_str() {
+            "content_filter" => "filtered the answer",
+            _ if is_refused => "refused to answer",
+            word if BREAKS.contains(&word) => {
+                let message = format!("{provider} broke off, by its own word: {word}");
+                return Err(ModelError::unavailable(message));
+            }
+            _ => return Ok(()),
+        };
+        let message = format!("{provider} {why}: change the prompt");
+        Err(ModelError::new("provider.content_filtered", false, message))
+    }
+
     /// The answer as the output of a step.
     pub fn into_reply(self, provider: &str) -> ChatReply {
-        ChatReply {
-            text: self.text,
-            thinking: self.thinking,
-            signature: self.signature,
-            tool_calls: self.tool_calls,
+        let mut reply = ChatReply {
             finish: self.finish,
+            native_finish: self.native_finish,
+            stop_sequence: self.stop_sequence,
+            service_tier: self.service_tier,
+            interface: Some(self.interface),
+            native: self.native,
             provider: provider.to_owned(),
             model: self.model,
             usage: self.usage,
             confirmed: self.confirmed,
             raw_usage: self.raw_usage,
-        }
+            ..ChatReply::default()
+        };
+        reply.set_parts(self.parts);
+        reply
     }
 }
+
+/// Words of providers for an answer that did not come to its end.
+const BREAKS: [&str; 6] =
+    ["abort", "aborted", "cancelled", "error", "insufficient_system_resource", "network_error"];
 
 /// Texts as vectors.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,8 +178,24 @@ pub struct Embeddings {
     pub usage: Usage,
 }
 
-/// Hears each piece of text as it comes, with the number of pieces so far.
-pub type Sink<'a> = &'a (dyn Fn(&str, u64) + Send + Sync);
+/// A piece of an answer, as it came.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Piece {
+    /// What it is of.
+    pub kind: LiveKind,
+    /// Which part of the answer it is of, from 0.
+    pub part: u32,
+    /// Bytes of the pieces of this part before it, of whatever kind.
+    pub offset: u64,
+    /// The piece.
+    pub text: String,
+    /// Pieces of the provider's so far: about as many tokens.
+    pub tokens_out: u64,
+}
+
+/// Hears each piece as it comes. The first is an empty one of [`LiveKind::Call`]: the provider has
+/// begun to answer.
+pub type Sink<'a> = &'a (dyn Fn(Piece) + Send + Sync);
 
 /// Who answers.
 #[async_trait]
@@ -115,11 +208,12 @@ pub trait Provider: Send + Sync {
         &self.info().name
     }
 
-    /// The exact bytes of a request, as this provider wants them.
-    fn body(&self, request: &ChatRequest) -> Bytes;
-
-    /// What of a request this provider does not take: it stands not in the body.
-    fn left_out(&self, request: &ChatRequest) -> Vec<String>;
+    /// A request as this provider wants it.
+    ///
+    /// # Errors
+    /// `request.unsupported`: it has a field that the provider does not take, and without which
+    /// the answer would be another.
+    fn write(&self, request: ChatRequest) -> Result<WrittenRequest, ModelError>;
 
     /// Sends a request body and waits for the whole answer. Cancelling closes the connection.
     ///

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use convergio_domain::chat::ChatRequest;
+use convergio_domain::chat::{ChatField, ChatRequest, FieldSupport};
 use convergio_domain::json::check_whole_numbers;
 use futures_util::{Stream, StreamExt};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -13,14 +13,16 @@ use serde_json::Value;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{self, Answer, TooLarge};
+use super::answer::{self, Answer};
 use super::audio::{self, Recording, Speech, SpeechRequest, Transcript};
-use super::chat::{Call, ChatAnswer, Embeddings, Provider, Sink};
+use super::chat::{Call, ChatAnswer, Embeddings, Piece, Provider, Sink, WrittenRequest};
 use super::config::{Api, KeyHeader, ModelInfo, ProviderConfig};
 use super::dialect::{self, Dialect, ReadError};
+use super::draft::TooLarge;
 use super::endpoint::Endpoint;
 use super::error::ModelError;
 use super::file_shortage::{FileWait, is_file_shortage};
+use super::fit::Fit;
 use super::listing::{self, ListError, Lister};
 use super::refusal::Refusal;
 use super::scrub::scrub;
@@ -30,6 +32,8 @@ use super::sse::{Framing, Lines};
 const ERROR_LIMIT: usize = 64 << 10;
 /// Bytes of an answer that comes at once.
 const WHOLE_LIMIT: usize = 16 << 20;
+/// Whether answers are asked for as streams.
+const STREAMS: bool = true;
 /// Longest wait for a list of models.
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for embeddings.
@@ -111,6 +115,25 @@ impl HttpProvider {
         Ok(headers)
     }
 
+    /// The headers of one call.
+    fn call_headers(&self, call: &Call<'_>) -> Result<HeaderMap, ModelError> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in call.headers {
+            let value = HeaderValue::from_str(value).map_err(|_| {
+                let message = format!("{name} has characters that no header can hold");
+                let error = ModelError::new("request.invalid", false, message);
+                ModelError { param: Some(name), ..error }
+            })?;
+            headers.insert(HeaderName::from_static(name), value);
+        }
+        Ok(headers)
+    }
+
+    /// What becomes of a field of a request: the one place that is asked.
+    fn support(&self, field: ChatField) -> FieldSupport {
+        self.dialect.support(field)
+    }
+
     /// OpenAI's interfaces have the header; others might refuse what they do not know.
     fn takes_idempotency_key(&self) -> bool {
         let is_openai = matches!(self.config.api, Api::OpenAiChat | Api::OpenAiResponses);
@@ -129,6 +152,7 @@ impl HttpProvider {
             return Err(missing);
         }
         let response = self.send(asked).await?;
+        (asked.sink)(Piece::default());
         match form(&response) {
             Form::Stream(framing) => self.stream(response, framing, asked).await?,
             Form::Whole => self.whole(response, asked).await?,
@@ -175,8 +199,9 @@ impl HttpProvider {
     fn chat_request(&self, call: &Call<'_>) -> Result<RequestBuilder, ModelError> {
         let request = self
             .client
-            .post(self.url(&self.dialect.chat_path(call.model)))
+            .post(self.url(&self.dialect.chat_path(call.model, STREAMS)))
             .headers(self.headers()?)
+            .headers(self.call_headers(call)?)
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, "text/event-stream, application/x-ndjson, application/json")
             .body(call.body.clone());
@@ -199,7 +224,7 @@ impl HttpProvider {
             let data = lines.feed(&chunk).map_err(|_| self.malformed("an endless line"))?;
             let taken = data.iter().try_for_each(|data| self.piece(data, asked));
             // What came together is told together, and is told even if something broken follows.
-            asked.hear();
+            self.tell(asked);
             taken?;
             if asked.answer.is_ended() {
                 let drained = async { while bytes.next().await.is_some_and(|b| b.is_ok()) {} };
@@ -210,7 +235,7 @@ impl HttpProvider {
         }
         if let Some(data) = lines.rest() {
             self.piece(&data, asked)?;
-            asked.hear();
+            self.tell(asked);
         }
         Ok(())
     }
@@ -263,8 +288,15 @@ impl HttpProvider {
         read.map_err(|error| self.unreadable(error, asked.call.body))?;
         self.check_numbers(&text)?;
         asked.answer.check().map_err(|TooLarge| self.too_large())?;
-        asked.hear();
+        self.tell(asked);
         Ok(())
+    }
+
+    /// Tells the listener what is new.
+    fn tell(&self, asked: &mut Asked<'_>) {
+        for piece in asked.answer.fresh(self.dialect.usage()) {
+            (asked.sink)(piece);
+        }
     }
 
     /// A body that came at once, as JSON.
@@ -383,15 +415,6 @@ impl HttpProvider {
     }
 }
 
-impl Asked<'_> {
-    /// Tells the listener what is new.
-    fn hear(&mut self) {
-        if let Some((text, pieces)) = self.answer.fresh() {
-            (self.sink)(text, pieces);
-        }
-    }
-}
-
 /// What is packed was not asked for, and could unpack to anything: it is nothing that we read.
 fn form(response: &Response) -> Form {
     let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
@@ -412,23 +435,13 @@ impl Provider for HttpProvider {
         &self.config
     }
 
-    fn body(&self, request: &ChatRequest) -> Bytes {
-        Bytes::from(self.dialect.write(request).to_string())
-    }
-
-    fn left_out(&self, request: &ChatRequest) -> Vec<String> {
-        let unknown = self.dialect.unknown();
-        let asked = [
-            ("temperature", request.temperature.is_some()),
-            ("top_p", request.top_p.is_some()),
-            ("seed", request.seed.is_some()),
-            ("effort", request.effort.is_some()),
-            ("stop", !request.stop.is_empty()),
-            ("tool_choice", !request.tool_choice.is_auto()),
-        ];
-        let asked =
-            asked.into_iter().filter(|(name, is_asked)| *is_asked && unknown.contains(name));
-        asked.map(|(name, _)| name.to_owned()).collect()
+    fn write(&self, request: ChatRequest) -> Result<WrittenRequest, ModelError> {
+        let support = |field| self.support(field);
+        let provider = &self.config.name;
+        let fit = Fit { provider, interface: self.dialect.interface(), support: &support };
+        let (request, left_out) = fit.apply(request)?;
+        let body = Bytes::from(self.dialect.write(&request, STREAMS).to_string());
+        Ok(WrittenRequest { body, headers: self.dialect.request_headers(&request), left_out })
     }
 
     async fn chat(
@@ -452,7 +465,7 @@ impl Provider for HttpProvider {
         };
         let usage = self.dialect.usage();
         match result {
-            Ok(()) => Ok(asked.answer.finished(call.body, usage)),
+            Ok(()) => Ok(asked.answer.finished(self.dialect.interface(), call.body, usage)),
             Err(error) => Err(asked.answer.broken(error, call.body, usage)),
         }
     }

@@ -101,8 +101,10 @@ mod tests {
     #[test]
     fn a_model_says_more_than_its_provider_and_both_more_than_the_table() {
         let provider = ProviderTraits::known("mistral");
-        let model = read(r#"{"streams": false, "refuses": ["temperature", "top_k"],
-            "limit_field": "max_completion_tokens"}"#)
+        let model = read(
+            r#"{"streams": false, "refuses": ["temperature", "top_k"],
+            "limit_field": "max_completion_tokens"}"#,
+        )
         .unwrap();
         let traits = provider.overlaid(&model);
         assert_eq!(traits.streams, Some(false));
@@ -116,8 +118,9 @@ mod tests {
 
     #[test]
     fn a_router_keeps_marks_of_the_cache() {
-        let support =
-            |name| ProviderTraits::known(name).support(ChatField::CacheControl, Interface::OpenAiChat);
+        let support = |name| {
+            ProviderTraits::known(name).support(ChatField::CacheControl, Interface::OpenAiChat)
+        };
         assert_eq!(support("openrouter"), FieldSupport::Kept);
         assert_eq!(support("openai"), FieldSupport::LeftOut);
     }

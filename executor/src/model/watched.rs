@@ -5,7 +5,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use convergio_domain::chat::ChatRequest;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep_until};
@@ -13,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::audio::{Recording, Speech, SpeechRequest, Transcript};
 use super::call_gate::{CallGate, CallPlace};
-use super::chat::{Admission, Call, ChatAnswer, Embeddings, Provider, Sink};
+use super::chat::{Admission, Call, ChatAnswer, Embeddings, Provider, Sink, WrittenRequest};
 use super::concurrency::Pressure;
 use super::config::{ModelInfo, ProviderConfig};
 use super::error::ModelError;
@@ -216,12 +215,8 @@ impl Provider for Watched {
         self.provider.info()
     }
 
-    fn body(&self, request: &ChatRequest) -> Bytes {
-        self.provider.body(request)
-    }
-
-    fn left_out(&self, request: &ChatRequest) -> Vec<String> {
-        self.provider.left_out(request)
+    fn write(&self, request: ChatRequest) -> Result<WrittenRequest, ModelError> {
+        self.provider.write(request)
     }
 
     async fn chat(

@@ -1,0 +1,74 @@
+//! OpenAI's responses, which store nothing when they are asked not to.
+
+mod read;
+mod write;
+
+use convergio_domain::chat::{ChatRequest, Interface};
+use convergio_domain::metering::Usage;
+use serde_json::Value;
+
+use super::openai::{embeddings_body, read_embeddings};
+use super::{Dialect, ReadError, refuse_errors, text};
+use crate::model::answer::{Answer, UsageReader};
+use crate::model::usage;
+
+const INTERFACE: Interface = Interface::OpenAiResponses;
+
+/// Responses.
+pub(super) struct Responses;
+
+impl Dialect for Responses {
+    fn interface(&self) -> Interface {
+        INTERFACE
+    }
+
+    fn chat_path(&self, _model: &str, _is_stream: bool) -> String {
+        "/responses".to_owned()
+    }
+
+    fn write(&self, request: &ChatRequest, is_stream: bool) -> Value {
+        write::body(request, is_stream)
+    }
+
+    fn read_piece(&self, piece: &Value, answer: &mut Answer) -> Result<(), ReadError> {
+        match text(piece, "type") {
+            "response.completed" | "response.incomplete" | "response.failed" => {
+                answer.name(&piece["response"]["model"]);
+                read::end(&piece["response"], answer)
+            }
+            "error" => Err(read::error_event(piece)),
+            _ => {
+                refuse_errors(piece)?;
+                read::piece(piece, answer);
+                Ok(())
+            }
+        }
+    }
+
+    fn read_whole(&self, body: &Value, answer: &mut Answer) -> Result<(), ReadError> {
+        refuse_errors(body)?;
+        let output = body["output"].as_array();
+        let output = output.ok_or(ReadError::Malformed("it has no output"))?;
+        for item in output {
+            read::item(item, answer);
+        }
+        answer.name(&body["model"]);
+        read::end(body, answer)
+    }
+
+    fn usage(&self) -> UsageReader {
+        usage::from_responses
+    }
+
+    fn embed(&self, model: &str, texts: &[String]) -> Option<(String, Value)> {
+        Some(("/embeddings".to_owned(), embeddings_body(model, texts)))
+    }
+
+    fn read_embeddings(&self, body: &Value) -> Option<(Vec<Vec<f32>>, Usage)> {
+        read_embeddings(body)
+    }
+
+    fn audio_path(&self, _model: &str, end: &str) -> Option<String> {
+        Some(format!("/audio/{end}"))
+    }
+}

@@ -1,0 +1,232 @@
+//! What of a request an interface takes: the rest is left out and named, or the call fails before
+//! anything is sent. One table says which: [`ChatField::support`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use convergio_domain::chat::{
+    ChatField, ChatRequest, FieldSupport, FilePart, ImagePart, ImageUrlPart, Interface, Message,
+    NativeFields, Part, Role, ThinkingPart, ToolResultPart,
+};
+use serde_json::json;
+
+use super::error::{ModelError, UNSUPPORTED};
+
+/// Whose request it is made fit for.
+pub(super) struct Fit<'a> {
+    pub(super) provider: &'a str,
+    pub(super) interface: Interface,
+    pub(super) support: &'a dyn Fn(ChatField) -> FieldSupport,
+}
+
+/// What came of the fields so far.
+struct Fields<'a> {
+    fit: &'a Fit<'a>,
+    left_out: BTreeSet<ChatField>,
+    refused: Option<ChatField>,
+}
+
+impl Fields<'_> {
+    /// Whether the request has a field and the provider does not take it.
+    fn drops(&mut self, field: ChatField, is_there: bool) -> bool {
+        match (self.fit.support)(field) {
+            _ if !is_there => return false,
+            FieldSupport::Kept => return false,
+            FieldSupport::LeftOut => _ = self.left_out.insert(field),
+            FieldSupport::Refused => self.refused = self.refused.or(Some(field)),
+        }
+        true
+    }
+
+    /// Names the fields that only another interface has.
+    fn note_native(&mut self, native: Option<&NativeFields>) {
+        let is_foreign = native.is_some_and(|native| native.interface != self.fit.interface);
+        self.drops(ChatField::ForeignFields, is_foreign);
+    }
+}
+
+impl Fit<'_> {
+    /// The request without what the provider does not take, and what that is.
+    ///
+    /// # Errors
+    /// There is a field without which the answer would be another.
+    pub(super) fn apply(
+        &self,
+        mut request: ChatRequest,
+    ) -> Result<(ChatRequest, Vec<ChatField>), ModelError> {
+        let mut fields = Fields { fit: self, left_out: BTreeSet::new(), refused: None };
+        fit_settings(&mut request, &mut fields);
+        fit_tools(&mut request, &mut fields);
+        name_results(&mut request.messages);
+        fit_messages(&mut request, &mut fields);
+        if let Some(field) = fields.refused {
+            let (provider, name) = (self.provider, field.name());
+            let message =
+                format!("{provider} does not take `{name}`: leave it out or ask another model");
+            let error = ModelError::new(UNSUPPORTED, false, message);
+            return Err(ModelError { param: Some(name), ..error });
+        }
+        Ok((request, fields.left_out.into_iter().collect()))
+    }
+}
+
+fn fit_settings(request: &mut ChatRequest, fields: &mut Fields<'_>) {
+    if fields.drops(ChatField::Temperature, request.temperature.is_some()) {
+        request.temperature = None;
+    }
+    if fields.drops(ChatField::TopP, request.top_p.is_some()) {
+        request.top_p = None;
+    }
+    if fields.drops(ChatField::Seed, request.seed.is_some()) {
+        request.seed = None;
+    }
+    if fields.drops(ChatField::Effort, request.effort.is_some()) {
+        request.effort = None;
+    }
+    if fields.drops(ChatField::Stop, !request.stop.is_empty()) {
+        request.stop.clear();
+    }
+    if fields.drops(ChatField::Schema, request.schema.is_some()) {
+        request.schema = None;
+    }
+    if fields.drops(ChatField::JsonObject, request.json_object) {
+        request.json_object = false;
+    }
+    if fields.drops(ChatField::ToolChoice, !request.tool_choice.is_auto()) {
+        request.tool_choice = convergio_domain::chat::ToolChoice::Auto;
+    }
+    request.options.retain(|field, value| {
+        let is_neutral = field.is_neutral(value);
+        let is_kept = (fields.fit.support)(*field) == FieldSupport::Kept;
+        !value.is_null() && (is_kept || !fields.drops(*field, !is_neutral) && !is_neutral)
+    });
+}
+
+fn fit_tools(request: &mut ChatRequest, fields: &mut Fields<'_>) {
+    for tool in &mut request.tools {
+        if fields.drops(ChatField::ToolStrict, tool.strict.is_some()) {
+            tool.strict = None;
+        }
+        fields.drops(ChatField::CacheControl, tool.cache_control.is_some());
+        fields.note_native(tool.native.as_ref());
+    }
+    let interface = fields.fit.interface;
+    let count = request.native_tools.len();
+    request.native_tools.retain(|tool| tool.interface == interface);
+    if request.native_tools.len() < count {
+        match (fields.fit.support)(ChatField::HostedTools) {
+            FieldSupport::Refused => _ = fields.drops(ChatField::HostedTools, true),
+            _ => _ = fields.left_out.insert(ChatField::HostedTools),
+        }
+    }
+}
+
+/// Interfaces that know no ids want the name of the tool with its answer.
+fn name_results(messages: &mut [Message]) {
+    let mut names: BTreeMap<String, String> = BTreeMap::new();
+    for part in messages.iter_mut().flat_map(|message| &mut message.parts) {
+        match part {
+            Part::ToolCall(call) => _ = names.insert(call.id.clone(), call.name.clone()),
+            Part::ToolResult(ToolResultPart { id, name, .. }) if name.is_empty() => {
+                if let Some(known) = names.get(id) {
+                    known.clone_into(name);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn fit_messages(request: &mut ChatRequest, fields: &mut Fields<'_>) {
+    let is_stored = request.options.get(&ChatField::Store) == Some(&json!(true));
+    let door = request.door;
+    let interface = fields.fit.interface;
+    for message in &mut request.messages {
+        if fields.drops(ChatField::MessageName, message.name.is_some()) {
+            message.name = None;
+        }
+        fields.note_native(message.native.as_ref());
+        let (mut thoughts, kept) = (0, message.parts.len());
+        message.parts.retain(|part| {
+            let is_foreign = matches!(part, Part::Thinking(thinking)
+                if !is_own(thinking, interface, door, is_stored));
+            thoughts += usize::from(is_foreign);
+            !is_foreign
+        });
+        fields.drops(ChatField::ForeignThinking, message.parts.len() < kept);
+        for part in &mut message.parts {
+            fit_part(part, fields);
+        }
+    }
+    let is_system = |message: &Message| matches!(message.role, Role::System | Role::Developer);
+    let leading = request.messages.iter().take_while(|message| is_system(message)).count();
+    let is_in_place = request.messages.iter().skip(leading).any(is_system);
+    if fields.drops(ChatField::SystemInPlace, is_in_place) {
+        // The sort is a stable one.
+        request.messages.sort_by_key(|message| !is_system(message));
+    }
+}
+
+fn fit_part(part: &mut Part, fields: &mut Fields<'_>) {
+    fields.drops(ChatField::CacheControl, part.cache_control().is_some());
+    match part {
+        Part::Text(part) => fields.note_native(part.native.as_ref()),
+        Part::Image(ImagePart { detail, native, .. })
+        | Part::ImageUrl(ImageUrlPart { detail, native, .. }) => {
+            fields.note_native(native.as_ref());
+            if fields.drops(ChatField::ImageDetail, detail.is_some()) {
+                *detail = None;
+            }
+        }
+        Part::File(file) => {
+            fields.note_native(file.native.as_ref());
+            fields.drops(ChatField::Documents, true);
+            fit_file(file, fields);
+        }
+        Part::Audio(audio) => {
+            fields.note_native(audio.native.as_ref());
+            fields.drops(ChatField::AudioInput, true);
+        }
+        Part::ToolCall(call) => fields.note_native(call.native.as_ref()),
+        Part::ToolResult(result) => {
+            fields.note_native(result.native.as_ref());
+            result.parts.iter_mut().for_each(|part| fit_part(part, fields));
+        }
+        Part::Native(native) => {
+            fields.drops(ChatField::ForeignPart, native.interface != fields.fit.interface);
+        }
+        Part::Thinking(_) | Part::Refusal(_) => {}
+    }
+}
+
+/// OpenAI's chat completions fetch no documents.
+fn fit_file(file: &FilePart, fields: &mut Fields<'_>) {
+    let is_fetched = file.data.is_none() && file.text.is_none() && file.url.is_some();
+    if is_fetched && fields.fit.interface == Interface::OpenAiChat {
+        fields.refused = fields.refused.or(Some(ChatField::Documents));
+    }
+}
+
+/// Whether a thought may go to an interface: its maker gets it back unchanged, others would refuse
+/// its mark.
+fn is_own(
+    thinking: &ThinkingPart,
+    interface: Interface,
+    door: Option<Interface>,
+    is_stored: bool,
+) -> bool {
+    let signed = (!thinking.signature.is_empty()).then_some(Interface::Anthropic);
+    let native = thinking.native.as_ref();
+    match native.map(|native| native.interface).or(signed) {
+        // What is not stored is found again only if it is sent whole.
+        Some(Interface::OpenAiResponses) if interface == Interface::OpenAiResponses => {
+            let sealed = native.and_then(|native| native.fields.get("encrypted_content"));
+            is_stored || sealed.is_some_and(|sealed| sealed.is_string())
+        }
+        Some(maker) => maker == interface,
+        None => match interface {
+            Interface::OpenAiChat | Interface::Ollama => true,
+            Interface::Anthropic => door == Some(Interface::Anthropic),
+            _ => false,
+        },
+    }
+}
