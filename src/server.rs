@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use convergio_domain::chat::Privacy;
 use convergio_domain::id::{ExecutorId, TenantId};
-use convergio_domain::metering::PriceBook;
 use convergio_evaluation::Evaluator;
 use convergio_evaluation::pool::WorkerPool;
 use convergio_eventstore::jetstream::Shares;
@@ -16,7 +14,7 @@ use convergio_eventstore::{
     SteadyClock,
 };
 use convergio_executor::memory::MemoryPort;
-use convergio_executor::model::{Detected, ModelCatalog, Offer, PrivacyPolicy, ProviderConfig};
+use convergio_executor::model::{Detected, ModelCatalog, Offer};
 use convergio_executor::{Executor, ExecutorConfig, tool};
 use convergio_gateway::{Gateway, ModelDirectory, ModelEntry, ServeOptions, Tokens, follow_tokens};
 use convergio_projections::{Memories, ProjectionError, Projections, Store};
@@ -34,6 +32,7 @@ use crate::front_runtime::FrontRuntime;
 use crate::log_place::{LogPlace, OpenLog};
 use crate::managed_model::{self, ManagedModel, ModelAccess};
 use crate::model_servers::{find_model_servers, tell_found};
+use crate::model_setup::ModelSetup;
 use crate::owner_tokens;
 use crate::remembered::Remembered;
 use crate::replayer::LogReplayer;
@@ -136,14 +135,17 @@ impl Server {
         if role.executes() {
             (models, model) = find_models(&config).await?;
         }
-        let catalog = Arc::new(Directory(catalog(&config.data, &models)?));
+        let ModelSetup { catalog, prices } = ModelSetup::read(&config.data, &models)?;
+        let catalog = Arc::new(Directory(catalog));
         let evaluator = start_evaluator(&config)?;
         if role.executes() {
             shares = share_work(&open, &health);
             let share = shares.as_ref().map(Shares::watch);
             let executor_config = executor_config(&memories, share, &config, &health, &evaluator);
-            executor =
-                Some(start_executor(executor_config, &repository, &catalog.0, live.clone())?);
+            let (repository, models) = (repository.clone(), Arc::clone(&catalog.0));
+            let started =
+                Executor::start(executor_config, repository, models, live.clone(), prices);
+            executor = Some(started);
         }
         let (mut url, mut gateway) = (String::new(), None);
         if let (Some(front), Some(queries)) = (front, queries) {
@@ -392,41 +394,6 @@ impl ModelDirectory for Directory {
     }
 }
 
-/// All providers: the model servers that were found, those that the environment has keys for, and
-/// those of the data folder's file, which stand for others of the same name.
-fn catalog(data: &DataDir, models: &[Detected]) -> anyhow::Result<Arc<ModelCatalog>> {
-    let variable = |name: &str| std::env::var(name).ok();
-    let mut providers: Vec<ProviderConfig> = models.iter().map(Detected::provider).collect();
-    providers.extend(ProviderConfig::from_environment(variable)?);
-    if let Ok(text) = std::fs::read_to_string(data.path().join("providers.json")) {
-        let named = ProviderConfig::from_file(&text, data.path(), variable);
-        let named = named.map_err(|error| exit::bad_input(error.message))?;
-        providers.retain(|known| named.iter().all(|entry| entry.name != known.name));
-        providers.extend(named);
-    }
-    let prices = Arc::new(PriceBook::parse(convergio_schemas::PRICE_BOOK)?);
-    let catalog = ModelCatalog::new(providers, prices)?;
-    Ok(Arc::new(catalog.held_to(privacy(data)?)))
-}
-
-/// What no request can loosen: `CONVERGIO_PRIVACY` for all, the data folder's file for tenants.
-fn privacy(data: &DataDir) -> anyhow::Result<PrivacyPolicy> {
-    let all = std::env::var("CONVERGIO_PRIVACY").ok().filter(|text| !text.is_empty());
-    let all: Option<Privacy> = all.map(|text| text.parse()).transpose().map_err(exit::bad_input)?;
-    let all = all.unwrap_or_default();
-    match std::fs::read_to_string(data.path().join("privacy.json")) {
-        Ok(text) => {
-            let policy = PrivacyPolicy::from_file(all, &text);
-            policy.map_err(|error| exit::bad_input(error.message))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Ok(PrivacyPolicy { all, ..PrivacyPolicy::default() })
-        }
-        // Whoever wrote it meant it: without it nothing may be sent.
-        Err(error) => Err(exit::bad_input(format!("privacy.json cannot be read: {error}"))),
-    }
-}
-
 /// Evaluates what strangers wrote: what is not small in processes that may be killed.
 fn start_evaluator(config: &ServerConfig) -> anyhow::Result<Evaluator> {
     let limits = config.evaluation;
@@ -454,14 +421,4 @@ fn executor_config(
     config.evaluator = evaluator.clone();
     config.health = health.component("executor");
     config
-}
-
-fn start_executor(
-    config: ExecutorConfig,
-    repository: &Repository,
-    catalog: &Arc<ModelCatalog>,
-    live: LiveHub,
-) -> anyhow::Result<Executor> {
-    let prices = Arc::new(PriceBook::parse(convergio_schemas::PRICE_BOOK)?);
-    Ok(Executor::start(config, repository.clone(), Arc::clone(catalog), live, prices))
 }

@@ -44,10 +44,17 @@ macro_rules! chat_fields {
 
             /// What becomes of the field at an interface.
             pub fn support(self, interface: Interface) -> FieldSupport {
-                let (kept, otherwise): (&[Interface], FieldSupport) = match self {
-                    $(Self::$variant => (&$kept, FieldSupport::$else),)+
+                let kept: &[Interface] = match self {
+                    $(Self::$variant => &$kept,)+
                 };
-                if kept.contains(&interface) { FieldSupport::Kept } else { otherwise }
+                if kept.contains(&interface) { FieldSupport::Kept } else { self.support_without() }
+            }
+
+            /// What becomes of the field where it is not taken.
+            pub fn support_without(self) -> FieldSupport {
+                match self {
+                    $(Self::$variant => FieldSupport::$else,)+
+                }
             }
         }
     };

@@ -2,6 +2,7 @@
 //! from it, and every front door reads into it.
 
 mod field;
+mod limits;
 mod part;
 mod reply;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use field::{ChatField, FieldSupport};
+pub use limits::{ModelLimit, ModelLimits};
 pub use part::{
     AudioPart, FilePart, ImagePart, ImageUrlPart, Interface, Message, NativeFields, NativePart,
     Part, RefusalPart, Role, TextPart, ThinkingPart, ToolCall, ToolResultPart,

@@ -202,6 +202,9 @@ pub struct Call {
     pub reserved_tokens: u64,
     /// Worst case of money.
     pub reserved_cost: Money,
+    /// Tokens that were sent, as estimated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_tokens: Option<u64>,
     /// How the provider recognises the call, should it be sent again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,

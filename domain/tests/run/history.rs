@@ -133,6 +133,8 @@ pub(crate) fn model_call(tokens: u64) -> Intent {
         prompt: PayloadSlot(0),
         reserved_tokens: tokens,
         reserved_cost: None,
+        estimated_tokens: None,
+        output_limit: None,
         idempotency_key: None,
     }
 }

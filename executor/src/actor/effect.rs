@@ -10,6 +10,7 @@ use convergio_domain::chat::ChatReply;
 use convergio_domain::failure::{PlatformText, UnsealedFailure};
 use convergio_domain::id::{RunId, StepId};
 use convergio_domain::json::{JsonError, read_json};
+use convergio_domain::metering::PriceQuery;
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::platform_text;
 use convergio_domain::run::{CallNo, CallReport, Fallback, Resolution, keep_to_hint};
@@ -24,7 +25,7 @@ use tracing::Instrument;
 use super::children::{self, NewChild};
 use super::hop::Question;
 use super::{Shared, span};
-use crate::model::{Admission, Call, ChatAnswer, ModelError, Piece, Provider};
+use crate::model::{Admission, Call, ChatAnswer, ModelError, Piece, Provider, provider_cost};
 use crate::tool;
 
 /// Arguments beyond this size are worked on outside of the threads that serve everybody.
@@ -324,14 +325,19 @@ impl Asked<'_> {
 
     fn report(&self, call: &ModelCall, answer: &ChatAnswer) -> CallReport {
         let provider = call.provider.name();
-        let now = self.shared.now();
+        let query = PriceQuery {
+            service_tier: answer.service_tier.as_deref(),
+            ..self.shared.price_query(call.provider.info(), &call.model)
+        };
         CallReport {
             provider: provider.to_owned(),
             model: call.model.clone(),
             finish: Some(finish_word(&answer.finish).to_owned()),
             duration_ms: answer.duration_ms,
             first_token_ms: answer.first_token_ms,
-            charge: self.shared.prices.charge(provider, &call.model, now, &answer.usage),
+            service_tier: answer.service_tier.clone(),
+            charge: self.shared.prices.charge(query, &answer.usage),
+            provider_cost: answer.raw_usage.as_ref().and_then(provider_cost),
             usage: Some(answer.usage.clone()),
             confirmed: answer.confirmed,
             fallback: None,
@@ -348,9 +354,8 @@ impl Asked<'_> {
     ) -> (DoneResult, Option<CallReport>) {
         let provider = call.provider.name();
         let usage = error.partial_usage.clone();
-        let charge = usage.as_ref().and_then(|usage| {
-            self.shared.prices.charge(provider, &call.model, self.shared.now(), usage)
-        });
+        let query = self.shared.price_query(call.provider.info(), &call.model);
+        let charge = usage.as_ref().and_then(|usage| self.shared.prices.charge(query, usage));
         let mut report = CallReport {
             provider: provider.to_owned(),
             model: call.model.clone(),
@@ -359,7 +364,9 @@ impl Asked<'_> {
             first_token_ms: None,
             usage,
             confirmed: false,
+            service_tier: None,
             charge,
+            provider_cost: None,
             fallback: None,
             retry_after: error.retry_after.map(span),
         };

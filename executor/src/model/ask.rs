@@ -6,14 +6,11 @@ use convergio_domain::graph::manifest::Agent;
 use convergio_domain::platform_text;
 use serde_json::Value;
 
-use super::route::{Choice, Need};
+use super::route::Need;
 
 /// Least room for an answer whose length nobody limited.
 const LEAST_ANSWER: u32 = 256;
-/// Tokens that are reserved for an answer whose length nobody limited, when the model's room is not
-/// known. No model is told of it.
-const DEFAULT_ANSWER: u32 = 4096;
-/// Tokens of a picture, at most what the providers count for one of usual size.
+/// Tokens of a picture of usual size.
 const IMAGE_TOKENS: u64 = 1600;
 
 /// The request of an agent with a prompt, rendered.
@@ -57,14 +54,6 @@ pub(crate) fn need(request: &ChatRequest) -> Need {
     }
 }
 
-/// What a call of the model that was chosen may use at most: an answer whose length nobody limited
-/// as much as the model has room for.
-pub(crate) fn reserved(request: &ChatRequest, need: Need, choice: &Choice) -> Need {
-    let room = choice.context_tokens.map(|context| context.saturating_sub(need.input_tokens));
-    let room = room.and_then(|room| u32::try_from(room).ok()).unwrap_or(DEFAULT_ANSWER);
-    Need { output_tokens: request.max_tokens.unwrap_or(room.max(LEAST_ANSWER)), ..need }
-}
-
 fn tokens_of(part: &Part) -> u64 {
     match part {
         Part::Text(TextPart { text, .. }) => tokens(text),
@@ -84,9 +73,10 @@ fn tokens_of(part: &Part) -> u64 {
     }
 }
 
-/// Tokens of a text, estimated high: one for every three bytes, and some for the chat's frame.
+/// Tokens of a text, as English has them: one for every four bytes, and some for the chat's frame.
+/// A model is not passed over for less: the provider says itself what is too long for it.
 fn tokens(text: &str) -> u64 {
-    text.len() as u64 / 3 + 16
+    text.len() as u64 / 4 + 4
 }
 
 /// Whether a provider would take the schema as a strict one: an object, every object within it

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use convergio_domain::chat::Privacy;
+use convergio_domain::chat::{ModelLimit, ModelLimits, Privacy};
 use convergio_domain::id::TenantId;
-use convergio_domain::metering::{Meter, PriceBook};
+use convergio_domain::metering::{Meter, PriceBook, PriceQuery};
 use convergio_eventstore::{Clock, SystemClock};
 use convergio_kernel_c::{Capabilities, Platform, ProviderClass};
 use futures_util::future::join_all;
 use tokio::sync::Mutex;
 
+use super::alias::Aliases;
 use super::chat::Provider;
 use super::config::{ModelInfo, ProviderConfig};
 use super::error::ModelError;
@@ -24,9 +25,6 @@ const FRESH: Duration = Duration::from_secs(30);
 const ABSENT: Duration = Duration::from_secs(30);
 /// The same for a server on one's own machine, which may be about to start.
 const ABSENT_LOCAL: Duration = Duration::from_millis(500);
-/// The context of a cloud's model that tells none. OpenAI's prices hold up to this many tokens of
-/// input and double beyond, which the price book cannot say: longer prompts are not offered.
-const CLOUD_CONTEXT: u64 = 272_000;
 /// The quality of a model of which nothing is known.
 const QUALITY: u32 = 500;
 
@@ -43,6 +41,8 @@ pub struct Offer {
     pub platform: Platform,
     /// Tokens of input and output together, when known.
     pub context_tokens: Option<u64>,
+    /// Most tokens of an answer, when known.
+    pub max_output_tokens: Option<u32>,
     /// Price of an input token, in 1e-15 currency units; absent when the model is unpriced.
     pub price_in: Option<u64>,
     /// Price of an output token, likewise.
@@ -61,6 +61,8 @@ pub struct Offer {
 pub struct ModelCatalog {
     entries: Vec<Entry>,
     prices: Arc<PriceBook>,
+    limits: ModelLimits,
+    aliases: Aliases,
     policy: PrivacyPolicy,
 }
 
@@ -140,7 +142,25 @@ impl ModelCatalog {
             Ok(Entry { provider, listed: Mutex::new(None) })
         };
         let entries = configs.into_iter().map(entry).collect::<Result<_, ModelError>>()?;
-        Ok(Self { entries, prices, policy: PrivacyPolicy::default() })
+        let (limits, aliases) = (ModelLimits::default(), Aliases::default());
+        Ok(Self { entries, prices, limits, aliases, policy: PrivacyPolicy::default() })
+    }
+
+    /// The same catalogue, which knows what models take and give at most.
+    #[must_use]
+    pub fn with_limits(self, limits: ModelLimits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// The same catalogue with an operator's names for several deployments.
+    #[must_use]
+    pub fn with_aliases(self, aliases: Aliases) -> Self {
+        Self { aliases, ..self }
+    }
+
+    /// The names for several deployments.
+    pub fn aliases(&self) -> &Aliases {
+        &self.aliases
     }
 
     /// The same catalogue, held to a privacy that no request can loosen.
@@ -192,6 +212,12 @@ impl ModelCatalog {
         }
     }
 
+    /// Whether a provider runs on machines of the person or the operator.
+    pub(crate) fn is_local(&self, provider: &str) -> bool {
+        let mut infos = self.entries.iter().map(|entry| entry.provider.info());
+        infos.any(|info| info.name == provider && info.class == ProviderClass::Local)
+    }
+
     /// All providers.
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter()
@@ -241,12 +267,19 @@ impl ModelCatalog {
 
     fn offer(&self, entry: &Entry, model: &ModelInfo) -> Offer {
         let config = entry.provider.info();
-        let price = self.prices.find(&config.name, &model.id, SystemClock.now());
+        let is_cloud = config.class == ProviderClass::Cloud;
+        let price = self.prices.find(PriceQuery {
+            provider: &config.name,
+            model: &model.id,
+            is_local: !is_cloud,
+            service_tier: None,
+            at: SystemClock.now(),
+        });
+        let limit = self.limit_of(config, model);
         let per_token = |meter| {
             let money = price?.per_token.get(&meter)?;
             Some(u64::try_from(money.scaled()).unwrap_or(u64::MAX))
         };
-        let is_cloud = config.class == ProviderClass::Cloud;
         // MLX's server takes a schema and ignores it.
         let json = config.platform != Platform::Mlx;
         Offer {
@@ -254,7 +287,9 @@ impl ModelCatalog {
             model: model.id.clone(),
             class: config.class,
             platform: config.platform,
-            context_tokens: model.context_tokens.or(is_cloud.then_some(CLOUD_CONTEXT)),
+            context_tokens: model.context_tokens.or(limit
+                .map(|limit| limit.input_tokens.saturating_add(u64::from(limit.output_tokens)))),
+            max_output_tokens: model.max_output_tokens.or(limit.map(|limit| limit.output_tokens)),
             price_in: per_token(Meter::InFresh),
             price_out: per_token(Meter::OutText),
             capabilities: Capabilities { json, ..Capabilities::default() },
@@ -262,6 +297,13 @@ impl ModelCatalog {
             healthy: entry.provider.is_healthy(),
             quality: quality(&model.id),
         }
+    }
+
+    /// What is published of a model, or of the one that it is.
+    fn limit_of(&self, config: &ProviderConfig, model: &ModelInfo) -> Option<ModelLimit> {
+        let base = model.base_model.as_deref().and_then(|base| base.split_once('/'));
+        let (provider, name) = base.unwrap_or((&config.name, &model.id));
+        self.limits.find(provider, name)
     }
 }
 
@@ -290,7 +332,7 @@ impl Entry {
         let told = |model: &ModelInfo| {
             let found = listed.iter().find(|listed| listed.id == model.id)?;
             let context_tokens = model.context_tokens.or(found.context_tokens);
-            Some(ModelInfo { id: model.id.clone(), context_tokens })
+            Some(ModelInfo { context_tokens, ..model.clone() })
         };
         Ok(config.models.iter().filter_map(told).collect())
     }

@@ -95,7 +95,7 @@ impl Lister<'_> {
             let id = model["name"].as_str()?.to_owned();
             let context_tokens = loaded_context(&running, &id)
                 .or_else(|| model.pointer("/details/context_length")?.as_u64());
-            Some(ModelInfo { id, context_tokens })
+            Some(ModelInfo::new(id, context_tokens))
         };
         Ok(local.filter_map(info).take(MODELS_LIMIT).collect())
     }
@@ -156,7 +156,7 @@ pub(super) fn of_openai(list: &Value) -> Vec<ModelInfo> {
         let id = model["id"].as_str().filter(|id| !id.is_empty())?.to_owned();
         let context_tokens = CONTEXT.iter().find_map(|place| model.pointer(place)?.as_u64());
         let chats = !NOT_CHAT.iter().any(|part| id.to_lowercase().contains(part));
-        chats.then_some(ModelInfo { id, context_tokens })
+        chats.then_some(ModelInfo::new(id, context_tokens))
     };
     models.filter_map(info).take(MODELS_LIMIT).collect()
 }
@@ -169,7 +169,7 @@ fn of_gemini(list: &Value) -> Vec<ModelInfo> {
         let methods = model["supportedGenerationMethods"].as_array()?;
         let chats = methods.iter().any(|method| method == "generateContent");
         let context_tokens = model["inputTokenLimit"].as_u64();
-        chats.then_some(ModelInfo { id, context_tokens })
+        chats.then_some(ModelInfo::new(id, context_tokens))
     };
     models.filter_map(info).take(MODELS_LIMIT).collect()
 }

@@ -1,8 +1,10 @@
 //! Model providers behind one interface.
 
+mod alias;
 mod answer;
 pub(crate) mod ask;
 mod audio;
+pub(crate) mod bound;
 mod call_gate;
 mod call_queue;
 mod catalog;
@@ -23,6 +25,7 @@ mod http;
 mod library;
 mod listing;
 mod policy;
+mod provider_traits;
 mod refusal;
 mod route;
 mod scrub;
@@ -32,6 +35,7 @@ mod usage;
 pub(crate) mod verdict;
 mod watched;
 
+pub use alias::{AliasTarget, Aliases};
 pub use audio::{Recording, Speech, SpeechRequest, Transcript};
 pub use catalog::{ModelCatalog, Offer};
 pub use chat::{Admission, Call, ChatAnswer, Embeddings, Piece, Provider, Sink, WrittenRequest};
@@ -39,8 +43,11 @@ pub use config::{Api, KeyHeader, ModelInfo, ProviderConfig, Secret, Timeouts};
 pub use detect::{Consent, Detected, ServerKind, detect, detect_started};
 pub use endpoint::{client as http_client, download_client, install_tls};
 pub use error::ModelError;
+pub use file::ProviderFile;
 pub use http::HttpProvider;
 pub use library::{Library, Progress};
 pub use policy::PrivacyPolicy;
+pub use provider_traits::{LimitField, ProviderTraits};
 pub use route::{Choice, Need};
 pub use socket_owner::listening_uids;
+pub(crate) use usage::provider_cost;

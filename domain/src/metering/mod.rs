@@ -1,13 +1,18 @@
 //! Metering: disjoint classes of usage, the identity of a usage line, and its price.
 
+mod price;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::id::{RunId, StepId, TenantId};
-use crate::money::{Currency, Money};
-use crate::time::Timestamp;
+pub(crate) use price::snapshot_base;
+pub use price::{
+    BaseModel, CallBound, Charge, OperatorPrices, Price, PriceBook, PriceError, PriceQuery,
+    PriceTier, ServicePrice,
+};
 
 /// A class of usage. The classes are disjoint: their sum is what the provider bills.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -115,75 +120,4 @@ pub fn usage_id(
         hash.update([0]);
     }
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// What one model costs from some moment on: money per token of each meter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Price {
-    /// The provider's name; `local` covers every model that runs on the tenant's own machines.
-    pub provider: String,
-    /// The model's name as the provider writes it; `*` covers all of them.
-    pub model: String,
-    /// When the price begins to hold, in milliseconds since the Unix epoch.
-    pub from_ms: Timestamp,
-    /// What the provider bills in.
-    pub currency: Currency,
-    /// Money per token.
-    pub per_token: BTreeMap<Meter, Money>,
-}
-
-/// An immutable version of the prices.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PriceBook {
-    version: String,
-    prices: Vec<Price>,
-}
-
-/// The price of one model call: what each meter costs, and by which version of the book.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Charge {
-    /// Currency of the amount.
-    pub currency: Currency,
-    /// Exact amount of the whole call: the sum of the lines.
-    pub amount: Money,
-    /// Exact amount of each meter that was used.
-    pub lines: BTreeMap<Meter, Money>,
-    /// The price book's version: the first 16 hexadecimal digits of BLAKE3 of its file.
-    pub price: String,
-}
-
-impl PriceBook {
-    /// Reads a price book: a JSON list of [`Price`].
-    ///
-    /// # Errors
-    /// The text is not such a list; the error names the line.
-    pub fn parse(json: &str) -> Result<Self, serde_json::Error> {
-        let version = blake3::hash(json.as_bytes()).to_hex()[..16].to_owned();
-        Ok(Self { version, prices: serde_json::from_str(json)? })
-    }
-
-    /// The version, as it stands in each [`Charge`].
-    pub fn version(&self) -> &str {
-        &self.version
-    }
-
-    /// The price of a model at a moment: the latest one that had begun.
-    pub fn find(&self, provider: &str, model: &str, at: Timestamp) -> Option<&Price> {
-        let holds = |p: &&Price| {
-            p.provider == provider && (p.model == model || p.model == "*") && p.from_ms <= at
-        };
-        self.prices.iter().filter(holds).max_by_key(|p| (p.model == model, p.from_ms))
-    }
-
-    /// What a call costs; `None` when the model, or a meter that it used, has no price.
-    pub fn charge(&self, provider: &str, model: &str, at: Timestamp, u: &Usage) -> Option<Charge> {
-        let price = self.find(provider, model, at)?;
-        let mut lines = BTreeMap::new();
-        for (meter, quantity) in u.0.iter().filter(|(_, quantity)| **quantity > 0) {
-            lines.insert(*meter, price.per_token.get(meter)?.times(*quantity)?);
-        }
-        let amount = lines.values().copied().sum();
-        Some(Charge { currency: price.currency, amount, lines, price: self.version.clone() })
-    }
 }
