@@ -33,6 +33,8 @@ pub(super) struct Drafts {
     at: usize,
     /// The part that is the answer in a schema.
     answer: Option<usize>,
+    /// Where the parts of the provider's item begin.
+    item: usize,
     bytes: usize,
 }
 
@@ -204,6 +206,7 @@ impl Drafts {
     pub(super) fn continue_thought(&mut self) {
         if !matches!(self.last(), Some(Draft { part: Part::Thinking(_), .. })) {
             self.open(Part::Thinking(ThinkingPart::default()), None);
+            self.note_begin(LiveKind::Thinking);
         }
     }
 
@@ -211,6 +214,14 @@ impl Drafts {
     pub(super) fn continue_text(&mut self) {
         if !matches!(self.last(), Some(Draft { part: Part::Text(_), .. })) {
             self.open(Part::text(""), None);
+            self.note_begin(LiveKind::Text);
+        }
+    }
+
+    /// Who listens hears that a part begins before anything is told of it.
+    fn note_begin(&mut self, kind: LiveKind) {
+        if let Some(draft) = self.newest_mut() {
+            draft.note(kind, "");
         }
     }
 
@@ -219,6 +230,7 @@ impl Drafts {
         let is_it = |part: &Part| matches!(part, Part::Thinking(part) if part.native == native);
         if !self.last().is_some_and(|draft| is_it(&draft.part)) {
             self.open(Part::Thinking(ThinkingPart { native, ..ThinkingPart::default() }), None);
+            self.note_begin(LiveKind::Thinking);
         }
     }
 
@@ -300,6 +312,17 @@ impl Drafts {
             name.clone_into(&mut call.name);
             self.bytes += name.len();
         }
+    }
+
+    /// What comes next is of another item of the provider's.
+    pub(super) fn begin_item(&mut self) {
+        self.item = self.drafts.len();
+        self.is_apart = true;
+    }
+
+    /// The places of the parts of the item.
+    pub(super) fn item(&self) -> std::ops::Range<usize> {
+        self.item..self.drafts.len()
     }
 
     /// The place of the newest part.
@@ -516,5 +539,130 @@ pub(super) fn merge(whole: &mut Value, piece: Value) {
         }
         (_, Value::Null) => {}
         (whole, piece) => *whole = piece,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use convergio_domain::chat::{Interface, Part};
+    use convergio_eventstore::LiveKind;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::{Drafts, Piece, merge};
+
+    /// What a provider does.
+    #[derive(Debug, Clone)]
+    enum Act {
+        Say(String),
+        Think(String),
+        Sign(String),
+        Refuse(String),
+        Call(u64),
+        Arguments(u64, String),
+        Native,
+        Separate,
+        Tell,
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        let text = || "[a-zé]{0,5}";
+        prop_oneof![
+            text().prop_map(Act::Say),
+            text().prop_map(Act::Think),
+            text().prop_map(Act::Sign),
+            text().prop_map(Act::Refuse),
+            (0..3_u64).prop_map(Act::Call),
+            (0..3_u64, prop_oneof!["\\{\"a\":", "1\\}", ""])
+                .prop_map(|(key, text)| Act::Arguments(key, text)),
+            Just(Act::Native),
+            Just(Act::Separate),
+            Just(Act::Tell),
+        ]
+    }
+
+    fn perform(drafts: &mut Drafts, act: Act, pieces: &mut Vec<Piece>) {
+        match act {
+            Act::Say(text) if !text.is_empty() => drafts.say(&text),
+            Act::Think(text) if !text.is_empty() => drafts.think(&text),
+            Act::Sign(text) => drafts.sign(&text),
+            Act::Refuse(text) if !text.is_empty() => drafts.refuse(&text),
+            Act::Say(_) | Act::Think(_) | Act::Refuse(_) => {}
+            Act::Call(key) => drafts.begin_call(Some(key), "", "t"),
+            Act::Arguments(key, text) => drafts.write_arguments(drafts.keyed(Some(key)), &text),
+            Act::Native => drafts.add_native(Interface::Anthropic, json!({"type": "x"})),
+            Act::Separate => drafts.separate(),
+            Act::Tell => pieces.extend(drafts.fresh(0)),
+        }
+    }
+
+    /// What the pieces of a part are put together to.
+    fn heard(pieces: &[Piece], is_of: impl Fn(&LiveKind) -> bool) -> String {
+        pieces.iter().filter(|it| is_of(&it.kind)).map(|it| it.text.as_str()).collect()
+    }
+
+    fn is_told(part: &Part, pieces: &[Piece]) -> bool {
+        match part {
+            Part::Text(part) => heard(pieces, |kind| *kind == LiveKind::Text) == part.text,
+            Part::Refusal(part) => heard(pieces, |kind| *kind == LiveKind::Refusal) == part.text,
+            Part::Thinking(part) => {
+                heard(pieces, |kind| *kind == LiveKind::Thinking) == part.text
+                    && heard(pieces, |kind| *kind == LiveKind::Signature) == part.signature
+            }
+            Part::ToolCall(call) => {
+                let kind = LiveKind::ToolArguments { id: call.id.clone(), name: call.name.clone() };
+                heard(pieces, |it| *it == kind) == call.arguments
+            }
+            part => heard(pieces, |kind| *kind == LiveKind::Whole) == json!(part).to_string(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn parts_are_told_whole_and_one_after_the_other(
+            acts in prop::collection::vec(act(), 0..40),
+        ) {
+            let (mut drafts, mut pieces) = (Drafts::default(), Vec::new());
+            // A call that is whole is not written on.
+            for act in acts {
+                let is_late = matches!(&act, Act::Arguments(key, _)
+                    if drafts.arguments(drafts.keyed(Some(*key))).ends_with('}'));
+                if !is_late {
+                    perform(&mut drafts, act, &mut pieces);
+                }
+            }
+            drafts.close_all();
+            pieces.extend(drafts.fresh(0));
+            prop_assert!(pieces.is_sorted_by_key(|piece| piece.part));
+            let mut by_part: BTreeMap<u32, Vec<Piece>> = BTreeMap::new();
+            for piece in pieces {
+                let told = by_part.entry(piece.part).or_default();
+                let bytes: usize = told.iter().map(|piece| piece.text.len()).sum();
+                prop_assert_eq!(piece.offset, bytes as u64);
+                told.push(piece);
+            }
+            for (place, part) in drafts.into_parts().iter().enumerate() {
+                let told = by_part.get(&u32::try_from(place).expect("few"));
+                prop_assert!(is_told(part, told.expect("it was told")), "{:?} {:?}", part, told);
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_of_a_value_are_put_together() {
+        let mut whole = json!({});
+        for piece in [
+            json!({"details": [{"index": 0, "text": "a", "type": "t"}]}),
+            json!({"details": [{"index": 0, "text": "b", "type": "t"}]}),
+            json!({"details": [{"index": 1, "text": "c"}], "id": "x"}),
+            json!({"id": "y", "none": null}),
+        ] {
+            merge(&mut whole, piece);
+        }
+        let expected: Value = json!({"details": [{"index": 0, "text": "ab", "type": "t"},
+            {"index": 1, "text": "c"}], "id": "y", "none": null});
+        assert_eq!(whole, expected);
     }
 }

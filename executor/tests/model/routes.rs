@@ -130,7 +130,7 @@ async fn what_is_not_there_is_said_with_what_is() {
     let near = serving(&["a", "b"]).await;
     let catalog = catalog(vec![local(&near)]);
     let error = chosen(&catalog, "local/c").await.expect_err("no such model");
-    assert_eq!((error.code.as_str(), error.retryable), ("request.invalid", false));
+    assert_eq!((error.code.as_str(), error.retryable), ("model.not_found", false));
     assert!(
         error.full_text().contains("`local/c`") && error.full_text().contains("a, b"),
         "{error}"
