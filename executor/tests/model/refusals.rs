@@ -2,7 +2,8 @@
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use convergio_executor::model::{HttpProvider, ModelError, ProviderConfig, Secret};
+use convergio_domain::chat::{Part, RefusalPart};
+use convergio_executor::model::{ChatAnswer, HttpProvider, ModelError, ProviderConfig, Secret};
 use serde_json::{Value, json};
 
 use crate::server::{PROMPT, Server, ask, delta, json, nowhere, raw_sse, sse};

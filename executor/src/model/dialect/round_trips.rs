@@ -1,7 +1,7 @@
 //! What an interface answers and is sent again is the same, block for block, over many turns.
 
 use bytes::Bytes;
-use convergio_domain::chat::{ChatField, ChatRequest, Message, NativeFields, Role};
+use convergio_domain::chat::{ChatField, ChatRequest, Message, Role};
 use convergio_kernel_c::Platform;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -246,7 +246,8 @@ proptest! {
     fn messages_of_chat_completions(message in prop::collection::vec(chat_message(), 1..40)) {
         let mut turns: Vec<Vec<Value>> = message.into_iter().map(|message| vec![message]).collect();
         for (turn, message) in turns.iter_mut().flatten().enumerate() {
-            let calls = message["tool_calls"].as_array_mut().into_iter().flatten();
+            let calls = message.get_mut("tool_calls").and_then(Value::as_array_mut);
+            let calls = calls.into_iter().flatten();
             for (place, call) in calls.enumerate() {
                 call["id"] = json!(format!("call_{turn}_{place}"));
             }
