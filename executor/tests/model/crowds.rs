@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::crowd::Crowd;
-use crate::server::{PATIENCE, request};
+use crate::server::{PATIENCE, body_of, request};
 
 fn providers(configs: Vec<ProviderConfig>) -> Vec<Arc<dyn Provider>> {
     let prices = Arc::new(PriceBook::parse("[]").expect("an empty book"));
@@ -38,10 +38,11 @@ async fn ask(
     timeout: Duration,
     cancel: &CancellationToken,
 ) -> Result<ChatAnswer, ModelError> {
-    let body = provider.body(&request());
+    let body = body_of(&**provider, &request());
     let idempotency_key = Some("the-same-call");
-    let call = Call { model: "tiny", body: &body, timeout, idempotency_key, admission };
-    provider.chat(call, &|_, _| {}, cancel).await
+    let call =
+        Call { model: "tiny", body: &body, headers: &[], timeout, idempotency_key, admission };
+    provider.chat(call, &|_| {}, cancel).await
 }
 
 /// A call of its own.

@@ -15,7 +15,7 @@ use convergio_kernel_c::{Platform, ProviderClass};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::server::{PATIENCE, Server, call, delta, json, nowhere, request, sse, stop};
+use crate::server::{PATIENCE, Server, body_of, call, delta, json, nowhere, request, sse, stop};
 
 const NEED: Need =
     Need { input_tokens: 100, output_tokens: 20, privacy: Privacy::Any, fetches: false };
@@ -214,9 +214,9 @@ async fn a_provider_without_its_key_is_asked_only_by_name() {
 
 async fn fail(catalog: &ModelCatalog, wanted: &str) {
     let choice = catalog.choose(wanted, &NEED).await.expect("a model");
-    let body = choice.provider.body(&request());
+    let body = body_of(&*choice.provider, &request());
     let token = CancellationToken::new();
-    choice.provider.chat(call(&body, PATIENCE), &|_, _| {}, &token).await.expect_err("broken");
+    choice.provider.chat(call(&body, PATIENCE), &|_| {}, &token).await.expect_err("broken");
 }
 
 #[tokio::test]
@@ -237,8 +237,8 @@ async fn a_provider_that_failed_is_left_alone_while_there_is_another() {
     // Nobody else will do: it is tried nevertheless, and is well again once it answers.
     let choice = catalog.choose("local", &NEED).await.expect("the same");
     is_broken.store(false, Ordering::SeqCst);
-    let (body, token) = (choice.provider.body(&request()), CancellationToken::new());
-    choice.provider.chat(call(&body, PATIENCE), &|_, _| {}, &token).await.expect("an answer");
+    let (body, token) = (body_of(&*choice.provider, &request()), CancellationToken::new());
+    choice.provider.chat(call(&body, PATIENCE), &|_| {}, &token).await.expect("an answer");
     assert_eq!(chosen(&catalog, "auto").await.expect("a model")[0], "local");
 }
 

@@ -111,14 +111,20 @@ pub(crate) fn request() -> ChatRequest {
 /// A call of the usual model.
 pub(crate) fn call(body: &Bytes, timeout: Duration) -> Call<'_> {
     let admission = Admission::default();
-    Call { model: "tiny", body, timeout, idempotency_key: Some("the-same-call"), admission }
+    let idempotency_key = Some("the-same-call");
+    Call { model: "tiny", body, headers: &[], timeout, idempotency_key, admission }
+}
+
+/// The exact bytes of a request that the provider takes.
+pub(crate) fn body_of(provider: &dyn Provider, request: &ChatRequest) -> Bytes {
+    provider.write(request.clone()).expect("the provider takes it").body
 }
 
 /// Asks the usual question.
 pub(crate) async fn ask(config: ProviderConfig) -> Result<ChatAnswer, ModelError> {
     let provider = HttpProvider::new(config).expect("the configuration is valid");
-    let body = provider.body(&request());
-    provider.chat(call(&body, PATIENCE), &|_, _| {}, &CancellationToken::new()).await
+    let body = body_of(&provider, &request());
+    provider.chat(call(&body, PATIENCE), &|_| {}, &CancellationToken::new()).await
 }
 
 pub(crate) fn json(status: u16, value: &Value) -> Response {

@@ -1,6 +1,6 @@
 //! Anthropic's messages.
 
-use convergio_domain::chat::{ChatRequest, Message, Part, Role};
+use convergio_domain::chat::{ChatRequest, Message, Part, Role, ThinkingPart};
 use convergio_domain::metering::Meter;
 use convergio_executor::model::{Api, HttpProvider, ModelInfo, Provider, ProviderConfig, Secret};
 use serde_json::{Value, json};
@@ -87,10 +87,14 @@ fn a_whole_conversation_is_written_in_its_words() {
     assert_eq!(body["temperature"], 0.5);
 }
 
+fn thought(text: &str, signature: &str) -> Part {
+    let (text, signature) = (text.to_owned(), signature.to_owned());
+    Part::Thinking(ThinkingPart { text, signature, native: None })
+}
+
 #[test]
 fn a_thought_goes_back_with_its_mark() {
-    let thought = Part::Thinking { text: "hm".into(), signature: "EqQB".into() };
-    let messages = vec![Message { role: Role::Assistant, parts: vec![thought] }];
+    let messages = vec![Message::new(Role::Assistant, vec![thought("hm", "EqQB")])];
     let body = written(&config(), &ChatRequest { messages, ..conversation() });
     let expected = json!({"type": "thinking", "thinking": "hm", "signature": "EqQB"});
     assert_eq!(body["messages"][0]["content"][0], expected);
@@ -100,8 +104,8 @@ fn a_thought_goes_back_with_its_mark() {
 async fn a_stream_is_put_together_and_its_counts_replace_each_other() {
     let server = Server::chatting(|| raw_sse(events(&stream()))).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.text.as_str(), answer.finish.as_str()), ("Good day", "stop"));
-    assert_eq!((answer.thinking.as_str(), answer.signature.as_str()), ("let me see", "EqQB"));
+    assert_eq!((answer.text().as_str(), answer.finish.as_str()), ("Good day", "stop"));
+    assert_eq!(answer.parts, [thought("let me see", "EqQB"), Part::text("Good day")]);
     let expected = [
         (Meter::InFresh, 6),
         (Meter::InCacheRead, 40),
@@ -133,7 +137,7 @@ async fn a_tool_call_is_put_together_from_its_fragments() {
     let all = [vec![start()], call, end("tool_use").to_vec()].concat();
     let server = Server::chatting(move || raw_sse(events(&all))).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.tool_calls, answer.finish.as_str()), (weather("toolu_1"), "tool_calls"));
+    assert_eq!((answer.tool_calls(), answer.finish.as_str()), (weather("toolu_1"), "tool_calls"));
 }
 
 fn whole(content: &Value, reason: &str) -> Value {
@@ -148,7 +152,7 @@ async fn an_answer_that_comes_at_once_is_taken_too() {
         {"type": "tool_use", "id": "t", "name": "weather", "input": {"city": "Oslo"}}]);
     let server = Server::chatting(move || json(200, &whole(&content, "tool_use"))).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.text.as_str(), answer.tool_calls.clone()), ("Let me look.", weather("t")));
+    assert_eq!((answer.text().as_str(), answer.tool_calls()), ("Let me look.", weather("t")));
     assert_eq!(meters(&answer), [(Meter::InFresh, 20), (Meter::OutText, 8)]);
 }
 
@@ -163,8 +167,8 @@ async fn an_answer_in_a_schema_is_the_arguments_of_a_tool() {
     let content = json!([{"type": "tool_use", "id": "t", "name": name, "input": {"city": "Oslo"}}]);
     let server = Server::chatting(move || json(200, &whole(&content, "tool_use"))).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.text.as_str(), answer.finish.as_str()), (r#"{"city":"Oslo"}"#, "stop"));
-    assert!(answer.tool_calls.is_empty());
+    assert_eq!((answer.text().as_str(), answer.finish.as_str()), (r#"{"city":"Oslo"}"#, "stop"));
+    assert!(answer.tool_calls().is_empty());
 }
 
 #[tokio::test]

@@ -69,7 +69,7 @@ fn a_whole_conversation_is_written_in_its_words() {
 async fn a_stream_is_put_together_and_thoughts_are_counted_apart() {
     let server = Server::chatting(|| raw_sse(events(&stream()))).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.text.as_str(), answer.thinking.as_str()), ("Good day", "let me see"));
+    assert_eq!((answer.text().as_str(), answer.thinking().as_str()), ("Good day", "let me see"));
     assert_eq!((answer.finish.as_str(), answer.model.as_str()), ("stop", "gemini-x"));
     let expected = [
         (Meter::InFresh, 158 + 30),
@@ -89,7 +89,7 @@ async fn a_tool_call_comes_whole() {
     let call = json!([{"functionCall": {"id": "g1", "name": "weather", "args": {"city": "Oslo"}}}]);
     let server = Server::chatting(move || raw_sse(events(&[piece(&call, &json!("STOP"))]))).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.tool_calls, answer.finish.as_str()), (weather("g1"), "tool_calls"));
+    assert_eq!((answer.tool_calls(), answer.finish.as_str()), (weather("g1"), "tool_calls"));
 }
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn answers_that_come_at_once_are_taken_too() {
     for body in [json!(stream()), alone] {
         let server = Server::chatting(move || json(200, &body)).await;
         let answer = answer_of(&server, &config()).await.expect("an answer");
-        assert!(answer.text.ends_with("day"), "{}", answer.text);
+        assert!(answer.text().ends_with("day"), "{}", answer.text());
         assert_eq!(answer.usage.tokens(), 1150);
     }
 }

@@ -52,7 +52,7 @@ async fn a_stream_of_lines_is_put_together() {
     let all = [thought, say("Good "), say("day"), last()];
     let server = Server::chatting(move || lines(&all)).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.text.as_str(), answer.thinking.as_str()), ("Good day", "hm"));
+    assert_eq!((answer.text().as_str(), answer.thinking().as_str()), ("Good day", "hm"));
     assert_eq!((answer.finish.as_str(), answer.model.as_str()), ("stop", "qwen3:8b"));
     assert_eq!(meters(&answer), [(Meter::InFresh, 26), (Meter::OutText, 298)]);
     assert_eq!(answer.raw_usage.expect("kept")["eval_duration"], 4_000_000);
@@ -76,7 +76,7 @@ async fn a_tool_call_comes_whole() {
     let all = [said, last()];
     let server = Server::chatting(move || lines(&all)).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!(answer.tool_calls, weather("call_0_weather"));
+    assert_eq!(answer.tool_calls(), weather("call_0_weather"));
     assert_eq!(answer.finish, "tool_calls");
 }
 
@@ -87,7 +87,7 @@ async fn an_answer_that_comes_at_once_is_taken_too() {
     whole["done_reason"] = json!("length");
     let server = Server::chatting(move || json(200, &whole)).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.text.as_str(), answer.finish.as_str()), ("Good day", "length"));
+    assert_eq!((answer.text().as_str(), answer.finish.as_str()), ("Good day", "length"));
 }
 
 #[tokio::test]

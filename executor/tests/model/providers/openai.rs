@@ -49,7 +49,7 @@ async fn a_tool_call_is_put_together_from_its_fragments() {
     ];
     let server = Server::chatting(move || sse(&pieces)).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.tool_calls, answer.finish.as_str()), (weather("call_9"), "tool_calls"));
+    assert_eq!((answer.tool_calls(), answer.finish.as_str()), (weather("call_9"), "tool_calls"));
 }
 
 #[tokio::test]
@@ -69,8 +69,9 @@ async fn tool_calls_side_by_side_are_kept_apart() {
         [call(0, "a", "{\"x\""), call(1, "b", "{\"y\""), more(0, ":1}"), more(1, ":2}"), stop()];
     let server = Server::chatting(move || sse(&pieces)).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    let calls: Vec<_> = answer.tool_calls.iter().map(|call| call.arguments.as_str()).collect();
-    assert_eq!((calls, answer.finish.as_str()), (vec!["{\"x\":1}", "{\"y\":2}"], "tool_calls"));
+    let calls: Vec<_> = answer.tool_calls().into_iter().map(|call| call.arguments).collect();
+    assert_eq!(calls, ["{\"x\":1}", "{\"y\":2}"]);
+    assert_eq!(answer.finish, "tool_calls");
 }
 
 #[tokio::test]
@@ -82,7 +83,7 @@ async fn tool_calls_that_come_at_once_are_taken_too() {
         "usage": {"prompt_tokens": 9, "completion_tokens": 5}});
     let server = Server::chatting(move || json(200, &body)).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!(answer.tool_calls, weather("c"));
+    assert_eq!(answer.tool_calls(), weather("c"));
     assert_eq!(meters(&answer), [(Meter::InFresh, 9), (Meter::OutText, 5)]);
 }
 
@@ -107,7 +108,7 @@ async fn azure_is_spoken_to_by_its_v1_and_its_classic_urls() {
         let filtered = filtered.clone();
         let server = Server::chatting(move || sse(&[filtered.clone(), delta("ok"), stop()])).await;
         let answer = answer_of(&server, &config).await.expect("an answer");
-        assert_eq!((answer.text.as_str(), server.seen()[0].path.as_str()), ("ok", path));
+        assert_eq!((answer.text().as_str(), server.seen()[0].path.as_str()), ("ok", path));
         assert_eq!(server.seen()[0].headers["api-key"], KEY);
     }
 }

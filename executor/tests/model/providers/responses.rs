@@ -57,7 +57,7 @@ fn a_whole_conversation_is_written_in_its_words_and_not_stored() {
 async fn a_stream_is_put_together() {
     let server = Server::chatting(|| raw_sse(events(&stream()))).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.text.as_str(), answer.thinking.as_str()), ("Good day", "hm"));
+    assert_eq!((answer.text().as_str(), answer.thinking().as_str()), ("Good day", "hm"));
     assert_eq!((answer.finish.as_str(), answer.model.as_str()), ("stop", "gpt-r"));
     let expected = [
         (Meter::InFresh, 40),
@@ -82,7 +82,7 @@ async fn a_call_of_a_tool_is_an_item() {
     pieces.extend(stream().pop());
     let server = Server::chatting(move || raw_sse(events(&pieces))).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.tool_calls, answer.finish.as_str()), (weather("c7"), "tool_calls"));
+    assert_eq!((answer.tool_calls(), answer.finish.as_str()), (weather("c7"), "tool_calls"));
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn an_answer_that_comes_at_once_is_taken_too() {
         "usage": usage()});
     let server = Server::chatting(move || json(200, &body)).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.text.as_str(), answer.finish.as_str()), ("Good", "length"));
+    assert_eq!((answer.text().as_str(), answer.finish.as_str()), ("Good", "length"));
 }
 
 #[tokio::test]
