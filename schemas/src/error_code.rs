@@ -28,6 +28,8 @@ codes! {
     AUTH_FORBIDDEN = "auth.forbidden", 403, "Not permitted";
     /// Something about the request is malformed.
     REQUEST_INVALID = "request.invalid", 400, "The request is not valid";
+    /// The provider has no such field, and without it the answer would be another.
+    REQUEST_UNSUPPORTED = "request.unsupported", 400, "The provider does not take a field";
     /// The request contradicts the state of things.
     REQUEST_CONFLICT = "request.conflict", 409, "The request conflicts with the state";
     /// The run does not stand where what was asked for begins.
@@ -64,7 +66,9 @@ codes! {
     BUDGET_EXCEEDED = "budget.exceeded", 402, "The budget is used up";
     /// Privacy is `local`, and what was asked for is not.
     PRIVACY_DENIED = "privacy.cloud_denied", 403, "Privacy keeps it from the cloud";
-    /// The provider wants to be left alone, or its account has no money left.
+    /// The provider's account has no money left, or has reached its limit.
+    QUOTA_EXCEEDED = "provider.quota_exceeded", 402, "The provider's account may not spend";
+    /// The provider wants to be left alone.
     RATE_LIMITED = "provider.rate_limited", 429, "The provider limits its use";
     /// The provider took too long.
     PROVIDER_TIMEOUT = "provider.timeout", 504, "The provider did not answer in time";

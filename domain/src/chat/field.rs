@@ -148,6 +148,8 @@ chat_fields! {
         [OpenAiChat, OpenAiResponses, Anthropic, Gemini, GeminiInteractions], Refused;
     /// Recorded sound.
     AudioInput = "input_audio", [OpenAiChat, Gemini], Refused;
+    /// Fields of parts, turns and tools that only another interface has.
+    ForeignFields = "fields_of_another", [], LeftOut;
     /// A part that only another interface understands.
     ForeignPart = "parts_of_another", [], Refused;
 }
