@@ -106,9 +106,9 @@ impl LiveHub {
 
     /// Says something to whoever listens.
     pub fn publish(&self, stream: &StreamKey, note: LiveNote) {
-        for listener in self.listeners().get(stream).into_iter().flatten() {
-            // One that is too slow finds the gap by the offsets.
-            let _heard = listener.try_send(note.clone());
+        if let Some(listeners) = self.listeners().get_mut(stream) {
+            // One that is too slow hears no more: what it has heard is a beginning without a gap.
+            listeners.retain(|listener| listener.try_send(note.clone()).is_ok());
         }
         if self.notes.receiver_count() > 0 {
             let note = StreamNote { stream: stream.clone(), note };
@@ -121,7 +121,8 @@ impl LiveHub {
         self.notes.subscribe()
     }
 
-    /// Listens to one run from now on.
+    /// Listens to one run from now on. Who does not keep up hears nothing after the first note that
+    /// was missed.
     pub fn listen(&self, stream: &StreamKey) -> LiveListener {
         let (sender, notes) = mpsc::channel(LISTENER_BACKLOG);
         self.listeners().entry(stream.clone()).or_default().push(sender);
@@ -157,5 +158,34 @@ impl Drop for LiveListener {
                 listeners.remove(&self.stream);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use convergio_domain::id::RunId;
+    use convergio_domain::stream::StreamKey;
+    use futures_util::FutureExt;
+    use uuid::Uuid;
+
+    use super::{LISTENER_BACKLOG, LiveHub, LiveNote};
+
+    fn note(offset: usize) -> LiveNote {
+        LiveNote { offset: offset as u64, ..LiveNote::default() }
+    }
+
+    #[tokio::test]
+    async fn who_misses_a_note_hears_none_after_it() {
+        let hub = LiveHub::new();
+        let stream = StreamKey::run("acme".parse().expect("a name"), RunId(Uuid::nil()));
+        let mut listener = hub.listen(&stream);
+        for offset in 0..=LISTENER_BACKLOG {
+            hub.publish(&stream, note(offset));
+        }
+        for offset in 0..LISTENER_BACKLOG {
+            assert_eq!(listener.next().await, note(offset));
+        }
+        hub.publish(&stream, note(LISTENER_BACKLOG + 1));
+        assert_eq!(listener.next().now_or_never(), None);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue, Method, Uri};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::{Extension, Router};
@@ -28,7 +28,7 @@ use crate::answers;
 use crate::auth::{self, Tokens};
 use crate::bodies::{self, BodyRoom};
 use crate::hosts::{self, Hosts};
-use crate::http::front::{self, ModelDirectory};
+use crate::http::front::{self, DoorSettings, Form, ModelDirectory, ModelServices};
 use crate::http::replay::Replayer;
 use crate::http::{
     agents, amend, approvals, billing, branches, events, export, fork, graphs, health, memories,
@@ -67,6 +67,10 @@ pub struct Gateway {
     pub tokens: Tokens,
     /// Which models can be asked.
     pub models: Arc<dyn ModelDirectory>,
+    /// What models do besides answering.
+    pub services: Arc<dyn ModelServices>,
+    /// What the operator says of the front doors.
+    pub doors: DoorSettings,
     /// What computes runs again.
     pub replayer: Arc<dyn Replayer>,
     /// Tells streams to end.
@@ -200,13 +204,23 @@ fn router(gateway: Gateway, work_runtime: Option<Handle>) -> Router {
     });
     guarded
         .merge(open)
+        .merge(front::open_routes())
         .route("/openapi.json", document)
-        .fallback(async || ApiError::new(error_code::NOT_FOUND, "there is no such path"))
+        .fallback(no_such_path)
         .method_not_allowed_fallback(async || {
             ApiError::new(error_code::METHOD_NOT_ALLOWED, "see /openapi.json for what is offered")
         })
         .layer(middleware::from_fn(with_request_id))
         .with_state(gateway)
+}
+
+/// What is not there. Below a door its client is told what it asked for.
+async fn no_such_path(method: Method, uri: Uri) -> ApiError {
+    let detail = match Form::of_path(uri.path()) {
+        Some(_) => format!("`{method} {}` is not available here", uri.path()),
+        None => "there is no such path".to_owned(),
+    };
+    ApiError::new(error_code::NOT_FOUND, detail)
 }
 
 /// Every request has an id, in its answer and in the server's log.
@@ -216,6 +230,7 @@ async fn with_request_id(mut request: Request, next: Next) -> Response {
     let id = given.filter(usable).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let method = request.method().clone();
+    let form = Form::of_path(request.uri().path());
     let span = tracing::info_span!(
         "http",
         otel.name = format!("{method} {}", path.as_deref().unwrap_or_default()),
@@ -228,9 +243,14 @@ async fn with_request_id(mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(RequestId(id.clone()));
     let mut response = next.run(request).instrument(span.clone()).await;
     span.record("http.response.status_code", response.status().as_u16());
-    crate::problem::stamp(&mut response, &id);
+    crate::problem::stamp(&mut response, &id, form);
     if let Ok(value) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(REQUEST_ID, value);
+        let headers = response.headers_mut();
+        // At a door a call's id is that of its run.
+        if let Some(form) = form {
+            headers.entry(form.request_id_header()).or_insert_with(|| value.clone());
+        }
+        headers.entry(REQUEST_ID).or_insert(value);
     }
     tracing::debug!(%method, path, status = response.status().as_u16(), request_id = id);
     response

@@ -46,6 +46,8 @@ codes! {
     SERVER_BUSY = "server.busy", 503, "The server has too much to do";
     /// There is no such thing, or it is somebody else's.
     NOT_FOUND = "not_found", 404, "Not found";
+    /// No provider that may be asked has the model.
+    MODEL_NOT_FOUND = "model.not_found", 404, "There is no such model";
     /// The method is not offered here.
     METHOD_NOT_ALLOWED = "request.method", 405, "The method is not offered here";
     /// The idempotency key was used for another request.

@@ -74,7 +74,7 @@ fn vllm(path: &str) -> Response {
 }
 
 fn model(id: &str, context_tokens: Option<u64>) -> ModelInfo {
-    ModelInfo { id: id.into(), context_tokens }
+    ModelInfo::new(id, context_tokens)
 }
 
 async fn found(answer: fn(&str) -> Response) -> (Server, Detected) {

@@ -119,7 +119,7 @@ async fn ollamas_cloud_is_seen_behind_openais_interface_too() {
 #[tokio::test]
 async fn a_busy_ollama_is_not_taken_at_its_operators_word() {
     let near = Server::start(|_| json(503, &json!({"error": "busy"}))).await;
-    let models = vec![ModelInfo { id: "innocent".into(), context_tokens: None }];
+    let models = vec![ModelInfo::new("innocent", None)];
     let config = ProviderConfig { models, ..local(&near, Platform::Ollama) };
     let catalog = catalog(vec![config]);
     // Where the model computes is not known: that may be enough for others, not for a secret.

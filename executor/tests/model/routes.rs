@@ -7,7 +7,10 @@ use axum::response::Response;
 use convergio_domain::chat::Privacy;
 use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::metering::PriceBook;
-use convergio_executor::model::{Api, ModelCatalog, ModelInfo, Need, ProviderConfig, Secret};
+use convergio_domain::run::{Candidate, Fallback};
+use convergio_executor::model::{
+    Aliases, Api, ModelCatalog, ModelInfo, Need, ProviderConfig, Secret,
+};
 use convergio_kernel_c::{Platform, ProviderClass};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -94,6 +97,35 @@ async fn a_server_that_nobody_confirmed_gets_nothing_private() {
     }
     assert_eq!(near.count("/v1/models"), 0, "not even asked what it has");
     assert_eq!(chosen(&catalog, "local").await.expect("not private")[1], "a");
+}
+
+#[tokio::test]
+async fn an_alias_goes_to_its_deployments_by_weight_and_to_the_next_after_a_failure() {
+    let (near, cloud) = (serving(&["a"]).await, serving(&["dear", "cheap"]).await);
+    let targets = json!({"fast": [{"model": "far/dear", "weight": 3}, {"model": "far/cheap"}]});
+    let targets = serde_json::from_value(targets).expect("aliases");
+    let aliases = Aliases::new(targets, &["far", "local"]).expect("they are right");
+    let catalog = catalog(vec![far(&cloud.url), local(&near)]).with_aliases(aliases);
+    let fallbacks = ["local/a".to_owned(), "far/cheap".to_owned()];
+    let by_chance = |chance| catalog.expand_models("fast", &fallbacks, chance);
+    assert_eq!(by_chance(2), ["far/dear", "far/cheap", "local/a"]);
+    let models = by_chance(3);
+    assert_eq!(models, ["far/cheap", "far/dear", "local/a"]);
+    let candidate =
+        |model: &str| Candidate { provider: "far".into(), model: model.into(), key: None };
+    let failed = |model| Fallback { from: candidate(model), reason: "provider.timeout".into() };
+    for (avoid, expected) in [
+        (vec![], "cheap"),
+        (vec![failed("cheap")], "dear"),
+        (vec![failed("cheap"), failed("dear")], "a"),
+    ] {
+        let choice = catalog.choose_after(&models, &NEED, &avoid).await.expect("a model");
+        assert_eq!(choice.model, expected, "after {}", avoid.len());
+        let has_other = catalog.has_other(&models, &NEED, &avoid).await;
+        assert!(has_other, "after {}", avoid.len());
+    }
+    let nobody = catalog.choose_after(&["far/none".into(), "far/nope".into()], &NEED, &[]).await;
+    assert!(nobody.err().expect("no such model").full_text().contains("`far/none`"));
 }
 
 #[tokio::test]
@@ -239,7 +271,7 @@ async fn models_are_listed_once_for_many_choices() {
 
 #[tokio::test]
 async fn configured_models_of_a_cloud_are_taken_by_the_operators_word() {
-    let models = vec![ModelInfo { id: "own".into(), context_tokens: Some(1000) }];
+    let models = vec![ModelInfo::new("own", Some(1000))];
     let config = ProviderConfig { models, ..far("https://models.example.com/v1") };
     let catalog = catalog(vec![config]);
     assert_eq!(chosen(&catalog, "auto").await.expect("a model"), ["far", "own", "unpriced"]);

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use convergio_domain::event::Event;
 use convergio_domain::run::Run;
 use convergio_domain::stream::{Seq, StreamKey, StreamKind};
-use convergio_eventstore::{LogError, Record, StreamNote};
+use convergio_eventstore::{LiveKind, LiveNote, LogError, Record, StreamNote};
 use convergio_schemas::wire::{EventEnvelope, Frame, Page, Problem, ProgressNote};
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use serde::Deserialize;
@@ -262,6 +262,11 @@ impl Standing {
     }
 }
 
+/// Whether a note has a piece of what a model answers: its thoughts and calls stand in the log.
+fn is_text(note: &LiveNote) -> bool {
+    note.kind == LiveKind::Text && !note.text.is_empty()
+}
+
 /// Whether a run that had ended goes on by this event.
 fn is_new_beginning(kind: &str) -> bool {
     kind == "run.reopened.v1"
@@ -359,9 +364,9 @@ impl Follower {
                     Some(Err(_)) | None => return None,
                 },
                 note = self.notes.recv() => match note {
-                    Ok(note) if note.stream == self.stream && !note.note.text.is_empty() => {
+                    Ok(note) if note.stream == self.stream && is_text(&note.note) => {
                         let note = note.note.clone();
-                        let convergio_eventstore::LiveNote { step, tokens_out, text, .. } = note;
+                        let LiveNote { step, tokens_out, text, .. } = note;
                         return Some(Frame::Progress(ProgressNote { step, tokens_out, text }));
                     }
                     Ok(_) | Err(RecvError::Lagged(_)) => {}

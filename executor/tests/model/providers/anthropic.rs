@@ -219,7 +219,7 @@ async fn models_are_listed_and_embeddings_are_not_had() {
         "has_more": false});
     let server = Server::chatting(move || json(200, &list)).await;
     let provider = HttpProvider::new(led_to(&server, config())).expect("a valid URL");
-    let expected = ModelInfo { id: "claude-x".into(), context_tokens: Some(200_000) };
+    let expected = ModelInfo::new("claude-x", Some(200_000));
     assert_eq!(provider.models().await.expect("a list"), [expected]);
     let error = provider.embed("m", &["x".into()]).await.expect_err("none");
     assert_eq!((error.code, server.seen().len()), ("request.invalid", 1));

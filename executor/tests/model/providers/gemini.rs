@@ -142,7 +142,7 @@ async fn models_are_listed_and_texts_become_vectors() {
     });
     let server = server.await;
     let provider = HttpProvider::new(led_to(&server, config())).expect("a valid URL");
-    let expected = ModelInfo { id: "gemini-x".into(), context_tokens: Some(1_048_576) };
+    let expected = ModelInfo::new("gemini-x", Some(1_048_576));
     assert_eq!(provider.models().await.expect("a list"), [expected]);
     let embedded = provider.embed("embed", &["hi".into()]).await.expect("vectors");
     assert_eq!(embedded.vectors, [[1.0, 0.25]]);

@@ -1,0 +1,367 @@
+//! Reading calls of chat completions.
+
+use convergio_domain::chat::{
+    AudioPart, ChatRequest, FilePart, Interface, Message, NativeFields, NativePart, Part,
+    RefusalPart, Role, ThinkingPart, ToolCall, ToolChoice, ToolResultPart, ToolSpec,
+};
+use serde_json::Value;
+
+use super::super::carrier::{Carrier, attach};
+use super::super::conversation::Conversation;
+use super::super::known::{Fields, Path, kind_of, unknown_kind};
+use super::super::parts;
+use super::super::refusal::Refusal;
+use super::super::urls;
+use super::tables;
+
+const OWN: Interface = Interface::OpenAiChat;
+
+/// What a body asks for, besides what the door itself acts on.
+pub(super) fn request(body: &Fields<'_>) -> Result<ChatRequest, Refusal> {
+    let root = Path::ROOT;
+    let mut request = ChatRequest {
+        model: body.need_text("model")?.to_owned(),
+        tool_choice: choice(body, root)?,
+        max_tokens: body.tokens("max_completion_tokens").or(body.tokens("max_tokens")),
+        temperature: body.number("temperature"),
+        top_p: body.number("top_p"),
+        stop: body.texts("stop")?,
+        seed: body.get("seed").and_then(Value::as_i64),
+        effort: effort(body, root)?,
+        options: body.options().collect(),
+        fallbacks: body.texts("models")?,
+        door: Some(OWN),
+        ..ChatRequest::default()
+    };
+    take_format(body, root, &mut request)?;
+    let tools = root.field("tools");
+    for (place, tool) in body.list("tools").iter().enumerate() {
+        take_tool(tool, tools.entry(place), &mut request)?;
+    }
+    let mut conversation = Conversation::default();
+    let messages = root.field("messages");
+    for (place, message) in body.list("messages").iter().enumerate() {
+        take_message(message, messages.entry(place), &mut conversation)?;
+    }
+    if conversation.is_empty() {
+        return Err(messages.refuse("must have an entry at least"));
+    }
+    request.messages = conversation.into_messages();
+    Ok(request)
+}
+
+fn effort(body: &Fields<'_>, root: Path<'_>) -> Result<Option<String>, Refusal> {
+    let reasoning = match body.get("reasoning") {
+        Some(reasoning) => {
+            let fields = Fields::read(reasoning, root.field("reasoning"), &tables::REASONING)?;
+            fields.text("effort")
+        }
+        None => None,
+    };
+    Ok(body.text("reasoning_effort").or(reasoning).map(str::to_owned))
+}
+
+fn take_format(
+    body: &Fields<'_>,
+    root: Path<'_>,
+    request: &mut ChatRequest,
+) -> Result<(), Refusal> {
+    let Some(format) = body.get("response_format") else { return Ok(()) };
+    let path = root.field("response_format");
+    let fields = Fields::read(format, path, &tables::RESPONSE_FORMAT)?;
+    match fields.need_text("type")? {
+        "json_object" => request.json_object = true,
+        "json_schema" => {
+            let schema = fields.need("json_schema")?;
+            let schema = Fields::read(schema, path.field("json_schema"), &tables::JSON_SCHEMA)?;
+            parts::take_schema(&schema, "schema", request)?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn take_tool(tool: &Value, path: Path<'_>, request: &mut ChatRequest) -> Result<(), Refusal> {
+    if kind_of(tool, path)? != "function" {
+        // The provider's own: it knows its fields.
+        request.native_tools.push(NativePart { interface: OWN, block: tool.clone() });
+        return Ok(());
+    }
+    let fields = Fields::read(tool, path, &tables::TOOL)?;
+    let path = path.field("function");
+    let function = Fields::read(fields.need("function")?, path, &tables::FUNCTION)?;
+    let mark = fields.get("cache_control").or(function.get("cache_control")).cloned();
+    let tool = parts::tool(&function, "parameters")?;
+    request.tools.push(ToolSpec { cache_control: mark, ..tool });
+    Ok(())
+}
+
+fn choice(body: &Fields<'_>, root: Path<'_>) -> Result<ToolChoice, Refusal> {
+    let path = root.field("tool_choice");
+    let choice = match body.get("tool_choice") {
+        None => return Ok(ToolChoice::Auto),
+        Some(Value::String(word)) => {
+            return match word.as_str() {
+                "auto" => Ok(ToolChoice::Auto),
+                "none" => Ok(ToolChoice::None),
+                "required" | "any" => Ok(ToolChoice::Required),
+                _ => Err(path.refuse("must be auto, none, required or a function")),
+            };
+        }
+        Some(choice) => Fields::read(choice, path, &tables::CHOICE)?,
+    };
+    let kind = choice.need_text("type")?;
+    let place = path.field(kind);
+    let fields = Fields::read(choice.need(kind)?, place, &tables::CHOICE_NAME)?;
+    Ok(ToolChoice::Named(fields.need_text("name")?.to_owned()))
+}
+
+/// Takes a message in.
+fn take_message(
+    message: &Value,
+    path: Path<'_>,
+    conversation: &mut Conversation,
+) -> Result<(), Refusal> {
+    let role = match message["role"].as_str() {
+        Some("system") => Role::System,
+        Some("developer") => Role::Developer,
+        Some("user") => Role::User,
+        Some("assistant") => return take_answer(message, path, conversation),
+        Some("tool") => return take_result(message, path, conversation),
+        _ if !message.is_object() => return Err(path.refuse("must be an object")),
+        _ => {
+            let message = "must be system, developer, user, assistant or tool";
+            return Err(path.field("role").refuse(message));
+        }
+    };
+    let fields = Fields::read(message, path, &tables::MESSAGE)?;
+    let parts = content(&fields, path)?;
+    if parts.is_empty() {
+        return Err(path.field("content").refuse("missing"));
+    }
+    let name = fields.text("name").map(str::to_owned);
+    conversation.push(Message { name, ..Message::new(role, parts) });
+    Ok(())
+}
+
+fn take_result(
+    message: &Value,
+    path: Path<'_>,
+    conversation: &mut Conversation,
+) -> Result<(), Refusal> {
+    let fields = Fields::read(message, path, &tables::RESULT)?;
+    let mut result = ToolResultPart {
+        id: fields.need_text("tool_call_id")?.to_owned(),
+        name: fields.string("name"),
+        cache_control: fields.get("cache_control").cloned(),
+        ..ToolResultPart::default()
+    };
+    let path = path.field("content");
+    let parts = match fields.get("content") {
+        Some(content) => content_parts(content, path)?,
+        None => Vec::new(),
+    };
+    parts::set_answer(&mut result, parts);
+    conversation.add_result(result);
+    Ok(())
+}
+
+/// The content of a message, its last part with the message's mark.
+fn content(fields: &Fields<'_>, path: Path<'_>) -> Result<Vec<Part>, Refusal> {
+    let path = path.field("content");
+    let mut parts = match fields.get("content") {
+        Some(content) => content_parts(content, path)?,
+        None => Vec::new(),
+    };
+    if let Some(last) = parts.last_mut() {
+        parts::mark(last, fields.get("cache_control"));
+    }
+    Ok(parts)
+}
+
+fn content_parts(content: &Value, path: Path<'_>) -> Result<Vec<Part>, Refusal> {
+    match content {
+        Value::Array(list) => {
+            let places = list.iter().enumerate();
+            places.map(|(place, part)| read_part(part, path.entry(place))).collect()
+        }
+        text => Ok(vec![Part::text(text.as_str().unwrap_or_default())]),
+    }
+}
+
+fn read_part(part: &Value, path: Path<'_>) -> Result<Part, Refusal> {
+    match kind_of(part, path)? {
+        "text" => {
+            let fields = Fields::read(part, path, &tables::TEXT)?;
+            let mut part = Part::text(fields.need_text("text")?);
+            parts::mark(&mut part, fields.get("cache_control"));
+            Ok(part)
+        }
+        "image_url" => {
+            let fields = Fields::read(part, path, &tables::IMAGE)?;
+            let mut part = image(fields.need("image_url")?, path.field("image_url"))?;
+            parts::mark(&mut part, fields.get("cache_control"));
+            Ok(part)
+        }
+        "input_audio" => {
+            let fields = Fields::read(part, path, &tables::AUDIO)?;
+            let path = path.field("input_audio");
+            let audio = Fields::read(fields.need("input_audio")?, path, &tables::INPUT_AUDIO)?;
+            let format = audio.need_text("format")?.to_owned();
+            let data = audio.need_text("data")?.to_owned();
+            Ok(Part::Audio(AudioPart { format, data, native: None }))
+        }
+        "file" => {
+            let fields = Fields::read(part, path, &tables::FILE)?;
+            let path = path.field("file");
+            let file = Fields::read(fields.need("file")?, path, &tables::INPUT_FILE)?;
+            let name = file.text("filename").map(str::to_owned);
+            let data = parts::file_of_data(file.need_text("file_data")?, path.field("file_data"))?;
+            let mut part = Part::File(FilePart { name, ..data });
+            parts::mark(&mut part, fields.get("cache_control"));
+            Ok(part)
+        }
+        "refusal" => {
+            let fields = Fields::read(part, path, &tables::REFUSAL)?;
+            let text = fields.need_text("refusal")?.to_owned();
+            Ok(Part::Refusal(RefusalPart { text }))
+        }
+        kind => Err(unknown_kind(kind, path)),
+    }
+}
+
+fn image(value: &Value, path: Path<'_>) -> Result<Part, Refusal> {
+    if let Value::String(url) = value {
+        return urls::image(url, path);
+    }
+    let fields = Fields::read(value, path, &tables::IMAGE_URL)?;
+    let mut part = urls::image(fields.need_text("url")?, path.field("url"))?;
+    parts::set_detail(&mut part, fields.text("detail"));
+    Ok(part)
+}
+
+/// Takes in what a model answered before.
+fn take_answer(
+    message: &Value,
+    path: Path<'_>,
+    conversation: &mut Conversation,
+) -> Result<(), Refusal> {
+    let fields = Fields::read(message, path, &tables::ANSWER)?;
+    let (carried, details) = reasoning_details(&fields, path)?;
+    let mut parts = Vec::new();
+    let is_thought =
+        |(_, carrier): &(usize, Carrier)| matches!(carrier, Carrier::Part(Part::Thinking(_)));
+    let thought = fields.text("reasoning_content").or(fields.text("reasoning"));
+    // A thought that is carried whole is not taken a second time.
+    if let Some(text) = thought.filter(|text| !text.is_empty() && !carried.iter().any(is_thought)) {
+        parts.push(Part::Thinking(ThinkingPart { text: text.to_owned(), ..Default::default() }));
+    }
+    parts.extend(content(&fields, path)?);
+    if let Some(text) = fields.text("refusal") {
+        parts.push(Part::Refusal(RefusalPart { text: text.to_owned() }));
+    }
+    let calls = path.field("tool_calls");
+    for (place, call) in fields.list("tool_calls").iter().enumerate() {
+        parts.push(read_call(call, calls.entry(place))?);
+    }
+    let parts = put_carried(parts, carried);
+    if parts.is_empty() {
+        return Ok(());
+    }
+    let mut native = fields.native(OWN);
+    if !details.is_empty() {
+        let none = || NativeFields { interface: OWN, fields: serde_json::Map::new() };
+        let fields = &mut native.get_or_insert_with(none).fields;
+        fields.insert("reasoning_details".to_owned(), Value::Array(details));
+    }
+    let name = fields.text("name").map(str::to_owned);
+    let message = Message { role: Role::Assistant, parts, name, native };
+    conversation.push(message);
+    Ok(())
+}
+
+type Carried = Vec<(usize, Carrier)>;
+
+/// What is ours among the details of reasoning, with its place among the parts, and the rest.
+fn reasoning_details(
+    fields: &Fields<'_>,
+    path: Path<'_>,
+) -> Result<(Carried, Vec<Value>), Refusal> {
+    let path = path.field("reasoning_details");
+    let (mut carried, mut details) = (Vec::new(), Vec::new());
+    for (place, detail) in fields.list("reasoning_details").iter().enumerate() {
+        let path = path.entry(place);
+        let carrier = match &detail["data"] {
+            Value::String(data) => Carrier::unpack(data, path.field("data"))?,
+            _ => None,
+        };
+        match carrier {
+            Some(carrier) => {
+                let index = detail["index"].as_u64().and_then(|index| usize::try_from(index).ok());
+                carried.push((index.unwrap_or(usize::MAX), carrier));
+            }
+            None => details.push(detail.clone()),
+        }
+    }
+    carried.sort_by_key(|(index, _)| *index);
+    Ok((carried, details))
+}
+
+/// Puts what was carried where it stood: parts between the others, fields on the part of the place.
+fn put_carried(plain: Vec<Part>, carried: Carried) -> Vec<Part> {
+    let mut parts: Vec<Part> = Vec::with_capacity(plain.len() + carried.len());
+    let mut plain = plain.into_iter();
+    for (index, carrier) in carried {
+        // The parts before the place, and for fields the one in it.
+        let wanted = match carrier {
+            Carrier::Part(_) => index,
+            _ => index.saturating_add(1),
+        };
+        while parts.len() < wanted
+            && let Some(part) = plain.next()
+        {
+            parts.push(part);
+        }
+        match carrier {
+            Carrier::Part(part) => parts.push(part),
+            Carrier::Next(fields) | Carrier::Previous(fields) => {
+                if let Some(part) = parts.get_mut(index) {
+                    attach(fields, part);
+                }
+            }
+        }
+    }
+    parts.extend(plain);
+    parts
+}
+
+fn read_call(call: &Value, path: Path<'_>) -> Result<Part, Refusal> {
+    if call["type"].as_str().is_some_and(|kind| kind != "function") {
+        return Ok(Part::Native(NativePart { interface: OWN, block: call.clone() }));
+    }
+    let fields = Fields::read(call, path, &tables::CALL)?;
+    let function = path.field("function");
+    let function = Fields::read(fields.need("function")?, function, &tables::CALLED)?;
+    let arguments = function.text("arguments").filter(|text| !text.trim().is_empty());
+    Ok(Part::ToolCall(ToolCall {
+        id: fields.need_text("id")?.to_owned(),
+        name: function.need_text("name")?.to_owned(),
+        arguments: arguments.unwrap_or("{}").to_owned(),
+        cache_control: fields.get("cache_control").cloned(),
+        native: native_of_call(&fields, path)?,
+    }))
+}
+
+/// The fields of a call that only an interface has: Google's mark of a thought may be a carrier.
+fn native_of_call(fields: &Fields<'_>, path: Path<'_>) -> Result<Option<NativeFields>, Refusal> {
+    let mark = fields.get("extra_content").map(|extra| &extra["google"]["thought_signature"]);
+    if let Some(Value::String(mark)) = mark {
+        let path = path.field("extra_content");
+        if let Some(Carrier::Next(native) | Carrier::Previous(native)) =
+            Carrier::unpack(mark, path)?
+        {
+            return Ok(Some(native));
+        }
+    }
+    Ok(fields.native(OWN))
+}
