@@ -179,7 +179,7 @@ async fn a_configured_model_that_the_server_does_not_have_is_not_asked() {
     let near = serving(&["other"]).await;
     let catalog = catalog(vec![ProviderConfig::local("local", &near.url, "tiny")]);
     let error = chosen(&catalog, "local/tiny").await.expect_err("not there");
-    assert_eq!(error.code, "request.invalid");
+    assert_eq!(error.code, "model.not_found");
     assert_eq!(near.count("/v1/chat/completions"), 0);
 }
 

@@ -2,6 +2,7 @@
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use convergio_domain::chat::{ChatRequest, ToolChoice};
 use convergio_domain::metering::Meter;
 use convergio_executor::model::{HttpProvider, Provider, ProviderConfig};
 use convergio_kernel_c::{Platform, ProviderClass};
@@ -34,7 +35,8 @@ fn last() -> Value {
 
 #[test]
 fn a_whole_conversation_is_written_in_its_words_and_never_cut() {
-    let body = written(&config(), &conversation());
+    let asked = ChatRequest { tool_choice: ToolChoice::Auto, ..conversation() };
+    let body = written(&config(), &asked);
     assert_eq!(body["truncate"], false);
     assert_eq!(body["messages"][1]["images"], json!(["aGk="]));
     let call = json!({"function": {"name": "weather", "arguments": {"city": "Oslo"}}});

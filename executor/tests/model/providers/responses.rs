@@ -1,5 +1,6 @@
 //! OpenAI's responses.
 
+use convergio_domain::chat::ChatRequest;
 use convergio_domain::metering::Meter;
 use convergio_executor::model::{Api, ProviderConfig, Secret};
 use serde_json::{Value, json};
@@ -39,7 +40,8 @@ fn stream() -> Vec<Value> {
 
 #[test]
 fn a_whole_conversation_is_written_in_its_words_and_not_stored() {
-    let body = written(&config(), &conversation());
+    let asked = ChatRequest { stop: Vec::new(), ..conversation() };
+    let body = written(&config(), &asked);
     assert_eq!((&body["store"], &body["instructions"]), (&json!(false), &json!("be brief")));
     let kinds: Vec<_> = body["input"].as_array().expect("items").iter().collect();
     assert_eq!(kinds[0]["content"][1]["image_url"], "data:image/png;base64,aGk=");

@@ -117,7 +117,8 @@ impl Messages {
         }
         turn.drop_blanks();
         let has_results = message.parts.iter().any(|part| matches!(part, Part::ToolResult(_)));
-        if turn.is_empty() && (has_results || message.parts.is_empty()) {
+        let is_silent = message.parts.is_empty() && message.native.is_none();
+        if turn.is_empty() && (has_results || is_silent) {
             return;
         }
         if message.role == Role::User {
