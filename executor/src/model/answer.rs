@@ -9,8 +9,9 @@ use convergio_eventstore::LiveKind;
 use serde_json::{Map, Value};
 
 use super::chat::{ChatAnswer, Piece};
-use super::draft::{Drafts, TooLarge, merge, size};
+use super::draft::{Drafts, TooLarge};
 use super::error::ModelError;
+use super::json_piece::{merge, size};
 use super::{scrub, usage};
 
 /// Bytes on the wire at most: a stream wraps each token in about 250 bytes.

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::chat::Piece;
+use super::json_piece::{merge, size};
 
 /// Bytes of text, thought, arguments and whatever else at most.
 const BYTES_LIMIT: usize = 8 << 20;
@@ -33,6 +34,8 @@ pub(super) struct Drafts {
     at: usize,
     /// The part that is the answer in a schema.
     answer: Option<usize>,
+    /// Where the parts of the provider's item begin.
+    item: usize,
     bytes: usize,
 }
 
@@ -204,6 +207,7 @@ impl Drafts {
     pub(super) fn continue_thought(&mut self) {
         if !matches!(self.last(), Some(Draft { part: Part::Thinking(_), .. })) {
             self.open(Part::Thinking(ThinkingPart::default()), None);
+            self.note_begin(LiveKind::Thinking);
         }
     }
 
@@ -211,6 +215,14 @@ impl Drafts {
     pub(super) fn continue_text(&mut self) {
         if !matches!(self.last(), Some(Draft { part: Part::Text(_), .. })) {
             self.open(Part::text(""), None);
+            self.note_begin(LiveKind::Text);
+        }
+    }
+
+    /// Who listens hears that a part begins before anything is told of it.
+    fn note_begin(&mut self, kind: LiveKind) {
+        if let Some(draft) = self.newest_mut() {
+            draft.note(kind, "");
         }
     }
 
@@ -219,6 +231,7 @@ impl Drafts {
         let is_it = |part: &Part| matches!(part, Part::Thinking(part) if part.native == native);
         if !self.last().is_some_and(|draft| is_it(&draft.part)) {
             self.open(Part::Thinking(ThinkingPart { native, ..ThinkingPart::default() }), None);
+            self.note_begin(LiveKind::Thinking);
         }
     }
 
@@ -300,6 +313,17 @@ impl Drafts {
             name.clone_into(&mut call.name);
             self.bytes += name.len();
         }
+    }
+
+    /// What comes next is of another item of the provider's.
+    pub(super) fn begin_item(&mut self) {
+        self.item = self.drafts.len();
+        self.is_apart = true;
+    }
+
+    /// The places of the parts of the item.
+    pub(super) fn item(&self) -> std::ops::Range<usize> {
+        self.item..self.drafts.len()
     }
 
     /// The place of the newest part.
@@ -472,49 +496,111 @@ fn native_of(part: &mut Part) -> Option<&mut Option<NativeFields>> {
     }
 }
 
-/// Bytes of a value, about.
-pub(super) fn size(value: &Value) -> usize {
-    match value {
-        Value::String(text) => text.len() + 2,
-        Value::Array(list) => list.iter().map(|value| size(value) + 1).sum(),
-        Value::Object(fields) => fields.iter().map(|(name, value)| name.len() + size(value)).sum(),
-        _ => 8,
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use convergio_domain::chat::{Interface, Part};
+    use convergio_eventstore::LiveKind;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::{Drafts, Piece};
+
+    /// What a provider does.
+    #[derive(Debug, Clone)]
+    enum Act {
+        Say(String),
+        Think(String),
+        Sign(String),
+        Refuse(String),
+        Call(u64),
+        Arguments(u64, String),
+        Native,
+        Separate,
+        Tell,
     }
-}
 
-/// Fields whose pieces are put together; of others the latest value counts.
-const GROWING: [&str; 8] =
-    ["arguments", "content", "data", "input", "signature", "summary", "text", "transcript"];
+    fn act() -> impl Strategy<Value = Act> {
+        let text = || "[a-zé]{0,5}";
+        prop_oneof![
+            text().prop_map(Act::Say),
+            text().prop_map(Act::Think),
+            text().prop_map(Act::Sign),
+            text().prop_map(Act::Refuse),
+            (0..3_u64).prop_map(Act::Call),
+            (0..3_u64, prop_oneof!["\\{\"a\":", "1\\}", ""])
+                .prop_map(|(key, text)| Act::Arguments(key, text)),
+            Just(Act::Native),
+            Just(Act::Separate),
+            Just(Act::Tell),
+        ]
+    }
 
-/// Puts a piece of a value into what has come of it. Lists grow; entries with an `index` are found
-/// by it.
-pub(super) fn merge(whole: &mut Value, piece: Value) {
-    match (whole, piece) {
-        (Value::Object(whole), Value::Object(piece)) => {
-            for (name, value) in piece {
-                match whole.get_mut(&name) {
-                    Some(Value::String(text)) if GROWING.contains(&name.as_str()) => match value {
-                        Value::String(more) => text.push_str(&more),
-                        Value::Null => {}
-                        other => _ = whole.insert(name, other),
-                    },
-                    Some(known @ (Value::Object(_) | Value::Array(_))) => merge(known, value),
-                    Some(_) if value.is_null() => {}
-                    _ => _ = whole.insert(name, value),
+    fn perform(drafts: &mut Drafts, act: Act, pieces: &mut Vec<Piece>) {
+        match act {
+            Act::Say(text) if !text.is_empty() => drafts.say(&text),
+            Act::Think(text) if !text.is_empty() => drafts.think(&text),
+            Act::Sign(text) => drafts.sign(&text),
+            Act::Refuse(text) if !text.is_empty() => drafts.refuse(&text),
+            Act::Say(_) | Act::Think(_) | Act::Refuse(_) => {}
+            Act::Call(key) => drafts.begin_call(Some(key), "", "t"),
+            Act::Arguments(key, text) => drafts.write_arguments(drafts.keyed(Some(key)), &text),
+            Act::Native => drafts.add_native(Interface::Anthropic, json!({"type": "x"})),
+            Act::Separate => drafts.separate(),
+            Act::Tell => pieces.extend(drafts.fresh(0)),
+        }
+    }
+
+    /// What the pieces of a part are put together to.
+    fn heard(pieces: &[Piece], is_of: impl Fn(&LiveKind) -> bool) -> String {
+        pieces.iter().filter(|it| is_of(&it.kind)).map(|it| it.text.as_str()).collect()
+    }
+
+    fn is_told(part: &Part, pieces: &[Piece]) -> bool {
+        match part {
+            Part::Text(part) => heard(pieces, |kind| *kind == LiveKind::Text) == part.text,
+            Part::Refusal(part) => heard(pieces, |kind| *kind == LiveKind::Refusal) == part.text,
+            Part::Thinking(part) => {
+                heard(pieces, |kind| *kind == LiveKind::Thinking) == part.text
+                    && heard(pieces, |kind| *kind == LiveKind::Signature) == part.signature
+            }
+            Part::ToolCall(call) => {
+                let kind = LiveKind::ToolArguments { id: call.id.clone(), name: call.name.clone() };
+                heard(pieces, |it| *it == kind) == call.arguments
+            }
+            part => heard(pieces, |kind| *kind == LiveKind::Whole) == json!(part).to_string(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn parts_are_told_whole_and_one_after_the_other(
+            acts in prop::collection::vec(act(), 0..40),
+        ) {
+            let (mut drafts, mut pieces) = (Drafts::default(), Vec::new());
+            // A call that is whole is not written on.
+            for act in acts {
+                let is_late = matches!(&act, Act::Arguments(key, _)
+                    if drafts.arguments(drafts.keyed(Some(*key))).ends_with('}'));
+                if !is_late {
+                    perform(&mut drafts, act, &mut pieces);
                 }
             }
-        }
-        (Value::Array(whole), Value::Array(piece)) => {
-            for entry in piece {
-                let index = entry.get("index").filter(|index| index.is_number()).cloned();
-                let is_it = |known: &&mut Value| known.get("index") == index.as_ref();
-                match index.is_some().then(|| whole.iter_mut().find(is_it)).flatten() {
-                    Some(known) => merge(known, entry),
-                    None => whole.push(entry),
-                }
+            drafts.close_all();
+            pieces.extend(drafts.fresh(0));
+            prop_assert!(pieces.is_sorted_by_key(|piece| piece.part));
+            let mut by_part: BTreeMap<u32, Vec<Piece>> = BTreeMap::new();
+            for piece in pieces {
+                let told = by_part.entry(piece.part).or_default();
+                let bytes: usize = told.iter().map(|piece| piece.text.len()).sum();
+                prop_assert_eq!(piece.offset, bytes as u64);
+                told.push(piece);
+            }
+            for (place, part) in drafts.into_parts().iter().enumerate() {
+                let told = by_part.get(&u32::try_from(place).expect("few"));
+                prop_assert!(is_told(part, told.expect("it was told")), "{:?} {:?}", part, told);
             }
         }
-        (_, Value::Null) => {}
-        (whole, piece) => *whole = piece,
     }
 }

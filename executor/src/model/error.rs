@@ -82,6 +82,9 @@ fn summary(code: &str) -> PlatformText {
         "byok.bad_key" => platform_text!("the provider does not take the key: give a valid one"),
         "byok.missing_key" => platform_text!("the provider wants a key, and none is set"),
         "internal" => platform_text!("the call could not be made: a defect of ours"),
+        "model.not_found" => {
+            platform_text!("no provider that may be asked has the model (see `convergio models`)")
+        }
         "privacy.cloud_denied" => platform_text!(
             "privacy is `local`, and no model that may be asked keeps to it; nothing was sent"
         ),

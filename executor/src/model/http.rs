@@ -32,8 +32,6 @@ use super::sse::{Framing, Lines};
 const ERROR_LIMIT: usize = 64 << 10;
 /// Bytes of an answer that comes at once.
 const WHOLE_LIMIT: usize = 16 << 20;
-/// Whether answers are asked for as streams.
-const STREAMS: bool = true;
 /// Longest wait for a list of models.
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for embeddings.
@@ -129,11 +127,6 @@ impl HttpProvider {
         Ok(headers)
     }
 
-    /// What becomes of a field of a request: the one place that is asked.
-    fn support(&self, field: ChatField) -> FieldSupport {
-        self.dialect.support(field)
-    }
-
     /// OpenAI's interfaces have the header; others might refuse what they do not know.
     fn takes_idempotency_key(&self) -> bool {
         let is_openai = matches!(self.config.api, Api::OpenAiChat | Api::OpenAiResponses);
@@ -152,8 +145,11 @@ impl HttpProvider {
             return Err(missing);
         }
         let response = self.send(asked).await?;
-        (asked.sink)(Piece::default());
-        match form(&response) {
+        let form = form(&response);
+        if !matches!(form, Form::Unknown) {
+            (asked.sink)(Piece::default());
+        }
+        match form {
             Form::Stream(framing) => self.stream(response, framing, asked).await?,
             Form::Whole => self.whole(response, asked).await?,
             Form::Unknown => {
@@ -197,9 +193,10 @@ impl HttpProvider {
     }
 
     fn chat_request(&self, call: &Call<'_>) -> Result<RequestBuilder, ModelError> {
+        let is_stream = self.config.traits_of(call.model).is_stream();
         let request = self
             .client
-            .post(self.url(&self.dialect.chat_path(call.model, STREAMS)))
+            .post(self.url(&self.dialect.chat_path(call.model, is_stream)))
             .headers(self.headers()?)
             .headers(self.call_headers(call)?)
             .header(header::CONTENT_TYPE, "application/json")
@@ -234,8 +231,10 @@ impl HttpProvider {
             }
         }
         if let Some(data) = lines.rest() {
-            self.piece(&data, asked)?;
+            let taken = self.piece(&data, asked);
             self.tell(asked);
+            // A last line that was cut takes nothing away once the model has stopped.
+            return if asked.answer.is_finished() { Ok(()) } else { taken };
         }
         Ok(())
     }
@@ -436,11 +435,20 @@ impl Provider for HttpProvider {
     }
 
     fn write(&self, request: ChatRequest) -> Result<WrittenRequest, ModelError> {
-        let support = |field| self.support(field);
+        let traits = self.config.traits_of(&request.model);
+        // The one place that is asked what becomes of a field.
+        let support = |field| traits.support(field, self.dialect.support(field));
         let provider = &self.config.name;
         let fit = Fit { provider, interface: self.dialect.interface(), support: &support };
         let (request, left_out) = fit.apply(request)?;
-        let body = Bytes::from(self.dialect.write(&request, STREAMS).to_string());
+        let mut written = self.dialect.write(&request, &traits);
+        // What the interface does not have, and this provider takes nevertheless.
+        let further = request.options.iter();
+        let is_further = |field: &ChatField| self.dialect.support(*field) != FieldSupport::Kept;
+        for (field, value) in further.filter(|(field, _)| is_further(field)) {
+            written[field.name()] = value.clone();
+        }
+        let body = Bytes::from(written.to_string());
         Ok(WrittenRequest { body, headers: self.dialect.request_headers(&request), left_out })
     }
 

@@ -22,6 +22,7 @@ mod file_shortage;
 mod fit;
 mod health;
 mod http;
+mod json_piece;
 mod library;
 mod listing;
 mod policy;

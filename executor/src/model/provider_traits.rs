@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use convergio_domain::chat::{ChatField, FieldSupport, Interface};
+use convergio_domain::chat::{ChatField, FieldSupport};
 use serde::Deserialize;
 
 /// The name under which OpenAI's chat completions take the limit of an answer.
@@ -61,6 +61,11 @@ impl ProviderTraits {
         traits
     }
 
+    /// Whether answers are asked for as streams.
+    pub fn is_stream(&self) -> bool {
+        self.streams.unwrap_or(true)
+    }
+
     /// The traits with those of a file, or of one model, over them.
     #[must_use]
     pub fn overlaid(&self, over: &Self) -> Self {
@@ -75,16 +80,16 @@ impl ProviderTraits {
         }
     }
 
-    /// What becomes of a field. One that the provider refuses is left out where that changes
+    /// What becomes of a field, of which its interface says so. One that the provider refuses is left out where that changes
     /// nothing that matters, and else refused by us, by name.
-    pub fn support(&self, field: ChatField, interface: Interface) -> FieldSupport {
+    pub fn support(&self, field: ChatField, interface: FieldSupport) -> FieldSupport {
         if self.refuses.contains(&field) {
             return field.support_without();
         }
         if self.keeps.contains(&field) {
             return FieldSupport::Kept;
         }
-        field.support(interface)
+        interface
     }
 }
 
@@ -110,7 +115,8 @@ mod tests {
         assert_eq!(traits.streams, Some(false));
         assert_eq!(traits.limit_field, Some(LimitField::MaxCompletionTokens));
         assert_eq!(traits.seed_field.as_deref(), Some("random_seed"));
-        let support = |field| traits.support(field, Interface::OpenAiChat);
+        let support =
+            |field: ChatField| traits.support(field, field.support(Interface::OpenAiChat));
         assert_eq!(support(ChatField::Temperature), FieldSupport::LeftOut);
         assert_eq!(support(ChatField::TopK), FieldSupport::Refused);
         assert_eq!(support(ChatField::Stop), FieldSupport::Kept);
@@ -119,7 +125,7 @@ mod tests {
     #[test]
     fn a_router_keeps_marks_of_the_cache() {
         let support = |name| {
-            ProviderTraits::known(name).support(ChatField::CacheControl, Interface::OpenAiChat)
+            ProviderTraits::known(name).support(ChatField::CacheControl, FieldSupport::LeftOut)
         };
         assert_eq!(support("openrouter"), FieldSupport::Kept);
         assert_eq!(support("openai"), FieldSupport::LeftOut);

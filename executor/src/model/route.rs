@@ -240,7 +240,7 @@ impl ModelCatalog {
             format!("{provider} has {}", siblings.join(", "))
         };
         let message = format!("no model matches `{wanted}`: {has} (see `convergio models`)");
-        failure("request.invalid", message)
+        failure("model.not_found", message)
     }
 }
 

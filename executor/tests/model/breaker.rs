@@ -64,7 +64,7 @@ async fn an_account_without_money_is_parked_at_once() {
     let provider = watched(&server).await;
     for _ in 0..3 {
         let error = ask(&provider, PATIENCE).await.expect_err("no money");
-        assert_eq!((error.code, error.retryable), ("provider.rate_limited", false));
+        assert_eq!((error.code, error.retryable), ("provider.quota_exceeded", false));
     }
     assert_eq!(server.seen().len(), 1, "money does not come back by asking");
 }

@@ -162,7 +162,7 @@ async fn what_is_not_there_is_said_with_what_is() {
     let near = serving(&["a", "b"]).await;
     let catalog = catalog(vec![local(&near)]);
     let error = chosen(&catalog, "local/c").await.expect_err("no such model");
-    assert_eq!((error.code.as_str(), error.retryable), ("request.invalid", false));
+    assert_eq!((error.code.as_str(), error.retryable), ("model.not_found", false));
     assert!(
         error.full_text().contains("`local/c`") && error.full_text().contains("a, b"),
         "{error}"
@@ -179,7 +179,7 @@ async fn a_configured_model_that_the_server_does_not_have_is_not_asked() {
     let near = serving(&["other"]).await;
     let catalog = catalog(vec![ProviderConfig::local("local", &near.url, "tiny")]);
     let error = chosen(&catalog, "local/tiny").await.expect_err("not there");
-    assert_eq!(error.code, "request.invalid");
+    assert_eq!(error.code, "model.not_found");
     assert_eq!(near.count("/v1/chat/completions"), 0);
 }
 

@@ -13,6 +13,7 @@ use super::{
     refused, rest, split_system, text, tools_of,
 };
 use crate::model::answer::{Answer, UsageReader};
+use crate::model::provider_traits::ProviderTraits;
 use crate::model::usage;
 
 const INTERFACE: Interface = Interface::GeminiInteractions;
@@ -29,7 +30,7 @@ impl Dialect for Interactions {
         "/interactions".to_owned()
     }
 
-    fn write(&self, request: &ChatRequest, is_stream: bool) -> Value {
+    fn write(&self, request: &ChatRequest, traits: &ProviderTraits) -> Value {
         let mut generation = json!({});
         put(
             &mut generation,
@@ -51,7 +52,7 @@ impl Dialect for Interactions {
         put(
             &mut body,
             [
-                ("stream", is_stream.then(|| json!(true))),
+                ("stream", traits.is_stream().then(|| json!(true))),
                 ("system_instruction", system(request)),
                 ("response_format", format(request)),
                 ("tools", tools_of(request, tool)),

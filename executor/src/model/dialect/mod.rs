@@ -6,6 +6,8 @@ mod interactions;
 mod ollama;
 mod openai;
 mod responses;
+#[cfg(test)]
+mod round_trips;
 
 use convergio_domain::chat::{
     ChatField, ChatRequest, FieldSupport, Interface, Message, NativePart, Role, ToolSpec,
@@ -16,6 +18,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, UsageReader};
 use super::config::{Api, ProviderConfig};
+use super::provider_traits::ProviderTraits;
 use super::refusal::Refusal;
 
 /// What is wrong with a piece of an answer.
@@ -40,7 +43,7 @@ pub(super) trait Dialect: Send + Sync {
     fn chat_path(&self, model: &str, is_stream: bool) -> String;
 
     /// A request as the provider wants it: everything that is in it can be written.
-    fn write(&self, request: &ChatRequest, is_stream: bool) -> Value;
+    fn write(&self, request: &ChatRequest, traits: &ProviderTraits) -> Value;
 
     /// Headers that belong to a request.
     fn request_headers(&self, _request: &ChatRequest) -> Vec<(&'static str, String)> {

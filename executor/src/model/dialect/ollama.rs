@@ -11,6 +11,7 @@ use super::{
     text, tools_of, vectors,
 };
 use crate::model::answer::{Answer, UsageReader};
+use crate::model::provider_traits::ProviderTraits;
 use crate::model::usage;
 
 /// Counts and times of the last line.
@@ -35,7 +36,7 @@ impl Dialect for Native {
         "/api/chat".to_owned()
     }
 
-    fn write(&self, request: &ChatRequest, is_stream: bool) -> Value {
+    fn write(&self, request: &ChatRequest, traits: &ProviderTraits) -> Value {
         let option = |field| request.options.get(&field).cloned();
         let mut options = json!({});
         put(
@@ -53,7 +54,7 @@ impl Dialect for Native {
             ],
         );
         let mut body = json!({"model": request.model, "messages": messages(request),
-            "stream": is_stream, "truncate": false, "options": options});
+            "stream": traits.is_stream(), "truncate": false, "options": options});
         let format = || request.json_object.then(|| json!("json"));
         put(
             &mut body,

@@ -172,11 +172,10 @@ async fn an_answer_in_a_schema_is_the_arguments_of_a_tool() {
 }
 
 #[tokio::test]
-async fn refusals_and_errors_in_the_stream_are_errors() {
+async fn errors_in_the_stream_are_errors() {
     let overloaded = json!({"type": "error",
         "error": {"type": "overloaded_error", "message": "Overloaded"}});
     let cases = [
-        ([vec![start()], end("refusal").to_vec()].concat(), ("provider.content_filtered", false)),
         (vec![start(), overloaded], ("provider.unavailable", true)),
         (stream()[..8].to_vec(), ("provider.unavailable", true)),
     ];
@@ -186,6 +185,31 @@ async fn refusals_and_errors_in_the_stream_are_errors() {
         assert_eq!((error.code, error.retryable), expected);
         let told = error.partial_usage.expect("the prompt was read");
         assert_eq!(told.tokens_in(), 6 + 40 + 159_217);
+    }
+}
+
+#[tokio::test]
+async fn why_a_model_stops_is_told_as_it_is() {
+    for (reason, finish) in [
+        ("end_turn", "stop"),
+        ("stop_sequence", "stop"),
+        ("max_tokens", "length"),
+        ("model_context_window_exceeded", "length"),
+        ("pause_turn", "pause"),
+        ("refusal", "content_filter"),
+        ("a_new_reason", "a_new_reason"),
+    ] {
+        let mut all = stream();
+        all.truncate(all.len() - 2);
+        let mut end = end(reason);
+        end[0]["delta"]["stop_sequence"] = json!("END");
+        all.extend(end);
+        let server = Server::chatting(move || raw_sse(events(&all))).await;
+        let answer = answer_of(&server, &config()).await.expect("an answer");
+        assert_eq!((answer.finish.as_str(), answer.native_finish.as_str()), (finish, reason));
+        assert_eq!(answer.stop_sequence.as_deref(), Some("END"));
+        assert_eq!(answer.service_tier.as_deref(), Some("standard"));
+        assert_eq!(answer.check_use("p").is_err(), finish == "content_filter");
     }
 }
 

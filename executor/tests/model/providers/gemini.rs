@@ -49,11 +49,13 @@ fn a_whole_conversation_is_written_in_its_words() {
     let image = json!({"inlineData": {"mimeType": "image/png", "data": "aGk="}});
     assert_eq!(body["contents"][0]["parts"][1], image);
     assert_eq!(body["contents"][1]["role"], "model");
-    let call = json!({"functionCall": {"name": "weather", "args": {"city": "Oslo"}}});
+    let call = json!({"functionCall": {"id": "call_1", "name": "weather",
+        "args": {"city": "Oslo"}}});
     assert_eq!(body["contents"][1]["parts"][0]["functionCall"], call["functionCall"]);
     let mark = &body["contents"][1]["parts"][0]["thoughtSignature"];
     assert!(mark.is_string(), "without a mark newer models refuse the request");
-    let result = json!({"functionResponse": {"name": "weather", "response": {"result": "snow"}}});
+    let result = json!({"functionResponse": {"id": "call_1", "name": "weather",
+        "response": {"result": "snow"}}});
     assert_eq!(body["contents"][2]["parts"][0], result);
     let choice = json!({"mode": "ANY", "allowedFunctionNames": ["weather"]});
     assert_eq!(body["toolConfig"]["functionCallingConfig"], choice);
@@ -108,8 +110,6 @@ async fn what_is_blocked_is_surfaced_and_nonsense_is_asked_for_again() {
     let blocked = json!({"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"},
         "usageMetadata": {"promptTokenCount": 9, "totalTokenCount": 9}});
     let cases = [
-        (blocked, ("provider.content_filtered", false)),
-        (piece(&json!([]), &json!("SAFETY")), ("provider.content_filtered", false)),
         (piece(&json!([]), &json!("MALFORMED_FUNCTION_CALL")), ("provider.invalid_answer", true)),
         (json!({"error": {"code": 503, "status": "UNAVAILABLE"}}), ("provider.unavailable", true)),
     ];
@@ -117,6 +117,14 @@ async fn what_is_blocked_is_surfaced_and_nonsense_is_asked_for_again() {
         let server = Server::chatting(move || raw_sse(events(std::slice::from_ref(&event)))).await;
         let error = answer_of(&server, &config()).await.expect_err("an error");
         assert_eq!((error.code, error.retryable), expected);
+    }
+    let filtered = piece(&json!([{"text": "half"}]), &json!("SAFETY"));
+    for (event, text, word) in [(blocked, "", "PROHIBITED_CONTENT"), (filtered, "half", "SAFETY")] {
+        let server = Server::chatting(move || raw_sse(events(std::slice::from_ref(&event)))).await;
+        let answer = answer_of(&server, &config()).await.expect("what was said");
+        assert_eq!((answer.text().as_str(), answer.finish.as_str()), (text, "content_filter"));
+        assert_eq!(answer.native_finish, word);
+        assert_eq!(answer.check_use("p").expect_err("no use").code, "provider.content_filtered");
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod anthropic;
 mod audio;
+mod fields;
 mod gemini;
 mod interactions;
 mod ollama;

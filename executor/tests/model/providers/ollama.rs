@@ -2,6 +2,7 @@
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use convergio_domain::chat::{ChatRequest, ToolChoice};
 use convergio_domain::metering::Meter;
 use convergio_executor::model::{HttpProvider, Provider, ProviderConfig};
 use convergio_kernel_c::{Platform, ProviderClass};
@@ -34,7 +35,8 @@ fn last() -> Value {
 
 #[test]
 fn a_whole_conversation_is_written_in_its_words_and_never_cut() {
-    let body = written(&config(), &conversation());
+    let asked = ChatRequest { tool_choice: ToolChoice::Auto, ..conversation() };
+    let body = written(&config(), &asked);
     assert_eq!(body["truncate"], false);
     assert_eq!(body["messages"][1]["images"], json!(["aGk="]));
     let call = json!({"function": {"name": "weather", "arguments": {"city": "Oslo"}}});
@@ -76,7 +78,9 @@ async fn a_tool_call_comes_whole() {
     let all = [said, last()];
     let server = Server::chatting(move || lines(&all)).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!(answer.tool_calls(), weather("call_0_weather"));
+    let calls = answer.tool_calls();
+    assert_eq!(calls, weather(&calls[0].id));
+    assert!(calls[0].id.starts_with("call_") && calls[0].id.len() > 24, "{}", calls[0].id);
     assert_eq!(answer.finish, "tool_calls");
 }
 
@@ -103,7 +107,7 @@ async fn errors_come_as_a_status_or_as_a_line() {
     let missing = || json(404, &json!({"error": "model 'x' not found"}));
     let server = Server::chatting(missing).await;
     let error = answer_of(&server, &config()).await.expect_err("an error");
-    assert_eq!((error.code, error.retryable), ("request.invalid", false));
+    assert_eq!((error.code, error.retryable), ("model.not_found", false));
     assert!(error.message.contains("not found"), "{error}");
 }
 

@@ -1,6 +1,6 @@
 //! Chat completions with tools, and Azure's two forms of them.
 
-use convergio_domain::chat::{ChatRequest, ToolChoice};
+use convergio_domain::chat::{ChatRequest, Message, Role, ToolCall, ToolChoice};
 use convergio_domain::metering::Meter;
 use convergio_executor::model::{HttpProvider, Provider, ProviderConfig, Secret};
 use serde_json::{Value, json};
@@ -72,6 +72,75 @@ async fn tool_calls_side_by_side_are_kept_apart() {
     let calls: Vec<_> = answer.tool_calls().into_iter().map(|call| call.arguments).collect();
     assert_eq!(calls, ["{\"x\":1}", "{\"y\":2}"]);
     assert_eq!(answer.finish, "tool_calls");
+}
+
+/// A piece of one call.
+fn call_piece(call: &Value) -> Value {
+    piece(&json!({"tool_calls": [call]}), &Value::Null)
+}
+
+async fn calls_of(calls: &[Value]) -> Vec<ToolCall> {
+    let mut pieces: Vec<Value> = calls.iter().map(call_piece).collect();
+    pieces.push(stop());
+    let server = Server::chatting(move || sse(&pieces)).await;
+    answer_of(&server, &config()).await.expect("an answer").tool_calls()
+}
+
+#[tokio::test]
+async fn two_calls_never_run_together_whatever_a_server_numbers_them() {
+    let whole = |index: Value, id: &str, name: &str| json!({"index": index, "id": id, "function": {"name": name, "arguments": "{\"a\":1}"}});
+    let cases = [
+        [whole(json!(0), "a", "f"), whole(json!(0), "b", "f")],
+        [whole(Value::Null, "a", "f"), whole(Value::Null, "b", "g")],
+        [whole(json!(0), "", "f"), whole(json!(0), "", "f")],
+        [whole(Value::Null, "", "f"), whole(Value::Null, "", "g")],
+        [whole(json!(0), "same", "f"), whole(json!(1), "same", "f")],
+    ];
+    for case in cases {
+        let calls = calls_of(&case).await;
+        assert_eq!(calls.len(), 2, "{case:?}");
+        assert_ne!(calls[0].id, calls[1].id, "{case:?}");
+        assert!(calls.iter().all(|call| call.arguments == "{\"a\":1}" && !call.id.is_empty()));
+    }
+    // Some servers repeat id and name in every piece.
+    let repeats = |arguments: &str| json!({"index": 0, "id": "a", "function": {"name": "f", "arguments": arguments}});
+    let calls = calls_of(&[repeats("{\"a\""), repeats(":1}")]).await;
+    assert_eq!((calls.len(), calls[0].arguments.as_str()), (1, "{\"a\":1}"));
+}
+
+#[tokio::test]
+async fn a_call_without_arguments_has_an_empty_object() {
+    let none = json!({"index": 0, "id": "a", "function": {"name": "f", "arguments": ""}});
+    let null = json!({"index": 0, "id": "a", "function": {"name": "f", "arguments": null}});
+    for call in [none, null] {
+        let calls = calls_of(&[call]).await;
+        assert_eq!(calls[0].arguments, "{}");
+    }
+}
+
+#[tokio::test]
+async fn content_in_parts_is_read_in_order_and_goes_back_as_it_came() {
+    let thought = json!({"type": "thinking", "thinking": [{"type": "text", "text": "hmm"}]});
+    let whole = json!({"model": "m", "choices": [{"index": 0, "finish_reason": "stop",
+        "message": {"role": "assistant",
+            "content": [thought.clone(), {"type": "text", "text": "forty-two"}]}}]});
+    let stream = [
+        piece(&json!({"content": [thought.clone()]}), &Value::Null),
+        piece(&json!({"content": [{"type": "text", "text": "forty"}]}), &Value::Null),
+        piece(&json!({"content": "-two"}), &Value::Null),
+        stop(),
+    ];
+    for is_stream in [false, true] {
+        let (whole, stream) = (whole.clone(), stream.clone());
+        let server =
+            Server::chatting(move || if is_stream { sse(&stream) } else { json(200, &whole) });
+        let answer = answer_of(&server.await, &config()).await.expect("an answer");
+        assert_eq!((answer.thinking().as_str(), answer.text().as_str()), ("hmm", "forty-two"));
+        let messages = vec![Message::new(Role::Assistant, answer.parts)];
+        let body = written(&config(), &ChatRequest { messages, ..ChatRequest::default() });
+        let text = json!({"type": "text", "text": "forty-two"});
+        assert_eq!(body["messages"][0]["content"], json!([thought, text]));
+    }
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{Dialect, ReadError, refuse_errors, text};
 use crate::model::answer::{Answer, UsageReader};
+use crate::model::provider_traits::ProviderTraits;
 use crate::model::usage;
 
 const INTERFACE: Interface = Interface::Anthropic;
@@ -43,8 +44,8 @@ impl Dialect for Messages {
         "/messages".to_owned()
     }
 
-    fn write(&self, request: &ChatRequest, is_stream: bool) -> Value {
-        write::body(request, is_stream)
+    fn write(&self, request: &ChatRequest, traits: &ProviderTraits) -> Value {
+        write::body(request, traits.is_stream())
     }
 
     fn request_headers(&self, request: &ChatRequest) -> Vec<(&'static str, String)> {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Dialect, ReadError, encoded, refuse_errors, vectors};
 use crate::model::answer::{Answer, UsageReader};
+use crate::model::provider_traits::ProviderTraits;
 use crate::model::usage;
 
 const INTERFACE: Interface = Interface::Gemini;
@@ -31,7 +32,7 @@ impl Dialect for GenerateContent {
         }
     }
 
-    fn write(&self, request: &ChatRequest, _is_stream: bool) -> Value {
+    fn write(&self, request: &ChatRequest, _traits: &ProviderTraits) -> Value {
         write::body(request)
     }
 

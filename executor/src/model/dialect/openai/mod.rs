@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::{Dialect, ReadError, encoded, refuse_errors, vectors};
 use crate::model::answer::{Answer, UsageReader};
+use crate::model::provider_traits::ProviderTraits;
 use crate::model::usage;
 
 pub(super) use write::schema_fields;
@@ -48,8 +49,8 @@ impl Dialect for Chat {
         self.path(model, "chat/completions")
     }
 
-    fn write(&self, request: &ChatRequest, is_stream: bool) -> Value {
-        write::body(self.platform, request, is_stream)
+    fn write(&self, request: &ChatRequest, traits: &ProviderTraits) -> Value {
+        write::body(self.platform, request, traits)
     }
 
     fn read_piece(&self, piece: &Value, answer: &mut Answer) -> Result<(), ReadError> {
@@ -99,9 +100,64 @@ pub(super) fn embeddings_body(model: &str, texts: &[String]) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use convergio_domain::chat::{ChatRequest, SchemaSpec};
     use convergio_kernel_c::Platform;
+    use serde_json::json;
 
     use super::{Chat, Dialect};
+    use crate::model::provider_traits::{LimitField, ProviderTraits};
+
+    fn request() -> ChatRequest {
+        ChatRequest { max_tokens: Some(7), ..ChatRequest::prompt("m", "p \"quoted\"\n") }
+    }
+
+    #[test]
+    fn the_body_is_small_and_its_keys_are_in_order() {
+        let body =
+            Chat::new(Platform::LlamaCpp, None).write(&request(), &ProviderTraits::default());
+        let expected = r#"{"max_tokens":7,"messages":[{"content":"p \"quoted\"\n","role":"user"}],"#
+            .to_owned()
+            + r#""model":"m","stream":true,"stream_options":{"include_usage":true}}"#;
+        assert_eq!(body.to_string(), expected);
+    }
+
+    #[test]
+    fn strictness_and_names_are_the_callers() {
+        let schema = json!({"type": "object", "properties": {"a": {"type": "string"}}});
+        let chat = Chat::new(Platform::CloudApi, None);
+        let format = |spec: Option<SchemaSpec>, json_object: bool| {
+            let schema = (!json_object).then(|| schema.clone());
+            let request = ChatRequest { schema, schema_spec: spec, json_object, ..request() };
+            chat.write(&request, &ProviderTraits::default())["response_format"].clone()
+        };
+        let plain = json!({"type": "json_schema",
+            "json_schema": {"name": "answer", "schema": schema}});
+        assert_eq!(format(None, false), plain);
+        let spec = SchemaSpec {
+            name: Some("mine".into()),
+            description: Some("d".into()),
+            strict: Some(false),
+        };
+        let own = json!({"type": "json_schema", "json_schema": {"name": "mine",
+            "description": "d", "strict": false, "schema": schema}});
+        assert_eq!(format(Some(spec), false), own);
+        assert_eq!(format(None, true), json!({"type": "json_object"}));
+    }
+
+    #[test]
+    fn what_a_provider_calls_otherwise_is_called_so() {
+        let traits = ProviderTraits {
+            streams: Some(false),
+            limit_field: Some(LimitField::MaxTokens),
+            seed_field: Some("random_seed".into()),
+            ..ProviderTraits::default()
+        };
+        let request = ChatRequest { seed: Some(3), ..request() };
+        let body = Chat::new(Platform::CloudApi, None).write(&request, &traits);
+        let expected = json!({"model": "m", "max_tokens": 7, "random_seed": 3,
+            "messages": [{"role": "user", "content": "p \"quoted\"\n"}]});
+        assert_eq!(body, expected);
+    }
 
     #[test]
     fn a_classic_url_names_deployment_and_version() {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::super::{data_url, description, has_tools, put, put_extra, put_options, text, tools_of};
 use super::INTERFACE;
+use crate::model::provider_traits::{LimitField, ProviderTraits};
 
 /// Fields that stand in the body under their own names.
 const OPTIONS: [ChatField; 18] = [
@@ -32,22 +33,26 @@ const OPTIONS: [ChatField; 18] = [
     ChatField::Prediction,
 ];
 
-pub(super) fn body(platform: Platform, request: &ChatRequest, is_stream: bool) -> Value {
-    let mut body = json!({"model": request.model, "messages": messages(platform, request)});
-    if is_stream {
+pub(super) fn body(platform: Platform, request: &ChatRequest, traits: &ProviderTraits) -> Value {
+    let is_marked = traits.keeps.contains(&ChatField::CacheControl);
+    let messages = messages(platform, request, is_marked);
+    let mut body = json!({"model": request.model, "messages": messages});
+    let limit = traits.limit_field.map_or_else(|| limit_name(platform), LimitField::name);
+    let seed = traits.seed_field.as_deref().unwrap_or("seed");
+    if traits.is_stream() {
         body["stream"] = json!(true);
         body["stream_options"] = json!({"include_usage": true});
     }
     put(
         &mut body,
         [
-            (limit_name(platform), request.max_tokens.map(|value| json!(value))),
+            (limit, request.max_tokens.map(|value| json!(value))),
             ("temperature", request.temperature.map(|value| json!(value))),
             ("top_p", request.top_p.map(|value| json!(value))),
-            ("seed", request.seed.map(|value| json!(value))),
+            (seed, request.seed.map(|value| json!(value))),
             ("reasoning_effort", request.effort.as_ref().map(|value| json!(value))),
             ("stop", (!request.stop.is_empty()).then(|| json!(request.stop))),
-            ("tools", tools_of(request, tool)),
+            ("tools", tools_of(request, |spec| tool(spec, is_marked))),
             ("tool_choice", choice(request)),
             ("response_format", format(request)),
         ],
@@ -69,14 +74,16 @@ fn limit_name(platform: Platform) -> &'static str {
 /// The messages as they are written, one turn after the other.
 struct Messages {
     platform: Platform,
+    /// Whether marks of the cache are taken.
+    is_marked: bool,
     all: Vec<Value>,
     /// What tools answered besides text: no tool's message can hold it, and none may come between
     /// two of them.
     pictures: Vec<Value>,
 }
 
-fn messages(platform: Platform, request: &ChatRequest) -> Vec<Value> {
-    let mut messages = Messages { platform, all: Vec::new(), pictures: Vec::new() };
+fn messages(platform: Platform, request: &ChatRequest, is_marked: bool) -> Vec<Value> {
+    let mut messages = Messages { platform, is_marked, all: Vec::new(), pictures: Vec::new() };
     if let Some(system) = &request.system {
         messages.all.push(json!({"role": "system", "content": system}));
     }
@@ -88,6 +95,7 @@ fn messages(platform: Platform, request: &ChatRequest) -> Vec<Value> {
 /// What a turn says, apart from what tools answered.
 #[derive(Default)]
 struct Turn {
+    is_marked: bool,
     content: Vec<Value>,
     calls: Vec<Value>,
     thought: String,
@@ -95,8 +103,12 @@ struct Turn {
 }
 
 impl Messages {
+    fn turn(&self) -> Turn {
+        Turn { is_marked: self.is_marked, ..Turn::default() }
+    }
+
     fn add(&mut self, message: &Message) {
-        let mut turn = Turn::default();
+        let mut turn = self.turn();
         for part in &message.parts {
             match part {
                 Part::ToolResult(result) => self.add_result(result),
@@ -105,7 +117,8 @@ impl Messages {
         }
         turn.drop_blanks();
         let has_results = message.parts.iter().any(|part| matches!(part, Part::ToolResult(_)));
-        if turn.is_empty() && (has_results || message.parts.is_empty()) {
+        let is_silent = message.parts.is_empty() && message.native.is_none();
+        if turn.is_empty() && (has_results || is_silent) {
             return;
         }
         if message.role == Role::User {
@@ -138,15 +151,17 @@ impl Messages {
     fn add_result(&mut self, result: &ToolResultPart) {
         let is_text = |part: &&Part| matches!(part, Part::Text(_));
         let (texts, others): (Vec<_>, Vec<_>) = result.parts.iter().partition(is_text);
+        let has_mark = |part: &&Part| self.is_marked && part.cache_control().is_some();
         let content = match texts.as_slice() {
-            [] | [_] => json!(result.all_text()),
+            [] => json!(result.all_text()),
+            [part] if !has_mark(part) => json!(result.all_text()),
             texts => {
-                let mut turn = Turn::default();
+                let mut turn = self.turn();
                 texts.iter().for_each(|part| turn.add(part));
                 self.content(turn.content)
             }
         };
-        let mut turn = Turn::default();
+        let mut turn = self.turn();
         others.into_iter().for_each(|part| turn.add(part));
         self.pictures.append(&mut turn.content);
         let mut written = json!({"role": "tool", "tool_call_id": result.id, "content": content});
@@ -182,7 +197,7 @@ impl Messages {
 
 impl Turn {
     fn is_empty(&self) -> bool {
-        let Self { content, calls, thought, refusal } = self;
+        let Self { is_marked: _, content, calls, thought, refusal } = self;
         content.is_empty() && calls.is_empty() && thought.is_empty() && refusal.is_empty()
     }
 
@@ -204,7 +219,11 @@ impl Turn {
             }
             Part::Refusal(RefusalPart { text }) => self.refusal.push_str(text),
             Part::Native(native) if is_call(&native.block) => self.calls.push(native.block.clone()),
-            part => self.content.extend(block(part)),
+            part => self.content.extend(block(part).map(|mut block| {
+                let mark = part.cache_control().filter(|_| self.is_marked);
+                put(&mut block, [("cache_control", mark.cloned())]);
+                block
+            })),
         }
     }
 }
@@ -263,7 +282,7 @@ fn document(file: &FilePart) -> Value {
     json!({"type": "file", "file": document})
 }
 
-fn tool(tool: &ToolSpec) -> Value {
+fn tool(tool: &ToolSpec, is_marked: bool) -> Value {
     let mut function = json!({"name": tool.name, "parameters": tool.parameters});
     put(
         &mut function,
@@ -273,6 +292,7 @@ fn tool(tool: &ToolSpec) -> Value {
         ],
     );
     let mut written = json!({"type": "function", "function": function});
+    put(&mut written, [("cache_control", tool.cache_control.clone().filter(|_| is_marked))]);
     NativeFields::write(tool.native.as_ref(), INTERFACE, &mut written);
     written
 }

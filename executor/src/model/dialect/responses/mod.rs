@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::openai::{embeddings_body, read_embeddings};
 use super::{Dialect, ReadError, refuse_errors, text};
 use crate::model::answer::{Answer, UsageReader};
+use crate::model::provider_traits::ProviderTraits;
 use crate::model::usage;
 
 const INTERFACE: Interface = Interface::OpenAiResponses;
@@ -26,8 +27,8 @@ impl Dialect for Responses {
         "/responses".to_owned()
     }
 
-    fn write(&self, request: &ChatRequest, is_stream: bool) -> Value {
-        write::body(request, is_stream)
+    fn write(&self, request: &ChatRequest, traits: &ProviderTraits) -> Value {
+        write::body(request, traits.is_stream())
     }
 
     fn read_piece(&self, piece: &Value, answer: &mut Answer) -> Result<(), ReadError> {

@@ -37,7 +37,7 @@ pub(super) fn piece(piece: &Value, answer: &mut Answer) {
 }
 
 fn begin_item(item: &Value, index: Option<u64>, answer: &mut Answer) {
-    answer.parts.separate();
+    answer.parts.begin_item();
     if item["type"] == "function_call" {
         answer.begin_call(index, text(item, "call_id"), text(item, "name"));
     }
@@ -47,9 +47,7 @@ fn begin_item(item: &Value, index: Option<u64>, answer: &mut Answer) {
 fn end_item(item: &Value, index: Option<u64>, answer: &mut Answer) {
     match text(item, "type") {
         "message" => {
-            let (place, fields) = (answer.parts.newest(), message_fields(item));
-            let delta = json!(fields);
-            answer.parts.add_fields(place, INTERFACE, fields, &delta);
+            add_message_fields(item, answer);
             answer.parts.separate();
         }
         "reasoning" if answer.parts.is_open_thought() => {
@@ -69,7 +67,7 @@ fn end_item(item: &Value, index: Option<u64>, answer: &mut Answer) {
 
 /// A whole item.
 pub(super) fn item(item: &Value, answer: &mut Answer) {
-    answer.parts.separate();
+    answer.parts.begin_item();
     match text(item, "type") {
         "function_call" => {
             answer.call(text(item, "call_id"), text(item, "name"), text(item, "arguments"));
@@ -84,9 +82,7 @@ pub(super) fn item(item: &Value, answer: &mut Answer) {
                     _ => answer.parts.add_native(INTERFACE, part.clone()),
                 }
             }
-            let (place, fields) = (answer.parts.newest(), message_fields(item));
-            let delta = json!(fields);
-            answer.parts.add_fields(place, INTERFACE, fields, &delta);
+            add_message_fields(item, answer);
         }
         "reasoning" => {
             for list in ["summary", "content"] {
@@ -113,18 +109,23 @@ fn add_reasoning(item: &Value, answer: &mut Answer) {
     answer.parts.add_fields(answer.parts.newest(), INTERFACE, fields, &delta);
 }
 
-/// What the last text of a message tells besides: what it quotes, and the phase that the message
-/// is of.
-fn message_fields(item: &Value) -> Map<String, Value> {
-    let mut fields = Map::new();
-    if let Some(phase) = item["phase"].as_str() {
-        fields.insert("phase".to_owned(), json!(phase));
+/// What a message tells besides its texts: the phase that it is of, with its first part, and what
+/// each part quotes.
+fn add_message_fields(item: &Value, answer: &mut Answer) {
+    let places = answer.parts.item();
+    let parts = item["content"].as_array().map_or(&[][..], Vec::as_slice);
+    let are_alike = parts.len() == places.len();
+    for (number, place) in places.enumerate() {
+        let mut fields = match parts.get(number).filter(|_| are_alike) {
+            Some(part) if part["type"] == "output_text" => rest(part, &["text", "type"]),
+            _ => Map::new(),
+        };
+        if let Some(phase) = item["phase"].as_str().filter(|_| number == 0) {
+            fields.insert("phase".to_owned(), json!(phase));
+        }
+        let delta = json!(fields);
+        answer.parts.add_fields(Some(place), INTERFACE, fields, &delta);
     }
-    let part = item["content"].as_array().and_then(|parts| parts.last());
-    if let Some(part) = part.filter(|part| part["type"] == "output_text") {
-        fields.extend(rest(part, &["text", "type"]));
-    }
-    fields
 }
 
 /// The error event of a stream has its parts at the top.
