@@ -122,9 +122,9 @@ pub(super) fn details(reply: &ChatReply, native: &Map<String, Value>) -> Vec<Val
     let own = native.get("reasoning_details").and_then(Value::as_array);
     let mut details = own.cloned().unwrap_or_default();
     let parts = reply.parts();
-    let mut thoughts = parts.iter().filter(|part| matches!(part, Part::Thinking(_)));
-    // One thought without a mark is all in the message; several would run together there.
-    let is_plain = thoughts.next().is_some_and(is_unmarked) && thoughts.next().is_none();
+    let thoughts = parts.iter().filter(|part| matches!(part, Part::Thinking(_))).count();
+    // One thought without a mark, before all else, is all in the message.
+    let is_plain = thoughts == 1 && parts.first().is_some_and(is_unmarked);
     for (index, part) in parts.into_iter().enumerate() {
         if let Some(carrier) = carrier(part, is_plain) {
             details.push(json!({"type": "reasoning.encrypted", "data": carrier.pack(),
