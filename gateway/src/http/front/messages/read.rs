@@ -1,8 +1,8 @@
 //! Reading calls of messages.
 
 use convergio_domain::chat::{
-    ChatField, ChatRequest, FilePart, ImagePart, Interface, Message, NativePart, Part, Role,
-    ThinkingPart, ToolCall, ToolChoice, ToolResultPart, ToolSpec,
+    ChatField, ChatRequest, FilePart, ImagePart, Interface, Message, NativeFields, NativePart,
+    Part, Role, ThinkingPart, ToolCall, ToolChoice, ToolResultPart, ToolSpec,
 };
 use serde_json::{Value, json};
 
@@ -102,6 +102,9 @@ fn take_format(
 ) -> Result<(), Refusal> {
     if let Some(format) = body.get("output_format") {
         take_schema(format, root.field("output_format"), request)?;
+        // Anthropic's older name of it, which goes with the beta that the caller names.
+        let fields = [("output_format".to_owned(), format.clone())].into_iter().collect();
+        request.native = NativeFields::of(Interface::Anthropic, fields);
     }
     let Some(config) = body.get("output_config") else { return Ok(()) };
     let path = root.field("output_config");
