@@ -16,7 +16,9 @@ use convergio_eventstore::{
 use convergio_executor::memory::MemoryPort;
 use convergio_executor::model::{Detected, ModelCatalog, Offer};
 use convergio_executor::{Executor, ExecutorConfig, tool};
-use convergio_gateway::{Gateway, ModelDirectory, ModelEntry, ServeOptions, Tokens, follow_tokens};
+use convergio_gateway::{
+    Gateway, ModelDirectory, ModelEntry, NoServices, ServeOptions, Tokens, follow_tokens,
+};
 use convergio_projections::{Memories, ProjectionError, Projections, Store};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -25,7 +27,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::cli::{EvaluationLimits, ListenOptions, ModelCallLimits, Role};
+use crate::cli::{DoorOptions, EvaluationLimits, ListenOptions, ModelCallLimits, Role};
 use crate::data_dir::{DataDir, Running};
 use crate::exit;
 use crate::front_runtime::FrontRuntime;
@@ -53,6 +55,8 @@ pub(crate) struct ServerConfig {
     pub(crate) role: Role,
     /// Model calls at once.
     pub(crate) model_calls: ModelCallLimits,
+    /// What one call at a front door may use.
+    pub(crate) doors: DoorOptions,
     /// Where connections are served.
     pub(crate) front_runtime: FrontRuntime,
     /// What evaluations may take.
@@ -161,6 +165,8 @@ impl Server {
                 evaluator,
                 tokens,
                 models: catalog,
+                services: Arc::new(NoServices),
+                doors: config.doors.settings(),
                 stop: stopping.clone(),
             };
             gateway = Some(front.serve(app, stopping, &config.front_runtime)?);

@@ -78,6 +78,9 @@ pub struct ChatRequest {
     /// Models that are asked, in this order, when [`ChatRequest::model`] cannot answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fallbacks: Vec<String>,
+    /// What only the interface that it came by can say of the request as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub native: Option<NativeFields>,
     /// The interface that the request came by; absent for the platform's own agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub door: Option<Interface>,

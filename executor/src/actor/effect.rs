@@ -30,6 +30,8 @@ use crate::tool;
 
 /// Arguments beyond this size are worked on outside of the threads that serve everybody.
 const INLINE_BYTES: usize = 64 << 10;
+/// Longest pause that a provider asks for and that is waited for while somebody waits for the answer.
+const LONGEST_AWAITED_PAUSE: Duration = Duration::from_secs(20);
 /// Largest output of a step.
 const OUTPUT_LIMIT: usize = 4 << 20;
 
@@ -63,6 +65,15 @@ pub(super) struct ModelCall {
     pub(super) idempotency_key: String,
     pub(super) answers: Answers,
     pub(super) question: Box<Question>,
+}
+
+impl ModelCall {
+    /// Whether the provider asks to be left alone for longer than somebody who waits for the answer
+    /// is kept waiting: they are told, and ask again themselves.
+    fn is_paused_too_long(&self, error: &ModelError) -> bool {
+        let is_awaited = self.answers == Answers::Whole;
+        is_awaited && error.retry_after.is_some_and(|pause| pause > LONGEST_AWAITED_PAUSE)
+    }
 }
 
 /// What an answer becomes as the output of its step.
@@ -250,6 +261,7 @@ impl Asked<'_> {
         let mut answer = self.send(&call, None, cancel).await;
         if let Err(refusal) = &answer
             && refusal.is_load_refusal
+            && !call.is_paused_too_long(refusal)
             && !cancel.is_cancelled()
             && self.fallback(&call, &refusal.clone().into_failure()).await.is_none()
         {
@@ -380,11 +392,13 @@ impl Asked<'_> {
             self.shared.live.publish(self.stream, note);
         }
         let is_heard = call.answers == Answers::Whole && error.has_begun;
+        let is_paused_too_long = call.is_paused_too_long(&error);
         let failure = error.into_failure();
-        let retryable = failure.retryable && !is_heard;
         if !is_heard {
             report.fallback = self.fallback(call, &failure).await;
         }
+        let may_wait = !is_paused_too_long || report.fallback.is_some();
+        let retryable = failure.retryable && !is_heard && may_wait;
         (DoneResult::Failed(UnsealedFailure { retryable, ..failure }), Some(report))
     }
 }

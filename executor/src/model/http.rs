@@ -1,10 +1,12 @@
 //! A provider over HTTP: one way to send, to bound and to give up, whatever the dialect.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use convergio_domain::chat::{ChatField, ChatRequest, FieldSupport};
+use convergio_domain::chat::{ChatField, ChatRequest, FieldSupport, NativeFields};
 use convergio_domain::json::check_whole_numbers;
 use futures_util::{Stream, StreamExt};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -24,6 +26,7 @@ use super::error::ModelError;
 use super::file_shortage::{FileWait, is_file_shortage};
 use super::fit::Fit;
 use super::listing::{self, ListError, Lister};
+use super::provider_traits::ProviderTraits;
 use super::refusal::Refusal;
 use super::scrub::scrub;
 use super::sse::{Framing, Lines};
@@ -32,6 +35,8 @@ use super::sse::{Framing, Lines};
 const ERROR_LIMIT: usize = 64 << 10;
 /// Bytes of an answer that comes at once.
 const WHOLE_LIMIT: usize = 16 << 20;
+/// Models of one provider that are remembered to refuse streams.
+const WHOLE_MODELS_LIMIT: usize = 1_000;
 /// Longest wait for a list of models.
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for embeddings.
@@ -46,6 +51,8 @@ pub struct HttpProvider {
     endpoint: Endpoint,
     dialect: Box<dyn Dialect>,
     client: Client,
+    /// Models that were found to refuse streams: they are asked without one.
+    whole_models: Mutex<BTreeSet<String>>,
 }
 
 /// How an answer comes.
@@ -77,7 +84,7 @@ impl HttpProvider {
         }
         let client = endpoint.client(config.timeouts)?;
         let dialect = dialect::of(&config);
-        Ok(Self { config, endpoint, dialect, client })
+        Ok(Self { config, endpoint, dialect, client, whole_models: Mutex::default() })
     }
 
     /// Whether what it is sent stays on machines of the person or the operator.
@@ -172,7 +179,34 @@ impl HttpProvider {
         // A request that was refused was not worked on.
         asked.answer.is_asked = false;
         let text = listing::read(response, ERROR_LIMIT).await.unwrap_or_default();
-        Err(self.refused(Refusal::of_answer(status, &headers, &text), asked.call.body))
+        let refusal = Refusal::of_answer(status, &headers, &text);
+        if refusal.is_of_stream() && self.traits_of(asked.call.model).is_stream() {
+            return Err(self.learn_whole_answers(asked.call.model));
+        }
+        Err(self.refused(refusal, asked.call.body))
+    }
+
+    /// How a model departs from its interface, by the configuration and by what was learnt of it.
+    fn traits_of(&self, model: &str) -> ProviderTraits {
+        let mut traits = self.config.traits_of(model);
+        if self.whole_models().contains(model) {
+            traits.streams = Some(false);
+        }
+        traits
+    }
+
+    fn whole_models(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.whole_models.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a model answers at once only; gives the error of the call, which is made again.
+    fn learn_whole_answers(&self, model: &str) -> ModelError {
+        let mut models = self.whole_models();
+        if models.len() < WHOLE_MODELS_LIMIT {
+            models.insert(model.to_owned());
+        }
+        let name = &self.config.name;
+        ModelError::unavailable(format!("{name} may not stream {model}: it is asked without"))
     }
 
     async fn post_chat(&self, asked: &mut Asked<'_>) -> Result<Response, ModelError> {
@@ -193,7 +227,7 @@ impl HttpProvider {
     }
 
     fn chat_request(&self, call: &Call<'_>) -> Result<RequestBuilder, ModelError> {
-        let is_stream = self.config.traits_of(call.model).is_stream();
+        let is_stream = self.traits_of(call.model).is_stream();
         let request = self
             .client
             .post(self.url(&self.dialect.chat_path(call.model, is_stream)))
@@ -435,7 +469,7 @@ impl Provider for HttpProvider {
     }
 
     fn write(&self, request: ChatRequest) -> Result<WrittenRequest, ModelError> {
-        let traits = self.config.traits_of(&request.model);
+        let traits = self.traits_of(&request.model);
         // The one place that is asked what becomes of a field.
         let support = |field| traits.support(field, self.dialect.support(field));
         let provider = &self.config.name;
@@ -448,6 +482,7 @@ impl Provider for HttpProvider {
         for (field, value) in further.filter(|(field, _)| is_further(field)) {
             written[field.name()] = value.clone();
         }
+        NativeFields::write(request.native.as_ref(), self.dialect.interface(), &mut written);
         let body = Bytes::from(written.to_string());
         Ok(WrittenRequest { body, headers: self.dialect.request_headers(&request), left_out })
     }

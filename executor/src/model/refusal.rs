@@ -83,6 +83,13 @@ impl Refusal {
         }
     }
 
+    /// Whether it is the stream that is refused, and not what was asked.
+    pub(super) fn is_of_stream(&self) -> bool {
+        let is_wrong_request =
+            [StatusCode::BAD_REQUEST, StatusCode::UNPROCESSABLE_ENTITY].contains(&self.status);
+        is_wrong_request && self.param == "stream"
+    }
+
     /// The error in our codes. `said` are the provider's words, scrubbed.
     pub(super) fn into_error(self, provider: &str, said: &str) -> ModelError {
         let (code, retryable) = self.code();

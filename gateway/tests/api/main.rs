@@ -4,6 +4,7 @@ mod access;
 mod agents;
 mod approvals;
 mod document;
+mod doors;
 mod family;
 mod harness;
 mod memories;

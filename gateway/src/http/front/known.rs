@@ -190,6 +190,9 @@ pub(super) struct Fields<'a> {
     pub(super) path: Path<'a>,
 }
 
+/// What is not in a table.
+type Rest<'a> = Vec<(&'a String, &'a Value)>;
+
 impl<'a> Fields<'a> {
     /// Reads an object by its table. What is not in it is refused by name.
     pub(super) fn read(
@@ -212,7 +215,7 @@ impl<'a> Fields<'a> {
         value: &'a Value,
         path: Path<'a>,
         table: &'static Object,
-    ) -> Result<(Self, Vec<(&'a String, &'a Value)>), Refusal> {
+    ) -> Result<(Self, Rest<'a>), Refusal> {
         let Value::Object(object) = value else { return Err(path.refuse("must be an object")) };
         let mut rest = Vec::new();
         for (name, value) in object {

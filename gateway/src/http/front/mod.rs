@@ -22,7 +22,7 @@ mod services;
 mod settings;
 mod stored;
 #[cfg(test)]
-mod table_tests;
+mod tests;
 mod turn;
 mod urls;
 mod watch;

@@ -48,14 +48,14 @@ const PRIVATE_NAMES: [&str; 10] = [
     "arpa",
 ];
 
-/// Whether a URL is https and names a host of the internet: neither an address, in whatever
-/// notation, nor a name without a top-level domain, nor one of a private network.
+/// Whether a URL is https and names a host: neither an address, in whatever notation, nor one of a
+/// private network.
 fn is_public(url: &str) -> bool {
     let Ok(uri) = url.parse::<Uri>() else { return false };
     let is_https = uri.scheme() == Some(&Scheme::HTTPS);
     let has_userinfo = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
     let host = uri.host().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase();
-    let Some((_, top)) = host.rsplit_once('.') else { return false };
+    let top = host.rsplit('.').next().unwrap_or_default();
     let is_domain = top.starts_with(|letter: char| letter.is_ascii_alphabetic());
     is_https && !has_userinfo && is_domain && !PRIVATE_NAMES.contains(&top)
 }

@@ -207,7 +207,9 @@ fn is_format(request: &ChatRequest) -> bool {
 
 fn output_config(request: &ChatRequest) -> Option<Value> {
     let mut config = json!({});
-    let schema = request.schema.as_ref().filter(|_| is_format(request));
+    let native = request.native.as_ref();
+    let has_older_name = native.is_some_and(|it| it.fields.contains_key("output_format"));
+    let schema = request.schema.as_ref().filter(|_| is_format(request) && !has_older_name);
     put(
         &mut config,
         [

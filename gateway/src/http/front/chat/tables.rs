@@ -22,7 +22,7 @@ pub(super) const BODY: Object = Object {
         field("top_logprobs", Kind::Any, Refused(is_nothing)),
         field("audio", Kind::Any, Refused(never)),
         field("functions", Kind::Any, Refused(is_nothing)),
-        field("function_call", Kind::Any, Refused(|value| *value == "none" || *value == "auto")),
+        field("function_call", Kind::Any, Refused(|value| *value == "none")),
         field("max_tokens", Kind::Tokens, Kept),
         field("max_completion_tokens", Kind::Tokens, Kept),
         field("temperature", Kind::Number(0.0, 2.0), Chat(ChatField::Temperature)),

@@ -121,8 +121,12 @@ pub(super) fn custom_call(part: &Part) -> Option<Value> {
 pub(super) fn details(reply: &ChatReply, native: &Map<String, Value>) -> Vec<Value> {
     let own = native.get("reasoning_details").and_then(Value::as_array);
     let mut details = own.cloned().unwrap_or_default();
-    for (index, part) in reply.parts().into_iter().enumerate() {
-        if let Some(carrier) = carrier(part) {
+    let parts = reply.parts();
+    let thoughts = parts.iter().filter(|part| matches!(part, Part::Thinking(_))).count();
+    // One thought without a mark, before all else, is all in the message.
+    let is_plain = thoughts == 1 && parts.first().is_some_and(is_unmarked);
+    for (index, part) in parts.into_iter().enumerate() {
+        if let Some(carrier) = carrier(part, is_plain) {
             details.push(json!({"type": "reasoning.encrypted", "data": carrier.pack(),
                 "format": "convergio-v1", "index": index}));
         }
@@ -130,15 +134,17 @@ pub(super) fn details(reply: &ChatReply, native: &Map<String, Value>) -> Vec<Val
     details
 }
 
-fn carrier(part: Part) -> Option<Carrier> {
+fn is_unmarked(part: &Part) -> bool {
+    matches!(part, Part::Thinking(thinking)
+        if thinking.signature.is_empty() && thinking.native.is_none())
+}
+
+fn carrier(part: Part, is_plain: bool) -> Option<Carrier> {
     match part {
-        Part::Thinking(ThinkingPart { ref signature, ref native, .. })
-            if signature.is_empty() && native.is_none() =>
-        {
-            None
-        }
+        Part::Thinking(_) if is_plain => None,
         Part::Thinking(_) => Some(Carrier::Part(part)),
-        Part::Native(_) if custom_call(&part).is_none() => Some(Carrier::Part(part)),
+        Part::Native(_) if custom_call(&part).is_some() => None,
+        Part::Native(_) | Part::Image(_) | Part::Audio(_) => Some(Carrier::Part(part)),
         Part::Text(TextPart { native: Some(native), .. }) => Some(Carrier::Previous(native)),
         part => {
             let native: &NativeFields = foreign_fields(&part, Interface::OpenAiChat)?;

@@ -1,8 +1,8 @@
 //! Reading calls of messages.
 
 use convergio_domain::chat::{
-    ChatField, ChatRequest, FilePart, ImagePart, Interface, Message, NativePart, Part, Role,
-    ThinkingPart, ToolCall, ToolChoice, ToolResultPart, ToolSpec,
+    ChatField, ChatRequest, FilePart, ImagePart, Interface, Message, NativeFields, NativePart,
+    Part, Role, ThinkingPart, ToolCall, ToolChoice, ToolResultPart, ToolSpec,
 };
 use serde_json::{Value, json};
 
@@ -100,14 +100,23 @@ fn take_format(
     root: Path<'_>,
     request: &mut ChatRequest,
 ) -> Result<(), Refusal> {
-    let path = root.field("output_config");
-    let mut format = body.get("output_format").map(|format| (format, root.field("output_format")));
-    if let Some(config) = body.get("output_config") {
-        let fields = Fields::read(config, path, &tables::OUTPUT_CONFIG)?;
-        request.effort = fields.text("effort").map(str::to_owned);
-        format = fields.get("format").map(|format| (format, path.field("format"))).or(format);
+    if let Some(format) = body.get("output_format") {
+        take_schema(format, root.field("output_format"), request)?;
+        // Anthropic's older name of it, which goes with the beta that the caller names.
+        let fields = [("output_format".to_owned(), format.clone())].into_iter().collect();
+        request.native = NativeFields::of(Interface::Anthropic, fields);
     }
-    let Some((format, path)) = format else { return Ok(()) };
+    let Some(config) = body.get("output_config") else { return Ok(()) };
+    let path = root.field("output_config");
+    let fields = Fields::read(config, path, &tables::OUTPUT_CONFIG)?;
+    request.effort = fields.text("effort").map(str::to_owned);
+    match fields.get("format") {
+        Some(format) => take_schema(format, path.field("format"), request),
+        None => Ok(()),
+    }
+}
+
+fn take_schema(format: &Value, path: Path<'_>, request: &mut ChatRequest) -> Result<(), Refusal> {
     let fields = Fields::read(format, path, &tables::FORMAT)?;
     fields.need_text("type")?;
     parts::take_schema(&fields, "schema", request)

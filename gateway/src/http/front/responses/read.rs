@@ -279,7 +279,7 @@ fn thought(fields: &Fields<'_>) -> String {
 fn item_fields(native: Option<NativeFields>) -> Option<NativeFields> {
     let mut fields = native?.fields;
     fields.retain(|name, value| match name.as_str() {
-        "id" => !value.as_str().is_some_and(|id| ids::origin(id).is_some()),
+        "id" => value.as_str().is_none_or(|id| ids::origin(id).is_none()),
         "status" => *value != "completed",
         _ => true,
     });
