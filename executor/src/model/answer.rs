@@ -236,7 +236,7 @@ impl Answer {
     ) -> ChatAnswer {
         let (usage, confirmed) = self.usage(body, read);
         let is_small = |usage: &Value| usage.to_string().len() <= USAGE_LIMIT;
-        let asks = self.parts.calls().next().is_some();
+        let asks = self.parts.calls() > 0;
         let is_in_schema = self.parts.is_in_schema() && !asks;
         let finish = match self.finish.unwrap_or_default() {
             finish if finish == "stop" && asks => "tool_calls".to_owned(),

@@ -36,6 +36,8 @@ pub(super) struct Drafts {
     answer: Option<usize>,
     /// Where the parts of the provider's item begin.
     item: usize,
+    /// Calls of tools.
+    calls: usize,
     bytes: usize,
 }
 
@@ -120,10 +122,9 @@ fn call_id() -> String {
 impl Drafts {
     /// Whether what was taken in is within its limits.
     pub(super) fn check(&self) -> Result<(), TooLarge> {
-        let is_call = |draft: &&Draft| matches!(draft.part, Part::ToolCall(_));
         let is_within = self.bytes <= BYTES_LIMIT
             && self.drafts.len() <= PARTS_LIMIT
-            && self.drafts.iter().filter(is_call).count() <= TOOLS_LIMIT;
+            && self.calls <= TOOLS_LIMIT;
         if is_within { Ok(()) } else { Err(TooLarge) }
     }
 
@@ -263,6 +264,7 @@ impl Drafts {
             _ => id.to_owned(),
         };
         self.bytes += id.len() + name.len();
+        self.calls += 1;
         let call = ToolCall { id, name: name.to_owned(), ..ToolCall::default() };
         self.open(Part::ToolCall(call), key);
         if let Some(draft) = self.newest_mut() {
@@ -339,6 +341,7 @@ impl Drafts {
     /// A piece of the arguments of a call, or of the input of a block.
     pub(super) fn write_arguments(&mut self, place: Option<usize>, text: &str) {
         self.bytes += text.len();
+        let is_answer = place.is_some() && place == self.answer;
         let Some(draft) = place.and_then(|place| self.drafts.get_mut(place)) else { return };
         match &mut draft.part {
             Part::ToolCall(call) => {
@@ -346,7 +349,7 @@ impl Drafts {
                 draft.note(arguments_kind(), text);
             }
             Part::Native(_) => draft.input.push_str(text),
-            Part::Text(part) => {
+            Part::Text(part) if is_answer => {
                 part.text.push_str(text);
                 draft.note(LiveKind::Text, text);
             }
@@ -445,7 +448,7 @@ impl Drafts {
                 draft.told_bytes += text.len() as u64;
                 pieces.push(Piece { kind, part, offset, text, tokens_out });
             }
-            if !draft.is_over() || newest == Some(self.at) {
+            if newest == Some(self.at) || !draft.is_over() {
                 break;
             }
             self.at += 1;
@@ -453,12 +456,9 @@ impl Drafts {
         pieces
     }
 
-    /// The calls so far.
-    pub(super) fn calls(&self) -> impl Iterator<Item = &ToolCall> {
-        self.drafts.iter().filter_map(|draft| match &draft.part {
-            Part::ToolCall(call) => Some(call),
-            _ => None,
-        })
+    /// How many calls of tools there are.
+    pub(super) fn calls(&self) -> usize {
+        self.calls
     }
 
     /// All that was written so far, for an estimate of its tokens.

@@ -1,6 +1,6 @@
 //! Google's `generateContent`.
 
-use convergio_domain::chat::ChatRequest;
+use convergio_domain::chat::{ChatRequest, Message, Role};
 use convergio_domain::metering::Meter;
 use convergio_executor::model::{HttpProvider, ModelInfo, Provider, ProviderConfig, Secret};
 use serde_json::{Value, json};
@@ -84,6 +84,29 @@ async fn a_stream_is_put_together_and_thoughts_are_counted_apart() {
     let seen = &server.seen()[0];
     assert_eq!(seen.path, "/v1/models/tiny:streamGenerateContent");
     assert_eq!(seen.headers["x-goog-api-key"], KEY);
+}
+
+#[tokio::test]
+async fn a_mark_goes_back_with_the_very_part_that_had_it() {
+    let parts = json!([
+        {"text": "hm", "thought": true},
+        {"text": "a"},
+        {"functionCall": {"id": "g1", "name": "f", "args": {}}, "thoughtSignature": "SIG1"},
+        {"functionCall": {"id": "g2", "name": "f", "args": {"x": 1}}},
+    ]);
+    let last = piece(&json!([{"text": "", "thoughtSignature": "SIG2"}]), &json!("STOP"));
+    let all = [piece(&parts, &Value::Null), last];
+    let server = Server::chatting(move || raw_sse(events(&all))).await;
+    let answer = answer_of(&server, &config()).await.expect("an answer");
+    assert_eq!(answer.parts.len(), 5);
+    let messages = vec![Message::new(Role::Assistant, answer.parts)];
+    let request = ChatRequest { messages, ..ChatRequest::default() };
+    let body = written(&config(), &request);
+    let mut expected = parts.as_array().expect("parts").clone();
+    expected.push(json!({"text": "", "thoughtSignature": "SIG2"}));
+    assert_eq!(body["contents"][0]["parts"], json!(expected));
+    let provider = HttpProvider::new(config()).expect("a valid configuration");
+    assert_eq!(provider.write(request).expect("it is taken").left_out, []);
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! OpenAI's responses.
 
-use convergio_domain::chat::ChatRequest;
+use convergio_domain::chat::{
+    ChatField, ChatRequest, Interface, Message, NativeFields, Part, Role, ThinkingPart,
+};
 use convergio_domain::metering::Meter;
 use convergio_executor::model::{Api, ProviderConfig, Secret};
 use serde_json::{Value, json};
@@ -85,6 +87,95 @@ async fn a_call_of_a_tool_is_an_item() {
     let server = Server::chatting(move || raw_sse(events(&pieces))).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
     assert_eq!((answer.tool_calls(), answer.finish.as_str()), (weather("c7"), "tool_calls"));
+}
+
+/// A stream of a thought that is sealed, two messages and a call.
+fn rich_stream(items: &[Value]) -> Vec<Value> {
+    let event = |kind: &str, index: usize, fields: Value| {
+        let mut event = json!({"type": kind, "output_index": index});
+        let more = fields.as_object().expect("an object").clone();
+        event.as_object_mut().expect("an object").extend(more);
+        event
+    };
+    let mut all = vec![stream().remove(0)];
+    for (index, item) in items.iter().enumerate() {
+        let mut begun = item.clone();
+        for name in ["arguments", "content", "summary", "encrypted_content"] {
+            begun.as_object_mut().expect("an object").remove(name);
+        }
+        all.push(event("response.output_item.added", index, json!({"item": begun})));
+        for (number, part) in item["summary"].as_array().into_iter().flatten().enumerate() {
+            let place = json!({"summary_index": number});
+            all.push(event("response.reasoning_summary_part.added", index, place));
+            let delta = json!({"delta": part["text"]});
+            all.push(event("response.reasoning_summary_text.delta", index, delta));
+        }
+        for part in item["content"].as_array().into_iter().flatten() {
+            all.push(event("response.content_part.added", index, json!({})));
+            let delta = json!({"delta": part["text"]});
+            all.push(event("response.output_text.delta", index, delta));
+        }
+        if let Some(arguments) = item["arguments"].as_str() {
+            let (one, other) = arguments.split_at(4);
+            for delta in [one, other] {
+                let delta = json!({"delta": delta});
+                all.push(event("response.function_call_arguments.delta", index, delta));
+            }
+        }
+        all.push(event("response.output_item.done", index, json!({"item": item})));
+    }
+    all.extend(stream().pop());
+    all
+}
+
+#[tokio::test]
+async fn every_item_goes_back_as_it_came_streamed_or_whole() {
+    let text = |text: &str| json!({"type": "output_text", "text": text});
+    let items = vec![
+        json!({"type": "reasoning", "id": "rs_1", "encrypted_content": "SEALED",
+            "summary": [{"type": "summary_text", "text": "a"},
+                {"type": "summary_text", "text": "b"}]}),
+        json!({"type": "message", "role": "assistant", "phase": "commentary",
+            "content": [text("one"), text("two")]}),
+        json!({"type": "message", "role": "assistant", "phase": "final_answer",
+            "content": [text("three")]}),
+        json!({"type": "function_call", "call_id": "c1", "name": "f",
+            "arguments": "{\"city\":\"Oslo\"}"}),
+        json!({"type": "web_search_call", "id": "ws_1", "status": "completed"}),
+    ];
+    let whole = json!({"model": "gpt-r", "status": "completed", "output": items,
+        "usage": usage()});
+    let streamed = rich_stream(&items);
+    for is_stream in [true, false] {
+        let (whole, streamed) = (whole.clone(), streamed.clone());
+        let server = Server::chatting(move || {
+            if is_stream { raw_sse(events(&streamed)) } else { json(200, &whole) }
+        });
+        let answer = answer_of(&server.await, &config()).await.expect("an answer");
+        assert_eq!((answer.thinking().as_str(), answer.text().as_str()), ("a\n\nb", "onetwothree"));
+        assert_eq!((answer.tool_calls().len(), answer.finish.as_str()), (1, "tool_calls"));
+        let messages = vec![Message::new(Role::Assistant, answer.parts)];
+        let body = written(&config(), &ChatRequest { messages, ..ChatRequest::default() });
+        assert_eq!(body["input"], json!(items), "streamed: {is_stream}");
+    }
+}
+
+#[test]
+fn a_thought_that_is_not_sealed_cannot_be_found_again() {
+    let fields = json!({"type": "reasoning", "id": "rs_1", "summary": []});
+    let native = NativeFields {
+        interface: Interface::OpenAiResponses,
+        fields: fields.as_object().expect("an object").clone(),
+    };
+    let thought = Part::Thinking(ThinkingPart { native: Some(native), ..ThinkingPart::default() });
+    let messages = vec![Message::new(Role::Assistant, vec![thought, Part::text("t")])];
+    let request = ChatRequest { messages, ..ChatRequest::default() };
+    let kept = json!([{"type": "message", "role": "assistant",
+        "content": [{"type": "output_text", "text": "t"}]}]);
+    assert_eq!(written(&config(), &request)["input"], kept);
+    let options = [(ChatField::Store, json!(true))].into();
+    let stored = written(&config(), &ChatRequest { options, ..request });
+    assert_eq!(stored["input"][0], fields);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! How an answer of Google's `generateContent` is read.
 
-use serde_json::{Value, json};
+use convergio_domain::chat::NativeFields;
+use serde_json::{Map, Value, json};
 
 use super::super::{rest, text};
 use super::INTERFACE;
@@ -39,8 +40,10 @@ fn read_part(part: &Value, answer: &mut Answer) {
             answer.parts.separate();
         }
         if part["thought"] == json!(true) {
-            if is_marked {
-                answer.parts.continue_thought();
+            // A thought without a mark is its maker's too.
+            let own = Map::from_iter([("thought".to_owned(), json!(true))]);
+            if is_marked || !text.is_empty() {
+                answer.parts.continue_thought_of(NativeFields::of(INTERFACE, own));
             }
             answer.think(text);
         } else {

@@ -26,7 +26,7 @@ pub(super) fn piece(piece: &Value, answer: &mut Answer) {
             answer.think(delta);
         }
         "response.function_call_arguments.delta" => {
-            let place = answer.parts.keyed(index);
+            let place = answer.parts.keyed(index).or(answer.parts.newest());
             answer.write_arguments(place, delta);
         }
         "response.output_item.done" => end_item(&piece["item"], index, answer),
@@ -54,8 +54,8 @@ fn end_item(item: &Value, index: Option<u64>, answer: &mut Answer) {
             add_reasoning(item, answer);
             answer.parts.separate();
         }
-        "function_call" if answer.parts.keyed(index).is_some() => {
-            let place = answer.parts.keyed(index);
+        "function_call" if place_of_call(item, index, answer).is_some() => {
+            let place = place_of_call(item, index, answer);
             let whole = text(item, "arguments");
             let missing = whole.strip_prefix(answer.parts.arguments(place)).unwrap_or("");
             answer.parts.write_arguments(place, missing);
@@ -63,6 +63,12 @@ fn end_item(item: &Value, index: Option<u64>, answer: &mut Answer) {
         }
         _ => self::item(item, answer),
     }
+}
+
+/// Where a call is that has begun already.
+fn place_of_call(item: &Value, index: Option<u64>, answer: &Answer) -> Option<usize> {
+    let id = text(item, "call_id");
+    answer.parts.keyed(index).or_else(|| answer.parts.find_call(|_, given| given == id))
 }
 
 /// A whole item.

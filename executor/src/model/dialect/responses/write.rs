@@ -82,13 +82,13 @@ fn reasoning(request: &ChatRequest) -> Option<Value> {
     (reasoning != json!({})).then_some(reasoning)
 }
 
-/// The platform's own agents go on with what the model thought. Models that do not reason refuse
-/// to be asked for it.
+/// Who does not know the interface's own field goes on with what the model thought nevertheless.
+/// Models that do not reason refuse to be asked for it.
 fn include(request: &ChatRequest) -> Option<Value> {
     let model = request.model.as_str();
     let is_reasoning = ["o1", "o3", "o4", "gpt-5", "gpt-6"].iter().any(|it| model.starts_with(it));
-    let is_own = request.door.is_none() && has_tools(request);
-    (is_own && is_reasoning && !model.contains("chat")).then(|| json!([SEALED_REASONING]))
+    let goes_on = request.door != Some(INTERFACE) && has_tools(request);
+    (goes_on && is_reasoning && !model.contains("chat")).then(|| json!([SEALED_REASONING]))
 }
 
 fn text_of(request: &ChatRequest) -> Option<Value> {
