@@ -1,6 +1,6 @@
 //! What the doors read alike: schemas, tools, marks of caches.
 
-use convergio_domain::chat::{ChatRequest, FilePart, Part, SchemaSpec, ToolSpec};
+use convergio_domain::chat::{ChatRequest, FilePart, NativeFields, Part, SchemaSpec, ToolSpec};
 use serde_json::{Value, json};
 
 use super::known::{Fields, Path};
@@ -89,5 +89,20 @@ pub(super) fn set_answer(result: &mut convergio_domain::chat::ToolResultPart, pa
             result.text.clone_from(&text.text);
         }
         _ => result.parts = parts,
+    }
+}
+
+/// Puts what only an interface says of a part on it.
+pub(super) fn set_native(part: &mut Part, fields: Option<NativeFields>) {
+    if fields.is_none() {
+        return;
+    }
+    match part {
+        Part::Text(part) => part.native = fields,
+        Part::Image(part) => part.native = fields,
+        Part::ImageUrl(part) => part.native = fields,
+        Part::File(part) => part.native = fields,
+        Part::Audio(part) => part.native = fields,
+        _ => {}
     }
 }
