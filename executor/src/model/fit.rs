@@ -54,6 +54,7 @@ impl Fit<'_> {
         mut request: ChatRequest,
     ) -> Result<(ChatRequest, Vec<ChatField>), ModelError> {
         let mut fields = Fields { fit: self, left_out: BTreeSet::new(), refused: None };
+        fields.note_native(request.native.as_ref());
         fit_settings(&mut request, &mut fields);
         fit_tools(&mut request, &mut fields);
         name_results(&mut request.messages);
