@@ -334,3 +334,62 @@ fn told(value: &Value) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use convergio_domain::chat::{
+        ChatReply, Interface, Message, NativeFields, NativePart, Part, Role, ThinkingPart, ToolCall,
+    };
+    use serde_json::{Value, json};
+
+    use super::said;
+
+    fn call(id: &str) -> Part {
+        let (id, name, arguments) = (id.to_owned(), "t".to_owned(), "{}".to_owned());
+        Part::ToolCall(ToolCall { id, name, arguments, ..ToolCall::default() })
+    }
+
+    fn thinking(signature: &str) -> Part {
+        let (text, signature) = ("hm".to_owned(), signature.to_owned());
+        Part::Thinking(ThinkingPart { text, signature, native: None })
+    }
+
+    fn reply(parts: Vec<Part>) -> ChatReply {
+        let mut reply = ChatReply::default();
+        reply.set_parts(parts);
+        reply
+    }
+
+    #[test]
+    fn a_turn_goes_back_part_by_part() {
+        let block = json!({"type": "redacted_thinking", "data": "x"});
+        let redacted = Part::Native(NativePart { interface: Interface::Anthropic, block });
+        let parts = vec![thinking("1"), redacted, thinking("2"), call("a"), Part::text("t")];
+        let results = [(0, "42".to_owned(), false)];
+        let messages = said(&reply(parts.clone()), 1, &results, &[]);
+        assert_eq!(messages[0].parts, parts);
+        let Part::ToolResult(result) = &messages[1].parts[0] else { panic!("{messages:?}") };
+        assert_eq!((result.id.as_str(), result.text.as_str()), ("a", "42"));
+    }
+
+    #[test]
+    fn an_id_that_was_there_before_becomes_another() {
+        let before = [Message::new(Role::Assistant, vec![call("call_0")])];
+        let results = [(0, "42".to_owned(), false)];
+        let messages = said(&reply(vec![call("call_0")]), 2, &results, &before);
+        let Part::ToolCall(call) = &messages[0].parts[0] else { panic!("{messages:?}") };
+        let Part::ToolResult(result) = &messages[1].parts[0] else { panic!("{messages:?}") };
+        assert_eq!((call.id.as_str(), result.id.as_str()), ("call_2_0", "call_2_0"));
+    }
+
+    #[test]
+    fn only_what_carries_thoughts_goes_back_with_the_turn() {
+        let Value::Object(fields) = json!({"reasoning_details": [1], "annotations": [2]}) else {
+            panic!("an object")
+        };
+        let native = NativeFields::of(Interface::OpenAiChat, fields);
+        let reply = ChatReply { native, ..reply(vec![Part::text("t")]) };
+        let native = said(&reply, 1, &[], &[]).remove(0).native.expect("it goes back");
+        assert_eq!(Value::Object(native.fields), json!({"reasoning_details": [1]}));
+    }
+}

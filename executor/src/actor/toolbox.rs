@@ -66,7 +66,7 @@ pub(super) enum Bad {
     /// The agent may not call this tool.
     Denied { name: String },
     /// There is no such tool, or the arguments are wrong; the text tells the model why.
-    Wrong { error: UnsealedFailure, text: String },
+    Wrong { error: Box<UnsealedFailure>, text: String },
 }
 
 impl Tools {
@@ -106,7 +106,7 @@ impl Tools {
                 Ok(()) => Ok(Good::Builtin { name, args }),
                 Err(error) => {
                     let text = error.full_text().to_owned();
-                    Err(Bad::Wrong { error, text })
+                    Err(Bad::Wrong { error: Box::new(error), text })
                 }
             },
             Does::Spawn => match check_inputs(&tool.spec.parameters, &args) {
@@ -141,7 +141,7 @@ impl Tools {
             let names: Vec<&str> = self.tools.iter().map(|tool| tool.spec.name.as_str()).collect();
             let error = failure("tool.unknown", platform_text!("there is no such tool"));
             let text = format!("there is no such tool; the tools are {}", names.join(", "));
-            return Bad::Wrong { error, text };
+            return Bad::Wrong { error: Box::new(error), text };
         };
         Bad::Denied { name: spec.name.clone() }
     }
@@ -150,7 +150,7 @@ impl Tools {
 fn wrong(text: String) -> Bad {
     let message = platform_text!("the arguments are not what the tool takes");
     let error = failure("tool.invalid", message);
-    Bad::Wrong { error, text }
+    Bad::Wrong { error: Box::new(error), text }
 }
 
 /// The arguments that a model wrote: an object.

@@ -545,7 +545,7 @@ mod tests {
         let extra = "max_tokens: Extra inputs are not permitted";
         for (body, said, param) in [
             (json!({"detail": "no such thing"}).to_string(), "no such thing", None),
-            (json!({"detail": forbidden.clone()}).to_string(), extra, Some("max_tokens")),
+            (json!({"detail": &forbidden}).to_string(), extra, Some("max_tokens")),
             (
                 json!({"object": "error", "message": {"detail": forbidden}}).to_string(),
                 extra,

@@ -52,7 +52,7 @@ impl Dialect for Interactions {
         put(
             &mut body,
             [
-                ("stream", traits.is_stream().then(|| json!(true))),
+                ("stream", traits.is_stream().then_some(json!(true))),
                 ("system_instruction", system(request)),
                 ("response_format", format(request)),
                 ("tools", tools_of(request, tool)),

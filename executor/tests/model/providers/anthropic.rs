@@ -1,12 +1,17 @@
 //! Anthropic's messages.
 
-use convergio_domain::chat::{ChatRequest, Message, Part, Role, ThinkingPart};
+use convergio_domain::chat::{
+    ChatRequest, Interface, Message, NativePart, Part, Role, ThinkingPart,
+};
 use convergio_domain::metering::Meter;
-use convergio_executor::model::{Api, HttpProvider, ModelInfo, Provider, ProviderConfig, Secret};
+use convergio_eventstore::LiveKind;
+use convergio_executor::model::{
+    Api, HttpProvider, ModelInfo, Piece, Provider, ProviderConfig, Secret,
+};
 use serde_json::{Value, json};
 
 use super::{KEY, answer_of, conversation, led_to, meters, weather, written};
-use crate::server::{Server, json, raw_sse};
+use crate::server::{PATIENCE, Server, body_of, call, json, raw_sse, request};
 
 fn config() -> ProviderConfig {
     ProviderConfig::anthropic(Secret::new(KEY))
@@ -186,6 +191,101 @@ async fn errors_in_the_stream_are_errors() {
         let told = error.partial_usage.expect("the prompt was read");
         assert_eq!(told.tokens_in(), 6 + 40 + 159_217);
     }
+}
+
+/// A stream with blocks of every kind.
+fn rich_stream() -> Vec<Value> {
+    let blocks = [
+        (
+            json!({"type": "thinking", "thinking": "", "signature": ""}),
+            vec![
+                json!({"type": "thinking_delta", "thinking": "let me"}),
+                json!({"type": "signature_delta", "signature": "SIG-A"}),
+            ],
+        ),
+        (json!({"type": "redacted_thinking", "data": "RED-1"}), vec![]),
+        (
+            json!({"type": "thinking", "thinking": "", "signature": ""}),
+            vec![json!({"type": "signature_delta", "signature": "SIG-B"})],
+        ),
+        (
+            json!({"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {}}),
+            vec![
+                json!({"type": "input_json_delta", "partial_json": "{\"query\":"}),
+                json!({"type": "input_json_delta", "partial_json": "\"x\"}"}),
+            ],
+        ),
+        (
+            json!({"type": "text", "text": "", "citations": []}),
+            vec![
+                json!({"type": "text_delta", "text": "it is"}),
+                json!({"type": "citations_delta", "citation": {"cited_text": "c"}}),
+            ],
+        ),
+        (json!({"type": "tool_use", "id": "t1", "name": "f", "input": {}}), vec![]),
+        (
+            json!({"type": "tool_use", "id": "t2", "name": "g", "input": {}}),
+            vec![json!({"type": "input_json_delta", "partial_json": "{\"a\":1}"})],
+        ),
+    ];
+    let mut all = vec![start()];
+    for (index, (start, deltas)) in (0..).zip(blocks) {
+        all.extend(block(index, &start, &deltas));
+    }
+    all.extend(end("tool_use"));
+    all
+}
+
+#[tokio::test]
+async fn every_block_is_told_as_it_comes_and_goes_back_as_it_came() {
+    let server = Server::chatting(|| raw_sse(events(&rich_stream()))).await;
+    let provider = HttpProvider::new(led_to(&server, config())).expect("a valid URL");
+    let heard = std::sync::Mutex::new(Vec::new());
+    let sink = |piece: Piece| heard.lock().expect("not poisoned").push(piece);
+    let token = tokio_util::sync::CancellationToken::new();
+    let body = body_of(&provider, &request());
+    let answer = provider.chat(call(&body, PATIENCE), &sink, &token).await.expect("an answer");
+    let heard = heard.into_inner().expect("not poisoned");
+    assert_eq!(heard[0], Piece::default(), "it has begun");
+    let LiveKind::Begin { model, usage } = &heard[1].kind else { panic!("{:?}", heard[1]) };
+    assert_eq!((model.as_str(), usage.tokens_in()), ("claude-x", 159_263));
+    let part = |place: u32| {
+        let pieces = heard[2..].iter().filter(move |piece| piece.part == place);
+        pieces.map(|piece| (piece.kind.clone(), piece.offset, piece.text.clone()))
+    };
+    let told: Vec<_> = part(0).collect();
+    assert_eq!(
+        told,
+        [
+            (LiveKind::Thinking, 0, "let me".to_owned()),
+            (LiveKind::Signature, 6, "SIG-A".to_owned())
+        ]
+    );
+    let redacted = json!({"type": "redacted_thinking", "data": "RED-1"});
+    let whole: Vec<_> = part(1).collect();
+    assert_eq!((whole.len(), &whole[0].0), (1, &LiveKind::Whole));
+    let whole: Part = serde_json::from_str(&whole[0].2).expect("a part");
+    let native = |block: Value| Part::Native(NativePart { interface: Interface::Anthropic, block });
+    assert_eq!(whole, native(redacted.clone()));
+    let citation = json!({"type": "citations_delta", "citation": {"cited_text": "c"}});
+    let told: Vec<_> = part(4).collect();
+    assert_eq!(told[1], (LiveKind::Native(Interface::Anthropic), 5, citation.to_string()));
+    let kind = LiveKind::ToolArguments { id: "t1".into(), name: "f".into() };
+    assert!(part(5).all(|(it, ..)| it == kind));
+    assert_eq!(part(5).map(|(_, _, text)| text).collect::<String>(), "{}");
+    assert_eq!((answer.parts.len(), answer.finish.as_str()), (7, "tool_calls"));
+    let messages = vec![Message::new(Role::Assistant, answer.parts)];
+    let body = written(&config(), &ChatRequest { messages, ..ChatRequest::default() });
+    let expected = json!([
+        {"type": "thinking", "thinking": "let me", "signature": "SIG-A"},
+        redacted,
+        {"type": "thinking", "thinking": "", "signature": "SIG-B"},
+        {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {"query": "x"}},
+        {"type": "text", "text": "it is", "citations": [{"cited_text": "c"}]},
+        {"type": "tool_use", "id": "t1", "name": "f", "input": {}},
+        {"type": "tool_use", "id": "t2", "name": "g", "input": {"a": 1}},
+    ]);
+    assert_eq!(body["messages"][0]["content"], expected);
 }
 
 #[tokio::test]

@@ -56,24 +56,26 @@ fn tool() -> ToolSpec {
     ToolSpec::new("weather", "", json!({"type": "object"}))
 }
 
-fn said(part: Part) -> ChatRequest {
-    let mut request = ChatRequest::prompt("m", "p");
-    request.messages[0].parts.push(part);
-    request
+fn plain() -> ChatRequest {
+    ChatRequest::prompt("m", "p")
 }
 
-/// A request that has the field, and a text that stands in the body only because of it.
-fn asking(field: ChatField, interface: Interface) -> (ChatRequest, String) {
-    let plain = || ChatRequest::prompt("m", "p");
-    let with_tool = || ChatRequest { tools: vec![tool()], ..plain() };
-    let request = match field {
+fn optional(field: ChatField, value: Value) -> ChatRequest {
+    ChatRequest { options: [(field, value)].into(), ..plain() }
+}
+
+/// A request that has the field, outside of its messages.
+fn asking(field: ChatField, interface: Interface) -> ChatRequest {
+    let tools = || vec![tool()];
+    match field {
         ChatField::Temperature => ChatRequest { temperature: Some(0.625), ..plain() },
         ChatField::TopP => ChatRequest { top_p: Some(0.625), ..plain() },
         ChatField::Seed => ChatRequest { seed: Some(4711), ..plain() },
         ChatField::Stop => ChatRequest { stop: vec!["canary".into()], ..plain() },
         ChatField::Effort => ChatRequest { effort: Some("canary".into()), ..plain() },
         ChatField::ToolChoice => {
-            ChatRequest { tool_choice: ToolChoice::Named("weather".into()), ..with_tool() }
+            let tool_choice = ToolChoice::Named("weather".into());
+            ChatRequest { tool_choice, tools: tools(), ..plain() }
         }
         ChatField::JsonObject => ChatRequest { json_object: true, ..plain() },
         ChatField::Schema => ChatRequest {
@@ -84,22 +86,6 @@ fn asking(field: ChatField, interface: Interface) -> (ChatRequest, String) {
         ChatField::ToolStrict => {
             ChatRequest { tools: vec![ToolSpec { strict: Some(true), ..tool() }], ..plain() }
         }
-        ChatField::ImageDetail => said(Part::Image(ImagePart {
-            detail: Some("canary".into()),
-            data: "aGk=".into(),
-            media_type: "image/png".into(),
-            ..ImagePart::default()
-        })),
-        ChatField::MessageName => {
-            let mut request = plain();
-            request.messages[0].name = Some("canary".into());
-            request
-        }
-        ChatField::CacheControl => said(Part::Text(TextPart {
-            text: "t".into(),
-            cache_control: Some(json!({"type": "canary"})),
-            native: None,
-        })),
         ChatField::HostedTools => {
             let interface = match interface {
                 Interface::OpenAiResponses => interface,
@@ -108,55 +94,69 @@ fn asking(field: ChatField, interface: Interface) -> (ChatRequest, String) {
             let native_tools = vec![NativePart { interface, block: json!({"type": "canary"}) }];
             ChatRequest { native_tools, ..plain() }
         }
+        ChatField::ParallelToolCalls => {
+            ChatRequest { tools: tools(), ..optional(field, json!(false)) }
+        }
+        ChatField::Store => optional(field, json!(true)),
+        field => in_messages(field, interface).unwrap_or_else(|| optional(field, json!("canary"))),
+    }
+}
+
+/// A request that has the field in its messages.
+fn in_messages(field: ChatField, interface: Interface) -> Option<ChatRequest> {
+    let foreign =
+        if interface == Interface::Gemini { Interface::Ollama } else { Interface::Gemini };
+    let fields =
+        || NativeFields::of(foreign, [("canary".to_owned(), json!(1))].into_iter().collect());
+    let mut request = plain();
+    let part = match field {
+        ChatField::MessageName => {
+            request.messages[0].name = Some("canary".into());
+            return Some(request);
+        }
         ChatField::SystemInPlace => {
-            let mut request = plain();
             request.messages.push(Message::text(Role::System, "canary"));
-            request
+            return Some(request);
         }
-        ChatField::ForeignThinking => {
-            let native = NativeFields::of(
-                if interface == Interface::Gemini {
-                    Interface::Anthropic
-                } else {
-                    Interface::Gemini
-                },
-                [("m".to_owned(), json!(1))].into_iter().collect(),
-            );
-            said(Part::Thinking(ThinkingPart {
-                text: "canary".into(),
-                native,
-                ..Default::default()
-            }))
-        }
-        ChatField::Documents => said(Part::File(FilePart {
+        ChatField::ImageDetail => Part::Image(ImagePart {
+            detail: Some("canary".into()),
+            data: "aGk=".into(),
+            media_type: "image/png".into(),
+            ..ImagePart::default()
+        }),
+        ChatField::CacheControl => Part::Text(TextPart {
+            text: "t".into(),
+            cache_control: Some(json!({"type": "canary"})),
+            native: None,
+        }),
+        ChatField::ForeignThinking => Part::Thinking(ThinkingPart {
+            text: "canary".into(),
+            native: fields(),
+            ..ThinkingPart::default()
+        }),
+        ChatField::Documents => Part::File(FilePart {
             media_type: "application/pdf".into(),
             data: Some("canary".into()),
             ..FilePart::default()
-        })),
-        ChatField::AudioInput => said(Part::Audio(AudioPart {
-            format: "wav".into(),
-            data: "canary".into(),
-            native: None,
-        })),
+        }),
+        ChatField::AudioInput => {
+            Part::Audio(AudioPart { format: "wav".into(), data: "canary".into(), native: None })
+        }
         ChatField::ForeignFields => {
-            let foreign =
-                if interface == Interface::Gemini { Interface::Ollama } else { Interface::Gemini };
-            let fields = [("canary".to_owned(), json!(1))];
-            let native = NativeFields::of(foreign, fields.into_iter().collect());
-            said(Part::Text(TextPart { text: "t".into(), native, ..TextPart::default() }))
+            Part::Text(TextPart { text: "t".into(), native: fields(), ..TextPart::default() })
         }
         ChatField::ForeignPart => {
-            let interface =
-                if interface == Interface::Gemini { Interface::Ollama } else { Interface::Gemini };
-            said(Part::Native(NativePart { interface, block: json!({"type": "canary"}) }))
+            Part::Native(NativePart { interface: foreign, block: json!({"type": "canary"}) })
         }
-        ChatField::ParallelToolCalls => {
-            ChatRequest { options: [(field, json!(false))].into(), ..with_tool() }
-        }
-        ChatField::Store => ChatRequest { options: [(field, json!(true))].into(), ..plain() },
-        field => ChatRequest { options: [(field, json!("canary"))].into(), ..plain() },
+        _ => return None,
     };
-    let sign = match field {
+    request.messages[0].parts.push(part);
+    Some(request)
+}
+
+/// What stands in the body only because of the field.
+fn sign_of(field: ChatField, interface: Interface) -> &'static str {
+    match field {
         ChatField::Temperature | ChatField::TopP => "0.625",
         ChatField::Seed => "4711",
         ChatField::ToolChoice => match interface {
@@ -169,18 +169,17 @@ fn asking(field: ChatField, interface: Interface) -> (ChatRequest, String) {
         ChatField::ToolStrict => "\"strict\":true",
         ChatField::Store => "\"store\":true",
         _ => "canary",
-    };
-    (request, sign.to_owned())
+    }
 }
 
 /// What becomes of a field at an interface.
 fn fate(field: ChatField, interface: Interface) -> FieldSupport {
-    let (request, sign) = asking(field, interface);
-    match write(interface, request) {
+    let sign = sign_of(field, interface);
+    match write(interface, asking(field, interface)) {
         Ok(written) => {
             let body = String::from_utf8(written.body.to_vec()).expect("text");
-            let stands = body.contains(&sign)
-                || written.headers.iter().any(|(_, value)| value.contains(&sign));
+            let stands = body.contains(sign)
+                || written.headers.iter().any(|(_, value)| value.contains(sign));
             let is_told = written.left_out.contains(&field);
             let stays = field == ChatField::SystemInPlace && is_told;
             assert_ne!(stands && !stays, is_told, "{field:?} at {interface:?}: {body}");
@@ -211,8 +210,8 @@ fn a_field_is_kept_told_or_refused_as_the_table_says() {
 fn two_fields_are_treated_as_each_of_them() {
     for interface in Interface::ALL {
         for (one, other) in ChatField::ALL.iter().zip(&ChatField::ALL[1..]) {
-            let (mut request, _) = asking(*one, interface);
-            let (more, _) = asking(*other, interface);
+            let mut request = asking(*one, interface);
+            let more = asking(*other, interface);
             request.options.extend(more.options);
             request.tools.extend(more.tools);
             request.messages.extend(more.messages);
@@ -248,7 +247,7 @@ fn values_that_say_nothing_ask_nothing_of_a_provider() {
         (ChatField::Truncation, json!("disabled")),
     ];
     let request = ChatRequest { options: options.into(), ..ChatRequest::prompt("m", "p") };
-    let written = write(Interface::Ollama, request).expect("it is taken");
+    let written = write(Interface::GeminiInteractions, request).expect("it is taken");
     assert_eq!(written.left_out, []);
     let body = String::from_utf8(written.body.to_vec()).expect("text");
     assert!(!body.contains("penalty") && !body.contains("truncation"), "{body}");

@@ -36,7 +36,7 @@ pub(super) fn body(request: &ChatRequest, is_stream: bool) -> Value {
     put(
         &mut body,
         [
-            ("stream", is_stream.then(|| json!(true))),
+            ("stream", is_stream.then_some(json!(true))),
             ("system", system(request)),
             ("temperature", request.temperature.map(|value| json!(value))),
             ("top_p", request.top_p.map(|value| json!(value))),
@@ -195,7 +195,7 @@ fn result_of(result: &ToolResultPart) -> Value {
     };
     let mut block =
         json!({"type": "tool_result", "tool_use_id": id(&result.id), "content": content});
-    put(&mut block, [("is_error", result.is_error.then(|| json!(true)))]);
+    put(&mut block, [("is_error", result.is_error.then_some(json!(true)))]);
     block
 }
 

@@ -58,7 +58,7 @@ fn end_item(item: &Value, index: Option<u64>, answer: &mut Answer) {
             let place = answer.parts.keyed(index);
             let whole = text(item, "arguments");
             let missing = whole.strip_prefix(answer.parts.arguments(place)).unwrap_or("");
-            answer.parts.write_arguments(place, &missing.to_owned());
+            answer.parts.write_arguments(place, missing);
             answer.parts.close(place);
         }
         _ => self::item(item, answer),

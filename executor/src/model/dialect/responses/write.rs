@@ -38,7 +38,7 @@ pub(super) fn body(request: &ChatRequest, is_stream: bool) -> Value {
     put(
         &mut body,
         [
-            ("stream", is_stream.then(|| json!(true))),
+            ("stream", is_stream.then_some(json!(true))),
             ("instructions", instructions.map(|text| json!(text))),
             // Less than 16 is refused.
             ("max_output_tokens", request.max_tokens.map(|value| json!(value.max(16)))),
