@@ -1,7 +1,9 @@
 //! What the doors read alike: schemas, tools, marks of caches.
 
-use convergio_domain::chat::{ChatRequest, FilePart, NativeFields, Part, SchemaSpec, ToolSpec};
-use serde_json::{Value, json};
+use convergio_domain::chat::{
+    ChatRequest, FilePart, Interface, NativeFields, Part, SchemaSpec, ToolSpec,
+};
+use serde_json::{Map, Value, json};
 
 use super::known::{Fields, Path};
 use super::refusal::Refusal;
@@ -105,4 +107,16 @@ pub(super) fn set_native(part: &mut Part, fields: Option<NativeFields>) {
         Part::Audio(part) => part.native = fields,
         _ => {}
     }
+}
+
+/// Adds a field that only an interface has to a request.
+pub(super) fn add_native(
+    request: &mut ChatRequest,
+    interface: Interface,
+    name: &str,
+    value: &Value,
+) {
+    let none = || NativeFields { interface, fields: Map::new() };
+    let native = request.native.get_or_insert_with(none);
+    native.fields.insert(name.to_owned(), value.clone());
 }

@@ -113,9 +113,7 @@ fn take_reasoning(
     request.options.extend(fields.options());
     if fields.native(OWN).is_some() {
         // What only this interface says of it goes with the rest of it.
-        let none = || NativeFields { interface: OWN, fields: Map::new() };
-        let native = request.native.get_or_insert_with(none);
-        native.fields.insert("reasoning".to_owned(), reasoning.clone());
+        parts::add_native(request, OWN, "reasoning", reasoning);
     }
     Ok(())
 }
