@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use convergio_domain::chat::{Interface, NativeFields};
-use convergio_domain::metering::Usage;
+use convergio_domain::metering::{Meter, Usage};
 use convergio_eventstore::LiveKind;
 use serde_json::{Map, Value};
 
@@ -182,7 +182,9 @@ impl Answer {
 
     /// A usage block: the last one counts.
     pub(super) fn count(&mut self, block: &Value) {
-        if block.is_object() {
+        // Some end a stream with a block of zeros after the true one.
+        let is_empty = |usage: &Value| !has_count(usage);
+        if block.is_object() && (self.usage.as_ref().is_none_or(is_empty) || has_count(block)) {
             self.usage = Some(block.clone());
         }
     }
@@ -266,9 +268,24 @@ impl Answer {
 
     /// The error with what was used before: it was made, and may be billed.
     pub(super) fn broken(self, error: ModelError, body: &Bytes, read: UsageReader) -> ModelError {
-        let partial_usage = self.is_asked.then(|| self.usage(body, read).0);
+        let partial_usage = self.is_asked.then(|| self.broken_usage(body, read));
         let has_begun = self.has_begun();
         ModelError { partial_usage, has_begun, duration_ms: millis(self.begun), ..error }
+    }
+
+    /// What an answer used that broke off: the provider makes more than it has told of, and what
+    /// came is counted at least.
+    fn broken_usage(&self, body: &Bytes, read: UsageReader) -> Usage {
+        let estimate = self.estimate(body);
+        let Some(mut usage) = self.usage.as_ref().and_then(read) else { return estimate };
+        let missing = estimate.tokens_out().saturating_sub(usage.tokens_out());
+        if missing > 0 {
+            *usage.0.entry(Meter::OutText).or_default() += missing;
+        }
+        if usage.tokens_in() == 0 {
+            usage.0.insert(Meter::InFresh, estimate.tokens_in());
+        }
+        usage
     }
 
     /// The usage, and whether the provider told it.
@@ -276,9 +293,23 @@ impl Answer {
         if let Some(usage) = self.usage.as_ref().and_then(read) {
             return (usage, true);
         }
+        (self.estimate(body), false)
+    }
+
+    fn estimate(&self, body: &Bytes) -> Usage {
         let texts = texts(body);
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        (usage::estimate(&texts, &self.parts.all_text(), self.pieces), false)
+        usage::estimate(&texts, &self.parts.all_text(), self.pieces)
+    }
+}
+
+/// Whether a usage block counts anything.
+fn has_count(block: &Value) -> bool {
+    match block {
+        Value::Number(count) => count.as_f64() != Some(0.0),
+        Value::Object(fields) => fields.values().any(has_count),
+        Value::Array(list) => list.iter().any(has_count),
+        _ => false,
     }
 }
 
@@ -313,4 +344,45 @@ fn collect(value: &Value, texts: &mut Vec<String>) {
 
 fn millis(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use convergio_domain::metering::{Meter, Usage};
+    use serde_json::json;
+
+    use super::Answer;
+    use crate::model::error::ModelError;
+    use crate::model::usage::from_openai;
+
+    fn broken(answer: Answer) -> Usage {
+        let body =
+            Bytes::from_static(br#"{"messages": [{"role": "user", "content": "twelve bytes"}]}"#);
+        let mut answer = answer;
+        answer.is_asked = true;
+        let error = ModelError::unavailable("it broke off");
+        answer.broken(error, &body, from_openai).partial_usage.expect("it was asked")
+    }
+
+    #[test]
+    fn a_block_of_zeros_does_not_replace_the_true_one() {
+        let mut answer = Answer::new();
+        let zeros = json!({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0});
+        answer.count(&zeros);
+        answer.count(&json!({"prompt_tokens": 7, "completion_tokens": 2}));
+        answer.count(&zeros);
+        assert_eq!(broken(answer).0, [(Meter::InFresh, 7), (Meter::OutText, 2)].into());
+    }
+
+    #[test]
+    fn what_broke_off_counts_what_came_at_least() {
+        let mut answer = Answer::new();
+        answer.count(&json!({"prompt_tokens": 900, "completion_tokens": 1}));
+        answer.say("an answer of forty bytes, which were made");
+        assert_eq!(broken(answer).0, [(Meter::InFresh, 900), (Meter::OutText, 11)].into());
+        let mut answer = Answer::new();
+        answer.say("four");
+        assert_eq!(broken(answer).0, [(Meter::InFresh, 7), (Meter::OutText, 1)].into());
+    }
 }

@@ -71,6 +71,9 @@ impl Fit<'_> {
 }
 
 fn fit_settings(request: &mut ChatRequest, fields: &mut Fields<'_>) {
+    // The older name of what is kept as the schema says nothing more.
+    let is_more = |native: &&NativeFields| native.fields.keys().any(|name| name != "output_format");
+    fields.note_native(request.native.as_ref().filter(is_more));
     if fields.drops(ChatField::Temperature, request.temperature.is_some()) {
         request.temperature = None;
     }

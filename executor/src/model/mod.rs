@@ -27,6 +27,8 @@ mod library;
 mod listing;
 mod policy;
 mod provider_traits;
+#[cfg(test)]
+mod rater_tests;
 mod refusal;
 mod route;
 mod scrub;

@@ -1,7 +1,9 @@
 //! What the doors read alike: schemas, tools, marks of caches.
 
-use convergio_domain::chat::{ChatRequest, FilePart, Part, SchemaSpec, ToolSpec};
-use serde_json::{Value, json};
+use convergio_domain::chat::{
+    ChatRequest, FilePart, Interface, NativeFields, Part, SchemaSpec, ToolSpec,
+};
+use serde_json::{Map, Value, json};
 
 use super::known::{Fields, Path};
 use super::refusal::Refusal;
@@ -90,4 +92,31 @@ pub(super) fn set_answer(result: &mut convergio_domain::chat::ToolResultPart, pa
         }
         _ => result.parts = parts,
     }
+}
+
+/// Puts what only an interface says of a part on it.
+pub(super) fn set_native(part: &mut Part, fields: Option<NativeFields>) {
+    if fields.is_none() {
+        return;
+    }
+    match part {
+        Part::Text(part) => part.native = fields,
+        Part::Image(part) => part.native = fields,
+        Part::ImageUrl(part) => part.native = fields,
+        Part::File(part) => part.native = fields,
+        Part::Audio(part) => part.native = fields,
+        _ => {}
+    }
+}
+
+/// Adds a field that only an interface has to a request.
+pub(super) fn add_native(
+    request: &mut ChatRequest,
+    interface: Interface,
+    name: &str,
+    value: &Value,
+) {
+    let none = || NativeFields { interface, fields: Map::new() };
+    let native = request.native.get_or_insert_with(none);
+    native.fields.insert(name.to_owned(), value.clone());
 }

@@ -323,7 +323,7 @@ mod tests {
     }
 
     /// The parts, put together again from what was told of them.
-    fn told(events: &[PartEvent]) -> Vec<(String, Part)> {
+    fn built_parts(events: &[PartEvent]) -> Vec<(String, Part)> {
         let (mut parts, mut text) = (Vec::new(), None);
         for event in events {
             match event {
@@ -379,7 +379,7 @@ mod tests {
             events.extend(progress.finish(parts.clone()).expect("they fit"));
             let texts = |part: &Part| spoken(part).map_or("", |(_, text)| text).to_owned();
             let expected: Vec<_> = parts.iter().map(|part| (texts(part), part.clone())).collect();
-            prop_assert_eq!(told(&events), expected);
+            prop_assert_eq!(built_parts(&events), expected);
         }
     }
 

@@ -298,10 +298,10 @@ impl Turn {
             Some(detail) => failures::open(&self.gateway, &self.stream, detail).await,
             None => Ok(None),
         };
-        let told = CallFailure::of(failure);
+        let outline = CallFailure::of(failure);
         // Without its full text it is still a failure.
-        let text = opened.ok().flatten().unwrap_or_else(|| told.text.clone());
-        CallFailure { text, ..told }
+        let text = opened.ok().flatten().unwrap_or_else(|| outline.text.clone());
+        CallFailure { text, ..outline }
     }
 
     /// The answer from the log.

@@ -30,6 +30,7 @@ pub(super) fn request(body: &Fields<'_>) -> Result<ChatRequest, Refusal> {
         effort: effort(body, root)?,
         options: body.options().collect(),
         fallbacks: body.texts("models")?,
+        native: body.native(OWN),
         door: Some(OWN),
         ..ChatRequest::default()
     };
@@ -193,15 +194,12 @@ fn read_part(part: &Value, path: Path<'_>) -> Result<Part, Refusal> {
     match kind_of(part, path)? {
         "text" => {
             let fields = Fields::read(part, path, &tables::TEXT)?;
-            let mut part = Part::text(fields.need_text("text")?);
-            parts::mark(&mut part, fields.get("cache_control"));
-            Ok(part)
+            Ok(marked(Part::text(fields.need_text("text")?), &fields))
         }
         "image_url" => {
             let fields = Fields::read(part, path, &tables::IMAGE)?;
-            let mut part = image(fields.need("image_url")?, path.field("image_url"))?;
-            parts::mark(&mut part, fields.get("cache_control"));
-            Ok(part)
+            let part = image(fields.need("image_url")?, path.field("image_url"))?;
+            Ok(marked(part, &fields))
         }
         "input_audio" => {
             let fields = Fields::read(part, path, &tables::AUDIO)?;
@@ -209,7 +207,7 @@ fn read_part(part: &Value, path: Path<'_>) -> Result<Part, Refusal> {
             let audio = Fields::read(fields.need("input_audio")?, path, &tables::INPUT_AUDIO)?;
             let format = audio.need_text("format")?.to_owned();
             let data = audio.need_text("data")?.to_owned();
-            Ok(Part::Audio(AudioPart { format, data, native: None }))
+            Ok(Part::Audio(AudioPart { format, data, native: fields.native(OWN) }))
         }
         "file" => {
             let fields = Fields::read(part, path, &tables::FILE)?;
@@ -217,9 +215,7 @@ fn read_part(part: &Value, path: Path<'_>) -> Result<Part, Refusal> {
             let file = Fields::read(fields.need("file")?, path, &tables::INPUT_FILE)?;
             let name = file.text("filename").map(str::to_owned);
             let data = parts::file_of_data(file.need_text("file_data")?, path.field("file_data"))?;
-            let mut part = Part::File(FilePart { name, ..data });
-            parts::mark(&mut part, fields.get("cache_control"));
-            Ok(part)
+            Ok(marked(Part::File(FilePart { name, ..data }), &fields))
         }
         "refusal" => {
             let fields = Fields::read(part, path, &tables::REFUSAL)?;
@@ -228,6 +224,13 @@ fn read_part(part: &Value, path: Path<'_>) -> Result<Part, Refusal> {
         }
         kind => Err(unknown_kind(kind, path)),
     }
+}
+
+/// A part with what is said of it besides.
+fn marked(mut part: Part, fields: &Fields<'_>) -> Part {
+    parts::mark(&mut part, fields.get("cache_control"));
+    parts::set_native(&mut part, fields.native(OWN));
+    part
 }
 
 fn image(value: &Value, path: Path<'_>) -> Result<Part, Refusal> {

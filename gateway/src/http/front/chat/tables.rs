@@ -47,6 +47,7 @@ pub(super) const BODY: Object = Object {
         field("safety_identifier", Kind::Text, Option(ChatField::SafetyIdentifier)),
         field("prompt_cache_key", Kind::Text, Option(ChatField::PromptCacheKey)),
         field("prompt_cache_retention", Kind::Text, Option(ChatField::PromptCacheRetention)),
+        field("prompt_cache_options", Kind::Object, Native),
         field("verbosity", Kind::Text, Option(ChatField::Verbosity)),
         field("web_search_options", Kind::Object, Option(ChatField::WebSearchOptions)),
         field("modalities", Kind::List(8), Option(ChatField::Modalities)),
@@ -181,6 +182,7 @@ pub(super) const TEXT: Object = Object {
         field("type", Kind::Text, Kept),
         field("text", Kind::Text, Kept),
         field("cache_control", Kind::Object, Chat(ChatField::CacheControl)),
+        field("prompt_cache_breakpoint", Kind::Object, Native),
     ],
 };
 
@@ -190,6 +192,7 @@ pub(super) const IMAGE: Object = Object {
         field("type", Kind::Text, Kept),
         field("image_url", Kind::TextOrObject, Kept),
         field("cache_control", Kind::Object, Chat(ChatField::CacheControl)),
+        field("prompt_cache_breakpoint", Kind::Object, Native),
     ],
 };
 
@@ -206,6 +209,7 @@ pub(super) const AUDIO: Object = Object {
     fields: &[
         field("type", Kind::Text, Kept),
         field("input_audio", Kind::Object, Chat(ChatField::AudioInput)),
+        field("prompt_cache_breakpoint", Kind::Object, Native),
     ],
 };
 
@@ -223,6 +227,7 @@ pub(super) const FILE: Object = Object {
         field("type", Kind::Text, Kept),
         field("file", Kind::Object, Chat(ChatField::Documents)),
         field("cache_control", Kind::Object, Chat(ChatField::CacheControl)),
+        field("prompt_cache_breakpoint", Kind::Object, Native),
     ],
 };
 

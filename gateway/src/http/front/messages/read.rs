@@ -1,8 +1,8 @@
 //! Reading calls of messages.
 
 use convergio_domain::chat::{
-    ChatField, ChatRequest, FilePart, ImagePart, Interface, Message, NativeFields, NativePart,
-    Part, Role, ThinkingPart, ToolCall, ToolChoice, ToolResultPart, ToolSpec,
+    ChatField, ChatRequest, FilePart, ImagePart, Interface, Message, NativePart, Part, Role,
+    ThinkingPart, ToolCall, ToolChoice, ToolResultPart, ToolSpec,
 };
 use serde_json::{Value, json};
 
@@ -26,6 +26,7 @@ pub(super) fn request(body: &Fields<'_>) -> Result<ChatRequest, Refusal> {
         top_p: body.number("top_p"),
         stop: body.texts("stop_sequences")?,
         options: body.options().collect(),
+        native: body.native(OWN),
         door: Some(OWN),
         ..ChatRequest::default()
     };
@@ -103,13 +104,15 @@ fn take_format(
     if let Some(format) = body.get("output_format") {
         take_schema(format, root.field("output_format"), request)?;
         // Anthropic's older name of it, which goes with the beta that the caller names.
-        let fields = [("output_format".to_owned(), format.clone())].into_iter().collect();
-        request.native = NativeFields::of(Interface::Anthropic, fields);
+        parts::add_native(request, OWN, "output_format", format);
     }
     let Some(config) = body.get("output_config") else { return Ok(()) };
     let path = root.field("output_config");
     let fields = Fields::read(config, path, &tables::OUTPUT_CONFIG)?;
     request.effort = fields.text("effort").map(str::to_owned);
+    if fields.native(OWN).is_some() {
+        parts::add_native(request, OWN, "output_config", config);
+    }
     match fields.get("format") {
         Some(format) => take_schema(format, path.field("format"), request),
         None => Ok(()),

@@ -30,6 +30,8 @@ pub(super) const BODY: Object = Object {
         field("inference_geo", Kind::Text, Option(ChatField::InferenceGeo)),
         field("speed", Kind::Text, Option(ChatField::Speed)),
         field("betas", Kind::List(64), Chat(ChatField::Betas)),
+        field("compaction", Kind::Any, Native),
+        field("safeguards", Kind::Any, Native),
         field("container", Kind::Any, Refused(never)),
         field("mcp_servers", Kind::Any, Refused(is_nothing)),
     ],
@@ -43,6 +45,7 @@ pub(super) const OUTPUT_CONFIG: Object = Object {
     fields: &[
         field("effort", Kind::Text, Chat(ChatField::Effort)),
         field("format", Kind::Object, Chat(ChatField::Schema)),
+        field("task_budget", Kind::Any, Native),
     ],
 };
 
@@ -194,7 +197,8 @@ pub(in super::super) const ALL: &[&Object] = &[
 ];
 
 /// Blocks that Anthropic's interface alone has: they travel as they are.
-pub(in super::super) const NATIVE: [&str; 13] = [
+pub(in super::super) const NATIVE: [&str; 14] = [
+    "advisor_tool_result",
     "bash_code_execution_tool_result",
     "code_execution_tool_result",
     "compaction",

@@ -118,15 +118,15 @@ pub(super) fn usage(usage: &Usage, reply: Option<&ChatReply>) -> Value {
         "cache_creation": {"ephemeral_5m_input_tokens": short, "ephemeral_1h_input_tokens": long},
         "output_tokens": usage.tokens_out()});
     let own = reply.filter(|reply| reply.interface == Some(OWN));
-    let mut told = match own.and_then(|reply| reply.raw_usage.clone()) {
+    let mut block = match own.and_then(|reply| reply.raw_usage.clone()) {
         Some(Value::Object(raw)) => Value::Object(raw),
         _ => json!({}),
     };
-    if let (Value::Object(told), Value::Object(counts)) = (&mut told, counts) {
-        told.extend(counts);
+    if let (Value::Object(block), Value::Object(counts)) = (&mut block, counts) {
+        block.extend(counts);
         if let Some(tier) = reply.and_then(|reply| reply.service_tier.as_ref()) {
-            told.insert("service_tier".to_owned(), json!(tier));
+            block.insert("service_tier".to_owned(), json!(tier));
         }
     }
-    told
+    block
 }

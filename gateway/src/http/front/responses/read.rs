@@ -29,6 +29,7 @@ pub(super) fn request(body: &Fields<'_>, stored: &StoredRuns) -> Result<ChatRequ
         top_p: body.number("top_p"),
         options: body.options().collect(),
         fallbacks: body.texts("models")?,
+        native: body.native(OWN),
         door: Some(OWN),
         ..ChatRequest::default()
     };
@@ -110,6 +111,10 @@ fn take_reasoning(
     let fields = Fields::read(reasoning, root.field("reasoning"), &tables::REASONING)?;
     request.effort = fields.text("effort").map(str::to_owned);
     request.options.extend(fields.options());
+    if fields.native(OWN).is_some() {
+        // What only this interface says of it goes with the rest of it.
+        parts::add_native(request, OWN, "reasoning", reasoning);
+    }
     Ok(())
 }
 
@@ -319,6 +324,7 @@ fn read_part(part: &Value, path: Path<'_>) -> Result<Part, Refusal> {
             let fields = Fields::read(part, path, &tables::IMAGE)?;
             let mut image = urls::image(fields.need_text("image_url")?, path.field("image_url"))?;
             parts::set_detail(&mut image, fields.text("detail"));
+            parts::set_native(&mut image, fields.native(OWN));
             Ok(image)
         }
         "input_file" => {

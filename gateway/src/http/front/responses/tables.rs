@@ -37,8 +37,13 @@ pub(super) const BODY: Object = Object {
         field("prompt_cache_retention", Kind::Text, Option(ChatField::PromptCacheRetention)),
         field("service_tier", Kind::Text, Option(ChatField::ServiceTier)),
         field("moderation", Kind::Any, Option(ChatField::Moderation)),
+        field("prompt_cache_options", Kind::Object, Native),
+        field("context_management", Kind::List(64), Native),
+        field("access_programs", Kind::Object, Native),
+        field("image", Kind::Object, Native),
         field("client_metadata", Kind::Object, LeftOut),
         field("background", Kind::Any, Refused(is_nothing)),
+        field("background_options", Kind::Any, Refused(is_nothing)),
         field("conversation", Kind::Any, Refused(never)),
         field("prompt", Kind::Any, Refused(never)),
     ],
@@ -72,6 +77,8 @@ pub(super) const REASONING: Object = Object {
         field("effort", Kind::Text, Chat(ChatField::Effort)),
         field("summary", Kind::Text, Option(ChatField::ReasoningSummary)),
         field("generate_summary", Kind::Text, Option(ChatField::ReasoningSummary)),
+        field("context", Kind::Any, Native),
+        field("mode", Kind::Any, Native),
     ],
 };
 
@@ -84,6 +91,8 @@ pub(super) const TOOL: Object = Object {
         field("parameters", Kind::Object, Kept),
         field("strict", Kind::Flag, Chat(ChatField::ToolStrict)),
         field("defer_loading", Kind::Flag, Native),
+        field("allowed_callers", Kind::List(64), Native),
+        field("output_schema", Kind::Object, Native),
     ],
 };
 
@@ -115,6 +124,7 @@ pub(super) const TEXT: Object = Object {
         field("text", Kind::Text, Kept),
         field("annotations", Kind::List(PARTS_LIMIT), Native),
         field("logprobs", Kind::List(ITEMS_LIMIT), Native),
+        field("prompt_cache_breakpoint", Kind::Object, Native),
     ],
 };
 
@@ -124,6 +134,7 @@ pub(super) const IMAGE: Object = Object {
         field("type", Kind::Text, Kept),
         field("image_url", Kind::Text, Kept),
         field("detail", Kind::Text, Chat(ChatField::ImageDetail)),
+        field("prompt_cache_breakpoint", Kind::Object, Native),
         field("file_id", Kind::Any, Refused(never)),
     ],
 };
@@ -136,6 +147,7 @@ pub(super) const FILE: Object = Object {
         field("file_url", Kind::Text, Chat(ChatField::Documents)),
         field("filename", Kind::Text, Chat(ChatField::Documents)),
         field("detail", Kind::Text, Native),
+        field("prompt_cache_breakpoint", Kind::Object, Native),
         field("file_id", Kind::Any, Refused(never)),
     ],
 };
@@ -171,6 +183,8 @@ pub(super) const CALL: Object = Object {
         field("id", Kind::Text, Native),
         field("status", Kind::Text, Native),
         field("namespace", Kind::Text, Native),
+        field("caller", Kind::Object, Native),
+        field("async", Kind::Flag, Native),
     ],
 };
 
@@ -182,6 +196,9 @@ pub(super) const RESULT: Object = Object {
         field("output", Kind::TextOrList(PARTS_LIMIT), Kept),
         field("id", Kind::Text, Native),
         field("status", Kind::Text, Native),
+        field("caller", Kind::Object, Native),
+        field("name", Kind::Text, Native),
+        field("namespace", Kind::Text, Native),
     ],
 };
 
@@ -220,12 +237,14 @@ pub(in super::super) const ALL: &[&Object] = &[
 ];
 
 /// Items that the interface of responses alone has: they travel as they are.
-pub(in super::super) const NATIVE: [&str; 24] = [
+pub(in super::super) const NATIVE: [&str; 28] = [
+    "additional_tools",
     "apply_patch_call",
     "apply_patch_call_output",
     "code_interpreter_call",
     "compaction",
     "compaction_summary",
+    "compaction_trigger",
     "computer_call",
     "computer_call_output",
     "custom_tool_call",
@@ -240,6 +259,8 @@ pub(in super::super) const NATIVE: [&str; 24] = [
     "mcp_approval_response",
     "mcp_call",
     "mcp_list_tools",
+    "program",
+    "program_output",
     "shell_call",
     "shell_call_output",
     "tool_search_call",

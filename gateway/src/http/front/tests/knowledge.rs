@@ -17,21 +17,26 @@ fn full(door: &Tested) -> Value {
 }
 
 /// Names below which everything is the caller's own, or the provider's.
-const OPEN: [&str; 21] = [
+const OPEN: [&str; 26] = [
+    "access_programs",
     "annotations",
     "cache_control",
     "caller",
     "citations",
     "context_management",
     "extra_content",
+    "image",
     "input_schema",
     "input",
     "logit_bias",
     "metadata",
     "moderation",
     "native",
+    "output_schema",
     "parameters",
     "prediction",
+    "prompt_cache_breakpoint",
+    "prompt_cache_options",
     "reasoning_details",
     "schema",
     "summary",

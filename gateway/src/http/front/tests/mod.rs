@@ -1,6 +1,7 @@
 //! What holds for all doors alike.
 
 mod documentation;
+mod golden;
 mod knowledge;
 mod travel;
 
