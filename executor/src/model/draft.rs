@@ -46,13 +46,13 @@ struct Draft {
     /// What the provider's further pieces of the part are recognised by.
     key: Option<u64>,
     /// The id that the provider gave a call, which may be another's too.
-    given_id: String,
+    provider_id: String,
     /// The input of a block that is the provider's own, as far as it has come.
     input: String,
     is_closed: bool,
     notes: Vec<(LiveKind, String)>,
     /// Bytes of the notes that were told.
-    told_bytes: u64,
+    note_bytes: u64,
 }
 
 impl Draft {
@@ -149,11 +149,11 @@ impl Drafts {
         self.drafts.push(Draft {
             part,
             key,
-            given_id: String::new(),
+            provider_id: String::new(),
             input: String::new(),
             is_closed: false,
             notes: Vec::new(),
-            told_bytes: 0,
+            note_bytes: 0,
         });
     }
 
@@ -257,7 +257,7 @@ impl Drafts {
             self.answer = Some(self.drafts.len() - 1);
             return;
         }
-        let given_id = id.to_owned();
+        let provider_id = id.to_owned();
         let id = match id {
             "" => call_id(),
             _ if self.has_call(id) => call_id(),
@@ -268,7 +268,7 @@ impl Drafts {
         let call = ToolCall { id, name: name.to_owned(), ..ToolCall::default() };
         self.open(Part::ToolCall(call), key);
         if let Some(draft) = self.newest_mut() {
-            draft.given_id = given_id;
+            draft.provider_id = provider_id;
             draft.note(arguments_kind(), "");
         }
     }
@@ -282,7 +282,7 @@ impl Drafts {
     /// The place of the latest call of which this is true, by its key and the id that it was given.
     pub(super) fn find_call(&self, is: impl Fn(Option<u64>, &str) -> bool) -> Option<usize> {
         self.drafts.iter().rposition(|draft| match &draft.part {
-            Part::ToolCall(_) => is(draft.key, &draft.given_id),
+            Part::ToolCall(_) => is(draft.key, &draft.provider_id),
             _ => false,
         })
     }
@@ -444,8 +444,8 @@ impl Drafts {
                 {
                     (*id, *name) = (call.id.clone(), call.name.clone());
                 }
-                let offset = draft.told_bytes;
-                draft.told_bytes += text.len() as u64;
+                let offset = draft.note_bytes;
+                draft.note_bytes += text.len() as u64;
                 pieces.push(Piece { kind, part, offset, text, tokens_out });
             }
             if newest == Some(self.at) || !draft.is_over() {
@@ -497,113 +497,4 @@ fn native_of(part: &mut Part) -> Option<&mut Option<NativeFields>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use convergio_domain::chat::{Interface, Part};
-    use convergio_eventstore::LiveKind;
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    use super::{Drafts, Piece};
-
-    /// What a provider does.
-    #[derive(Debug, Clone)]
-    enum Act {
-        Say(String),
-        Think(String),
-        Sign(String),
-        Refuse(String),
-        Call(u64),
-        Arguments(u64, String),
-        Native,
-        Separate,
-        Tell,
-    }
-
-    fn act() -> impl Strategy<Value = Act> {
-        let text = || "[a-zé]{0,5}";
-        prop_oneof![
-            text().prop_map(Act::Say),
-            text().prop_map(Act::Think),
-            text().prop_map(Act::Sign),
-            text().prop_map(Act::Refuse),
-            (0..3_u64).prop_map(Act::Call),
-            (0..3_u64, prop_oneof!["\\{\"a\":", "1\\}", ""])
-                .prop_map(|(key, text)| Act::Arguments(key, text)),
-            Just(Act::Native),
-            Just(Act::Separate),
-            Just(Act::Tell),
-        ]
-    }
-
-    fn perform(drafts: &mut Drafts, act: Act, pieces: &mut Vec<Piece>) {
-        match act {
-            Act::Say(text) if !text.is_empty() => drafts.say(&text),
-            Act::Think(text) if !text.is_empty() => drafts.think(&text),
-            Act::Sign(text) => drafts.sign(&text),
-            Act::Refuse(text) if !text.is_empty() => drafts.refuse(&text),
-            Act::Say(_) | Act::Think(_) | Act::Refuse(_) => {}
-            Act::Call(key) => drafts.begin_call(Some(key), "", "t"),
-            Act::Arguments(key, text) => drafts.write_arguments(drafts.keyed(Some(key)), &text),
-            Act::Native => drafts.add_native(Interface::Anthropic, json!({"type": "x"})),
-            Act::Separate => drafts.separate(),
-            Act::Tell => pieces.extend(drafts.fresh(0)),
-        }
-    }
-
-    /// What the pieces of a part are put together to.
-    fn heard(pieces: &[Piece], is_of: impl Fn(&LiveKind) -> bool) -> String {
-        pieces.iter().filter(|it| is_of(&it.kind)).map(|it| it.text.as_str()).collect()
-    }
-
-    fn is_told(part: &Part, pieces: &[Piece]) -> bool {
-        match part {
-            Part::Text(part) => heard(pieces, |kind| *kind == LiveKind::Text) == part.text,
-            Part::Refusal(part) => heard(pieces, |kind| *kind == LiveKind::Refusal) == part.text,
-            Part::Thinking(part) => {
-                heard(pieces, |kind| *kind == LiveKind::Thinking) == part.text
-                    && heard(pieces, |kind| *kind == LiveKind::Signature) == part.signature
-            }
-            Part::ToolCall(call) => {
-                let kind = LiveKind::ToolArguments { id: call.id.clone(), name: call.name.clone() };
-                heard(pieces, |it| *it == kind) == call.arguments
-            }
-            part => {
-                let whole = heard(pieces, |kind| *kind == LiveKind::Whole);
-                serde_json::from_str::<Part>(&whole).is_ok_and(|whole| whole == *part)
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn parts_are_told_whole_and_one_after_the_other(
-            acts in prop::collection::vec(act(), 0..40),
-        ) {
-            let (mut drafts, mut pieces) = (Drafts::default(), Vec::new());
-            // A call that is whole is not written on.
-            for act in acts {
-                let is_late = matches!(&act, Act::Arguments(key, _)
-                    if drafts.arguments(drafts.keyed(Some(*key))).ends_with('}'));
-                if !is_late {
-                    perform(&mut drafts, act, &mut pieces);
-                }
-            }
-            drafts.close_all();
-            pieces.extend(drafts.fresh(0));
-            prop_assert!(pieces.is_sorted_by_key(|piece| piece.part));
-            let mut by_part: BTreeMap<u32, Vec<Piece>> = BTreeMap::new();
-            for piece in pieces {
-                let told = by_part.entry(piece.part).or_default();
-                let bytes: usize = told.iter().map(|piece| piece.text.len()).sum();
-                prop_assert_eq!(piece.offset, bytes as u64);
-                told.push(piece);
-            }
-            for (place, part) in drafts.into_parts().iter().enumerate() {
-                let told = by_part.get(&u32::try_from(place).expect("few"));
-                prop_assert!(is_told(part, told.expect("it was told")), "{:?} {:?}", part, told);
-            }
-        }
-    }
-}
+mod tests;

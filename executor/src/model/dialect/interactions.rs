@@ -197,10 +197,10 @@ fn format(request: &ChatRequest) -> Option<Value> {
 }
 
 fn tool(tool: &ToolSpec) -> Value {
-    let mut written = json!({"type": "function", "name": tool.name, "parameters": tool.parameters});
-    put(&mut written, [("description", description(&tool.description))]);
-    NativeFields::write(tool.native.as_ref(), INTERFACE, &mut written);
-    written
+    let mut object = json!({"type": "function", "name": tool.name, "parameters": tool.parameters});
+    put(&mut object, [("description", description(&tool.description))]);
+    NativeFields::write(tool.native.as_ref(), INTERFACE, &mut object);
+    object
 }
 
 /// A turn as steps of the timeline, in its order: calls, their results and thoughts are steps of

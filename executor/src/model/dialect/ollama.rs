@@ -81,8 +81,8 @@ impl Dialect for Native {
         }
         answer.name(&piece["model"]);
         if piece["done"] == json!(true) {
-            let told = COUNTS.iter().filter_map(|name| Some((*name, piece.get(*name)?.clone())));
-            answer.count(&told.map(|(name, value)| (name.to_owned(), value)).collect());
+            let counts = COUNTS.iter().filter_map(|name| Some((*name, piece.get(*name)?.clone())));
+            answer.count(&counts.map(|(name, value)| (name.to_owned(), value)).collect());
             let reason = text(piece, "done_reason");
             let known = match reason {
                 "stop" | "" => Some("stop"),
@@ -128,9 +128,9 @@ fn tool(tool: &ToolSpec) -> Value {
 
 fn take_call(call: &Value, answer: &mut Answer) {
     let function = &call["function"];
-    let given = arguments_text(&function["arguments"]);
+    let arguments = arguments_text(&function["arguments"]);
     // Calls have no id of their own unless the server gives one.
-    answer.call(text(call, "id"), text(function, "name"), &given);
+    answer.call(text(call, "id"), text(function, "name"), &arguments);
 }
 
 /// The messages: each tool's answer is one of its own, and what it shows follows all of them.
@@ -151,7 +151,7 @@ fn messages(request: &ChatRequest) -> Vec<Value> {
                     let parts = result.parts.iter().filter(|part| !matches!(part, Part::Text(_)));
                     parts.for_each(|part| shown.add(part));
                     pictures.append(&mut shown.images);
-                    turn.said.append(&mut shown.said);
+                    turn.texts.append(&mut shown.texts);
                 }
                 part => turn.add(part),
             }
@@ -164,7 +164,7 @@ fn messages(request: &ChatRequest) -> Vec<Value> {
         } else {
             messages.extend(shown(std::mem::take(&mut pictures)));
         }
-        messages.push(turn.written(message.role));
+        messages.push(turn.write(message.role));
     }
     messages.extend(shown(pictures));
     messages
@@ -178,7 +178,7 @@ fn shown(pictures: Vec<Value>) -> Option<Value> {
 /// What a turn says, apart from what tools answered.
 #[derive(Default)]
 struct Turn {
-    said: Vec<String>,
+    texts: Vec<String>,
     images: Vec<Value>,
     calls: Vec<Value>,
     thought: String,
@@ -186,18 +186,18 @@ struct Turn {
 
 impl Turn {
     fn is_empty(&self) -> bool {
-        let Self { said, images, calls, thought } = self;
-        said.is_empty() && images.is_empty() && calls.is_empty() && thought.is_empty()
+        let Self { texts, images, calls, thought } = self;
+        texts.is_empty() && images.is_empty() && calls.is_empty() && thought.is_empty()
     }
 
     fn add(&mut self, part: &Part) {
         match part {
             Part::Text(TextPart { text, .. }) | Part::Refusal(RefusalPart { text }) => {
-                self.said.push(text.clone());
+                self.texts.push(text.clone());
             }
             Part::Image(part) => self.images.push(json!(part.data)),
             // It fetches nothing: the reader is told that there was a picture.
-            Part::ImageUrl(part) => self.said.push(part.url.clone()),
+            Part::ImageUrl(part) => self.texts.push(part.url.clone()),
             Part::ToolCall(call) => self.calls.push(json!({"function": {"name": call.name,
                 "arguments": arguments(&call.arguments)}})),
             Part::Thinking(part) => self.thought.push_str(&part.text),
@@ -205,21 +205,21 @@ impl Turn {
         }
     }
 
-    fn written(self, role: Role) -> Value {
+    fn write(self, role: Role) -> Value {
         let role = match role {
             Role::User => "user",
             Role::Assistant => "assistant",
             Role::System | Role::Developer => "system",
         };
-        let mut written = json!({"role": role, "content": self.said.join("\n")});
+        let mut object = json!({"role": role, "content": self.texts.join("\n")});
         put(
-            &mut written,
+            &mut object,
             [
                 ("images", (!self.images.is_empty()).then(|| json!(self.images))),
                 ("tool_calls", (!self.calls.is_empty()).then(|| json!(self.calls))),
                 ("thinking", (!self.thought.is_empty()).then(|| json!(self.thought))),
             ],
         );
-        written
+        object
     }
 }

@@ -28,7 +28,7 @@ const OPTIONS: [ChatField; 7] = [
 
 pub(super) fn body(request: &ChatRequest, is_stream: bool) -> Value {
     let (_, messages) = split_system(&request.messages);
-    let messages: Vec<Value> = messages.iter().filter_map(written).collect();
+    let messages: Vec<Value> = messages.iter().filter_map(write_message).collect();
     let limit = request.max_tokens.unwrap_or_else(|| most_tokens(&request.model));
     let mut body = json!({"model": request.model, "messages": messages, "max_tokens": limit});
     let (tools, choice) = tools(request);
@@ -97,14 +97,14 @@ pub(super) fn betas(request: &ChatRequest) -> Vec<String> {
 /// The instructions before the conversation: a text if they are no more than one.
 fn system(request: &ChatRequest) -> Option<Value> {
     let (leading, _) = split_system(&request.messages);
-    let given = request.system.as_deref().filter(|system| !system.is_empty());
-    let given = given.map(|system| json!({"type": "text", "text": system}));
+    let opening = request.system.as_deref().filter(|system| !system.is_empty());
+    let opening = opening.map(|system| json!({"type": "text", "text": system}));
     let parts = leading.iter().flat_map(|message| &message.parts);
-    let blocks: Vec<Value> = given.into_iter().chain(parts.filter_map(block)).collect();
+    let blocks: Vec<Value> = opening.into_iter().chain(parts.filter_map(block)).collect();
     (!blocks.is_empty()).then(|| content_of(blocks))
 }
 
-fn written(message: &Message) -> Option<Value> {
+fn write_message(message: &Message) -> Option<Value> {
     let role = match message.role {
         Role::User => "user",
         Role::Assistant => "assistant",
@@ -114,9 +114,9 @@ fn written(message: &Message) -> Option<Value> {
     if blocks.is_empty() {
         return None;
     }
-    let mut written = json!({"role": role, "content": content_of(blocks)});
-    NativeFields::write(message.native.as_ref(), INTERFACE, &mut written);
-    Some(written)
+    let mut object = json!({"role": role, "content": content_of(blocks)});
+    NativeFields::write(message.native.as_ref(), INTERFACE, &mut object);
+    Some(object)
 }
 
 /// One text without anything besides is a text.
@@ -233,17 +233,17 @@ fn tools(request: &ChatRequest) -> (Option<Value>, Option<Value>) {
 }
 
 fn tool(tool: &ToolSpec) -> Value {
-    let mut written = json!({"name": tool.name, "input_schema": tool.parameters});
+    let mut object = json!({"name": tool.name, "input_schema": tool.parameters});
     put(
-        &mut written,
+        &mut object,
         [
             ("description", description(&tool.description)),
             ("strict", tool.strict.map(|strict| json!(strict))),
             ("cache_control", tool.cache_control.clone()),
         ],
     );
-    NativeFields::write(tool.native.as_ref(), INTERFACE, &mut written);
-    written
+    NativeFields::write(tool.native.as_ref(), INTERFACE, &mut object);
+    object
 }
 
 fn choice(request: &ChatRequest) -> Option<Value> {

@@ -16,12 +16,12 @@ const SIGNATURE: &str = "thoughtSignature";
 
 pub(super) fn body(request: &ChatRequest) -> Value {
     let messages = request.messages.iter().filter(|message| !is_system(message));
-    let contents: Vec<Value> = messages.filter_map(written).collect();
+    let contents: Vec<Value> = messages.filter_map(write_message).collect();
     let mut body = json!({"contents": contents, "generationConfig": generation(request)});
     let (leading, _) = split_system(&request.messages);
-    let given = request.system.as_ref().map(|system| json!({"text": system}));
+    let opening = request.system.as_ref().map(|system| json!({"text": system}));
     let parts = leading.iter().flat_map(|message| &message.parts);
-    let system: Vec<Value> = given.into_iter().chain(parts.filter_map(part_of)).collect();
+    let system: Vec<Value> = opening.into_iter().chain(parts.filter_map(part_of)).collect();
     if !system.is_empty() {
         body["systemInstruction"] = json!({"parts": system});
     }
@@ -56,10 +56,10 @@ fn generation(request: &ChatRequest) -> Value {
 
 fn put_tools(body: &mut Value, request: &ChatRequest) {
     let functions = request.tools.iter().map(|tool| {
-        let mut written = json!({"name": tool.name, "parametersJsonSchema": tool.parameters});
-        put(&mut written, [("description", description(&tool.description))]);
-        NativeFields::write(tool.native.as_ref(), INTERFACE, &mut written);
-        written
+        let mut object = json!({"name": tool.name, "parametersJsonSchema": tool.parameters});
+        put(&mut object, [("description", description(&tool.description))]);
+        NativeFields::write(tool.native.as_ref(), INTERFACE, &mut object);
+        object
     });
     let functions: Vec<Value> = functions.collect();
     let mut tools = Vec::new();
@@ -73,7 +73,7 @@ fn put_tools(body: &mut Value, request: &ChatRequest) {
     }
 }
 
-fn written(message: &Message) -> Option<Value> {
+fn write_message(message: &Message) -> Option<Value> {
     let role = if message.role == Role::Assistant { "model" } else { "user" };
     let mut parts: Vec<Value> = message.parts.iter().filter_map(part_of).collect();
     if parts.is_empty() {
@@ -83,9 +83,9 @@ fn written(message: &Message) -> Option<Value> {
         let calls = parts.iter_mut().filter(|part| part["functionCall"].is_object());
         calls.for_each(|part| part[SIGNATURE] = json!(NO_SIGNATURE));
     }
-    let mut written = json!({"role": role, "parts": parts});
-    NativeFields::write(message.native.as_ref(), INTERFACE, &mut written);
-    Some(written)
+    let mut object = json!({"role": role, "parts": parts});
+    NativeFields::write(message.native.as_ref(), INTERFACE, &mut object);
+    Some(object)
 }
 
 /// A part; an empty text, which the interface refuses, says nothing unless it has a mark.
@@ -93,7 +93,7 @@ fn part_of(part: &Part) -> Option<Value> {
     let is_mine = |native: &Option<NativeFields>| {
         native.as_ref().is_some_and(|native| native.interface == INTERFACE)
     };
-    let (mut written, native) = match part {
+    let (mut object, native) = match part {
         Part::Text(TextPart { text, native, .. }) if text.is_empty() && !is_mine(native) => {
             return None;
         }
@@ -116,8 +116,8 @@ fn part_of(part: &Part) -> Option<Value> {
         }
         Part::Native(native) => return Some(native.block.clone()),
     };
-    NativeFields::write(native.as_ref(), INTERFACE, &mut written);
-    Some(written)
+    NativeFields::write(native.as_ref(), INTERFACE, &mut object);
+    Some(object)
 }
 
 fn call_of(call: &ToolCall) -> Value {

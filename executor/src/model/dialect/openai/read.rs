@@ -102,7 +102,7 @@ fn find_open(index: Option<u64>, id: &str, name: &str, answer: &Answer) -> Optio
     let is_of_index = |key: Option<u64>| index.is_none() || key == index;
     let place = match id {
         "" => answer.parts.find_call(|key, _| is_of_index(key))?,
-        _ => answer.parts.find_call(|key, given| is_of_index(key) && given == id)?,
+        _ => answer.parts.find_call(|key, provider_id| is_of_index(key) && provider_id == id)?,
     };
     let call = answer.parts.call_at(place)?;
     // A name stands at the beginning: a whole call before it is another.

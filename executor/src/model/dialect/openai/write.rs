@@ -134,9 +134,9 @@ impl Messages {
             Role::Developer if self.platform == Platform::CloudApi => "developer",
             Role::System | Role::Developer => "system",
         };
-        let mut written = json!({"role": role, "content": self.content(turn.content)});
+        let mut object = json!({"role": role, "content": self.content(turn.content)});
         put(
-            &mut written,
+            &mut object,
             [
                 ("name", message.name.as_ref().map(|name| json!(name))),
                 ("reasoning_content", (!turn.thought.is_empty()).then(|| json!(turn.thought))),
@@ -144,8 +144,8 @@ impl Messages {
                 ("tool_calls", (!turn.calls.is_empty()).then(|| json!(turn.calls))),
             ],
         );
-        NativeFields::write(message.native.as_ref(), INTERFACE, &mut written);
-        self.all.push(written);
+        NativeFields::write(message.native.as_ref(), INTERFACE, &mut object);
+        self.all.push(object);
     }
 
     fn add_result(&mut self, result: &ToolResultPart) {
@@ -164,9 +164,9 @@ impl Messages {
         let mut turn = self.turn();
         others.into_iter().for_each(|part| turn.add(part));
         self.pictures.append(&mut turn.content);
-        let mut written = json!({"role": "tool", "tool_call_id": result.id, "content": content});
-        NativeFields::write(result.native.as_ref(), INTERFACE, &mut written);
-        self.all.push(written);
+        let mut object = json!({"role": "tool", "tool_call_id": result.id, "content": content});
+        NativeFields::write(result.native.as_ref(), INTERFACE, &mut object);
+        self.all.push(object);
     }
 
     /// Writes what tools answered besides text.
@@ -235,9 +235,9 @@ fn is_call(block: &Value) -> bool {
 
 fn call_of(call: &ToolCall) -> Value {
     let function = json!({"name": call.name, "arguments": call.arguments});
-    let mut written = json!({"id": call.id, "type": "function", "function": function});
-    NativeFields::write(call.native.as_ref(), INTERFACE, &mut written);
-    written
+    let mut object = json!({"id": call.id, "type": "function", "function": function});
+    NativeFields::write(call.native.as_ref(), INTERFACE, &mut object);
+    object
 }
 
 fn block(part: &Part) -> Option<Value> {
@@ -291,10 +291,10 @@ fn tool(tool: &ToolSpec, is_marked: bool) -> Value {
             ("strict", tool.strict.map(|strict| json!(strict))),
         ],
     );
-    let mut written = json!({"type": "function", "function": function});
-    put(&mut written, [("cache_control", tool.cache_control.clone().filter(|_| is_marked))]);
-    NativeFields::write(tool.native.as_ref(), INTERFACE, &mut written);
-    written
+    let mut object = json!({"type": "function", "function": function});
+    put(&mut object, [("cache_control", tool.cache_control.clone().filter(|_| is_marked))]);
+    NativeFields::write(tool.native.as_ref(), INTERFACE, &mut object);
+    object
 }
 
 fn choice(request: &ChatRequest) -> Option<Value> {

@@ -68,7 +68,7 @@ fn end_item(item: &Value, index: Option<u64>, answer: &mut Answer) {
 /// Where a call is that has begun already.
 fn place_of_call(item: &Value, index: Option<u64>, answer: &Answer) -> Option<usize> {
     let id = text(item, "call_id");
-    answer.parts.keyed(index).or_else(|| answer.parts.find_call(|_, given| given == id))
+    answer.parts.keyed(index).or_else(|| answer.parts.find_call(|_, provider_id| provider_id == id))
 }
 
 /// A whole item.

@@ -251,16 +251,16 @@ fn document(file: &FilePart) -> Value {
 /// Only this interface holds a tool for a strict one of which nobody said so.
 fn tool(tool: &ToolSpec, door: Option<Interface>) -> Value {
     let default = (door != Some(INTERFACE)).then_some(false);
-    let mut written = json!({"type": "function", "name": tool.name, "parameters": tool.parameters});
+    let mut object = json!({"type": "function", "name": tool.name, "parameters": tool.parameters});
     put(
-        &mut written,
+        &mut object,
         [
             ("description", description(&tool.description)),
             ("strict", tool.strict.or(default).map(|strict| json!(strict))),
         ],
     );
-    NativeFields::write(tool.native.as_ref(), INTERFACE, &mut written);
-    written
+    NativeFields::write(tool.native.as_ref(), INTERFACE, &mut object);
+    object
 }
 
 fn choice(request: &ChatRequest) -> Option<Value> {
