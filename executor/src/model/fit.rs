@@ -7,9 +7,10 @@ use convergio_domain::chat::{
     ChatField, ChatRequest, FieldSupport, FilePart, ImagePart, ImageUrlPart, Interface, Message,
     NativeFields, Part, Role, ThinkingPart, ToolResultPart,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::error::{ModelError, UNSUPPORTED};
+use super::scrub;
 
 /// Whose request it is made fit for.
 pub(super) struct Fit<'a> {
@@ -54,7 +55,6 @@ impl Fit<'_> {
         mut request: ChatRequest,
     ) -> Result<(ChatRequest, Vec<ChatField>), ModelError> {
         let mut fields = Fields { fit: self, left_out: BTreeSet::new(), refused: None };
-        fields.note_native(request.native.as_ref());
         fit_settings(&mut request, &mut fields);
         fit_tools(&mut request, &mut fields);
         name_results(&mut request.messages);
@@ -103,6 +103,46 @@ fn fit_settings(request: &mut ChatRequest, fields: &mut Fields<'_>) {
         let is_kept = (fields.fit.support)(*field) == FieldSupport::Kept;
         !value.is_null() && (is_kept || !fields.drops(*field, !is_neutral) && !is_neutral)
     });
+    if let Some(tier) = request.options.get_mut(&ChatField::ServiceTier) {
+        name_usual_tier(tier, fields.fit.interface);
+    }
+}
+
+/// The usual tier of service has another name at Anthropic.
+fn name_usual_tier(tier: &mut Value, interface: Interface) {
+    match interface {
+        Interface::Anthropic if *tier == "default" => *tier = json!("standard_only"),
+        Interface::Anthropic => {}
+        _ if *tier == "standard_only" => *tier = json!("default"),
+        _ => {}
+    }
+}
+
+/// Refuses addresses that a server near us would fetch by a name of its own network.
+///
+/// # Errors
+/// There is one; the message says where it leads to.
+pub(super) fn check_fetched_hosts(request: &ChatRequest) -> Result<(), ModelError> {
+    fn urls(part: &Part) -> Vec<&str> {
+        match part {
+            Part::ImageUrl(ImageUrlPart { url, .. }) => vec![url],
+            Part::File(FilePart { url: Some(url), .. }) => vec![url],
+            Part::ToolResult(ToolResultPart { parts, .. }) => parts.iter().flat_map(urls).collect(),
+            _ => Vec::new(),
+        }
+    }
+    let mut hosts =
+        request.messages.iter().flat_map(|message| &message.parts).flat_map(urls).map(|url| {
+            let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+            rest.split(['/', '?', '#']).next().unwrap_or_default()
+        });
+    let Some(host) = hosts.find(|host| !host.contains('.')) else { return Ok(()) };
+    let message = format!(
+        "`{}` may be a machine of the model server's own network: send the bytes in its place",
+        scrub::name(host, 100)
+    );
+    let error = ModelError::new("request.invalid", false, message);
+    Err(ModelError { param: Some("image_url"), ..error })
 }
 
 fn fit_tools(request: &mut ChatRequest, fields: &mut Fields<'_>) {
@@ -232,5 +272,42 @@ fn is_own(
             Interface::Anthropic => door == Some(Interface::Anthropic),
             _ => false,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use convergio_domain::chat::{ChatRequest, ImageUrlPart, Interface, Message, Part, Role};
+    use serde_json::json;
+
+    use super::{check_fetched_hosts, name_usual_tier};
+
+    #[test]
+    fn a_server_near_us_is_led_to_no_name_of_its_own_network() {
+        for (url, is_taken) in [
+            ("https://example.com/a.png", true),
+            ("https://printer/a.png", false),
+            ("https://vault:8200/v1", false),
+        ] {
+            let image = ImageUrlPart { url: url.to_owned(), ..ImageUrlPart::default() };
+            let messages = vec![Message::new(Role::User, vec![Part::ImageUrl(image)])];
+            let request = ChatRequest { messages, ..ChatRequest::default() };
+            let checked = check_fetched_hosts(&request);
+            assert_eq!(checked.is_ok(), is_taken, "{url}: {checked:?}");
+        }
+    }
+
+    #[test]
+    fn the_usual_tier_has_the_name_of_its_interface() {
+        for (interface, tier, expected) in [
+            (Interface::Anthropic, "default", "standard_only"),
+            (Interface::OpenAiChat, "standard_only", "default"),
+            (Interface::OpenAiResponses, "flex", "flex"),
+            (Interface::Anthropic, "auto", "auto"),
+        ] {
+            let mut tier = json!(tier);
+            name_usual_tier(&mut tier, interface);
+            assert_eq!(tier, expected);
+        }
     }
 }

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use convergio_domain::chat::{ChatField, ChatRequest, FieldSupport, NativeFields};
 use convergio_domain::json::check_whole_numbers;
+use convergio_kernel_c::ProviderClass;
 use futures_util::{Stream, StreamExt};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, header};
@@ -24,7 +25,7 @@ use super::draft::TooLarge;
 use super::endpoint::Endpoint;
 use super::error::ModelError;
 use super::file_shortage::{FileWait, is_file_shortage};
-use super::fit::Fit;
+use super::fit::{Fit, check_fetched_hosts};
 use super::listing::{self, ListError, Lister};
 use super::provider_traits::ProviderTraits;
 use super::refusal::Refusal;
@@ -89,7 +90,7 @@ impl HttpProvider {
 
     /// Whether what it is sent stays on machines of the person or the operator.
     pub(super) fn is_private(&self) -> bool {
-        let is_local = self.config.class == convergio_kernel_c::ProviderClass::Local;
+        let is_local = self.config.class == ProviderClass::Local;
         self.endpoint.is_private() && is_local && !self.config.is_unconfirmed
     }
 
@@ -469,6 +470,9 @@ impl Provider for HttpProvider {
     }
 
     fn write(&self, request: ChatRequest) -> Result<WrittenRequest, ModelError> {
+        if self.config.class == ProviderClass::Local {
+            check_fetched_hosts(&request)?;
+        }
         let traits = self.traits_of(&request.model);
         // The one place that is asked what becomes of a field.
         let support = |field| traits.support(field, self.dialect.support(field));

@@ -48,10 +48,6 @@ pub(super) fn body(request: &ChatRequest, is_stream: bool) -> Value {
         ],
     );
     put_options(&mut body, request, &OPTIONS);
-    // What only OpenAI calls so is what would be without it.
-    if body["service_tier"] == "default" {
-        body.as_object_mut().map(|fields| fields.remove("service_tier"));
-    }
     put_extra(&mut body, request);
     body
 }
