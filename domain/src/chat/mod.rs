@@ -5,6 +5,7 @@ mod field;
 mod limits;
 mod part;
 mod reply;
+mod service;
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -19,6 +20,7 @@ pub use part::{
     Part, RefusalPart, Role, TextPart, ThinkingPart, ToolCall, ToolResultPart,
 };
 pub use reply::ChatReply;
+pub use service::{ModelService, PackedVector, RECORDING_LIMIT, ServiceReply};
 
 /// A question to a model, whole.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -84,6 +86,9 @@ pub struct ChatRequest {
     /// The interface that the request came by; absent for the platform's own agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub door: Option<Interface>,
+    /// What is asked for in place of an answer. Nothing is said then, and nothing limits an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ModelService>,
     /// Where the conversation may travel.
     #[serde(default, skip_serializing_if = "Privacy::is_any")]
     pub privacy: Privacy,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::part::{Interface, NativeFields, Part, RefusalPart, TextPart, ThinkingPart, ToolCall};
+use super::service::ServiceReply;
 use crate::metering::Usage;
 
 /// What a model answered, whole: the output of a step that was given a whole request.
@@ -42,6 +43,9 @@ pub struct ChatReply {
     /// What only the provider's interface can say of the answer as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub native: Option<NativeFields>,
+    /// What came of a service that was asked for in place of an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceReply>,
     /// The provider's name.
     pub provider: String,
     /// The model, by its own word.

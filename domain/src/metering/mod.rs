@@ -1,5 +1,6 @@
 //! Metering: disjoint classes of usage, the identity of a usage line, and its price.
 
+mod bound;
 mod price;
 
 use std::collections::BTreeMap;
@@ -8,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::id::{RunId, StepId, TenantId};
+pub use bound::CallBound;
 pub(crate) use price::snapshot_base;
 pub use price::{
-    BaseModel, CallBound, Charge, OperatorPrices, Price, PriceBook, PriceError, PriceQuery,
-    PriceTier, ServicePrice,
+    BaseModel, Charge, OperatorPrices, Price, PriceBook, PriceError, PriceQuery, PriceTier,
+    ServicePrice,
 };
 
 /// A class of usage. The classes are disjoint: their sum is what the provider bills.

@@ -107,22 +107,6 @@ pub struct PriceQuery<'a> {
     pub at: Timestamp,
 }
 
-/// What a call can use at most.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CallBound {
-    /// Tokens that are sent, of whatever class.
-    pub input_tokens: u64,
-    /// Tokens of the answer, of whatever class.
-    pub output_tokens: u64,
-}
-
-impl CallBound {
-    /// All tokens.
-    pub fn tokens(self) -> u64 {
-        self.input_tokens.saturating_add(self.output_tokens)
-    }
-}
-
 /// The price of one model call: what each meter costs, and by which version of the book.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Charge {
@@ -257,38 +241,6 @@ impl PriceBook {
         let amount = lines.values().copied().sum();
         Some(Charge { currency: price.currency, amount, lines, price: self.version.clone() })
     }
-
-    /// What a call can cost at most, whatever class its tokens turn out to be of and whatever tier
-    /// of prompt or service it falls into; `None` when the model has no price.
-    pub fn worst_cost(&self, query: PriceQuery<'_>, bound: CallBound) -> Option<Money> {
-        let price = self.find(query)?;
-        let dearest = |is_kind: fn(Meter) -> bool| {
-            let rates = price.all_rates(bound.input_tokens, query.service_tier);
-            let rates = rates.flat_map(|rates| rates.iter());
-            rates.filter(|(meter, _)| is_kind(**meter)).map(|(_, rate)| *rate).max()
-        };
-        let input = dearest(Meter::is_input)?.times(bound.input_tokens)?;
-        let output = dearest(Meter::is_output)?.times(bound.output_tokens)?;
-        Some(input + output)
-    }
-
-    /// Tokens of an answer that an amount of money is enough for, after a prompt of at most so many
-    /// tokens; `None` when the model has no price, or an answer costs nothing.
-    pub fn affordable_output(
-        &self,
-        query: PriceQuery<'_>,
-        input_tokens: u64,
-        amount: Money,
-    ) -> Option<u64> {
-        let cost = |output_tokens| {
-            let bound = CallBound { input_tokens, output_tokens };
-            self.worst_cost(query, bound).map(Money::scaled)
-        };
-        let (prompt, with_token) = (cost(0)?, cost(1)?);
-        let left = amount.scaled().saturating_sub(prompt).max(0);
-        let tokens = left.checked_div(with_token - prompt)?;
-        Some(u64::try_from(tokens).unwrap_or(u64::MAX))
-    }
 }
 
 impl Price {
@@ -310,7 +262,7 @@ impl Price {
 
     /// Everything that may be charged for a prompt of at most so many tokens. Who asks for no tier
     /// may be served by any: a project's default is set at the provider.
-    fn all_rates<'a>(
+    pub(super) fn all_rates<'a>(
         &'a self,
         tokens: u64,
         service_tier: Option<&'a str>,
@@ -399,9 +351,10 @@ mod tests {
     use serde_json::json;
 
     use super::{
-        CallBound, Meter, Money, Price, PriceBook, PriceQuery, PriceTier, ServicePrice, Timestamp,
-        Usage, snapshot_base,
+        Meter, Money, Price, PriceBook, PriceQuery, PriceTier, ServicePrice, Timestamp, Usage,
+        snapshot_base,
     };
+    use crate::metering::CallBound;
     use crate::money::Currency;
 
     const AT: Timestamp = Timestamp(10);
@@ -558,7 +511,8 @@ mod tests {
             }
             let tier = served.map(|priority| if priority { "priority" } else { "default" });
             let charge = book.charge(PriceQuery { service_tier: tier, ..query("p", "m") }, &used);
-            let bound = CallBound { input_tokens: input, output_tokens: output };
+            let bound = CallBound { input_tokens: input, output_tokens: output,
+                ..CallBound::default() };
             let worst = book.worst_cost(query("p", "m"), bound).expect("it has a price");
             prop_assert!(charge.expect("it has a price").amount <= worst);
         }

@@ -55,8 +55,11 @@ struct CallEnd {
 }
 
 fn ends() -> impl Strategy<Value = Vec<CallEnd>> {
-    let bound = (0..1_000_u64, 0..200_u64)
-        .prop_map(|(input_tokens, output_tokens)| CallBound { input_tokens, output_tokens });
+    let bound = (0..1_000_u64, 0..200_u64).prop_map(|(input_tokens, output_tokens)| CallBound {
+        input_tokens,
+        output_tokens,
+        ..CallBound::default()
+    });
     let end = (bound, any::<[u8; 6]>(), any::<Option<bool>>(), any::<u8>())
         .prop_map(|(bound, parts, tier, kind)| CallEnd { bound, parts, tier, kind });
     prop::collection::vec(end, 1..30)
@@ -160,7 +163,11 @@ proptest! {
 fn a_budget_of_money_and_no_price_is_refused_before_the_call() {
     let limit = Money::from_scaled(1);
     let mut run = History::created(Budget { cost: Some(limit), ..Budget::UNBOUND });
-    start_call(&mut run, CallBound { input_tokens: 1, output_tokens: 1 }, None);
+    start_call(
+        &mut run,
+        CallBound { input_tokens: 1, output_tokens: 1, ..CallBound::default() },
+        None,
+    );
     let error = run.state.error.as_ref().expect("it failed");
     assert_eq!(error.code, "budget.exceeded");
     assert!(error.message.contains("no price"), "{}", error.message);
@@ -171,7 +178,7 @@ fn a_budget_of_money_and_no_price_is_refused_before_the_call() {
 fn what_has_no_price_after_all_costs_what_was_held() {
     let (limit, held) = (Money::from_scaled(1_000), Money::from_scaled(600));
     let mut run = History::created(Budget { cost: Some(limit), ..Budget::UNBOUND });
-    let bound = CallBound { input_tokens: 9, output_tokens: 0 };
+    let bound = CallBound { input_tokens: 9, ..CallBound::default() };
     start_call(&mut run, bound, Some(held));
     let mut told = outcome("a", 1, failed(Some(run.now)));
     let audio = Usage([(Meter::InAudio, 9)].into());
