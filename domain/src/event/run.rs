@@ -6,7 +6,7 @@ use crate::chat::Privacy;
 pub use crate::failure::Failure;
 use crate::failure::PlatformText;
 use crate::id::{ActorId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, StepId};
-use crate::metering::{Charge, Usage};
+use crate::metering::{Charge, Meter, Usage};
 use crate::money::Money;
 use crate::payload::PayloadRef;
 use crate::run::{Budget, Fallback, Origin, Routing};
@@ -212,6 +212,9 @@ pub struct ModelCallIntended {
     /// call. Absent in logs of earlier programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimated_tokens: Option<u64>,
+    /// What the estimate counts, for a call that is no chat; fresh tokens when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_meter: Option<Meter>,
     /// Most tokens of the answer, where the budget and not the caller set it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_limit: Option<u32>,

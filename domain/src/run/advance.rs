@@ -405,6 +405,7 @@ impl Building<'_> {
                 reserved_tokens,
                 reserved_cost,
                 estimated_tokens,
+                estimated_meter,
                 output_limit,
                 idempotency_key,
             } => {
@@ -425,6 +426,7 @@ impl Building<'_> {
                     reserved_tokens,
                     reserved_cost,
                     estimated_tokens,
+                    estimated_meter,
                     output_limit,
                     idempotency_key,
                 }));

@@ -10,7 +10,7 @@ use crate::failure::{FailureReport, PlatformText};
 use crate::id::{
     AgentId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, RunId, SignalName, StepId,
 };
-use crate::metering::{Charge, Usage};
+use crate::metering::{Charge, Meter, Usage};
 use crate::money::Money;
 use crate::payload::{PayloadRef, PayloadSlot};
 use crate::run::{Budget, Fallback, ForkRun, Resolve, Routing, Signal, Table};
@@ -261,6 +261,8 @@ pub enum Intent {
         reserved_cost: Option<Money>,
         /// Tokens that are sent, as estimated.
         estimated_tokens: Option<u64>,
+        /// What the estimate counts, for a call that is no chat.
+        estimated_meter: Option<Meter>,
         /// Most tokens of the answer, where the budget and not the caller set it.
         output_limit: Option<u32>,
         /// What the provider recognises the call by, should it be sent again.

@@ -241,6 +241,7 @@ impl RunState {
             reserved_tokens: event.reserved_tokens,
             reserved_cost: event.reserved_cost.unwrap_or_default(),
             estimated_tokens: event.estimated_tokens,
+            estimated_meter: event.estimated_meter,
             idempotency_key: event.idempotency_key.clone(),
         };
         if let Some(routing) = &event.routing {

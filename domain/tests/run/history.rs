@@ -134,6 +134,7 @@ pub(crate) fn model_call(tokens: u64) -> Intent {
         reserved_tokens: tokens,
         reserved_cost: None,
         estimated_tokens: None,
+        estimated_meter: None,
         output_limit: None,
         idempotency_key: None,
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use convergio_domain::chat::{ChatField, ChatRequest, Privacy};
 use convergio_domain::id::StepId;
-use convergio_domain::metering::{CallBound, PriceQuery};
+use convergio_domain::metering::{CallBound, Meter, PriceQuery};
 use convergio_domain::money::Money;
 use convergio_domain::payload::Purpose;
 use convergio_domain::run::Intent;
@@ -14,7 +14,7 @@ use super::Actor;
 use super::effect::{Answers, Launch, ModelCall, Work};
 use super::hop::Question;
 use super::plan::Plan;
-use crate::model::{Api, Choice, WrittenRequest, ask, bound};
+use crate::model::{Api, Choice, ServiceCall, WrittenRequest, ask, bound};
 use crate::outputs::OutputError;
 
 /// An answer that is limited by the budget has at least so many tokens; else the budget is used up.
@@ -41,7 +41,9 @@ impl Actor {
         calling: Calling<'_>,
     ) -> Result<(Intent, Launch), OutputError> {
         let Calling { step, attempt, turn, timeout, answers, is_repeatable } = calling;
+        ask::check_service(&request, turn).map_err(OutputError::Failure)?;
         request.privacy = request.privacy.max(self.privacy());
+        let service = request.service.as_ref().map(ServiceCall::of);
         let need = ask::need(&request);
         let known = self.run.state.steps.get(step);
         let avoid = known.map(|step| step.avoid.clone()).unwrap_or_default();
@@ -54,15 +56,17 @@ impl Actor {
         let request = ChatRequest { model: choice.model.clone(), ..request };
         let written = choice.provider.write(request);
         let written = written.map_err(|error| OutputError::Failure(error.into_failure()))?;
-        let WrittenRequest { body, headers, left_out } = written;
+        let WrittenRequest { body, media_type, headers, left_out } = written;
         let left_out = left_out.into_iter().map(|field| field.name().to_owned()).collect();
         let provider = choice.provider.name().to_owned();
         let idempotency_key = self.idempotency_key(step, attempt, turn);
-        let prompt = plan.store(body.to_vec(), "application/json", Purpose::Prompt);
+        let prompt = plan.store(body.to_vec(), media_type.clone(), Purpose::Prompt);
+        let (estimated_meter, estimated_tokens) = estimate(service, need.input_tokens);
         let intent = Intent::CallModel {
             turn,
             reserved_cost: hold.cost,
-            estimated_tokens: Some(need.input_tokens),
+            estimated_tokens: Some(estimated_tokens),
+            estimated_meter,
             output_limit: hold.output_limit,
             provider,
             model: choice.model.clone(),
@@ -80,7 +84,9 @@ impl Actor {
             provider: choice.provider,
             model: choice.model,
             body,
+            media_type,
             headers,
+            service,
             idempotency_key,
             answers,
             question: Box::new(question),
@@ -103,6 +109,10 @@ impl Actor {
         let service_tier = request.options.get(&ChatField::ServiceTier).and_then(Value::as_str);
         let query = PriceQuery { service_tier, ..self.shared.price_query(info, &choice.model) };
         let mut output_limit = None;
+        if request.service.is_some() {
+            let cost = self.shared.prices.worst_cost(query, bound);
+            return CallHold { bound, cost, output_limit };
+        }
         if !is_limited {
             let affordable = self.affordable_output(plan, query, bound);
             if (LEAST_ANSWER_TOKENS..bound.output_tokens).contains(&affordable) {
@@ -125,6 +135,14 @@ impl Actor {
             .cost
             .and_then(|cost| self.shared.prices.affordable_output(query, bound.input_tokens, cost));
         tokens.unwrap_or(u64::MAX).min(paid.unwrap_or(u64::MAX))
+    }
+}
+
+/// What is booked when nobody knows what became of a call: of what, if it is no chat, and how much.
+fn estimate(service: Option<ServiceCall>, input_tokens: u64) -> (Option<Meter>, u64) {
+    match service.map(ServiceCall::estimate) {
+        Some((meter, quantity)) => (Some(meter).filter(|m| *m != Meter::InFresh), quantity),
+        None => (None, input_tokens),
     }
 }
 

@@ -137,7 +137,8 @@ impl Actor {
             let answer = self.agent(id).map_or(0, |agent| u64::from(agent.max_tokens));
             call.reserved_tokens.saturating_sub(answer)
         });
-        let usage = Usage([(Meter::InFresh, input)].into());
+        let meter = call.estimated_meter.unwrap_or(Meter::InFresh);
+        let usage = Usage([(meter, input)].into());
         let query = PriceQuery {
             provider: &call.provider,
             model: &call.model,

@@ -16,7 +16,7 @@ use convergio_domain::platform_text;
 use convergio_domain::run::{CallNo, CallReport, Fallback, Resolution, keep_to_hint};
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::{Span, Timestamp};
-use convergio_eventstore::LiveNote;
+use convergio_eventstore::{Limits, LiveNote};
 use futures_util::FutureExt;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +25,9 @@ use tracing::Instrument;
 use super::children::{self, NewChild};
 use super::hop::Question;
 use super::{Shared, span};
-use crate::model::{Admission, Call, ChatAnswer, ModelError, Piece, Provider, provider_cost};
+use crate::model::{
+    Admission, Call, ChatAnswer, ModelError, Piece, Provider, ServiceCall, provider_cost,
+};
 use crate::tool;
 
 /// Arguments beyond this size are worked on outside of the threads that serve everybody.
@@ -61,7 +63,10 @@ pub(super) struct ModelCall {
     pub(super) provider: Arc<dyn Provider>,
     pub(super) model: String,
     pub(super) body: Bytes,
+    pub(super) media_type: String,
     pub(super) headers: Vec<(&'static str, String)>,
+    /// What is asked for in place of an answer.
+    pub(super) service: Option<ServiceCall>,
     pub(super) idempotency_key: String,
     pub(super) answers: Answers,
     pub(super) question: Box<Question>,
@@ -224,9 +229,13 @@ fn size_of(value: &Value) -> usize {
 }
 
 pub(super) fn completed(value: Value) -> DoneResult {
+    completed_within(value, OUTPUT_LIMIT)
+}
+
+fn completed_within(value: Value, limit: usize) -> DoneResult {
     let bytes = size_of(&value);
-    if bytes > OUTPUT_LIMIT {
-        let message = platform_text!("the output has {} bytes: at most {}", bytes, OUTPUT_LIMIT);
+    if bytes > limit {
+        let message = platform_text!("the output has {} bytes: at most {}", bytes, limit);
         return DoneResult::Failed(failure("request.too_large", message));
     }
     DoneResult::Completed(Some(Arc::new(value)))
@@ -272,7 +281,7 @@ impl Asked<'_> {
             Ok(answer) => {
                 let mut report = self.report(&call, &answer);
                 let use_check = match call.answers {
-                    Answers::Whole => Ok(()),
+                    Answers::Whole => answer.check_size(),
                     _ => answer.check_use(call.provider.name()),
                 };
                 let result = match use_check {
@@ -321,12 +330,16 @@ impl Asked<'_> {
         let asked = Call {
             model: &call.model,
             body: &call.body,
+            media_type: &call.media_type,
             headers: &call.headers,
             timeout: self.timeout,
             idempotency_key: Some(&call.idempotency_key),
             admission,
         };
-        call.provider.chat(asked, &sink, cancel).await
+        match call.service {
+            Some(service) => call.provider.serve(service, asked, cancel).await,
+            None => call.provider.chat(asked, &sink, cancel).await,
+        }
     }
 
     /// The hop to somebody else after a failure, if somebody would do.
@@ -428,8 +441,10 @@ fn value_of(call: &ModelCall, answer: ChatAnswer) -> DoneResult {
             serde_json::to_value(answer.into_reply(call.provider.name())).map_err(JsonError::from)
         }
     };
+    // Vectors and sound are as large as they are: the log takes what has been checked.
+    let limit = if call.service.is_some() { Limits::PAYLOAD_BYTES } else { OUTPUT_LIMIT };
     match read {
-        Ok(value) => completed(value),
+        Ok(value) => completed_within(value, limit),
         Err(error) => DoneResult::Failed(not_json(&error)),
     }
 }

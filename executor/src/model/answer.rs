@@ -261,6 +261,7 @@ impl Answer {
             confirmed,
             raw_usage: self.usage.filter(is_small),
             model: self.model,
+            service: None,
             duration_ms: millis(self.begun),
             first_token_ms: self.first_token_ms,
         }

@@ -1,6 +1,8 @@
 //! What an agent asks: a request from its manifest, what it needs of a model, and its limit.
 
-use convergio_domain::chat::{ChatRequest, FilePart, Part, SchemaSpec, TextPart, ToolResultPart};
+use convergio_domain::chat::{
+    ChatRequest, FilePart, ModelService, Part, SchemaSpec, TextPart, ToolResultPart,
+};
 use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::graph::manifest::Agent;
 use convergio_domain::platform_text;
@@ -41,8 +43,32 @@ pub(crate) fn of_value(agent: &Agent, value: Value) -> Result<ChatRequest, Unsea
     Ok(request)
 }
 
+/// A request for a service says nothing else: what stood beside it would be ignored.
+pub(crate) fn check_service(request: &ChatRequest, turn: u32) -> Result<(), UnsealedFailure> {
+    let Some(service) = &request.service else { return Ok(()) };
+    let alone = ChatRequest {
+        model: request.model.clone(),
+        fallbacks: request.fallbacks.clone(),
+        privacy: request.privacy,
+        service: Some(service.clone()),
+        ..ChatRequest::default()
+    };
+    if turn == 0 && *request == alone {
+        return Ok(());
+    }
+    let message = platform_text!(
+        "a request for a service has a model and no messages, tools or settings beside it"
+    );
+    Err(UnsealedFailure::new("request.invalid", message))
+}
+
 /// What a request needs of a model.
 pub(crate) fn need(request: &ChatRequest) -> Need {
+    if let Some(service) = &request.service {
+        let privacy = request.privacy;
+        let input_tokens = service_tokens(service);
+        return Need { input_tokens, output_tokens: 0, privacy, fetches: false };
+    }
     let parts = || request.messages.iter().flat_map(|message| &message.parts);
     let said: u64 = parts().map(tokens_of).sum();
     let tools: u64 = request.tools.iter().map(|tool| tokens(&tool.parameters.to_string())).sum();
@@ -51,6 +77,19 @@ pub(crate) fn need(request: &ChatRequest) -> Need {
         output_tokens: request.max_tokens.unwrap_or(LEAST_ANSWER),
         privacy: request.privacy,
         fetches: parts().any(|part| matches!(part, Part::ImageUrl(_))),
+    }
+}
+
+/// Tokens that a model must hold at once.
+fn service_tokens(service: &ModelService) -> u64 {
+    match service {
+        // Each has a context of its own.
+        ModelService::Embed { texts, .. } => {
+            texts.iter().map(|text| tokens(text)).max().unwrap_or(0)
+        }
+        // How much of a model's context a recording takes, its provider knows.
+        ModelService::Transcribe { prompt, .. } => prompt.as_deref().map_or(0, tokens),
+        ModelService::Speak { text, .. } => tokens(text),
     }
 }
 

@@ -3,10 +3,12 @@
 //! what providers document.
 
 use convergio_domain::chat::{
-    AudioPart, ChatRequest, FilePart, NativePart, Part, RefusalPart, TextPart, ThinkingPart,
-    ToolCall, ToolResultPart,
+    AudioPart, ChatRequest, FilePart, ModelService, NativePart, Part, RefusalPart, TextPart,
+    ThinkingPart, ToolCall, ToolResultPart,
 };
 use convergio_domain::metering::CallBound;
+
+use super::service::recording_bytes;
 
 /// Tokens by which a chat's form encloses a message, a part or a tool, at most.
 const FRAME_TOKENS: u64 = 16;
@@ -20,6 +22,9 @@ const DEAR_IMAGE_TOKENS: u64 = 50_000;
 const FILE_TOKENS_PER_BYTE: u64 = 4;
 /// Tokens of a file that the provider fetches itself, at most: a whole context.
 const FETCHED_TOKENS: u64 = 1_000_000;
+/// Milliseconds of a recording for each of its bytes at most: a thousand bits a second, a fraction of
+/// what the sparest codecs of speech take.
+const AUDIO_MS_PER_BYTE: u64 = 8;
 /// Tokens of an answer of a model of which nothing is known, at most.
 const UNKNOWN_ANSWER_TOKENS: u32 = 131_072;
 
@@ -30,7 +35,37 @@ pub(crate) fn bound_of(
     max_output_tokens: Option<u32>,
 ) -> CallBound {
     let output = request.max_tokens.or(max_output_tokens).unwrap_or(UNKNOWN_ANSWER_TOKENS);
-    CallBound { input_tokens: input_bound(request, model), output_tokens: u64::from(output) }
+    let output_tokens = u64::from(output);
+    if let Some(service) = &request.service {
+        return service_bound(service, output_tokens);
+    }
+    let input_tokens = input_bound(request, model);
+    CallBound { input_tokens, output_tokens, ..CallBound::default() }
+}
+
+/// What a service can use at most. A recording is heard as no more tokens than it has bytes, and
+/// has no more words; no format of sound takes less than a byte for so many milliseconds.
+fn service_bound(service: &ModelService, output_tokens: u64) -> CallBound {
+    match service {
+        ModelService::Embed { texts, .. } => {
+            let texts = texts.iter().map(|text| FRAME_TOKENS + bytes(text));
+            let input_tokens = texts.fold(0, u64::saturating_add);
+            CallBound { input_tokens, ..CallBound::default() }
+        }
+        ModelService::Transcribe { data, prompt, .. } => {
+            let recording = recording_bytes(data);
+            let prompt = FRAME_TOKENS + prompt.as_deref().map_or(0, bytes);
+            CallBound {
+                input_tokens: recording.saturating_add(prompt),
+                output_tokens: output_tokens.min(recording),
+                audio_ms: recording.saturating_mul(AUDIO_MS_PER_BYTE),
+                characters: 0,
+            }
+        }
+        ModelService::Speak { text, .. } => {
+            CallBound { characters: text.chars().count() as u64, ..CallBound::default() }
+        }
+    }
 }
 
 /// Tokens that are sent at most.
@@ -96,7 +131,7 @@ fn bytes(text: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use convergio_domain::chat::{ChatRequest, ImagePart, Message, Part, Role};
+    use convergio_domain::chat::{ChatRequest, ImagePart, Message, ModelService, Part, Role};
 
     use super::{DEAR_IMAGE_TOKENS, IMAGE_TOKENS, bound_of};
 
@@ -114,6 +149,32 @@ mod tests {
         assert_eq!(bound_of(&request, "m", Some(9)).output_tokens, 9);
         let request = ChatRequest { max_tokens: Some(20), ..request };
         assert_eq!(bound_of(&request, "m", Some(9)).output_tokens, 20);
+    }
+
+    #[test]
+    fn a_service_is_bounded_by_what_it_is_billed_by() {
+        let bound = |service| {
+            let request = ChatRequest { service: Some(service), ..ChatRequest::default() };
+            bound_of(&request, "m", Some(1_000))
+        };
+        let texts = vec!["é".to_owned(), "1 2 3".to_owned()];
+        let embed = bound(ModelService::Embed { texts, dimensions: None });
+        assert_eq!((embed.input_tokens, embed.tokens()), (7 + 2 * 16, 7 + 2 * 16));
+        let speak = bound(ModelService::Speak {
+            text: "Grüße".into(),
+            voice: "v".into(),
+            format: "mp3".into(),
+        });
+        assert_eq!((speak.characters, speak.tokens()), (5, 0));
+        let hear = bound(ModelService::Transcribe {
+            file_name: "a.wav".into(),
+            media_type: "audio/wav".into(),
+            data: "AAAA".repeat(1_000),
+            language: None,
+            prompt: Some("Oslo".into()),
+        });
+        assert_eq!((hear.input_tokens, hear.output_tokens), (3_000 + 16 + 4, 1_000));
+        assert_eq!(hear.audio_ms, 24_000);
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use convergio_domain::chat::{
-    ChatField, ChatReply, ChatRequest, Interface, NativeFields, Part, TextPart, ThinkingPart,
-    ToolCall,
+    ChatField, ChatReply, ChatRequest, Interface, NativeFields, Part, ServiceReply, TextPart,
+    ThinkingPart, ToolCall,
 };
 use convergio_domain::id::RunId;
 use convergio_domain::metering::Usage;
@@ -15,9 +15,9 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::audio::{Recording, Speech, SpeechRequest, Transcript};
 use super::config::{ModelInfo, ProviderConfig};
 use super::error::ModelError;
+use super::service::{ServiceCall, check_reply};
 
 /// A call that is about to be made: its exact bytes are in the log already.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +26,8 @@ pub struct Call<'a> {
     pub model: &'a str,
     /// What [`Provider::write`] gave.
     pub body: &'a Bytes,
+    /// The media type that it gave.
+    pub media_type: &'a str,
     /// The headers that it gave.
     pub headers: &'a [(&'static str, String)],
     /// Longest time from the moment the call is sent to the end of its answer. Waiting for a place
@@ -58,6 +60,8 @@ pub struct Admission<'a> {
 pub struct WrittenRequest {
     /// The exact bytes.
     pub body: Bytes,
+    /// Their media type.
+    pub media_type: String,
     /// Headers that belong to it.
     pub headers: Vec<(&'static str, String)>,
     /// What was asked for and does not stand in it, because the provider does without.
@@ -89,6 +93,8 @@ pub struct ChatAnswer {
     pub confirmed: bool,
     /// The provider's usage block, as it came.
     pub raw_usage: Option<Value>,
+    /// What came of a service that was asked for in place of an answer.
+    pub service: Option<ServiceReply>,
     /// Milliseconds from the request to the last byte.
     pub duration_ms: u64,
     /// Milliseconds to the first piece of text.
@@ -144,6 +150,14 @@ impl ChatAnswer {
         Err(ModelError::new("provider.content_filtered", false, message))
     }
 
+    /// Whether the log takes it.
+    ///
+    /// # Errors
+    /// `request.too_large`: it says what would fit.
+    pub fn check_size(&self) -> Result<(), ModelError> {
+        self.service.as_ref().map_or(Ok(()), check_reply)
+    }
+
     /// The answer as the output of a step.
     pub fn into_reply(self, provider: &str) -> ChatReply {
         let mut reply = ChatReply {
@@ -158,6 +172,7 @@ impl ChatAnswer {
             usage: self.usage,
             confirmed: self.confirmed,
             raw_usage: self.raw_usage,
+            service: self.service,
             ..ChatReply::default()
         };
         reply.set_parts(self.parts);
@@ -168,15 +183,6 @@ impl ChatAnswer {
 /// Words of providers for an answer that did not come to its end.
 const BREAKS: [&str; 6] =
     ["abort", "aborted", "cancelled", "error", "insufficient_system_resource", "network_error"];
-
-/// Texts as vectors.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Embeddings {
-    /// One vector for each text, in order.
-    pub vectors: Vec<Vec<f32>>,
-    /// Quantities in disjoint classes.
-    pub usage: Usage,
-}
 
 /// A piece of an answer, as it came.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -212,7 +218,7 @@ pub trait Provider: Send + Sync {
     ///
     /// # Errors
     /// `request.unsupported`: it has a field that the provider does not take, and without which
-    /// the answer would be another.
+    /// the answer would be another, or it asks for a service that the provider does not have.
     fn write(&self, request: ChatRequest) -> Result<WrittenRequest, ModelError>;
 
     /// Sends a request body and waits for the whole answer. Cancelling closes the connection.
@@ -226,23 +232,17 @@ pub trait Provider: Send + Sync {
         cancel: &CancellationToken,
     ) -> Result<ChatAnswer, ModelError>;
 
-    /// Texts as vectors of a model.
+    /// Sends a request body that asks for a service in place of an answer, and waits for what comes
+    /// of it. Cancelling closes the connection.
     ///
     /// # Errors
-    /// The provider has no embeddings, or the call failed.
-    async fn embed(&self, model: &str, texts: &[String]) -> Result<Embeddings, ModelError>;
-
-    /// Speech as text.
-    ///
-    /// # Errors
-    /// The provider has no transcription, or the call failed.
-    async fn transcribe(&self, model: &str, said: &Recording) -> Result<Transcript, ModelError>;
-
-    /// Text as speech.
-    ///
-    /// # Errors
-    /// The provider has no speech, or the call failed.
-    async fn speak(&self, model: &str, request: &SpeechRequest) -> Result<Speech, ModelError>;
+    /// As those of [`Provider::chat`].
+    async fn serve(
+        &self,
+        service: ServiceCall,
+        call: Call<'_>,
+        cancel: &CancellationToken,
+    ) -> Result<ChatAnswer, ModelError>;
 
     /// The models that the provider lists now.
     ///

@@ -107,7 +107,12 @@ fn summary(code: &str) -> PlatformText {
         "request.invalid" => platform_text!(
             "no model takes the request as it is (see `convergio models` and the detail)"
         ),
-        "request.too_large" => platform_text!("the request is larger than the provider takes"),
+        "request.too_large" => platform_text!(
+            "the request, or what would come of it, is larger than the provider or the log takes"
+        ),
+        UNSUPPORTED => {
+            platform_text!("the provider does not have what is asked for: ask another model")
+        }
         _ => platform_text!("the model call failed"),
     }
 }

@@ -16,8 +16,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, Answer};
-use super::audio::{self, Recording, Speech, SpeechRequest, Transcript};
-use super::chat::{Call, ChatAnswer, Embeddings, Piece, Provider, Sink, WrittenRequest};
+use super::chat::{Call, ChatAnswer, Piece, Provider, Sink, WrittenRequest};
 use super::config::{Api, KeyHeader, ModelInfo, ProviderConfig};
 use super::dialect::{self, Dialect, ReadError};
 use super::draft::TooLarge;
@@ -29,8 +28,11 @@ use super::listing::{self, ListError, Lister};
 use super::provider_traits::ProviderTraits;
 use super::refusal::Refusal;
 use super::scrub::scrub;
+use super::service::{self, ServiceCall};
 use super::sse::{Framing, Lines};
 
+/// The media type of all bodies but forms.
+pub(super) const JSON: &str = "application/json";
 /// Bytes of an error's body that are read.
 const ERROR_LIMIT: usize = 64 << 10;
 /// Bytes of an answer that comes at once.
@@ -39,8 +41,6 @@ const WHOLE_LIMIT: usize = 16 << 20;
 const WHOLE_MODELS_LIMIT: usize = 1_000;
 /// Longest wait for a list of models.
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest wait for embeddings.
-const EMBED_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest wait for the end of a stream whose last event has come: read to its end, the connection
 /// serves the next call.
 const DRAIN: Duration = Duration::from_millis(100);
@@ -233,13 +233,10 @@ impl HttpProvider {
             .post(self.url(&self.dialect.chat_path(call.model, is_stream)))
             .headers(self.headers()?)
             .headers(self.call_headers(call)?)
-            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::CONTENT_TYPE, call.media_type)
             .header(header::ACCEPT, "text/event-stream, application/x-ndjson, application/json")
             .body(call.body.clone());
-        Ok(match call.idempotency_key.filter(|_| self.takes_idempotency_key()) {
-            Some(key) => request.header("idempotency-key", key),
-            None => request,
-        })
+        Ok(self.with_idempotency_key(request, call))
     }
 
     async fn stream(
@@ -333,8 +330,12 @@ impl HttpProvider {
     }
 
     /// A body that came at once, as JSON.
-    pub(super) async fn json(&self, response: Response) -> Result<Value, ModelError> {
-        let text = self.body(response).await?;
+    pub(super) async fn json(&self, response: Response, limit: usize) -> Result<Value, ModelError> {
+        let text = listing::read(response, limit).await;
+        let text = text.ok_or_else(|| self.malformed("it broke off"))?;
+        if text.len() >= limit {
+            return Err(self.malformed("it does not end"));
+        }
         self.parse(&text)
     }
 
@@ -404,47 +405,51 @@ impl HttpProvider {
         ModelError::new("provider.unavailable", false, message)
     }
 
-    async fn post(&self, path: &str, body: &Value) -> Result<Value, ModelError> {
-        let body = Bytes::from(body.to_string());
-        self.json(self.send_bytes(path, "application/json", body, EMBED_TIMEOUT).await?).await
-    }
-
-    /// Sends a body that is no chat; gives an answer that is a success.
-    pub(super) async fn send_bytes(
+    /// Sends a call that is no chat; gives an answer that is a success. `is_sent` is whether the
+    /// provider may have worked on it.
+    pub(super) async fn send_service(
         &self,
         path: &str,
-        media_type: &str,
-        body: Bytes,
-        timeout: Duration,
+        call: &Call<'_>,
+        is_sent: &mut bool,
     ) -> Result<Response, ModelError> {
         if let Some(missing) = self.config.missing_key() {
             return Err(missing);
         }
-        let file_wait = FileWait::within(timeout);
+        let file_wait = FileWait::within(call.timeout);
         let response = loop {
             let request = self.client.post(self.url(path)).headers(self.headers()?);
-            let request = request.header(header::CONTENT_TYPE, media_type);
-            match request.body(body.clone()).timeout(timeout).send().await {
+            let request = request.header(header::CONTENT_TYPE, call.media_type);
+            let request = request.body(call.body.clone()).timeout(call.timeout);
+            *is_sent = true;
+            let error = match self.with_idempotency_key(request, call).send().await {
                 Ok(response) => break response,
-                Err(error) if error.is_connect() && is_file_shortage(&error) => {
-                    file_wait.wait().await?;
-                }
-                Err(error) => return Err(self.unreachable(&error)),
+                Err(error) => error,
+            };
+            *is_sent = !(error.is_connect() || error.is_builder());
+            if *is_sent || !is_file_shortage(&error) {
+                return Err(self.unreachable(&error));
             }
+            file_wait.wait().await?;
         };
         let (status, headers) = (response.status(), response.headers().clone());
         if status == StatusCode::OK {
             return Ok(response);
         }
+        *is_sent = false;
         let text = listing::read(response, ERROR_LIMIT).await.unwrap_or_default();
-        Err(self.refused(Refusal::of_answer(status, &headers, &text), &body))
+        Err(self.refused(Refusal::of_answer(status, &headers, &text), call.body))
     }
 
-    fn audio_path(&self, model: &str, end: &str, what: &str) -> Result<String, ModelError> {
-        self.dialect.audio_path(model, end).ok_or_else(|| {
-            let message = format!("{} has no {what}: use another provider", self.config.name);
-            ModelError::new("request.invalid", false, message)
-        })
+    fn with_idempotency_key(&self, request: RequestBuilder, call: &Call<'_>) -> RequestBuilder {
+        match call.idempotency_key.filter(|_| self.takes_idempotency_key()) {
+            Some(key) => request.header("idempotency-key", key),
+            None => request,
+        }
+    }
+
+    pub(super) fn dialect(&self) -> &dyn Dialect {
+        self.dialect.as_ref()
     }
 }
 
@@ -469,6 +474,9 @@ impl Provider for HttpProvider {
     }
 
     fn write(&self, request: ChatRequest) -> Result<WrittenRequest, ModelError> {
+        if let Some(service) = &request.service {
+            return service::write(self, &request.model, service);
+        }
         let traits = self.traits_of(&request.model);
         // The one place that is asked what becomes of a field.
         let support = |field| traits.support(field, self.dialect.support(field));
@@ -484,7 +492,8 @@ impl Provider for HttpProvider {
         }
         NativeFields::write(request.native.as_ref(), self.dialect.interface(), &mut written);
         let body = Bytes::from(written.to_string());
-        Ok(WrittenRequest { body, headers: self.dialect.request_headers(&request), left_out })
+        let headers = self.dialect.request_headers(&request);
+        Ok(WrittenRequest { body, media_type: JSON.to_owned(), headers, left_out })
     }
 
     async fn chat(
@@ -513,29 +522,13 @@ impl Provider for HttpProvider {
         }
     }
 
-    async fn embed(&self, model: &str, texts: &[String]) -> Result<Embeddings, ModelError> {
-        let request = self.dialect.embed(model, texts);
-        let (path, body) = request.ok_or_else(|| {
-            let message = format!("{} has no embeddings: use another provider", self.name());
-            ModelError::new("request.invalid", false, message)
-        })?;
-        let answer = self.post(&path, &body).await?;
-        let read = self.dialect.read_embeddings(&answer);
-        let (vectors, usage) = read.ok_or_else(|| self.malformed("it has no embeddings"))?;
-        if vectors.len() != texts.len() {
-            return Err(self.malformed("not one vector for each text"));
-        }
-        Ok(Embeddings { vectors, usage })
-    }
-
-    async fn transcribe(&self, model: &str, said: &Recording) -> Result<Transcript, ModelError> {
-        let path = self.audio_path(model, "transcriptions", "transcription")?;
-        audio::transcribe(self, &path, model, said).await
-    }
-
-    async fn speak(&self, model: &str, request: &SpeechRequest) -> Result<Speech, ModelError> {
-        let path = self.audio_path(model, "speech", "speech")?;
-        audio::speak(self, &path, model, request).await
+    async fn serve(
+        &self,
+        service: ServiceCall,
+        call: Call<'_>,
+        cancel: &CancellationToken,
+    ) -> Result<ChatAnswer, ModelError> {
+        service::serve(self, service, call, cancel).await
     }
 
     async fn models(&self) -> Result<Vec<ModelInfo>, ModelError> {

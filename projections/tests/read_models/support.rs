@@ -145,6 +145,7 @@ fn starts(number: u32) -> Vec<Start> {
         reserved_tokens: 100,
         reserved_cost: None,
         estimated_tokens: None,
+        estimated_meter: None,
         output_limit: None,
         idempotency_key: None,
     };

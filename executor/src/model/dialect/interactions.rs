@@ -5,12 +5,11 @@ use convergio_domain::chat::{
     ChatRequest, FilePart, Interface, Message, NativeFields, Part, RefusalPart, Role, TextPart,
     ToolChoice, ToolSpec,
 };
-use convergio_domain::metering::Usage;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Dialect, ReadError, arguments, description, gemini, has_tools, put, put_extra, refuse_errors,
-    refused, rest, split_system, text, tools_of,
+    Dialect, Embeddings, ReadError, arguments, description, gemini, has_tools, put, put_extra,
+    refuse_errors, refused, rest, split_system, text, tools_of,
 };
 use crate::model::answer::{Answer, UsageReader};
 use crate::model::provider_traits::ProviderTraits;
@@ -98,11 +97,15 @@ impl Dialect for Interactions {
         usage::from_interactions
     }
 
-    fn embed(&self, model: &str, texts: &[String]) -> Option<(String, Value)> {
-        Some(gemini::embed(model, texts))
+    fn embed_path(&self, model: &str) -> Option<String> {
+        Some(gemini::embed_path(model))
     }
 
-    fn read_embeddings(&self, body: &Value) -> Option<(Vec<Vec<f32>>, Usage)> {
+    fn write_embed(&self, model: &str, texts: &[String], dimensions: Option<u32>) -> Value {
+        gemini::write_embed(model, texts, dimensions)
+    }
+
+    fn read_embeddings(&self, body: &Value) -> Option<Embeddings> {
         gemini::read_embeddings(body)
     }
 }

@@ -59,13 +59,18 @@ pub(super) trait Dialect: Send + Sync {
     /// Reads a usage block.
     fn usage(&self) -> UsageReader;
 
-    /// Path and body of a request for embeddings; `None` when the provider has none.
-    fn embed(&self, _model: &str, _texts: &[String]) -> Option<(String, Value)> {
+    /// The path of a request for embeddings under the base URL; `None` when the provider has none.
+    fn embed_path(&self, _model: &str) -> Option<String> {
         None
     }
 
+    /// A request for embeddings, of so many numbers if that is said.
+    fn write_embed(&self, _model: &str, _texts: &[String], _dimensions: Option<u32>) -> Value {
+        Value::Null
+    }
+
     /// Reads embeddings; `None` when they are none.
-    fn read_embeddings(&self, _body: &Value) -> Option<(Vec<Vec<f32>>, Usage)> {
+    fn read_embeddings(&self, _body: &Value) -> Option<Embeddings> {
         None
     }
 
@@ -200,6 +205,14 @@ fn encoded(part: &str) -> String {
         false => format!("%{byte:02X}"),
     };
     part.bytes().map(encode).collect()
+}
+
+/// Texts as vectors, as a provider tells them.
+pub(super) struct Embeddings {
+    /// One vector for each text, in order.
+    pub(super) vectors: Vec<Vec<f32>>,
+    /// Quantities in disjoint classes, if they are told.
+    pub(super) usage: Option<Usage>,
 }
 
 fn vectors<'a>(list: impl Iterator<Item = &'a Value>) -> Option<Vec<Vec<f32>>> {

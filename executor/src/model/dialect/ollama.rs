@@ -7,8 +7,8 @@ use convergio_domain::metering::{Meter, Usage};
 use serde_json::{Value, json};
 
 use super::{
-    Dialect, ReadError, arguments, arguments_text, description, put, put_extra, refuse_errors,
-    text, tools_of, vectors,
+    Dialect, Embeddings, ReadError, arguments, arguments_text, description, put, put_extra,
+    refuse_errors, text, tools_of, vectors,
 };
 use crate::model::answer::{Answer, UsageReader};
 use crate::model::provider_traits::ProviderTraits;
@@ -103,15 +103,21 @@ impl Dialect for Native {
         usage::from_ollama
     }
 
-    fn embed(&self, model: &str, texts: &[String]) -> Option<(String, Value)> {
-        let body = json!({"model": model, "input": texts, "truncate": false});
-        Some(("/api/embed".to_owned(), body))
+    fn embed_path(&self, _model: &str) -> Option<String> {
+        Some("/api/embed".to_owned())
     }
 
-    fn read_embeddings(&self, body: &Value) -> Option<(Vec<Vec<f32>>, Usage)> {
+    fn write_embed(&self, model: &str, texts: &[String], dimensions: Option<u32>) -> Value {
+        let mut body = json!({"model": model, "input": texts, "truncate": false});
+        put(&mut body, [("dimensions", dimensions.map(Value::from))]);
+        body
+    }
+
+    fn read_embeddings(&self, body: &Value) -> Option<Embeddings> {
         let vectors = vectors(body["embeddings"].as_array()?.iter())?;
-        let tokens = body["prompt_eval_count"].as_u64().unwrap_or(0);
-        Some((vectors, Usage([(Meter::InFresh, tokens)].into())))
+        let tokens = body["prompt_eval_count"].as_u64();
+        let usage = tokens.map(|tokens| Usage([(Meter::InFresh, tokens)].into()));
+        Some(Embeddings { vectors, usage })
     }
 }
 

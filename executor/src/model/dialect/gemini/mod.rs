@@ -7,7 +7,7 @@ use convergio_domain::chat::{ChatRequest, Interface};
 use convergio_domain::metering::{Meter, Usage};
 use serde_json::{Value, json};
 
-use super::{Dialect, ReadError, encoded, refuse_errors, vectors};
+use super::{Dialect, Embeddings, ReadError, encoded, put, refuse_errors, vectors};
 use crate::model::answer::{Answer, UsageReader};
 use crate::model::provider_traits::ProviderTraits;
 use crate::model::usage;
@@ -55,27 +55,37 @@ impl Dialect for GenerateContent {
         usage::from_gemini
     }
 
-    fn embed(&self, model: &str, texts: &[String]) -> Option<(String, Value)> {
-        Some(embed(model, texts))
+    fn embed_path(&self, model: &str) -> Option<String> {
+        Some(embed_path(model))
     }
 
-    fn read_embeddings(&self, body: &Value) -> Option<(Vec<Vec<f32>>, Usage)> {
+    fn write_embed(&self, model: &str, texts: &[String], dimensions: Option<u32>) -> Value {
+        write_embed(model, texts, dimensions)
+    }
+
+    fn read_embeddings(&self, body: &Value) -> Option<Embeddings> {
         read_embeddings(body)
     }
 }
 
-/// Path and body of a request for embeddings, whichever interface is used for chats.
-pub(super) fn embed(model: &str, texts: &[String]) -> (String, Value) {
-    let name = format!("models/{model}");
-    let requests =
-        texts.iter().map(|text| json!({"model": name, "content": {"parts": [{"text": text}]}}));
-    let body = json!({"requests": requests.collect::<Vec<_>>()});
-    (format!("/models/{}:batchEmbedContents", encoded(model)), body)
+/// The path of a request for embeddings, whichever interface is used for chats.
+pub(super) fn embed_path(model: &str) -> String {
+    format!("/models/{}:batchEmbedContents", encoded(model))
 }
 
-pub(super) fn read_embeddings(body: &Value) -> Option<(Vec<Vec<f32>>, Usage)> {
+pub(super) fn write_embed(model: &str, texts: &[String], dimensions: Option<u32>) -> Value {
+    let name = format!("models/{model}");
+    let request = |text: &String| {
+        let mut request = json!({"model": name, "content": {"parts": [{"text": text}]}});
+        put(&mut request, [("outputDimensionality", dimensions.map(Value::from))]);
+        request
+    };
+    json!({"requests": texts.iter().map(request).collect::<Vec<_>>()})
+}
+
+pub(super) fn read_embeddings(body: &Value) -> Option<Embeddings> {
     let vectors = vectors(body["embeddings"].as_array()?.iter().map(|entry| &entry["values"]))?;
     let tokens = body["usageMetadata"]["promptTokenCount"].as_u64();
     let usage = tokens.map(|tokens| Usage([(Meter::InFresh, tokens)].into()));
-    Some((vectors, usage.unwrap_or_default()))
+    Some(Embeddings { vectors, usage })
 }

@@ -4,11 +4,10 @@ mod read;
 mod write;
 
 use convergio_domain::chat::{ChatRequest, Interface};
-use convergio_domain::metering::Usage;
 use convergio_kernel_c::Platform;
 use serde_json::{Value, json};
 
-use super::{Dialect, ReadError, encoded, refuse_errors, vectors};
+use super::{Dialect, Embeddings, ReadError, encoded, put, refuse_errors, vectors};
 use crate::model::answer::{Answer, UsageReader};
 use crate::model::provider_traits::ProviderTraits;
 use crate::model::usage;
@@ -76,11 +75,15 @@ impl Dialect for Chat {
         usage::from_openai
     }
 
-    fn embed(&self, model: &str, texts: &[String]) -> Option<(String, Value)> {
-        Some((self.path(model, "embeddings"), embeddings_body(model, texts)))
+    fn embed_path(&self, model: &str) -> Option<String> {
+        Some(self.path(model, "embeddings"))
     }
 
-    fn read_embeddings(&self, body: &Value) -> Option<(Vec<Vec<f32>>, Usage)> {
+    fn write_embed(&self, model: &str, texts: &[String], dimensions: Option<u32>) -> Value {
+        write_embed(model, texts, dimensions)
+    }
+
+    fn read_embeddings(&self, body: &Value) -> Option<Embeddings> {
         read_embeddings(body)
     }
 
@@ -89,13 +92,15 @@ impl Dialect for Chat {
     }
 }
 
-pub(super) fn read_embeddings(body: &Value) -> Option<(Vec<Vec<f32>>, Usage)> {
+pub(super) fn read_embeddings(body: &Value) -> Option<Embeddings> {
     let vectors = vectors(body["data"].as_array()?.iter().map(|entry| &entry["embedding"]))?;
-    Some((vectors, usage::from_openai(&body["usage"]).unwrap_or_default()))
+    Some(Embeddings { vectors, usage: usage::from_openai(&body["usage"]) })
 }
 
-pub(super) fn embeddings_body(model: &str, texts: &[String]) -> Value {
-    json!({"model": model, "input": texts, "encoding_format": "float"})
+pub(super) fn write_embed(model: &str, texts: &[String], dimensions: Option<u32>) -> Value {
+    let mut body = json!({"model": model, "input": texts, "encoding_format": "float"});
+    put(&mut body, [("dimensions", dimensions.map(Value::from))]);
+    body
 }
 
 #[cfg(test)]

@@ -4,11 +4,10 @@ mod read;
 mod write;
 
 use convergio_domain::chat::{ChatRequest, Interface};
-use convergio_domain::metering::Usage;
 use serde_json::Value;
 
-use super::openai::{embeddings_body, read_embeddings};
-use super::{Dialect, ReadError, refuse_errors, text};
+use super::openai::{read_embeddings, write_embed};
+use super::{Dialect, Embeddings, ReadError, refuse_errors, text};
 use crate::model::answer::{Answer, UsageReader};
 use crate::model::provider_traits::ProviderTraits;
 use crate::model::usage;
@@ -61,11 +60,15 @@ impl Dialect for Responses {
         usage::from_responses
     }
 
-    fn embed(&self, model: &str, texts: &[String]) -> Option<(String, Value)> {
-        Some(("/embeddings".to_owned(), embeddings_body(model, texts)))
+    fn embed_path(&self, _model: &str) -> Option<String> {
+        Some("/embeddings".to_owned())
     }
 
-    fn read_embeddings(&self, body: &Value) -> Option<(Vec<Vec<f32>>, Usage)> {
+    fn write_embed(&self, model: &str, texts: &[String], dimensions: Option<u32>) -> Value {
+        write_embed(model, texts, dimensions)
+    }
+
+    fn read_embeddings(&self, body: &Value) -> Option<Embeddings> {
         read_embeddings(body)
     }
 
