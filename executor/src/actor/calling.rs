@@ -50,6 +50,9 @@ impl Actor {
         // One run stays with one deployment of an alias: its prompts are cached there.
         let chance = self.run.stream.id.as_u64_pair().1;
         let models = self.shared.models.expand_models(&request.model, &request.fallbacks, chance);
+        if service.is_some() {
+            self.shared.models.check_names(&models).map_err(OutputError::Failure)?;
+        }
         let choice = self.shared.models.choose_after(&models, &need, &avoid).await;
         let choice = choice.map_err(OutputError::Failure)?;
         let hold = self.hold_for(plan, &mut request, &choice);

@@ -87,8 +87,10 @@ pub(super) struct Found<'a> {
 /// What a manifest's `model` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wanted<'a> {
-    /// `auto`: any model.
+    /// `auto`: any model that chats.
     Any,
+    /// Every model, for who lists them.
+    Every,
     /// `local`: any model on machines of the person or the operator.
     Local,
     /// `PROVIDER`: any model of it.
@@ -111,10 +113,20 @@ impl<'a> Wanted<'a> {
 
     fn takes_provider(self, config: &ProviderConfig) -> bool {
         match self {
-            Self::Any | Self::Anywhere(_) => config.missing_key().is_none(),
+            Self::Any | Self::Every | Self::Anywhere(_) => config.missing_key().is_none(),
             Self::Local => config.class == ProviderClass::Local,
             Self::Provider(name) | Self::Model(name, _) => config.name == name,
         }
+    }
+
+    /// What does something else than chat is never chosen.
+    fn takes_model(self, model: &ModelInfo) -> bool {
+        self.is_name() || self == Self::Every || !model.is_no_chat
+    }
+
+    /// Whether it is a model's name.
+    pub(super) fn is_name(self) -> bool {
+        matches!(self, Self::Model(..) | Self::Anywhere(_))
     }
 
     /// A cloud lists models for every purpose: without a name, those with a price are meant.
@@ -196,9 +208,9 @@ impl ModelCatalog {
         self.entries.iter().map(|entry| Arc::clone(&entry.provider) as Arc<dyn Provider>)
     }
 
-    /// The models that `auto` chooses from for a tenant.
+    /// The models that a tenant can ask: those that `auto` chooses from, and what does not chat.
     pub async fn offers(&self, tenant: &TenantId) -> Vec<Offer> {
-        let found = self.find(Wanted::Any, self.privacy_of(tenant)).await;
+        let found = self.find(Wanted::Every, self.privacy_of(tenant)).await;
         found.offers.into_iter().map(|(offer, _)| offer).collect()
     }
 
@@ -255,7 +267,8 @@ impl ModelCatalog {
             match list {
                 Err(error) => found.errors.push(error),
                 Ok(models) => {
-                    let offers = models.iter().map(offer);
+                    let models = models.iter().filter(|model| wanted.takes_model(model));
+                    let offers = models.map(offer);
                     let is_configured = !config.models.is_empty();
                     let offers = offers.filter(|offer| wanted.takes_offer(offer, is_configured));
                     found.offers.extend(offers.map(|offer| (offer, entry)));
@@ -280,6 +293,7 @@ impl ModelCatalog {
             let money = price?.per_token.get(&meter)?;
             Some(u64::try_from(money.scaled()).unwrap_or(u64::MAX))
         };
+        let embeds = price.is_some_and(|price| !price.per_token.keys().any(|m| m.is_output()));
         // MLX's server takes a schema and ignores it.
         let json = config.platform != Platform::Mlx;
         Offer {
@@ -291,7 +305,8 @@ impl ModelCatalog {
                 .map(|limit| limit.input_tokens.saturating_add(u64::from(limit.output_tokens)))),
             max_output_tokens: model.max_output_tokens.or(limit.map(|limit| limit.output_tokens)),
             price_in: per_token(Meter::InFresh),
-            price_out: per_token(Meter::OutText),
+            // What yields no tokens costs nothing for them.
+            price_out: per_token(Meter::OutText).or_else(|| embeds.then_some(0)),
             capabilities: Capabilities { json, ..Capabilities::default() },
             key: config.key_name().map(str::to_owned),
             healthy: entry.provider.is_healthy(),

@@ -51,6 +51,15 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Parts of the names of models that do not chat.
+const NOT_CHAT: [&str; 5] = ["embed", "rerank", "transcribe", "tts", "whisper"];
+
+/// Whether a model does something else than chat, by its name.
+pub(super) fn is_no_chat(id: &str) -> bool {
+    let id = id.to_lowercase();
+    NOT_CHAT.iter().any(|part| id.contains(part))
+}
+
 /// A model of a provider.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModelInfo {
@@ -64,12 +73,16 @@ pub struct ModelInfo {
     pub base_model: Option<String>,
     /// How it departs from its provider's ways.
     pub traits: ProviderTraits,
+    /// Whether it does something else than chat: it is asked when it is named, and not chosen.
+    pub is_no_chat: bool,
 }
 
 impl ModelInfo {
     /// A model of which no more is known.
     pub fn new(id: impl Into<String>, context_tokens: Option<u64>) -> Self {
-        Self { id: id.into(), context_tokens, ..Self::default() }
+        let id = id.into();
+        let is_no_chat = is_no_chat(&id);
+        Self { id, context_tokens, is_no_chat, ..Self::default() }
     }
 }
 

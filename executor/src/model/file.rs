@@ -15,7 +15,9 @@ use serde::Deserialize;
 
 use super::alias::AliasTarget;
 use super::concurrency::{DEFAULT_MAXIMUM, HIGHEST_MAXIMUM};
-use super::config::{ANTHROPIC_VERSION, Api, KeyHeader, ModelInfo, ProviderConfig, Secret};
+use super::config::{
+    ANTHROPIC_VERSION, Api, KeyHeader, ModelInfo, ProviderConfig, Secret, is_no_chat,
+};
 use super::error::ModelError;
 use super::provider_traits::ProviderTraits;
 
@@ -166,7 +168,8 @@ impl Entry {
         let (api, key_header) = self.interface();
         let model = |model: Model| {
             let Model { id, context_tokens, max_output_tokens, base_model, traits } = model;
-            ModelInfo { id, context_tokens, max_output_tokens, base_model, traits }
+            let is_no_chat = is_no_chat(&id);
+            ModelInfo { id, context_tokens, max_output_tokens, base_model, traits, is_no_chat }
         };
         let traits = ProviderTraits::known(&self.name).overlaid(&self.traits);
         Ok(ProviderConfig {

@@ -46,6 +46,7 @@ pub(super) fn write_form<'a>(
 fn file_name(name: &str, media_type: &str) -> String {
     if name.is_empty() {
         let (_, ending) = media_type.split_once('/').unwrap_or_default();
+        let ending = ending.split(';').next().unwrap_or_default().trim_end();
         return format!("audio.{ending}");
     }
     let escape = |letter: char| match letter {
@@ -56,12 +57,10 @@ fn file_name(name: &str, media_type: &str) -> String {
     name.chars().map(escape).collect()
 }
 
-/// Whether a text is a media type without parameters.
+/// Whether a text is a media type, with parameters or without, on one line.
 fn is_media_type(text: &str) -> bool {
-    let is_token = |text: &str| {
-        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._+".contains(&b))
-    };
-    text.split_once('/').is_some_and(|(kind, rest)| is_token(kind) && is_token(rest))
+    let is_line = text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+    is_line && text.split_once('/').is_some_and(|(kind, rest)| !kind.is_empty() && !rest.is_empty())
 }
 
 #[cfg(test)]
@@ -72,8 +71,11 @@ mod tests {
     fn nothing_leaves_its_header() {
         assert_eq!(file_name("a\"b\r\nx: y.mp3", "audio/mpeg"), "a%22b%0D%0Ax: y.mp3");
         assert_eq!(file_name("", "audio/wav"), "audio.wav");
-        assert!(is_media_type("audio/x-wav") && is_media_type("application/octet-stream"));
-        for odd in ["audio/wav\r\nx: y", "audio", "/wav", "audio/", "audio/wav; codecs=1"] {
+        assert_eq!(file_name("", "audio/webm;codecs=opus"), "audio.webm");
+        for media_type in ["audio/x-wav", "application/octet-stream", "audio/webm;codecs=opus"] {
+            assert!(is_media_type(media_type), "{media_type}");
+        }
+        for odd in ["audio/wav\r\nx: y", "audio", "/wav", "audio/"] {
             assert!(!is_media_type(odd), "{odd}");
         }
     }

@@ -70,6 +70,22 @@ impl ModelCatalog {
         models
     }
 
+    /// Checks that these are names of models: what does not chat is not chosen.
+    ///
+    /// # Errors
+    /// `request.invalid`: one of them leaves the choice.
+    pub(crate) fn check_names(&self, models: &[String]) -> Result<(), UnsealedFailure> {
+        match models.iter().find(|model| !self.wanted(model).is_name()) {
+            None => Ok(()),
+            Some(model) => {
+                let message = format!(
+                    "`{model}` leaves the choice of a model: name one that does what is asked for"
+                );
+                Err(failure("request.invalid", message))
+            }
+        }
+    }
+
     /// The best model for a manifest's `model`: `auto`, `local`, a provider's name, or
     /// `PROVIDER/MODEL`.
     ///
@@ -246,12 +262,11 @@ impl ModelCatalog {
 
 /// What the router is asked.
 fn asked(need: &Need, wish: Wanted<'_>, privacy: Privacy, offered: &[Offered]) -> Question {
-    let is_named = matches!(wish, Wanted::Model(..) | Wanted::Anywhere(_));
     Question {
         tokens_in: need.input_tokens,
         tokens_out: u64::from(need.output_tokens),
         local: privacy == Privacy::Local,
-        pinned: (is_named && offered.len() == 1).then_some(0),
+        pinned: (wish.is_name() && offered.len() == 1).then_some(0),
         prefers: offered
             .iter()
             .any(|offer| offer.traits.platform == PREFERRED)

@@ -356,7 +356,7 @@ mod tests {
         for (model, dimensions, most) in [
             ("text-embedding-3-large", None, 1019),
             ("text-embedding-3-small", None, 2039),
-            ("text-embedding-3-large", Some(256), 12_182),
+            ("text-embedding-3-large", Some(256), 12_189),
         ] {
             assert_eq!(check_texts(model, &texts(most), dimensions), Ok(()), "{model}");
             let error = check_texts(model, &texts(most + 1), dimensions).expect_err("too many");

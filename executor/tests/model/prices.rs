@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use convergio_domain::chat::ModelLimits;
-use convergio_domain::metering::{Meter, Price, PriceBook, PriceQuery, Usage};
+use convergio_domain::metering::{CallBound, Meter, Price, PriceBook, PriceQuery, Usage};
 use convergio_domain::money::{Currency, Money};
 use convergio_domain::time::Timestamp;
 
 const BOOK: &str = include_str!("../../../schemas/prices/book.v1.json");
 const LIMITS: &str = include_str!("../../../schemas/models/limits.v1.json");
-const METERS: [Meter; 9] = [
+const METERS: [Meter; 11] = [
     Meter::InFresh,
     Meter::InCacheRead,
     Meter::InCacheWrite5m,
@@ -19,6 +19,8 @@ const METERS: [Meter; 9] = [
     Meter::OutText,
     Meter::OutReasoning,
     Meter::OutAudio,
+    Meter::AudioMs,
+    Meter::Characters,
 ];
 
 fn query<'a>(provider: &'a str, model: &'a str) -> PriceQuery<'a> {
@@ -30,26 +32,35 @@ fn prices() -> Vec<Price> {
     serde_json::from_str(BOOK).expect("a list of prices")
 }
 
+/// Whether a model gives vectors: it yields no tokens, and is not found in the cache.
+fn is_embedding(price: &Price) -> bool {
+    price.model.contains("embedding")
+}
+
 #[test]
 fn every_price_has_input_and_output_and_none_is_negative() {
     for price in prices() {
         let name = format!("{}/{}", price.provider, price.model);
         assert_eq!(price.currency, Currency::Usd, "{name}");
-        for meter in [Meter::InFresh, Meter::OutText, Meter::OutReasoning, Meter::InCacheRead] {
-            assert!(price.per_token.contains_key(&meter), "{name} has no {}", meter.as_str());
+        let meters = [Meter::InFresh, Meter::OutText, Meter::OutReasoning, Meter::InCacheRead];
+        let needed = if is_embedding(&price) { &meters[..1] } else { &meters[..] };
+        for meter in needed {
+            assert!(price.per_token.contains_key(meter), "{name} has no {}", meter.as_str());
         }
+        assert!(!is_embedding(&price) || price.per_token.len() == 1, "{name} yields no tokens");
         for (meter, money) in &price.per_token {
             assert!(*money >= Money::ZERO, "{name} {}", meter.as_str());
             // A dollar for a token: a price for a million tokens was taken for that of one.
             assert!(*money < "0.001".parse().expect("an amount"), "{name} {}", meter.as_str());
         }
-        let cached = price.per_token[&Meter::InCacheRead];
+        let fresh = price.per_token[&Meter::InFresh];
+        let cached = price.per_token.get(&Meter::InCacheRead);
         for tier in &price.tiers {
             for (meter, money) in &tier.per_token {
                 assert!(*money >= price.per_token[meter], "{name}: a long prompt costs less");
             }
         }
-        assert!(cached <= price.per_token[&Meter::InFresh], "{name}: the cache costs more");
+        assert!(cached.is_none_or(|cached| *cached <= fresh), "{name}: the cache costs more");
     }
 }
 
@@ -105,6 +116,22 @@ fn a_call_of_openai_costs_what_its_page_says() {
 }
 
 #[test]
+fn a_million_tokens_as_vectors_cost_what_openais_page_says() {
+    let book = PriceBook::parse(BOOK).expect("a valid book");
+    let bound = CallBound { input_tokens: 1_000_000, ..CallBound::default() };
+    let usage = Usage([(Meter::InFresh, 1_000_000)].into());
+    for (model, amount) in [
+        ("text-embedding-3-small", "0.02"),
+        ("text-embedding-3-large", "0.13"),
+        ("text-embedding-ada-002", "0.1"),
+    ] {
+        let charge = book.charge(query("openai", model), &usage).expect("priced");
+        assert_eq!(charge.amount.to_string(), amount, "{model}");
+        assert_eq!(book.worst_cost(query("openai", model), bound), Some(charge.amount));
+    }
+}
+
+#[test]
 fn another_tier_of_service_has_its_own_price_or_none() {
     let book = PriceBook::parse(BOOK).expect("a valid book");
     let usage = Usage([(Meter::InFresh, 100_000), (Meter::OutText, 10_000)].into());
@@ -121,7 +148,8 @@ fn another_tier_of_service_has_its_own_price_or_none() {
 #[test]
 fn every_model_with_a_price_has_its_limits() {
     let limits = ModelLimits::parse(LIMITS).expect("a table");
-    for price in prices().iter().filter(|price| price.provider != "local") {
+    let chats = |price: &&Price| price.provider != "local" && !is_embedding(price);
+    for price in prices().iter().filter(chats) {
         let limit = limits.find(&price.provider, &price.model);
         assert!(limit.is_some_and(|limit| limit.output_tokens >= 4_096), "{}", price.model);
     }

@@ -142,6 +142,19 @@ async fn the_most_able_of_free_models_is_taken() {
     assert_eq!(chosen(&catalog, "auto").await.expect("a model")[1], "large-8b");
 }
 
+#[tokio::test]
+async fn what_does_not_chat_is_asked_when_it_is_named_and_never_chosen() {
+    let near = serving(&["nomic-embed-text", "tiny-135m", "whisper-large-8b"]).await;
+    let catalog = catalog(vec![local(&near)]);
+    for choice in ["auto", "local"] {
+        assert_eq!(chosen(&catalog, choice).await.expect("a model")[1], "tiny-135m");
+    }
+    for name in ["nomic-embed-text", "local/nomic-embed-text", "local/whisper-large-8b"] {
+        let model = &chosen(&catalog, name).await.expect("a model")[1];
+        assert!(name.ends_with(model), "{name}: {model}");
+    }
+}
+
 #[cfg(not(target_os = "macos"))]
 #[tokio::test]
 async fn ollama_comes_first_among_what_is_here() {

@@ -11,7 +11,7 @@ use convergio_executor::model::{
 use serde_json::{Value, json};
 
 use super::{KEY, answer_of, conversation, led_to, meters, weather, written};
-use crate::server::{PATIENCE, Server, body_of, call, json, raw_sse, request};
+use crate::server::{PATIENCE, Server, ask_service, body_of, call, embed, json, raw_sse, request};
 
 fn config() -> ProviderConfig {
     ProviderConfig::anthropic(Secret::new(KEY))
@@ -321,6 +321,7 @@ async fn models_are_listed_and_embeddings_are_not_had() {
     let provider = HttpProvider::new(led_to(&server, config())).expect("a valid URL");
     let expected = ModelInfo::new("claude-x", Some(200_000));
     assert_eq!(provider.models().await.expect("a list"), [expected]);
-    let error = provider.embed("m", &["x".into()]).await.expect_err("none");
-    assert_eq!((error.code, server.seen().len()), ("request.invalid", 1));
+    let error = ask_service(&provider, "m", embed(&["x"])).await.expect_err("none");
+    assert_eq!((error.code, server.seen().len()), ("request.unsupported", 1));
+    assert!(error.message.contains("has no embeddings"), "{error}");
 }

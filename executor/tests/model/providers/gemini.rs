@@ -1,12 +1,12 @@
 //! Google's `generateContent`.
 
-use convergio_domain::chat::ChatRequest;
+use convergio_domain::chat::{ChatRequest, ModelService};
 use convergio_domain::metering::Meter;
 use convergio_executor::model::{HttpProvider, ModelInfo, Provider, ProviderConfig, Secret};
 use serde_json::{Value, json};
 
 use super::{KEY, answer_of, conversation, led_to, meters, weather, written};
-use crate::server::{Server, json, raw_sse};
+use crate::server::{Server, ask_service, json, raw_sse, vectors};
 
 fn config() -> ProviderConfig {
     ProviderConfig::gemini(Secret::new(KEY))
@@ -142,9 +142,14 @@ async fn models_are_listed_and_texts_become_vectors() {
     });
     let server = server.await;
     let provider = HttpProvider::new(led_to(&server, config())).expect("a valid URL");
-    let expected = ModelInfo::new("gemini-x", Some(1_048_576));
-    assert_eq!(provider.models().await.expect("a list"), [expected]);
-    let embedded = provider.embed("embed", &["hi".into()]).await.expect("vectors");
-    assert_eq!(embedded.vectors, [[1.0, 0.25]]);
+    let expected = [ModelInfo::new("gemini-x", Some(1_048_576)), ModelInfo::new("embed", None)];
+    assert_eq!(provider.models().await.expect("a list"), expected);
+    let texts = vec!["some words".to_owned()];
+    let service = ModelService::Embed { texts, dimensions: Some(2) };
+    let answer = ask_service(&provider, "embed", service).await.expect("vectors");
+    assert_eq!(vectors(&answer), [[1.0, 0.25]]);
+    assert_eq!((answer.confirmed, answer.usage.tokens_in()), (false, 3), "our estimate");
+    let body: Value = serde_json::from_slice(&server.seen()[1].body).expect("JSON");
+    assert_eq!(body["requests"][0]["outputDimensionality"], 2);
     assert_eq!(server.seen()[1].path, "/v1/models/embed:batchEmbedContents");
 }

@@ -4,12 +4,12 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use convergio_domain::chat::{ChatRequest, ToolChoice};
 use convergio_domain::metering::Meter;
-use convergio_executor::model::{HttpProvider, Provider, ProviderConfig};
+use convergio_executor::model::{HttpProvider, ProviderConfig};
 use convergio_kernel_c::{Platform, ProviderClass};
 use serde_json::{Value, json};
 
 use super::{answer_of, conversation, led_to, meters, weather, written};
-use crate::server::{Server, json};
+use crate::server::{Server, ask_service, embed, json, vectors};
 
 fn config() -> ProviderConfig {
     let url = "http://127.0.0.1:11434/v1";
@@ -116,7 +116,7 @@ async fn texts_become_vectors() {
     let body = json!({"embeddings": [[0.5, 0.25]], "prompt_eval_count": 4});
     let server = Server::chatting(move || json(200, &body)).await;
     let provider = HttpProvider::new(led_to(&server, config())).expect("a valid URL");
-    let embedded = provider.embed("e", &["hi".into()]).await.expect("vectors");
-    assert_eq!((embedded.vectors, embedded.usage.tokens()), (vec![vec![0.5, 0.25]], 4));
+    let answer = ask_service(&provider, "e", embed(&["hi"])).await.expect("vectors");
+    assert_eq!((vectors(&answer), answer.usage.tokens()), (vec![vec![0.5, 0.25]], 4));
     assert_eq!(server.seen()[0].path, "/api/embed");
 }

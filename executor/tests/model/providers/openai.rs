@@ -6,7 +6,7 @@ use convergio_executor::model::{HttpProvider, Provider, ProviderConfig, Secret};
 use serde_json::{Value, json};
 
 use super::{KEY, answer_of, conversation, led_to, meters, weather, written};
-use crate::server::{Server, delta, json, sse, stop};
+use crate::server::{Server, ask_service, delta, embed, json, sse, stop, vectors};
 
 fn config() -> ProviderConfig {
     ProviderConfig::openai(Secret::new(KEY))
@@ -188,10 +188,17 @@ async fn texts_become_vectors() {
         "usage": {"prompt_tokens": 3, "total_tokens": 3}});
     let server = Server::chatting(move || json(200, &body)).await;
     let provider = HttpProvider::new(led_to(&server, config())).expect("a valid URL");
-    let embedded = provider.embed("e", &["hi".into()]).await.expect("vectors");
-    assert_eq!((embedded.vectors, embedded.usage.tokens()), (vec![vec![0.5, -1.0]], 3));
-    let error = provider.embed("e", &["a".into(), "b".into()]).await.expect_err("one vector");
+    let answer = ask_service(&provider, "e", embed(&["hi"])).await.expect("vectors");
+    assert_eq!((vectors(&answer), answer.usage.tokens()), (vec![vec![0.5, -1.0]], 3));
+    assert!(answer.confirmed);
+    let seen = &server.seen()[0];
+    let expected = json!({"model": "e", "input": ["hi"], "encoding_format": "float"});
+    assert_eq!(serde_json::from_slice::<Value>(&seen.body).expect("JSON"), expected);
+    assert_eq!(seen.headers["idempotency-key"], "the-same-call");
+    let error = ask_service(&provider, "e", embed(&["a", "b"])).await.expect_err("one vector");
     assert_eq!(error.code, "provider.unavailable");
+    let used = error.partial_usage.expect("it was made, and may be billed");
+    assert_eq!(used.tokens_in(), 2);
 }
 
 #[tokio::test]
