@@ -17,7 +17,7 @@ use convergio_executor::memory::MemoryPort;
 use convergio_executor::model::{Detected, ModelCatalog, Offer};
 use convergio_executor::{Executor, ExecutorConfig, tool};
 use convergio_gateway::{
-    Gateway, ModelDirectory, ModelEntry, NoServices, ServeOptions, Tokens, follow_tokens,
+    Gateway, ModelDirectory, ModelEntry, ServeOptions, Tokens, follow_tokens,
 };
 use convergio_projections::{Memories, ProjectionError, Projections, Store};
 use tokio::net::TcpListener;
@@ -165,7 +165,6 @@ impl Server {
                 evaluator,
                 tokens,
                 models: catalog,
-                services: Arc::new(NoServices),
                 doors: config.doors.settings(),
                 stop: stopping.clone(),
             };

@@ -28,7 +28,7 @@ use crate::answers;
 use crate::auth::{self, Tokens};
 use crate::bodies::{self, BodyRoom};
 use crate::hosts::{self, Hosts};
-use crate::http::front::{self, DoorSettings, Form, ModelDirectory, ModelServices};
+use crate::http::front::{self, DoorSettings, Form, ModelDirectory};
 use crate::http::replay::Replayer;
 use crate::http::{
     agents, amend, approvals, billing, branches, events, export, fork, graphs, health, memories,
@@ -67,8 +67,6 @@ pub struct Gateway {
     pub tokens: Tokens,
     /// Which models can be asked.
     pub models: Arc<dyn ModelDirectory>,
-    /// What models do besides answering.
-    pub services: Arc<dyn ModelServices>,
     /// What the operator says of the front doors.
     pub doors: DoorSettings,
     /// What computes runs again.

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request, State};
-use axum::http::header::CONTENT_LENGTH;
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -30,6 +31,9 @@ const BYTES_ROOM: usize = 256 << 20;
 const VALUES_ROOM: usize = 768 << 20;
 /// Bytes that are gone over where they are; more would keep others waiting.
 const APART_BYTES: usize = 1 << 20;
+/// How often a file stands in memory while its call is begun: in its form, as base64, in a request
+/// and in its text.
+const FORM_COPIES: usize = 5;
 /// Longest wait for room.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Room is given out in pieces of so many bytes.
@@ -77,12 +81,21 @@ async fn read_within(
     let (parts, body) = request.into_parts();
     let whole = Request::from_parts(parts.clone(), body);
     let body = Bytes::from_request(whole, &()).await.map_err(IntoResponse::into_response)?;
-    let memory = work_apart(body.len(), || memory_of(&body));
+    let memory = match is_form(&parts.headers) {
+        true => body.len() * FORM_COPIES,
+        false => work_apart(body.len(), || memory_of(&body)),
+    };
     if memory > VALUE_LIMIT {
         return Err(too_many_values(memory).into_response());
     }
     let value = take(&room.values, memory).await?;
     Ok((Request::from_parts(parts, Body::from(body)), value))
+}
+
+/// Whether a body is a form with files: its bytes are no values.
+fn is_form(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("multipart/"))
 }
 
 async fn take(room: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, Response> {

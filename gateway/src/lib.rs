@@ -25,10 +25,7 @@ mod work_runtime;
 pub use app::{Gateway, ServeOptions, openapi, serve};
 pub use auth::{Token, Tokens};
 pub use hosts::Hosts;
-pub use http::front::{
-    DoorSettings, EmbedRequest, Embedded, ModelDirectory, ModelEntry, ModelServices, NoServices,
-    ServiceCall, ServiceError, SpeakRequest, Spoken, TranscribeRequest, Transcribed,
-};
+pub use http::front::{DoorSettings, ModelDirectory, ModelEntry};
 pub use http::replay::{ReplayError, Replayer};
 pub use listen::Limits;
 pub use tls::{Tls, TlsError};

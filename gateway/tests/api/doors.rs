@@ -21,6 +21,11 @@ fn reply(text: &str) -> Value {
 
 /// Answers every call from now on.
 fn answer_calls(api: &Arc<Api>, text: &'static str) {
+    answer_calls_with(api, reply(text));
+}
+
+/// The same, with a whole reply.
+pub(crate) fn answer_calls_with(api: &Arc<Api>, reply: Value) {
     let api = Arc::clone(api);
     tokio::spawn(async move {
         let log: Arc<dyn EventLog> = api.repository.log();
@@ -28,7 +33,7 @@ fn answer_calls(api: &Arc<Api>, text: &'static str) {
         while let Some(Ok(record)) = records.next().await {
             let is_new = |event: &Event| matches!(event, Event::RunCreated(_));
             if record.body.events.iter().any(is_new) {
-                api.answer_call(&record.stream.id.to_string(), &reply(text)).await;
+                api.answer_call(&record.stream.id.to_string(), &reply).await;
             }
         }
     });
@@ -98,23 +103,6 @@ async fn clients_may_look_whether_there_is_a_door() {
     }
     let (status, listed) = api.get("/anthropic/v1/models").await;
     assert_eq!((status, &listed["data"]), (200, &json!([])));
-}
-
-#[tokio::test]
-async fn services_that_are_not_there_are_named() {
-    let api = Api::start().await;
-    let embed = json!({"model": "m", "input": ["a"], "encoding_format": "base64"});
-    let speak = json!({"model": "m", "input": "a", "voice": "v"});
-    for (path, body, word) in [
-        ("/openai/v1/embeddings", embed, "embedding"),
-        ("/openai/v1/audio/speech", speak, "speech"),
-    ] {
-        let (status, body) = api.post(path, &body, None).await;
-        let message = body["error"]["message"].as_str().expect("text");
-        assert!(status == 501 && message.contains(word), "{status} {body}");
-    }
-    let (status, body) = api.post("/openai/v1/embeddings", &json!({"inputs": "a"}), None).await;
-    assert_eq!((status, &body["error"]["param"]), (400, &json!("inputs")));
 }
 
 #[tokio::test]

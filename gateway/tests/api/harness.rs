@@ -22,7 +22,7 @@ use convergio_eventstore::embedded::{Config, EmbeddedLog};
 use convergio_eventstore::{
     EventLog, HealthRegistry, LiveHub, MemoryLog, Payload, Repository, SystemClock,
 };
-use convergio_gateway::{DoorSettings, Gateway, Limits, NoServices, ServeOptions, Token, Tokens};
+use convergio_gateway::{DoorSettings, Gateway, Limits, ServeOptions, Token, Tokens};
 use convergio_projections::{Memories, Projections};
 use convergio_schemas::wire::{FleetRun, Verdict};
 use reqwest::{Method, Response};
@@ -133,7 +133,6 @@ impl Api {
             evaluator: Evaluator::in_process(Arc::new(tools)),
             tokens: tokens.clone(),
             models: Arc::new(()),
-            services: Arc::new(NoServices),
             doors: DoorSettings::default(),
             replayer: Arc::new(NoReplay(repository.clone())),
             stop: stopping.clone(),

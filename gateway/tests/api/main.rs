@@ -13,6 +13,7 @@ mod parameters;
 mod readiness;
 mod repeats;
 mod scenes;
+mod services;
 mod signals;
 mod slow;
 mod steering;

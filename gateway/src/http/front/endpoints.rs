@@ -1,7 +1,7 @@
 //! The endpoints of the doors: what is there, and under which path.
 
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Path as UrlPath, RawQuery};
+use axum::extract::{Path as UrlPath, RawQuery};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, head, post};
@@ -34,10 +34,7 @@ pub(super) fn routes(front: Front) -> Router<Gateway> {
         .route("/openai/v1/models/{*id}", get(model).merge(delete(keeps)))
         .route("/openai/v1/embeddings", post(media::embeddings))
         .route("/openai/v1/audio/speech", post(media::speech))
-        .route(
-            "/openai/v1/audio/transcriptions",
-            post(media::transcriptions).layer(DefaultBodyLimit::max(media::RECORDING_LIMIT)),
-        )
+        .route("/openai/v1/audio/transcriptions", post(media::transcriptions))
         .route("/anthropic/v1/messages", post(call::<Messages>))
         .route("/anthropic/v1/messages/count_tokens", post(counting::messages))
         .route("/anthropic/v1/models", get(anthropic_models))

@@ -18,7 +18,6 @@ mod progress;
 mod refusal;
 mod responses;
 mod serve;
-mod services;
 mod settings;
 mod stored;
 #[cfg(test)]
@@ -44,10 +43,6 @@ use known::{Fields, Object, Path};
 use progress::{PartEvent, PartStart};
 pub(crate) use refusal::InDialect;
 use refusal::Refusal;
-pub use services::{
-    EmbedRequest, Embedded, ModelServices, NoServices, ServiceCall, ServiceError, SpeakRequest,
-    Spoken, TranscribeRequest, Transcribed,
-};
 pub use settings::DoorSettings;
 use stored::StoredRuns;
 use turn::{CallFailure, Head};

@@ -62,6 +62,13 @@ impl Refusal {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "request.too_large", message)
     }
 
+    /// A field of the request is larger than what is taken.
+    pub(super) fn larger(param: &str, message: impl Into<String>) -> Self {
+        let refusal = Self::invalid(param, message);
+        let (status, code) = (StatusCode::PAYLOAD_TOO_LARGE, "request.too_large".to_owned());
+        Self { status, code, ..refusal }
+    }
+
     /// A defect: the server's log has the reason.
     pub(super) fn internal(error: impl Display) -> Self {
         tracing::error!(%error, "a call failed at the door");

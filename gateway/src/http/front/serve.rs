@@ -14,16 +14,17 @@ use bytes::Bytes;
 use convergio_domain::chat::{ChatReply, ChatRequest, Privacy};
 use convergio_domain::json::read_json;
 use futures_util::stream;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::chat::tables::MODELS_LIMIT;
+use super::endpoints::respond;
 use super::known::Path;
 use super::progress::{PartEvent, PartStart};
 use super::refusal::{Refusal, refuse};
 use super::stored::StoredRuns;
 use super::turn::{Call, Head, Said, Turn};
-use super::{Answered, Door, DoorRequest, Event, Front};
+use super::{Answered, Door, DoorRequest, Event, Form, Front};
 use crate::auth::Identity;
 use crate::idempotency;
 use crate::problem::RequestId;
@@ -69,25 +70,80 @@ async fn answer<D: Door>(incoming: Incoming) -> Result<Response, Refusal> {
     let stored = StoredRuns::read(&front, &caller, &D::references(&value)).await?;
     let settings = &front.gateway.doors;
     let asked = DoorRequest { body: &value, headers: &headers, settings, stored: &stored };
-    let (mut request, door) = D::read(&asked)?;
-    take_headers(&headers, &mut request)?;
-    let key = idempotency::key(&headers).map_err(|_| {
-        Refusal::invalid("", "Idempotency-Key must be 1 to 255 visible ASCII characters")
-    })?;
+    let (request, door) = D::read(&asked)?;
     let streams = door.streams();
-    let request_hash = idempotency::request_hash(&scope(&headers), &body);
-    let call = Call { request, echo: door.echo(), key, request_hash, streams };
-    let turn = Turn::begin(front, caller, call).await?;
+    let echo = door.echo();
+    let begun = NewTurn { request, echo, streams, compared: &body };
+    let turn = begin(front, caller, &headers, begun).await?;
     let run = turn.run_id();
     let mut response = match streams {
         true => stream_answer(door, turn).await,
         false => whole_answer(door, turn).await,
     };
-    if let Ok(id) = HeaderValue::from_str(&run) {
+    add_run_id(&mut response, D::FORM, &run);
+    Ok(response)
+}
+
+/// A call that is about to begin.
+struct NewTurn<'a> {
+    request: ChatRequest,
+    echo: Value,
+    streams: bool,
+    /// What is compared when its key comes a second time.
+    compared: &'a [u8],
+}
+
+/// Begins a call, with what its headers say.
+async fn begin(
+    front: Front,
+    caller: Identity,
+    headers: &HeaderMap,
+    new: NewTurn<'_>,
+) -> Result<Turn, Refusal> {
+    let NewTurn { mut request, echo, streams, compared } = new;
+    take_headers(headers, &mut request)?;
+    let key = idempotency::key(headers).map_err(|_| {
+        Refusal::invalid("", "Idempotency-Key must be 1 to 255 visible ASCII characters")
+    })?;
+    let request_hash = idempotency::request_hash(&scope(headers), compared);
+    Turn::begin(front, caller, Call { request, echo, key, request_hash, streams }).await
+}
+
+fn add_run_id(response: &mut Response, form: Form, run: &str) {
+    if let Ok(id) = HeaderValue::from_str(run) {
         let headers = response.headers_mut();
-        headers.insert(D::FORM.request_id_header(), id.clone());
+        headers.insert(form.request_id_header(), id.clone());
         headers.insert(RUN_ID, id);
     }
+}
+
+/// A request for a service, and what is compared when its key comes a second time.
+pub(super) struct ServiceRequest {
+    pub(super) request: ChatRequest,
+    pub(super) compared: Vec<u8>,
+}
+
+/// Asks for a service; `write` tells what comes of it.
+pub(super) async fn serve_service(
+    front: Front,
+    caller: Identity,
+    headers: &HeaderMap,
+    asked: ServiceRequest,
+    write: impl FnOnce(ChatReply) -> Result<Response, Refusal>,
+) -> Result<Response, Refusal> {
+    let ServiceRequest { request, compared } = asked;
+    let new = NewTurn { request, echo: json!({}), streams: false, compared: &compared };
+    let mut turn = begin(front, caller, headers, new).await?;
+    let run = turn.run_id();
+    let answer = loop {
+        match turn.next().await {
+            Said::Head | Said::Parts(_) => {}
+            Said::Done(reply) => break write(*reply),
+            Said::Failed(failure, pause) => break Err(Refusal::of_failure(failure, pause)),
+        }
+    };
+    let mut response = respond(answer, Form::OpenAi, &run);
+    add_run_id(&mut response, Form::OpenAi, &run);
     Ok(response)
 }
 
@@ -118,7 +174,7 @@ fn take_headers(headers: &HeaderMap, request: &mut ChatRequest) -> Result<(), Re
     Ok(())
 }
 
-pub(super) fn privacy(headers: &HeaderMap) -> Result<Privacy, Refusal> {
+fn privacy(headers: &HeaderMap) -> Result<Privacy, Refusal> {
     let Some(value) = headers.get(PRIVACY) else { return Ok(Privacy::Any) };
     let text = value.to_str().unwrap_or_default();
     text.parse().map_err(|why: String| Refusal::invalid(PRIVACY, why))
