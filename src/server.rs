@@ -16,9 +16,7 @@ use convergio_eventstore::{
 use convergio_executor::memory::MemoryPort;
 use convergio_executor::model::{Detected, ModelCatalog, Offer};
 use convergio_executor::{Executor, ExecutorConfig, tool};
-use convergio_gateway::{
-    Gateway, ModelDirectory, ModelEntry, ServeOptions, Tokens, follow_tokens,
-};
+use convergio_gateway::{Gateway, ModelDirectory, ModelEntry, ServeOptions, Tokens, follow_tokens};
 use convergio_projections::{Memories, ProjectionError, Projections, Store};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;

@@ -217,11 +217,7 @@ async fn bad_requests_are_refused_with_the_field_that_is_wrong() {
         (CHAT, json!({"model": "m", "messages": user, "temperature": 9}), "temperature"),
         (CHAT, json!({"model": "m", "messages": [{"role": "king"}]}), "messages[0].role"),
         (CHAT, json!({"model": "m", "messages": user, "stop": 7}), "stop"),
-        (
-            RESPONSES,
-            json!({"model": "m", "input": "x", "conversation": "c"}),
-            "conversation",
-        ),
+        (RESPONSES, json!({"model": "m", "input": "x", "conversation": "c"}), "conversation"),
         (MESSAGES, json!({"model": "m", "messages": user}), "max_tokens"),
     ];
     for (path, body, field) in cases {
