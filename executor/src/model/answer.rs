@@ -18,6 +18,8 @@ use super::{scrub, usage};
 const WIRE_LIMIT: usize = 64 << 20;
 /// Bytes of a usage block that are kept.
 const USAGE_LIMIT: usize = 16 << 10;
+/// Letters of the name of a model.
+pub(super) const NAME_LIMIT: usize = 200;
 /// The finish of an answer that is nonsense by the provider's own word.
 pub(super) const MALFORMED: &str = "malformed";
 
@@ -176,7 +178,7 @@ impl Answer {
     /// The model's name, by its own word.
     pub(super) fn name(&mut self, model: &Value) {
         if let Some(model) = model.as_str().filter(|model| !model.is_empty()) {
-            self.model = scrub::name(model, 200);
+            self.model = scrub::name(model, NAME_LIMIT);
         }
     }
 
@@ -237,7 +239,6 @@ impl Answer {
         read: UsageReader,
     ) -> ChatAnswer {
         let (usage, confirmed) = self.usage(body, read);
-        let is_small = |usage: &Value| usage.to_string().len() <= USAGE_LIMIT;
         let asks = self.parts.calls().next().is_some();
         let is_in_schema = self.parts.is_in_schema() && !asks;
         let finish = match self.finish.unwrap_or_default() {
@@ -341,6 +342,11 @@ fn collect(value: &Value, texts: &mut Vec<String>) {
         }
         _ => {}
     }
+}
+
+/// Whether a usage block is kept as it came.
+pub(super) fn is_small(usage: &Value) -> bool {
+    usage.to_string().len() <= USAGE_LIMIT
 }
 
 fn millis(since: Instant) -> u64 {

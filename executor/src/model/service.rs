@@ -15,10 +15,12 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::answer::{NAME_LIMIT, is_small};
 use super::chat::{Call, ChatAnswer, Provider, WrittenRequest};
 use super::error::{ModelError, UNSUPPORTED};
 use super::form::{FormFile, write_form};
 use super::http::{HttpProvider, JSON};
+use super::scrub::name;
 use super::{listing, usage};
 
 /// Characters of a text to be spoken at most: what OpenAI takes.
@@ -289,7 +291,7 @@ impl Serving<'_> {
         let service = Some(ServiceReply::Vectors { vectors });
         let model = body["model"].as_str().filter(|model| !model.is_empty());
         let answer = self.answer(read.usage, &body["usage"]);
-        let model = model.map_or(answer.model, str::to_owned);
+        let model = model.map_or(answer.model, |model| name(model, NAME_LIMIT));
         Ok(ChatAnswer { service, model, ..answer })
     }
 
@@ -332,7 +334,7 @@ impl Serving<'_> {
             model: self.call.model.to_owned(),
             confirmed: told.is_some(),
             usage: told.unwrap_or_else(|| self.service.estimated_usage()),
-            raw_usage: Some(raw_usage.clone()).filter(Value::is_object),
+            raw_usage: Some(raw_usage.clone()).filter(|usage| usage.is_object() && is_small(usage)),
             service: None,
             duration_ms: 0,
             first_token_ms: None,
