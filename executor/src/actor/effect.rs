@@ -32,7 +32,8 @@ use crate::tool;
 
 /// Arguments beyond this size are worked on outside of the threads that serve everybody.
 const INLINE_BYTES: usize = 64 << 10;
-/// Longest pause that a provider asks for and that is waited for while somebody waits for the answer.
+/// Longest pause that a provider asks for and that is waited for while somebody waits for the
+/// answer.
 const LONGEST_AWAITED_PAUSE: Duration = Duration::from_secs(10);
 /// Largest output of a step.
 const OUTPUT_LIMIT: usize = 4 << 20;

@@ -18,12 +18,13 @@ const TOOLS_FRAME_TOKENS: u64 = 1_000;
 const IMAGE_TOKENS: u64 = 10_000;
 /// The same for the small models of OpenAI that count pictures many times over.
 const DEAR_IMAGE_TOKENS: u64 = 50_000;
-/// Tokens of a file for each byte of its base64 at most: its pages are read as text and as pictures.
+/// Tokens of a file for each byte of its base64 at most: its pages are read as text and as
+/// pictures.
 const FILE_TOKENS_PER_BYTE: u64 = 4;
 /// Tokens of a file that the provider fetches itself, at most: a whole context.
 const FETCHED_TOKENS: u64 = 1_000_000;
-/// Milliseconds of a recording for each of its bytes at most: a thousand bits a second, a fraction of
-/// what the sparest codecs of speech take.
+/// Milliseconds of a recording for each of its bytes at most: a thousand bits a second, a fraction
+/// of what the sparest codecs of speech take.
 const AUDIO_MS_PER_BYTE: u64 = 8;
 /// Tokens of an answer of a model of which nothing is known, at most.
 const UNKNOWN_ANSWER_TOKENS: u32 = 131_072;

@@ -205,8 +205,8 @@ pub(super) fn check_reply(reply: &ServiceReply) -> Result<(), ModelError> {
         ServiceReply::Speech { data, .. } if data.len() > REPLY_LIMIT => {
             let (bytes, most) = (data.len() / 4 * 3, REPLY_LIMIT / 4 * 3);
             let message = format!(
-                "the speech has {bytes} bytes, one answer holds {most}: ask for a compressed format \
-                 as mp3, or speak less at once"
+                "the speech has {bytes} bytes, one answer holds {most}: ask for a compressed \
+                 format as mp3, or speak less at once"
             );
             Err(ModelError::new("request.too_large", false, message))
         }
