@@ -6,7 +6,7 @@ DATA ?= .convergio
 FUZZ_SECONDS ?= 60
 BIN := target/debug/convergio
 
-.PHONY: help run test soak build lint advisories sbom fmt ffi_test fuzz examples local_llm_test bench bench_kernel golden clean need
+.PHONY: help run test soak build lint advisories sbom fmt ffi_test fuzz examples local_llm_test clients_test bench bench_kernel golden clean need
 
 
 help: ## Shows the targets.
@@ -51,6 +51,9 @@ examples: build ## Runs every example against the real local model.
 
 local_llm_test: build ## Runs what needs a real model: calls, SDKs at the front doors, examples.
 	deploy/local-llm-test.sh
+
+clients_test: build ## Installs the SDKs and agents of others and runs them at the front doors; needs the network.
+	deploy/clients.sh $(BIN)
 
 bench: ## Measures steps, front doors, replay, resume and forks on the embedded log.
 	cargo run --release -p convergio -- bench steps --steps 10 --payload 200 --concurrency 1,16,64

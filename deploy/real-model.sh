@@ -15,7 +15,7 @@ export CONVERGIO_TEST_MODEL_URL
 
 sdks=target/test-sdks
 [ -x "$sdks/bin/pip" ] || python3 -m venv "$sdks"
-"$sdks/bin/pip" install -q --disable-pip-version-check openai==3.52.0 anthropic==2.11.0
+"$sdks/bin/pip" install -q --disable-pip-version-check openai==3.57.0 anthropic==2.14.0
 export CONVERGIO_TEST_SDKS=$PWD/$sdks/bin/python
 
 # The SDKs for TypeScript, where there is a Node.

@@ -1,6 +1,7 @@
 //! The command line.
 
 pub(crate) mod agents;
+mod doors;
 mod evaluation;
 mod listen;
 mod model_calls;
@@ -25,6 +26,7 @@ use crate::data_dir::DataDir;
 use crate::log_place::Promise;
 use crate::telemetry::Telemetry;
 use agents::AgentsCommand;
+pub(crate) use doors::DoorOptions;
 pub(crate) use evaluation::{EvaluationLimits, WorkerArgs};
 pub(crate) use listen::ListenOptions;
 pub(crate) use model_calls::ModelCallLimits;
@@ -229,6 +231,8 @@ pub(crate) struct ServeArgs {
     pub(crate) role: Role,
     #[command(flatten)]
     pub(crate) model_calls: ModelCallLimits,
+    #[command(flatten)]
+    pub(crate) doors: DoorOptions,
     #[command(flatten)]
     pub(crate) evaluation: EvaluationLimits,
 }

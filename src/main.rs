@@ -19,6 +19,7 @@ mod hardening;
 mod log_place;
 mod managed_model;
 mod model_servers;
+mod model_setup;
 mod model_store;
 mod open_files;
 mod owner_tokens;

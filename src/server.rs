@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use convergio_domain::chat::Privacy;
 use convergio_domain::id::{ExecutorId, TenantId};
-use convergio_domain::metering::PriceBook;
 use convergio_evaluation::Evaluator;
 use convergio_evaluation::pool::WorkerPool;
 use convergio_eventstore::jetstream::Shares;
@@ -16,7 +14,7 @@ use convergio_eventstore::{
     SteadyClock,
 };
 use convergio_executor::memory::MemoryPort;
-use convergio_executor::model::{Detected, ModelCatalog, Offer, PrivacyPolicy, ProviderConfig};
+use convergio_executor::model::{Detected, ModelCatalog, Offer};
 use convergio_executor::{Executor, ExecutorConfig, tool};
 use convergio_gateway::{Gateway, ModelDirectory, ModelEntry, ServeOptions, Tokens, follow_tokens};
 use convergio_projections::{Memories, ProjectionError, Projections, Store};
@@ -27,13 +25,14 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::cli::{EvaluationLimits, ListenOptions, ModelCallLimits, Role};
+use crate::cli::{DoorOptions, EvaluationLimits, ListenOptions, ModelCallLimits, Role};
 use crate::data_dir::{DataDir, Running};
 use crate::exit;
 use crate::front_runtime::FrontRuntime;
 use crate::log_place::{LogPlace, OpenLog};
 use crate::managed_model::{self, ManagedModel, ModelAccess};
 use crate::model_servers::{find_model_servers, tell_found};
+use crate::model_setup::ModelSetup;
 use crate::owner_tokens;
 use crate::remembered::Remembered;
 use crate::replayer::LogReplayer;
@@ -54,6 +53,8 @@ pub(crate) struct ServerConfig {
     pub(crate) role: Role,
     /// Model calls at once.
     pub(crate) model_calls: ModelCallLimits,
+    /// What one call at a front door may use.
+    pub(crate) doors: DoorOptions,
     /// Where connections are served.
     pub(crate) front_runtime: FrontRuntime,
     /// What evaluations may take.
@@ -132,18 +133,17 @@ impl Server {
         let projects = is_alone || role.projects(&config.read_models);
         let projector = projections.filter(|_| projects);
         let projector = projector.map(|models| Projector::start(models, &log, &health));
-        let (mut models, mut model, mut shares, mut executor) = (Vec::new(), None, None, None);
-        if role.executes() {
-            (models, model) = find_models(&config).await?;
-        }
-        let catalog = Arc::new(Directory(catalog(&config.data, &models)?));
+        let (mut shares, mut executor) = (None, None);
+        let (models, model) = find_models(&config).await?;
+        let ModelSetup { catalog, prices } = ModelSetup::read(&config.data, &models)?;
+        let catalog = Arc::new(Directory(catalog));
         let evaluator = start_evaluator(&config)?;
         if role.executes() {
             shares = share_work(&open, &health);
             let share = shares.as_ref().map(Shares::watch);
             let executor_config = executor_config(&memories, share, &config, &health, &evaluator);
-            executor =
-                Some(start_executor(executor_config, &repository, &catalog.0, live.clone())?);
+            let (log, models) = (repository.clone(), Arc::clone(&catalog.0));
+            executor = Some(Executor::start(executor_config, log, models, live.clone(), prices));
         }
         let (mut url, mut gateway) = (String::new(), None);
         if let (Some(front), Some(queries)) = (front, queries) {
@@ -159,6 +159,7 @@ impl Server {
                 evaluator,
                 tokens,
                 models: catalog,
+                doors: config.doors.settings(),
                 stop: stopping.clone(),
             };
             gateway = Some(front.serve(app, stopping, &config.front_runtime)?);
@@ -362,6 +363,9 @@ async fn bind_listener(address: SocketAddr) -> anyhow::Result<TcpListener> {
 async fn find_models(
     config: &ServerConfig,
 ) -> anyhow::Result<(Vec<Detected>, Option<ManagedModel>)> {
+    if !config.role.executes() {
+        return Ok((Vec::new(), None));
+    }
     let found = find_model_servers(&config.model_urls).await?;
     tell_found(&config.model_urls, &found);
     if !found.is_empty() || !config.model_urls.is_empty() {
@@ -388,42 +392,8 @@ impl ModelDirectory for Directory {
             id: format!("{}/{}", offer.provider, offer.model),
             owner: offer.provider,
         };
-        offers.into_iter().map(entry).collect()
-    }
-}
-
-/// All providers: the model servers that were found, those that the environment has keys for, and
-/// those of the data folder's file, which stand for others of the same name.
-fn catalog(data: &DataDir, models: &[Detected]) -> anyhow::Result<Arc<ModelCatalog>> {
-    let variable = |name: &str| std::env::var(name).ok();
-    let mut providers: Vec<ProviderConfig> = models.iter().map(Detected::provider).collect();
-    providers.extend(ProviderConfig::from_environment(variable)?);
-    if let Ok(text) = std::fs::read_to_string(data.path().join("providers.json")) {
-        let named = ProviderConfig::from_file(&text, data.path(), variable);
-        let named = named.map_err(|error| exit::bad_input(error.message))?;
-        providers.retain(|known| named.iter().all(|entry| entry.name != known.name));
-        providers.extend(named);
-    }
-    let prices = Arc::new(PriceBook::parse(convergio_schemas::PRICE_BOOK)?);
-    let catalog = ModelCatalog::new(providers, prices)?;
-    Ok(Arc::new(catalog.held_to(privacy(data)?)))
-}
-
-/// What no request can loosen: `CONVERGIO_PRIVACY` for all, the data folder's file for tenants.
-fn privacy(data: &DataDir) -> anyhow::Result<PrivacyPolicy> {
-    let all = std::env::var("CONVERGIO_PRIVACY").ok().filter(|text| !text.is_empty());
-    let all: Option<Privacy> = all.map(|text| text.parse()).transpose().map_err(exit::bad_input)?;
-    let all = all.unwrap_or_default();
-    match std::fs::read_to_string(data.path().join("privacy.json")) {
-        Ok(text) => {
-            let policy = PrivacyPolicy::from_file(all, &text);
-            policy.map_err(|error| exit::bad_input(error.message))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Ok(PrivacyPolicy { all, ..PrivacyPolicy::default() })
-        }
-        // Whoever wrote it meant it: without it nothing may be sent.
-        Err(error) => Err(exit::bad_input(format!("privacy.json cannot be read: {error}"))),
+        let alias = |name: &str| ModelEntry { id: name.to_owned(), owner: "alias".to_owned() };
+        self.0.aliases().names().map(alias).chain(offers.into_iter().map(entry)).collect()
     }
 }
 
@@ -454,14 +424,4 @@ fn executor_config(
     config.evaluator = evaluator.clone();
     config.health = health.component("executor");
     config
-}
-
-fn start_executor(
-    config: ExecutorConfig,
-    repository: &Repository,
-    catalog: &Arc<ModelCatalog>,
-    live: LiveHub,
-) -> anyhow::Result<Executor> {
-    let prices = Arc::new(PriceBook::parse(convergio_schemas::PRICE_BOOK)?);
-    Ok(Executor::start(config, repository.clone(), Arc::clone(catalog), live, prices))
 }

@@ -11,7 +11,7 @@ use reqwest::Url;
 use rustix::process::geteuid;
 use zeroize::Zeroizing;
 
-use crate::cli::{EvaluationLimits, Global, ListenOptions, ModelCallLimits, Role};
+use crate::cli::{DoorOptions, EvaluationLimits, Global, ListenOptions, ModelCallLimits, Role};
 use crate::client::Client;
 use crate::data_dir::{DataDir, Running, read_token};
 use crate::exit;
@@ -72,6 +72,7 @@ impl Target {
             folder_patience: std::time::Duration::ZERO,
             role: if execute { Role::All } else { Role::Gateway },
             model_calls: ModelCallLimits::default(),
+            doors: DoorOptions::default(),
             front_runtime: FrontRuntime::start()?,
             evaluation: EvaluationLimits::default(),
         };

@@ -20,8 +20,10 @@ use crate::{exit, user_folders};
 const FILE: &str = "trusted.json";
 /// The mark of a folder; the same stands in the file.
 const MARK: &str = "folder.id";
-/// What says in a folder where prompts and keys go.
-const SETTINGS: [&str; 2] = ["privacy.json", "providers.json"];
+/// A file that earlier programs did not look at: without it the digest is theirs.
+const PRICES: &str = "prices.json";
+/// What says in a folder where prompts and keys go, and what they cost.
+const SETTINGS: [&str; 3] = ["privacy.json", "providers.json", PRICES];
 /// Folders and servers that are remembered; the oldest are forgotten.
 const LIMIT: usize = 1000;
 
@@ -185,6 +187,7 @@ fn settings_digest(folder: &Path) -> anyhow::Result<String> {
                 digest.update((bytes.len() as u64 + 1).to_le_bytes());
                 digest.update(bytes);
             }
+            Err(error) if error.kind() == ErrorKind::NotFound && name == PRICES => {}
             Err(error) if error.kind() == ErrorKind::NotFound => digest.update([0; 8]),
             Err(error) => return Err(error).with_context(|| format!("{name} of {folder:?}")),
         }

@@ -35,6 +35,9 @@ pub struct Failure<D = PayloadRef> {
     /// before, whose message is the full text.
     #[serde(default = "no_detail", skip_serializing_if = "Option::is_none")]
     pub detail: Option<D>,
+    /// The field of the request that is to blame, by a name of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub param: Option<PlatformCode>,
 }
 
 fn no_detail<D>() -> Option<D> {
@@ -59,13 +62,13 @@ pub enum Detail<T> {
 impl<D> Failure<D> {
     /// A failure that is not repeated.
     pub fn new(code: impl Into<PlatformCode>, message: PlatformText) -> Self {
-        Self { code: code.into(), message, retryable: false, detail: None }
+        Self { code: code.into(), message, retryable: false, detail: None, param: None }
     }
 
     /// The same failure, with its detail elsewhere.
     pub fn map_detail<E>(self, place: impl FnOnce(D) -> Option<E>) -> Failure<E> {
-        let Self { code, message, retryable, detail } = self;
-        Failure { code, message, retryable, detail: detail.and_then(place) }
+        let Self { code, message, retryable, detail, param } = self;
+        Failure { code, message, retryable, detail: detail.and_then(place), param }
     }
 }
 

@@ -13,6 +13,7 @@ pub mod failure;
 pub mod graph;
 pub mod id;
 pub mod json;
+pub mod json_piece;
 pub mod memory;
 pub mod metering;
 pub mod money;

@@ -40,7 +40,7 @@ pub use clock::{
 pub use commit::{Commit, Limits, Payload};
 pub use error::{AppendError, LogError};
 pub use health::{ComponentFailure, ComponentHealth, HealthRegistry};
-pub use live::{LiveHub, LiveListener, LiveNote, StreamNote};
+pub use live::{LiveHub, LiveKind, LiveListener, LiveNote, StreamNote};
 pub use log::{Archived, Durability, EventLog, Page, Scan};
 pub use memories::Remember;
 pub use providers::embedded;

@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use convergio_domain::chat::Interface;
+use convergio_domain::metering::Usage;
 use convergio_domain::stream::StreamKey;
 use tokio::sync::{broadcast, mpsc};
 
@@ -21,12 +23,51 @@ pub struct LiveNote {
     pub attempt: u32,
     /// Tokens of the answer so far.
     pub tokens_out: u64,
-    /// Bytes of the answer's text before this piece: who finds a gap has missed a note.
+    /// What the piece is of.
+    pub kind: LiveKind,
+    /// Which part of the answer the piece is of, from 0. Parts grow one after the other.
+    pub part: u32,
+    /// Bytes of this part before this piece: who finds a gap has missed a note.
     pub offset: u64,
-    /// The new piece of text.
+    /// The new piece.
     pub text: String,
     /// How long the provider, which refused, asks to be left alone, in milliseconds.
     pub retry_after_ms: Option<u64>,
+}
+
+/// What a piece of an answer is of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum LiveKind {
+    /// No part: the provider has begun to answer, or has refused to be asked now.
+    #[default]
+    Call,
+    /// No part: what the provider told at the beginning of its answer.
+    Begin {
+        /// The model, by its own word.
+        model: String,
+        /// What was sent, as far as the provider has counted it.
+        usage: Usage,
+    },
+    /// The text.
+    Text,
+    /// What the model thinks aloud.
+    Thinking,
+    /// The provider's mark of the thought before it.
+    Signature,
+    /// The model's words for why it does not answer.
+    Refusal,
+    /// The arguments of a tool.
+    ToolArguments {
+        /// The call's id.
+        id: String,
+        /// The tool's name.
+        name: String,
+    },
+    /// A part that came at once: the piece is its JSON.
+    Whole,
+    /// Something that only the provider's interface can say of the part: the piece is the JSON of
+    /// its delta.
+    Native(Interface),
 }
 
 /// A note and the run it belongs to.
@@ -65,9 +106,9 @@ impl LiveHub {
 
     /// Says something to whoever listens.
     pub fn publish(&self, stream: &StreamKey, note: LiveNote) {
-        for listener in self.listeners().get(stream).into_iter().flatten() {
-            // One that is too slow finds the gap by the offsets.
-            let _heard = listener.try_send(note.clone());
+        if let Some(listeners) = self.listeners().get_mut(stream) {
+            // One that is too slow hears no more: what it has heard is a beginning without a gap.
+            listeners.retain(|listener| listener.try_send(note.clone()).is_ok());
         }
         if self.notes.receiver_count() > 0 {
             let note = StreamNote { stream: stream.clone(), note };
@@ -80,7 +121,8 @@ impl LiveHub {
         self.notes.subscribe()
     }
 
-    /// Listens to one run from now on.
+    /// Listens to one run from now on. Who does not keep up hears nothing after the first note that
+    /// was missed.
     pub fn listen(&self, stream: &StreamKey) -> LiveListener {
         let (sender, notes) = mpsc::channel(LISTENER_BACKLOG);
         self.listeners().entry(stream.clone()).or_default().push(sender);
@@ -116,5 +158,34 @@ impl Drop for LiveListener {
                 listeners.remove(&self.stream);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use convergio_domain::id::RunId;
+    use convergio_domain::stream::StreamKey;
+    use futures_util::FutureExt;
+    use uuid::Uuid;
+
+    use super::{LISTENER_BACKLOG, LiveHub, LiveNote};
+
+    fn note(offset: usize) -> LiveNote {
+        LiveNote { offset: offset as u64, ..LiveNote::default() }
+    }
+
+    #[tokio::test]
+    async fn who_misses_a_note_hears_none_after_it() {
+        let hub = LiveHub::new();
+        let stream = StreamKey::run("acme".parse().expect("a name"), RunId(Uuid::nil()));
+        let mut listener = hub.listen(&stream);
+        for offset in 0..=LISTENER_BACKLOG {
+            hub.publish(&stream, note(offset));
+        }
+        for offset in 0..LISTENER_BACKLOG {
+            assert_eq!(listener.next().await, note(offset));
+        }
+        hub.publish(&stream, note(LISTENER_BACKLOG + 1));
+        assert_eq!(listener.next().now_or_never(), None);
     }
 }

@@ -311,8 +311,10 @@ async fn work(
     last: Option<Arc<Record>>,
     signal: Arc<Notify>,
 ) -> Finished {
-    let worked = match Actor::load(Arc::clone(&shared), &stream, last.as_deref()).await {
-        // Boxed, like what follows: the task's future is moved several times before it begins.
+    // Boxed, like what follows: the task's future is moved several times before it begins and when
+    // it has ended, with all the room that its parts have in it.
+    let loaded = Box::pin(Actor::load(Arc::clone(&shared), &stream, last.as_deref())).await;
+    let worked = match loaded {
         Ok(actor) => Box::pin(actor.run(&signal)).await,
         Err(error) => Err(error),
     };

@@ -2,6 +2,7 @@
 //! before anything else is looked at.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use axum::body::{self, Body};
 use axum::extract::{FromRequest, Request, State};
@@ -30,7 +31,7 @@ const JSON: &str = "application/json";
 
 /// Answers a request that was answered before; else lets it be done, and keeps what is answered.
 pub(crate) async fn answer_once(
-    State(gateway): State<Gateway>,
+    State(gateway): State<Arc<Gateway>>,
     Extension(caller): Extension<Identity>,
     request: Request,
     next: Next,

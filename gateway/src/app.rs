@@ -2,18 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue};
-use axum::middleware::{self, Next};
-use axum::response::Response;
-use axum::{Extension, Router};
+use axum::extract::State;
+use axum::http::{Method, Uri};
+use axum::{Extension, Router, middleware};
 use convergio_evaluation::Evaluator;
 use convergio_eventstore::{HealthRegistry, LiveHub, Repository};
 use convergio_projections::{Memories, Queries};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tracing::Instrument;
 use utoipa::OpenApi;
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
@@ -22,13 +19,13 @@ use utoipa::openapi::{
 };
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
 use crate::answers;
 use crate::auth::{self, Tokens};
-use crate::bodies::{self, BodyRoom};
-use crate::hosts::{self, Hosts};
-use crate::http::front::{self, ModelDirectory};
+use crate::bodies::BodyRoom;
+use crate::entrance::{self, Entrance, Guard};
+use crate::hosts::Hosts;
+use crate::http::front::{self, DoorSettings, Form, ModelDirectory};
 use crate::http::replay::Replayer;
 use crate::http::{
     agents, amend, approvals, billing, branches, events, export, fork, graphs, health, memories,
@@ -36,19 +33,17 @@ use crate::http::{
 };
 use crate::listen::{self, Limits};
 use crate::parameters::{self, Parameters};
-use crate::problem::{ApiError, RequestId};
-use crate::response_headers::{IsEncrypted, add_security_headers};
+use crate::problem::ApiError;
 use crate::tls::Tls;
-use crate::work_runtime;
 use convergio_schemas::error_code;
 
 /// Bytes of a run's inputs at most; manifests have a smaller limit of their own.
 pub(crate) const BODY_LIMIT: usize = 20 << 20;
 /// How the OpenAPI document names the token of a caller.
 const TOKEN_SCHEME: &str = "token";
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What the handlers share.
+/// What the handlers share. Every request takes hold of it, so it is shared as a whole: its parts
+/// are counted references, and all threads would count them.
 #[derive(Clone)]
 pub struct Gateway {
     /// Where commands go.
@@ -67,6 +62,8 @@ pub struct Gateway {
     pub tokens: Tokens,
     /// Which models can be asked.
     pub models: Arc<dyn ModelDirectory>,
+    /// What the operator says of the front doors.
+    pub doors: DoorSettings,
     /// What computes runs again.
     pub replayer: Arc<dyn Replayer>,
     /// Tells streams to end.
@@ -81,7 +78,7 @@ pub struct Gateway {
 ))]
 struct ApiDoc;
 
-fn routes() -> OpenApiRouter<Gateway> {
+fn routes() -> OpenApiRouter<Arc<Gateway>> {
     OpenApiRouter::with_openapi(ApiDoc::openapi())
         .routes(routes!(graphs::register, graphs::list))
         .routes(routes!(graphs::show))
@@ -164,7 +161,7 @@ fn take_key(operation: &mut Operation) {
     operation.responses.responses.insert("422".to_owned(), mismatch.build().into());
 }
 
-fn open_routes() -> OpenApiRouter<Gateway> {
+fn open_routes() -> OpenApiRouter<Arc<Gateway>> {
     OpenApiRouter::with_openapi(ApiDoc::openapi())
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
@@ -172,25 +169,17 @@ fn open_routes() -> OpenApiRouter<Gateway> {
 
 /// All routes: those under `/v1` and the front doors ask for a token. What is asked for with one
 /// is worked on in another runtime, if one is named.
-fn router(gateway: Gateway, work_runtime: Option<Handle>) -> Router {
+fn router(gateway: Arc<Gateway>, entrance: Entrance, work_runtime: Option<Handle>) -> Router {
     let (guarded, _) = routes().split_for_parts();
     let document = openapi();
     let operations = Arc::new(Parameters::of(&document));
+    let guard = Guard { tokens: gateway.tokens.clone(), room: BodyRoom::new(), work_runtime };
     let known = || middleware::from_fn_with_state(operations.clone(), parameters::refuse_unknown);
     let guarded = guarded
-        .layer(middleware::from_fn_with_state(gateway.clone(), answers::answer_once))
+        .layer(middleware::from_fn_with_state(Arc::clone(&gateway), answers::answer_once))
         .layer(known())
-        .merge(front::routes(gateway.clone()))
-        .layer(middleware::from_fn_with_state(BodyRoom::new(), bodies::find_room));
-    let guarded = match work_runtime {
-        Some(runtime) => {
-            guarded.layer(middleware::from_fn_with_state(runtime, work_runtime::hand_over))
-        }
-        None => guarded,
-    };
-    let guarded = guarded
-        .layer(middleware::from_fn_with_state(gateway.clone(), auth::authenticate))
-        .layer(DefaultBodyLimit::max(BODY_LIMIT));
+        .merge(front::routes(Arc::clone(&gateway)))
+        .layer(middleware::from_fn_with_state(Arc::new(guard), entrance::admit));
     let (open, _) = open_routes().split_for_parts();
     let open = open.layer(known());
     let document = Arc::new(document.to_json().unwrap_or_default());
@@ -200,40 +189,23 @@ fn router(gateway: Gateway, work_runtime: Option<Handle>) -> Router {
     });
     guarded
         .merge(open)
+        .merge(front::open_routes())
         .route("/openapi.json", document)
-        .fallback(async || ApiError::new(error_code::NOT_FOUND, "there is no such path"))
+        .fallback(no_such_path)
         .method_not_allowed_fallback(async || {
             ApiError::new(error_code::METHOD_NOT_ALLOWED, "see /openapi.json for what is offered")
         })
-        .layer(middleware::from_fn(with_request_id))
+        .layer(middleware::from_fn_with_state(Arc::new(entrance), entrance::enter))
         .with_state(gateway)
 }
 
-/// Every request has an id, in its answer and in the server's log.
-async fn with_request_id(mut request: Request, next: Next) -> Response {
-    let given = request.headers().get(&REQUEST_ID).and_then(|value| value.to_str().ok());
-    let usable = |id: &&str| !id.is_empty() && id.len() <= 100 && id.is_ascii();
-    let id = given.filter(usable).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
-    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let method = request.method().clone();
-    let span = tracing::info_span!(
-        "http",
-        otel.name = format!("{method} {}", path.as_deref().unwrap_or_default()),
-        otel.kind = "server",
-        http.request.method = %method,
-        http.route = path,
-        http.response.status_code = tracing::field::Empty,
-        convergio.request.id = id,
-    );
-    request.extensions_mut().insert(RequestId(id.clone()));
-    let mut response = next.run(request).instrument(span.clone()).await;
-    span.record("http.response.status_code", response.status().as_u16());
-    crate::problem::stamp(&mut response, &id);
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(REQUEST_ID, value);
-    }
-    tracing::debug!(%method, path, status = response.status().as_u16(), request_id = id);
-    response
+/// What is not there. Below a door its client is told what it asked for.
+async fn no_such_path(method: Method, uri: Uri) -> ApiError {
+    let detail = match Form::of_path(uri.path()) {
+        Some(_) => format!("`{method} {}` is not available here", uri.path()),
+        None => "there is no such path".to_owned(),
+    };
+    ApiError::new(error_code::NOT_FOUND, detail)
 }
 
 /// How a gateway is served.
@@ -257,13 +229,8 @@ pub async fn serve(
     stop: watch::Receiver<bool>,
 ) {
     let ServeOptions { limits, tls, hosts, work_runtime } = options;
-    let patience =
-        middleware::from_fn(move |request, next| listen::impatient(limits, request, next));
-    let is_encrypted = IsEncrypted(tls.is_some());
-    let app = router(gateway, work_runtime)
-        .layer(patience)
-        .layer(middleware::from_fn_with_state(hosts, hosts::check_host))
-        .layer(middleware::from_fn_with_state(is_encrypted, add_security_headers));
+    let entrance = Entrance { hosts, limits, is_encrypted: tls.is_some() };
+    let app = router(Arc::new(gateway), entrance, work_runtime);
     listen::serve(listener, app, limits, tls, stop).await;
 }
 
@@ -275,4 +242,4 @@ pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
 /// What a handler knows of its caller.
 pub(crate) type Caller = Extension<auth::Identity>;
 /// The state in handlers.
-pub(crate) type App = State<Gateway>;
+pub(crate) type App = State<Arc<Gateway>>;

@@ -5,11 +5,10 @@ use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::body::{Body, HttpBody};
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use convergio_domain::decider::Context;
 use convergio_domain::id::{ActorId, TenantId, TokenId};
 use convergio_domain::stream::Seq;
@@ -127,30 +126,24 @@ impl Gateway {
     }
 }
 
-/// Lets known callers in.
-pub(crate) async fn authenticate(
-    State(gateway): State<Gateway>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let Some(identity) =
-        shown_token(request.headers()).and_then(|token| gateway.tokens.find(token))
-    else {
+/// Lets a known caller in: the request tells its handler who asks. Gives the token that was shown.
+pub(crate) fn authenticate(tokens: &Tokens, request: &mut Request) -> Result<TokenId, ApiError> {
+    let shown = shown_token(request.headers());
+    let Some(identity) = shown.and_then(|token| tokens.find(token)) else {
         let detail = "send `Authorization: Bearer cvg_...` with the token of the data folder, or \
             another that was not revoked";
-        return ApiError::new(error_code::AUTH_INVALID, detail).into_response();
+        return Err(ApiError::new(error_code::AUTH_INVALID, detail));
     };
     if let Some(admission) = request.extensions().get::<Arc<Admission>>() {
         admission.authenticate();
     }
     let token = identity.token;
     request.extensions_mut().insert(identity);
-    let response = next.run(request).await;
-    end_with_token(&gateway.tokens, token, response)
+    Ok(token)
 }
 
 /// An answer without an end that is known, as a stream of events, ends when its token is revoked.
-fn end_with_token(tokens: &Tokens, token: TokenId, response: Response) -> Response {
+pub(crate) fn end_with_token(tokens: &Tokens, token: TokenId, response: Response) -> Response {
     if response.body().size_hint().exact().is_some() {
         return response;
     }

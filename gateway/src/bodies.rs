@@ -6,14 +6,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::{FromRequest, Request, State};
-use axum::http::header::CONTENT_LENGTH;
+use axum::body::{self, Body, HttpBody};
+use axum::extract::{FromRequest, Request};
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use convergio_domain::json::memory_of;
 use convergio_schemas::error_code;
+use futures_util::stream;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -30,6 +33,11 @@ const BYTES_ROOM: usize = 256 << 20;
 const VALUES_ROOM: usize = 768 << 20;
 /// Bytes that are gone over where they are; more would keep others waiting.
 const APART_BYTES: usize = 1 << 20;
+/// The one path that takes forms.
+const RECORDINGS_PATH: &str = "/openai/v1/audio/transcriptions";
+/// How often a file stands in memory while its call is begun: in its form, as base64, in a request
+/// and in its text.
+const FORM_COPIES: usize = 5;
 /// Longest wait for room.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Room is given out in pieces of so many bytes.
@@ -50,21 +58,37 @@ impl BodyRoom {
 }
 
 /// Lets a request go on when there is room for its body, and keeps the room until it is answered.
-pub(crate) async fn find_room(
-    State(room): State<BodyRoom>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let length = request.headers().get(CONTENT_LENGTH);
-    let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+pub(crate) async fn find_room(room: &BodyRoom, request: Request, next: Next) -> Response {
+    let length = length_of(request.headers());
     let is_small = request.method().is_safe() || length.is_some_and(|bytes| bytes <= SMALL_BYTES);
     if is_small {
         return next.run(request).await;
     }
-    match read_within(&room, request, length.unwrap_or(BODY_LIMIT)).await {
+    match read_within(room, request, length.unwrap_or(BODY_LIMIT)).await {
         Ok((request, _value)) => next.run(request).await,
         Err(refusal) => refusal,
     }
+}
+
+/// How long a body is, where that is said before.
+fn length_of(headers: &HeaderMap) -> Option<usize> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// The request with its whole body, if that is small: it then goes from the thread of connections
+/// to those that work in one piece, and not piece by piece with a wait for each. What is wrong with
+/// it is heard by who reads it.
+pub(crate) async fn read_small(request: Request) -> Request {
+    let length = length_of(request.headers());
+    if request.body().is_end_stream() || length.is_none_or(|bytes| bytes > SMALL_BYTES) {
+        return request;
+    }
+    let (parts, body) = request.into_parts();
+    let body = match body::to_bytes(body, SMALL_BYTES).await {
+        Ok(body) => Body::from(body),
+        Err(error) => Body::from_stream(stream::iter([Err::<Bytes, _>(error)])),
+    };
+    Request::from_parts(parts, body)
 }
 
 /// The request with its whole body, and the room that it takes as a value.
@@ -77,12 +101,24 @@ async fn read_within(
     let (parts, body) = request.into_parts();
     let whole = Request::from_parts(parts.clone(), body);
     let body = Bytes::from_request(whole, &()).await.map_err(IntoResponse::into_response)?;
-    let memory = work_apart(body.len(), || memory_of(&body));
+    let memory = match is_form(&parts) {
+        true => body.len() * FORM_COPIES,
+        false => work_apart(body.len(), || memory_of(&body)),
+    };
     if memory > VALUE_LIMIT {
         return Err(too_many_values(memory).into_response());
     }
     let value = take(&room.values, memory).await?;
     Ok((Request::from_parts(parts, Body::from(body)), value))
+}
+
+/// Whether a body is a form with files: its bytes are no values. A word of the caller is not
+/// enough: elsewhere such a body would be read as JSON.
+fn is_form(parts: &Parts) -> bool {
+    let kind = parts.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let is_multipart =
+        kind.is_some_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("multipart/"));
+    is_multipart && parts.uri.path() == RECORDINGS_PATH
 }
 
 async fn take(room: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, Response> {

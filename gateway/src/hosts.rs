@@ -5,22 +5,21 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::http::HeaderMap;
 use axum::http::header::HOST;
 use axum::http::uri::Authority;
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 
 use crate::problem::ApiError;
 
-/// Names besides `localhost` and every address: an address cannot be made to point elsewhere.
+/// Names besides those without a dot and every address: an address cannot be made to point
+/// elsewhere.
 #[derive(Debug, Clone, Default)]
 pub struct Hosts {
     names: Arc<BTreeSet<String>>,
 }
 
 impl Hosts {
-    /// `localhost`, every address, and these names, whatever their case and port.
+    /// Names without a dot, every address, and these names, whatever their case and port.
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
         let names = names.into_iter().map(|name| name.to_ascii_lowercase());
         Self { names: Arc::new(names.collect()) }
@@ -29,31 +28,25 @@ impl Hosts {
     fn has_name(&self, host: &str) -> bool {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        host == "localhost"
-            || address.unwrap_or(&host).parse::<IpAddr>().is_ok()
-            || self.names.contains(&host)
+        // A name without a dot is of this network: nobody on the internet can have it.
+        let is_near = !host.is_empty() && !host.contains(['.', ':']);
+        is_near || address.unwrap_or(&host).parse::<IpAddr>().is_ok() || self.names.contains(&host)
     }
-}
 
-/// Refuses requests to names that are not the server's.
-pub(crate) async fn check_host(
-    State(hosts): State<Hosts>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let Some(value) = request.headers().get(HOST) else {
-        return next.run(request).await;
-    };
-    let authority = value.to_str().ok().and_then(|value| value.parse::<Authority>().ok());
-    let Some(authority) = authority else {
-        return ApiError::invalid("the header `Host` is not a name or an address").into_response();
-    };
-    if hosts.has_name(authority.host()) {
-        return next.run(request).await;
+    /// Refuses requests to names that are not the server's.
+    pub(crate) fn check(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        let Some(value) = headers.get(HOST) else { return Ok(()) };
+        let authority = value.to_str().ok().and_then(|value| value.parse::<Authority>().ok());
+        let Some(authority) = authority else {
+            return Err(ApiError::invalid("the header `Host` is not a name or an address"));
+        };
+        if self.has_name(authority.host()) {
+            return Ok(());
+        }
+        let detail = "the server does not know the name in the header `Host`: whoever runs it can \
+            add it with `serve --host NAME`";
+        Err(ApiError::invalid(detail))
     }
-    let detail = "the server does not know the name in the header `Host`: whoever runs it can add \
-        it with `serve --host NAME`";
-    ApiError::invalid(detail).into_response()
 }
 
 #[cfg(test)]
@@ -63,7 +56,7 @@ mod tests {
     #[test]
     fn addresses_and_listed_names_are_known_and_no_others() {
         let hosts = Hosts::new(["Convergio.example.org".to_owned()]);
-        for host in ["localhost", "LOCALHOST", "127.0.0.1", "[::1]", "10.1.2.3"] {
+        for host in ["localhost", "LOCALHOST", "convergio", "127.0.0.1", "[::1]", "10.1.2.3"] {
             assert!(hosts.has_name(host), "{host}");
         }
         assert!(

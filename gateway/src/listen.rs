@@ -8,8 +8,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::middleware::Next;
-use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use hyper::body::Incoming;
@@ -198,14 +196,12 @@ async fn is_too_late_to_sign_in(admission: &Admission, patience: Duration) {
 }
 
 /// Lets a body come no slower than the limits say; who reads it hears of an error otherwise.
-pub(crate) async fn impatient(limits: Limits, request: Request, next: Next) -> Response {
+pub(crate) fn limit_body_time(limits: Limits, request: Request) -> Request {
     use axum::body::HttpBody;
     if request.body().is_end_stream() {
-        return next.run(request).await;
+        return request;
     }
-    let (parts, body) = request.into_parts();
-    let body = Body::from_stream(timed(body.into_data_stream(), limits));
-    next.run(Request::from_parts(parts, body)).await
+    request.map(|body| Body::from_stream(timed(body.into_data_stream(), limits)))
 }
 
 fn timed<E: std::error::Error + Send + Sync + 'static>(

@@ -12,7 +12,7 @@ use convergio_projections::{MemoryError, ProjectionError};
 use convergio_schemas::error_code::{self, ErrorCode};
 use convergio_schemas::wire::{MistakeView, Problem};
 
-use crate::http::front::InDialect;
+use crate::http::front::{Form, InDialect};
 
 /// The id of a request, for the problems that it meets.
 #[derive(Debug, Clone, Default)]
@@ -103,7 +103,7 @@ impl IntoResponse for ApiError {
 
 /// Turns errors into problem details with the request's id. Errors of the framework itself (a body
 /// too large, a query that cannot be read) get the same form.
-pub(crate) fn stamp(response: &mut Response, request_id: &str) {
+pub(crate) fn stamp(response: &mut Response, request_id: &str, form: Option<Form>) {
     let extensions = response.extensions();
     if extensions.get::<InDialect>().is_some() || extensions.get::<IsWritten>().is_some() {
         return;
@@ -116,7 +116,10 @@ pub(crate) fn stamp(response: &mut Response, request_id: &str) {
         None if is_problem => from_status(status),
         None => return,
     };
-    *response = error.response(status, request_id);
+    *response = match form {
+        Some(form) => error.in_form(form, status, request_id),
+        None => error.response(status, request_id),
+    };
 }
 
 /// Writes the error that a response stands for, if it does, as problem details.
@@ -147,6 +150,15 @@ impl ApiError {
             answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         answer.map(Body::new)
+    }
+
+    /// The error in the form of a front door.
+    fn in_form(self, form: Form, status: StatusCode, request_id: &str) -> Response {
+        let body = form.error(self.code.code, &self.detail, None, request_id);
+        let mut answer = (status, Json(body)).into_response();
+        let again = if self.retryable { "true" } else { "false" };
+        answer.headers_mut().insert("x-should-retry", HeaderValue::from_static(again));
+        answer
     }
 
     fn problem(self, request_id: &str) -> Problem {

@@ -1,9 +1,6 @@
 //! What every answer tells browsers and caches: keep nothing, guess nothing, embed nothing.
 
-use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, header};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 /// How long browsers are to insist on TLS once they have seen it: a year.
 const TLS_FROM_NOW_ON: HeaderValue = HeaderValue::from_static("max-age=31536000");
@@ -23,22 +20,13 @@ const HEADERS: [(HeaderName, HeaderValue); 6] = [
     ),
 ];
 
-/// Whether answers travel over TLS of ours.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct IsEncrypted(pub(crate) bool);
-
-pub(crate) async fn add_security_headers(
-    State(IsEncrypted(is_encrypted)): State<IsEncrypted>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let mut response = next.run(request).await;
-    let headers = response.headers_mut();
+/// Adds them to the headers of an answer; `is_encrypted` tells whether it travels over TLS of ours.
+pub(crate) fn add_security_headers(headers: &mut HeaderMap, is_encrypted: bool) {
+    headers.reserve(HEADERS.len() + 2);
     for (name, value) in HEADERS {
         headers.insert(name, value);
     }
     if is_encrypted {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, TLS_FROM_NOW_ON);
     }
-    response
 }

@@ -1,8 +1,6 @@
 //! Where requests are worked on: connections, health and sign-in have a runtime of their own, so
 //! that they answer however busy the others are.
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use convergio_schemas::error_code;
 use tokio::runtime::Handle;
@@ -11,14 +9,13 @@ use tracing::Instrument;
 
 use crate::problem::ApiError;
 
-/// Hands a request over to the runtime that works. It is given up when its caller leaves, as it
-/// would be without.
+/// Hands the work on a request over to the runtime that works. It is given up when its caller
+/// leaves, as it would be without.
 pub(crate) async fn hand_over(
-    State(work_runtime): State<Handle>,
-    request: Request,
-    next: Next,
+    work_runtime: &Handle,
+    work: impl Future<Output = Response> + Send + 'static,
 ) -> Response {
-    let work = next.run(request).instrument(tracing::Span::current());
+    let work = work.instrument(tracing::Span::current());
     match AbortOnDropHandle::new(work_runtime.spawn(work)).await {
         Ok(response) => response,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

@@ -19,9 +19,10 @@ const READERS: u32 = 4;
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 
 /// What a file's connections are told. Read models are disposable: what a power cut takes is
-/// applied again from the log.
-const FILE_SETTINGS: &str =
-    "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 10000";
+/// applied again from the log. What a statement would undo is kept in memory: SQLite otherwise puts
+/// it in a file of the machine's folder for such, at every page that is written.
+const FILE_SETTINGS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; \
+    PRAGMA temp_store = MEMORY; PRAGMA busy_timeout = 10000";
 
 /// A place for read models.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -28,6 +28,8 @@ codes! {
     AUTH_FORBIDDEN = "auth.forbidden", 403, "Not permitted";
     /// Something about the request is malformed.
     REQUEST_INVALID = "request.invalid", 400, "The request is not valid";
+    /// The provider has no such field, and without it the answer would be another.
+    REQUEST_UNSUPPORTED = "request.unsupported", 400, "The provider does not take a field";
     /// The request contradicts the state of things.
     REQUEST_CONFLICT = "request.conflict", 409, "The request conflicts with the state";
     /// The run does not stand where what was asked for begins.
@@ -44,6 +46,8 @@ codes! {
     SERVER_BUSY = "server.busy", 503, "The server has too much to do";
     /// There is no such thing, or it is somebody else's.
     NOT_FOUND = "not_found", 404, "Not found";
+    /// No provider that may be asked has the model.
+    MODEL_NOT_FOUND = "model.not_found", 404, "There is no such model";
     /// The method is not offered here.
     METHOD_NOT_ALLOWED = "request.method", 405, "The method is not offered here";
     /// The idempotency key was used for another request.
@@ -64,7 +68,9 @@ codes! {
     BUDGET_EXCEEDED = "budget.exceeded", 402, "The budget is used up";
     /// Privacy is `local`, and what was asked for is not.
     PRIVACY_DENIED = "privacy.cloud_denied", 403, "Privacy keeps it from the cloud";
-    /// The provider wants to be left alone, or its account has no money left.
+    /// The provider's account has no money left, or has reached its limit.
+    QUOTA_EXCEEDED = "provider.quota_exceeded", 402, "The provider's account may not spend";
+    /// The provider wants to be left alone.
     RATE_LIMITED = "provider.rate_limited", 429, "The provider limits its use";
     /// The provider took too long.
     PROVIDER_TIMEOUT = "provider.timeout", 504, "The provider did not answer in time";

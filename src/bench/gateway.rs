@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use super::raw::{append_sync_us, micros, percentile};
 use convergio_projections::Store;
 
-use crate::cli::{EvaluationLimits, ListenOptions, ModelCallLimits, Role};
+use crate::cli::{DoorOptions, EvaluationLimits, ListenOptions, ModelCallLimits, Role};
 use crate::data_dir::DataDir;
 use crate::front_runtime::FrontRuntime;
 use crate::log_place::LogPlace;
@@ -110,6 +110,7 @@ async fn measure(folder: &Path, args: &GatewayArgs, json: bool) -> anyhow::Resul
         folder_patience: std::time::Duration::ZERO,
         role: Role::All,
         model_calls: ModelCallLimits::default(),
+        doors: DoorOptions::default(),
         front_runtime: FrontRuntime::start()?,
         evaluation: EvaluationLimits::default(),
         data,

@@ -38,6 +38,7 @@ pub(super) async fn run(global: &Global, args: &ServeArgs) -> anyhow::Result<Exi
         folder_patience: if args.until_idle { FOLDER_PATIENCE } else { Duration::ZERO },
         role: args.role,
         model_calls: args.model_calls,
+        doors: args.doors,
         front_runtime,
         evaluation: args.evaluation,
     })

@@ -31,8 +31,11 @@ pub(super) fn run(global: &Global, folder: &Path) -> anyhow::Result<ExitCode> {
 fn read_providers(folder: &Path) -> anyhow::Result<Vec<Value>> {
     let file = folder.join("providers.json");
     let Ok(text) = std::fs::read(&file) else { return Ok(Vec::new()) };
-    let entries: Vec<Value> = serde_json::from_slice(&text)
+    let content: Value = serde_json::from_slice(&text)
         .map_err(|error| exit::bad_input(format!("{file:?}: {error}")))?;
+    let entries = content.as_array().or_else(|| content["providers"].as_array());
+    let entries =
+        entries.ok_or_else(|| exit::bad_input(format!("{file:?}: it has no providers")))?;
     let shown = |entry: &Value| {
         let key = [&entry["key_env"], &entry["key_file"]].into_iter().find(|key| key.is_string());
         let key = key.cloned().unwrap_or_else(|| "nobody".into());

@@ -9,4 +9,6 @@ mod kept;
 mod models;
 mod privacy;
 mod sdk;
+mod services;
 mod upstream;
+mod upstream_services;

@@ -41,6 +41,33 @@ async fn anthropics_sdk_works_in_front_of_a_fixture() {
     tokio::task::block_in_place(|| run("sdk_anthropic.py", &server, "local/fix"));
 }
 
+/// A script that starts servers of its own, in front of upstreams of every interface.
+fn run_alone(script: &str) {
+    let Some(python) = python() else {
+        eprintln!("skipped: CONVERGIO_TEST_SDKS names no Python with the SDKs");
+        return;
+    };
+    let output = Command::new(python)
+        .arg(format!("{}/gateway/tests/front/{script}", env!("CARGO_MANIFEST_DIR")))
+        .env("CONVERGIO_BIN", env!("CARGO_BIN_EXE_convergio"))
+        .env("NO_PROXY", "127.0.0.1")
+        .output()
+        .expect("Python runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{errors}");
+}
+
+#[test]
+fn every_field_of_the_sdks_is_kept_or_told_or_refused_by_name() {
+    run_alone("sdk_fields.py");
+}
+
+#[test]
+fn conversations_pass_whole_from_every_door_to_every_interface() {
+    run_alone("conversations.py");
+}
+
 /// A Node with both SDKs for TypeScript.
 fn run_typescript(server: &Server, arguments: &[&str]) {
     let folder = std::env::var_os("CONVERGIO_TEST_TYPESCRIPT").filter(|path| !path.is_empty());

@@ -12,6 +12,8 @@ use axum::{Json, Router};
 use futures_util::{StreamExt, future, stream};
 use serde_json::{Value, json};
 
+use crate::upstream_services as services;
+
 /// A running fixture server.
 pub(crate) struct Upstream {
     /// Its URL, with `/v1`.
@@ -20,8 +22,8 @@ pub(crate) struct Upstream {
 }
 
 #[derive(Default)]
-struct Shared {
-    calls: Mutex<Vec<Value>>,
+pub(crate) struct Shared {
+    pub(crate) calls: Mutex<Vec<Value>>,
     keys: Mutex<Vec<String>>,
     /// Answers under way, and those whose listener has gone.
     open: AtomicUsize,
@@ -34,8 +36,12 @@ impl Upstream {
             .route("/v1/chat/completions", post(chat))
             .route(
                 "/v1/models",
-                get(async || Json(json!({"data": [{"id": "fix", "max_model_len": 8192}]}))),
+                get(async || {
+                    Json(json!({"data": [{"id": "fix", "max_model_len": 8192},
+                    {"id": "fix-embed"}, {"id": "fix-whisper"}, {"id": "fix-tts"}]}))
+                }),
             )
+            .merge(services::routes())
             .with_state(Arc::clone(&shared));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");

@@ -1,12 +1,26 @@
 //! A conversation with a model in the platform's own form: every provider's dialect is written
 //! from it, and every front door reads into it.
 
+mod field;
+mod limits;
+mod part;
+mod reply;
+mod service;
+
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::metering::Usage;
+pub use field::{ChatField, FieldSupport, NATIVE_FIELDS};
+pub use limits::{ModelLimit, ModelLimits};
+pub use part::{
+    AudioPart, FilePart, ImagePart, ImageUrlPart, Interface, Message, NativeFields, NativePart,
+    Part, RefusalPart, Role, TextPart, ThinkingPart, ToolCall, ToolResultPart,
+};
+pub use reply::ChatReply;
+pub use service::{ModelService, PackedVector, RECORDING_LIMIT, ServiceReply};
 
 /// A question to a model, whole.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -44,12 +58,60 @@ pub struct ChatRequest {
     /// JSON Schema of the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<Value>,
+    /// What the caller says of the schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_spec: Option<SchemaSpec>,
+    /// Whether the answer must be a JSON object, whatever its fields.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub json_object: bool,
     /// How much a reasoning model may think: `low`, `medium`, `high`, as the provider names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effort: Option<String>,
+    /// Tools that the provider runs itself, as their interface names them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub native_tools: Vec<NativePart>,
+    /// Further fields, with their values in the words of OpenAI or, where only Anthropic has the
+    /// field, of Anthropic.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<ChatField, Value>,
+    /// Fields that the platform does not know, for providers whose operator lets them through.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub extra_body: Map<String, Value>,
+    /// Models that are asked, in this order, when [`ChatRequest::model`] cannot answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fallbacks: Vec<String>,
+    /// What only the interface that it came by can say of the request as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub native: Option<NativeFields>,
+    /// The interface that the request came by; absent for the platform's own agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub door: Option<Interface>,
+    /// What is asked for in place of an answer. Nothing is said then, and nothing limits an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ModelService>,
     /// Where the conversation may travel.
     #[serde(default, skip_serializing_if = "Privacy::is_any")]
     pub privacy: Privacy,
+}
+
+/// What a caller says of the schema of an answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SchemaSpec {
+    /// Its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Whether the answer must keep to it; the provider's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strict: Option<bool>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 impl ChatRequest {
@@ -90,91 +152,6 @@ impl FromStr for Privacy {
     }
 }
 
-/// Who said something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// The person, or the program that speaks for them; tools' results too.
-    User,
-    /// The model.
-    Assistant,
-}
-
-/// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Message {
-    /// Who said it.
-    pub role: Role,
-    /// What was said, in order.
-    pub parts: Vec<Part>,
-}
-
-impl Message {
-    /// A turn of text alone.
-    pub fn text(role: Role, text: impl Into<String>) -> Self {
-        Self { role, parts: vec![Part::Text { text: text.into() }] }
-    }
-}
-
-/// A part of a turn.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Part {
-    /// Text.
-    Text {
-        /// The text.
-        text: String,
-    },
-    /// An image as bytes.
-    Image {
-        /// Its media type, as `image/png`.
-        media_type: String,
-        /// The bytes in base64.
-        data: String,
-    },
-    /// An image that the provider fetches itself.
-    ImageUrl {
-        /// Where it is.
-        url: String,
-    },
-    /// The model asks for a tool.
-    ToolCall(ToolCall),
-    /// What a tool answered.
-    ToolResult {
-        /// The call's id.
-        id: String,
-        /// The tool's name.
-        #[serde(default)]
-        name: String,
-        /// The answer.
-        text: String,
-        /// Whether the tool failed.
-        #[serde(default)]
-        is_error: bool,
-    },
-    /// What a reasoning model thought, with the provider's mark that it must get back unchanged.
-    Thinking {
-        /// The thought.
-        text: String,
-        /// The mark.
-        #[serde(default)]
-        signature: String,
-    },
-}
-
-/// The model asks for a tool.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ToolCall {
-    /// Its id, unique in the conversation.
-    pub id: String,
-    /// The tool's name.
-    pub name: String,
-    /// The arguments, as the model wrote them: JSON, if it kept to the rules.
-    pub arguments: String,
-}
-
 /// A tool that the model may ask for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -186,6 +163,23 @@ pub struct ToolSpec {
     pub description: String,
     /// JSON Schema of its arguments, an object.
     pub parameters: Value,
+    /// Whether its arguments must keep to the schema; the provider's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strict: Option<bool>,
+    /// Anthropic's `cache_control`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_control: Option<Value>,
+    /// What only the interface that it came by can say of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub native: Option<NativeFields>,
+}
+
+impl ToolSpec {
+    /// A tool by its name, what it is for and the schema of its arguments.
+    pub fn new(name: impl Into<String>, description: impl Into<String>, parameters: Value) -> Self {
+        let (name, description) = (name.into(), description.into());
+        Self { name, description, parameters, strict: None, cache_control: None, native: None }
+    }
 }
 
 /// Whether the model may ask for tools.
@@ -208,33 +202,4 @@ impl ToolChoice {
     pub fn is_auto(&self) -> bool {
         *self == Self::Auto
     }
-}
-
-/// What a model answered, whole: the output of a step that was given a whole request.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct ChatReply {
-    /// The text.
-    pub text: String,
-    /// What the model thought aloud, when the provider tells.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub thinking: String,
-    /// The provider's mark of the thought.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub signature: String,
-    /// Tools that it asks for.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tool_calls: Vec<ToolCall>,
-    /// Why it stopped: `stop`, `length`, `tool_calls`.
-    pub finish: String,
-    /// The provider's name.
-    pub provider: String,
-    /// The model, by its own word.
-    pub model: String,
-    /// Quantities in disjoint classes.
-    pub usage: Usage,
-    /// False when the quantities are our estimate.
-    pub confirmed: bool,
-    /// The provider's usage block, as it came.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub raw_usage: Option<Value>,
 }

@@ -6,7 +6,7 @@ use crate::chat::Privacy;
 pub use crate::failure::Failure;
 use crate::failure::PlatformText;
 use crate::id::{ActorId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, StepId};
-use crate::metering::{Charge, Usage};
+use crate::metering::{Charge, Meter, Usage};
 use crate::money::Money;
 use crate::payload::PayloadRef;
 use crate::run::{Budget, Fallback, Origin, Routing};
@@ -208,6 +208,16 @@ pub struct ModelCallIntended {
     /// Worst case of money, held likewise; absent when the model has no price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserved_cost: Option<Money>,
+    /// Tokens that are sent, as estimated: what is booked when nobody knows what became of the
+    /// call. Absent in logs of earlier programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_tokens: Option<u64>,
+    /// What the estimate counts, for a call that is no chat; fresh tokens when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_meter: Option<Meter>,
+    /// Most tokens of the answer, where the budget and not the caller set it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_limit: Option<u32>,
     /// What the provider is told to recognise the call by, should it be sent again: the same one
     /// for every try that follows a try with an unknown outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -252,6 +262,17 @@ pub struct ModelCallFailed {
     pub error: Failure,
 }
 
+/// What is held against a budget for one call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetHold {
+    /// Tokens.
+    #[serde(default)]
+    pub tokens: u64,
+    /// Money.
+    #[serde(default)]
+    pub cost: Money,
+}
+
 /// `run.usage.recorded.v1`: what one model call used and cost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsageRecorded {
@@ -270,9 +291,20 @@ pub struct UsageRecorded {
     pub usage: Usage,
     /// False when the outcome is unknown or the stream broke: the quantities are our estimate.
     pub confirmed: bool,
+    /// What the call counts for against the budget at least, because nobody knows what it used or
+    /// what that costs: what was held for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<BudgetHold>,
+    /// The tier that served the call, by the provider's word, when it is not the usual one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_tier: Option<String>,
     /// The cost; absent when the model has no price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub charge: Option<Charge>,
+    /// The cost by the provider's own word, in US dollars. It is kept beside ours and charged to
+    /// nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_cost: Option<Money>,
 }
 
 /// `run.budget.exhausted.v1`: the next call could have gone over the budget, and was not made.

@@ -160,7 +160,7 @@ impl Building<'_> {
         } else {
             self.completed_call(step, attempt, &call, None);
         }
-        self.used(step, attempt, &call);
+        self.record_usage(step, attempt, &call, result.is_unknown());
     }
 
     /// The turn of the call that is under way.
@@ -190,29 +190,38 @@ impl Building<'_> {
         }));
     }
 
-    /// What a call used; what was held for it is free again.
-    pub(super) fn used(&mut self, step: &StepId, attempt: u32, call: &CallReport) {
-        if let Some(usage) = &call.usage {
-            self.spent.tokens = self.spent.tokens.saturating_add(usage.tokens());
-            self.spent.cost += call.charge.as_ref().map_or(Money::ZERO, |charge| charge.amount);
-            self.events.push(Event::UsageRecorded(run::UsageRecorded {
-                step: step.clone(),
-                attempt,
-                turn: self.turn_of(step),
-                provider: call.provider.clone(),
-                model: call.model.clone(),
-                usage: usage.clone(),
-                confirmed: call.confirmed,
-                charge: call.charge.clone(),
-            }));
+    /// What a call used; what was held for it is free again, unless nobody knows what it used.
+    pub(super) fn record_usage(
+        &mut self,
+        step: &StepId,
+        attempt: u32,
+        call: &CallReport,
+        is_lost: bool,
+    ) {
+        let held = self.state.steps.get(step).and_then(|step| step.call.as_ref());
+        if let Some(held) = held {
+            self.spent.release(held);
         }
-        self.release(step);
-    }
-
-    fn release(&mut self, step: &StepId) {
-        if let Some(call) = self.state.steps.get(step).and_then(|step| step.call.as_ref()) {
-            self.spent.release(call);
-        }
+        let Some(usage) = &call.usage else { return };
+        let hold = held.map(|held| run::BudgetHold {
+            tokens: if is_lost { held.reserved_tokens } else { 0 },
+            cost: if is_lost || call.charge.is_none() { held.reserved_cost } else { Money::ZERO },
+        });
+        let recorded = run::UsageRecorded {
+            step: step.clone(),
+            attempt,
+            turn: self.turn_of(step),
+            provider: call.provider.clone(),
+            model: call.model.clone(),
+            usage: usage.clone(),
+            confirmed: call.confirmed,
+            hold: hold.filter(|hold| *hold != run::BudgetHold::default()),
+            service_tier: call.service_tier.clone(),
+            charge: call.charge.clone(),
+            provider_cost: call.provider_cost,
+        };
+        self.spent.spend(&recorded);
+        self.events.push(Event::UsageRecorded(recorded));
     }
 
     fn result(
@@ -334,6 +343,14 @@ impl Building<'_> {
             _ => return None,
         };
         let (budget, spent) = (self.state.budget, self.spent);
+        if let (Some(limit), Intent::CallModel { reserved_cost: None, .. }) = (budget.cost, intent)
+        {
+            return Some(platform_text!(
+                "budget.cost is {}, and what the call could cost is not known: the model has no \
+                 price (an operator gives it one in prices.json)",
+                limit
+            ));
+        }
         let tokens = spent.tokens.saturating_add(spent.reserved_tokens);
         if let Some(limit) =
             budget.tokens.filter(|limit| tokens.saturating_add(more_tokens) > *limit)
@@ -387,6 +404,9 @@ impl Building<'_> {
                 prompt,
                 reserved_tokens,
                 reserved_cost,
+                estimated_tokens,
+                estimated_meter,
+                output_limit,
                 idempotency_key,
             } => {
                 self.spent.reserved_tokens += reserved_tokens;
@@ -405,6 +425,9 @@ impl Building<'_> {
                     prompt,
                     reserved_tokens,
                     reserved_cost,
+                    estimated_tokens,
+                    estimated_meter,
+                    output_limit,
                     idempotency_key,
                 }));
             }

@@ -10,7 +10,7 @@ use crate::failure::{FailureReport, PlatformText};
 use crate::id::{
     AgentId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, RunId, SignalName, StepId,
 };
-use crate::metering::{Charge, Usage};
+use crate::metering::{Charge, Meter, Usage};
 use crate::money::Money;
 use crate::payload::{PayloadRef, PayloadSlot};
 use crate::run::{Budget, Fallback, ForkRun, Resolve, Routing, Signal, Table};
@@ -186,6 +186,13 @@ pub enum StepResult {
     Skipped,
 }
 
+impl StepResult {
+    /// Whether nobody knows what was done.
+    pub(super) fn is_unknown(&self) -> bool {
+        matches!(self, Self::Unknown { .. } | Self::UnknownAsking)
+    }
+}
+
 /// What a finished model call told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallReport {
@@ -203,8 +210,12 @@ pub struct CallReport {
     pub usage: Option<Usage>,
     /// False when the quantities are our estimate.
     pub confirmed: bool,
+    /// The tier that served the call, by the provider's word, when it is not the usual one.
+    pub service_tier: Option<String>,
     /// The cost; absent when the model has no price.
     pub charge: Option<Charge>,
+    /// The cost by the provider's own word, in US dollars.
+    pub provider_cost: Option<Money>,
     /// Who is not asked again, when a failed call is followed by one to somebody else.
     pub fallback: Option<Fallback>,
     /// How long the provider asks to be left alone, after a failed call. It is not written down:
@@ -248,6 +259,12 @@ pub enum Intent {
         reserved_tokens: u64,
         /// Worst case of money, when the model has a price.
         reserved_cost: Option<Money>,
+        /// Tokens that are sent, as estimated.
+        estimated_tokens: Option<u64>,
+        /// What the estimate counts, for a call that is no chat.
+        estimated_meter: Option<Meter>,
+        /// Most tokens of the answer, where the budget and not the caller set it.
+        output_limit: Option<u32>,
         /// What the provider recognises the call by, should it be sent again.
         idempotency_key: Option<String>,
     },

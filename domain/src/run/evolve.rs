@@ -240,6 +240,8 @@ impl RunState {
             model: event.model.clone(),
             reserved_tokens: event.reserved_tokens,
             reserved_cost: event.reserved_cost.unwrap_or_default(),
+            estimated_tokens: event.estimated_tokens,
+            estimated_meter: event.estimated_meter,
             idempotency_key: event.idempotency_key.clone(),
         };
         if let Some(routing) = &event.routing {
@@ -267,12 +269,19 @@ impl RunState {
     fn spend(&mut self, event: &run::UsageRecorded) {
         self.release(&event.step);
         self.spend_turn(event);
-        self.spent.tokens = self.spent.tokens.saturating_add(event.usage.tokens());
-        self.spent.cost += event.charge.as_ref().map_or(Money::ZERO, |charge| charge.amount);
+        self.spent.spend(event);
     }
 }
 
 impl Spent {
+    /// What a call used and cost, as far as the budget goes.
+    pub(super) fn spend(&mut self, usage: &run::UsageRecorded) {
+        let hold = usage.hold.unwrap_or_default();
+        let cost = usage.charge.as_ref().map_or(Money::ZERO, |charge| charge.amount);
+        self.tokens = self.tokens.saturating_add(usage.usage.tokens().max(hold.tokens));
+        self.cost += cost.max(hold.cost);
+    }
+
     pub(super) fn hold(&mut self, call: &Call) {
         self.hold_tokens(call.reserved_tokens);
         self.reserved_cost += call.reserved_cost;

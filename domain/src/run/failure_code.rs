@@ -18,7 +18,7 @@ const fn lasting(code: &'static str) -> FailureCode {
 }
 
 /// Every code, in order.
-pub const FAILURE_CODES: [FailureCode; 31] = [
+pub const FAILURE_CODES: [FailureCode; 34] = [
     lasting("agent.limit"),
     lasting("approval.denied"),
     lasting("approval.expired"),
@@ -29,16 +29,19 @@ pub const FAILURE_CODES: [FailureCode; 31] = [
     lasting("graph.invalid"),
     lasting("internal"),
     retryable("log.unavailable"),
+    lasting("model.not_found"),
     lasting("payload.erased"),
     lasting("privacy.cloud_denied"),
     lasting("provider.content_filtered"),
     lasting("provider.context_exceeded"),
     retryable("provider.invalid_answer"),
+    lasting("provider.quota_exceeded"),
     retryable("provider.rate_limited"),
     retryable("provider.timeout"),
     retryable("provider.unavailable"),
     lasting("request.invalid"),
     lasting("request.too_large"),
+    lasting("request.unsupported"),
     lasting("run.cancelled"),
     lasting("run.imported"),
     lasting("signal.timeout"),

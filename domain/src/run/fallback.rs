@@ -66,6 +66,7 @@ pub fn successor<D>(error: &Failure<D>) -> Successor {
         "byok.bad_key"
         | "byok.missing_key"
         | "provider.invalid_answer"
+        | "provider.quota_exceeded"
         | "provider.rate_limited"
         | "provider.timeout"
         | "provider.unavailable" => Successor::Other,
@@ -89,6 +90,8 @@ mod tests {
             ("budget.exceeded", Successor::Nobody),
             ("provider.context_exceeded", Successor::Larger),
             ("provider.rate_limited", Successor::Other),
+            ("provider.quota_exceeded", Successor::Other),
+            ("request.unsupported", Successor::Nobody),
             ("byok.bad_key", Successor::Other),
         ];
         for (code, expected) in cases {

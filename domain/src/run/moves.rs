@@ -97,7 +97,7 @@ impl Building<'_> {
         if let Some(Answered { call, answer }) = &moved.answered {
             let answer = Some(answer.at(self.next));
             self.completed_call(step, attempt, call, answer);
-            self.used(step, attempt, call);
+            self.record_usage(step, attempt, call, false);
         }
         for Told { at, outcome, result } in &moved.told {
             let (step, at, result) = (step.clone(), *at, result.at(self.next));

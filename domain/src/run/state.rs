@@ -20,6 +20,7 @@ use crate::failure::{Failure, PlatformText};
 use crate::id::{
     AgentId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, RunId, SignalName, StepId,
 };
+use crate::metering::Meter;
 use crate::money::Money;
 use crate::once::AppliedRequests;
 use crate::payload::PayloadRef;
@@ -202,6 +203,12 @@ pub struct Call {
     pub reserved_tokens: u64,
     /// Worst case of money.
     pub reserved_cost: Money,
+    /// Tokens that were sent, as estimated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_tokens: Option<u64>,
+    /// What the estimate counts, for a call that is no chat; fresh tokens when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_meter: Option<Meter>,
     /// How the provider recognises the call, should it be sent again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,

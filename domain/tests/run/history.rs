@@ -133,6 +133,9 @@ pub(crate) fn model_call(tokens: u64) -> Intent {
         prompt: PayloadSlot(0),
         reserved_tokens: tokens,
         reserved_cost: None,
+        estimated_tokens: None,
+        estimated_meter: None,
+        output_limit: None,
         idempotency_key: None,
     }
 }

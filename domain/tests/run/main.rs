@@ -5,6 +5,7 @@ mod family;
 mod history;
 mod imported;
 mod laws;
+mod money;
 mod once;
 mod rules;
 mod steering;

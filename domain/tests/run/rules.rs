@@ -26,7 +26,9 @@ fn report(tokens: u64) -> CallReport {
         first_token_ms: None,
         usage: Some(Usage([(Meter::InFresh, tokens)].into())),
         confirmed: true,
+        service_tier: None,
         charge: None,
+        provider_cost: None,
     }
 }
 

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use convergio_domain::chat::{ChatReply, ChatRequest, Message, Part, Role};
+use convergio_domain::chat::{
+    ChatReply, ChatRequest, Interface, Message, NativeFields, Part, Role, ToolResultPart,
+};
 use convergio_domain::expr::Scope;
 use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::graph::manifest::{
@@ -186,13 +188,15 @@ impl Actor {
                 last += 1;
                 let reply: ChatReply = self.reply(turn.answer).await?;
                 let results = self.results(turn.calls.iter(), last, fresh).await?;
-                request.messages.extend(said(&reply, last, &results));
+                let messages = said(&reply, last, &results, &request.messages);
+                request.messages.extend(messages);
             }
         }
         if let Some(reply) = moving.and_then(|moving| moving.reply.as_deref()) {
             last += 1;
             let results = self.results([].into_iter(), last, fresh).await?;
-            request.messages.extend(said(reply, last, &results));
+            let messages = said(reply, last, &results, &request.messages);
+            request.messages.extend(messages);
         }
         Ok(last)
     }
@@ -259,39 +263,58 @@ fn remember(request: &mut ChatRequest, opening: &[(u32, String, bool)]) {
     }
 }
 
-/// A turn as messages: what the model said, and what it was told then.
-fn said(reply: &ChatReply, turn: u32, results: &[(u32, String, bool)]) -> Vec<Message> {
-    let mut parts = Vec::new();
-    if !reply.thinking.is_empty() {
-        let (text, signature) = (reply.thinking.clone(), reply.signature.clone());
-        parts.push(Part::Thinking { text, signature });
-    }
-    if !reply.text.is_empty() {
-        parts.push(Part::Text { text: reply.text.clone() });
-    }
-    let calls = (0_u32..).zip(&reply.tool_calls).map(|(number, call)| {
-        let mut call = call.clone();
-        if call.id.is_empty() {
-            call.id = format!("call_{turn}_{number}");
+/// A turn as messages: what the model said, part by part as it said it, and what it was told then.
+/// `before` is the conversation so far.
+fn said(
+    reply: &ChatReply,
+    turn: u32,
+    results: &[(u32, String, bool)],
+    before: &[Message],
+) -> Vec<Message> {
+    let mut parts = reply.parts();
+    let mut calls = Vec::new();
+    for part in &mut parts {
+        if let Part::ToolCall(call) = part {
+            // Some servers count the calls of each answer from the beginning.
+            if call.id.is_empty() || has_call(before, &call.id) {
+                call.id = format!("call_{turn}_{}", calls.len());
+            }
+            calls.push((call.id.clone(), call.name.clone()));
         }
-        call
-    });
-    let calls: Vec<_> = calls.collect();
-    parts.extend(calls.iter().cloned().map(Part::ToolCall));
-    let told = results.iter().map(|(number, text, is_error)| match calls.get(*number as usize) {
-        Some(call) => Part::ToolResult {
-            id: call.id.clone(),
-            name: call.name.clone(),
+    }
+    let answer = |(number, text, is_error): &(u32, String, bool)| {
+        let Some((id, name)) = calls.get(*number as usize) else { return Part::text(text) };
+        Part::ToolResult(ToolResultPart {
+            id: id.clone(),
+            name: name.clone(),
             text: text.clone(),
             is_error: *is_error,
-        },
-        None => Part::Text { text: text.clone() },
-    });
-    let told: Vec<Part> = told.collect();
-    let mut messages = vec![Message { role: Role::Assistant, parts }];
-    messages.push(Message { role: Role::User, parts: told });
+            ..ToolResultPart::default()
+        })
+    };
+    let answers: Vec<Part> = results.iter().map(answer).collect();
+    let mut messages = vec![
+        Message { native: native_of(reply), ..Message::new(Role::Assistant, parts) },
+        Message::new(Role::User, answers),
+    ];
     messages.retain(|message| !message.parts.is_empty());
     messages
+}
+
+fn has_call(messages: &[Message], id: &str) -> bool {
+    let mut parts = messages.iter().flat_map(|message| &message.parts);
+    parts.any(|part| matches!(part, Part::ToolCall(call) if call.id == id))
+}
+
+/// What goes back with the turn as a whole: thoughts that have no other place.
+fn native_of(reply: &ChatReply) -> Option<NativeFields> {
+    const SENT_BACK: [&str; 2] = ["extra_content", "reasoning_details"];
+    let native = reply.native.as_ref()?;
+    let fields = native.fields.iter().filter(|(name, _)| SENT_BACK.contains(&name.as_str()));
+    let fields = fields.map(|(name, value)| (name.clone(), value.clone())).collect();
+    (native.interface == Interface::OpenAiChat)
+        .then(|| NativeFields::of(native.interface, fields))
+        .flatten()
 }
 
 /// What a model is told of a value: its text, or the JSON that it is; not more than it can bear.
@@ -310,4 +333,63 @@ fn told(value: &Value) -> String {
         text.push_str(&format!("\n(cut: {bytes} bytes in all)"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use convergio_domain::chat::{
+        ChatReply, Interface, Message, NativeFields, NativePart, Part, Role, ThinkingPart, ToolCall,
+    };
+    use serde_json::{Value, json};
+
+    use super::said;
+
+    fn call(id: &str) -> Part {
+        let (id, name, arguments) = (id.to_owned(), "t".to_owned(), "{}".to_owned());
+        Part::ToolCall(ToolCall { id, name, arguments, ..ToolCall::default() })
+    }
+
+    fn thinking(signature: &str) -> Part {
+        let (text, signature) = ("hm".to_owned(), signature.to_owned());
+        Part::Thinking(ThinkingPart { text, signature, native: None })
+    }
+
+    fn reply(parts: Vec<Part>) -> ChatReply {
+        let mut reply = ChatReply::default();
+        reply.set_parts(parts);
+        reply
+    }
+
+    #[test]
+    fn a_turn_goes_back_part_by_part() {
+        let block = json!({"type": "redacted_thinking", "data": "x"});
+        let redacted = Part::Native(NativePart { interface: Interface::Anthropic, block });
+        let parts = vec![thinking("1"), redacted, thinking("2"), call("a"), Part::text("t")];
+        let results = [(0, "42".to_owned(), false)];
+        let messages = said(&reply(parts.clone()), 1, &results, &[]);
+        assert_eq!(messages[0].parts, parts);
+        let Part::ToolResult(result) = &messages[1].parts[0] else { panic!("{messages:?}") };
+        assert_eq!((result.id.as_str(), result.text.as_str()), ("a", "42"));
+    }
+
+    #[test]
+    fn an_id_that_was_there_before_becomes_another() {
+        let before = [Message::new(Role::Assistant, vec![call("call_0")])];
+        let results = [(0, "42".to_owned(), false)];
+        let messages = said(&reply(vec![call("call_0")]), 2, &results, &before);
+        let Part::ToolCall(call) = &messages[0].parts[0] else { panic!("{messages:?}") };
+        let Part::ToolResult(result) = &messages[1].parts[0] else { panic!("{messages:?}") };
+        assert_eq!((call.id.as_str(), result.id.as_str()), ("call_2_0", "call_2_0"));
+    }
+
+    #[test]
+    fn only_what_carries_thoughts_goes_back_with_the_turn() {
+        let Value::Object(fields) = json!({"reasoning_details": [1], "annotations": [2]}) else {
+            panic!("an object")
+        };
+        let native = NativeFields::of(Interface::OpenAiChat, fields);
+        let reply = ChatReply { native, ..reply(vec![Part::text("t")]) };
+        let native = said(&reply, 1, &[], &[]).remove(0).native.expect("it goes back");
+        assert_eq!(Value::Object(native.fields), json!({"reasoning_details": [1]}));
+    }
 }

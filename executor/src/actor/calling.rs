@@ -2,19 +2,23 @@
 
 use std::time::Duration;
 
-use convergio_domain::chat::{ChatRequest, Privacy};
+use convergio_domain::chat::{ChatField, ChatRequest, Privacy};
 use convergio_domain::id::StepId;
-use convergio_domain::metering::{Meter, Usage};
+use convergio_domain::metering::{CallBound, Meter, PriceQuery};
 use convergio_domain::money::Money;
 use convergio_domain::payload::Purpose;
 use convergio_domain::run::Intent;
+use serde_json::Value;
 
 use super::Actor;
 use super::effect::{Answers, Launch, ModelCall, Work};
 use super::hop::Question;
 use super::plan::Plan;
-use crate::model::{Need, ask};
+use crate::model::{Api, Choice, ServiceCall, WrittenRequest, ask, bound};
 use crate::outputs::OutputError;
+
+/// An answer that is limited by the budget has at least so many tokens; else the budget is used up.
+const LEAST_ANSWER_TOKENS: u64 = 16;
 
 /// Where a call belongs, and what becomes of its answer.
 pub(super) struct Calling<'a> {
@@ -37,23 +41,36 @@ impl Actor {
         calling: Calling<'_>,
     ) -> Result<(Intent, Launch), OutputError> {
         let Calling { step, attempt, turn, timeout, answers, is_repeatable } = calling;
+        ask::check_service(&request, turn).map_err(OutputError::Failure)?;
         request.privacy = request.privacy.max(self.privacy());
+        let service = request.service.as_ref().map(ServiceCall::of);
         let need = ask::need(&request);
         let known = self.run.state.steps.get(step);
         let avoid = known.map(|step| step.avoid.clone()).unwrap_or_default();
-        let choice = self.shared.models.choose_after(&request.model, &need, &avoid).await;
+        // One run stays with one deployment of an alias: its prompts are cached there.
+        let chance = self.run.stream.id.as_u64_pair().1;
+        let models = self.shared.models.expand_models(&request.model, &request.fallbacks, chance);
+        if service.is_some() {
+            self.shared.models.check_names(&models).map_err(OutputError::Failure)?;
+        }
+        let choice = self.shared.models.choose_after(&models, &need, &avoid).await;
         let choice = choice.map_err(OutputError::Failure)?;
-        let wanted = request.model.clone();
-        let request = ask::addressed(request, &need, &choice);
-        let need = ask::need(&request);
-        let left_out = choice.provider.left_out(&request);
-        let body = choice.provider.body(&request);
+        let hold = self.hold_for(plan, &mut request, &choice);
+        let request = ChatRequest { model: choice.model.clone(), ..request };
+        let written = choice.provider.write(request);
+        let written = written.map_err(|error| OutputError::Failure(error.into_failure()))?;
+        let left_out = written.left_out_names();
+        let WrittenRequest { body, media_type, headers, .. } = written;
         let provider = choice.provider.name().to_owned();
         let idempotency_key = self.idempotency_key(step, attempt, turn);
-        let prompt = plan.store(body.to_vec(), "application/json", Purpose::Prompt);
+        let prompt = plan.store(body.to_vec(), media_type.clone(), Purpose::Prompt);
+        let (estimated_meter, estimated_tokens) = estimate(service, need.input_tokens);
         let intent = Intent::CallModel {
             turn,
-            reserved_cost: self.worst_cost(&provider, &choice.model, &need),
+            reserved_cost: hold.cost,
+            estimated_tokens: Some(estimated_tokens),
+            estimated_meter,
+            output_limit: hold.output_limit,
             provider,
             model: choice.model.clone(),
             route: choice.route,
@@ -61,15 +78,18 @@ impl Actor {
             key: choice.key.clone(),
             left_out,
             prompt,
-            reserved_tokens: need.input_tokens + u64::from(need.output_tokens),
+            reserved_tokens: hold.bound.tokens(),
             idempotency_key: Some(idempotency_key.clone()),
         };
         plan.hold_intent(&intent);
-        let question = Question { wanted, need, key: choice.key, avoid, is_repeatable };
+        let question = Question { models, need, key: choice.key, avoid, is_repeatable };
         let work = Work::Model(ModelCall {
             provider: choice.provider,
             model: choice.model,
             body,
+            media_type,
+            headers,
+            service,
             idempotency_key,
             answers,
             question: Box::new(question),
@@ -83,10 +103,57 @@ impl Actor {
         self.run.state.privacy.max(self.shared.models.privacy_of(tenant))
     }
 
-    fn worst_cost(&self, provider: &str, model: &str, need: &Need) -> Option<Money> {
-        let out = (Meter::OutText, u64::from(need.output_tokens));
-        let usage = Usage([(Meter::InFresh, need.input_tokens), out].into());
-        let charge = self.shared.prices.charge(provider, model, self.shared.now(), &usage)?;
-        Some(charge.amount)
+    /// What is held for a call: the most that it can use and cost. An answer whose length nobody
+    /// limited is as long as the model can make it, or as what is left of the budget pays for.
+    fn hold_for(&self, plan: &Plan, request: &mut ChatRequest, choice: &Choice) -> CallHold {
+        let info = choice.provider.info();
+        let is_limited = request.max_tokens.is_some();
+        let mut bound = bound::bound_of(request, &choice.model, choice.max_output_tokens);
+        let service_tier = request.options.get(&ChatField::ServiceTier).and_then(Value::as_str);
+        let query = PriceQuery { service_tier, ..self.shared.price_query(info, &choice.model) };
+        let mut output_limit = None;
+        if request.service.is_some() {
+            let cost = self.shared.prices.worst_cost(query, bound);
+            return CallHold { bound, cost, output_limit };
+        }
+        if !is_limited {
+            let affordable = self.affordable_output(plan, query, bound);
+            if (LEAST_ANSWER_TOKENS..bound.output_tokens).contains(&affordable) {
+                bound.output_tokens = affordable;
+                output_limit = u32::try_from(affordable).ok();
+            }
+        }
+        let cost = self.shared.prices.worst_cost(query, bound);
+        let demanded =
+            matches!(info.api, Api::Anthropic { .. }).then_some(choice.max_output_tokens);
+        request.max_tokens = request.max_tokens.or(output_limit).or(demanded.flatten());
+        CallHold { bound, cost, output_limit }
     }
+
+    /// Tokens of an answer that what is left of the budget is enough for.
+    fn affordable_output(&self, plan: &Plan, query: PriceQuery<'_>, bound: CallBound) -> u64 {
+        let left = self.run.state.share(plan.spent, 1, self.shared.now());
+        let tokens = left.tokens.map(|tokens| tokens.saturating_sub(bound.input_tokens));
+        let paid = left
+            .cost
+            .and_then(|cost| self.shared.prices.affordable_output(query, bound.input_tokens, cost));
+        tokens.unwrap_or(u64::MAX).min(paid.unwrap_or(u64::MAX))
+    }
+}
+
+/// What is booked when nobody knows what became of a call: of what, if it is no chat, and how much.
+fn estimate(service: Option<ServiceCall>, input_tokens: u64) -> (Option<Meter>, u64) {
+    match service.map(ServiceCall::estimate) {
+        Some((meter, quantity)) => (Some(meter).filter(|m| *m != Meter::InFresh), quantity),
+        None => (None, input_tokens),
+    }
+}
+
+/// What is held against the budget for a call.
+struct CallHold {
+    bound: CallBound,
+    /// Absent when the model has no price.
+    cost: Option<Money>,
+    /// The limit of the answer, where the budget sets it.
+    output_limit: Option<u32>,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use convergio_domain::failure::{PlatformText, UnsealedFailure};
 use convergio_domain::graph::manifest::{MapWork, Node, Work};
 use convergio_domain::id::StepId;
-use convergio_domain::metering::{Meter, Usage};
+use convergio_domain::metering::{Meter, PriceQuery, Usage};
 use convergio_domain::platform_text;
 use convergio_domain::run::{
     Approval, ApprovalState, Call, CallReport, Step, StepStatus, ToolState, Turns,
@@ -133,11 +133,20 @@ impl Actor {
 
     /// What a call may have cost whose outcome nobody knows: its input was sent, most likely.
     fn unconfirmed(&self, id: &StepId, call: &Call) -> CallReport {
-        let answer = self.agent(id).map_or(0, |agent| u64::from(agent.max_tokens));
-        let input = call.reserved_tokens.saturating_sub(answer);
-        let usage = Usage([(Meter::InFresh, input)].into());
-        let charge =
-            self.shared.prices.charge(&call.provider, &call.model, self.shared.now(), &usage);
+        let input = call.estimated_tokens.unwrap_or_else(|| {
+            let answer = self.agent(id).map_or(0, |agent| u64::from(agent.max_tokens));
+            call.reserved_tokens.saturating_sub(answer)
+        });
+        let meter = call.estimated_meter.unwrap_or(Meter::InFresh);
+        let usage = Usage([(meter, input)].into());
+        let query = PriceQuery {
+            provider: &call.provider,
+            model: &call.model,
+            is_local: self.shared.models.is_local(&call.provider),
+            service_tier: None,
+            at: self.shared.now(),
+        };
+        let charge = self.shared.prices.charge(query, &usage);
         CallReport {
             provider: call.provider.clone(),
             model: call.model.clone(),
@@ -146,7 +155,9 @@ impl Actor {
             first_token_ms: None,
             usage: Some(usage),
             confirmed: false,
+            service_tier: None,
             charge,
+            provider_cost: None,
             fallback: None,
             retry_after: None,
         }

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,12 +10,13 @@ use convergio_domain::chat::ChatReply;
 use convergio_domain::failure::{PlatformText, UnsealedFailure};
 use convergio_domain::id::{RunId, StepId};
 use convergio_domain::json::{JsonError, read_json};
+use convergio_domain::metering::PriceQuery;
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::platform_text;
 use convergio_domain::run::{CallNo, CallReport, Fallback, Resolution, keep_to_hint};
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::{Span, Timestamp};
-use convergio_eventstore::LiveNote;
+use convergio_eventstore::{Limits, LiveNote};
 use futures_util::FutureExt;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -25,11 +25,16 @@ use tracing::Instrument;
 use super::children::{self, NewChild};
 use super::hop::Question;
 use super::{Shared, span};
-use crate::model::{Admission, Call, ChatAnswer, ModelError, Provider};
+use crate::model::{
+    Admission, Call, ChatAnswer, ModelError, Piece, Provider, ServiceCall, provider_cost,
+};
 use crate::tool;
 
 /// Arguments beyond this size are worked on outside of the threads that serve everybody.
 const INLINE_BYTES: usize = 64 << 10;
+/// Longest pause that a provider asks for, and that is waited for while somebody waits for the
+/// answer.
+const LONGEST_AWAITED_PAUSE: Duration = Duration::from_secs(10);
 /// Largest output of a step.
 const OUTPUT_LIMIT: usize = 4 << 20;
 
@@ -59,9 +64,22 @@ pub(super) struct ModelCall {
     pub(super) provider: Arc<dyn Provider>,
     pub(super) model: String,
     pub(super) body: Bytes,
+    pub(super) media_type: String,
+    pub(super) headers: Vec<(&'static str, String)>,
+    /// What is asked for in place of an answer.
+    pub(super) service: Option<ServiceCall>,
     pub(super) idempotency_key: String,
     pub(super) answers: Answers,
     pub(super) question: Box<Question>,
+}
+
+impl ModelCall {
+    /// Whether the provider asks to be left alone for longer than somebody who waits for the answer
+    /// is kept waiting: they are told, and ask again themselves.
+    fn is_paused_too_long(&self, error: &ModelError) -> bool {
+        let is_awaited = self.answers == Answers::Whole;
+        is_awaited && error.retry_after.is_some_and(|pause| pause > LONGEST_AWAITED_PAUSE)
+    }
 }
 
 /// What an answer becomes as the output of its step.
@@ -212,9 +230,13 @@ fn size_of(value: &Value) -> usize {
 }
 
 pub(super) fn completed(value: Value) -> DoneResult {
+    completed_within(value, OUTPUT_LIMIT)
+}
+
+fn completed_within(value: Value, limit: usize) -> DoneResult {
     let bytes = size_of(&value);
-    if bytes > OUTPUT_LIMIT {
-        let message = platform_text!("the output has {} bytes: at most {}", bytes, OUTPUT_LIMIT);
+    if bytes > limit {
+        let message = platform_text!("the output has {} bytes: at most {}", bytes, limit);
         return DoneResult::Failed(failure("request.too_large", message));
     }
     DoneResult::Completed(Some(Arc::new(value)))
@@ -249,6 +271,7 @@ impl Asked<'_> {
         let mut answer = self.send(&call, None, cancel).await;
         if let Err(refusal) = &answer
             && refusal.is_load_refusal
+            && !call.is_paused_too_long(refusal)
             && !cancel.is_cancelled()
             && self.fallback(&call, &refusal.clone().into_failure()).await.is_none()
         {
@@ -257,8 +280,20 @@ impl Asked<'_> {
         }
         match answer {
             Ok(answer) => {
-                let report = self.report(&call, &answer);
-                (value_of(&call, answer), Some(report))
+                let mut report = self.report(&call, &answer);
+                let use_check = match call.answers {
+                    Answers::Whole => answer.check_size(),
+                    _ => answer.check_use(call.provider.name()),
+                };
+                let result = match use_check {
+                    Ok(()) => value_of(&call, answer),
+                    Err(error) => {
+                        let failure = error.into_failure();
+                        report.fallback = self.fallback(&call, &failure).await;
+                        DoneResult::Failed(failure)
+                    }
+                };
+                (result, Some(report))
             }
             Err(error) => self.failed(&call, error, cancel.is_cancelled()).await,
         }
@@ -272,12 +307,19 @@ impl Asked<'_> {
         refusal: Option<&ModelError>,
         cancel: &CancellationToken,
     ) -> Result<ChatAnswer, ModelError> {
-        let told = AtomicU64::new(0);
-        let sink = |text: &str, tokens_out: u64| {
+        let sink = |piece: Piece| {
             let (step, attempt) = (self.step.to_string(), self.attempt);
-            let offset = told.fetch_add(text.len() as u64, Ordering::Relaxed);
-            let text = text.to_owned();
-            let note = LiveNote { step, attempt, tokens_out, offset, text, ..LiveNote::default() };
+            let Piece { kind, part, offset, text, tokens_out } = piece;
+            let note = LiveNote {
+                step,
+                attempt,
+                tokens_out,
+                kind,
+                part,
+                offset,
+                text,
+                retry_after_ms: None,
+            };
             self.shared.live.publish(self.stream, note);
         };
         let admission = Admission {
@@ -289,11 +331,16 @@ impl Asked<'_> {
         let asked = Call {
             model: &call.model,
             body: &call.body,
+            media_type: &call.media_type,
+            headers: &call.headers,
             timeout: self.timeout,
             idempotency_key: Some(&call.idempotency_key),
             admission,
         };
-        call.provider.chat(asked, &sink, cancel).await
+        match call.service {
+            Some(service) => call.provider.serve(service, asked, cancel).await,
+            None => call.provider.chat(asked, &sink, cancel).await,
+        }
     }
 
     /// The hop to somebody else after a failure, if somebody would do.
@@ -304,14 +351,19 @@ impl Asked<'_> {
 
     fn report(&self, call: &ModelCall, answer: &ChatAnswer) -> CallReport {
         let provider = call.provider.name();
-        let now = self.shared.now();
+        let query = PriceQuery {
+            service_tier: answer.service_tier.as_deref(),
+            ..self.shared.price_query(call.provider.info(), &call.model)
+        };
         CallReport {
             provider: provider.to_owned(),
             model: call.model.clone(),
             finish: Some(finish_word(&answer.finish).to_owned()),
             duration_ms: answer.duration_ms,
             first_token_ms: answer.first_token_ms,
-            charge: self.shared.prices.charge(provider, &call.model, now, &answer.usage),
+            service_tier: answer.service_tier.clone(),
+            charge: self.shared.prices.charge(query, &answer.usage),
+            provider_cost: answer.raw_usage.as_ref().and_then(provider_cost),
             usage: Some(answer.usage.clone()),
             confirmed: answer.confirmed,
             fallback: None,
@@ -328,9 +380,8 @@ impl Asked<'_> {
     ) -> (DoneResult, Option<CallReport>) {
         let provider = call.provider.name();
         let usage = error.partial_usage.clone();
-        let charge = usage.as_ref().and_then(|usage| {
-            self.shared.prices.charge(provider, &call.model, self.shared.now(), usage)
-        });
+        let query = self.shared.price_query(call.provider.info(), &call.model);
+        let charge = usage.as_ref().and_then(|usage| self.shared.prices.charge(query, usage));
         let mut report = CallReport {
             provider: provider.to_owned(),
             model: call.model.clone(),
@@ -339,7 +390,9 @@ impl Asked<'_> {
             first_token_ms: None,
             usage,
             confirmed: false,
+            service_tier: None,
             charge,
+            provider_cost: None,
             fallback: None,
             retry_after: error.retry_after.map(span),
         };
@@ -353,18 +406,20 @@ impl Asked<'_> {
             self.shared.live.publish(self.stream, note);
         }
         let is_heard = call.answers == Answers::Whole && error.has_begun;
+        let is_paused_too_long = call.is_paused_too_long(&error);
         let failure = error.into_failure();
-        let retryable = failure.retryable && !is_heard;
         if !is_heard {
             report.fallback = self.fallback(call, &failure).await;
         }
+        let may_wait = !is_paused_too_long || report.fallback.is_some();
+        let retryable = failure.retryable && !is_heard && may_wait;
         (DoneResult::Failed(UnsealedFailure { retryable, ..failure }), Some(report))
     }
 }
 
 /// Why the model stopped, in a word of ours: the reply has the provider's own.
 fn finish_word(finish: &str) -> &'static str {
-    const WORDS: [&str; 4] = ["content_filter", "length", "stop", "tool_calls"];
+    const WORDS: [&str; 5] = ["content_filter", "length", "pause", "stop", "tool_calls"];
     WORDS.into_iter().find(|word| *word == finish).unwrap_or("other")
 }
 
@@ -377,18 +432,20 @@ fn span(duration: Duration) -> Span {
 /// The answer as the value that the manifest asks for.
 fn value_of(call: &ModelCall, answer: ChatAnswer) -> DoneResult {
     let read = match call.answers {
-        Answers::Text => return completed(Value::String(answer.text)),
+        Answers::Text => return completed(Value::String(answer.text())),
         Answers::Turn => {
             let reply = answer.into_reply(call.provider.name());
             return DoneResult::Answered(Box::new(reply));
         }
-        Answers::Json => read_json(answer.text.as_bytes()),
+        Answers::Json => read_json(answer.text().as_bytes()),
         Answers::Whole => {
             serde_json::to_value(answer.into_reply(call.provider.name())).map_err(JsonError::from)
         }
     };
+    // Vectors and sound are as large as they are: the log takes what has been checked.
+    let limit = if call.service.is_some() { Limits::PAYLOAD_BYTES } else { OUTPUT_LIMIT };
     match read {
-        Ok(value) => completed(value),
+        Ok(value) => completed_within(value, limit),
         Err(error) => DoneResult::Failed(not_json(&error)),
     }
 }

@@ -7,8 +7,8 @@ use crate::model::{ModelCatalog, Need};
 
 /// What a step asks for, so that somebody else can be asked.
 pub(super) struct Question {
-    /// The model by the manifest's word.
-    pub(super) wanted: String,
+    /// The models that may be asked, in this order.
+    pub(super) models: Vec<String>,
     pub(super) need: Need,
     /// The name of the key that is used.
     pub(super) key: Option<String>,
@@ -39,6 +39,6 @@ impl Question {
         }
         let fallback = Fallback { from, reason: failure.code.clone() };
         let avoid: Vec<_> = self.avoid.iter().chain([&fallback]).cloned().collect();
-        models.has_other(&self.wanted, &self.need, &avoid).await.then_some(fallback)
+        models.has_other(&self.models, &self.need, &avoid).await.then_some(fallback)
     }
 }

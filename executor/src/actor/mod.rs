@@ -40,7 +40,7 @@ use convergio_domain::decider::Context;
 use convergio_domain::event::run::Failure;
 use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::id::{ActorId, NodeId, StepId};
-use convergio_domain::metering::PriceBook;
+use convergio_domain::metering::{PriceBook, PriceQuery};
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::platform_text;
 use convergio_domain::run::{CallNo, Rejection, Run, StepStatus};
@@ -50,7 +50,7 @@ use convergio_evaluation::{Job, Print};
 use convergio_eventstore::{
     AppendError, CommitError, LiveHub, Loaded, LogError, Record, Repository,
 };
-use convergio_kernel_c::Scheduler;
+use convergio_kernel_c::{ProviderClass, Scheduler};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -59,7 +59,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::ExecutorConfig;
 use crate::graphs::{CompiledGraph, GraphCache, GraphError};
 use crate::memory::ToolScope;
-use crate::model::ModelCatalog;
+use crate::model::{ModelCatalog, ProviderConfig};
 use crate::outputs::Outputs;
 use crate::scheduler;
 use crate::value_room::ValueRoom;
@@ -89,6 +89,21 @@ pub(crate) struct Shared {
 impl Shared {
     fn now(&self) -> Timestamp {
         self.repository.clock().now()
+    }
+
+    /// What a model's price is looked up by, now and at the usual tier of service.
+    pub(super) fn price_query<'a>(
+        &self,
+        provider: &'a ProviderConfig,
+        model: &'a str,
+    ) -> PriceQuery<'a> {
+        PriceQuery {
+            provider: &provider.name,
+            model,
+            is_local: provider.class == ProviderClass::Local,
+            service_tier: None,
+            at: self.now(),
+        }
     }
 
     /// What a tool of a step may use. The origin names the call for ever.

@@ -160,13 +160,13 @@ impl Plan {
     pub(super) fn store(
         &mut self,
         bytes: Vec<u8>,
-        media: &'static str,
+        media_type: impl Into<String>,
         why: Purpose,
     ) -> PayloadSlot {
         self.room.add_payload(bytes.len());
         self.payloads.push(Payload {
             bytes: Bytes::from(bytes),
-            media_type: media.into(),
+            media_type: media_type.into(),
             purpose: why,
             subject: None,
         });

@@ -87,7 +87,7 @@ impl Actor {
             }
             Err(OutputError::Failure(error)) => {
                 let text = error.full_text().to_owned();
-                Err(Bad::Wrong { error, text })
+                Err(Bad::Wrong { error: Box::new(error), text })
             }
         };
         let run_call = match checked {

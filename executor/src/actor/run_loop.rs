@@ -58,8 +58,11 @@ impl Actor {
             // What the run was taken up from may never have become durable: nothing was done then.
             let is_begun = self.run.head.is_some();
             match error.verdict() {
-                Some(failure) => self.fail_run(failure).await?,
-                None if error.is_passing() && is_begun => self.take_up_again(&error).await?,
+                // Boxed, as all that is rare: each run begins by moving the room for it.
+                Some(failure) => Box::pin(self.fail_run(failure)).await?,
+                None if error.is_passing() && is_begun => {
+                    Box::pin(self.take_up_again(&error)).await?;
+                }
                 None => return Err(error),
             }
         }
@@ -82,7 +85,7 @@ impl Actor {
                 Err(ActorError::Evaluation(job)) => {
                     // Others may write meanwhile.
                     drop(write_turn);
-                    self.wait_for_evaluation(*job, signal).await?;
+                    Box::pin(self.wait_for_evaluation(*job, signal)).await?;
                     return Ok(Turn::Waited);
                 }
                 plan => plan?,

@@ -66,7 +66,7 @@ pub(super) enum Bad {
     /// The agent may not call this tool.
     Denied { name: String },
     /// There is no such tool, or the arguments are wrong; the text tells the model why.
-    Wrong { error: UnsealedFailure, text: String },
+    Wrong { error: Box<UnsealedFailure>, text: String },
 }
 
 impl Tools {
@@ -106,7 +106,7 @@ impl Tools {
                 Ok(()) => Ok(Good::Builtin { name, args }),
                 Err(error) => {
                     let text = error.full_text().to_owned();
-                    Err(Bad::Wrong { error, text })
+                    Err(Bad::Wrong { error: Box::new(error), text })
                 }
             },
             Does::Spawn => match check_inputs(&tool.spec.parameters, &args) {
@@ -141,7 +141,7 @@ impl Tools {
             let names: Vec<&str> = self.tools.iter().map(|tool| tool.spec.name.as_str()).collect();
             let error = failure("tool.unknown", platform_text!("there is no such tool"));
             let text = format!("there is no such tool; the tools are {}", names.join(", "));
-            return Bad::Wrong { error, text };
+            return Bad::Wrong { error: Box::new(error), text };
         };
         Bad::Denied { name: spec.name.clone() }
     }
@@ -150,7 +150,7 @@ impl Tools {
 fn wrong(text: String) -> Bad {
     let message = platform_text!("the arguments are not what the tool takes");
     let error = failure("tool.invalid", message);
-    Bad::Wrong { error, text }
+    Bad::Wrong { error: Box::new(error), text }
 }
 
 /// The arguments that a model wrote: an object.
@@ -320,37 +320,35 @@ fn unknown(name: &str) -> OutputError {
 
 fn spawn_tool(granted: &[ToolRef]) -> Tool {
     let names: Vec<String> = granted.iter().map(spawn_name).collect();
-    let spec = ToolSpec {
-        name: wire(SPAWN_TOOL),
-        description: format!(
-            "Runs another agent with a message, or a graph with inputs, and answers with what it \
-             yields. There are: {}.",
-            if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-        ),
-        parameters: json!({
-            "type": "object",
-            "properties": {
-                "agent": {"type": "string"},
-                "message": {"type": "string"},
-                "graph": {"type": "string"},
-                "inputs": {"type": "object"},
-            },
-            "additionalProperties": false,
-        }),
-    };
+    let description = format!(
+        "Runs another agent with a message, or a graph with inputs, and answers with what it \
+         yields. There are: {}.",
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    );
+    let parameters = json!({
+        "type": "object",
+        "properties": {
+            "agent": {"type": "string"},
+            "message": {"type": "string"},
+            "graph": {"type": "string"},
+            "inputs": {"type": "object"},
+        },
+        "additionalProperties": false,
+    });
+    let spec = ToolSpec::new(wire(SPAWN_TOOL), description, parameters);
     Tool { name: SPAWN_TOOL.to_owned(), spec, does: Does::Spawn }
 }
 
 fn builtin_tool(spec: &Described) -> Tool {
     let name = spec.name.clone();
     let (description, parameters) = (spec.description.clone(), spec.arguments.clone());
-    let spec = ToolSpec { name: wire(&name), description, parameters };
+    let spec = ToolSpec::new(wire(&name), description, parameters);
     Tool { name, spec, does: Does::Builtin }
 }
 
 /// A tool that runs something of which only the name is known: any object may be its inputs.
 fn unknown_tool(name: &str) -> Tool {
-    let spec = ToolSpec { name: wire(name), description: String::new(), parameters: json!({}) };
+    let spec = ToolSpec::new(wire(name), "", json!({}));
     Tool { name: name.to_owned(), spec, does: Does::Spawn }
 }
 
@@ -362,10 +360,6 @@ fn run_tool(kind: &str, callee: &CalleeRef, target: Target) -> Tool {
     let graph = &target.compiled.graph;
     let description = callee.description.clone().or_else(|| graph.description.clone());
     let name = run_name(kind, callee);
-    let spec = ToolSpec {
-        name: wire(&name),
-        description: description.unwrap_or_default(),
-        parameters: graph.inputs.clone(),
-    };
+    let spec = ToolSpec::new(wire(&name), description.unwrap_or_default(), graph.inputs.clone());
     Tool { name, spec, does: Does::Run(target) }
 }

@@ -236,7 +236,7 @@ impl Actor {
                 return Ok(());
             }
             Err(Bad::Wrong { error, text }) => {
-                plan.tool_failed(at, error, text);
+                plan.tool_failed(at, *error, text);
                 return Ok(());
             }
         };

@@ -3,41 +3,43 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use convergio_domain::chat::ToolCall;
-use convergio_domain::metering::Usage;
+use convergio_domain::chat::{Interface, NativeFields};
+use convergio_domain::json_piece::merge;
+use convergio_domain::metering::{Meter, Usage};
+use convergio_eventstore::LiveKind;
 use serde_json::{Map, Value};
 
-use super::chat::ChatAnswer;
+use super::chat::{ChatAnswer, Piece};
+use super::draft::{Drafts, TooLarge};
 use super::error::ModelError;
+use super::json_piece::size;
 use super::{scrub, usage};
 
-/// Bytes of text, thought and arguments at most.
-const TEXT_LIMIT: usize = 8 << 20;
 /// Bytes on the wire at most: a stream wraps each token in about 250 bytes.
 const WIRE_LIMIT: usize = 64 << 20;
 /// Bytes of a usage block that are kept.
 const USAGE_LIMIT: usize = 16 << 10;
-/// Tools that one answer may ask for.
-const TOOLS_LIMIT: usize = 128;
-/// The tool by which a provider without structured output is made to answer in a schema.
-pub(super) const ANSWER_TOOL: &str = "convergio_answer";
+/// Letters of the name of a model.
+pub(super) const NAME_LIMIT: usize = 200;
+/// The finish of an answer that is nonsense by the provider's own word.
+pub(super) const MALFORMED: &str = "malformed";
 
 /// An answer under way.
 pub(super) struct Answer {
     begun: Instant,
     /// Whether the provider may have read the request, and bills it.
     pub(super) is_asked: bool,
-    text: String,
-    /// Bytes of the text that the listener has heard.
-    heard: usize,
-    thinking: String,
-    signature: String,
-    tools: Vec<ToolCall>,
-    finish: Option<&'static str>,
-    /// The provider's own word for why it stopped, when it is none of the usual ones.
-    odd_finish: String,
+    /// What it is made of.
+    pub(super) parts: Drafts,
+    finish: Option<String>,
+    /// The provider's own word for why it stopped.
+    native_finish: String,
+    stop_sequence: Option<String>,
+    service_tier: Option<String>,
+    fields: Value,
     model: String,
-    refused: bool,
+    /// Whether the listener knows who answers.
+    is_named: bool,
     usage: Option<Value>,
     pieces: u64,
     first_token_ms: Option<u64>,
@@ -45,23 +47,19 @@ pub(super) struct Answer {
     ended: bool,
 }
 
-/// More than any honest answer.
-pub(super) struct TooLarge;
-
 impl Answer {
     pub(super) fn new() -> Self {
         Self {
             begun: Instant::now(),
             is_asked: false,
-            text: String::new(),
-            heard: 0,
-            thinking: String::new(),
-            signature: String::new(),
-            tools: Vec::new(),
+            parts: Drafts::default(),
             finish: None,
-            odd_finish: String::new(),
+            native_finish: String::new(),
+            stop_sequence: None,
+            service_tier: None,
+            fields: Value::Object(Map::new()),
             model: String::new(),
-            refused: false,
+            is_named: false,
             usage: None,
             pieces: 0,
             first_token_ms: None,
@@ -98,9 +96,7 @@ impl Answer {
 
     /// Whether what was taken in is within its limits.
     pub(super) fn check(&self) -> Result<(), TooLarge> {
-        let written: usize = self.tools.iter().map(|tool| tool.arguments.len()).sum();
-        let kept = self.text.len() + self.thinking.len() + self.signature.len() + written;
-        if kept > TEXT_LIMIT || self.tools.len() > TOOLS_LIMIT { Err(TooLarge) } else { Ok(()) }
+        self.parts.check()
     }
 
     fn begin(&mut self) {
@@ -112,7 +108,7 @@ impl Answer {
     pub(super) fn say(&mut self, text: &str) {
         if !text.is_empty() {
             self.begin();
-            self.text.push_str(text);
+            self.parts.say(text);
         }
     }
 
@@ -120,52 +116,78 @@ impl Answer {
     pub(super) fn think(&mut self, text: &str) {
         if !text.is_empty() {
             self.begin();
-            self.thinking.push_str(text);
+            self.parts.think(text);
         }
     }
 
-    /// A piece of the mark that the thought carries.
-    pub(super) fn sign(&mut self, text: &str) {
-        self.signature.push_str(text);
+    /// A piece of the words with which the model refuses.
+    pub(super) fn refuse(&mut self, text: &str) {
+        if !text.is_empty() {
+            self.begin();
+            self.parts.refuse(text);
+        }
     }
 
-    /// The tool asked for as the `index`-th of the answer; a gap is filled with the next one.
-    pub(super) fn tool(&mut self, index: usize) -> &mut ToolCall {
+    /// Begins a call of a tool.
+    pub(super) fn begin_call(&mut self, key: Option<u64>, id: &str, name: &str) {
         self.begin();
-        let at = index.min(self.tools.len());
-        if at == self.tools.len() {
-            self.tools.push(ToolCall::default());
-        }
-        &mut self.tools[at]
+        self.parts.begin_call(key, id, name);
     }
 
-    /// How many tools are asked for so far.
-    pub(super) fn tools(&self) -> usize {
-        self.tools.len()
+    /// A whole call of a tool.
+    pub(super) fn call(&mut self, id: &str, name: &str, arguments: &str) {
+        self.begin_call(None, id, name);
+        let place = self.parts.newest();
+        self.parts.write_arguments(place, arguments);
     }
 
-    /// The model will not answer, and says so in words that are no answer.
-    pub(super) fn refuse(&mut self) {
-        self.refused = true;
+    /// A piece of the arguments of a call.
+    pub(super) fn write_arguments(&mut self, place: Option<usize>, text: &str) {
+        self.begin();
+        self.parts.write_arguments(place, text);
     }
 
-    /// Why the model stopped, in our word if there is one: `stop`, `length`, `tool_calls`,
-    /// `content_filter`, `malformed`.
+    /// Why the model stopped: in our word if there is one, else in the provider's.
     pub(super) fn finish(&mut self, known: Option<&'static str>, said: &str) {
-        self.finish = Some(known.unwrap_or("other"));
-        self.odd_finish = if known.is_some() { String::new() } else { scrub::name(said, 32) };
+        let said = scrub::name(said, 64);
+        self.finish = Some(known.map_or_else(|| said.clone(), str::to_owned));
+        self.native_finish = said;
+        self.parts.close_all();
+    }
+
+    /// The text at which it stopped, of those that the caller named.
+    pub(super) fn stop_at(&mut self, text: &Value) {
+        if let Some(text) = text.as_str() {
+            self.stop_sequence = Some(text.to_owned());
+        }
+    }
+
+    /// The tier that served the call.
+    pub(super) fn serve_by(&mut self, tier: &Value) {
+        if let Some(tier) = tier.as_str() {
+            self.service_tier = Some(scrub::name(tier, 64));
+        }
+    }
+
+    /// What only the interface says of the answer as a whole; a stream says it in pieces.
+    pub(super) fn add_fields(&mut self, fields: Map<String, Value>) {
+        let fields = Value::Object(fields);
+        self.parts.add_bytes(size(&fields));
+        merge(&mut self.fields, fields);
     }
 
     /// The model's name, by its own word.
     pub(super) fn name(&mut self, model: &Value) {
-        if let Some(model) = model.as_str() {
-            self.model = scrub::name(model, 200);
+        if let Some(model) = model.as_str().filter(|model| !model.is_empty()) {
+            self.model = scrub::name(model, NAME_LIMIT);
         }
     }
 
     /// A usage block: the last one counts.
     pub(super) fn count(&mut self, block: &Value) {
-        if block.is_object() {
+        // Some end a stream with a block of zeros after the true one.
+        let is_empty = |usage: &Value| !has_count(usage);
+        if block.is_object() && (self.usage.as_ref().is_none_or(is_empty) || has_count(block)) {
             self.usage = Some(block.clone());
         }
     }
@@ -173,98 +195,124 @@ impl Answer {
     /// A part of the usage block: what it names replaces what was told before.
     pub(super) fn count_more(&mut self, block: &Value) {
         let Value::Object(more) = block else { return };
-        let told = self.usage.get_or_insert_with(|| Value::Object(Map::new()));
-        if let Value::Object(told) = told {
+        let usage = self.usage.get_or_insert_with(|| Value::Object(Map::new()));
+        if let Value::Object(usage) = usage {
             let known = more.iter().filter(|(_, value)| !value.is_null());
-            told.extend(known.map(|(name, value)| (name.clone(), value.clone())));
+            usage.extend(known.map(|(name, value)| (name.clone(), value.clone())));
         }
     }
 
-    /// Text that the listener has not heard, and how many pieces there are.
-    pub(super) fn fresh(&mut self) -> Option<(&str, u64)> {
-        let fresh = &self.text[self.heard..];
-        self.heard = self.text.len();
-        (!fresh.is_empty()).then_some((fresh, self.pieces))
+    /// What the listener has not heard. `read` reads the provider's usage block.
+    pub(super) fn fresh(&mut self, read: UsageReader) -> Vec<Piece> {
+        let mut pieces = Vec::new();
+        if !self.is_named && !self.model.is_empty() {
+            self.is_named = true;
+            let usage = self.usage.as_ref().and_then(read).unwrap_or_default();
+            let kind = LiveKind::Begin { model: self.model.clone(), usage };
+            pieces.push(Piece { kind, tokens_out: self.pieces, ..Piece::default() });
+        }
+        pieces.extend(self.parts.fresh(self.pieces));
+        pieces
     }
 
-    /// Whether the answer, which has ended, can be used.
+    /// Whether the answer, which has ended, is one.
     pub(super) fn verdict(&self, provider: &str) -> Result<(), ModelError> {
-        let filtered = |why: &str| {
-            let message = format!("{provider} {why}: change the prompt");
-            Err(ModelError::new("provider.content_filtered", false, message))
-        };
-        match self.finish {
+        match self.finish.as_deref() {
             // A gateway in between may end a broken stream as if it were whole; it cannot invent
             // a reason why the answer ended.
             None => {
                 let message = format!("{provider} broke off: the answer ended in the middle");
                 Err(ModelError::unavailable(message))
             }
-            Some("content_filter") => filtered("filtered the answer"),
-            Some("malformed") => {
+            Some(MALFORMED) => {
                 let message = format!("{provider} says that its model answered nonsense");
                 Err(ModelError::new("provider.invalid_answer", true, message))
             }
-            Some(_) if self.refused && self.text.is_empty() => filtered("refused to answer"),
             Some(_) => Ok(()),
         }
     }
 
     /// The whole answer. `read` reads the provider's usage block.
-    pub(super) fn finished(mut self, body: &Bytes, read: UsageReader) -> ChatAnswer {
-        self.unwrap_answer();
+    pub(super) fn finished(
+        self,
+        interface: Interface,
+        body: &Bytes,
+        read: UsageReader,
+    ) -> ChatAnswer {
         let (usage, confirmed) = self.usage(body, read);
-        let is_small = |usage: &Value| usage.to_string().len() <= USAGE_LIMIT;
-        let finish = match self.finish {
-            Some("stop") if !self.tools.is_empty() => "tool_calls".to_owned(),
-            Some("other") => self.odd_finish,
-            finish => finish.unwrap_or_default().to_owned(),
+        let asks = self.parts.calls() > 0;
+        let is_in_schema = self.parts.is_in_schema() && !asks;
+        let finish = match self.finish.unwrap_or_default() {
+            finish if finish == "stop" && asks => "tool_calls".to_owned(),
+            finish if finish == "tool_calls" && is_in_schema => "stop".to_owned(),
+            finish => finish,
+        };
+        let native = match self.fields {
+            Value::Object(fields) => NativeFields::of(interface, fields),
+            _ => None,
         };
         ChatAnswer {
+            parts: self.parts.into_parts(),
+            finish,
+            native_finish: self.native_finish,
+            stop_sequence: self.stop_sequence,
+            service_tier: self.service_tier,
+            interface,
+            native,
             usage,
             confirmed,
             raw_usage: self.usage.filter(is_small),
-            finish,
             model: self.model,
+            service: None,
             duration_ms: millis(self.begun),
             first_token_ms: self.first_token_ms,
-            text: self.text,
-            thinking: self.thinking,
-            signature: self.signature,
-            tool_calls: self.tools,
-        }
-    }
-
-    /// An answer that came as the arguments of our own tool is the text that was asked for.
-    fn unwrap_answer(&mut self) {
-        if let [tool] = self.tools.as_mut_slice()
-            && tool.name == ANSWER_TOOL
-        {
-            self.text = std::mem::take(&mut tool.arguments);
-            self.tools.clear();
-            if self.finish == Some("tool_calls") {
-                self.finish = Some("stop");
-            }
         }
     }
 
     /// The error with what was used before: it was made, and may be billed.
     pub(super) fn broken(self, error: ModelError, body: &Bytes, read: UsageReader) -> ModelError {
-        let partial_usage = self.is_asked.then(|| self.usage(body, read).0);
+        let partial_usage = self.is_asked.then(|| self.broken_usage(body, read));
         let has_begun = self.has_begun();
         ModelError { partial_usage, has_begun, duration_ms: millis(self.begun), ..error }
     }
 
+    /// What an answer used that broke off: the provider makes more than it has told of, and what
+    /// came is counted at least.
+    fn broken_usage(&self, body: &Bytes, read: UsageReader) -> Usage {
+        let estimate = self.estimate(body);
+        let Some(mut usage) = self.usage.as_ref().and_then(read) else { return estimate };
+        let missing = estimate.tokens_out().saturating_sub(usage.tokens_out());
+        if missing > 0 {
+            *usage.0.entry(Meter::OutText).or_default() += missing;
+        }
+        if usage.tokens_in() == 0 {
+            usage.0.insert(Meter::InFresh, estimate.tokens_in());
+        }
+        usage
+    }
+
     /// The usage, and whether the provider told it.
     fn usage(&self, body: &Bytes, read: UsageReader) -> (Usage, bool) {
-        if let Some(told) = self.usage.as_ref().and_then(read) {
-            return (told, true);
+        if let Some(usage) = self.usage.as_ref().and_then(read) {
+            return (usage, true);
         }
+        (self.estimate(body), false)
+    }
+
+    fn estimate(&self, body: &Bytes) -> Usage {
         let texts = texts(body);
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let tools: String = self.tools.iter().map(|tool| tool.arguments.as_str()).collect();
-        let made = [self.text.as_str(), &self.thinking, &tools].concat();
-        (usage::estimate(&texts, &made, self.pieces), false)
+        usage::estimate(&texts, &self.parts.all_text(), self.pieces)
+    }
+}
+
+/// Whether a usage block counts anything.
+fn has_count(block: &Value) -> bool {
+    match block {
+        Value::Number(count) => count.as_f64() != Some(0.0),
+        Value::Object(fields) => fields.values().any(has_count),
+        Value::Array(list) => list.iter().any(has_count),
+        _ => false,
     }
 }
 
@@ -297,6 +345,52 @@ fn collect(value: &Value, texts: &mut Vec<String>) {
     }
 }
 
+/// Whether a usage block is kept as it came.
+pub(super) fn is_small(usage: &Value) -> bool {
+    usage.to_string().len() <= USAGE_LIMIT
+}
+
 fn millis(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use convergio_domain::metering::{Meter, Usage};
+    use serde_json::json;
+
+    use super::Answer;
+    use crate::model::error::ModelError;
+    use crate::model::usage::from_openai;
+
+    fn broken(answer: Answer) -> Usage {
+        let body =
+            Bytes::from_static(br#"{"messages": [{"role": "user", "content": "twelve bytes"}]}"#);
+        let mut answer = answer;
+        answer.is_asked = true;
+        let error = ModelError::unavailable("it broke off");
+        answer.broken(error, &body, from_openai).partial_usage.expect("it was asked")
+    }
+
+    #[test]
+    fn a_block_of_zeros_does_not_replace_the_true_one() {
+        let mut answer = Answer::new();
+        let zeros = json!({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0});
+        answer.count(&zeros);
+        answer.count(&json!({"prompt_tokens": 7, "completion_tokens": 2}));
+        answer.count(&zeros);
+        assert_eq!(broken(answer).0, [(Meter::InFresh, 7), (Meter::OutText, 2)].into());
+    }
+
+    #[test]
+    fn what_broke_off_counts_what_came_at_least() {
+        let mut answer = Answer::new();
+        answer.count(&json!({"prompt_tokens": 900, "completion_tokens": 1}));
+        answer.say("an answer of forty bytes, which were made");
+        assert_eq!(broken(answer).0, [(Meter::InFresh, 900), (Meter::OutText, 11)].into());
+        let mut answer = Answer::new();
+        answer.say("four");
+        assert_eq!(broken(answer).0, [(Meter::InFresh, 7), (Meter::OutText, 1)].into());
+    }
 }

@@ -1,18 +1,18 @@
 //! What an agent asks: a request from its manifest, what it needs of a model, and its limit.
 
-use convergio_domain::chat::{ChatRequest, Part};
+use convergio_domain::chat::{
+    ChatRequest, FilePart, ModelService, Part, SchemaSpec, TextPart, ToolResultPart,
+};
 use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::graph::manifest::Agent;
 use convergio_domain::platform_text;
 use serde_json::Value;
 
-use super::route::{Choice, Need};
+use super::route::Need;
 
 /// Least room for an answer whose length nobody limited.
 const LEAST_ANSWER: u32 = 256;
-/// Most tokens of an answer whose length nobody limited: what is not limited cannot be reserved.
-const DEFAULT_ANSWER: u32 = 4096;
-/// Tokens of a picture, at most what the providers count for one of usual size.
+/// Tokens of a picture of usual size.
 const IMAGE_TOKENS: u64 = 1600;
 
 /// The request of an agent with a prompt, rendered.
@@ -22,6 +22,11 @@ pub(crate) fn of_prompt(agent: &Agent, system: Option<String>, prompt: String) -
         max_tokens: Some(agent.max_tokens),
         temperature: agent.temperature,
         schema: agent.schema.clone(),
+        schema_spec: agent
+            .schema
+            .as_ref()
+            .filter(|schema| is_strict(schema))
+            .map(|_| SchemaSpec { strict: Some(true), ..SchemaSpec::default() }),
         privacy: agent.privacy,
         ..ChatRequest::prompt(&agent.model, prompt)
     }
@@ -38,8 +43,32 @@ pub(crate) fn of_value(agent: &Agent, value: Value) -> Result<ChatRequest, Unsea
     Ok(request)
 }
 
+/// A request for a service says nothing else: what stood beside it would be ignored.
+pub(crate) fn check_service(request: &ChatRequest, turn: u32) -> Result<(), UnsealedFailure> {
+    let Some(service) = &request.service else { return Ok(()) };
+    let alone = ChatRequest {
+        model: request.model.clone(),
+        fallbacks: request.fallbacks.clone(),
+        privacy: request.privacy,
+        service: Some(service.clone()),
+        ..ChatRequest::default()
+    };
+    if turn == 0 && *request == alone {
+        return Ok(());
+    }
+    let message = platform_text!(
+        "a request for a service has a model and no messages, tools or settings beside it"
+    );
+    Err(UnsealedFailure::new("request.invalid", message))
+}
+
 /// What a request needs of a model.
 pub(crate) fn need(request: &ChatRequest) -> Need {
+    if let Some(service) = &request.service {
+        let privacy = request.privacy;
+        let input_tokens = service_tokens(service);
+        return Need { input_tokens, output_tokens: 0, privacy, fetches: false };
+    }
     let parts = || request.messages.iter().flat_map(|message| &message.parts);
     let said: u64 = parts().map(tokens_of).sum();
     let tools: u64 = request.tools.iter().map(|tool| tokens(&tool.parameters.to_string())).sum();
@@ -47,30 +76,96 @@ pub(crate) fn need(request: &ChatRequest) -> Need {
         input_tokens: tokens(request.system.as_deref().unwrap_or("")) + said + tools,
         output_tokens: request.max_tokens.unwrap_or(LEAST_ANSWER),
         privacy: request.privacy,
-        fetches: parts().any(|part| matches!(part, Part::ImageUrl { .. })),
+        fetches: parts().any(|part| matches!(part, Part::ImageUrl(_))),
     }
 }
 
-/// The request as it goes to the model that was chosen, with a limit in any case.
-pub(crate) fn addressed(request: ChatRequest, need: &Need, choice: &Choice) -> ChatRequest {
-    let room = choice.context_tokens.map(|context| context.saturating_sub(need.input_tokens));
-    let room = room.and_then(|room| u32::try_from(room).ok()).unwrap_or(DEFAULT_ANSWER);
-    let default = room.clamp(LEAST_ANSWER, DEFAULT_ANSWER);
-    let max_tokens = Some(request.max_tokens.unwrap_or(default));
-    ChatRequest { model: choice.model.clone(), max_tokens, ..request }
+/// Tokens that a model must hold at once.
+fn service_tokens(service: &ModelService) -> u64 {
+    match service {
+        // Each has a context of its own.
+        ModelService::Embed { texts, .. } => {
+            texts.iter().map(|text| tokens(text)).max().unwrap_or(0)
+        }
+        // How much of a model's context a recording takes, its provider knows.
+        ModelService::Transcribe { prompt, .. } => prompt.as_deref().map_or(0, tokens),
+        ModelService::Speak { text, .. } => tokens(text),
+    }
 }
 
 fn tokens_of(part: &Part) -> u64 {
     match part {
-        Part::Text { text } | Part::Thinking { text, .. } | Part::ToolResult { text, .. } => {
-            tokens(text)
+        Part::Text(TextPart { text, .. }) => tokens(text),
+        Part::Thinking(thinking) => tokens(&thinking.text),
+        Part::Refusal(refusal) => tokens(&refusal.text),
+        Part::ToolResult(ToolResultPart { text, parts, .. }) => {
+            tokens(text) + parts.iter().map(tokens_of).sum::<u64>()
         }
-        Part::Image { .. } | Part::ImageUrl { .. } => IMAGE_TOKENS,
+        Part::Image(_) | Part::ImageUrl(_) => IMAGE_TOKENS,
+        // A page of a document is a picture and a text; bytes are more than that.
+        Part::File(FilePart { data, text, .. }) => {
+            tokens(text.as_deref().unwrap_or("")) + tokens(data.as_deref().unwrap_or(""))
+        }
+        Part::Audio(audio) => tokens(&audio.data),
         Part::ToolCall(call) => tokens(&call.arguments) + tokens(&call.name),
+        Part::Native(native) => tokens(&native.block.to_string()),
     }
 }
 
-/// Tokens of a text, estimated high: one for every three bytes, and some for the chat's frame.
+/// Tokens of a text, as English has them: one for every four bytes, and some for the chat's frame.
+/// A model is not passed over for less: the provider says itself what is too long for it.
 fn tokens(text: &str) -> u64 {
-    text.len() as u64 / 3 + 16
+    text.len() as u64 / 4 + 4
+}
+
+/// Whether a provider would take the schema as a strict one: an object, every object within it
+/// closed, every field required.
+fn is_strict(schema: &Value) -> bool {
+    schema["type"] == "object" && is_closed(schema)
+}
+
+fn is_closed(schema: &Value) -> bool {
+    let kind = &schema["type"];
+    let names_object = |kind: &Value| *kind == "object";
+    let is_object = names_object(kind)
+        || kind.as_array().is_some_and(|kinds| kinds.iter().any(names_object))
+        || schema.get("properties").is_some();
+    let fields = schema["properties"].as_object().map_or(0, serde_json::Map::len);
+    let required = schema["required"].as_array().map_or(0, Vec::len);
+    let is_closed_object = schema["additionalProperties"] == false && required == fields;
+    let inner: Vec<&Value> = match schema {
+        Value::Object(parts) => parts.values().collect(),
+        Value::Array(parts) => parts.iter().collect(),
+        _ => Vec::new(),
+    };
+    let mut inner = inner.into_iter().filter(|part| part.is_object() || part.is_array());
+    (is_closed_object || !is_object) && inner.all(is_closed)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::is_strict;
+
+    #[test]
+    fn only_closed_schemas_are_strict() {
+        let closed = json!({"type": "object", "properties": {"a": {"type": "string"}},
+            "required": ["a"], "additionalProperties": false});
+        let with = |inner: &Value| {
+            json!({"type": "object", "properties": {"list": {"type": "array", "items": inner}},
+                "required": ["list"], "additionalProperties": false})
+        };
+        let open = [
+            json!({"type": "object", "properties": {"a": {"type": "string"}}}),
+            json!({"type": "object", "additionalProperties": {"type": "integer"}}),
+            json!({"type": ["object", "null"]}),
+            json!({"type": "object"}),
+        ];
+        for schema in open {
+            assert!(!is_strict(&schema) && !is_strict(&with(&schema)), "{schema}");
+        }
+        assert!(is_strict(&closed) && is_strict(&with(&closed)));
+        assert!(!is_strict(&json!({})) && !is_strict(&json!({"type": "array", "items": closed})));
+    }
 }

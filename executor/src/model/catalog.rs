@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use convergio_domain::chat::Privacy;
+use convergio_domain::chat::{ModelLimit, ModelLimits, Privacy};
 use convergio_domain::id::TenantId;
-use convergio_domain::metering::{Meter, PriceBook};
+use convergio_domain::metering::{Meter, PriceBook, PriceQuery};
 use convergio_eventstore::{Clock, SystemClock};
 use convergio_kernel_c::{Capabilities, Platform, ProviderClass};
 use futures_util::future::join_all;
 use tokio::sync::Mutex;
 
+use super::alias::Aliases;
 use super::chat::Provider;
 use super::config::{ModelInfo, ProviderConfig};
 use super::error::ModelError;
@@ -24,9 +25,6 @@ const FRESH: Duration = Duration::from_secs(30);
 const ABSENT: Duration = Duration::from_secs(30);
 /// The same for a server on one's own machine, which may be about to start.
 const ABSENT_LOCAL: Duration = Duration::from_millis(500);
-/// The context of a cloud's model that tells none. OpenAI's prices hold up to this many tokens of
-/// input and double beyond, which the price book cannot say: longer prompts are not offered.
-const CLOUD_CONTEXT: u64 = 272_000;
 /// The quality of a model of which nothing is known.
 const QUALITY: u32 = 500;
 
@@ -43,6 +41,8 @@ pub struct Offer {
     pub platform: Platform,
     /// Tokens of input and output together, when known.
     pub context_tokens: Option<u64>,
+    /// Most tokens of an answer, when known.
+    pub max_output_tokens: Option<u32>,
     /// Price of an input token, in 1e-15 currency units; absent when the model is unpriced.
     pub price_in: Option<u64>,
     /// Price of an output token, likewise.
@@ -61,6 +61,8 @@ pub struct Offer {
 pub struct ModelCatalog {
     entries: Vec<Entry>,
     prices: Arc<PriceBook>,
+    limits: ModelLimits,
+    aliases: Aliases,
     policy: PrivacyPolicy,
 }
 
@@ -85,8 +87,10 @@ pub(super) struct Found<'a> {
 /// What a manifest's `model` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wanted<'a> {
-    /// `auto`: any model.
+    /// `auto`: any model that chats.
     Any,
+    /// Every model, for who lists them.
+    Every,
     /// `local`: any model on machines of the person or the operator.
     Local,
     /// `PROVIDER`: any model of it.
@@ -109,10 +113,20 @@ impl<'a> Wanted<'a> {
 
     fn takes_provider(self, config: &ProviderConfig) -> bool {
         match self {
-            Self::Any | Self::Anywhere(_) => config.missing_key().is_none(),
+            Self::Any | Self::Every | Self::Anywhere(_) => config.missing_key().is_none(),
             Self::Local => config.class == ProviderClass::Local,
             Self::Provider(name) | Self::Model(name, _) => config.name == name,
         }
+    }
+
+    /// What does something else than chat is never chosen.
+    fn takes_model(self, model: &ModelInfo) -> bool {
+        self.is_name() || self == Self::Every || !model.is_no_chat
+    }
+
+    /// Whether it is a model's name.
+    pub(super) fn is_name(self) -> bool {
+        matches!(self, Self::Model(..) | Self::Anywhere(_))
     }
 
     /// A cloud lists models for every purpose: without a name, those with a price are meant.
@@ -124,6 +138,7 @@ impl<'a> Wanted<'a> {
                 // Ollama's names without a tag mean the latest.
                 offer.model == model || offer.model.strip_suffix(":latest") == Some(model)
             }
+            Self::Every => true,
             _ => is_known,
         }
     }
@@ -140,7 +155,25 @@ impl ModelCatalog {
             Ok(Entry { provider, listed: Mutex::new(None) })
         };
         let entries = configs.into_iter().map(entry).collect::<Result<_, ModelError>>()?;
-        Ok(Self { entries, prices, policy: PrivacyPolicy::default() })
+        let (limits, aliases) = (ModelLimits::default(), Aliases::default());
+        Ok(Self { entries, prices, limits, aliases, policy: PrivacyPolicy::default() })
+    }
+
+    /// The same catalogue, which knows what models take and give at most.
+    #[must_use]
+    pub fn with_limits(self, limits: ModelLimits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// The same catalogue with an operator's names for several deployments.
+    #[must_use]
+    pub fn with_aliases(self, aliases: Aliases) -> Self {
+        Self { aliases, ..self }
+    }
+
+    /// The names for several deployments.
+    pub fn aliases(&self) -> &Aliases {
+        &self.aliases
     }
 
     /// The same catalogue, held to a privacy that no request can loosen.
@@ -176,9 +209,9 @@ impl ModelCatalog {
         self.entries.iter().map(|entry| Arc::clone(&entry.provider) as Arc<dyn Provider>)
     }
 
-    /// The models that `auto` chooses from for a tenant.
+    /// The models that a tenant can name: those without a price, and what does not chat, too.
     pub async fn offers(&self, tenant: &TenantId) -> Vec<Offer> {
-        let found = self.find(Wanted::Any, self.privacy_of(tenant)).await;
+        let found = self.find(Wanted::Every, self.privacy_of(tenant)).await;
         found.offers.into_iter().map(|(offer, _)| offer).collect()
     }
 
@@ -190,6 +223,12 @@ impl ModelCatalog {
             }
             wanted => wanted,
         }
+    }
+
+    /// Whether a provider runs on machines of the person or the operator.
+    pub(crate) fn is_local(&self, provider: &str) -> bool {
+        let mut infos = self.entries.iter().map(|entry| entry.provider.info());
+        infos.any(|info| info.name == provider && info.class == ProviderClass::Local)
     }
 
     /// All providers.
@@ -229,10 +268,16 @@ impl ModelCatalog {
             match list {
                 Err(error) => found.errors.push(error),
                 Ok(models) => {
-                    let offers = models.iter().map(offer);
                     let is_configured = !config.models.is_empty();
-                    let offers = offers.filter(|offer| wanted.takes_offer(offer, is_configured));
-                    found.offers.extend(offers.map(|offer| (offer, entry)));
+                    let models = models.iter().filter(|model| wanted.takes_model(model));
+                    let all: Vec<Offer> = models.map(offer).collect();
+                    let is_taken = |offer: &&Offer| wanted.takes_offer(offer, is_configured);
+                    let mut offers: Vec<Offer> = all.iter().filter(is_taken).cloned().collect();
+                    // Who names a provider means one of its models, though none has a price.
+                    if offers.is_empty() && matches!(wanted, Wanted::Provider(_)) {
+                        offers = all;
+                    }
+                    found.offers.extend(offers.into_iter().map(|offer| (offer, entry)));
                 }
             }
         }
@@ -241,12 +286,20 @@ impl ModelCatalog {
 
     fn offer(&self, entry: &Entry, model: &ModelInfo) -> Offer {
         let config = entry.provider.info();
-        let price = self.prices.find(&config.name, &model.id, SystemClock.now());
+        let is_cloud = config.class == ProviderClass::Cloud;
+        let price = self.prices.find(PriceQuery {
+            provider: &config.name,
+            model: &model.id,
+            is_local: !is_cloud,
+            service_tier: None,
+            at: SystemClock.now(),
+        });
+        let limit = self.limit_of(config, model);
         let per_token = |meter| {
             let money = price?.per_token.get(&meter)?;
             Some(u64::try_from(money.scaled()).unwrap_or(u64::MAX))
         };
-        let is_cloud = config.class == ProviderClass::Cloud;
+        let embeds = price.is_some_and(|price| !price.per_token.keys().any(|m| m.is_output()));
         // MLX's server takes a schema and ignores it.
         let json = config.platform != Platform::Mlx;
         Offer {
@@ -254,14 +307,24 @@ impl ModelCatalog {
             model: model.id.clone(),
             class: config.class,
             platform: config.platform,
-            context_tokens: model.context_tokens.or(is_cloud.then_some(CLOUD_CONTEXT)),
+            context_tokens: model.context_tokens.or(limit
+                .map(|limit| limit.input_tokens.saturating_add(u64::from(limit.output_tokens)))),
+            max_output_tokens: model.max_output_tokens.or(limit.map(|limit| limit.output_tokens)),
             price_in: per_token(Meter::InFresh),
-            price_out: per_token(Meter::OutText),
+            // What yields no tokens costs nothing for them.
+            price_out: per_token(Meter::OutText).or_else(|| embeds.then_some(0)),
             capabilities: Capabilities { json, ..Capabilities::default() },
             key: config.key_name().map(str::to_owned),
             healthy: entry.provider.is_healthy(),
             quality: quality(&model.id),
         }
+    }
+
+    /// What is published of a model, or of the one that it is.
+    fn limit_of(&self, config: &ProviderConfig, model: &ModelInfo) -> Option<ModelLimit> {
+        let base = model.base_model.as_deref().and_then(|base| base.split_once('/'));
+        let (provider, name) = base.unwrap_or((&config.name, &model.id));
+        self.limits.find(provider, name)
     }
 }
 
@@ -290,7 +353,7 @@ impl Entry {
         let told = |model: &ModelInfo| {
             let found = listed.iter().find(|listed| listed.id == model.id)?;
             let context_tokens = model.context_tokens.or(found.context_tokens);
-            Some(ModelInfo { id: model.id.clone(), context_tokens })
+            Some(ModelInfo { context_tokens, ..model.clone() })
         };
         Ok(config.models.iter().filter_map(told).collect())
     }

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::concurrency::DEFAULT_MAXIMUM;
 use super::error::ModelError;
+use super::provider_traits::ProviderTraits;
 
 /// The newest version of Anthropic's interface; it takes no sampling parameters.
 pub(super) const ANTHROPIC_VERSION: &str = "2026-10-21";
@@ -50,13 +51,39 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Parts of the names of models that do not chat.
+const NOT_CHAT: [&str; 5] = ["embed", "rerank", "transcribe", "tts", "whisper"];
+
+/// Whether a model does something else than chat, by its name.
+pub(super) fn is_no_chat(id: &str) -> bool {
+    let id = id.to_lowercase();
+    NOT_CHAT.iter().any(|part| id.contains(part))
+}
+
 /// A model of a provider.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModelInfo {
     /// Its name, as the provider writes it.
     pub id: String,
     /// Tokens of input and output together, when known.
     pub context_tokens: Option<u64>,
+    /// Most tokens of an answer, when known.
+    pub max_output_tokens: Option<u32>,
+    /// The model that it is, `PROVIDER/MODEL`, for a deployment under a name of its own.
+    pub base_model: Option<String>,
+    /// How it departs from its provider's ways.
+    pub traits: ProviderTraits,
+    /// Whether it does something else than chat: it is asked when it is named, and not chosen.
+    pub is_no_chat: bool,
+}
+
+impl ModelInfo {
+    /// A model of which no more is known.
+    pub fn new(id: impl Into<String>, context_tokens: Option<u64>) -> Self {
+        let id = id.into();
+        let is_no_chat = is_no_chat(&id);
+        Self { id, context_tokens, is_no_chat, ..Self::default() }
+    }
 }
 
 /// How long a provider is waited for. The whole call has a limit of its own.
@@ -158,6 +185,8 @@ pub struct ProviderConfig {
     /// Most calls at once with this key, at least 1; fewer while the provider refuses some because
     /// it has too many.
     pub max_parallel: u32,
+    /// How it departs from its interface.
+    pub traits: ProviderTraits,
 }
 
 impl ProviderConfig {
@@ -178,12 +207,13 @@ impl ProviderConfig {
             timeouts: Timeouts::default(),
             recognises_repeats: false,
             max_parallel: DEFAULT_MAXIMUM,
+            traits: ProviderTraits::known(name),
         }
     }
 
     /// A server on this machine with one model.
     pub fn local(name: &str, base_url: &str, model: &str) -> Self {
-        let models = vec![ModelInfo { id: model.to_owned(), context_tokens: None }];
+        let models = vec![ModelInfo::new(model, None)];
         let (class, platform) = (ProviderClass::Local, Platform::OpenAiCompatible);
         Self { models, ..Self::keyless(name, base_url, class, platform) }
     }
@@ -238,12 +268,20 @@ impl ProviderConfig {
             }
             None => (Api::OpenAiChat, format!("{endpoint}/openai/v1")),
         };
-        let model = |id: &&str| ModelInfo { id: (*id).to_owned(), context_tokens: None };
+        let model = |id: &&str| ModelInfo::new(*id, None);
         Self {
             api,
             key_header: KeyHeader::ApiKey,
             models: deployments.iter().map(model).collect(),
             ..Self::cloud("azure", &base_url, "AZURE_OPENAI_API_KEY", key)
+        }
+    }
+
+    /// How one of its models departs from its interface.
+    pub fn traits_of(&self, model: &str) -> ProviderTraits {
+        match self.models.iter().find(|known| known.id == model) {
+            Some(known) => self.traits.overlaid(&known.traits),
+            None => self.traits.clone(),
         }
     }
 

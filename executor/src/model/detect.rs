@@ -142,11 +142,13 @@ async fn probe(url: &str, consent: Consent, key: Option<&Secret>) -> Option<Dete
     let (list, tags) = tokio::join!(lister.openai(), lister.ollama());
     // llama.cpp answers some of Ollama's routes too, so its own mark is looked for first.
     let list = list.unwrap_or(Value::Null);
-    let (kind, models) = match (kind_of(&list), tags) {
+    let (kind, mut models) = match (kind_of(&list), tags) {
         (ServerKind::LlamaCpp, _) => (ServerKind::LlamaCpp, lister.llama_cpp(&list).await.ok()?),
         (_, Ok(models)) => (ServerKind::Ollama, models),
         (kind, Err(_)) => (kind, of_openai(&list)),
     };
+    // A server without a model that chats is none that answers.
+    models.retain(|model| !model.is_no_chat);
     Some(Detected { kind, base_url, models, consent, key: key.cloned() })
 }
 

@@ -1,5 +1,6 @@
 //! Providers by a file of the operator: any interface that we speak, at any URL.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -12,9 +13,13 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 use serde::Deserialize;
 
+use super::alias::AliasTarget;
 use super::concurrency::{DEFAULT_MAXIMUM, HIGHEST_MAXIMUM};
-use super::config::{ANTHROPIC_VERSION, Api, KeyHeader, ModelInfo, ProviderConfig, Secret};
+use super::config::{
+    ANTHROPIC_VERSION, Api, KeyHeader, ModelInfo, ProviderConfig, Secret, is_no_chat,
+};
 use super::error::ModelError;
+use super::provider_traits::ProviderTraits;
 
 /// Longest file of a key.
 const KEY_BYTES_LIMIT: u64 = 64 << 10;
@@ -49,6 +54,27 @@ struct Entry {
     /// Most calls at once with this key.
     #[serde(default)]
     max_parallel: Option<u32>,
+    /// How it departs from its interface.
+    #[serde(default)]
+    traits: ProviderTraits,
+}
+
+/// The file as an object; as a list it is the providers alone.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Listing {
+    providers: Vec<Entry>,
+    #[serde(default)]
+    aliases: BTreeMap<String, Vec<AliasTarget>>,
+}
+
+/// What the file of providers says.
+#[derive(Debug, Clone, Default)]
+pub struct ProviderFile {
+    /// The providers.
+    pub providers: Vec<ProviderConfig>,
+    /// Names for several deployments.
+    pub aliases: BTreeMap<String, Vec<AliasTarget>>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -78,24 +104,37 @@ struct Model {
     id: String,
     #[serde(default)]
     context_tokens: Option<u64>,
+    #[serde(default)]
+    max_output_tokens: Option<u32>,
+    #[serde(default)]
+    base_model: Option<String>,
+    #[serde(default)]
+    traits: ProviderTraits,
 }
 
-impl ProviderConfig {
-    /// The providers of a file: a JSON list of `{name, api, base_url, key_env | key_file, owner,
-    /// class, models, api_version, idempotent, max_parallel}`. `variable` gives the values of
-    /// environment variables.
+impl ProviderFile {
+    /// Reads the file: a JSON list of `{name, api, base_url, key_env | key_file, owner, class,
+    /// models, api_version, idempotent, max_parallel, traits}`, or an object of such `providers`
+    /// and of `aliases`. `variable` gives the values of environment variables.
     ///
     /// # Errors
-    /// The text is not such a list, a number is out of its range, or a key's file cannot be read;
-    /// keys are never repeated.
-    pub fn from_file(
+    /// The text is neither, a number is out of its range, or a key's file cannot be read; keys are
+    /// never repeated.
+    pub fn read(
         text: &str,
         folder: &Path,
         variable: impl Fn(&str) -> Option<String>,
-    ) -> Result<Vec<Self>, ModelError> {
-        let entries: Vec<Entry> =
-            serde_json::from_str(text).map_err(|error| wrong(&error.to_string()))?;
-        entries.into_iter().map(|entry| entry.config(folder, &variable)).collect()
+    ) -> Result<Self, ModelError> {
+        let wrong_form = |error: serde_json::Error| wrong(&error.to_string());
+        let is_object = text.trim_start().starts_with('{');
+        let Listing { providers, aliases } = if is_object {
+            serde_json::from_str(text).map_err(wrong_form)?
+        } else {
+            let providers = serde_json::from_str(text).map_err(wrong_form)?;
+            Listing { providers, aliases: BTreeMap::new() }
+        };
+        let providers = providers.into_iter().map(|entry| entry.config(folder, &variable));
+        Ok(Self { providers: providers.collect::<Result<_, _>>()?, aliases })
     }
 }
 
@@ -127,7 +166,12 @@ impl Entry {
         };
         let needed = self.key_env.clone().or_else(|| self.key_file.clone());
         let (api, key_header) = self.interface();
-        let model = |Model { id, context_tokens }| ModelInfo { id, context_tokens };
+        let model = |model: Model| {
+            let Model { id, context_tokens, max_output_tokens, base_model, traits } = model;
+            let is_no_chat = is_no_chat(&id);
+            ModelInfo { id, context_tokens, max_output_tokens, base_model, traits, is_no_chat }
+        };
+        let traits = ProviderTraits::known(&self.name).overlaid(&self.traits);
         Ok(ProviderConfig {
             api,
             key_header,
@@ -137,6 +181,7 @@ impl Entry {
             models: self.models.into_iter().map(model).collect(),
             recognises_repeats: self.idempotent,
             max_parallel,
+            traits,
             ..ProviderConfig::keyless(&self.name, &self.base_url, class, platform)
         })
     }
@@ -216,11 +261,31 @@ mod tests {
 
     use convergio_kernel_c::ProviderClass;
 
-    use crate::model::{Api, KeyHeader, ModelError, ProviderConfig};
+    use crate::model::{Api, KeyHeader, ModelError, ProviderConfig, ProviderFile};
+
+    fn read_file(text: &str) -> Result<ProviderFile, ModelError> {
+        let variable = |name: &str| (name == "KEY").then(|| "canary-0123456789".to_owned());
+        ProviderFile::read(text, Path::new("/nowhere"), variable)
+    }
 
     fn read(text: &str) -> Result<Vec<ProviderConfig>, ModelError> {
-        let variable = |name: &str| (name == "KEY").then(|| "canary-0123456789".to_owned());
-        ProviderConfig::from_file(text, Path::new("/nowhere"), variable)
+        read_file(text).map(|file| file.providers)
+    }
+
+    #[test]
+    fn an_object_has_aliases_besides_its_providers() {
+        let text = r#"{"providers": [{"name": "a", "base_url": "https://a",
+                "traits": {"streams": false},
+                "models": [{"id": "m", "max_output_tokens": 9, "base_model": "openai/gpt-4o",
+                    "traits": {"limit_field": "max_tokens"}}]}],
+            "aliases": {"fast": [{"model": "a/m", "weight": 2}]}}"#;
+        let file = read_file(text).unwrap();
+        let (provider, target) = (&file.providers[0], &file.aliases["fast"][0]);
+        assert_eq!((target.model.as_str(), target.weight), ("a/m", 2));
+        assert_eq!(provider.models[0].max_output_tokens, Some(9));
+        let traits = provider.traits_of("m");
+        assert_eq!(traits.streams, Some(false));
+        assert_eq!(traits.limit_field.map(|it| it.name()), Some("max_tokens"));
     }
 
     #[test]
@@ -269,7 +334,9 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         let cases = [
-            ("{}", "sequence"),
+            ("{}", "providers"),
+            (r#"{"providers": [], "alias": {}}"#, "`alias`"),
+            (r#"[{"name": "a", "base_url": "x", "traits": {"stream": true}}]"#, "`stream`"),
             (r#"[{"name": "a"}]"#, "base_url"),
             (r#"[{"name": "a", "base_url": "x", "key": "canary-0123456789"}]"#, "`key`"),
             (r#"[{"name": "auto", "base_url": "x"}]"#, "`auto`"),

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::error::{ModelError, is_money};
+use super::error::{ModelError, QUOTA_EXCEEDED, is_money};
 
 /// How long a provider is left alone that does not say how long.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -106,7 +106,7 @@ impl Health {
             Why::Rate if left <= PATIENCE && left < timeout => return Ok(()),
             Why::Failing => ("provider.unavailable", true, "failed again and again"),
             Why::Rate => ("provider.rate_limited", true, "asked to be left alone"),
-            Why::Money => ("provider.rate_limited", false, "said that its account may not spend"),
+            Why::Money => (QUOTA_EXCEEDED, false, "said that its account may not spend"),
             Why::Key => ("byok.bad_key", false, "refused its key"),
         };
         let message = format!("{name} {why}: it is not asked for {seconds} s");
@@ -129,7 +129,8 @@ impl Health {
 /// Whether an error is the provider's or the key's own, and not the request's.
 pub(super) fn is_own(code: &str) -> bool {
     code.starts_with("byok.")
-        || ["provider.unavailable", "provider.timeout", "provider.rate_limited"].contains(&code)
+        || ["provider.unavailable", "provider.timeout", "provider.rate_limited", QUOTA_EXCEEDED]
+            .contains(&code)
 }
 
 #[cfg(test)]

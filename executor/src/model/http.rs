@@ -1,11 +1,14 @@
 //! A provider over HTTP: one way to send, to bound and to give up, whatever the dialect.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use convergio_domain::chat::ChatRequest;
+use convergio_domain::chat::{ChatField, ChatRequest, FieldSupport, NativeFields};
 use convergio_domain::json::check_whole_numbers;
+use convergio_kernel_c::ProviderClass;
 use futures_util::{Stream, StreamExt};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, header};
@@ -13,27 +16,32 @@ use serde_json::Value;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{self, Answer, TooLarge};
-use super::audio::{self, Recording, Speech, SpeechRequest, Transcript};
-use super::chat::{Call, ChatAnswer, Embeddings, Provider, Sink};
+use super::answer::{self, Answer};
+use super::chat::{Call, ChatAnswer, Piece, Provider, Sink, WrittenRequest};
 use super::config::{Api, KeyHeader, ModelInfo, ProviderConfig};
 use super::dialect::{self, Dialect, ReadError};
+use super::draft::TooLarge;
 use super::endpoint::Endpoint;
 use super::error::ModelError;
 use super::file_shortage::{FileWait, is_file_shortage};
+use super::fit::{Fit, LeftOut, check_fetched_hosts};
 use super::listing::{self, ListError, Lister};
+use super::provider_traits::ProviderTraits;
 use super::refusal::Refusal;
 use super::scrub::scrub;
+use super::service::{self, ServiceCall};
 use super::sse::{Framing, Lines};
 
+/// The media type of all bodies but forms.
+pub(super) const JSON: &str = "application/json";
 /// Bytes of an error's body that are read.
 const ERROR_LIMIT: usize = 64 << 10;
 /// Bytes of an answer that comes at once.
 const WHOLE_LIMIT: usize = 16 << 20;
+/// Models of one provider that are remembered to refuse streams.
+const WHOLE_MODELS_LIMIT: usize = 1_000;
 /// Longest wait for a list of models.
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest wait for embeddings.
-const EMBED_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest wait for the end of a stream whose last event has come: read to its end, the connection
 /// serves the next call.
 const DRAIN: Duration = Duration::from_millis(100);
@@ -44,6 +52,8 @@ pub struct HttpProvider {
     endpoint: Endpoint,
     dialect: Box<dyn Dialect>,
     client: Client,
+    /// Models that were found to refuse streams: they are asked without one.
+    whole_models: Mutex<BTreeSet<String>>,
 }
 
 /// How an answer comes.
@@ -75,12 +85,12 @@ impl HttpProvider {
         }
         let client = endpoint.client(config.timeouts)?;
         let dialect = dialect::of(&config);
-        Ok(Self { config, endpoint, dialect, client })
+        Ok(Self { config, endpoint, dialect, client, whole_models: Mutex::default() })
     }
 
     /// Whether what it is sent stays on machines of the person or the operator.
     pub(super) fn is_private(&self) -> bool {
-        let is_local = self.config.class == convergio_kernel_c::ProviderClass::Local;
+        let is_local = self.config.class == ProviderClass::Local;
         self.endpoint.is_private() && is_local && !self.config.is_unconfirmed
     }
 
@@ -111,6 +121,20 @@ impl HttpProvider {
         Ok(headers)
     }
 
+    /// The headers of one call.
+    fn call_headers(&self, call: &Call<'_>) -> Result<HeaderMap, ModelError> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in call.headers {
+            let value = HeaderValue::from_str(value).map_err(|_| {
+                let message = format!("{name} has characters that no header can hold");
+                let error = ModelError::new("request.invalid", false, message);
+                ModelError { param: Some(name), ..error }
+            })?;
+            headers.insert(HeaderName::from_static(name), value);
+        }
+        Ok(headers)
+    }
+
     /// OpenAI's interfaces have the header; others might refuse what they do not know.
     fn takes_idempotency_key(&self) -> bool {
         let is_openai = matches!(self.config.api, Api::OpenAiChat | Api::OpenAiResponses);
@@ -129,7 +153,11 @@ impl HttpProvider {
             return Err(missing);
         }
         let response = self.send(asked).await?;
-        match form(&response) {
+        let form = form(&response);
+        if !matches!(form, Form::Unknown) {
+            (asked.sink)(Piece::default());
+        }
+        match form {
             Form::Stream(framing) => self.stream(response, framing, asked).await?,
             Form::Whole => self.whole(response, asked).await?,
             Form::Unknown => {
@@ -152,7 +180,34 @@ impl HttpProvider {
         // A request that was refused was not worked on.
         asked.answer.is_asked = false;
         let text = listing::read(response, ERROR_LIMIT).await.unwrap_or_default();
-        Err(self.refused(Refusal::of_answer(status, &headers, &text), asked.call.body))
+        let refusal = Refusal::of_answer(status, &headers, &text);
+        if refusal.is_of_stream() && self.traits_of(asked.call.model).is_stream() {
+            return Err(self.learn_whole_answers(asked.call.model));
+        }
+        Err(self.refused(refusal, asked.call.body))
+    }
+
+    /// How a model departs from its interface, by the configuration and by what was learnt of it.
+    fn traits_of(&self, model: &str) -> ProviderTraits {
+        let mut traits = self.config.traits_of(model);
+        if self.whole_models().contains(model) {
+            traits.streams = Some(false);
+        }
+        traits
+    }
+
+    fn whole_models(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.whole_models.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a model answers at once only; gives the error of the call, which is made again.
+    fn learn_whole_answers(&self, model: &str) -> ModelError {
+        let mut models = self.whole_models();
+        if models.len() < WHOLE_MODELS_LIMIT {
+            models.insert(model.to_owned());
+        }
+        let name = &self.config.name;
+        ModelError::unavailable(format!("{name} may not stream {model}: it is asked without"))
     }
 
     async fn post_chat(&self, asked: &mut Asked<'_>) -> Result<Response, ModelError> {
@@ -173,17 +228,16 @@ impl HttpProvider {
     }
 
     fn chat_request(&self, call: &Call<'_>) -> Result<RequestBuilder, ModelError> {
+        let is_stream = self.traits_of(call.model).is_stream();
         let request = self
             .client
-            .post(self.url(&self.dialect.chat_path(call.model)))
+            .post(self.url(&self.dialect.chat_path(call.model, is_stream)))
             .headers(self.headers()?)
-            .header(header::CONTENT_TYPE, "application/json")
+            .headers(self.call_headers(call)?)
+            .header(header::CONTENT_TYPE, call.media_type)
             .header(header::ACCEPT, "text/event-stream, application/x-ndjson, application/json")
             .body(call.body.clone());
-        Ok(match call.idempotency_key.filter(|_| self.takes_idempotency_key()) {
-            Some(key) => request.header("idempotency-key", key),
-            None => request,
-        })
+        Ok(self.with_idempotency_key(request, call))
     }
 
     async fn stream(
@@ -199,7 +253,7 @@ impl HttpProvider {
             let data = lines.feed(&chunk).map_err(|_| self.malformed("an endless line"))?;
             let taken = data.iter().try_for_each(|data| self.piece(data, asked));
             // What came together is told together, and is told even if something broken follows.
-            asked.hear();
+            self.tell(asked);
             taken?;
             if asked.answer.is_ended() {
                 let drained = async { while bytes.next().await.is_some_and(|b| b.is_ok()) {} };
@@ -208,11 +262,10 @@ impl HttpProvider {
                 return Ok(());
             }
         }
-        if let Some(data) = lines.rest() {
-            self.piece(&data, asked)?;
-            asked.hear();
-        }
-        Ok(())
+        let taken = lines.rest().iter().try_for_each(|data| self.piece(data, asked));
+        self.tell(asked);
+        // A last line that was cut takes nothing away once the model has stopped.
+        if asked.answer.is_finished() { Ok(()) } else { taken }
     }
 
     /// The next bytes, or `None` at the end. Once the model has said that it stopped, a connection
@@ -263,13 +316,24 @@ impl HttpProvider {
         read.map_err(|error| self.unreadable(error, asked.call.body))?;
         self.check_numbers(&text)?;
         asked.answer.check().map_err(|TooLarge| self.too_large())?;
-        asked.hear();
+        self.tell(asked);
         Ok(())
     }
 
+    /// Tells the listener what is new.
+    fn tell(&self, asked: &mut Asked<'_>) {
+        for piece in asked.answer.fresh(self.dialect.usage()) {
+            (asked.sink)(piece);
+        }
+    }
+
     /// A body that came at once, as JSON.
-    pub(super) async fn json(&self, response: Response) -> Result<Value, ModelError> {
-        let text = self.body(response).await?;
+    pub(super) async fn json(&self, response: Response, limit: usize) -> Result<Value, ModelError> {
+        let text = listing::read(response, limit).await;
+        let text = text.ok_or_else(|| self.malformed("it broke off"))?;
+        if text.len() >= limit {
+            return Err(self.malformed("it does not end"));
+        }
         self.parse(&text)
     }
 
@@ -339,56 +403,51 @@ impl HttpProvider {
         ModelError::new("provider.unavailable", false, message)
     }
 
-    async fn post(&self, path: &str, body: &Value) -> Result<Value, ModelError> {
-        let body = Bytes::from(body.to_string());
-        self.json(self.send_bytes(path, "application/json", body, EMBED_TIMEOUT).await?).await
-    }
-
-    /// Sends a body that is no chat; gives an answer that is a success.
-    pub(super) async fn send_bytes(
+    /// Sends a call that is no chat; gives an answer that is a success. `is_sent` is whether the
+    /// provider may have worked on it.
+    pub(super) async fn send_service(
         &self,
         path: &str,
-        media_type: &str,
-        body: Bytes,
-        timeout: Duration,
+        call: &Call<'_>,
+        is_sent: &mut bool,
     ) -> Result<Response, ModelError> {
         if let Some(missing) = self.config.missing_key() {
             return Err(missing);
         }
-        let file_wait = FileWait::within(timeout);
+        let file_wait = FileWait::within(call.timeout);
         let response = loop {
             let request = self.client.post(self.url(path)).headers(self.headers()?);
-            let request = request.header(header::CONTENT_TYPE, media_type);
-            match request.body(body.clone()).timeout(timeout).send().await {
+            let request = request.header(header::CONTENT_TYPE, call.media_type);
+            let request = request.body(call.body.clone()).timeout(call.timeout);
+            *is_sent = true;
+            let error = match self.with_idempotency_key(request, call).send().await {
                 Ok(response) => break response,
-                Err(error) if error.is_connect() && is_file_shortage(&error) => {
-                    file_wait.wait().await?;
-                }
-                Err(error) => return Err(self.unreachable(&error)),
+                Err(error) => error,
+            };
+            *is_sent = !(error.is_connect() || error.is_builder());
+            if *is_sent || !is_file_shortage(&error) {
+                return Err(self.unreachable(&error));
             }
+            file_wait.wait().await?;
         };
         let (status, headers) = (response.status(), response.headers().clone());
         if status == StatusCode::OK {
             return Ok(response);
         }
+        *is_sent = false;
         let text = listing::read(response, ERROR_LIMIT).await.unwrap_or_default();
-        Err(self.refused(Refusal::of_answer(status, &headers, &text), &body))
+        Err(self.refused(Refusal::of_answer(status, &headers, &text), call.body))
     }
 
-    fn audio_path(&self, model: &str, end: &str, what: &str) -> Result<String, ModelError> {
-        self.dialect.audio_path(model, end).ok_or_else(|| {
-            let message = format!("{} has no {what}: use another provider", self.config.name);
-            ModelError::new("request.invalid", false, message)
-        })
-    }
-}
-
-impl Asked<'_> {
-    /// Tells the listener what is new.
-    fn hear(&mut self) {
-        if let Some((text, pieces)) = self.answer.fresh() {
-            (self.sink)(text, pieces);
+    fn with_idempotency_key(&self, request: RequestBuilder, call: &Call<'_>) -> RequestBuilder {
+        match call.idempotency_key.filter(|_| self.takes_idempotency_key()) {
+            Some(key) => request.header("idempotency-key", key),
+            None => request,
         }
+    }
+
+    pub(super) fn dialect(&self) -> &dyn Dialect {
+        self.dialect.as_ref()
     }
 }
 
@@ -412,23 +471,32 @@ impl Provider for HttpProvider {
         &self.config
     }
 
-    fn body(&self, request: &ChatRequest) -> Bytes {
-        Bytes::from(self.dialect.write(request).to_string())
-    }
-
-    fn left_out(&self, request: &ChatRequest) -> Vec<String> {
-        let unknown = self.dialect.unknown();
-        let asked = [
-            ("temperature", request.temperature.is_some()),
-            ("top_p", request.top_p.is_some()),
-            ("seed", request.seed.is_some()),
-            ("effort", request.effort.is_some()),
-            ("stop", !request.stop.is_empty()),
-            ("tool_choice", !request.tool_choice.is_auto()),
-        ];
-        let asked =
-            asked.into_iter().filter(|(name, is_asked)| *is_asked && unknown.contains(name));
-        asked.map(|(name, _)| name.to_owned()).collect()
+    fn write(&self, request: ChatRequest) -> Result<WrittenRequest, ModelError> {
+        if self.config.class == ProviderClass::Local {
+            check_fetched_hosts(&request)?;
+        }
+        if let Some(service) = &request.service {
+            return service::write(self, &request.model, service);
+        }
+        let traits = self.traits_of(&request.model);
+        // The one place that is asked what becomes of a field.
+        let support = |field| traits.support(field, self.dialect.support(field));
+        let provider = &self.config.name;
+        let fit = Fit { provider, interface: self.dialect.interface(), support: &support };
+        let (request, left_out) = fit.apply(request)?;
+        let mut written = self.dialect.write(&request, &traits);
+        // What the interface does not have, and this provider takes nevertheless.
+        let further = request.options.iter();
+        let is_further = |field: &ChatField| self.dialect.support(*field) != FieldSupport::Kept;
+        for (field, value) in further.filter(|(field, _)| is_further(field)) {
+            written[field.name()] = value.clone();
+        }
+        NativeFields::write(request.native.as_ref(), self.dialect.interface(), &mut written);
+        let body = Bytes::from(written.to_string());
+        let headers = self.dialect.request_headers(&request);
+        let LeftOut { fields: left_out, native_names } = left_out;
+        let media_type = JSON.to_owned();
+        Ok(WrittenRequest { body, media_type, headers, left_out, native_names })
     }
 
     async fn chat(
@@ -452,34 +520,18 @@ impl Provider for HttpProvider {
         };
         let usage = self.dialect.usage();
         match result {
-            Ok(()) => Ok(asked.answer.finished(call.body, usage)),
+            Ok(()) => Ok(asked.answer.finished(self.dialect.interface(), call.body, usage)),
             Err(error) => Err(asked.answer.broken(error, call.body, usage)),
         }
     }
 
-    async fn embed(&self, model: &str, texts: &[String]) -> Result<Embeddings, ModelError> {
-        let request = self.dialect.embed(model, texts);
-        let (path, body) = request.ok_or_else(|| {
-            let message = format!("{} has no embeddings: use another provider", self.name());
-            ModelError::new("request.invalid", false, message)
-        })?;
-        let answer = self.post(&path, &body).await?;
-        let read = self.dialect.read_embeddings(&answer);
-        let (vectors, usage) = read.ok_or_else(|| self.malformed("it has no embeddings"))?;
-        if vectors.len() != texts.len() {
-            return Err(self.malformed("not one vector for each text"));
-        }
-        Ok(Embeddings { vectors, usage })
-    }
-
-    async fn transcribe(&self, model: &str, said: &Recording) -> Result<Transcript, ModelError> {
-        let path = self.audio_path(model, "transcriptions", "transcription")?;
-        audio::transcribe(self, &path, model, said).await
-    }
-
-    async fn speak(&self, model: &str, request: &SpeechRequest) -> Result<Speech, ModelError> {
-        let path = self.audio_path(model, "speech", "speech")?;
-        audio::speak(self, &path, model, request).await
+    async fn serve(
+        &self,
+        service: ServiceCall,
+        call: Call<'_>,
+        cancel: &CancellationToken,
+    ) -> Result<ChatAnswer, ModelError> {
+        service::serve(self, service, call, cancel).await
     }
 
     async fn models(&self) -> Result<Vec<ModelInfo>, ModelError> {

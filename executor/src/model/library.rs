@@ -100,7 +100,7 @@ impl Library {
                 is_done |= hear(&data, &heard)?;
             }
         }
-        if let Some(data) = lines.rest() {
+        for data in lines.rest() {
             is_done |= hear(&data, &heard)?;
         }
         if is_done { Ok(()) } else { Err(cut()) }

@@ -15,8 +15,6 @@ use super::endpoint::Endpoint;
 const LIST_LIMIT: usize = 4 << 20;
 /// Models of one list at most.
 const MODELS_LIMIT: usize = 5_000;
-/// Parts of the names of models that do not chat.
-const NOT_CHAT: [&str; 3] = ["embed", "rerank", "whisper"];
 
 /// Why there is no list.
 #[derive(Debug)]
@@ -90,12 +88,13 @@ impl Lister<'_> {
         let tags = tags?;
         let running = running.unwrap_or(Value::Null);
         let models = tags["models"].as_array().ok_or(ListError::Malformed)?;
-        let local = models.iter().filter(|model| is_local(model) && completes(model));
+        let local = models.iter().filter(|model| is_local(model));
         let info = |model: &Value| {
             let id = model["name"].as_str()?.to_owned();
             let context_tokens = loaded_context(&running, &id)
                 .or_else(|| model.pointer("/details/context_length")?.as_u64());
-            Some(ModelInfo { id, context_tokens })
+            let is_no_chat = !completes(model);
+            Some(ModelInfo { is_no_chat, ..ModelInfo::new(id, context_tokens) })
         };
         Ok(local.filter_map(info).take(MODELS_LIMIT).collect())
     }
@@ -141,7 +140,7 @@ pub(super) async fn read_bytes(response: Response, limit: usize) -> Option<Vec<u
     Some(body)
 }
 
-/// The models of OpenAI's list that chat. Servers tell the context in different places.
+/// The models of OpenAI's list. Servers tell the context in different places.
 pub(super) fn of_openai(list: &Value) -> Vec<ModelInfo> {
     const CONTEXT: [&str; 6] = [
         "/max_input_tokens",
@@ -155,21 +154,22 @@ pub(super) fn of_openai(list: &Value) -> Vec<ModelInfo> {
     let info = |model: &Value| {
         let id = model["id"].as_str().filter(|id| !id.is_empty())?.to_owned();
         let context_tokens = CONTEXT.iter().find_map(|place| model.pointer(place)?.as_u64());
-        let chats = !NOT_CHAT.iter().any(|part| id.to_lowercase().contains(part));
-        chats.then_some(ModelInfo { id, context_tokens })
+        Some(ModelInfo::new(id, context_tokens))
     };
     models.filter_map(info).take(MODELS_LIMIT).collect()
 }
 
-/// Gemini's list, of the models that chat.
+/// Gemini's list, of the models that chat or embed.
 fn of_gemini(list: &Value) -> Vec<ModelInfo> {
     let models = list["models"].as_array().into_iter().flatten();
     let info = |model: &Value| {
         let id = model["name"].as_str()?.strip_prefix("models/")?.to_owned();
         let methods = model["supportedGenerationMethods"].as_array()?;
-        let chats = methods.iter().any(|method| method == "generateContent");
+        let has = |name: &str| methods.iter().any(|method| method == name);
+        let is_no_chat = !has("generateContent");
         let context_tokens = model["inputTokenLimit"].as_u64();
-        chats.then_some(ModelInfo { id, context_tokens })
+        let info = ModelInfo { is_no_chat, ..ModelInfo::new(id, context_tokens) };
+        (!is_no_chat || has("embedContent") || has("batchEmbedContents")).then_some(info)
     };
     models.filter_map(info).take(MODELS_LIMIT).collect()
 }

@@ -2,16 +2,20 @@
 
 use std::time::Duration;
 
+use convergio_domain::chat::ChatField;
 use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
-use serde_json::Value;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
-use super::error::ModelError;
+use super::error::{ModelError, QUOTA_EXCEEDED};
 
 /// A longer pause is nobody's patience.
 const PAUSE_LIMIT: Duration = Duration::from_secs(3600);
+
+/// Mistakes of a list that are told.
+const MISTAKES_LIMIT: usize = 4;
 
 /// An error as a provider tells it.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +25,8 @@ pub(super) struct Refusal {
     kind: String,
     /// The provider's words; not yet scrubbed.
     pub(super) said: String,
+    /// The field that is to blame, by the provider's word.
+    param: String,
     retry_after: Option<Duration>,
     /// Whether the provider says that asking again is of no use.
     is_final: bool,
@@ -29,11 +35,8 @@ pub(super) struct Refusal {
 impl Refusal {
     /// An answer with a status other than success.
     pub(super) fn of_answer(status: StatusCode, headers: &HeaderMap, body: &str) -> Self {
-        let body = serde_json::from_str(body).unwrap_or(Value::Null);
-        // Gemini's streams put the error into a list.
-        let body = body.get(0).unwrap_or(&body);
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let read = Self::with_status(status, &body["error"]);
+        let read = Self::with_status(status, &error_of(body));
         let told = retry_after(header("retry-after-ms"), header("retry-after"));
         Self {
             retry_after: told.or(read.retry_after),
@@ -56,9 +59,12 @@ impl Refusal {
         let spent = error.pointer("/details/error_code").and_then(Value::as_str).unwrap_or("");
         let mut kind = [text("type"), text("code"), text("status"), inner, spent].join(" ");
         let mut pause = None;
+        let mut param = error["param"].as_str();
         for detail in error["details"].as_array().into_iter().flatten() {
             kind = [&kind, " ", detail["reason"].as_str().unwrap_or("")].concat();
             pause = pause.or_else(|| gemini_pause(detail));
+            let fields = detail["fieldViolations"].as_array().into_iter().flatten();
+            param = param.or_else(|| fields.into_iter().find_map(|it| it["field"].as_str()));
             // A quota of a day is back tomorrow, which is no time to wait for.
             let quotas = detail["violations"].as_array().into_iter().flatten();
             let mut quotas = quotas.filter_map(|quota| quota["quotaId"].as_str());
@@ -71,9 +77,17 @@ impl Refusal {
             status,
             kind: if is_bare { "bare".to_owned() } else { kind.to_lowercase() },
             said: error.as_str().unwrap_or_else(|| text("message")).to_owned(),
+            param: param.unwrap_or("").to_owned(),
             retry_after: pause,
             is_final: false,
         }
+    }
+
+    /// Whether it is the stream that is refused, and not what was asked.
+    pub(super) fn is_of_stream(&self) -> bool {
+        let is_wrong_request =
+            [StatusCode::BAD_REQUEST, StatusCode::UNPROCESSABLE_ENTITY].contains(&self.status);
+        is_wrong_request && self.param == "stream"
     }
 
     /// The error in our codes. `said` are the provider's words, scrubbed.
@@ -84,9 +98,23 @@ impl Refusal {
             Some(pause) if retryable => format!(" (it asks to wait {} s)", pause.as_secs()),
             _ => String::new(),
         };
-        let message = format!("{provider} refused the call ({}){said}{pause}", self.status);
+        let place = match place_of(&self.param) {
+            Some(place) => format!(" (at `{place}`)"),
+            None => String::new(),
+        };
+        let message = format!("{provider} refused the call ({}){said}{place}{pause}", self.status);
         let retryable = retryable && !self.is_final;
-        ModelError { retry_after: self.retry_after, ..ModelError::new(code, retryable, message) }
+        let param = known_param(&self.param);
+        let error = ModelError::new(code, retryable, message);
+        ModelError { retry_after: self.retry_after, param, ..error }
+    }
+
+    /// Whether the provider says that it has no model of the name.
+    fn names_no_model(&self) -> bool {
+        let said = self.said.to_lowercase();
+        let is_missing = self.kind.contains("not_found")
+            || ["not found", "does not exist", "not exist"].iter().any(|word| said.contains(word));
+        self.status.as_u16() == 404 && is_missing && said.contains("model")
     }
 
     /// What the error means: first by what the provider calls it, then by what it says where it
@@ -100,11 +128,104 @@ impl Refusal {
         match (named.or(worded), by_status) {
             // MLX's server answers 404 with a bare text when generating failed.
             (None, _) if self.kind == "bare" && status == 404 => ("provider.unavailable", true),
+            (None, _) if self.names_no_model() => ("model.not_found", false),
             (Some(verdict), _) => verdict,
             (None, Some((_, _, code, retryable))) => (code, *retryable),
             (None, None) => ("request.invalid", false),
         }
     }
+}
+
+/// The error in the body of an answer, whatever its form.
+fn error_of(body: &str) -> Value {
+    let value = serde_json::from_str(body).unwrap_or(Value::Null);
+    // Gemini's streams put the error into a list.
+    let value = value.get(0).unwrap_or(&value);
+    if let Some(error) = value.get("error").filter(|error| !error.is_null()) {
+        return error.clone();
+    }
+    for name in ["message", "detail"] {
+        let detail = match &value[name] {
+            Value::Object(inner) if name == "message" => inner.get("detail"),
+            detail => Some(detail).filter(|_| name == "detail"),
+        };
+        if let Some(detail) = detail.filter(|detail| !detail.is_null()) {
+            return error_of_detail(detail);
+        }
+    }
+    if value["message"].is_string() {
+        return value.clone();
+    }
+    // A page is no reason.
+    let text = body.trim();
+    let is_reason = value.is_null() && !text.is_empty() && !text.starts_with(['<', '{', '[']);
+    if is_reason { json!({"message": text}) } else { Value::Null }
+}
+
+/// What FastAPI says of a request: a text, or a list of what is wrong and where.
+fn error_of_detail(detail: &Value) -> Value {
+    let Some(list) = detail.as_array() else {
+        return match detail {
+            Value::String(text) => json!({"message": text}),
+            detail => detail.clone(),
+        };
+    };
+    let place = |mistake: &Value| {
+        let steps = mistake["loc"].as_array().into_iter().flatten().filter_map(|step| match step {
+            Value::String(name) if name != "body" => Some(name.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        });
+        steps.collect::<Vec<_>>().join(".")
+    };
+    let words = list.iter().take(MISTAKES_LIMIT).map(|mistake| {
+        let said = mistake["msg"].as_str().unwrap_or("");
+        format!("{}: {said}", place(mistake))
+    });
+    let words: Vec<String> = words.collect();
+    json!({"message": words.join("; "), "param": list.first().map(place)})
+}
+
+/// The place in a request that a provider blames, unless it is no name of one.
+fn place_of(param: &str) -> Option<&str> {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "_.-[]".contains(letter);
+    let is_name = !param.is_empty() && param.len() <= 100 && param.chars().all(is_plain);
+    is_name.then_some(param)
+}
+
+/// Fields of requests besides those of [`ChatField`].
+const FIELDS: [&str; 24] = [
+    "contents",
+    "input",
+    "instructions",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "max_tokens",
+    "messages",
+    "model",
+    "n",
+    "output_config",
+    "reasoning",
+    "reasoning_effort",
+    "response_format",
+    "stop_sequences",
+    "stream",
+    "stream_options",
+    "system",
+    "text",
+    "tools",
+    "top_logprobs",
+    "logprobs",
+    "functions",
+    "function_call",
+    "extra_body",
+];
+
+/// The field that a provider blames, by a name that we know: what it says may quote anything.
+fn known_param(param: &str) -> Option<&'static str> {
+    let names = || ChatField::ALL.iter().map(|field| field.name()).chain(FIELDS);
+    let begin = param.split(['.', '[']).next().unwrap_or("");
+    names().find(|name| *name == param).or_else(|| names().find(|name| *name == begin))
 }
 
 /// Words of errors, and what they mean.
@@ -117,7 +238,7 @@ fn find(table: &[Meaning], text: &str) -> Option<(&'static str, bool)> {
 
 /// Errors by the words that providers use for them in `type`, `code`, `status` and `reason`. Money
 /// and keys do not get better by asking again, load does.
-const BY_NAME: [Meaning; 8] = [
+const BY_NAME: [Meaning; 9] = [
     (
         &[
             "insufficient_quota",
@@ -127,9 +248,10 @@ const BY_NAME: [Meaning; 8] = [
             "billing",
             "quota_exceeded",
         ],
-        "provider.rate_limited",
+        QUOTA_EXCEEDED,
         false,
     ),
+    (&["model_not_found", "invalid_model"], "model.not_found", false),
     (
         &["context_length", "exceed_context", "request_too_large"],
         "provider.context_exceeded",
@@ -152,7 +274,7 @@ const BY_NAME: [Meaning; 8] = [
 ];
 
 /// Errors that only their sentence tells apart.
-const BY_WORDS: [Meaning; 3] = [
+const BY_WORDS: [Meaning; 4] = [
     (
         &[
             "prompt is too long",
@@ -163,15 +285,16 @@ const BY_WORDS: [Meaning; 3] = [
         "provider.context_exceeded",
         false,
     ),
-    (&["credit balance is too low", "specified api usage limits"], "provider.rate_limited", false),
-    // Ollama's word for a model that was not pulled.
+    (&["credit balance is too low", "specified api usage limits"], QUOTA_EXCEEDED, false),
+    // Ollama's words for a model that was not pulled, and those of others.
+    (&["' not found", "model not exist"], "model.not_found", false),
     (&["not found"], "request.invalid", false),
 ];
 
 /// Errors by status, when their name says nothing.
 const BY_STATUS: [(u16, u16, &str, bool); 9] = [
     (401, 401, "byok.bad_key", false),
-    (402, 402, "provider.rate_limited", false),
+    (402, 402, QUOTA_EXCEEDED, false),
     (403, 403, "byok.bad_key", false),
     (408, 408, "provider.timeout", true),
     (409, 409, "provider.unavailable", true),
@@ -230,16 +353,21 @@ mod tests {
             (429, json!({"code": "rate_limit_exceeded"}), "provider.rate_limited", true),
             (429, json!({"code": "slow_down"}), "provider.rate_limited", true),
             (429, json!({}), "provider.rate_limited", true),
-            (429, json!({"type": "insufficient_quota"}), "provider.rate_limited", false),
-            (429, json!({"code": "credit_balance_exhausted"}), "provider.rate_limited", false),
-            (429, json!({"code": "project_spend_limit_exceeded"}), "provider.rate_limited", false),
+            (429, json!({"type": "insufficient_quota"}), "provider.quota_exceeded", false),
+            (429, json!({"code": "credit_balance_exhausted"}), "provider.quota_exceeded", false),
+            (
+                429,
+                json!({"code": "project_spend_limit_exceeded"}),
+                "provider.quota_exceeded",
+                false,
+            ),
             (
                 429,
                 json!({"code": "organization_usage_limit_exceeded"}),
-                "provider.rate_limited",
+                "provider.quota_exceeded",
                 false,
             ),
-            (402, json!({"type": "billing_error"}), "provider.rate_limited", false),
+            (402, json!({"type": "billing_error"}), "provider.quota_exceeded", false),
             (401, json!({"code": "invalid_api_key"}), "byok.bad_key", false),
             (403, json!({"type": "permission_error"}), "byok.bad_key", false),
             (400, json!({"code": "API_KEY_INVALID"}), "byok.bad_key", false),
@@ -259,7 +387,7 @@ mod tests {
                 false,
             ),
             (400, json!({"type": "invalid_request_error"}), "request.invalid", false),
-            (404, json!({"code": "model_not_found"}), "request.invalid", false),
+            (404, json!({"code": "model_not_found"}), "model.not_found", false),
             (404, json!("generation failed"), "provider.unavailable", true),
             (408, json!({}), "provider.timeout", true),
             (409, json!({}), "provider.unavailable", true),
@@ -282,14 +410,14 @@ mod tests {
                 429,
                 json!({"type": "rate_limit_error",
                     "details": {"error_code": "enforced_spend_limit_reached"}}),
-                "provider.rate_limited",
+                "provider.quota_exceeded",
                 false,
             ),
             (
                 400,
                 json!({"type": "invalid_request_error",
                     "message": "Your credit balance is too low to access the API."}),
-                "provider.rate_limited",
+                "provider.quota_exceeded",
                 false,
             ),
             (
@@ -301,6 +429,12 @@ mod tests {
             ),
             (401, json!({"type": "authentication_error"}), "byok.bad_key", false),
             (404, json!({"type": "not_found_error"}), "request.invalid", false),
+            (
+                404,
+                json!({"type": "not_found_error", "message": "model: claude-x"}),
+                "model.not_found",
+                false,
+            ),
             (504, json!({"type": "timeout_error"}), "provider.timeout", true),
         ]);
     }
@@ -318,7 +452,7 @@ mod tests {
                 429,
                 json!({"status": "RESOURCE_EXHAUSTED", "details": [{"violations": [
                     {"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]}]}),
-                "provider.rate_limited",
+                "provider.quota_exceeded",
                 false,
             ),
             (
@@ -343,7 +477,7 @@ mod tests {
     #[test]
     fn each_row_of_ollamas_table_has_its_code() {
         check(&[
-            (404, json!("model 'x' not found"), "request.invalid", false),
+            (404, json!("model 'x' not found"), "model.not_found", false),
             (
                 400,
                 json!("the input length exceeds the context length"),
@@ -395,5 +529,46 @@ mod tests {
         );
         let error = json!({"type": "overloaded_error", "message": "m"});
         assert_eq!(Refusal::of_stream(&error).into_error("p", "").code, "provider.unavailable");
+    }
+
+    fn read_body(status: u16, body: &str) -> ModelError {
+        let status = StatusCode::from_u16(status).unwrap();
+        let refusal = Refusal::of_answer(status, &HeaderMap::new(), body);
+        let said = refusal.said.clone();
+        refusal.into_error("p", &said)
+    }
+
+    #[test]
+    fn every_form_of_a_reason_is_told_with_its_place() {
+        let forbidden = json!([{"type": "extra_forbidden", "loc": ["body", "max_tokens"],
+            "msg": "Extra inputs are not permitted"}]);
+        let extra = "max_tokens: Extra inputs are not permitted";
+        for (body, said, param) in [
+            (json!({"detail": "no such thing"}).to_string(), "no such thing", None),
+            (json!({"detail": &forbidden}).to_string(), extra, Some("max_tokens")),
+            (
+                json!({"object": "error", "message": {"detail": forbidden}}).to_string(),
+                extra,
+                Some("max_tokens"),
+            ),
+            (
+                json!({"message": "bad role", "param": "messages[0].role"}).to_string(),
+                "bad role (at `messages[0].role`)",
+                Some("messages"),
+            ),
+            (
+                json!({"error": {"message": "m", "param": "people's words"}}).to_string(),
+                ": m",
+                None,
+            ),
+            ("upstream says no".to_owned(), "upstream says no", None),
+        ] {
+            let error = read_body(400, &body);
+            assert!(error.message.contains(said), "{}", error.message);
+            assert!(!error.message.contains("people"), "{}", error.message);
+            assert_eq!((error.code, error.param), ("request.invalid", param), "{body}");
+        }
+        let page = read_body(502, "<html>nginx</html>");
+        assert!(!page.message.contains("nginx"), "{}", page.message);
     }
 }

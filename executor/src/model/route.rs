@@ -5,7 +5,7 @@ use std::sync::Arc;
 use convergio_domain::chat::Privacy;
 use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::run::{Candidate as Asked, Fallback, Offered, Platform};
-use convergio_kernel_c::{Decision, Reason};
+use convergio_kernel_c::{Decision, ProviderClass, Reason};
 
 use super::catalog::{Entry, Found, ModelCatalog, Offer, Wanted};
 use super::chat::Provider;
@@ -45,31 +45,90 @@ pub struct Choice {
     pub key: Option<String>,
     /// Tokens of input and output together, when known.
     pub context_tokens: Option<u64>,
+    /// Most tokens of an answer, when known.
+    pub max_output_tokens: Option<u32>,
+    /// Whether it runs on machines of the person or the operator.
+    pub is_local: bool,
     /// What it was chosen from.
     pub(crate) routed: Routed,
 }
 
 impl ModelCatalog {
+    /// The models that a call may go to, in this order: what is behind an alias, and what the
+    /// caller named besides. `chance` decides by the weights of an alias; the same one decides the
+    /// same way.
+    pub fn expand_models(&self, wanted: &str, fallbacks: &[String], chance: u64) -> Vec<String> {
+        let mut models: Vec<String> = Vec::new();
+        for name in std::iter::once(wanted).chain(fallbacks.iter().map(String::as_str)) {
+            let targets = self.aliases().targets(name, chance).unwrap_or_else(|| vec![name]);
+            for target in targets {
+                if !models.iter().any(|model| model == target) {
+                    models.push(target.to_owned());
+                }
+            }
+        }
+        models
+    }
+
+    /// Checks that these are names of models: what does not chat is not chosen.
+    ///
+    /// # Errors
+    /// `request.invalid`: one of them leaves the choice.
+    pub(crate) fn check_names(&self, models: &[String]) -> Result<(), UnsealedFailure> {
+        match models.iter().find(|model| !self.wanted(model).is_name()) {
+            None => Ok(()),
+            Some(model) => {
+                let message = format!(
+                    "`{model}` leaves the choice of a model: name one that does what is asked for"
+                );
+                Err(failure("request.invalid", message))
+            }
+        }
+    }
+
     /// The best model for a manifest's `model`: `auto`, `local`, a provider's name, or
     /// `PROVIDER/MODEL`.
     ///
     /// # Errors
     /// No model can be used; the message says what to do.
     pub async fn choose(&self, wanted: &str, need: &Need) -> Result<Choice, UnsealedFailure> {
-        self.choose_after(wanted, need, &[]).await
+        self.choose_after(&[wanted.to_owned()], need, &[]).await
     }
 
-    /// The best one for a step that was handed on by these; one of them again when there is no
-    /// other.
+    /// The best one of the first of these names that has one, for a step that was handed on by
+    /// these; one of them again when there is no other.
     ///
     /// # Errors
-    /// As those of [`ModelCatalog::choose`].
+    /// As those of [`ModelCatalog::choose`], for the first name.
     pub async fn choose_after(
+        &self,
+        models: &[String],
+        need: &Need,
+        avoid: &[Fallback],
+    ) -> Result<Choice, UnsealedFailure> {
+        let mut first_error = None;
+        let passes: &[&[Fallback]] = if avoid.is_empty() { &[&[]] } else { &[avoid, &[]] };
+        for avoid in passes {
+            for wanted in models {
+                match self.choose_one(wanted, need, avoid).await {
+                    Ok(Some(choice)) => return Ok(choice),
+                    Ok(None) => {}
+                    Err(error) => {
+                        first_error.get_or_insert(error);
+                    }
+                }
+            }
+        }
+        Err(first_error.unwrap_or_else(|| failure("request.invalid", "no model is named")))
+    }
+
+    /// The best one of a name; `None` when it is among those that handed the step on.
+    async fn choose_one(
         &self,
         wanted: &str,
         need: &Need,
         avoid: &[Fallback],
-    ) -> Result<Choice, UnsealedFailure> {
+    ) -> Result<Option<Choice>, UnsealedFailure> {
         let wish = self.wanted(wanted);
         let privacy = need.privacy.max(self.privacy());
         if privacy == Privacy::Local && need.fetches {
@@ -85,8 +144,10 @@ impl ModelCatalog {
             });
         }
         if !avoid.is_empty() {
-            let others = others(&found.offers, need, avoid);
-            found.offers = if others.is_empty() { found.offers } else { others };
+            found.offers = others(&found.offers, need, avoid);
+            if found.offers.is_empty() {
+                return Ok(None);
+            }
         }
         let offered: Vec<Offered> = found.offers.iter().map(|(offer, _)| offered(offer)).collect();
         let asked = asked(need, wish, privacy, &offered);
@@ -96,18 +157,29 @@ impl ModelCatalog {
         let Some(((offer, entry), decision)) = best else {
             return Err(unfit(wanted, need, &found.offers, &decisions));
         };
-        Ok(Choice {
+        Ok(Some(Choice {
             provider: Arc::clone(&entry.provider) as Arc<dyn Provider>,
             model: offer.model.clone(),
             route: reason(decision.reason).to_owned(),
             key: offer.key.clone(),
             context_tokens: offer.context_tokens,
+            max_output_tokens: offer.max_output_tokens,
+            is_local: offer.class == ProviderClass::Local,
             routed: Routed { asked, verdicts: print(&decisions), offered },
-        })
+        }))
     }
 
     /// Whether somebody besides these would do who did not fail lately.
-    pub async fn has_other(&self, wanted: &str, need: &Need, avoid: &[Fallback]) -> bool {
+    pub async fn has_other(&self, models: &[String], need: &Need, avoid: &[Fallback]) -> bool {
+        for wanted in models {
+            if self.has_other_of(wanted, need, avoid).await {
+                return true;
+            }
+        }
+        false
+    }
+
+    async fn has_other_of(&self, wanted: &str, need: &Need, avoid: &[Fallback]) -> bool {
         let wish = self.wanted(wanted);
         let privacy = need.privacy.max(self.privacy());
         let offers = self.find(wish, privacy).await.offers;
@@ -184,18 +256,17 @@ impl ModelCatalog {
             format!("{provider} has {}", siblings.join(", "))
         };
         let message = format!("no model matches `{wanted}`: {has} (see `convergio models`)");
-        failure("request.invalid", message)
+        failure("model.not_found", message)
     }
 }
 
 /// What the router is asked.
 fn asked(need: &Need, wish: Wanted<'_>, privacy: Privacy, offered: &[Offered]) -> Question {
-    let is_named = matches!(wish, Wanted::Model(..) | Wanted::Anywhere(_));
     Question {
         tokens_in: need.input_tokens,
         tokens_out: u64::from(need.output_tokens),
         local: privacy == Privacy::Local,
-        pinned: (is_named && offered.len() == 1).then_some(0),
+        pinned: (wish.is_name() && offered.len() == 1).then_some(0),
         prefers: offered
             .iter()
             .any(|offer| offer.traits.platform == PREFERRED)

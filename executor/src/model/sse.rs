@@ -1,7 +1,12 @@
 //! Streams of lines, bounded in length, each a whole piece of JSON: server-sent events (WHATWG
 //! HTML, section 9.2) with `data:` lines and comments, or one piece a line.
 
-/// Bytes of one line at most.
+use std::borrow::Cow;
+
+use memchr::memchr2;
+use serde::de::IgnoredAny;
+
+/// Bytes of one line, and of one event, at most.
 const LINE_LIMIT: usize = 1 << 20;
 
 /// How pieces are told apart.
@@ -14,52 +19,112 @@ pub(super) enum Framing {
     Lines,
 }
 
-/// Collects bytes into data lines.
+/// Collects bytes into pieces of data.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     framing: Framing,
+    /// The line so far.
     pending: Vec<u8>,
+    /// Whether the byte before was a CR: an LF after it ends no other line.
+    is_after_cr: bool,
+    /// The data of the event so far, if it has any.
+    data: Option<String>,
 }
 
-/// A line longer than any honest server sends.
+/// A line, or an event, longer than any honest server sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TooLong;
 
 impl Lines {
     pub(super) fn new(framing: Framing) -> Self {
-        Self { framing, pending: Vec::new() }
+        Self { framing, ..Self::default() }
     }
 
-    /// Takes bytes in; gives the data of the lines that are complete.
+    /// Takes bytes in; gives the data of what is complete.
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<Vec<String>, TooLong> {
-        let mut data = Vec::new();
-        for part in bytes.split_inclusive(|byte| matches!(byte, b'\n' | b'\r')) {
-            self.pending.extend_from_slice(part);
-            if self.pending.len() > LINE_LIMIT {
-                return Err(TooLong);
+        let (mut pieces, mut rest) = (Vec::new(), bytes);
+        while let Some(end) = memchr2(b'\n', b'\r', rest) {
+            let (line, after) = (&rest[..end], &rest[end + 1..]);
+            let is_second_half = rest[end] == b'\n' && self.is_after_cr && line.is_empty();
+            self.is_after_cr = rest[end] == b'\r';
+            rest = after;
+            if is_second_half {
+                continue;
             }
-            if part.ends_with(b"\n") || part.ends_with(b"\r") {
-                data.extend(self.data());
-                self.pending.clear();
+            self.check_length(line.len())?;
+            // Mostly a line comes whole, and need not be put together.
+            if self.pending.is_empty() {
+                self.end_line(line, &mut pieces);
+            } else {
+                let mut whole = std::mem::take(&mut self.pending);
+                whole.extend_from_slice(line);
+                self.end_line(&whole, &mut pieces);
             }
         }
-        Ok(data)
+        self.check_length(rest.len())?;
+        self.is_after_cr &= rest.is_empty();
+        self.pending.extend_from_slice(rest);
+        Ok(pieces)
     }
 
-    /// The data of a last line that nothing ended.
-    pub(super) fn rest(&self) -> Option<String> {
-        self.data()
+    fn check_length(&self, more: usize) -> Result<(), TooLong> {
+        let length = self.pending.len() + self.data.as_ref().map_or(0, String::len) + more;
+        if length > LINE_LIMIT { Err(TooLong) } else { Ok(()) }
     }
 
-    fn data(&self) -> Option<String> {
-        let line = String::from_utf8_lossy(&self.pending);
+    /// The data of a last line or event that nothing ended.
+    pub(super) fn rest(&mut self) -> Vec<String> {
+        let mut pieces = Vec::new();
+        let line = std::mem::take(&mut self.pending);
+        self.end_line(&line, &mut pieces);
+        self.end_event(&mut pieces);
+        pieces
+    }
+
+    fn end_line(&mut self, line: &[u8], pieces: &mut Vec<String>) {
+        // What is text, as all should be, is only looked at.
+        let line =
+            str::from_utf8(line).map_or_else(|_| String::from_utf8_lossy(line), Cow::Borrowed);
         let line = line.strip_prefix('\u{feff}').unwrap_or(&line);
-        let data = match self.framing {
-            Framing::Events => line.strip_prefix("data:")?,
-            Framing::Lines => line,
-        };
-        let data = data.trim();
-        (!data.is_empty()).then(|| data.to_owned())
+        match self.framing {
+            Framing::Lines => pieces.extend(text_of(line)),
+            Framing::Events if line.is_empty() => self.end_event(pieces),
+            Framing::Events => {
+                if let Some(data) = line.strip_prefix("data:") {
+                    self.add_data(data.strip_prefix(' ').unwrap_or(data), pieces);
+                }
+            }
+        }
+    }
+
+    /// Lines of one event are one text. A line that is whole by itself is told at once: some
+    /// servers end their events late, or never.
+    fn add_data(&mut self, line: &str, pieces: &mut Vec<String>) {
+        match &mut self.data {
+            Some(data) => {
+                data.push('\n');
+                data.push_str(line);
+            }
+            None if is_whole(line) => pieces.extend(text_of(line)),
+            None => self.data = Some(line.to_owned()),
+        }
+    }
+
+    fn end_event(&mut self, pieces: &mut Vec<String>) {
+        pieces.extend(self.data.take().and_then(|data| text_of(&data)));
+    }
+}
+
+/// The text of a piece, unless it says nothing.
+fn text_of(text: &str) -> Option<String> {
+    let text = text.trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn is_whole(line: &str) -> bool {
+    let line = line.trim();
+    line == "[DONE]" || line.is_empty() || {
+        line.ends_with(['}', ']']) && serde_json::from_str::<IgnoredAny>(line).is_ok()
     }
 }
 
@@ -77,14 +142,56 @@ mod tests {
         data
     }
 
+    /// A stream, which is read the same wherever it is cut.
+    fn read_in_any_cut(text: &str) -> Vec<String> {
+        let whole = read(&[text.as_bytes()]);
+        for size in 1..text.len() {
+            let parts: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
+            assert_eq!(read(&parts), whole, "{size} bytes at a time");
+            let (left, right) = text.as_bytes().split_at(size);
+            assert_eq!(read(&[left, right]), whole, "cut at {size}");
+        }
+        whole
+    }
+
     #[test]
     fn lines_come_whole_however_they_are_cut() {
         let text = "\u{feff}data: {\"a\":\"ü\"}\n: keepalive 1/2\r\ndata: {\"b\":1}\r\n\r\n\
             event: x\nid: 1\ndata:\ndata:  {\"c\":2}\rdata:[DONE]";
-        for cut in 1..text.len() {
-            let parts: Vec<&[u8]> = text.as_bytes().chunks(cut).collect();
-            assert_eq!(read(&parts), ["{\"a\":\"ü\"}", "{\"b\":1}", "{\"c\":2}", "[DONE]"]);
+        let pieces = ["{\"a\":\"ü\"}", "{\"b\":1}", "{\"c\":2}", "[DONE]"];
+        assert_eq!(read_in_any_cut(text), pieces);
+    }
+
+    #[test]
+    fn lines_of_one_event_are_one_text() {
+        for end in ["\n", "\r\n", "\r"] {
+            let lines = [
+                "event: x",
+                "data: {\"a\":",
+                ": a comment",
+                "data:  \"ü\",",
+                "data:",
+                "data: \"b\": 1}",
+                "",
+                "",
+                "data: {}",
+                "",
+                ": a comment",
+                "",
+                "data: [DONE]",
+                "",
+                "",
+            ];
+            let pieces = read_in_any_cut(&lines.join(end));
+            assert_eq!(pieces, ["{\"a\":\n \"ü\",\n\n\"b\": 1}", "{}", "[DONE]"], "{end:?}");
         }
+    }
+
+    #[test]
+    fn an_event_that_never_ends_is_refused() {
+        let mut lines = Lines::default();
+        let parts = (0..).map(|_| lines.feed(b"data: {\n"));
+        assert!(parts.take(LINE_LIMIT).any(|read| read == Err(TooLong)));
     }
 
     #[test]

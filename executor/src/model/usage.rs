@@ -1,6 +1,7 @@
 //! What providers tell of tokens, in disjoint classes; and our estimate, where they tell nothing.
 
 use convergio_domain::metering::{Meter, Usage};
+use convergio_domain::money::Money;
 use serde_json::{Value, json};
 
 /// No call uses more: a count beyond it is not one.
@@ -9,15 +10,18 @@ const COUNT_LIMIT: u64 = 1 << 32;
 const MESSAGE_TOKENS: u64 = 4;
 
 /// The usage block of OpenAI's chat completions. `prompt_tokens` includes cached, cache-written,
-/// audio and image tokens; `completion_tokens` includes reasoning and audio. The classes are made
-/// disjoint here and sum to `prompt_tokens + completion_tokens`; a part that is larger than what
-/// it is a part of is cut to it. `None` when the block counts nothing, or absurdly much.
+/// audio and image tokens; `completion_tokens` includes reasoning and audio, except with providers
+/// that count reasoning beside it (xAI), which `total_tokens` shows. The classes are made disjoint
+/// here and sum to the provider's total; a part that is larger than what it is a part of is cut to
+/// it. `None` when the block counts nothing, or absurdly much.
 pub(super) fn from_openai(block: &Value) -> Option<Usage> {
     let prompt = count(block, "/prompt_tokens")?;
     let completion = match block.get("completion_tokens") {
         Some(_) => count(block, "/completion_tokens")?,
         None => 0,
     };
+    let reasoning = "/completion_tokens_details/reasoning_tokens";
+    let completion = with_reasoning_beside(block, prompt, completion, reasoning);
     let mut usage = Usage::default();
     let parts = [
         (Meter::InCacheRead, "/prompt_tokens_details/cached_tokens"),
@@ -34,10 +38,32 @@ pub(super) fn from_openai(block: &Value) -> Option<Usage> {
     Some(usage)
 }
 
+/// The tokens of an answer with those of its reasoning, where the provider's total says that they
+/// stand beside one another.
+fn with_reasoning_beside(block: &Value, input: u64, output: u64, reasoning: &str) -> u64 {
+    let reasoning = count(block, reasoning).unwrap_or(0);
+    let is_beside = count(block, "/total_tokens") == Some(input + output + reasoning);
+    if is_beside { output + reasoning } else { output }
+}
+
+/// The cost that a provider tells with its counts, in US dollars: OpenRouter's `cost`. A number
+/// that cannot be one is none.
+pub(crate) fn provider_cost(block: &Value) -> Option<Money> {
+    let cost = block.get("cost")?.as_number()?.to_string();
+    let cost = match cost.split_once(['e', 'E']) {
+        None => cost,
+        Some(_) => format!("{:.15}", block["cost"].as_f64()?),
+    };
+    let cost: Money = cost.get(..cost.len().min(40))?.parse().ok()?;
+    (cost >= Money::ZERO).then_some(cost)
+}
+
 /// The usage block of OpenAI's responses: as that of chat completions, with other names.
 pub(super) fn from_responses(block: &Value) -> Option<Usage> {
     let input = count(block, "/input_tokens")?;
     let output = count(block, "/output_tokens").unwrap_or(0);
+    let reasoning = "/output_tokens_details/reasoning_tokens";
+    let output = with_reasoning_beside(block, input, output, reasoning);
     let mut usage = Usage::default();
     let parts = [
         (Meter::InCacheRead, "/input_tokens_details/cached_tokens"),
@@ -190,7 +216,7 @@ mod tests {
     use proptest::prelude::{any, prop_assert_eq, proptest};
     use serde_json::{Value, json};
 
-    use super::{estimate, from_openai};
+    use super::{estimate, from_openai, provider_cost};
 
     #[test]
     fn included_classes_are_taken_out() {
@@ -209,6 +235,31 @@ mod tests {
             (Meter::OutAudio, 3),
         ];
         assert_eq!(usage.0, expected.into());
+    }
+
+    #[test]
+    fn reasoning_beside_the_completion_is_added_to_it() {
+        let block = json!({"prompt_tokens": 9000, "completion_tokens": 700, "total_tokens": 11800,
+            "prompt_tokens_details": {"cached_tokens": 256},
+            "completion_tokens_details": {"reasoning_tokens": 2100}});
+        let usage = from_openai(&block).unwrap();
+        assert_eq!(usage.tokens(), 11800);
+        assert_eq!((usage.0[&Meter::OutText], usage.0[&Meter::OutReasoning]), (700, 2100));
+    }
+
+    #[test]
+    fn a_cost_is_exact_or_none() {
+        for (cost, expected) in [
+            (json!(0.00014), Some("0.00014")),
+            (json!(1), Some("1")),
+            (json!(1e-7), Some("0.0000001")),
+            (json!(-1), None),
+            (json!("1"), None),
+            (Value::Null, None),
+        ] {
+            let told = provider_cost(&json!({"cost": cost})).map(|cost| cost.to_string());
+            assert_eq!(told.as_deref(), expected, "{cost}");
+        }
     }
 
     #[test]

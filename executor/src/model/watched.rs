@@ -5,23 +5,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use convergio_domain::chat::ChatRequest;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::audio::{Recording, Speech, SpeechRequest, Transcript};
 use super::call_gate::{CallGate, CallPlace};
-use super::chat::{Admission, Call, ChatAnswer, Embeddings, Provider, Sink};
+use super::chat::{Admission, Call, ChatAnswer, Provider, Sink, WrittenRequest};
 use super::concurrency::Pressure;
 use super::config::{ModelInfo, ProviderConfig};
 use super::error::ModelError;
 use super::health::{Health, PATIENCE, is_own};
 use super::http::HttpProvider;
-
-/// Longest time that a call which is no chat waits for a place after it was refused.
-const REFUSALS_LIMIT: Duration = Duration::from_secs(60);
+use super::service::ServiceCall;
 
 /// A provider with one key, and what is known of it.
 pub(super) struct Watched {
@@ -216,12 +212,8 @@ impl Provider for Watched {
         self.provider.info()
     }
 
-    fn body(&self, request: &ChatRequest) -> Bytes {
-        self.provider.body(request)
-    }
-
-    fn left_out(&self, request: &ChatRequest) -> Vec<String> {
-        self.provider.left_out(request)
+    fn write(&self, request: ChatRequest) -> Result<WrittenRequest, ModelError> {
+        self.provider.write(request)
     }
 
     async fn chat(
@@ -234,21 +226,14 @@ impl Provider for Watched {
         self.send_in_turn(wait, || self.provider.chat(call, sink, cancel)).await
     }
 
-    async fn embed(&self, model: &str, texts: &[String]) -> Result<Embeddings, ModelError> {
-        let cancel = CancellationToken::new();
-        self.send_in_turn(wait_outside_of_runs(&cancel), || self.provider.embed(model, texts)).await
-    }
-
-    async fn transcribe(&self, model: &str, said: &Recording) -> Result<Transcript, ModelError> {
-        let cancel = CancellationToken::new();
-        self.send_in_turn(wait_outside_of_runs(&cancel), || self.provider.transcribe(model, said))
-            .await
-    }
-
-    async fn speak(&self, model: &str, request: &SpeechRequest) -> Result<Speech, ModelError> {
-        let cancel = CancellationToken::new();
-        self.send_in_turn(wait_outside_of_runs(&cancel), || self.provider.speak(model, request))
-            .await
+    async fn serve(
+        &self,
+        service: ServiceCall,
+        call: Call<'_>,
+        cancel: &CancellationToken,
+    ) -> Result<ChatAnswer, ModelError> {
+        let wait = Wait { admission: call.admission, timeout: call.timeout, cancel };
+        self.send_in_turn(wait, || self.provider.serve(service, call, cancel)).await
     }
 
     async fn models(&self) -> Result<Vec<ModelInfo>, ModelError> {
@@ -264,10 +249,4 @@ impl Provider for Watched {
     async fn validate_key(&self) -> Result<(), ModelError> {
         self.provider.validate_key().await
     }
-}
-
-/// How a call waits that belongs to no run.
-fn wait_outside_of_runs(cancel: &CancellationToken) -> Wait<'_> {
-    let admission = Admission { waits_out_refusals: true, ..Admission::default() };
-    Wait { admission, timeout: REFUSALS_LIMIT, cancel }
 }

@@ -10,7 +10,7 @@ use convergio_executor::model::{ModelCatalog, ModelError, Provider};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::server::{PATIENCE, Server, call, delta, json, request, sse, stop};
+use crate::server::{PATIENCE, Server, body_of, call, delta, json, request, sse, stop};
 
 async fn watched(server: &Server) -> Arc<dyn Provider> {
     let prices = Arc::new(PriceBook::parse("[]").expect("an empty book"));
@@ -19,9 +19,9 @@ async fn watched(server: &Server) -> Arc<dyn Provider> {
 }
 
 async fn ask(provider: &Arc<dyn Provider>, timeout: Duration) -> Result<String, ModelError> {
-    let (body, token) = (provider.body(&request()), CancellationToken::new());
-    let answer = provider.chat(call(&body, timeout), &|_, _| {}, &token).await;
-    answer.map(|answer| answer.text)
+    let (body, token) = (body_of(&**provider, &request()), CancellationToken::new());
+    let answer = provider.chat(call(&body, timeout), &|_| {}, &token).await;
+    answer.map(|answer| answer.text())
 }
 
 /// A server that refuses so until it is told to answer.
@@ -64,7 +64,7 @@ async fn an_account_without_money_is_parked_at_once() {
     let provider = watched(&server).await;
     for _ in 0..3 {
         let error = ask(&provider, PATIENCE).await.expect_err("no money");
-        assert_eq!((error.code, error.retryable), ("provider.rate_limited", false));
+        assert_eq!((error.code, error.retryable), ("provider.quota_exceeded", false));
     }
     assert_eq!(server.seen().len(), 1, "money does not come back by asking");
 }

@@ -6,13 +6,16 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::header;
 use convergio_domain::metering::Meter;
-use convergio_executor::model::{ChatAnswer, HttpProvider, Provider, ProviderConfig, Secret};
+use convergio_eventstore::LiveKind;
+use convergio_executor::model::{
+    ChatAnswer, HttpProvider, Piece, Provider, ProviderConfig, Secret,
+};
 use convergio_kernel_c::{Platform, ProviderClass};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::server::{
-    PATIENCE, PROMPT, Server, ask, call, delta, json, raw_sse, request, sse, stop,
+    PATIENCE, PROMPT, Server, ask, body_of, call, delta, json, raw_sse, request, sse, stop,
 };
 
 fn meters(answer: &ChatAnswer) -> Vec<(Meter, u64)> {
@@ -48,13 +51,11 @@ async fn a_stream_of_openai_is_put_together() {
     let server = Server::chatting(|| sse(&openai_stream())).await;
     let provider = HttpProvider::new(server.config()).expect("a valid URL");
     let heard = Mutex::new(Vec::new());
-    let sink = |text: &str, pieces: u64| {
-        heard.lock().expect("not poisoned").push((text.to_owned(), pieces));
-    };
-    let body = provider.body(&request());
+    let sink = |piece: Piece| heard.lock().expect("not poisoned").push(piece);
+    let body = body_of(&provider, &request());
     let answer = provider.chat(call(&body, PATIENCE), &sink, &CancellationToken::new()).await;
     let answer = answer.expect("an answer");
-    assert_eq!((answer.text.as_str(), answer.finish.as_str()), ("Grüß Gott", "stop"));
+    assert_eq!((answer.text().as_str(), answer.finish.as_str()), ("Grüß Gott", "stop"));
     assert_eq!(answer.model, "gpt-x-2026");
     let expected = [
         (Meter::InFresh, 11),
@@ -66,8 +67,14 @@ async fn a_stream_of_openai_is_put_together() {
     assert_eq!(answer.raw_usage, Some(usage()));
     assert!(answer.first_token_ms.is_some_and(|first| first <= answer.duration_ms));
     let heard = heard.into_inner().expect("not poisoned");
+    let begin = LiveKind::Begin { model: "gpt-x-2026".into(), usage: answer.usage };
+    let text =
+        Piece {
+            kind: LiveKind::Text, text: "Grüß Gott".into(), tokens_out: 2, ..Piece::default()
+        };
     // What comes together is told together.
-    assert_eq!(heard, [("Grüß Gott".to_owned(), 2)]);
+    let begin = Piece { kind: begin, tokens_out: 2, ..Piece::default() };
+    assert_eq!(heard, [Piece::default(), begin, text]);
 }
 
 #[tokio::test]
@@ -80,7 +87,7 @@ async fn exactly_the_recorded_bytes_are_sent_with_the_key_in_its_header() {
     let sent: Value = serde_json::from_slice(&seen[0].body).expect("JSON");
     assert_eq!(sent["messages"], json!([{"role": "user", "content": PROMPT}]));
     let provider = HttpProvider::new(server.config()).expect("a valid URL");
-    assert_eq!(seen[0].body, provider.body(&request()));
+    assert_eq!(seen[0].body, body_of(&provider, &request()));
     assert_eq!(seen[0].headers[header::AUTHORIZATION], "Bearer sk-canary-1");
     assert_eq!(seen[0].headers[header::CONTENT_TYPE], "application/json");
     server.ask().await.expect("an answer");
@@ -95,7 +102,7 @@ async fn openai_is_asked_in_its_own_words() {
         ProviderClass::Cloud,
         Platform::CloudApi,
     );
-    let body = HttpProvider::new(cloud).expect("a valid URL").body(&request());
+    let body = body_of(&HttpProvider::new(cloud).expect("a valid URL"), &request());
     let body: Value = serde_json::from_slice(&body).expect("JSON");
     assert_eq!((&body["max_completion_tokens"], &body["max_tokens"]), (&json!(20), &Value::Null));
 }
@@ -138,7 +145,7 @@ async fn keepalives_and_pieces_without_a_choice_are_passed_over() {
         stop()
     );
     let server = Server::chatting(move || raw_sse(text.clone())).await;
-    assert_eq!(server.ask().await.expect("an answer").text, "ok");
+    assert_eq!(server.ask().await.expect("an answer").text(), "ok");
 }
 
 #[tokio::test]
@@ -149,7 +156,7 @@ async fn an_answer_that_comes_at_once_is_taken_too() {
         "usage": {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}});
     let server = Server::chatting(move || json(200, &whole)).await;
     let answer = server.ask().await.expect("an answer");
-    assert_eq!((answer.text.as_str(), answer.finish.as_str()), ("hello", "length"));
+    assert_eq!((answer.text().as_str(), answer.finish.as_str()), ("hello", "length"));
     assert_eq!(meters(&answer), [(Meter::InFresh, 5), (Meter::OutText, 1)]);
 }
 
@@ -167,17 +174,17 @@ async fn without_usage_it_is_estimated_and_not_confirmed() {
 async fn a_stream_may_end_without_its_mark_once_the_model_has_stopped() {
     let text = format!("data: {}\n\ndata: {}\n", delta("ok"), stop());
     let server = Server::chatting(move || raw_sse(text.clone())).await;
-    assert_eq!(server.ask().await.expect("an answer").text, "ok");
+    assert_eq!(server.ask().await.expect("an answer").text(), "ok");
 }
 
 #[tokio::test]
 async fn one_connection_serves_call_after_call() {
     let server = Server::chatting(|| sse(&[delta("ok"), stop()])).await;
     let provider = HttpProvider::new(server.config()).expect("a valid URL");
-    let body = provider.body(&request());
+    let body = body_of(&provider, &request());
     for _ in 0..5 {
         let token = CancellationToken::new();
-        provider.chat(call(&body, PATIENCE), &|_, _| {}, &token).await.expect("an answer");
+        provider.chat(call(&body, PATIENCE), &|_| {}, &token).await.expect("an answer");
     }
     assert_eq!(server.connections(), 1);
 }
@@ -207,8 +214,12 @@ async fn a_cancelled_call_closes_its_connection_and_reports_what_came() {
     let (sender, mut closed) = tokio::sync::mpsc::unbounded_channel();
     let server = Server::chatting(move || raw_sse(endless(Dropped(sender.clone())))).await;
     let provider = HttpProvider::new(server.config()).expect("a valid URL");
-    let (body, token) = (provider.body(&request()), CancellationToken::new());
-    let sink = |_: &str, _: u64| token.cancel();
+    let (body, token) = (body_of(&provider, &request()), CancellationToken::new());
+    let sink = |piece: Piece| {
+        if piece.kind == LiveKind::Text {
+            token.cancel();
+        }
+    };
     let error = provider.chat(call(&body, PATIENCE), &sink, &token).await.expect_err("cancelled");
     let partial = error.partial_usage.expect("something was used");
     assert_eq!((partial.tokens_in(), partial.tokens_out()), (14, 1));
@@ -220,10 +231,9 @@ async fn a_cancelled_call_closes_its_connection_and_reports_what_came() {
 async fn a_call_that_is_cancelled_before_it_begins_asks_nobody() {
     let server = Server::chatting(|| sse(&[stop()])).await;
     let provider = HttpProvider::new(server.config()).expect("a valid URL");
-    let (body, token) = (provider.body(&request()), CancellationToken::new());
+    let (body, token) = (body_of(&provider, &request()), CancellationToken::new());
     token.cancel();
     let timeout = Duration::from_secs(1);
-    let error =
-        provider.chat(call(&body, timeout), &|_, _| {}, &token).await.expect_err("cancelled");
+    let error = provider.chat(call(&body, timeout), &|_| {}, &token).await.expect_err("cancelled");
     assert_eq!((error.partial_usage, server.seen().len()), (None, 0));
 }

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::crowd::Crowd;
-use crate::server::{PATIENCE, request};
+use crate::server::{PATIENCE, ask_service, body_of, call, embed, request, vectors};
 
 fn providers(configs: Vec<ProviderConfig>) -> Vec<Arc<dyn Provider>> {
     let prices = Arc::new(PriceBook::parse("[]").expect("an empty book"));
@@ -38,10 +38,10 @@ async fn ask(
     timeout: Duration,
     cancel: &CancellationToken,
 ) -> Result<ChatAnswer, ModelError> {
-    let body = provider.body(&request());
+    let body = body_of(&**provider, &request());
     let idempotency_key = Some("the-same-call");
-    let call = Call { model: "tiny", body: &body, timeout, idempotency_key, admission };
-    provider.chat(call, &|_, _| {}, cancel).await
+    let call = Call { admission, idempotency_key, ..call(&body, timeout) };
+    provider.chat(call, &|_| {}, cancel).await
 }
 
 /// A call of its own.
@@ -82,10 +82,9 @@ async fn forty_calls_come_through_at_a_provider_that_takes_three_at_once() {
 async fn embeddings_wait_for_their_turn_too() {
     let (crowd, config) = Crowd::serve(1, "").await;
     let provider = provider(config);
-    let texts = ["a text".to_owned()];
-    let calls = (0..6).map(|_| provider.embed("tiny", &texts));
-    for embedded in join_all(calls).await {
-        assert_eq!(embedded.expect("a vector").vectors.len(), 1);
+    let calls = (0..6).map(|_| ask_service(&*provider, "tiny", embed(&["a text"])));
+    for answer in join_all(calls).await {
+        assert_eq!(vectors(&answer.expect("a vector")), [[0.5]]);
     }
     assert!(crowd.refusals.load(Ordering::SeqCst) > 0, "there was a crowd");
 }

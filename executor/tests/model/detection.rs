@@ -74,7 +74,7 @@ fn vllm(path: &str) -> Response {
 }
 
 fn model(id: &str, context_tokens: Option<u64>) -> ModelInfo {
-    ModelInfo { id: id.into(), context_tokens }
+    ModelInfo::new(id, context_tokens)
 }
 
 async fn found(answer: fn(&str) -> Response) -> (Server, Detected) {
@@ -100,9 +100,12 @@ async fn ollama_is_found_without_the_models_that_are_not_local_or_do_not_chat() 
     let (_server, found) = found(ollama).await;
     assert_eq!(found.kind, ServerKind::Ollama);
     assert_eq!(found.models, [model("llama3.2:latest", Some(4096)), model("old:latest", None)]);
-    // Asked again as a provider, it is asked the same way.
+    // Asked again as a provider, it is asked the same way; what does not chat may be named.
     let provider = HttpProvider::new(found.provider()).expect("a valid URL");
-    assert_eq!(provider.models().await.expect("a list"), found.models);
+    let (others, chats): (Vec<_>, Vec<_>) =
+        provider.models().await.expect("a list").into_iter().partition(|model| model.is_no_chat);
+    assert_eq!(chats, found.models);
+    assert_eq!(others, [model("nomic-embed-text:latest", None)]);
 }
 
 #[tokio::test]

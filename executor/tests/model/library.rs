@@ -79,7 +79,7 @@ async fn models_are_told_of_and_removed() {
     let library = Library::new(&missing.url).expect("a URL");
     for error in [library.show("x").await.err(), library.remove("x").await.err()] {
         let error = error.expect("refused");
-        assert_eq!(error.code, "request.invalid");
+        assert_eq!(error.code, "model.not_found");
         assert!(error.message.contains("not found"), "{error}");
     }
 }

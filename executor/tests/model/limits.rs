@@ -10,7 +10,9 @@ use futures_util::{StreamExt, stream};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::server::{Server, Then, ask, broken_sse, call, delta, raw_sse, request, sse, stop};
+use crate::server::{
+    Server, Then, ask, body_of, broken_sse, call, delta, raw_sse, request, sse, stop,
+};
 
 async fn error_of<A>(answer: A) -> ModelError
 where
@@ -60,7 +62,7 @@ async fn a_cut_after_the_model_has_stopped_takes_only_the_count_away() {
     let text = format!("{}data: {}\n\n", begun(), stop());
     let server = Server::chatting(move || broken_sse(text.clone(), Then::Cut)).await;
     let answer = server.ask().await.expect("the text is whole");
-    assert_eq!((answer.text.as_str(), answer.confirmed), ("half an answer", false));
+    assert_eq!((answer.text().as_str(), answer.confirmed), ("half an answer", false));
 }
 
 fn impatient(server: &Server) -> ProviderConfig {
@@ -82,16 +84,16 @@ async fn silence_after_the_model_has_stopped_takes_only_the_count_away() {
     let text = format!("{}data: {}\n\n", begun(), stop());
     let server = Server::chatting(move || broken_sse(text.clone(), Then::Silence)).await;
     let answer = ask(impatient(&server)).await.expect("the text is whole");
-    assert_eq!((answer.text.as_str(), answer.confirmed), ("half an answer", false));
+    assert_eq!((answer.text().as_str(), answer.confirmed), ("half an answer", false));
 }
 
 #[tokio::test]
 async fn a_server_that_never_answers_runs_into_the_limit_of_the_call() {
     let server = Server::chatting(|| broken_sse(": reading\n\n".into(), Then::Silence)).await;
     let provider = HttpProvider::new(impatient(&server)).expect("a valid URL");
-    let (body, token) = (provider.body(&request()), CancellationToken::new());
+    let (body, token) = (body_of(&provider, &request()), CancellationToken::new());
     let limit = Duration::from_millis(100);
-    let error = provider.chat(call(&body, limit), &|_, _| {}, &token).await.expect_err("too late");
+    let error = provider.chat(call(&body, limit), &|_| {}, &token).await.expect_err("too late");
     assert_eq!((error.code, error.retryable), ("provider.timeout", true));
     let partial = error.partial_usage.expect("the prompt was read, and may be billed");
     assert_eq!((partial.tokens_in(), partial.tokens_out()), (14, 0));
@@ -148,7 +150,7 @@ async fn bytes_that_come_one_by_one_are_put_together() {
         });
         raw_sse(Body::from_stream(bytes))
     });
-    assert_eq!(server.await.ask().await.expect("an answer").text, "Grüße");
+    assert_eq!(server.await.ask().await.expect("an answer").text(), "Grüße");
 }
 
 #[tokio::test]
@@ -193,9 +195,9 @@ async fn a_slow_drip_runs_into_the_limit_of_the_call() {
     };
     let server = Server::chatting(drip).await;
     let provider = HttpProvider::new(impatient(&server)).expect("a valid URL");
-    let (body, token) = (provider.body(&request()), CancellationToken::new());
+    let (body, token) = (body_of(&provider, &request()), CancellationToken::new());
     let limit = Duration::from_millis(200);
-    let error = provider.chat(call(&body, limit), &|_, _| {}, &token).await.expect_err("slow");
+    let error = provider.chat(call(&body, limit), &|_| {}, &token).await.expect_err("slow");
     assert_eq!((error.code, error.has_begun), ("provider.timeout", true));
 }
 

@@ -5,6 +5,7 @@ mod chat;
 #[path = "../shared/crowd.rs"]
 mod crowd;
 mod crowds;
+mod cuts;
 mod detection;
 mod library;
 mod limits;

@@ -11,7 +11,7 @@ use convergio_kernel_c::{Platform, ProviderClass};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::server::{PATIENCE, Server, call, delta, json, request, sse, stop};
+use crate::server::{PATIENCE, Server, body_of, call, delta, json, request, sse, stop};
 
 const NEED: Need =
     Need { input_tokens: 10, output_tokens: 10, privacy: Privacy::Local, fetches: false };
@@ -58,8 +58,8 @@ async fn nothing_is_sent_to_a_cloud_whatever_is_asked_for() {
     let both = catalog(vec![cloud(&far), local(&near, Platform::LlamaCpp)]);
     let choice = both.choose("auto", &NEED).await.expect("the local one");
     assert_eq!(choice.provider.name(), "local");
-    let (body, token) = (choice.provider.body(&request()), CancellationToken::new());
-    choice.provider.chat(call(&body, PATIENCE), &|_, _| {}, &token).await.expect("an answer");
+    let (body, token) = (body_of(&*choice.provider, &request()), CancellationToken::new());
+    choice.provider.chat(call(&body, PATIENCE), &|_| {}, &token).await.expect("an answer");
     let denied = both.choose("openai/tiny", &NEED).await.err().expect("denied");
     assert_eq!(denied.code, "privacy.cloud_denied");
     assert_eq!(far.connections(), 0);
@@ -119,7 +119,7 @@ async fn ollamas_cloud_is_seen_behind_openais_interface_too() {
 #[tokio::test]
 async fn a_busy_ollama_is_not_taken_at_its_operators_word() {
     let near = Server::start(|_| json(503, &json!({"error": "busy"}))).await;
-    let models = vec![ModelInfo { id: "innocent".into(), context_tokens: None }];
+    let models = vec![ModelInfo::new("innocent", None)];
     let config = ProviderConfig { models, ..local(&near, Platform::Ollama) };
     let catalog = catalog(vec![config]);
     // Where the model computes is not known: that may be enough for others, not for a secret.

@@ -2,12 +2,12 @@
 
 use convergio_domain::chat::ChatRequest;
 use convergio_domain::metering::{Meter, PriceBook};
-use convergio_executor::model::{ModelCatalog, Need, detect};
+use convergio_executor::model::{ModelCatalog, Need, Piece, detect};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-use crate::server::{PATIENCE, call};
+use crate::server::{PATIENCE, body_of, call};
 
 /// The server's models as a catalogue, and the name of one.
 async fn real() -> (ModelCatalog, String) {
@@ -34,15 +34,15 @@ async fn a_real_model_answers_streams_and_counts() {
     let (catalog, model) = real().await;
     let need = Need { input_tokens: 60, output_tokens: 24, ..Need::default() };
     let choice = catalog.choose(&format!("local/{model}"), &need).await.expect("it is there");
-    let body = choice.provider.body(&request(&model, "What is the capital of France?"));
+    let body = body_of(&*choice.provider, &request(&model, "What is the capital of France?"));
     let token = CancellationToken::new();
     let mut answers = Vec::new();
     for _ in 0..2 {
-        let answer = choice.provider.chat(call(&body, PATIENCE), &|_, _| {}, &token).await;
+        let answer = choice.provider.chat(call(&body, PATIENCE), &|_| {}, &token).await;
         answers.push(answer.expect("an answer"));
     }
     for answer in &answers {
-        assert!(answer.text.contains("Paris"), "{}", answer.text);
+        assert!(answer.text().contains("Paris"), "{}", answer.text());
         assert!(answer.confirmed && answer.usage.tokens_in() > 10, "{:?}", answer.raw_usage);
         assert!(answer.usage.tokens_out() > 0 && answer.first_token_ms.is_some());
     }
@@ -60,14 +60,13 @@ async fn a_real_model_keeps_to_a_schema_and_to_its_context() {
     let schema = json!({"type": "object", "properties": {"city": {"type": "string"}},
         "required": ["city"], "additionalProperties": false});
     let asked = request(&model, "Which city is the capital of France?");
-    let body = provider.body(&ChatRequest { schema: Some(schema), ..asked });
+    let body = body_of(&*provider, &ChatRequest { schema: Some(schema), ..asked });
     let token = CancellationToken::new();
-    let answer = provider.chat(call(&body, PATIENCE), &|_, _| {}, &token).await.expect("an answer");
-    let value: Value = serde_json::from_str(&answer.text).expect("JSON, as was asked");
+    let answer = provider.chat(call(&body, PATIENCE), &|_| {}, &token).await.expect("an answer");
+    let value: Value = serde_json::from_str(&answer.text()).expect("JSON, as was asked");
     assert!(value["city"].is_string(), "{value}");
-    let body = provider.body(&request(&model, &"long ".repeat(20_000)));
-    let error =
-        provider.chat(call(&body, PATIENCE), &|_, _| {}, &token).await.expect_err("too long");
+    let body = body_of(&*provider, &request(&model, &"long ".repeat(20_000)));
+    let error = provider.chat(call(&body, PATIENCE), &|_| {}, &token).await.expect_err("too long");
     assert_eq!((error.code, error.retryable), ("provider.context_exceeded", false));
     let need = Need { input_tokens: 1 << 30, output_tokens: 24, ..Need::default() };
     let refused = catalog.choose("auto", &need).await.err().expect("too long for every model");
@@ -81,10 +80,10 @@ async fn a_real_call_ends_when_it_is_cancelled() {
     let need = Need { input_tokens: 60, output_tokens: 500, ..Need::default() };
     let provider = catalog.choose("auto", &need).await.expect("it is there").provider;
     let asked = request(&model, "Count from one to two hundred in words.");
-    let body = provider.body(&ChatRequest { max_tokens: Some(500), ..asked });
+    let body = body_of(&*provider, &ChatRequest { max_tokens: Some(500), ..asked });
     let token = CancellationToken::new();
-    let sink = |_: &str, pieces: u64| {
-        if pieces == 3 {
+    let sink = |piece: Piece| {
+        if piece.tokens_out == 3 {
             token.cancel();
         }
     };

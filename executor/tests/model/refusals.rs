@@ -2,7 +2,8 @@
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use convergio_executor::model::{HttpProvider, ModelError, ProviderConfig, Secret};
+use convergio_domain::chat::{Part, RefusalPart};
+use convergio_executor::model::{ChatAnswer, HttpProvider, ModelError, ProviderConfig, Secret};
 use serde_json::{Value, json};
 
 use crate::server::{PROMPT, Server, ask, delta, json, nowhere, raw_sse, sse};
@@ -27,7 +28,7 @@ where
 async fn statuses_and_names_become_stable_codes() {
     let cases = [
         (429, json!({"code": "rate_limit_exceeded", "message": "slow"}), "provider.rate_limited"),
-        (429, json!({"type": "insufficient_quota", "message": "pay"}), "provider.rate_limited"),
+        (429, json!({"type": "insufficient_quota", "message": "pay"}), "provider.quota_exceeded"),
         (401, json!({"code": "invalid_api_key", "message": format!("no {KEY}")}), "byok.bad_key"),
         (400, json!({"code": "context_length_exceeded"}), "provider.context_exceeded"),
         (
@@ -100,7 +101,7 @@ async fn an_error_in_the_middle_of_a_stream_is_an_error() {
 async fn success_with_an_error_inside_is_an_error() {
     let body = json!({"error": {"code": "insufficient_quota", "message": "pay"}});
     let error = error_of(move || json(200, &body)).await;
-    assert_eq!((error.code, error.retryable), ("provider.rate_limited", false));
+    assert_eq!((error.code, error.retryable), ("provider.quota_exceeded", false));
 }
 
 fn ended(finish: &str, delta: &Value) -> Value {
@@ -108,16 +109,42 @@ fn ended(finish: &str, delta: &Value) -> Value {
         "usage": {"prompt_tokens": 9, "completion_tokens": 4}})
 }
 
+async fn answer_of(pieces: Vec<Value>) -> ChatAnswer {
+    let server = Server::chatting(move || sse(&pieces)).await;
+    server.ask().await.expect("an answer")
+}
+
 #[tokio::test]
-async fn a_filtered_answer_is_surfaced_with_what_it_used() {
-    let last = ended("content_filter", &json!({}));
-    let error = error_of(move || sse(&[delta("some"), last.clone()])).await;
+async fn a_filtered_answer_is_told_and_of_no_use_to_an_agent() {
+    let answer = answer_of(vec![delta("some"), ended("content_filter", &json!({}))]).await;
+    assert_eq!((answer.text().as_str(), answer.finish.as_str()), ("some", "content_filter"));
+    assert_eq!(answer.usage.tokens(), 13);
+    let error = answer.check_use("p").expect_err("of no use");
     assert_eq!((error.code, error.retryable), ("provider.content_filtered", false));
-    assert_eq!(error.partial_usage.expect("it was billed").tokens(), 13);
-    let last = ended("stop", &json!({"refusal": "I cannot help with that."}));
-    let error = error_of(move || sse(std::slice::from_ref(&last))).await;
+    let refusal = json!({"refusal": "I cannot help with that."});
+    let answer = answer_of(vec![ended("stop", &refusal)]).await;
+    let words = RefusalPart { text: "I cannot help with that.".into(), native: None };
+    assert_eq!(answer.parts, [Part::Refusal(words)]);
+    let error = answer.check_use("p").expect_err("of no use");
     assert_eq!(error.code, "provider.content_filtered");
     assert!(!error.message.contains("cannot help"), "a model's words are not for logs: {error}");
+}
+
+#[tokio::test]
+async fn an_end_that_is_none_is_told_and_of_no_use_to_an_agent() {
+    for word in ["error", "abort", "insufficient_system_resource"] {
+        let answer = answer_of(vec![delta("half"), ended(word, &json!({}))]).await;
+        assert_eq!((answer.finish.as_str(), answer.native_finish.as_str()), (word, word));
+        let error = answer.check_use("p").expect_err("of no use");
+        assert_eq!((error.code, error.retryable), ("provider.unavailable", true));
+    }
+    for (word, finish) in
+        [("eos", "stop"), ("model_length", "length"), ("a_new_word", "a_new_word")]
+    {
+        let answer = answer_of(vec![delta("all"), ended(word, &json!({}))]).await;
+        assert_eq!(answer.finish, finish);
+        assert_eq!(answer.check_use("p"), Ok(()));
+    }
 }
 
 #[tokio::test]

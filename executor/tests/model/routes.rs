@@ -7,12 +7,15 @@ use axum::response::Response;
 use convergio_domain::chat::Privacy;
 use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::metering::PriceBook;
-use convergio_executor::model::{Api, ModelCatalog, ModelInfo, Need, ProviderConfig, Secret};
+use convergio_domain::run::{Candidate, Fallback};
+use convergio_executor::model::{
+    Aliases, Api, ModelCatalog, ModelInfo, Need, ProviderConfig, Secret,
+};
 use convergio_kernel_c::{Platform, ProviderClass};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::server::{PATIENCE, Server, call, delta, json, nowhere, request, sse, stop};
+use crate::server::{PATIENCE, Server, body_of, call, delta, json, nowhere, request, sse, stop};
 
 const NEED: Need =
     Need { input_tokens: 100, output_tokens: 20, privacy: Privacy::Any, fetches: false };
@@ -67,15 +70,18 @@ async fn chosen(catalog: &ModelCatalog, wanted: &str) -> Result<[String; 3], Uns
 #[tokio::test]
 async fn each_way_to_name_a_model_finds_it() {
     let (near, cloud) = (serving(&["a", "org/b"]).await, serving(&["dear", "cheap", "odd"]).await);
-    let catalog = catalog(vec![far(&cloud.url), local(&near)]);
+    let unpriced = serving(&["open"]).await;
+    let unpriced = ProviderConfig { name: "free".to_owned(), ..far(&unpriced.url) };
+    let catalog = catalog(vec![far(&cloud.url), local(&near), unpriced]);
     let cases = [
         ("auto", ["local", "a", "cheapest"]),
         ("local", ["local", "a", "cheapest"]),
         ("far", ["far", "cheap", "cheapest"]),
         ("far/dear", ["far", "dear", "pinned"]),
         ("local/org/b", ["local", "org/b", "pinned"]),
-        // Unpriced: never taken unless it is named.
+        // Unpriced: never taken unless it is named, or nothing else is there.
         ("far/odd", ["far", "odd", "pinned"]),
+        ("free", ["free", "open", "unpriced"]),
     ];
     for (wanted, expected) in cases {
         assert_eq!(chosen(&catalog, wanted).await.expect("a model"), expected, "{wanted}");
@@ -97,6 +103,35 @@ async fn a_server_that_nobody_confirmed_gets_nothing_private() {
 }
 
 #[tokio::test]
+async fn an_alias_goes_to_its_deployments_by_weight_and_to_the_next_after_a_failure() {
+    let (near, cloud) = (serving(&["a"]).await, serving(&["dear", "cheap"]).await);
+    let targets = json!({"fast": [{"model": "far/dear", "weight": 3}, {"model": "far/cheap"}]});
+    let targets = serde_json::from_value(targets).expect("aliases");
+    let aliases = Aliases::new(targets, &["far", "local"]).expect("they are right");
+    let catalog = catalog(vec![far(&cloud.url), local(&near)]).with_aliases(aliases);
+    let fallbacks = ["local/a".to_owned(), "far/cheap".to_owned()];
+    let by_chance = |chance| catalog.expand_models("fast", &fallbacks, chance);
+    assert_eq!(by_chance(2), ["far/dear", "far/cheap", "local/a"]);
+    let models = by_chance(3);
+    assert_eq!(models, ["far/cheap", "far/dear", "local/a"]);
+    let candidate =
+        |model: &str| Candidate { provider: "far".into(), model: model.into(), key: None };
+    let failed = |model| Fallback { from: candidate(model), reason: "provider.timeout".into() };
+    for (avoid, expected) in [
+        (vec![], "cheap"),
+        (vec![failed("cheap")], "dear"),
+        (vec![failed("cheap"), failed("dear")], "a"),
+    ] {
+        let choice = catalog.choose_after(&models, &NEED, &avoid).await.expect("a model");
+        assert_eq!(choice.model, expected, "after {}", avoid.len());
+        let has_other = catalog.has_other(&models, &NEED, &avoid).await;
+        assert!(has_other, "after {}", avoid.len());
+    }
+    let nobody = catalog.choose_after(&["far/none".into(), "far/nope".into()], &NEED, &[]).await;
+    assert!(nobody.err().expect("no such model").full_text().contains("`far/none`"));
+}
+
+#[tokio::test]
 async fn an_ollama_name_without_a_tag_means_the_latest() {
     let near = serving(&["llama3:latest"]).await;
     let catalog = catalog(vec![local(&near)]);
@@ -108,6 +143,19 @@ async fn the_most_able_of_free_models_is_taken() {
     let near = serving(&["tiny-135m", "large-8b", "nomic-embed-text", "middle-1b"]).await;
     let catalog = catalog(vec![local(&near)]);
     assert_eq!(chosen(&catalog, "auto").await.expect("a model")[1], "large-8b");
+}
+
+#[tokio::test]
+async fn what_does_not_chat_is_asked_when_it_is_named_and_never_chosen() {
+    let near = serving(&["nomic-embed-text", "tiny-135m", "whisper-large-8b"]).await;
+    let catalog = catalog(vec![local(&near)]);
+    for choice in ["auto", "local"] {
+        assert_eq!(chosen(&catalog, choice).await.expect("a model")[1], "tiny-135m");
+    }
+    for name in ["nomic-embed-text", "local/nomic-embed-text", "local/whisper-large-8b"] {
+        let model = &chosen(&catalog, name).await.expect("a model")[1];
+        assert!(name.ends_with(model), "{name}: {model}");
+    }
 }
 
 #[cfg(not(target_os = "macos"))]
@@ -130,7 +178,7 @@ async fn what_is_not_there_is_said_with_what_is() {
     let near = serving(&["a", "b"]).await;
     let catalog = catalog(vec![local(&near)]);
     let error = chosen(&catalog, "local/c").await.expect_err("no such model");
-    assert_eq!((error.code.as_str(), error.retryable), ("request.invalid", false));
+    assert_eq!((error.code.as_str(), error.retryable), ("model.not_found", false));
     assert!(
         error.full_text().contains("`local/c`") && error.full_text().contains("a, b"),
         "{error}"
@@ -147,7 +195,7 @@ async fn a_configured_model_that_the_server_does_not_have_is_not_asked() {
     let near = serving(&["other"]).await;
     let catalog = catalog(vec![ProviderConfig::local("local", &near.url, "tiny")]);
     let error = chosen(&catalog, "local/tiny").await.expect_err("not there");
-    assert_eq!(error.code, "request.invalid");
+    assert_eq!(error.code, "model.not_found");
     assert_eq!(near.count("/v1/chat/completions"), 0);
 }
 
@@ -182,9 +230,9 @@ async fn a_provider_without_its_key_is_asked_only_by_name() {
 
 async fn fail(catalog: &ModelCatalog, wanted: &str) {
     let choice = catalog.choose(wanted, &NEED).await.expect("a model");
-    let body = choice.provider.body(&request());
+    let body = body_of(&*choice.provider, &request());
     let token = CancellationToken::new();
-    choice.provider.chat(call(&body, PATIENCE), &|_, _| {}, &token).await.expect_err("broken");
+    choice.provider.chat(call(&body, PATIENCE), &|_| {}, &token).await.expect_err("broken");
 }
 
 #[tokio::test]
@@ -205,8 +253,8 @@ async fn a_provider_that_failed_is_left_alone_while_there_is_another() {
     // Nobody else will do: it is tried nevertheless, and is well again once it answers.
     let choice = catalog.choose("local", &NEED).await.expect("the same");
     is_broken.store(false, Ordering::SeqCst);
-    let (body, token) = (choice.provider.body(&request()), CancellationToken::new());
-    choice.provider.chat(call(&body, PATIENCE), &|_, _| {}, &token).await.expect("an answer");
+    let (body, token) = (body_of(&*choice.provider, &request()), CancellationToken::new());
+    choice.provider.chat(call(&body, PATIENCE), &|_| {}, &token).await.expect("an answer");
     assert_eq!(chosen(&catalog, "auto").await.expect("a model")[0], "local");
 }
 
@@ -239,7 +287,7 @@ async fn models_are_listed_once_for_many_choices() {
 
 #[tokio::test]
 async fn configured_models_of_a_cloud_are_taken_by_the_operators_word() {
-    let models = vec![ModelInfo { id: "own".into(), context_tokens: Some(1000) }];
+    let models = vec![ModelInfo::new("own", Some(1000))];
     let config = ProviderConfig { models, ..far("https://models.example.com/v1") };
     let catalog = catalog(vec![config]);
     assert_eq!(chosen(&catalog, "auto").await.expect("a model"), ["far", "own", "unpriced"]);

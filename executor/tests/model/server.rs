@@ -11,9 +11,9 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::serve::ListenerExt;
-use convergio_domain::chat::ChatRequest;
+use convergio_domain::chat::{ChatRequest, ModelService, ServiceReply};
 use convergio_executor::model::{
-    Admission, Call, ChatAnswer, HttpProvider, ModelError, Provider, ProviderConfig,
+    Admission, Call, ChatAnswer, HttpProvider, ModelError, Provider, ProviderConfig, ServiceCall,
 };
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -111,14 +111,51 @@ pub(crate) fn request() -> ChatRequest {
 /// A call of the usual model.
 pub(crate) fn call(body: &Bytes, timeout: Duration) -> Call<'_> {
     let admission = Admission::default();
-    Call { model: "tiny", body, timeout, idempotency_key: Some("the-same-call"), admission }
+    let idempotency_key = Some("the-same-call");
+    let media_type = "application/json";
+    Call { model: "tiny", body, media_type, headers: &[], timeout, idempotency_key, admission }
+}
+
+/// The exact bytes of a request that the provider takes.
+pub(crate) fn body_of(provider: &dyn Provider, request: &ChatRequest) -> Bytes {
+    provider.write(request.clone()).expect("the provider takes it").body
+}
+
+/// Asks for a service; waits for its turn.
+pub(crate) async fn ask_service(
+    provider: &dyn Provider,
+    model: &str,
+    service: ModelService,
+) -> Result<ChatAnswer, ModelError> {
+    let asked = ServiceCall::of(&service);
+    let (model_name, service) = (model.to_owned(), Some(service));
+    let request = ChatRequest { model: model_name, service, ..ChatRequest::default() };
+    let written = provider.write(request)?;
+    let admission = Admission { waits_out_refusals: true, ..Admission::default() };
+    let (body, media_type) = (&written.body, written.media_type.as_str());
+    let call = Call { model, body, media_type, admission, ..call(body, PATIENCE) };
+    provider.serve(asked, call, &CancellationToken::new()).await
+}
+
+/// A request for vectors.
+pub(crate) fn embed(texts: &[&str]) -> ModelService {
+    let texts = texts.iter().map(|text| (*text).to_owned()).collect();
+    ModelService::Embed { texts, dimensions: None }
+}
+
+/// The vectors of an answer.
+pub(crate) fn vectors(answer: &ChatAnswer) -> Vec<Vec<f32>> {
+    let Some(ServiceReply::Vectors { vectors }) = &answer.service else {
+        panic!("no vectors: {answer:?}")
+    };
+    vectors.iter().map(|vector| vector.numbers().expect("a vector")).collect()
 }
 
 /// Asks the usual question.
 pub(crate) async fn ask(config: ProviderConfig) -> Result<ChatAnswer, ModelError> {
     let provider = HttpProvider::new(config).expect("the configuration is valid");
-    let body = provider.body(&request());
-    provider.chat(call(&body, PATIENCE), &|_, _| {}, &CancellationToken::new()).await
+    let body = body_of(&provider, &request());
+    provider.chat(call(&body, PATIENCE), &|_| {}, &CancellationToken::new()).await
 }
 
 pub(crate) fn json(status: u16, value: &Value) -> Response {

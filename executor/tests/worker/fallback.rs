@@ -154,7 +154,7 @@ async fn after(answer: fn() -> Response) -> Ended {
 #[tokio::test]
 async fn money_keys_and_long_pauses_are_not_waited_for_when_there_is_another() {
     let cases: [(Answer, &str); 3] = [
-        (spent, "provider.rate_limited"),
+        (spent, "provider.quota_exceeded"),
         (limited, "provider.rate_limited"),
         (refused, "byok.missing_key"),
     ];
@@ -239,7 +239,7 @@ async fn a_manifest_that_allows_one_try_gets_one() {
     let (_, broke) = provider("first", spent).await;
     let (second, well) = provider("second", answers).await;
     let ended = Platform::with_models(vec![broke, well]).execute(&once, &Value::Null).await;
-    assert_eq!(ended.error().code, "provider.rate_limited");
+    assert_eq!(ended.error().code, "provider.quota_exceeded");
     assert_eq!(second.load(Ordering::SeqCst), 0);
 }
 
@@ -249,7 +249,7 @@ async fn an_account_without_money_is_surfaced_and_never_asked_again() {
     let ended = asked(vec![broke]).await;
     assert_eq!(
         (ended.error().code.as_str(), ended.error().retryable),
-        ("provider.rate_limited", false)
+        ("provider.quota_exceeded", false)
     );
     assert_eq!(calls.load(Ordering::SeqCst), 1);
     assert_eq!(ended.count("run.step.retried.v1"), 0);

@@ -22,6 +22,7 @@ mod recovery;
 mod replay;
 mod routes;
 mod script;
+mod services;
 mod steering;
 mod turns;
 mod waiting;

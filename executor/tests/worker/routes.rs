@@ -117,11 +117,11 @@ async fn one_that_is_named_stands_with_its_call() {
 #[tokio::test]
 async fn a_choice_that_would_be_another_is_named_by_its_step() {
     let run = ran(TWICE).await;
-    let dearer = |mut table: Value| {
-        table[0]["price_in"] = json!(1_000_000);
+    let failing = |mut table: Value| {
+        table[0]["failing"] = json!(true);
         Some(table)
     };
-    let found = replayed(&run, dearer, |_| ()).await.err().expect("it diverges");
+    let found = replayed(&run, failing, |_| ()).await.err().expect("it diverges");
     assert_eq!(
         (found.step.expect("a step").to_string().as_str(), found.what),
         ("one", "the route")

@@ -181,7 +181,7 @@ async fn another_executor_goes_on_in_the_middle_of_the_turns() {
 async fn a_turn_beyond_the_budget_is_not_asked() {
     let (script, provider) = Script::serve(vec![eval(), Line::Text("42")]).await;
     let mut platform = Platform::with_models(vec![provider]);
-    let manifest = AGENT.replacen("nodes:", "budget: {tokens: 360}\nnodes:", 1);
+    let manifest = AGENT.replacen("nodes:", "budget: {tokens: 2100}\nnodes:", 1);
     let manifest = manifest.replace("[math.eval, text.trim]", "[math.eval]");
     let ended = platform.execute(&manifest, &json!({"text": "x".repeat(700)})).await;
     assert_eq!(ended.error().code, "budget.exceeded");
@@ -191,6 +191,6 @@ async fn a_turn_beyond_the_budget_is_not_asked() {
         Event::ModelCallIntended(intended) => Some(intended.reserved_tokens),
         _ => None,
     });
-    assert!(first.is_some_and(|held| held <= 360), "{first:?}");
+    assert!(first.is_some_and(|held| held <= 2100), "{first:?}");
     assert_eq!((ended.state.spent.tokens, ended.state.spent.reserved_tokens), (13, 0));
 }

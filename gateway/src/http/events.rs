@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use convergio_domain::event::Event;
 use convergio_domain::run::Run;
 use convergio_domain::stream::{Seq, StreamKey, StreamKind};
-use convergio_eventstore::{LogError, Record, StreamNote};
+use convergio_eventstore::{LiveKind, LiveNote, LogError, Record, StreamNote};
 use convergio_schemas::wire::{EventEnvelope, Frame, Page, Problem, ProgressNote};
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use serde::Deserialize;
@@ -90,7 +90,7 @@ pub(crate) async fn list(
 
 /// The events of a run after a sequence number, as server-sent events.
 pub(super) async fn streamed(
-    gateway: Gateway,
+    gateway: Arc<Gateway>,
     stream: StreamKey,
     after: Seq,
 ) -> Result<Response, ApiError> {
@@ -262,6 +262,11 @@ impl Standing {
     }
 }
 
+/// Whether a note has a piece of what a model answers: its thoughts and calls stand in the log.
+fn is_text(note: &LiveNote) -> bool {
+    note.kind == LiveKind::Text && !note.text.is_empty()
+}
+
 /// Whether a run that had ended goes on by this event.
 fn is_new_beginning(kind: &str) -> bool {
     kind == "run.reopened.v1"
@@ -280,7 +285,7 @@ struct Follower {
 
 /// The events of a run after a sequence number, with progress between them, until its end.
 pub(super) fn follow(
-    gateway: Gateway,
+    gateway: Arc<Gateway>,
     stream: StreamKey,
     after: Seq,
     standing: Standing,
@@ -302,7 +307,7 @@ pub(super) fn follow(
 
 /// The records of a stream after a number, and all records of the log from now on.
 fn with_others(
-    gateway: Gateway,
+    gateway: Arc<Gateway>,
     stream: StreamKey,
     after: Seq,
 ) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
@@ -318,7 +323,7 @@ fn with_others(
 
 /// What stands in the stream already. A record may begin before `after`; its events are filtered.
 fn history(
-    gateway: Gateway,
+    gateway: Arc<Gateway>,
     stream: StreamKey,
     after: Seq,
 ) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
@@ -359,9 +364,9 @@ impl Follower {
                     Some(Err(_)) | None => return None,
                 },
                 note = self.notes.recv() => match note {
-                    Ok(note) if note.stream == self.stream && !note.note.text.is_empty() => {
+                    Ok(note) if note.stream == self.stream && is_text(&note.note) => {
                         let note = note.note.clone();
-                        let convergio_eventstore::LiveNote { step, tokens_out, text, .. } = note;
+                        let LiveNote { step, tokens_out, text, .. } = note;
                         return Some(Frame::Progress(ProgressNote { step, tokens_out, text }));
                     }
                     Ok(_) | Err(RecvError::Lagged(_)) => {}

@@ -52,7 +52,7 @@ pub(crate) async fn export(
         return Err(ApiError::new(error_code::REQUEST_CONFLICT, detail));
     }
     let payloads = query.payloads.unwrap_or(true);
-    let file = run_file::export(gateway.repository, stream, payloads).await?;
+    let file = run_file::export(gateway.repository.clone(), stream, payloads).await?;
     let file = file.ok_or_else(|| ApiError::not_found("run"))?;
     let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
     Ok((kind, Body::from_stream(file)).into_response())

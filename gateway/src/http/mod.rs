@@ -26,13 +26,15 @@ use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::Position;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::IntoParams;
 
 use crate::app::Gateway;
@@ -123,7 +125,29 @@ impl Gateway {
     }
 }
 
+/// A content as JSON: itself, its text, or its bytes, as in the form of a recording.
 fn as_json(bytes: &Bytes) -> Value {
-    serde_json::from_slice(bytes)
-        .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(bytes).into_owned()))
+    serde_json::from_slice(bytes).unwrap_or_else(|_| match std::str::from_utf8(bytes) {
+        Ok(text) => json!(text),
+        Err(_) => json!({"base64": STANDARD.encode(bytes)}),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use serde_json::json;
+
+    use super::as_json;
+
+    #[test]
+    fn no_byte_of_a_content_is_lost() {
+        for (bytes, expected) in [
+            (&b"{\"a\": 1}"[..], json!({"a": 1})),
+            (b"plain", json!("plain")),
+            (b"--x\r\n\xff", json!({"base64": "LS14DQr/"})),
+        ] {
+            assert_eq!(as_json(&Bytes::from_static(bytes)), expected);
+        }
+    }
 }

@@ -22,7 +22,7 @@ use convergio_eventstore::embedded::{Config, EmbeddedLog};
 use convergio_eventstore::{
     EventLog, HealthRegistry, LiveHub, MemoryLog, Payload, Repository, SystemClock,
 };
-use convergio_gateway::{Gateway, Limits, ServeOptions, Token, Tokens};
+use convergio_gateway::{DoorSettings, Gateway, Limits, ServeOptions, Token, Tokens};
 use convergio_projections::{Memories, Projections};
 use convergio_schemas::wire::{FleetRun, Verdict};
 use reqwest::{Method, Response};
@@ -38,6 +38,7 @@ pub(crate) struct Api {
     pub(crate) repository: Repository,
     pub(crate) health: HealthRegistry,
     pub(crate) tokens: Tokens,
+    pub(crate) live: LiveHub,
     http: reqwest::Client,
     _folder: tempfile::TempDir,
     _stop: watch::Sender<bool>,
@@ -77,11 +78,13 @@ impl Api {
         Self::on(Arc::new(MemoryLog::new()), folder, limits).await
     }
 
-    /// On a log in files, which takes its time: requests at once meet there.
+    /// On a log in files, which takes its time: requests at once meet there. As many as there are
+    /// may come at once, from one address.
     pub(crate) async fn in_files() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let log = EmbeddedLog::open(&Config::new(folder.path().join("log"))).expect("opens");
-        Self::on(Arc::new(log), folder, Limits::default()).await
+        let limits = Limits { connections: 1 << 14, ..Limits::default() };
+        Self::on(Arc::new(log), folder, limits).await
     }
 
     /// Where a request gives up waiting for its turn to write at once.
@@ -122,15 +125,17 @@ impl Api {
             token("cvg_teacher", "one", "teacher"),
             token("cvg_student", "one", "student"),
         ]);
+        let live = LiveHub::new();
         let gateway = Gateway {
             repository: repository.clone(),
             queries,
             memories: Arc::new(Memories::new(repository.log())),
             health: health.clone(),
-            live: LiveHub::new(),
+            live: live.clone(),
             evaluator: Evaluator::in_process(Arc::new(tools)),
             tokens: tokens.clone(),
             models: Arc::new(()),
+            doors: DoorSettings::default(),
             replayer: Arc::new(NoReplay(repository.clone())),
             stop: stopping.clone(),
         };
@@ -142,7 +147,7 @@ impl Api {
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
         let (_folder, _stop) = (folder, stop);
-        Self { url, repository, health, tokens, http, _folder, _stop, projector }
+        Self { url, repository, health, tokens, live, http, _folder, _stop, projector }
     }
 
     /// The owner's token of tenant one stands in the log from here on.
@@ -300,6 +305,25 @@ impl Api {
         let outcomes = vec![Outcome { step: step.clone(), attempt, result, call, skipped }];
         let end = Some(End::Failed { step: Some(step), error });
         self.write(run, Advance { outcomes, end, ..advance() }).await;
+    }
+
+    /// What an executor would write of a call at a door: the model answers.
+    pub(crate) async fn answer_call(&self, run: &str, reply: &Value) {
+        let bytes = Bytes::from(reply.to_string());
+        let (media_type, purpose) = ("application/json".to_owned(), Purpose::Output);
+        let payload = Payload { bytes, media_type, purpose, subject: None };
+        self.advance(run, &["reply"], false).await;
+        let output = Some(PayloadSlot(0));
+        let outcome = Outcome {
+            step: "reply".parse().expect("a step"),
+            attempt: 1,
+            result: StepResult::Completed { output, case: None },
+            call: None,
+            skipped: Vec::new(),
+        };
+        let end = Some(End::Completed { output: Some(PayloadSlot(1)) });
+        let advance = Advance { outcomes: vec![outcome], end, ..advance() };
+        self.write_with(run, advance, vec![payload.clone(), payload]).await;
     }
 
     async fn write(&self, run: &str, advance: Advance) {

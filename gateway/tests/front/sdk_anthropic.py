@@ -68,5 +68,6 @@ refused(
     anthropic.AuthenticationError,
     lambda: bad.messages.create(model=model, max_tokens=9, messages=user("x")),
 )
-error = refused(anthropic.RateLimitError, lambda: ask(user("money")))
+error = refused(anthropic.APIStatusError, lambda: ask(user("money")))
+assert error.status_code == 402 and error.body["error"]["type"] == "billing_error", error.body
 assert error.response.headers["x-should-retry"] == "false"

@@ -74,6 +74,28 @@ turns = [{"role": "user", "content": "weather"}, call.to_dict(), result]
 response = client.responses.create(model=model, input=turns, tools=[flat])
 assert response.output_text == "you said: snow", response
 
+embedded = client.embeddings.create(model="local/fix-embed", input=["abc", "d"])
+assert [len(entry.embedding) for entry in embedded.data] == [2, 2], embedded
+assert embedded.data[0].embedding[0] == 3.0 and abs(embedded.data[1].embedding[1] - 0.1) < 1e-7
+assert (embedded.model, embedded.usage.total_tokens) == ("fix-embed-1", 3), embedded
+embedded = client.embeddings.create(model="fix-embed", input="abc", encoding_format="float")
+assert embedded.data[0].embedding[0] == 3.0, embedded
+refused(openai.BadRequestError, lambda: client.embeddings.create(model="m", input=[1, 2]))
+sound = ("at dawn.wav", b"RIFF\x00\xff\r\n", "audio/wav")
+words = client.audio.transcriptions.create(model="local/fix-whisper", file=sound, language="en")
+assert words.text == "the ship sails" and words.usage.seconds == 2, words
+words = client.audio.transcriptions.create(
+    model="fix-whisper", file=sound, prompt="ships", response_format="text"
+)
+assert words.strip() == "the ship sails", words
+speech = client.audio.speech.create(model="local/fix-tts", input="hi", voice="alloy")
+assert speech.read() == b"ID3\x00\xff" and speech.response.headers["content-type"] == "audio/mpeg"
+with client.audio.speech.with_streaming_response.create(
+    model="fix-tts", input="hi", voice="alloy", response_format="wav"
+) as speech:
+    assert b"".join(speech.iter_bytes()) == b"ID3\x00\xff"
+assert "local/fix-embed" in [entry.id for entry in client.models.list()]
+
 refused(openai.APIError, lambda: list(ask("cut", stream=True)))
 refused(openai.BadRequestError, lambda: ask("long"))
 refused(openai.BadRequestError, lambda: ask("hi", n=2))

@@ -7,7 +7,7 @@ use convergio_domain::agent::{AgentCommand, AgentNoun, AgentState, agent_id};
 use convergio_domain::chat::Privacy;
 use convergio_domain::decider::Context;
 use convergio_domain::id::{ApprovalId, ExecutorId, GraphId, GraphVersion, RunId, TenantId};
-use convergio_domain::metering::{Meter, PriceBook, Usage};
+use convergio_domain::metering::{Meter, PriceBook, PriceQuery, Usage};
 use convergio_domain::payload::{PayloadSlot, Purpose};
 use convergio_domain::run::{
     Advance, Budget, CallReport, CreateRun, End, Intent, Lineage, Outcome, Run, RunCommand, Start,
@@ -144,6 +144,9 @@ fn starts(number: u32) -> Vec<Start> {
         prompt: PayloadSlot(0),
         reserved_tokens: 100,
         reserved_cost: None,
+        estimated_tokens: None,
+        estimated_meter: None,
+        output_limit: None,
         idempotency_key: None,
     };
     let ask = Intent::Ask {
@@ -161,7 +164,14 @@ fn answered(number: u32) -> Outcome {
     let prices = PriceBook::parse(PRICES).expect("a book");
     let usage = Usage([(Meter::InFresh, 10), (Meter::OutText, u64::from(number))].into());
     let model = if number.is_multiple_of(5) { "unknown" } else { "local" };
-    let charge = prices.charge(model, "m", Timestamp(1), &usage);
+    let query = PriceQuery {
+        provider: model,
+        model: "m",
+        is_local: false,
+        service_tier: None,
+        at: Timestamp(1),
+    };
+    let charge = prices.charge(query, &usage);
     let call = CallReport {
         fallback: None,
         retry_after: None,
@@ -172,7 +182,9 @@ fn answered(number: u32) -> Outcome {
         first_token_ms: None,
         usage: Some(usage),
         confirmed: true,
+        service_tier: None,
         charge,
+        provider_cost: None,
     };
     let result = StepResult::Completed { output: Some(PayloadSlot(0)), case: None };
     let step = "agent".parse().expect("a step");

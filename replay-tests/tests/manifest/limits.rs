@@ -116,7 +116,7 @@ const CONSTANTS: &[(&str, &str, &str)] = &[
     ("tools of an agent", "domain/src/graph/toolbox.rs", "TOOLS_LIMIT"),
     ("arguments of a tool call by a model", "executor/src/actor/toolbox.rs", "ARGUMENTS_LIMIT"),
     ("a tool's result as a model is told it", "executor/src/actor/asking.rs", "TOLD_LIMIT"),
-    ("text of an answer", "executor/src/model/answer.rs", "TEXT_LIMIT"),
+    ("text of an answer", "executor/src/model/draft.rs", "BYTES_LIMIT"),
     ("nodes of a proposed graph", "executor/src/actor/proposals.rs", "NODES_LIMIT"),
     ("items of a map", "executor/src/actor/prepare.rs", "MAP_WIDTH_LIMIT"),
     ("arguments of a tool", "executor/src/tool/bounds.rs", "INPUT_LIMIT"),
@@ -176,14 +176,14 @@ const MOST_SAID: &[(&str, &str)] = &[
 ];
 
 /// Rows that have no number at all.
-const UNBOUNDED: [&str; 1] = ["cost of a run"];
+const UNBOUNDED: [&str; 2] =
+    ["cost of a run", "tokens of an answer to a `request` that names no number"];
 
 /// What each row is when nothing is said.
 fn defaults() -> BTreeMap<&'static str, u64> {
     let (budget, retry, turns) = (Budget::default(), Retry::default(), TurnLimits::default());
     let executor = ExecutorConfig::new(ExecutorId(Uuid::nil()));
     let size = |size: usize| u64::try_from(size).expect("small");
-    let answer = constant("executor/src/model/ask.rs", "DEFAULT_ANSWER");
     [
         ("tokens of a run", budget.tokens.expect("there is one")),
         ("time of a run", budget.wall.expect("there is one").0),
@@ -194,7 +194,6 @@ fn defaults() -> BTreeMap<&'static str, u64> {
         ("time of a try", constant("executor/src/actor/prepare.rs", "TIMEOUT")),
         ("tries of a step", retry.max.into()),
         ("wait before the second try", retry.backoff.0),
-        ("tokens of an answer to a `request` that names no number", answer),
         ("model calls of an agent with tools", turns.max_turns.into()),
         ("tool calls of an agent", turns.max_tool_calls.into()),
         ("tokens of all turns", turns.max_total_tokens),

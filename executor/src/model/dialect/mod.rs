@@ -6,14 +6,19 @@ mod interactions;
 mod ollama;
 mod openai;
 mod responses;
+#[cfg(test)]
+mod round_trips;
 
-use convergio_domain::chat::ChatRequest;
+use convergio_domain::chat::{
+    ChatField, ChatRequest, FieldSupport, Interface, Message, NativePart, Role, ToolSpec,
+};
 use convergio_domain::metering::Usage;
 use reqwest::StatusCode;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, UsageReader};
 use super::config::{Api, ProviderConfig};
+use super::provider_traits::ProviderTraits;
 use super::refusal::Refusal;
 
 /// What is wrong with a piece of an answer.
@@ -26,15 +31,23 @@ pub(super) enum ReadError {
 
 /// A dialect.
 pub(super) trait Dialect: Send + Sync {
+    /// The interface.
+    fn interface(&self) -> Interface;
+
+    /// What becomes of a field of a request.
+    fn support(&self, field: ChatField) -> FieldSupport {
+        field.support(self.interface())
+    }
+
     /// The path of a chat under the base URL, its query included.
-    fn chat_path(&self, model: &str) -> String;
+    fn chat_path(&self, model: &str, is_stream: bool) -> String;
 
-    /// A request as the provider wants it; the answer is asked for as a stream.
-    fn write(&self, request: &ChatRequest) -> Value;
+    /// A request as the provider wants it: everything that is in it can be written.
+    fn write(&self, request: &ChatRequest, traits: &ProviderTraits) -> Value;
 
-    /// Fields of a request that the interface does not have, or refuses.
-    fn unknown(&self) -> &'static [&'static str] {
-        &[]
+    /// Headers that belong to a request.
+    fn request_headers(&self, _request: &ChatRequest) -> Vec<(&'static str, String)> {
+        Vec::new()
     }
 
     /// Takes a piece of a stream in.
@@ -46,13 +59,18 @@ pub(super) trait Dialect: Send + Sync {
     /// Reads a usage block.
     fn usage(&self) -> UsageReader;
 
-    /// Path and body of a request for embeddings; `None` when the provider has none.
-    fn embed(&self, _model: &str, _texts: &[String]) -> Option<(String, Value)> {
+    /// The path of a request for embeddings under the base URL; `None` when the provider has none.
+    fn embed_path(&self, _model: &str) -> Option<String> {
         None
     }
 
+    /// A request for embeddings, of so many numbers if that is said.
+    fn write_embed(&self, _model: &str, _texts: &[String], _dimensions: Option<u32>) -> Value {
+        Value::Null
+    }
+
     /// Reads embeddings; `None` when they are none.
-    fn read_embeddings(&self, _body: &Value) -> Option<(Vec<Vec<f32>>, Usage)> {
+    fn read_embeddings(&self, _body: &Value) -> Option<Embeddings> {
         None
     }
 
@@ -100,10 +118,83 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or("")
 }
 
+/// The fields of a value besides these, and besides those that say nothing.
+fn rest(value: &Value, known: &[&str]) -> Map<String, Value> {
+    let is_empty = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+    let fields = value.as_object().into_iter().flatten();
+    let fields = fields.filter(|(name, value)| !known.contains(&name.as_str()) && !is_empty(value));
+    fields.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// Puts what is there into an object.
+fn put<'a>(object: &mut Value, fields: impl IntoIterator<Item = (&'a str, Option<Value>)>) {
+    for (name, value) in fields {
+        if let Some(value) = value {
+            object[name] = value;
+        }
+    }
+}
+
+/// Puts further fields of a request into an object, under their own names.
+fn put_options(object: &mut Value, request: &ChatRequest, fields: &[ChatField]) {
+    let options = fields.iter().map(|field| (field.name(), request.options.get(field).cloned()));
+    put(object, options);
+}
+
+/// Puts what the operator lets through into a request.
+fn put_extra(body: &mut Value, request: &ChatRequest) {
+    for (name, value) in &request.extra_body {
+        match (body.get_mut(name), value) {
+            (Some(Value::Object(fields)), Value::Object(more)) => fields.extend(more.clone()),
+            _ => body[name] = value.clone(),
+        }
+    }
+}
+
+fn is_system(message: &Message) -> bool {
+    matches!(message.role, Role::System | Role::Developer)
+}
+
+/// The instructions at the beginning of a conversation, and what follows them.
+fn split_system(messages: &[Message]) -> (&[Message], &[Message]) {
+    messages.split_at(messages.iter().take_while(|message| is_system(message)).count())
+}
+
+/// The tools of a request, each as `write` writes it, and those that the provider runs itself.
+fn tools_of(request: &ChatRequest, write: impl Fn(&ToolSpec) -> Value) -> Option<Value> {
+    let tools = request.tools.iter().map(write);
+    let native = request.native_tools.iter().map(|NativePart { block, .. }| block.clone());
+    let tools: Vec<Value> = tools.chain(native).collect();
+    (!tools.is_empty()).then(|| json!(tools))
+}
+
+fn has_tools(request: &ChatRequest) -> bool {
+    !request.tools.is_empty() || !request.native_tools.is_empty()
+}
+
+/// What a tool is for, unless nobody said it.
+fn description(text: &str) -> Option<Value> {
+    (!text.is_empty()).then(|| json!(text))
+}
+
+/// Bytes as a URL.
+fn data_url(media_type: &str, data: &str) -> String {
+    format!("data:{media_type};base64,{data}")
+}
+
 /// A tool's arguments as a value; an object in any case, for providers that take nothing else.
 fn arguments(text: &str) -> Value {
     let value = serde_json::from_str(text).ok().filter(Value::is_object);
-    value.unwrap_or_else(|| Value::Object(serde_json::Map::new()))
+    value.unwrap_or_else(|| Value::Object(Map::new()))
+}
+
+/// Arguments that came as a value, as a text.
+fn arguments_text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        value => value.to_string(),
+    }
 }
 
 /// A part of a path: a model's name may hold anything.
@@ -114,6 +205,14 @@ fn encoded(part: &str) -> String {
         false => format!("%{byte:02X}"),
     };
     part.bytes().map(encode).collect()
+}
+
+/// Texts as vectors, as a provider tells them.
+pub(super) struct Embeddings {
+    /// One vector for each text, in order.
+    pub(super) vectors: Vec<Vec<f32>>,
+    /// Quantities in disjoint classes, if they are told.
+    pub(super) usage: Option<Usage>,
 }
 
 fn vectors<'a>(list: impl Iterator<Item = &'a Value>) -> Option<Vec<Vec<f32>>> {

@@ -1,11 +1,17 @@
 //! Ollama's own interface, which refuses a prompt that is too long in place of cutting it.
 
-use convergio_domain::chat::{ChatRequest, Message, Part, Role};
+use convergio_domain::chat::{
+    ChatField, ChatRequest, Interface, Part, RefusalPart, Role, TextPart, ToolSpec,
+};
 use convergio_domain::metering::{Meter, Usage};
 use serde_json::{Value, json};
 
-use super::{Dialect, ReadError, arguments, refuse_errors, text, vectors};
+use super::{
+    Dialect, Embeddings, ReadError, arguments, arguments_text, description, put, put_extra,
+    refuse_errors, text, tools_of, vectors,
+};
 use crate::model::answer::{Answer, UsageReader};
+use crate::model::provider_traits::ProviderTraits;
 use crate::model::usage;
 
 /// Counts and times of the last line.
@@ -22,47 +28,44 @@ const COUNTS: [&str; 6] = [
 pub(super) struct Native;
 
 impl Dialect for Native {
-    fn chat_path(&self, _model: &str) -> String {
+    fn interface(&self) -> Interface {
+        Interface::Ollama
+    }
+
+    fn chat_path(&self, _model: &str, _is_stream: bool) -> String {
         "/api/chat".to_owned()
     }
 
-    fn write(&self, request: &ChatRequest) -> Value {
-        let mut messages = Vec::new();
-        if let Some(system) = &request.system {
-            messages.push(json!({"role": "system", "content": system}));
-        }
-        messages.extend(request.messages.iter().flat_map(written));
-        let mut body = json!({"model": request.model, "messages": messages, "stream": true,
-            "truncate": false});
-        let mut sampling = json!({});
-        let options = [
-            ("num_predict", request.max_tokens.map(|value| json!(value))),
-            ("temperature", request.temperature.map(|value| json!(value))),
-            ("top_p", request.top_p.map(|value| json!(value))),
-            ("seed", request.seed.map(|value| json!(value))),
-            ("stop", (!request.stop.is_empty()).then(|| json!(request.stop))),
-        ];
-        for (name, value) in options {
-            if let Some(value) = value {
-                sampling[name] = value;
-            }
-        }
-        body["options"] = sampling;
-        if let Some(schema) = &request.schema {
-            body["format"] = schema.clone();
-        }
-        if !request.tools.is_empty() {
-            let tools = request.tools.iter().map(|tool| {
-                json!({"type": "function", "function": {"name": tool.name,
-                    "description": tool.description, "parameters": tool.parameters}})
-            });
-            body["tools"] = tools.collect();
-        }
+    fn write(&self, request: &ChatRequest, traits: &ProviderTraits) -> Value {
+        let option = |field| request.options.get(&field).cloned();
+        let mut options = json!({});
+        put(
+            &mut options,
+            [
+                ("num_predict", request.max_tokens.map(|value| json!(value))),
+                ("temperature", request.temperature.map(|value| json!(value))),
+                ("top_p", request.top_p.map(|value| json!(value))),
+                ("top_k", option(ChatField::TopK)),
+                ("min_p", option(ChatField::MinP)),
+                ("seed", request.seed.map(|value| json!(value))),
+                ("stop", (!request.stop.is_empty()).then(|| json!(request.stop))),
+                ("frequency_penalty", option(ChatField::FrequencyPenalty)),
+                ("presence_penalty", option(ChatField::PresencePenalty)),
+            ],
+        );
+        let mut body = json!({"model": request.model, "messages": messages(request),
+            "stream": traits.is_stream(), "truncate": false, "options": options});
+        let format = || request.json_object.then(|| json!("json"));
+        put(
+            &mut body,
+            [
+                ("format", request.schema.clone().or_else(format)),
+                ("think", request.effort.as_deref().map(think)),
+                ("tools", tools_of(request, tool)),
+            ],
+        );
+        put_extra(&mut body, request);
         body
-    }
-
-    fn unknown(&self) -> &'static [&'static str] {
-        &["effort", "tool_choice"]
     }
 
     fn read_piece(&self, piece: &Value, answer: &mut Answer) -> Result<(), ReadError> {
@@ -78,8 +81,8 @@ impl Dialect for Native {
         }
         answer.name(&piece["model"]);
         if piece["done"] == json!(true) {
-            let told = COUNTS.iter().filter_map(|name| Some((*name, piece.get(*name)?.clone())));
-            answer.count(&told.map(|(name, value)| (name.to_owned(), value)).collect());
+            let counts = COUNTS.iter().filter_map(|name| Some((*name, piece.get(*name)?.clone())));
+            answer.count(&counts.map(|(name, value)| (name.to_owned(), value)).collect());
             let reason = text(piece, "done_reason");
             let known = match reason {
                 "stop" | "" => Some("stop"),
@@ -100,62 +103,129 @@ impl Dialect for Native {
         usage::from_ollama
     }
 
-    fn embed(&self, model: &str, texts: &[String]) -> Option<(String, Value)> {
-        let body = json!({"model": model, "input": texts, "truncate": false});
-        Some(("/api/embed".to_owned(), body))
+    fn embed_path(&self, _model: &str) -> Option<String> {
+        Some("/api/embed".to_owned())
     }
 
-    fn read_embeddings(&self, body: &Value) -> Option<(Vec<Vec<f32>>, Usage)> {
-        let vectors = vectors(body["embeddings"].as_array()?.iter())?;
-        let tokens = body["prompt_eval_count"].as_u64().unwrap_or(0);
-        Some((vectors, Usage([(Meter::InFresh, tokens)].into())))
+    fn write_embed(&self, model: &str, texts: &[String], dimensions: Option<u32>) -> Value {
+        let mut body = json!({"model": model, "input": texts, "truncate": false});
+        put(&mut body, [("dimensions", dimensions.map(Value::from))]);
+        body
     }
+
+    fn read_embeddings(&self, body: &Value) -> Option<Embeddings> {
+        let vectors = vectors(body["embeddings"].as_array()?.iter())?;
+        let tokens = body["prompt_eval_count"].as_u64();
+        let usage = tokens.map(|tokens| Usage([(Meter::InFresh, tokens)].into()));
+        Some(Embeddings { vectors, usage })
+    }
+}
+
+/// How much it may think: `none` is its `false`.
+fn think(effort: &str) -> Value {
+    if effort == "none" { json!(false) } else { json!(effort) }
+}
+
+fn tool(tool: &ToolSpec) -> Value {
+    let mut function = json!({"name": tool.name, "parameters": tool.parameters});
+    put(&mut function, [("description", description(&tool.description))]);
+    json!({"type": "function", "function": function})
 }
 
 fn take_call(call: &Value, answer: &mut Answer) {
-    let place = answer.tools();
-    let tool = answer.tool(place);
     let function = &call["function"];
-    tool.name = text(function, "name").to_owned();
-    let id = call["id"].as_str().map(str::to_owned);
-    tool.id = id.unwrap_or_else(|| format!("call_{place}_{}", tool.name));
-    let given = &function["arguments"];
-    tool.arguments = if given.is_object() { given.to_string() } else { "{}".to_owned() };
+    let arguments = arguments_text(&function["arguments"]);
+    // Calls have no id of their own unless the server gives one.
+    answer.call(text(call, "id"), text(function, "name"), &arguments);
 }
 
-/// A turn as messages: each tool's answer is one of its own.
-fn written(message: &Message) -> Vec<Value> {
-    let role = match message.role {
-        Role::User => "user",
-        Role::Assistant => "assistant",
-    };
+/// The messages: each tool's answer is one of its own, and what it shows follows all of them.
+fn messages(request: &ChatRequest) -> Vec<Value> {
     let mut messages = Vec::new();
-    let (mut said, mut images, mut calls) = (Vec::new(), Vec::new(), Vec::new());
-    let mut thought = String::new();
-    for part in &message.parts {
-        match part {
-            Part::Text { text } => said.push(text.as_str()),
-            Part::Image { data, .. } => images.push(json!(data)),
-            // It fetches nothing: the reader is told that there was a picture.
-            Part::ImageUrl { url } => said.push(url.as_str()),
-            Part::ToolCall(call) => calls.push(json!({"function": {"name": call.name,
-                "arguments": arguments(&call.arguments)}})),
-            Part::ToolResult { name, text, .. } => {
-                messages.push(json!({"role": "tool", "tool_name": name, "content": text}));
-            }
-            Part::Thinking { text, .. } => thought.push_str(text),
-        }
+    if let Some(system) = &request.system {
+        messages.push(json!({"role": "system", "content": system}));
     }
-    if !said.is_empty() || !images.is_empty() || !calls.is_empty() {
-        let mut turn = json!({"role": role, "content": said.join("\n")});
-        let extras =
-            [("images", json!(images)), ("tool_calls", json!(calls)), ("thinking", json!(thought))];
-        for (name, value) in extras {
-            if value != json!([]) && value != json!("") {
-                turn[name] = value;
+    let mut pictures: Vec<Value> = Vec::new();
+    for message in &request.messages {
+        let mut turn = Turn::default();
+        for part in &message.parts {
+            match part {
+                Part::ToolResult(result) => {
+                    messages.push(json!({"role": "tool", "tool_name": result.name,
+                        "tool_call_id": result.id, "content": result.all_text()}));
+                    let mut shown = Turn::default();
+                    let parts = result.parts.iter().filter(|part| !matches!(part, Part::Text(_)));
+                    parts.for_each(|part| shown.add(part));
+                    pictures.append(&mut shown.images);
+                    turn.texts.append(&mut shown.texts);
+                }
+                part => turn.add(part),
             }
         }
-        messages.push(turn);
+        if turn.is_empty() {
+            continue;
+        }
+        if message.role == Role::User {
+            turn.images.splice(0..0, std::mem::take(&mut pictures));
+        } else {
+            messages.extend(shown(std::mem::take(&mut pictures)));
+        }
+        messages.push(turn.write(message.role));
     }
+    messages.extend(shown(pictures));
     messages
+}
+
+/// What tools answered besides text.
+fn shown(pictures: Vec<Value>) -> Option<Value> {
+    (!pictures.is_empty()).then(|| json!({"role": "user", "content": "", "images": pictures}))
+}
+
+/// What a turn says, apart from what tools answered.
+#[derive(Default)]
+struct Turn {
+    texts: Vec<String>,
+    images: Vec<Value>,
+    calls: Vec<Value>,
+    thought: String,
+}
+
+impl Turn {
+    fn is_empty(&self) -> bool {
+        let Self { texts, images, calls, thought } = self;
+        texts.is_empty() && images.is_empty() && calls.is_empty() && thought.is_empty()
+    }
+
+    fn add(&mut self, part: &Part) {
+        match part {
+            Part::Text(TextPart { text, .. }) | Part::Refusal(RefusalPart { text, .. }) => {
+                self.texts.push(text.clone());
+            }
+            Part::Image(part) => self.images.push(json!(part.data)),
+            // It fetches nothing: the reader is told that there was a picture.
+            Part::ImageUrl(part) => self.texts.push(part.url.clone()),
+            Part::ToolCall(call) => self.calls.push(json!({"id": call.id,
+                "function": {"name": call.name, "arguments": arguments(&call.arguments)}})),
+            Part::Thinking(part) => self.thought.push_str(&part.text),
+            Part::File(_) | Part::Audio(_) | Part::ToolResult(_) | Part::Native(_) => {}
+        }
+    }
+
+    fn write(self, role: Role) -> Value {
+        let role = match role {
+            Role::User => "user",
+            Role::Assistant => "assistant",
+            Role::System | Role::Developer => "system",
+        };
+        let mut object = json!({"role": role, "content": self.texts.join("\n")});
+        put(
+            &mut object,
+            [
+                ("images", (!self.images.is_empty()).then(|| json!(self.images))),
+                ("tool_calls", (!self.calls.is_empty()).then(|| json!(self.calls))),
+                ("thinking", (!self.thought.is_empty()).then(|| json!(self.thought))),
+            ],
+        );
+        object
+    }
 }

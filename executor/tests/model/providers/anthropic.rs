@@ -1,12 +1,17 @@
 //! Anthropic's messages.
 
-use convergio_domain::chat::{ChatRequest, Message, Part, Role};
+use convergio_domain::chat::{
+    ChatRequest, Interface, Message, NativePart, Part, Role, ThinkingPart,
+};
 use convergio_domain::metering::Meter;
-use convergio_executor::model::{Api, HttpProvider, ModelInfo, Provider, ProviderConfig, Secret};
+use convergio_eventstore::LiveKind;
+use convergio_executor::model::{
+    Api, HttpProvider, ModelInfo, Piece, Provider, ProviderConfig, Secret,
+};
 use serde_json::{Value, json};
 
 use super::{KEY, answer_of, conversation, led_to, meters, weather, written};
-use crate::server::{Server, json, raw_sse};
+use crate::server::{PATIENCE, Server, ask_service, body_of, call, embed, json, raw_sse, request};
 
 fn config() -> ProviderConfig {
     ProviderConfig::anthropic(Secret::new(KEY))
@@ -87,10 +92,14 @@ fn a_whole_conversation_is_written_in_its_words() {
     assert_eq!(body["temperature"], 0.5);
 }
 
+fn thought(text: &str, signature: &str) -> Part {
+    let (text, signature) = (text.to_owned(), signature.to_owned());
+    Part::Thinking(ThinkingPart { text, signature, native: None })
+}
+
 #[test]
 fn a_thought_goes_back_with_its_mark() {
-    let thought = Part::Thinking { text: "hm".into(), signature: "EqQB".into() };
-    let messages = vec![Message { role: Role::Assistant, parts: vec![thought] }];
+    let messages = vec![Message::new(Role::Assistant, vec![thought("hm", "EqQB")])];
     let body = written(&config(), &ChatRequest { messages, ..conversation() });
     let expected = json!({"type": "thinking", "thinking": "hm", "signature": "EqQB"});
     assert_eq!(body["messages"][0]["content"][0], expected);
@@ -100,8 +109,8 @@ fn a_thought_goes_back_with_its_mark() {
 async fn a_stream_is_put_together_and_its_counts_replace_each_other() {
     let server = Server::chatting(|| raw_sse(events(&stream()))).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.text.as_str(), answer.finish.as_str()), ("Good day", "stop"));
-    assert_eq!((answer.thinking.as_str(), answer.signature.as_str()), ("let me see", "EqQB"));
+    assert_eq!((answer.text().as_str(), answer.finish.as_str()), ("Good day", "stop"));
+    assert_eq!(answer.parts, [thought("let me see", "EqQB"), Part::text("Good day")]);
     let expected = [
         (Meter::InFresh, 6),
         (Meter::InCacheRead, 40),
@@ -133,7 +142,7 @@ async fn a_tool_call_is_put_together_from_its_fragments() {
     let all = [vec![start()], call, end("tool_use").to_vec()].concat();
     let server = Server::chatting(move || raw_sse(events(&all))).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.tool_calls, answer.finish.as_str()), (weather("toolu_1"), "tool_calls"));
+    assert_eq!((answer.tool_calls(), answer.finish.as_str()), (weather("toolu_1"), "tool_calls"));
 }
 
 fn whole(content: &Value, reason: &str) -> Value {
@@ -148,7 +157,7 @@ async fn an_answer_that_comes_at_once_is_taken_too() {
         {"type": "tool_use", "id": "t", "name": "weather", "input": {"city": "Oslo"}}]);
     let server = Server::chatting(move || json(200, &whole(&content, "tool_use"))).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.text.as_str(), answer.tool_calls.clone()), ("Let me look.", weather("t")));
+    assert_eq!((answer.text().as_str(), answer.tool_calls()), ("Let me look.", weather("t")));
     assert_eq!(meters(&answer), [(Meter::InFresh, 20), (Meter::OutText, 8)]);
 }
 
@@ -163,16 +172,15 @@ async fn an_answer_in_a_schema_is_the_arguments_of_a_tool() {
     let content = json!([{"type": "tool_use", "id": "t", "name": name, "input": {"city": "Oslo"}}]);
     let server = Server::chatting(move || json(200, &whole(&content, "tool_use"))).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.text.as_str(), answer.finish.as_str()), (r#"{"city":"Oslo"}"#, "stop"));
-    assert!(answer.tool_calls.is_empty());
+    assert_eq!((answer.text().as_str(), answer.finish.as_str()), (r#"{"city":"Oslo"}"#, "stop"));
+    assert!(answer.tool_calls().is_empty());
 }
 
 #[tokio::test]
-async fn refusals_and_errors_in_the_stream_are_errors() {
+async fn errors_in_the_stream_are_errors() {
     let overloaded = json!({"type": "error",
         "error": {"type": "overloaded_error", "message": "Overloaded"}});
     let cases = [
-        ([vec![start()], end("refusal").to_vec()].concat(), ("provider.content_filtered", false)),
         (vec![start(), overloaded], ("provider.unavailable", true)),
         (stream()[..8].to_vec(), ("provider.unavailable", true)),
     ];
@@ -185,14 +193,135 @@ async fn refusals_and_errors_in_the_stream_are_errors() {
     }
 }
 
+/// A stream with blocks of every kind.
+fn rich_stream() -> Vec<Value> {
+    let blocks = [
+        (
+            json!({"type": "thinking", "thinking": "", "signature": ""}),
+            vec![
+                json!({"type": "thinking_delta", "thinking": "let me"}),
+                json!({"type": "signature_delta", "signature": "SIG-A"}),
+            ],
+        ),
+        (json!({"type": "redacted_thinking", "data": "RED-1"}), vec![]),
+        (
+            json!({"type": "thinking", "thinking": "", "signature": ""}),
+            vec![json!({"type": "signature_delta", "signature": "SIG-B"})],
+        ),
+        (
+            json!({"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {}}),
+            vec![
+                json!({"type": "input_json_delta", "partial_json": "{\"query\":"}),
+                json!({"type": "input_json_delta", "partial_json": "\"x\"}"}),
+            ],
+        ),
+        (
+            json!({"type": "text", "text": "", "citations": []}),
+            vec![
+                json!({"type": "text_delta", "text": "it is"}),
+                json!({"type": "citations_delta", "citation": {"cited_text": "c"}}),
+            ],
+        ),
+        (json!({"type": "tool_use", "id": "t1", "name": "f", "input": {}}), vec![]),
+        (
+            json!({"type": "tool_use", "id": "t2", "name": "g", "input": {}}),
+            vec![json!({"type": "input_json_delta", "partial_json": "{\"a\":1}"})],
+        ),
+    ];
+    let mut all = vec![start()];
+    for (index, (start, deltas)) in (0..).zip(blocks) {
+        all.extend(block(index, &start, &deltas));
+    }
+    all.extend(end("tool_use"));
+    all
+}
+
+#[tokio::test]
+async fn every_block_is_told_as_it_comes_and_goes_back_as_it_came() {
+    let server = Server::chatting(|| raw_sse(events(&rich_stream()))).await;
+    let provider = HttpProvider::new(led_to(&server, config())).expect("a valid URL");
+    let heard = std::sync::Mutex::new(Vec::new());
+    let sink = |piece: Piece| heard.lock().expect("not poisoned").push(piece);
+    let token = tokio_util::sync::CancellationToken::new();
+    let body = body_of(&provider, &request());
+    let answer = provider.chat(call(&body, PATIENCE), &sink, &token).await.expect("an answer");
+    let heard = heard.into_inner().expect("not poisoned");
+    assert_eq!(heard[0], Piece::default(), "it has begun");
+    let LiveKind::Begin { model, usage } = &heard[1].kind else { panic!("{:?}", heard[1]) };
+    assert_eq!((model.as_str(), usage.tokens_in()), ("claude-x", 159_263));
+    let part = |place: u32| {
+        let pieces = heard[2..].iter().filter(move |piece| piece.part == place);
+        pieces.map(|piece| (piece.kind.clone(), piece.offset, piece.text.clone()))
+    };
+    let told: Vec<_> = part(0).collect();
+    assert_eq!(
+        told,
+        [
+            (LiveKind::Thinking, 0, "let me".to_owned()),
+            (LiveKind::Signature, 6, "SIG-A".to_owned())
+        ]
+    );
+    let redacted = json!({"type": "redacted_thinking", "data": "RED-1"});
+    let whole: Vec<_> = part(1).collect();
+    assert_eq!((whole.len(), &whole[0].0), (1, &LiveKind::Whole));
+    let whole: Part = serde_json::from_str(&whole[0].2).expect("a part");
+    let native = |block: Value| Part::Native(NativePart { interface: Interface::Anthropic, block });
+    assert_eq!(whole, native(redacted.clone()));
+    let citation = json!({"type": "citations_delta", "citation": {"cited_text": "c"}});
+    let told: Vec<_> = part(4).collect();
+    assert_eq!(told[1], (LiveKind::Native(Interface::Anthropic), 5, citation.to_string()));
+    let kind = LiveKind::ToolArguments { id: "t1".into(), name: "f".into() };
+    assert!(part(5).all(|(it, ..)| it == kind));
+    assert_eq!(part(5).map(|(_, _, text)| text).collect::<String>(), "{}");
+    assert_eq!((answer.parts.len(), answer.finish.as_str()), (7, "tool_calls"));
+    let messages = vec![Message::new(Role::Assistant, answer.parts)];
+    let body = written(&config(), &ChatRequest { messages, ..ChatRequest::default() });
+    let expected = json!([
+        {"type": "thinking", "thinking": "let me", "signature": "SIG-A"},
+        redacted,
+        {"type": "thinking", "thinking": "", "signature": "SIG-B"},
+        {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {"query": "x"}},
+        {"type": "text", "text": "it is", "citations": [{"cited_text": "c"}]},
+        {"type": "tool_use", "id": "t1", "name": "f", "input": {}},
+        {"type": "tool_use", "id": "t2", "name": "g", "input": {"a": 1}},
+    ]);
+    assert_eq!(body["messages"][0]["content"], expected);
+}
+
+#[tokio::test]
+async fn why_a_model_stops_is_told_as_it_is() {
+    for (reason, finish) in [
+        ("end_turn", "stop"),
+        ("stop_sequence", "stop"),
+        ("max_tokens", "length"),
+        ("model_context_window_exceeded", "length"),
+        ("pause_turn", "pause"),
+        ("refusal", "content_filter"),
+        ("a_new_reason", "a_new_reason"),
+    ] {
+        let mut all = stream();
+        all.truncate(all.len() - 2);
+        let mut end = end(reason);
+        end[0]["delta"]["stop_sequence"] = json!("END");
+        all.extend(end);
+        let server = Server::chatting(move || raw_sse(events(&all))).await;
+        let answer = answer_of(&server, &config()).await.expect("an answer");
+        assert_eq!((answer.finish.as_str(), answer.native_finish.as_str()), (finish, reason));
+        assert_eq!(answer.stop_sequence.as_deref(), Some("END"));
+        assert_eq!(answer.service_tier.as_deref(), Some("standard"));
+        assert_eq!(answer.check_use("p").is_err(), finish == "content_filter");
+    }
+}
+
 #[tokio::test]
 async fn models_are_listed_and_embeddings_are_not_had() {
     let list = json!({"data": [{"type": "model", "id": "claude-x", "max_input_tokens": 200_000}],
         "has_more": false});
     let server = Server::chatting(move || json(200, &list)).await;
     let provider = HttpProvider::new(led_to(&server, config())).expect("a valid URL");
-    let expected = ModelInfo { id: "claude-x".into(), context_tokens: Some(200_000) };
+    let expected = ModelInfo::new("claude-x", Some(200_000));
     assert_eq!(provider.models().await.expect("a list"), [expected]);
-    let error = provider.embed("m", &["x".into()]).await.expect_err("none");
-    assert_eq!((error.code, server.seen().len()), ("request.invalid", 1));
+    let error = ask_service(&provider, "m", embed(&["x"])).await.expect_err("none");
+    assert_eq!((error.code, server.seen().len()), ("request.unsupported", 1));
+    assert!(error.message.contains("has no embeddings"), "{error}");
 }

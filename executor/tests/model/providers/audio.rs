@@ -2,23 +2,35 @@
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use convergio_domain::chat::{ModelService, RECORDING_LIMIT, ServiceReply};
 use convergio_domain::metering::Meter;
-use convergio_executor::model::{
-    HttpProvider, Provider, ProviderConfig, Recording, Secret, SpeechRequest,
-};
+use convergio_executor::model::{ChatAnswer, HttpProvider, ModelError, ProviderConfig, Secret};
 use serde_json::{Value, json};
 
-use super::{KEY, led_to};
-use crate::server::{Server, json};
+use super::{KEY, led_to, meters};
+use crate::server::{Server, ask_service, json};
 
-fn recording() -> Recording {
-    let bytes = Bytes::from_static(b"RIFF\0\r\n--not-the-boundary");
-    Recording { bytes, media_type: "audio/wav".into(), language: Some("en".into()) }
+const SOUND: &[u8] = b"RIFF\0\r\n--not-the-boundary";
+
+fn recording_of(bytes: &[u8], media_type: &str) -> ModelService {
+    ModelService::Transcribe {
+        file_name: "at \"dawn\".wav".into(),
+        media_type: media_type.into(),
+        data: STANDARD.encode(bytes),
+        language: Some("en".into()),
+        prompt: Some("the ship".into()),
+    }
 }
 
-fn spoken() -> SpeechRequest {
-    SpeechRequest { text: "Grüße".into(), voice: "alloy".into(), format: "mp3".into() }
+fn recording() -> ModelService {
+    recording_of(SOUND, "audio/wav")
+}
+
+fn spoken(text: &str) -> ModelService {
+    ModelService::Speak { text: text.into(), voice: "alloy".into(), format: "mp3".into() }
 }
 
 fn config() -> ProviderConfig {
@@ -27,6 +39,14 @@ fn config() -> ProviderConfig {
 
 fn provider(server: &Server, config: ProviderConfig) -> HttpProvider {
     HttpProvider::new(led_to(server, config)).expect("a valid URL")
+}
+
+async fn hear(server: &Server) -> Result<ChatAnswer, ModelError> {
+    ask_service(&provider(server, config()), "whisper-1", recording()).await
+}
+
+async fn speak(server: &Server, text: &str) -> Result<ChatAnswer, ModelError> {
+    ask_service(&provider(server, config()), "tts-1", spoken(text)).await
 }
 
 fn text(usage: Value) -> Value {
@@ -42,17 +62,16 @@ async fn a_recording_becomes_words_billed_by_tokens_or_by_time() {
     let cases = [
         (tokens, by_tokens, true),
         (json!({"type": "duration", "seconds": 9.25}), by_time, true),
-        (Value::Null, vec![], false),
-        (json!({"type": "duration", "seconds": -1}), vec![], false),
+        // Our estimate: what a recording is billed by is not known, but not that it is free.
+        (Value::Null, vec![(Meter::InAudio, 3)], false),
+        (json!({"type": "duration", "seconds": -1}), vec![(Meter::InAudio, 3)], false),
     ];
     for (usage, expected, confirmed) in cases {
         let answer = text(usage.clone());
         let server = Server::chatting(move || json(200, &answer)).await;
-        let told = provider(&server, config()).transcribe("whisper-1", &recording()).await;
-        let told = told.expect("words");
-        let meters: Vec<_> = told.usage.0.into_iter().collect();
+        let told = hear(&server).await.expect("words");
         assert_eq!(
-            (told.text.as_str(), meters, told.confirmed),
+            (told.text().as_str(), meters(&told), told.confirmed),
             ("the ship sails", expected, confirmed)
         );
         if let Some(total) = usage["total_tokens"].as_u64() {
@@ -64,8 +83,7 @@ async fn a_recording_becomes_words_billed_by_tokens_or_by_time() {
 #[tokio::test]
 async fn the_form_holds_the_file_and_what_is_asked() {
     let server = Server::chatting(|| json(200, &text(Value::Null))).await;
-    let provider = provider(&server, config());
-    provider.transcribe("whisper-1", &recording()).await.expect("words");
+    hear(&server).await.expect("words");
     let seen = &server.seen()[0];
     assert_eq!(seen.path, "/v1/audio/transcriptions");
     assert_eq!(seen.headers["authorization"], format!("Bearer {KEY}"));
@@ -73,11 +91,13 @@ async fn the_form_holds_the_file_and_what_is_asked() {
     let boundary = kind.strip_prefix("multipart/form-data; boundary=").expect("a form");
     let body = String::from_utf8_lossy(&seen.body);
     let parts: Vec<&str> = body.split(&format!("--{boundary}")).collect();
-    assert_eq!((parts.len(), parts[5]), (6, "--\r\n"));
+    assert_eq!((parts.len(), parts[6]), (7, "--\r\n"));
     assert!(parts[1].ends_with("name=\"model\"\r\n\r\nwhisper-1\r\n"), "{body}");
     assert!(parts[3].ends_with("name=\"language\"\r\n\r\nen\r\n"), "{body}");
-    assert!(parts[4].contains("filename=\"audio.wav\"\r\ncontent-type: audio/wav\r\n\r\nRIFF\0"));
-    assert!(parts[4].ends_with("--not-the-boundary\r\n"), "{body}");
+    assert!(parts[4].ends_with("name=\"prompt\"\r\n\r\nthe ship\r\n"), "{body}");
+    let file = "filename=\"at %22dawn%22.wav\"\r\ncontent-type: audio/wav\r\n\r\nRIFF\0";
+    assert!(parts[5].contains(file), "{body}");
+    assert!(parts[5].ends_with("--not-the-boundary\r\n"), "{body}");
 }
 
 #[tokio::test]
@@ -91,7 +111,8 @@ async fn azures_deployments_hear_too() {
     ];
     for (config, path) in cases {
         let server = Server::chatting(|| json(200, &text(Value::Null))).await;
-        provider(&server, config).transcribe("hear", &recording()).await.expect("words");
+        let provider = provider(&server, config);
+        ask_service(&provider, "hear", recording()).await.expect("words");
         let seen = &server.seen()[0];
         assert_eq!(
             (seen.path.as_str(), &seen.headers["api-key"]),
@@ -107,12 +128,10 @@ fn sound(kind: &'static str, bytes: impl Into<Body>) -> Response {
 #[tokio::test]
 async fn a_text_becomes_sound_and_its_characters_are_counted() {
     let server = Server::chatting(|| sound("audio/mpeg", &b"ID3\xff\x00"[..])).await;
-    let said = provider(&server, config()).speak("tts-1", &spoken()).await.expect("sound");
-    assert_eq!(
-        (said.bytes.as_ref(), said.media_type.as_str()),
-        (&b"ID3\xff\x00"[..], "audio/mpeg")
-    );
-    assert_eq!(said.usage.0.into_iter().collect::<Vec<_>>(), [(Meter::Characters, 5)]);
+    let answer = speak(&server, "Grüße").await.expect("sound");
+    let (media_type, data) = ("audio/mpeg".to_owned(), STANDARD.encode(b"ID3\xff\x00"));
+    assert_eq!(answer.service, Some(ServiceReply::Speech { media_type, data }));
+    assert_eq!(meters(&answer), [(Meter::Characters, 5)]);
     let seen = &server.seen()[0];
     let body: Value = serde_json::from_slice(&seen.body).expect("JSON");
     let expected = json!({"model": "tts-1", "input": "Grüße", "voice": "alloy",
@@ -136,35 +155,48 @@ async fn sound_that_never_ends_and_answers_that_are_none_are_refused() {
     let codes = ["provider.unavailable", "provider.unavailable", "byok.bad_key"];
     for (answer, code) in answers.into_iter().zip(codes) {
         let server = Server::chatting(answer).await;
-        let error = provider(&server, config()).speak("tts-1", &spoken()).await.expect_err("none");
+        let error = speak(&server, "Grüße").await.expect_err("none");
         assert_eq!(error.code, code);
+        // What was refused was not worked on; what came and was no sound may be billed.
+        assert_eq!(error.partial_usage.is_some(), code != "byok.bad_key");
         assert!(!error.message.contains(KEY), "{error}");
     }
     let server = Server::chatting(|| json(200, &json!({"no": "text"}))).await;
-    let error = provider(&server, config()).transcribe("whisper-1", &recording()).await;
-    assert_eq!(error.expect_err("no words").code, "provider.unavailable");
+    let error = hear(&server).await.expect_err("no words");
+    assert_eq!(error.code, "provider.unavailable");
 }
 
 #[tokio::test]
 async fn what_cannot_be_asked_is_told_before_it_is_sent() {
     let server = Server::chatting(|| json(200, &json!({}))).await;
     let provider = provider(&server, config());
-    let odd = Recording { media_type: "audio/wav\r\nx: y".into(), ..recording() };
-    let large = Recording { bytes: vec![0; 26 << 20].into(), ..recording() };
-    let silent = SpeechRequest { text: String::new(), ..spoken() };
-    let long = SpeechRequest { text: "x".repeat(5000), ..spoken() };
-    for recording in [odd, large] {
-        assert!(!provider.transcribe("whisper-1", &recording).await.expect_err("odd").retryable);
-    }
-    for request in [silent, long] {
-        let error = provider.speak("tts-1", &request).await.expect_err("odd");
-        assert_eq!(error.code, "request.invalid");
+    let large = vec![0; RECORDING_LIMIT + 1];
+    for (service, code) in [
+        (recording_of(SOUND, "audio/wav\r\nx: y"), "request.invalid"),
+        (recording_of(&large, "audio/wav"), "request.too_large"),
+        (recording_of(&[], "audio/wav"), "request.invalid"),
+        (spoken(""), "request.invalid"),
+        (spoken(&"x".repeat(5000)), "request.invalid"),
+        (ModelService::Embed { texts: Vec::new(), dimensions: None }, "request.invalid"),
+    ] {
+        let error = ask_service(&provider, "m", service).await.expect_err("odd");
+        assert_eq!((error.code, error.retryable), (code, false), "{error}");
+        assert_eq!(error.partial_usage, None);
     }
     let deaf = HttpProvider::new(led_to(&server, ProviderConfig::anthropic(Secret::new(KEY))));
-    let error = deaf.expect("a valid URL").transcribe("m", &recording()).await.expect_err("deaf");
+    let deaf = deaf.expect("a valid URL");
+    let error = ask_service(&deaf, "m", recording()).await.expect_err("deaf");
     assert!(
-        error.code == "request.invalid" && error.message.contains("no transcription"),
+        error.code == "request.unsupported" && error.message.contains("no transcription"),
         "{error}"
     );
     assert!(server.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_recording_as_large_as_may_be_is_taken() {
+    let server = Server::chatting(|| json(200, &text(Value::Null))).await;
+    let largest = recording_of(&vec![0; RECORDING_LIMIT], "audio/wav");
+    ask_service(&provider(&server, config()), "whisper-1", largest).await.expect("words");
+    assert!(server.seen()[0].body.len() > RECORDING_LIMIT);
 }

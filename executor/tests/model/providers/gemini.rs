@@ -1,12 +1,12 @@
 //! Google's `generateContent`.
 
-use convergio_domain::chat::ChatRequest;
+use convergio_domain::chat::{ChatRequest, Message, ModelService, Role};
 use convergio_domain::metering::Meter;
 use convergio_executor::model::{HttpProvider, ModelInfo, Provider, ProviderConfig, Secret};
 use serde_json::{Value, json};
 
 use super::{KEY, answer_of, conversation, led_to, meters, weather, written};
-use crate::server::{Server, json, raw_sse};
+use crate::server::{Server, ask_service, json, raw_sse, vectors};
 
 fn config() -> ProviderConfig {
     ProviderConfig::gemini(Secret::new(KEY))
@@ -49,11 +49,13 @@ fn a_whole_conversation_is_written_in_its_words() {
     let image = json!({"inlineData": {"mimeType": "image/png", "data": "aGk="}});
     assert_eq!(body["contents"][0]["parts"][1], image);
     assert_eq!(body["contents"][1]["role"], "model");
-    let call = json!({"functionCall": {"name": "weather", "args": {"city": "Oslo"}}});
+    let call = json!({"functionCall": {"id": "call_1", "name": "weather",
+        "args": {"city": "Oslo"}}});
     assert_eq!(body["contents"][1]["parts"][0]["functionCall"], call["functionCall"]);
     let mark = &body["contents"][1]["parts"][0]["thoughtSignature"];
     assert!(mark.is_string(), "without a mark newer models refuse the request");
-    let result = json!({"functionResponse": {"name": "weather", "response": {"result": "snow"}}});
+    let result = json!({"functionResponse": {"id": "call_1", "name": "weather",
+        "response": {"result": "snow"}}});
     assert_eq!(body["contents"][2]["parts"][0], result);
     let choice = json!({"mode": "ANY", "allowedFunctionNames": ["weather"]});
     assert_eq!(body["toolConfig"]["functionCallingConfig"], choice);
@@ -69,7 +71,7 @@ fn a_whole_conversation_is_written_in_its_words() {
 async fn a_stream_is_put_together_and_thoughts_are_counted_apart() {
     let server = Server::chatting(|| raw_sse(events(&stream()))).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.text.as_str(), answer.thinking.as_str()), ("Good day", "let me see"));
+    assert_eq!((answer.text().as_str(), answer.thinking().as_str()), ("Good day", "let me see"));
     assert_eq!((answer.finish.as_str(), answer.model.as_str()), ("stop", "gemini-x"));
     let expected = [
         (Meter::InFresh, 158 + 30),
@@ -85,11 +87,34 @@ async fn a_stream_is_put_together_and_thoughts_are_counted_apart() {
 }
 
 #[tokio::test]
+async fn a_mark_goes_back_with_the_very_part_that_had_it() {
+    let parts = json!([
+        {"text": "hm", "thought": true},
+        {"text": "a"},
+        {"functionCall": {"id": "g1", "name": "f", "args": {}}, "thoughtSignature": "SIG1"},
+        {"functionCall": {"id": "g2", "name": "f", "args": {"x": 1}}},
+    ]);
+    let last = piece(&json!([{"text": "", "thoughtSignature": "SIG2"}]), &json!("STOP"));
+    let all = [piece(&parts, &Value::Null), last];
+    let server = Server::chatting(move || raw_sse(events(&all))).await;
+    let answer = answer_of(&server, &config()).await.expect("an answer");
+    assert_eq!(answer.parts.len(), 5);
+    let messages = vec![Message::new(Role::Assistant, answer.parts)];
+    let request = ChatRequest { messages, ..ChatRequest::default() };
+    let body = written(&config(), &request);
+    let mut expected = parts.as_array().expect("parts").clone();
+    expected.push(json!({"text": "", "thoughtSignature": "SIG2"}));
+    assert_eq!(body["contents"][0]["parts"], json!(expected));
+    let provider = HttpProvider::new(config()).expect("a valid configuration");
+    assert_eq!(provider.write(request).expect("it is taken").left_out, []);
+}
+
+#[tokio::test]
 async fn a_tool_call_comes_whole() {
     let call = json!([{"functionCall": {"id": "g1", "name": "weather", "args": {"city": "Oslo"}}}]);
     let server = Server::chatting(move || raw_sse(events(&[piece(&call, &json!("STOP"))]))).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.tool_calls, answer.finish.as_str()), (weather("g1"), "tool_calls"));
+    assert_eq!((answer.tool_calls(), answer.finish.as_str()), (weather("g1"), "tool_calls"));
 }
 
 #[tokio::test]
@@ -98,7 +123,7 @@ async fn answers_that_come_at_once_are_taken_too() {
     for body in [json!(stream()), alone] {
         let server = Server::chatting(move || json(200, &body)).await;
         let answer = answer_of(&server, &config()).await.expect("an answer");
-        assert!(answer.text.ends_with("day"), "{}", answer.text);
+        assert!(answer.text().ends_with("day"), "{}", answer.text());
         assert_eq!(answer.usage.tokens(), 1150);
     }
 }
@@ -108,8 +133,6 @@ async fn what_is_blocked_is_surfaced_and_nonsense_is_asked_for_again() {
     let blocked = json!({"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"},
         "usageMetadata": {"promptTokenCount": 9, "totalTokenCount": 9}});
     let cases = [
-        (blocked, ("provider.content_filtered", false)),
-        (piece(&json!([]), &json!("SAFETY")), ("provider.content_filtered", false)),
         (piece(&json!([]), &json!("MALFORMED_FUNCTION_CALL")), ("provider.invalid_answer", true)),
         (json!({"error": {"code": 503, "status": "UNAVAILABLE"}}), ("provider.unavailable", true)),
     ];
@@ -117,6 +140,14 @@ async fn what_is_blocked_is_surfaced_and_nonsense_is_asked_for_again() {
         let server = Server::chatting(move || raw_sse(events(std::slice::from_ref(&event)))).await;
         let error = answer_of(&server, &config()).await.expect_err("an error");
         assert_eq!((error.code, error.retryable), expected);
+    }
+    let filtered = piece(&json!([{"text": "half"}]), &json!("SAFETY"));
+    for (event, text, word) in [(blocked, "", "PROHIBITED_CONTENT"), (filtered, "half", "SAFETY")] {
+        let server = Server::chatting(move || raw_sse(events(std::slice::from_ref(&event)))).await;
+        let answer = answer_of(&server, &config()).await.expect("what was said");
+        assert_eq!((answer.text().as_str(), answer.finish.as_str()), (text, "content_filter"));
+        assert_eq!(answer.native_finish, word);
+        assert_eq!(answer.check_use("p").expect_err("no use").code, "provider.content_filtered");
     }
 }
 
@@ -134,9 +165,14 @@ async fn models_are_listed_and_texts_become_vectors() {
     });
     let server = server.await;
     let provider = HttpProvider::new(led_to(&server, config())).expect("a valid URL");
-    let expected = ModelInfo { id: "gemini-x".into(), context_tokens: Some(1_048_576) };
-    assert_eq!(provider.models().await.expect("a list"), [expected]);
-    let embedded = provider.embed("embed", &["hi".into()]).await.expect("vectors");
-    assert_eq!(embedded.vectors, [[1.0, 0.25]]);
+    let expected = [ModelInfo::new("gemini-x", Some(1_048_576)), ModelInfo::new("embed", None)];
+    assert_eq!(provider.models().await.expect("a list"), expected);
+    let texts = vec!["some words".to_owned()];
+    let service = ModelService::Embed { texts, dimensions: Some(2) };
+    let answer = ask_service(&provider, "embed", service).await.expect("vectors");
+    assert_eq!(vectors(&answer), [[1.0, 0.25]]);
+    assert_eq!((answer.confirmed, answer.usage.tokens_in()), (false, 3), "our estimate");
+    let body: Value = serde_json::from_slice(&server.seen()[1].body).expect("JSON");
+    assert_eq!(body["requests"][0]["outputDimensionality"], 2);
     assert_eq!(server.seen()[1].path, "/v1/models/embed:batchEmbedContents");
 }

@@ -1,6 +1,8 @@
 //! Google's interactions.
 
-use convergio_domain::chat::{ChatRequest, Message, Part, Role};
+use convergio_domain::chat::{
+    ChatRequest, Interface, Message, NativeFields, Part, Role, ThinkingPart,
+};
 use convergio_domain::metering::Meter;
 use convergio_executor::model::{Api, ProviderConfig, Secret};
 use serde_json::{Value, json};
@@ -81,12 +83,18 @@ fn a_whole_conversation_is_written_as_a_timeline_and_nothing_is_stored() {
     );
 }
 
+/// A thought that the interface has signed.
+fn thought(text: &str, signature: &str) -> Part {
+    let fields = [("signature".to_owned(), json!(signature))];
+    let native = NativeFields::of(Interface::GeminiInteractions, fields.into_iter().collect());
+    let (text, signature) = (text.to_owned(), signature.to_owned());
+    Part::Thinking(ThinkingPart { text, signature, native })
+}
+
 #[test]
-fn thoughts_go_back_before_what_was_said() {
+fn thoughts_go_back_where_they_stood() {
     let schema = json!({"type": "object"});
-    let thought = Part::Thinking { text: "hm".into(), signature: "CpQB".into() };
-    let said =
-        Message { role: Role::Assistant, parts: vec![Part::Text { text: "a".into() }, thought] };
+    let said = Message::new(Role::Assistant, vec![thought("hm", "CpQB"), Part::text("a")]);
     let asked = ChatRequest { schema: Some(schema.clone()), ..ChatRequest::prompt("m", "p") };
     let asked = ChatRequest { messages: vec![asked.messages[0].clone(), said], ..asked };
     let body = written(&config(), &asked);
@@ -100,8 +108,9 @@ fn thoughts_go_back_before_what_was_said() {
 async fn a_stream_is_put_together_and_counted_in_classes() {
     let server = Server::chatting(|| raw_sse(events(&stream()))).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.text.as_str(), answer.thinking.as_str()), ("Good day", "let me see"));
-    assert_eq!((answer.signature.as_str(), answer.model.as_str()), ("CpQB", "gemini-x"));
+    assert_eq!((answer.text().as_str(), answer.thinking().as_str()), ("Good day", "let me see"));
+    assert_eq!(answer.parts, [thought("let me see", "CpQB"), Part::text("Good day")]);
+    assert_eq!(answer.model, "gemini-x");
     assert_eq!(answer.finish, "stop");
     let expected = [
         (Meter::InFresh, 158 + 30),
@@ -135,7 +144,7 @@ async fn a_tool_call_comes_in_pieces_or_whole() {
     for stream in [pieces, whole] {
         let server = Server::chatting(move || raw_sse(events(&stream))).await;
         let answer = answer_of(&server, &config()).await.expect("an answer");
-        assert_eq!((answer.tool_calls, answer.finish.as_str()), (weather("g1"), "tool_calls"));
+        assert_eq!((answer.tool_calls(), answer.finish.as_str()), (weather("g1"), "tool_calls"));
     }
 }
 
@@ -147,7 +156,7 @@ async fn an_answer_that_comes_at_once_is_taken_too() {
         "usage": usage()});
     let server = Server::chatting(move || json(200, &body)).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.text.as_str(), answer.thinking.as_str()), ("hello", "hm"));
+    assert_eq!((answer.text().as_str(), answer.thinking().as_str()), ("hello", "hm"));
     assert_eq!(answer.usage.tokens(), 1150);
 }
 

@@ -2,6 +2,7 @@
 
 mod anthropic;
 mod audio;
+mod fields;
 mod gemini;
 mod interactions;
 mod ollama;
@@ -9,12 +10,14 @@ mod openai;
 mod responses;
 mod totals;
 
-use convergio_domain::chat::{ChatRequest, Message, Part, Role, ToolCall, ToolChoice, ToolSpec};
+use convergio_domain::chat::{
+    ChatRequest, ImagePart, Message, Part, Role, ToolCall, ToolChoice, ToolResultPart, ToolSpec,
+};
 use convergio_domain::metering::Meter;
-use convergio_executor::model::{ChatAnswer, HttpProvider, ModelError, Provider, ProviderConfig};
+use convergio_executor::model::{ChatAnswer, HttpProvider, ModelError, ProviderConfig};
 use serde_json::{Value, json};
 
-use crate::server::{Server, ask};
+use crate::server::{Server, ask, body_of};
 
 /// The key that must never be seen but in its header.
 pub(crate) const KEY: &str = "canary-key-0123456789";
@@ -74,27 +77,24 @@ fn meters(answer: &ChatAnswer) -> Vec<(Meter, u64)> {
 /// A conversation with everything in it.
 fn conversation() -> ChatRequest {
     let parameters = json!({"type": "object", "properties": {"city": {"type": "string"}}});
-    let call = ToolCall {
-        id: "call_1".into(),
-        name: "weather".into(),
-        arguments: r#"{"city":"Oslo"}"#.into(),
-    };
-    let image = Part::Image { media_type: "image/png".into(), data: "aGk=".into() };
-    let result = Part::ToolResult {
+    let call = weather("call_1").remove(0);
+    let image =
+        ImagePart { media_type: "image/png".into(), data: "aGk=".into(), ..ImagePart::default() };
+    let result = ToolResultPart {
         id: "call_1".into(),
         name: "weather".into(),
         text: "snow".into(),
-        is_error: false,
+        ..ToolResultPart::default()
     };
     ChatRequest {
         model: "m".into(),
         system: Some("be brief".into()),
         messages: vec![
-            Message { role: Role::User, parts: vec![Part::Text { text: "look".into() }, image] },
-            Message { role: Role::Assistant, parts: vec![Part::ToolCall(call)] },
-            Message { role: Role::User, parts: vec![result] },
+            Message::new(Role::User, vec![Part::text("look"), Part::Image(image)]),
+            Message::new(Role::Assistant, vec![Part::ToolCall(call)]),
+            Message::new(Role::User, vec![Part::ToolResult(result)]),
         ],
-        tools: vec![ToolSpec { name: "weather".into(), description: "Tells.".into(), parameters }],
+        tools: vec![ToolSpec::new("weather", "Tells.", parameters)],
         tool_choice: ToolChoice::Named("weather".into()),
         max_tokens: Some(64),
         temperature: Some(0.5),
@@ -107,10 +107,10 @@ fn conversation() -> ChatRequest {
 /// What a provider would be sent.
 fn written(config: &ProviderConfig, request: &ChatRequest) -> Value {
     let provider = HttpProvider::new(config.clone()).expect("a valid configuration");
-    serde_json::from_slice(&provider.body(request)).expect("JSON")
+    serde_json::from_slice(&body_of(&provider, request)).expect("JSON")
 }
 
 fn weather(id: &str) -> Vec<ToolCall> {
     let (name, arguments) = ("weather".to_owned(), r#"{"city":"Oslo"}"#.to_owned());
-    vec![ToolCall { id: id.to_owned(), name, arguments }]
+    vec![ToolCall { id: id.to_owned(), name, arguments, ..ToolCall::default() }]
 }

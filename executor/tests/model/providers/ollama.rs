@@ -2,13 +2,14 @@
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use convergio_domain::chat::{ChatRequest, ToolChoice};
 use convergio_domain::metering::Meter;
-use convergio_executor::model::{HttpProvider, Provider, ProviderConfig};
+use convergio_executor::model::{HttpProvider, ProviderConfig};
 use convergio_kernel_c::{Platform, ProviderClass};
 use serde_json::{Value, json};
 
 use super::{answer_of, conversation, led_to, meters, weather, written};
-use crate::server::{Server, json};
+use crate::server::{Server, ask_service, embed, json, vectors};
 
 fn config() -> ProviderConfig {
     let url = "http://127.0.0.1:11434/v1";
@@ -34,12 +35,15 @@ fn last() -> Value {
 
 #[test]
 fn a_whole_conversation_is_written_in_its_words_and_never_cut() {
-    let body = written(&config(), &conversation());
+    let asked = ChatRequest { tool_choice: ToolChoice::Auto, ..conversation() };
+    let body = written(&config(), &asked);
     assert_eq!(body["truncate"], false);
     assert_eq!(body["messages"][1]["images"], json!(["aGk="]));
-    let call = json!({"function": {"name": "weather", "arguments": {"city": "Oslo"}}});
+    let call =
+        json!({"id": "call_1", "function": {"name": "weather", "arguments": {"city": "Oslo"}}});
     assert_eq!(body["messages"][2]["tool_calls"][0], call);
-    let result = json!({"role": "tool", "tool_name": "weather", "content": "snow"});
+    let result = json!({"role": "tool", "tool_name": "weather", "tool_call_id": "call_1",
+        "content": "snow"});
     assert_eq!(body["messages"][3], result);
     let options = json!({"num_predict": 64, "temperature": 0.5, "top_p": 0.9, "stop": ["END"]});
     assert_eq!(body["options"], options);
@@ -52,7 +56,7 @@ async fn a_stream_of_lines_is_put_together() {
     let all = [thought, say("Good "), say("day"), last()];
     let server = Server::chatting(move || lines(&all)).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.text.as_str(), answer.thinking.as_str()), ("Good day", "hm"));
+    assert_eq!((answer.text().as_str(), answer.thinking().as_str()), ("Good day", "hm"));
     assert_eq!((answer.finish.as_str(), answer.model.as_str()), ("stop", "qwen3:8b"));
     assert_eq!(meters(&answer), [(Meter::InFresh, 26), (Meter::OutText, 298)]);
     assert_eq!(answer.raw_usage.expect("kept")["eval_duration"], 4_000_000);
@@ -76,7 +80,9 @@ async fn a_tool_call_comes_whole() {
     let all = [said, last()];
     let server = Server::chatting(move || lines(&all)).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!(answer.tool_calls, weather("call_0_weather"));
+    let calls = answer.tool_calls();
+    assert_eq!(calls, weather(&calls[0].id));
+    assert!(calls[0].id.starts_with("call_") && calls[0].id.len() > 24, "{}", calls[0].id);
     assert_eq!(answer.finish, "tool_calls");
 }
 
@@ -87,7 +93,7 @@ async fn an_answer_that_comes_at_once_is_taken_too() {
     whole["done_reason"] = json!("length");
     let server = Server::chatting(move || json(200, &whole)).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.text.as_str(), answer.finish.as_str()), ("Good day", "length"));
+    assert_eq!((answer.text().as_str(), answer.finish.as_str()), ("Good day", "length"));
 }
 
 #[tokio::test]
@@ -103,7 +109,7 @@ async fn errors_come_as_a_status_or_as_a_line() {
     let missing = || json(404, &json!({"error": "model 'x' not found"}));
     let server = Server::chatting(missing).await;
     let error = answer_of(&server, &config()).await.expect_err("an error");
-    assert_eq!((error.code, error.retryable), ("request.invalid", false));
+    assert_eq!((error.code, error.retryable), ("model.not_found", false));
     assert!(error.message.contains("not found"), "{error}");
 }
 
@@ -112,7 +118,7 @@ async fn texts_become_vectors() {
     let body = json!({"embeddings": [[0.5, 0.25]], "prompt_eval_count": 4});
     let server = Server::chatting(move || json(200, &body)).await;
     let provider = HttpProvider::new(led_to(&server, config())).expect("a valid URL");
-    let embedded = provider.embed("e", &["hi".into()]).await.expect("vectors");
-    assert_eq!((embedded.vectors, embedded.usage.tokens()), (vec![vec![0.5, 0.25]], 4));
+    let answer = ask_service(&provider, "e", embed(&["hi"])).await.expect("vectors");
+    assert_eq!((vectors(&answer), answer.usage.tokens()), (vec![vec![0.5, 0.25]], 4));
     assert_eq!(server.seen()[0].path, "/api/embed");
 }

@@ -1,12 +1,12 @@
 //! Chat completions with tools, and Azure's two forms of them.
 
-use convergio_domain::chat::{ChatRequest, ToolChoice};
+use convergio_domain::chat::{ChatRequest, Message, Role, ToolCall, ToolChoice};
 use convergio_domain::metering::Meter;
 use convergio_executor::model::{HttpProvider, Provider, ProviderConfig, Secret};
 use serde_json::{Value, json};
 
 use super::{KEY, answer_of, conversation, led_to, meters, weather, written};
-use crate::server::{Server, delta, json, sse, stop};
+use crate::server::{Server, ask_service, delta, embed, json, sse, stop, vectors};
 
 fn config() -> ProviderConfig {
     ProviderConfig::openai(Secret::new(KEY))
@@ -49,7 +49,7 @@ async fn a_tool_call_is_put_together_from_its_fragments() {
     ];
     let server = Server::chatting(move || sse(&pieces)).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.tool_calls, answer.finish.as_str()), (weather("call_9"), "tool_calls"));
+    assert_eq!((answer.tool_calls(), answer.finish.as_str()), (weather("call_9"), "tool_calls"));
 }
 
 #[tokio::test]
@@ -69,8 +69,84 @@ async fn tool_calls_side_by_side_are_kept_apart() {
         [call(0, "a", "{\"x\""), call(1, "b", "{\"y\""), more(0, ":1}"), more(1, ":2}"), stop()];
     let server = Server::chatting(move || sse(&pieces)).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    let calls: Vec<_> = answer.tool_calls.iter().map(|call| call.arguments.as_str()).collect();
-    assert_eq!((calls, answer.finish.as_str()), (vec!["{\"x\":1}", "{\"y\":2}"], "tool_calls"));
+    let calls: Vec<_> = answer.tool_calls().into_iter().map(|call| call.arguments).collect();
+    assert_eq!(calls, ["{\"x\":1}", "{\"y\":2}"]);
+    assert_eq!(answer.finish, "tool_calls");
+}
+
+/// A piece of one call.
+fn call_piece(call: &Value) -> Value {
+    piece(&json!({"tool_calls": [call]}), &Value::Null)
+}
+
+async fn calls_of(calls: &[Value]) -> Vec<ToolCall> {
+    let mut pieces: Vec<Value> = calls.iter().map(call_piece).collect();
+    pieces.push(stop());
+    let server = Server::chatting(move || sse(&pieces)).await;
+    answer_of(&server, &config()).await.expect("an answer").tool_calls()
+}
+
+#[tokio::test]
+async fn two_calls_never_run_together_whatever_a_server_numbers_them() {
+    let whole = |index: Value, id: &str, name: &str| {
+        let function = json!({"name": name, "arguments": "{\"a\":1}"});
+        json!({"index": index, "id": id, "function": function})
+    };
+    let cases = [
+        [whole(json!(0), "a", "f"), whole(json!(0), "b", "f")],
+        [whole(Value::Null, "a", "f"), whole(Value::Null, "b", "g")],
+        [whole(json!(0), "", "f"), whole(json!(0), "", "f")],
+        [whole(Value::Null, "", "f"), whole(Value::Null, "", "g")],
+        [whole(json!(0), "same", "f"), whole(json!(1), "same", "f")],
+    ];
+    for case in cases {
+        let calls = calls_of(&case).await;
+        assert_eq!(calls.len(), 2, "{case:?}");
+        assert_ne!(calls[0].id, calls[1].id, "{case:?}");
+        assert!(calls.iter().all(|call| call.arguments == "{\"a\":1}" && !call.id.is_empty()));
+    }
+    // Some servers repeat id and name in every piece.
+    let repeats = |arguments: &str| {
+        let function = json!({"name": "f", "arguments": arguments});
+        json!({"index": 0, "id": "a", "function": function})
+    };
+    let calls = calls_of(&[repeats("{\"a\""), repeats(":1}")]).await;
+    assert_eq!((calls.len(), calls[0].arguments.as_str()), (1, "{\"a\":1}"));
+}
+
+#[tokio::test]
+async fn a_call_without_arguments_has_an_empty_object() {
+    let none = json!({"index": 0, "id": "a", "function": {"name": "f", "arguments": ""}});
+    let null = json!({"index": 0, "id": "a", "function": {"name": "f", "arguments": null}});
+    for call in [none, null] {
+        let calls = calls_of(&[call]).await;
+        assert_eq!(calls[0].arguments, "{}");
+    }
+}
+
+#[tokio::test]
+async fn content_in_parts_is_read_in_order_and_goes_back_as_it_came() {
+    let thought = json!({"type": "thinking", "thinking": [{"type": "text", "text": "hmm"}]});
+    let whole = json!({"model": "m", "choices": [{"index": 0, "finish_reason": "stop",
+        "message": {"role": "assistant",
+            "content": [thought.clone(), {"type": "text", "text": "forty-two"}]}}]});
+    let stream = [
+        piece(&json!({"content": [thought.clone()]}), &Value::Null),
+        piece(&json!({"content": [{"type": "text", "text": "forty"}]}), &Value::Null),
+        piece(&json!({"content": "-two"}), &Value::Null),
+        stop(),
+    ];
+    for is_stream in [false, true] {
+        let (whole, stream) = (whole.clone(), stream.clone());
+        let server =
+            Server::chatting(move || if is_stream { sse(&stream) } else { json(200, &whole) });
+        let answer = answer_of(&server.await, &config()).await.expect("an answer");
+        assert_eq!((answer.thinking().as_str(), answer.text().as_str()), ("hmm", "forty-two"));
+        let messages = vec![Message::new(Role::Assistant, answer.parts)];
+        let body = written(&config(), &ChatRequest { messages, ..ChatRequest::default() });
+        let text = json!({"type": "text", "text": "forty-two"});
+        assert_eq!(body["messages"][0]["content"], json!([thought, text]));
+    }
 }
 
 #[tokio::test]
@@ -82,7 +158,7 @@ async fn tool_calls_that_come_at_once_are_taken_too() {
         "usage": {"prompt_tokens": 9, "completion_tokens": 5}});
     let server = Server::chatting(move || json(200, &body)).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!(answer.tool_calls, weather("c"));
+    assert_eq!(answer.tool_calls(), weather("c"));
     assert_eq!(meters(&answer), [(Meter::InFresh, 9), (Meter::OutText, 5)]);
 }
 
@@ -107,7 +183,7 @@ async fn azure_is_spoken_to_by_its_v1_and_its_classic_urls() {
         let filtered = filtered.clone();
         let server = Server::chatting(move || sse(&[filtered.clone(), delta("ok"), stop()])).await;
         let answer = answer_of(&server, &config).await.expect("an answer");
-        assert_eq!((answer.text.as_str(), server.seen()[0].path.as_str()), ("ok", path));
+        assert_eq!((answer.text().as_str(), server.seen()[0].path.as_str()), ("ok", path));
         assert_eq!(server.seen()[0].headers["api-key"], KEY);
     }
 }
@@ -118,10 +194,17 @@ async fn texts_become_vectors() {
         "usage": {"prompt_tokens": 3, "total_tokens": 3}});
     let server = Server::chatting(move || json(200, &body)).await;
     let provider = HttpProvider::new(led_to(&server, config())).expect("a valid URL");
-    let embedded = provider.embed("e", &["hi".into()]).await.expect("vectors");
-    assert_eq!((embedded.vectors, embedded.usage.tokens()), (vec![vec![0.5, -1.0]], 3));
-    let error = provider.embed("e", &["a".into(), "b".into()]).await.expect_err("one vector");
+    let answer = ask_service(&provider, "e", embed(&["hi"])).await.expect("vectors");
+    assert_eq!((vectors(&answer), answer.usage.tokens()), (vec![vec![0.5, -1.0]], 3));
+    assert!(answer.confirmed);
+    let seen = &server.seen()[0];
+    let expected = json!({"model": "e", "input": ["hi"], "encoding_format": "float"});
+    assert_eq!(serde_json::from_slice::<Value>(&seen.body).expect("JSON"), expected);
+    assert_eq!(seen.headers["idempotency-key"], "the-same-call");
+    let error = ask_service(&provider, "e", embed(&["a", "b"])).await.expect_err("one vector");
     assert_eq!(error.code, "provider.unavailable");
+    let used = error.partial_usage.expect("it was made, and may be billed");
+    assert_eq!(used.tokens_in(), 2);
 }
 
 #[tokio::test]

@@ -1,5 +1,8 @@
 //! OpenAI's responses.
 
+use convergio_domain::chat::{
+    ChatField, ChatRequest, Interface, Message, NativeFields, Part, Role, ThinkingPart,
+};
 use convergio_domain::metering::Meter;
 use convergio_executor::model::{Api, ProviderConfig, Secret};
 use serde_json::{Value, json};
@@ -39,7 +42,8 @@ fn stream() -> Vec<Value> {
 
 #[test]
 fn a_whole_conversation_is_written_in_its_words_and_not_stored() {
-    let body = written(&config(), &conversation());
+    let asked = ChatRequest { stop: Vec::new(), ..conversation() };
+    let body = written(&config(), &asked);
     assert_eq!((&body["store"], &body["instructions"]), (&json!(false), &json!("be brief")));
     let kinds: Vec<_> = body["input"].as_array().expect("items").iter().collect();
     assert_eq!(kinds[0]["content"][1]["image_url"], "data:image/png;base64,aGk=");
@@ -57,7 +61,7 @@ fn a_whole_conversation_is_written_in_its_words_and_not_stored() {
 async fn a_stream_is_put_together() {
     let server = Server::chatting(|| raw_sse(events(&stream()))).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.text.as_str(), answer.thinking.as_str()), ("Good day", "hm"));
+    assert_eq!((answer.text().as_str(), answer.thinking().as_str()), ("Good day", "hm"));
     assert_eq!((answer.finish.as_str(), answer.model.as_str()), ("stop", "gpt-r"));
     let expected = [
         (Meter::InFresh, 40),
@@ -82,7 +86,96 @@ async fn a_call_of_a_tool_is_an_item() {
     pieces.extend(stream().pop());
     let server = Server::chatting(move || raw_sse(events(&pieces))).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.tool_calls, answer.finish.as_str()), (weather("c7"), "tool_calls"));
+    assert_eq!((answer.tool_calls(), answer.finish.as_str()), (weather("c7"), "tool_calls"));
+}
+
+/// A stream of a thought that is sealed, two messages and a call.
+fn rich_stream(items: &[Value]) -> Vec<Value> {
+    let event = |kind: &str, index: usize, fields: Value| {
+        let mut event = json!({"type": kind, "output_index": index});
+        let more = fields.as_object().expect("an object").clone();
+        event.as_object_mut().expect("an object").extend(more);
+        event
+    };
+    let mut all = vec![stream().remove(0)];
+    for (index, item) in items.iter().enumerate() {
+        let mut begun = item.clone();
+        for name in ["arguments", "content", "summary", "encrypted_content"] {
+            begun.as_object_mut().expect("an object").remove(name);
+        }
+        all.push(event("response.output_item.added", index, json!({"item": begun})));
+        for (number, part) in item["summary"].as_array().into_iter().flatten().enumerate() {
+            let place = json!({"summary_index": number});
+            all.push(event("response.reasoning_summary_part.added", index, place));
+            let delta = json!({"delta": part["text"]});
+            all.push(event("response.reasoning_summary_text.delta", index, delta));
+        }
+        for part in item["content"].as_array().into_iter().flatten() {
+            all.push(event("response.content_part.added", index, json!({})));
+            let delta = json!({"delta": part["text"]});
+            all.push(event("response.output_text.delta", index, delta));
+        }
+        if let Some(arguments) = item["arguments"].as_str() {
+            let (one, other) = arguments.split_at(4);
+            for delta in [one, other] {
+                let delta = json!({"delta": delta});
+                all.push(event("response.function_call_arguments.delta", index, delta));
+            }
+        }
+        all.push(event("response.output_item.done", index, json!({"item": item})));
+    }
+    all.extend(stream().pop());
+    all
+}
+
+#[tokio::test]
+async fn every_item_goes_back_as_it_came_streamed_or_whole() {
+    let text = |text: &str| json!({"type": "output_text", "text": text});
+    let items = vec![
+        json!({"type": "reasoning", "id": "rs_1", "encrypted_content": "SEALED",
+            "summary": [{"type": "summary_text", "text": "a"},
+                {"type": "summary_text", "text": "b"}]}),
+        json!({"type": "message", "role": "assistant", "phase": "commentary",
+            "content": [text("one"), text("two")]}),
+        json!({"type": "message", "role": "assistant", "phase": "final_answer",
+            "content": [text("three")]}),
+        json!({"type": "function_call", "call_id": "c1", "name": "f",
+            "arguments": "{\"city\":\"Oslo\"}"}),
+        json!({"type": "web_search_call", "id": "ws_1", "status": "completed"}),
+    ];
+    let whole = json!({"model": "gpt-r", "status": "completed", "output": items,
+        "usage": usage()});
+    let streamed = rich_stream(&items);
+    for is_stream in [true, false] {
+        let (whole, streamed) = (whole.clone(), streamed.clone());
+        let server = Server::chatting(move || {
+            if is_stream { raw_sse(events(&streamed)) } else { json(200, &whole) }
+        });
+        let answer = answer_of(&server.await, &config()).await.expect("an answer");
+        assert_eq!((answer.thinking().as_str(), answer.text().as_str()), ("a\n\nb", "onetwothree"));
+        assert_eq!((answer.tool_calls().len(), answer.finish.as_str()), (1, "tool_calls"));
+        let messages = vec![Message::new(Role::Assistant, answer.parts)];
+        let body = written(&config(), &ChatRequest { messages, ..ChatRequest::default() });
+        assert_eq!(body["input"], json!(items), "streamed: {is_stream}");
+    }
+}
+
+#[test]
+fn a_thought_that_is_not_sealed_cannot_be_found_again() {
+    let fields = json!({"type": "reasoning", "id": "rs_1", "summary": []});
+    let native = NativeFields {
+        interface: Interface::OpenAiResponses,
+        fields: fields.as_object().expect("an object").clone(),
+    };
+    let thought = Part::Thinking(ThinkingPart { native: Some(native), ..ThinkingPart::default() });
+    let messages = vec![Message::new(Role::Assistant, vec![thought, Part::text("t")])];
+    let request = ChatRequest { messages, ..ChatRequest::default() };
+    let kept = json!([{"type": "message", "role": "assistant",
+        "content": [{"type": "output_text", "text": "t"}]}]);
+    assert_eq!(written(&config(), &request)["input"], kept);
+    let options = [(ChatField::Store, json!(true))].into();
+    let stored = written(&config(), &ChatRequest { options, ..request });
+    assert_eq!(stored["input"][0], fields);
 }
 
 #[tokio::test]
@@ -94,7 +187,7 @@ async fn an_answer_that_comes_at_once_is_taken_too() {
         "usage": usage()});
     let server = Server::chatting(move || json(200, &body)).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.text.as_str(), answer.finish.as_str()), ("Good", "length"));
+    assert_eq!((answer.text().as_str(), answer.finish.as_str()), ("Good", "length"));
 }
 
 #[tokio::test]
@@ -109,17 +202,17 @@ async fn errors_in_the_stream_are_errors() {
                 "error": {"code": "server_error", "message": "x"}, "usage": null}}),
             ("provider.unavailable", true),
         ),
-        (
-            json!({"type": "response.incomplete", "response": {"status": "incomplete",
-                "incomplete_details": {"reason": "content_filter"}}}),
-            ("provider.content_filtered", false),
-        ),
     ];
     for (event, expected) in cases {
         let server = Server::chatting(move || raw_sse(events(std::slice::from_ref(&event)))).await;
         let error = answer_of(&server, &config()).await.expect_err("an error");
         assert_eq!((error.code, error.retryable), expected);
     }
+    let filtered = json!({"type": "response.incomplete", "response": {"status": "incomplete",
+        "incomplete_details": {"reason": "content_filter"}}});
+    let server = Server::chatting(move || raw_sse(events(std::slice::from_ref(&filtered)))).await;
+    let answer = answer_of(&server, &config()).await.expect("what was said");
+    assert_eq!(answer.finish, "content_filter");
     let cut = Server::chatting(|| raw_sse(events(&stream()[..5]))).await;
     let error = answer_of(&cut, &config()).await.expect_err("no end");
     assert_eq!((error.code, error.has_begun), ("provider.unavailable", true));

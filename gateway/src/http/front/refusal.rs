@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use convergio_domain::graph::Never;
 use convergio_domain::run::Rejection;
-use convergio_eventstore::{AppendError, CommitError};
+use convergio_eventstore::{AppendError, CommitError, LogError};
 use convergio_schemas::error_code;
 use serde_json::Value;
 
-use super::in_dialect;
+use super::forms::Form;
 use super::turn::CallFailure;
 
 /// Marks an answer that has its form already.
@@ -62,6 +62,13 @@ impl Refusal {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "request.too_large", message)
     }
 
+    /// A field of the request is larger than what is taken.
+    pub(super) fn larger(param: &str, message: impl Into<String>) -> Self {
+        let refusal = Self::invalid(param, message);
+        let (status, code) = (StatusCode::PAYLOAD_TOO_LARGE, "request.too_large".to_owned());
+        Self { status, code, ..refusal }
+    }
+
     /// A defect: the server's log has the reason.
     pub(super) fn internal(error: impl Display) -> Self {
         tracing::error!(%error, "a call failed at the door");
@@ -81,7 +88,24 @@ impl Refusal {
         let pause = pause.filter(|_| failure.code == "provider.rate_limited");
         let again = failure.retryable && pause.is_some();
         let status = status(&failure.code);
-        Self { pause, again, ..Self::new(status, &failure.code, failure.text) }
+        let param = failure.param;
+        Self { pause, again, param, ..Self::new(status, &failure.code, failure.text) }
+    }
+
+    /// There is no such thing.
+    pub(super) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    /// There is no such thing, which the interface has a word for.
+    pub(super) fn missing(code: &str, param: &str, message: impl Into<String>) -> Self {
+        let param = Some(param.to_owned());
+        Self { param, ..Self::new(StatusCode::NOT_FOUND, code, message) }
+    }
+
+    /// Something that the interface has and this server has not.
+    pub(super) fn unavailable_here(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, "request.unsupported", message)
     }
 }
 
@@ -91,9 +115,10 @@ fn status(code: &str) -> StatusCode {
     known.unwrap_or(StatusCode::BAD_REQUEST)
 }
 
-/// The answer that tells of a refusal, its body in the dialect of the door.
-pub(super) fn refuse(refusal: Refusal, body: &Value) -> Response {
-    let mut response = in_dialect(refusal.status, body);
+/// The answer that tells of a refusal, in the form of a door.
+pub(super) fn refuse(refusal: &Refusal, form: Form, request_id: &str) -> Response {
+    let body = form.error(&refusal.code, &refusal.message, refusal.param.as_deref(), request_id);
+    let mut response = in_dialect(form.status(&refusal.code, refusal.status), &body);
     let headers = response.headers_mut();
     let again = if refusal.again { "true" } else { "false" };
     headers.insert("x-should-retry", HeaderValue::from_static(again));
@@ -102,6 +127,20 @@ pub(super) fn refuse(refusal: Refusal, body: &Value) -> Response {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
+}
+
+/// An answer whose form is its own: it is not turned into problem details.
+pub(super) fn in_dialect(status: StatusCode, body: &Value) -> Response {
+    let mut response =
+        (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response();
+    response.extensions_mut().insert(InDialect);
+    response
+}
+
+impl From<LogError> for Refusal {
+    fn from(error: LogError) -> Self {
+        Self::unavailable(error)
+    }
 }
 
 impl From<CommitError<Rejection>> for Refusal {

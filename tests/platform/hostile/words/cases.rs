@@ -210,7 +210,7 @@ pub(super) const CASES: [Case; 56] = [
     ),
     case("a_request", "request.invalid", false, "{id: a, agent: {request: '{{ inputs.list }}'}}"),
     case("a_bad_request", "request.invalid", true, MODEL[0]),
-    case("a_no_model", "request.invalid", true, MODEL[2]),
+    case("a_no_model", "model.not_found", true, MODEL[2]),
     case("a_too_long", "provider.context_exceeded", true, MODEL[3]),
     case("a_filtered", "provider.content_filtered", true, MODEL[4]),
     case("a_broken", "provider.unavailable", true, MODEL[6]),
@@ -296,8 +296,8 @@ pub(super) const CASES: [Case; 56] = [
         "{id: marigold, tool: json.parse, with: {text: '{{ inputs.s }}'}}",
     ),
     // After this one the provider is not asked for a while.
-    case("a_no_money", "provider.rate_limited", true, MODEL[5]),
-    case("a_left_alone", "provider.rate_limited", false, MODEL[1]),
+    case("a_no_money", "provider.quota_exceeded", true, MODEL[5]),
+    case("a_left_alone", "provider.quota_exceeded", false, MODEL[1]),
 ];
 
 /// Agents whose model does something else.

@@ -1,0 +1,65 @@
+//! What models take and give at most, as far as it is published.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::metering::snapshot_base;
+
+/// What one model takes and gives at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModelLimit {
+    /// Tokens of a prompt.
+    pub input_tokens: u64,
+    /// Tokens of an answer, thoughts included.
+    pub output_tokens: u32,
+}
+
+/// The limits of the models that are known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ModelLimits(BTreeMap<(String, String), ModelLimit>);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    provider: String,
+    model: String,
+    input_tokens: u64,
+    output_tokens: u32,
+}
+
+impl ModelLimits {
+    /// Reads a table: a JSON list of `{provider, model, input_tokens, output_tokens}`.
+    ///
+    /// # Errors
+    /// The text is not such a list.
+    pub fn parse(json: &str) -> Result<Self, serde_json::Error> {
+        let entries: Vec<Entry> = serde_json::from_str(json)?;
+        let limit = |entry: Entry| {
+            let Entry { provider, model, input_tokens, output_tokens } = entry;
+            ((provider, model), ModelLimit { input_tokens, output_tokens })
+        };
+        Ok(Self(entries.into_iter().map(limit).collect()))
+    }
+
+    /// The limit of a model, or of the model that it is a snapshot of.
+    pub fn find(&self, provider: &str, model: &str) -> Option<ModelLimit> {
+        let known = |name: &str| self.0.get(&(provider.to_owned(), name.to_owned())).copied();
+        known(model).or_else(|| known(snapshot_base(model)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ModelLimit, ModelLimits};
+
+    #[test]
+    fn a_snapshot_has_the_limit_of_its_model() {
+        let text = r#"[{"provider": "p", "model": "m", "input_tokens": 9, "output_tokens": 3}]"#;
+        let limits = ModelLimits::parse(text).expect("a table");
+        let limit = Some(ModelLimit { input_tokens: 9, output_tokens: 3 });
+        assert_eq!(limits.find("p", "m"), limit);
+        assert_eq!(limits.find("p", "m-2026-01-01"), limit);
+        assert_eq!(limits.find("q", "m"), None);
+    }
+}

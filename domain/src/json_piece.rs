@@ -1,0 +1,63 @@
+//! Values that come in pieces.
+
+use serde_json::Value;
+
+/// Fields whose pieces are put together; of others the latest value counts.
+const GROWING: [&str; 8] =
+    ["arguments", "content", "data", "input", "signature", "summary", "text", "transcript"];
+
+/// Puts a piece of a value into what has come of it. Lists grow; entries with an `index` are found
+/// by it.
+pub fn merge(whole: &mut Value, piece: Value) {
+    match (whole, piece) {
+        (Value::Object(whole), Value::Object(piece)) => {
+            for (name, value) in piece {
+                match whole.get_mut(&name) {
+                    Some(Value::String(text)) if GROWING.contains(&name.as_str()) => match value {
+                        Value::String(more) => text.push_str(&more),
+                        Value::Null => {}
+                        other => _ = whole.insert(name, other),
+                    },
+                    Some(known @ (Value::Object(_) | Value::Array(_))) => merge(known, value),
+                    Some(_) if value.is_null() => {}
+                    _ => _ = whole.insert(name, value),
+                }
+            }
+        }
+        (Value::Array(whole), Value::Array(piece)) => {
+            for entry in piece {
+                let index = entry.get("index").filter(|index| index.is_number()).cloned();
+                let is_it = |known: &&mut Value| known.get("index") == index.as_ref();
+                match index.is_some().then(|| whole.iter_mut().find(is_it)).flatten() {
+                    Some(known) => merge(known, entry),
+                    None => whole.push(entry),
+                }
+            }
+        }
+        (_, Value::Null) => {}
+        (whole, piece) => *whole = piece,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::merge;
+
+    #[test]
+    fn pieces_of_a_value_are_put_together() {
+        let mut whole = json!({});
+        for piece in [
+            json!({"details": [{"index": 0, "text": "a", "type": "t"}]}),
+            json!({"details": [{"index": 0, "text": "b", "type": "t"}]}),
+            json!({"details": [{"index": 1, "text": "c"}], "id": "x"}),
+            json!({"id": "y", "none": null}),
+        ] {
+            merge(&mut whole, piece);
+        }
+        let expected: Value = json!({"details": [{"index": 0, "text": "ab", "type": "t"},
+            {"index": 1, "text": "c"}], "id": "y", "none": null});
+        assert_eq!(whole, expected);
+    }
+}

@@ -1,0 +1,118 @@
+//! What a call can use at most, and what that costs.
+
+use super::Meter;
+use super::price::{PriceBook, PriceQuery};
+use crate::money::Money;
+
+/// What a call can use at most.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CallBound {
+    /// Tokens that are sent, of whatever class.
+    pub input_tokens: u64,
+    /// Tokens of the answer, of whatever class.
+    pub output_tokens: u64,
+    /// Milliseconds of a recording, whose model is billed by them or by its tokens.
+    pub audio_ms: u64,
+    /// Characters of a text that is spoken.
+    pub characters: u64,
+}
+
+impl CallBound {
+    /// All tokens.
+    pub fn tokens(self) -> u64 {
+        self.input_tokens.saturating_add(self.output_tokens)
+    }
+}
+
+impl PriceBook {
+    /// What a call can cost at most, whatever class its tokens turn out to be of and whatever tier
+    /// of prompt or service it falls into; `None` when the model has no price.
+    pub fn worst_cost(&self, query: PriceQuery<'_>, bound: CallBound) -> Option<Money> {
+        let price = self.find(query)?;
+        let worst = |quantity: u64, is_kind: fn(Meter) -> bool| {
+            if quantity == 0 {
+                return Some(Money::ZERO);
+            }
+            let rates = price.all_rates(bound.input_tokens, query.service_tier);
+            let rates = rates.flat_map(|rates| rates.iter());
+            let rates = rates.filter(|(meter, _)| is_kind(**meter)).map(|(_, rate)| *rate);
+            rates.max()?.times(quantity)
+        };
+        let input = worst(bound.input_tokens, Meter::is_input);
+        let output = worst(bound.output_tokens, Meter::is_output);
+        let tokens = input.zip(output).map(|(input, output)| input + output);
+        let characters = worst(bound.characters, |meter| meter == Meter::Characters)?;
+        let recording = match bound.audio_ms {
+            0 => tokens?,
+            // A price by time and one by tokens are two ways to bill the same.
+            audio_ms => {
+                let time = worst(audio_ms, |meter| meter == Meter::AudioMs);
+                let ways: Vec<Money> = time.into_iter().chain(tokens).collect();
+                (!ways.is_empty()).then(|| ways.into_iter().sum())?
+            }
+        };
+        Some(recording + characters)
+    }
+
+    /// Tokens of an answer that an amount of money is enough for, after a prompt of at most so many
+    /// tokens; `None` when the model has no price, or an answer costs nothing.
+    pub fn affordable_output(
+        &self,
+        query: PriceQuery<'_>,
+        input_tokens: u64,
+        amount: Money,
+    ) -> Option<u64> {
+        let cost = |output_tokens| {
+            let bound = CallBound { input_tokens, output_tokens, ..CallBound::default() };
+            self.worst_cost(query, bound).map(Money::scaled)
+        };
+        let (prompt, with_token) = (cost(0)?, cost(1)?);
+        let left = amount.scaled().saturating_sub(prompt).max(0);
+        let tokens = left.checked_div(with_token - prompt)?;
+        Some(u64::try_from(tokens).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{CallBound, PriceBook, PriceQuery};
+    use crate::time::Timestamp;
+
+    fn query<'a>(provider: &'a str, model: &'a str) -> PriceQuery<'a> {
+        PriceQuery { provider, model, is_local: false, service_tier: None, at: Timestamp(10) }
+    }
+
+    #[test]
+    fn what_is_no_chat_is_bounded_by_what_it_is_billed_by() {
+        let price = |model: &str, per_token: serde_json::Value| {
+            json!({"provider": "p", "model": model, "from_ms": 0, "currency": "USD",
+                "per_token": per_token})
+        };
+        let prices = json!([
+            price("embeds", json!({"in_fresh": "2"})),
+            price("hears", json!({"audio_ms": "3"})),
+            price("hears-by-token", json!({"in_audio": "5", "out_text": "7"})),
+            price("speaks", json!({"characters": "11"})),
+        ]);
+        let book = PriceBook::parse(&prices.to_string()).expect("a book");
+        let texts = CallBound { input_tokens: 10, ..CallBound::default() };
+        let recording = CallBound { audio_ms: 100, output_tokens: 10, ..texts };
+        let speech = CallBound { characters: 10, ..CallBound::default() };
+        for (model, bound, expected) in [
+            ("embeds", texts, Some("20")),
+            ("embeds", recording, None),
+            ("embeds", speech, None),
+            ("hears", recording, Some("300")),
+            ("hears-by-token", recording, Some("120")),
+            ("speaks", speech, Some("110")),
+            ("speaks", texts, None),
+            ("unknown", texts, None),
+        ] {
+            let worst = book.worst_cost(query("p", model), bound);
+            let worst = worst.map(|worst| worst.to_string());
+            assert_eq!(worst.as_deref(), expected, "{model}: {bound:?}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! A budget of money and tokens: whatever calls use, cost, leave unknown or never answer, the run
+//! does not end above it.
+
+use convergio_domain::metering::{CallBound, Charge, Meter, Price, PriceBook, PriceQuery, Usage};
+use convergio_domain::money::{Currency, Money};
+use convergio_domain::run::{Advance, Budget, CallReport, Intent, Phase, RunCommand, StepResult};
+use convergio_domain::time::Timestamp;
+use proptest::prelude::{Strategy, any, prop, prop_assert, proptest};
+use serde_json::json;
+
+use crate::history::{History, advance, completed, failed, model_call, outcome, outcomes, start};
+
+const QUERY: PriceQuery<'static> = PriceQuery {
+    provider: "p",
+    model: "m",
+    is_local: false,
+    service_tier: None,
+    at: Timestamp(1_000),
+};
+
+/// Cached input is cheap, written input dear; beyond 500 tokens everything costs twice as much,
+/// served by priority three times. Sound has no price.
+fn book() -> PriceBook {
+    let rates = |factor: u32| {
+        json!({"in_fresh": (2 * factor).to_string(), "in_cache_read": factor.to_string(),
+            "in_cache_write_1h": (4 * factor).to_string(), "out_text": (8 * factor).to_string(),
+            "out_reasoning": (9 * factor).to_string()})
+    };
+    let price = json!([{"provider": "p", "model": "m", "from_ms": 0, "currency": "USD",
+        "per_token": rates(1), "tiers": [{"above_tokens": 500, "per_token": rates(2)}],
+        "services": {"priority": {"per_token": rates(3)}}}]);
+    PriceBook::parse(&price.to_string()).expect("a book")
+}
+
+fn call(bound: CallBound, cost: Option<Money>) -> Intent {
+    let mut intent = model_call(bound.input_tokens + bound.output_tokens);
+    if let Intent::CallModel { reserved_cost, .. } = &mut intent {
+        *reserved_cost = cost;
+    }
+    intent
+}
+
+fn start_call(run: &mut History, bound: CallBound, cost: Option<Money>) {
+    let starts = vec![start("a", call(bound, cost))];
+    run.when(RunCommand::Advance(Advance { starts, ..advance() })).expect("it may start");
+}
+
+/// How a call ended, and what it used of what it might have used.
+#[derive(Debug, Clone)]
+struct CallEnd {
+    bound: CallBound,
+    parts: [u8; 6],
+    tier: Option<bool>,
+    kind: u8,
+}
+
+fn ends() -> impl Strategy<Value = Vec<CallEnd>> {
+    let bound = (0..1_000_u64, 0..200_u64).prop_map(|(input_tokens, output_tokens)| CallBound {
+        input_tokens,
+        output_tokens,
+        ..CallBound::default()
+    });
+    let end = (bound, any::<[u8; 6]>(), any::<Option<bool>>(), any::<u8>())
+        .prop_map(|(bound, parts, tier, kind)| CallEnd { bound, parts, tier, kind });
+    prop::collection::vec(end, 1..30)
+}
+
+/// What the provider billed, in truth: never more than the bound, of whatever classes.
+fn billed(end: &CallEnd) -> (Usage, Option<Charge>) {
+    let mut usage = Usage::default();
+    let (mut input, mut output) = (end.bound.input_tokens, end.bound.output_tokens);
+    let meters = [
+        Meter::InFresh,
+        Meter::InCacheRead,
+        Meter::InCacheWrite1h,
+        Meter::InAudio,
+        Meter::OutText,
+        Meter::OutReasoning,
+    ];
+    for (meter, part) in meters.into_iter().zip(end.parts) {
+        let left = if meter.is_input() { &mut input } else { &mut output };
+        let tokens = *left * u64::from(part) / 255;
+        *left -= tokens;
+        if tokens > 0 {
+            usage.0.insert(meter, tokens);
+        }
+    }
+    let service_tier = end.tier.map(|is_priority| if is_priority { "priority" } else { "default" });
+    let charge = book().charge(PriceQuery { service_tier, ..QUERY }, &usage);
+    (usage, charge)
+}
+
+fn report(usage: Option<Usage>, charge: Option<Charge>, finish: Option<&str>) -> CallReport {
+    CallReport {
+        provider: "p".into(),
+        model: "m".into(),
+        finish: finish.map(str::to_owned),
+        duration_ms: 1,
+        first_token_ms: None,
+        usage,
+        confirmed: finish.is_some(),
+        service_tier: None,
+        charge,
+        provider_cost: None,
+        fallback: None,
+        retry_after: None,
+    }
+}
+
+/// Ends the call that is under way; gives what the provider billed for it at most.
+fn end_call(run: &mut History, attempt: u32, end: &CallEnd) -> (u64, Money) {
+    let worst = book().worst_cost(QUERY, end.bound).expect("it has a price");
+    let (usage, charge) = billed(end);
+    let cost = charge.as_ref().map_or(worst, |charge| charge.amount);
+    let tokens = usage.tokens();
+    let again = Some(run.now);
+    let (result, call, billed) = match end.kind % 4 {
+        0 => (completed(), Some(report(Some(usage), charge, Some("stop"))), (tokens, cost)),
+        1 => (failed(again), Some(report(Some(usage), charge, None)), (tokens, cost)),
+        // Refused before anything was done.
+        2 => (failed(again), Some(report(None, None, None)), (0, Money::ZERO)),
+        // The process died: it may have cost everything.
+        _ => {
+            let held = (end.bound.input_tokens + end.bound.output_tokens, worst);
+            let lost = StepResult::Unknown { retry_at: again };
+            (lost, Some(report(Some(usage), charge, None)), held)
+        }
+    };
+    let mut outcome = outcome("a", attempt, result);
+    outcome.call = call;
+    run.when(outcomes(vec![outcome])).expect("it was under way");
+    billed
+}
+
+proptest! {
+    #[test]
+    fn no_sequence_of_calls_ends_above_the_budget(
+        ends in ends(), limit in 1..60_000_i128, token_limit in 1..20_000_u64,
+    ) {
+        let limit = Money::from_scaled(limit * 1_000_000_000_000_000);
+        let budget =
+            Budget { tokens: Some(token_limit), cost: Some(limit), ..Budget::UNBOUND };
+        let mut run = History::created(budget);
+        let (mut tokens, mut cost) = (0, Money::ZERO);
+        for (attempt, end) in (1_u32..).zip(&ends) {
+            let worst = book().worst_cost(QUERY, end.bound);
+            start_call(&mut run, end.bound, worst);
+            if run.state.phase == Phase::Failed {
+                break;
+            }
+            let billed = end_call(&mut run, attempt, end);
+            (tokens, cost) = (tokens + billed.0, cost + billed.1);
+            prop_assert!(tokens <= token_limit, "{tokens} tokens of {token_limit}");
+            prop_assert!(cost <= limit, "{cost} of {limit}");
+            if end.kind % 4 == 0 {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_budget_of_money_and_no_price_is_refused_before_the_call() {
+    let limit = Money::from_scaled(1);
+    let mut run = History::created(Budget { cost: Some(limit), ..Budget::UNBOUND });
+    start_call(
+        &mut run,
+        CallBound { input_tokens: 1, output_tokens: 1, ..CallBound::default() },
+        None,
+    );
+    let error = run.state.error.as_ref().expect("it failed");
+    assert_eq!(error.code, "budget.exceeded");
+    assert!(error.message.contains("no price"), "{}", error.message);
+    assert!(!run.events.iter().any(|it| it.type_name() == "run.model_call.intended.v1"));
+}
+
+#[test]
+fn what_has_no_price_after_all_costs_what_was_held() {
+    let (limit, held) = (Money::from_scaled(1_000), Money::from_scaled(600));
+    let mut run = History::created(Budget { cost: Some(limit), ..Budget::UNBOUND });
+    let bound = CallBound { input_tokens: 9, ..CallBound::default() };
+    start_call(&mut run, bound, Some(held));
+    let mut told = outcome("a", 1, failed(Some(run.now)));
+    let audio = Usage([(Meter::InAudio, 9)].into());
+    told.call = Some(report(Some(audio), None, None));
+    run.when(outcomes(vec![told])).expect("it was under way");
+    assert_eq!(run.state.spent.cost, held);
+    start_call(&mut run, bound, Some(held));
+    assert_eq!(run.state.phase, Phase::Failed, "600 of 1000 are spent, 600 more are not there");
+}
+
+#[test]
+fn a_currency_is_said_with_every_charge() {
+    let price: Vec<Price> = serde_json::from_value(json!([{"provider": "p", "model": "m",
+        "from_ms": 0, "currency": "EUR", "per_token": {"in_fresh": "1"}}]))
+    .expect("a price");
+    let book = PriceBook::parse(&serde_json::to_string(&price).expect("JSON")).expect("a book");
+    let charge = book.charge(QUERY, &Usage([(Meter::InFresh, 1)].into())).expect("priced");
+    assert_eq!(charge.currency, Currency::Eur);
+}

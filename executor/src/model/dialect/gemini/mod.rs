@@ -1,0 +1,91 @@
+//! Google's `generateContent` for Gemini.
+
+mod read;
+mod write;
+
+use convergio_domain::chat::{ChatRequest, Interface};
+use convergio_domain::metering::{Meter, Usage};
+use serde_json::{Value, json};
+
+use super::{Dialect, Embeddings, ReadError, encoded, put, refuse_errors, vectors};
+use crate::model::answer::{Answer, UsageReader};
+use crate::model::provider_traits::ProviderTraits;
+use crate::model::usage;
+
+const INTERFACE: Interface = Interface::Gemini;
+
+/// `generateContent`.
+pub(super) struct GenerateContent;
+
+impl Dialect for GenerateContent {
+    fn interface(&self) -> Interface {
+        INTERFACE
+    }
+
+    fn chat_path(&self, model: &str, is_stream: bool) -> String {
+        let model = encoded(model);
+        if is_stream {
+            // Without `alt=sse` it streams one long list.
+            format!("/models/{model}:streamGenerateContent?alt=sse")
+        } else {
+            format!("/models/{model}:generateContent")
+        }
+    }
+
+    fn write(&self, request: &ChatRequest, _traits: &ProviderTraits) -> Value {
+        write::body(request)
+    }
+
+    fn read_piece(&self, piece: &Value, answer: &mut Answer) -> Result<(), ReadError> {
+        refuse_errors(piece)?;
+        read::piece(piece, answer);
+        Ok(())
+    }
+
+    fn read_whole(&self, body: &Value, answer: &mut Answer) -> Result<(), ReadError> {
+        // Without `alt=sse`, or from a gateway in between, the pieces come as a list.
+        let pieces = body.as_array().map_or(std::slice::from_ref(body), Vec::as_slice);
+        if !pieces.iter().all(Value::is_object) || pieces.is_empty() {
+            return Err(ReadError::Malformed("it has no candidate"));
+        }
+        pieces.iter().try_for_each(|piece| self.read_piece(piece, answer))
+    }
+
+    fn usage(&self) -> UsageReader {
+        usage::from_gemini
+    }
+
+    fn embed_path(&self, model: &str) -> Option<String> {
+        Some(embed_path(model))
+    }
+
+    fn write_embed(&self, model: &str, texts: &[String], dimensions: Option<u32>) -> Value {
+        write_embed(model, texts, dimensions)
+    }
+
+    fn read_embeddings(&self, body: &Value) -> Option<Embeddings> {
+        read_embeddings(body)
+    }
+}
+
+/// The path of a request for embeddings, whichever interface is used for chats.
+pub(super) fn embed_path(model: &str) -> String {
+    format!("/models/{}:batchEmbedContents", encoded(model))
+}
+
+pub(super) fn write_embed(model: &str, texts: &[String], dimensions: Option<u32>) -> Value {
+    let name = format!("models/{model}");
+    let request = |text: &String| {
+        let mut request = json!({"model": name, "content": {"parts": [{"text": text}]}});
+        put(&mut request, [("outputDimensionality", dimensions.map(Value::from))]);
+        request
+    };
+    json!({"requests": texts.iter().map(request).collect::<Vec<_>>()})
+}
+
+pub(super) fn read_embeddings(body: &Value) -> Option<Embeddings> {
+    let vectors = vectors(body["embeddings"].as_array()?.iter().map(|entry| &entry["values"]))?;
+    let tokens = body["usageMetadata"]["promptTokenCount"].as_u64();
+    let usage = tokens.map(|tokens| Usage([(Meter::InFresh, tokens)].into()));
+    Some(Embeddings { vectors, usage })
+}

@@ -1,0 +1,164 @@
+//! How a request is written for Google's `generateContent`.
+
+use convergio_domain::chat::{
+    AudioPart, ChatField, ChatRequest, FilePart, Message, NativeFields, Part, RefusalPart, Role,
+    TextPart, ThinkingPart, ToolCall, ToolChoice, ToolResultPart,
+};
+use serde_json::{Value, json};
+
+use super::super::{arguments, description, is_system, put, put_extra, split_system};
+use super::INTERFACE;
+
+/// What Google documents for calls of tools whose mark is not at hand: conversations come from
+/// interfaces that have no place for it, and without one newer models refuse the whole request.
+const NO_SIGNATURE: &str = "skip_thought_signature_validator";
+const SIGNATURE: &str = "thoughtSignature";
+
+pub(super) fn body(request: &ChatRequest) -> Value {
+    let messages = request.messages.iter().filter(|message| !is_system(message));
+    let contents: Vec<Value> = messages.filter_map(write_message).collect();
+    let mut body = json!({"contents": contents, "generationConfig": generation(request)});
+    let (leading, _) = split_system(&request.messages);
+    let opening = request.system.as_ref().map(|system| json!({"text": system}));
+    let parts = leading.iter().flat_map(|message| &message.parts);
+    let system: Vec<Value> = opening.into_iter().chain(parts.filter_map(part_of)).collect();
+    if !system.is_empty() {
+        body["systemInstruction"] = json!({"parts": system});
+    }
+    put_tools(&mut body, request);
+    put_extra(&mut body, request);
+    body
+}
+
+fn generation(request: &ChatRequest) -> Value {
+    let option = |field| request.options.get(&field).cloned();
+    let is_json = request.schema.is_some() || request.json_object;
+    let level = request.effort.as_ref().map(|effort| json!({"thinkingLevel": effort}));
+    let mut generation = json!({});
+    put(
+        &mut generation,
+        [
+            ("maxOutputTokens", request.max_tokens.map(|value| json!(value))),
+            ("temperature", request.temperature.map(|value| json!(value))),
+            ("topP", request.top_p.map(|value| json!(value))),
+            ("topK", option(ChatField::TopK)),
+            ("seed", request.seed.map(|value| json!(value))),
+            ("stopSequences", (!request.stop.is_empty()).then(|| json!(request.stop))),
+            ("frequencyPenalty", option(ChatField::FrequencyPenalty)),
+            ("presencePenalty", option(ChatField::PresencePenalty)),
+            ("responseMimeType", is_json.then(|| json!("application/json"))),
+            ("responseJsonSchema", request.schema.clone()),
+            ("thinkingConfig", level),
+        ],
+    );
+    generation
+}
+
+fn put_tools(body: &mut Value, request: &ChatRequest) {
+    let functions = request.tools.iter().map(|tool| {
+        let mut object = json!({"name": tool.name, "parametersJsonSchema": tool.parameters});
+        put(&mut object, [("description", description(&tool.description))]);
+        NativeFields::write(tool.native.as_ref(), INTERFACE, &mut object);
+        object
+    });
+    let functions: Vec<Value> = functions.collect();
+    let mut tools = Vec::new();
+    if !functions.is_empty() {
+        tools.push(json!({"functionDeclarations": functions}));
+        body["toolConfig"] = json!({"functionCallingConfig": choice(&request.tool_choice)});
+    }
+    tools.extend(request.native_tools.iter().map(|tool| tool.block.clone()));
+    if !tools.is_empty() {
+        body["tools"] = json!(tools);
+    }
+}
+
+fn write_message(message: &Message) -> Option<Value> {
+    let role = if message.role == Role::Assistant { "model" } else { "user" };
+    let mut parts: Vec<Value> = message.parts.iter().filter_map(part_of).collect();
+    if parts.is_empty() {
+        return None;
+    }
+    if !parts.iter().any(|part| part[SIGNATURE].is_string()) {
+        let calls = parts.iter_mut().filter(|part| part["functionCall"].is_object());
+        calls.for_each(|part| part[SIGNATURE] = json!(NO_SIGNATURE));
+    }
+    let mut object = json!({"role": role, "parts": parts});
+    NativeFields::write(message.native.as_ref(), INTERFACE, &mut object);
+    Some(object)
+}
+
+/// A part; an empty text, which the interface refuses, says nothing unless it has a mark.
+fn part_of(part: &Part) -> Option<Value> {
+    let is_mine = |native: &Option<NativeFields>| {
+        native.as_ref().is_some_and(|native| native.interface == INTERFACE)
+    };
+    let (mut object, native) = match part {
+        Part::Text(TextPart { text, native, .. }) if text.is_empty() && !is_mine(native) => {
+            return None;
+        }
+        Part::Text(TextPart { text, native, .. }) => (json!({"text": text}), native),
+        Part::Refusal(RefusalPart { text, .. }) => return Some(json!({"text": text})),
+        Part::Image(part) => {
+            let data = json!({"mimeType": part.media_type, "data": part.data});
+            (json!({"inlineData": data}), &part.native)
+        }
+        Part::ImageUrl(part) => (json!({"fileData": {"fileUri": part.url}}), &part.native),
+        Part::File(file) => (document(file), &file.native),
+        Part::Audio(AudioPart { format, data, native }) => {
+            let data = json!({"mimeType": format!("audio/{format}"), "data": data});
+            (json!({"inlineData": data}), native)
+        }
+        Part::ToolCall(call) => (call_of(call), &call.native),
+        Part::ToolResult(result) => (result_of(result), &result.native),
+        Part::Thinking(ThinkingPart { text, native, .. }) => {
+            (json!({"text": text, "thought": true}), native)
+        }
+        Part::Native(native) => return Some(native.block.clone()),
+    };
+    NativeFields::write(native.as_ref(), INTERFACE, &mut object);
+    Some(object)
+}
+
+fn call_of(call: &ToolCall) -> Value {
+    let args = arguments(&call.arguments);
+    json!({"functionCall": {"id": call.id, "name": call.name, "args": args}})
+}
+
+fn document(file: &FilePart) -> Value {
+    match (&file.data, &file.text, &file.url) {
+        (Some(data), ..) => json!({"inlineData": {"mimeType": file.media_type, "data": data}}),
+        (None, Some(text), _) => json!({"text": text}),
+        (None, None, url) => {
+            json!({"fileData": {"mimeType": file.media_type, "fileUri": url}})
+        }
+    }
+}
+
+fn result_of(result: &ToolResultPart) -> Value {
+    let key = if result.is_error { "error" } else { "result" };
+    let mut response = json!({"id": result.id, "name": result.name,
+        "response": {key: result.all_text()}});
+    let media: Vec<Value> = result.parts.iter().filter_map(part_media).collect();
+    if !media.is_empty() {
+        response["parts"] = json!(media);
+    }
+    json!({"functionResponse": response})
+}
+
+/// A part of a tool's answer that is no text.
+fn part_media(part: &Part) -> Option<Value> {
+    match part {
+        Part::Text(_) => None,
+        part => part_of(part),
+    }
+}
+
+fn choice(choice: &ToolChoice) -> Value {
+    match choice {
+        ToolChoice::Auto => json!({"mode": "AUTO"}),
+        ToolChoice::None => json!({"mode": "NONE"}),
+        ToolChoice::Required => json!({"mode": "ANY"}),
+        ToolChoice::Named(name) => json!({"mode": "ANY", "allowedFunctionNames": [name]}),
+    }
+}

@@ -1,0 +1,277 @@
+//! What an interface answers and is sent again is the same, block for block, over many turns.
+
+use bytes::Bytes;
+use convergio_domain::chat::{ChatField, ChatRequest, Message, Role};
+use convergio_kernel_c::Platform;
+use proptest::prelude::{
+    Just, ProptestConfig, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest,
+};
+use serde_json::{Value, json};
+
+use super::anthropic::Messages;
+use super::gemini::GenerateContent;
+use super::interactions::Interactions;
+use super::ollama::Native;
+use super::openai::Chat;
+use super::responses::Responses;
+use super::{Dialect, ReadError};
+use crate::model::answer::Answer;
+use crate::model::fit::Fit;
+use crate::model::provider_traits::ProviderTraits;
+
+/// An answer, read and put into a conversation as a turn of the model.
+fn turn(dialect: &dyn Dialect, answer: &Value) -> Message {
+    let mut draft = Answer::new();
+    if let Err(ReadError::Malformed(what)) = dialect.read_whole(answer, &mut draft) {
+        panic!("{what}: {answer}");
+    }
+    let answer = draft.finished(dialect.interface(), &Bytes::new(), dialect.usage());
+    let native = answer.native.filter(|_| dialect.interface() == super::Interface::OpenAiChat);
+    Message { native, ..Message::new(Role::Assistant, answer.parts) }
+}
+
+/// What is sent of a conversation of these answers.
+fn sent(dialect: &dyn Dialect, answers: &[Value]) -> Value {
+    let messages = answers.iter().map(|answer| turn(dialect, answer)).collect();
+    let request = ChatRequest { messages, ..ChatRequest::default() };
+    let support = |field: ChatField| dialect.support(field);
+    let fit = Fit { provider: "p", interface: dialect.interface(), support: &support };
+    let (request, left_out) = fit.apply(request).expect("it is all its own");
+    assert_eq!(left_out.fields, []);
+    dialect.write(&request, &ProviderTraits::default())
+}
+
+fn text() -> impl Strategy<Value = String> {
+    "[a-zA-Z0-9 é好\\n\"]{1,12}"
+}
+
+fn word() -> impl Strategy<Value = String> {
+    "[a-z]{1,8}"
+}
+
+fn object() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(json!({})),
+        (word(), text()).prop_map(|(name, value)| json!({name: value})),
+        (word(), any::<i32>(), prop::collection::vec(text(), 0..3))
+            .prop_map(|(name, number, list)| json!({name: {"n": number, "list": list}})),
+    ]
+}
+
+fn turns(block: impl Strategy<Value = Value> + 'static) -> impl Strategy<Value = Vec<Vec<Value>>> {
+    let block = block.boxed();
+    prop::collection::vec(prop::collection::vec(block, 1..6), 1..40)
+}
+
+fn anthropic_block() -> impl Strategy<Value = Value> {
+    let cited = json!([{"type": "char_location", "cited_text": "c", "document_index": 0,
+        "document_title": "t", "start_char_index": 0, "end_char_index": 1}]);
+    prop_oneof![
+        text().prop_map(|text| json!({"type": "text", "text": text})),
+        text().prop_map(move |text| json!({"type": "text", "text": text, "citations": cited})),
+        (text(), word()).prop_map(|(text, mark)| json!({"type": "thinking", "thinking": text,
+            "signature": mark})),
+        word().prop_map(|mark| json!({"type": "thinking", "thinking": "", "signature": mark})),
+        word().prop_map(|data| json!({"type": "redacted_thinking", "data": data})),
+        (word(), object()).prop_map(|(name, input)| json!({"type": "tool_use", "id": "",
+            "name": name, "input": input, "caller": {"type": "direct"}})),
+        (word(), object()).prop_map(|(id, input)| json!({"type": "server_tool_use", "id": id,
+            "name": "web_search", "input": input})),
+        (word(), text()).prop_map(|(id, title)| json!({"type": "web_search_tool_result",
+            "tool_use_id": id, "content": [{"type": "web_search_result", "title": title}]})),
+    ]
+}
+
+fn responses_item() -> impl Strategy<Value = Value> {
+    let message = |text: String, phase: &str| {
+        json!({"type": "message", "role": "assistant", "phase": phase,
+            "content": [{"type": "output_text", "text": text}]})
+    };
+    prop_oneof![
+        text().prop_map(move |text| message(text, "commentary")),
+        (text(), text()).prop_map(|(one, other)| json!({"type": "message", "role": "assistant",
+            "phase": "final_answer", "content": [{"type": "output_text", "text": one,
+                "annotations": [{"type": "url_citation", "url": "https://a"}]},
+                {"type": "refusal", "refusal": other}]})),
+        (word(), prop::collection::vec(text(), 0..3), word()).prop_map(|(id, texts, sealed)| {
+            let summary: Vec<Value> =
+                texts.iter().map(|text| json!({"type": "summary_text", "text": text})).collect();
+            json!({"type": "reasoning", "id": id, "summary": summary, "encrypted_content": sealed})
+        }),
+        (word(), object()).prop_map(|(name, input)| json!({"type": "function_call",
+            "call_id": "", "name": name, "arguments": input.to_string()})),
+        word().prop_map(|id| json!({"type": "web_search_call", "id": id, "status": "completed"})),
+        (word(), text()).prop_map(|(id, input)| json!({"type": "custom_tool_call", "call_id": id,
+            "name": "apply_patch", "input": input})),
+    ]
+}
+
+fn gemini_part() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        (text(), word()).prop_map(|(text, mark)| json!({"text": text, "thoughtSignature": mark})),
+        word().prop_map(|mark| json!({"text": "", "thoughtSignature": mark})),
+        (text(), word()).prop_map(|(text, mark)| json!({"text": text, "thought": true,
+            "thoughtSignature": mark})),
+        (word(), object(), word()).prop_map(|(name, args, mark)| json!({"functionCall":
+            {"id": "", "name": name, "args": args}, "thoughtSignature": mark})),
+        text().prop_map(|code| json!({"executableCode": {"language": "PYTHON", "code": code}})),
+    ]
+}
+
+fn interactions_step() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        prop::collection::vec(text(), 1..2).prop_map(|texts| {
+            let content: Vec<Value> =
+                texts.iter().map(|text| json!({"type": "text", "text": text})).collect();
+            json!({"type": "model_output", "content": content})
+        }),
+        (text(), word()).prop_map(|(text, mark)| json!({"type": "thought", "signature": mark,
+            "summary": [{"type": "text", "text": text}]})),
+        word().prop_map(|mark| json!({"type": "thought", "signature": mark})),
+        (word(), object()).prop_map(|(name, arguments)| json!({"type": "function_call",
+            "id": "", "name": name, "arguments": arguments})),
+        word().prop_map(|id| json!({"type": "google_search_call", "id": id})),
+    ]
+}
+
+fn chat_message() -> impl Strategy<Value = Value> {
+    let call = (word(), object()).prop_map(|(name, input)| {
+        json!({"id": "", "type": "function", "extra_content": {"google": {"x": 1}},
+            "function": {"name": name, "arguments": input.to_string()}})
+    });
+    let details = |mark: String| json!([{"type": "reasoning.encrypted", "data": mark, "index": 0}]);
+    let calls = prop::collection::vec(call, 0..3);
+    let parts = (prop::option::of(text()), prop::option::of(text()), calls, word(), any::<bool>());
+    parts.prop_map(move |(content, thought, calls, mark, has_details)| {
+        let mut message = json!({"role": "assistant", "content": content});
+        if let Some(thought) = thought {
+            message["reasoning_content"] = json!(thought);
+        }
+        if !calls.is_empty() {
+            message["tool_calls"] = json!(calls);
+        }
+        if has_details {
+            message["reasoning_details"] = details(mark);
+        }
+        if message == json!({"role": "assistant", "content": null}) {
+            message["content"] = json!("a");
+        }
+        message
+    })
+}
+
+fn ollama_message() -> impl Strategy<Value = Value> {
+    let call = (word(), object())
+        .prop_map(|(name, input)| json!({"function": {"name": name, "arguments": input}}));
+    let calls = prop::collection::vec(call, 0..3);
+    (text(), prop::option::of(text()), calls).prop_map(|(content, thought, calls)| {
+        let mut message = json!({"role": "assistant", "content": content});
+        if let Some(thought) = thought {
+            message["thinking"] = json!(thought);
+        }
+        if !calls.is_empty() {
+            message["tool_calls"] = json!(calls);
+        }
+        message
+    })
+}
+
+/// Gives every call an id of its own, as providers do.
+fn number(turns: &mut [Vec<Value>], place: &str) {
+    let calls = turns.iter_mut().flatten().filter_map(|block| block.pointer_mut(place));
+    for (number, id) in calls.filter(|id| *id == "").enumerate() {
+        *id = json!(format!("call_{number}"));
+    }
+}
+
+/// One text alone travels as a text.
+fn blocks(content: &Value) -> Vec<Value> {
+    match content {
+        Value::String(text) => vec![json!({"type": "text", "text": text})],
+        content => content.as_array().cloned().unwrap_or_default(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn anthropics_blocks(mut turns in turns(anthropic_block())) {
+        number(&mut turns, "/id");
+        let answers: Vec<Value> = turns.iter()
+            .map(|content| json!({"content": content, "stop_reason": "end_turn"})).collect();
+        let body = sent(&Messages::new("2026-10-21"), &answers);
+        let sent = body["messages"].as_array().expect("messages");
+        prop_assert_eq!(sent.len(), turns.len());
+        for (sent, turn) in sent.iter().zip(&turns) {
+            prop_assert_eq!(&blocks(&sent["content"]), turn);
+        }
+    }
+
+    #[test]
+    fn items_of_responses(mut turns in turns(responses_item())) {
+        number(&mut turns, "/call_id");
+        let answers: Vec<Value> = turns.iter()
+            .map(|output| json!({"output": output, "status": "completed"})).collect();
+        let body = sent(&Responses, &answers);
+        prop_assert_eq!(body["input"].as_array().expect("items"), &turns.concat());
+    }
+
+    #[test]
+    fn geminis_parts(mut turns in turns(gemini_part())) {
+        number(&mut turns, "/functionCall/id");
+        let answers: Vec<Value> = turns.iter().map(|parts| json!({"candidates": [
+            {"content": {"parts": parts}, "finishReason": "STOP"}]})).collect();
+        let body = sent(&GenerateContent, &answers);
+        let sent = body["contents"].as_array().expect("contents");
+        for (sent, turn) in sent.iter().zip(&turns) {
+            prop_assert_eq!(sent["parts"].as_array().expect("parts"), turn);
+        }
+    }
+
+    #[test]
+    fn steps_of_interactions(mut turns in turns(interactions_step())) {
+        number(&mut turns, "/id");
+        // Two outputs in a row are one.
+        for turn in &mut turns {
+            turn.dedup_by(|one, other| {
+                one["type"] == "model_output" && other["type"] == "model_output"
+            });
+        }
+        let answers: Vec<Value> = turns.iter()
+            .map(|steps| json!({"steps": steps, "status": "completed"})).collect();
+        let body = sent(&Interactions, &answers);
+        prop_assert_eq!(body["input"].as_array().expect("steps"), &turns.concat());
+    }
+
+    #[test]
+    fn messages_of_chat_completions(message in prop::collection::vec(chat_message(), 1..40)) {
+        let mut turns: Vec<Vec<Value>> = message.into_iter().map(|message| vec![message]).collect();
+        for (turn, message) in turns.iter_mut().flatten().enumerate() {
+            let calls = message.get_mut("tool_calls").and_then(Value::as_array_mut);
+            let calls = calls.into_iter().flatten();
+            for (place, call) in calls.enumerate() {
+                call["id"] = json!(format!("call_{turn}_{place}"));
+            }
+        }
+        let answers: Vec<Value> = turns.iter().flatten()
+            .map(|message| json!({"choices": [{"message": message, "finish_reason": "stop"}]}))
+            .collect();
+        let body = sent(&Chat::new(Platform::CloudApi, None), &answers);
+        prop_assert_eq!(body["messages"].as_array().expect("messages"), &turns.concat());
+    }
+
+    #[test]
+    fn messages_of_ollama(turns in prop::collection::vec(ollama_message(), 1..40)) {
+        let answers: Vec<Value> = turns.iter()
+            .map(|message| json!({"message": message, "done": true, "done_reason": "stop"}))
+            .collect();
+        let mut body = sent(&Native, &answers);
+        // Calls that came without an id have one of ours.
+        let messages = body["messages"].as_array_mut().expect("messages");
+        for call in messages.iter_mut().filter_map(|it| it.get_mut("tool_calls")?.as_array_mut()).flatten() {
+            call.as_object_mut().expect("a call").remove("id");
+        }
+        prop_assert_eq!(messages, &turns);
+    }
+}

@@ -1,0 +1,82 @@
+//! Forms with a file (RFC 7578), as providers take recordings.
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::error::ModelError;
+
+/// A file in a form.
+pub(super) struct FormFile<'a> {
+    pub(super) name: &'a str,
+    pub(super) media_type: &'a str,
+    pub(super) bytes: &'a [u8],
+}
+
+/// A form, and its media type with the boundary.
+///
+/// # Errors
+/// The file's media type is none.
+pub(super) fn write_form<'a>(
+    fields: impl Iterator<Item = (&'static str, &'a str)>,
+    file: FormFile<'_>,
+) -> Result<(Bytes, String), ModelError> {
+    let FormFile { name, media_type, bytes } = file;
+    if !is_media_type(media_type) {
+        let message = "a recording has a media type as audio/wav";
+        return Err(ModelError::new("request.invalid", false, message));
+    }
+    let boundary = format!("convergio-{}", Uuid::now_v7().simple());
+    let mut form = Vec::with_capacity(bytes.len() + 1024);
+    for (name, value) in fields {
+        let head = format!("--{boundary}\r\ncontent-disposition: form-data; name=\"{name}\"\r\n");
+        form.extend_from_slice(format!("{head}\r\n{value}\r\n").as_bytes());
+    }
+    let head = format!(
+        "--{boundary}\r\ncontent-disposition: form-data; name=\"file\"; filename=\"{}\"\r\n\
+         content-type: {media_type}\r\n\r\n",
+        file_name(name, media_type)
+    );
+    form.extend_from_slice(head.as_bytes());
+    form.extend_from_slice(bytes);
+    form.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+    Ok((form.into(), format!("multipart/form-data; boundary={boundary}")))
+}
+
+/// A name within quotes; its ending tells providers the format.
+fn file_name(name: &str, media_type: &str) -> String {
+    if name.is_empty() {
+        let (_, ending) = media_type.split_once('/').unwrap_or_default();
+        let ending = ending.split(';').next().unwrap_or_default().trim_end();
+        return format!("audio.{ending}");
+    }
+    let escape = |letter: char| match letter {
+        '"' => "%22".to_owned(),
+        letter if letter.is_control() => format!("%{:02X}", u32::from(letter)),
+        letter => letter.to_string(),
+    };
+    name.chars().map(escape).collect()
+}
+
+/// Whether a text is a media type, with parameters or without, on one line.
+fn is_media_type(text: &str) -> bool {
+    let is_line = text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+    is_line && text.split_once('/').is_some_and(|(kind, rest)| !kind.is_empty() && !rest.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{file_name, is_media_type};
+
+    #[test]
+    fn nothing_leaves_its_header() {
+        assert_eq!(file_name("a\"b\r\nx: y.mp3", "audio/mpeg"), "a%22b%0D%0Ax: y.mp3");
+        assert_eq!(file_name("", "audio/wav"), "audio.wav");
+        assert_eq!(file_name("", "audio/webm;codecs=opus"), "audio.webm");
+        for media_type in ["audio/x-wav", "application/octet-stream", "audio/webm;codecs=opus"] {
+            assert!(is_media_type(media_type), "{media_type}");
+        }
+        for odd in ["audio/wav\r\nx: y", "audio", "/wav", "audio/"] {
+            assert!(!is_media_type(odd), "{odd}");
+        }
+    }
+}

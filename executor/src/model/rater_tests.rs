@@ -1,0 +1,52 @@
+//! Usage blocks as providers send them, and what two other projects make of them: `litellm` and
+//! `genai-prices`, whose amounts were taken down with the blocks.
+
+use convergio_domain::metering::{PriceBook, PriceQuery};
+use convergio_domain::time::Timestamp;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::usage;
+
+const RECORDS: &str = include_str!("../../tests/model/raters.v1.json");
+const BOOK: &str = include_str!("../../../schemas/prices/book.v1.json");
+
+#[derive(Deserialize)]
+struct Record {
+    provider: String,
+    model: String,
+    service_tier: Option<String>,
+    usage: Value,
+    litellm: String,
+    /// Absent for tiers of service, which it does not know.
+    genai_prices: Option<String>,
+}
+
+#[test]
+fn second_raters_agree_on_every_record() {
+    let records: Vec<Record> = serde_json::from_str(RECORDS).expect("records");
+    let book = PriceBook::parse(BOOK).expect("a book");
+    assert!(records.len() >= 60, "{} records", records.len());
+    for record in &records {
+        let read = match record.provider.as_str() {
+            "openai" => usage::from_openai,
+            "anthropic" => usage::from_anthropic,
+            _ => usage::from_gemini,
+        };
+        let query = PriceQuery {
+            provider: &record.provider,
+            model: &record.model,
+            is_local: false,
+            service_tier: record.service_tier.as_deref(),
+            at: Timestamp(1_796_000_000_000),
+        };
+        let counted = read(&record.usage).expect("counts");
+        let charge = book.charge(query, &counted).expect("a price");
+        let amount = charge.amount.to_string();
+        let name = format!("{} {:?}: {}", record.model, record.service_tier, record.usage);
+        assert_eq!(amount, record.litellm, "litellm, {name}");
+        if let Some(other) = &record.genai_prices {
+            assert_eq!(amount, *other, "genai-prices, {name}");
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! What models do besides answering: vectors of texts, the words of recordings, speech. Each is
+//! written, sent and read here, whatever the provider.
+
+use std::time::Instant;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use convergio_domain::chat::{ModelService, PackedVector, Part, RECORDING_LIMIT, ServiceReply};
+use convergio_domain::metering::{Meter, Usage};
+use convergio_eventstore::Limits;
+use reqwest::Response;
+use reqwest::header::CONTENT_TYPE;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::answer::{NAME_LIMIT, is_small};
+use super::chat::{Call, ChatAnswer, Provider, WrittenRequest};
+use super::error::{ModelError, UNSUPPORTED};
+use super::form::{FormFile, write_form};
+use super::http::{HttpProvider, JSON};
+use super::scrub::name;
+use super::{listing, usage};
+
+/// Characters of a text to be spoken at most: what OpenAI takes.
+const TEXT_LIMIT: usize = 4096;
+/// Bytes of an answer with vectors: as many as the log takes, in decimal digits.
+const VECTORS_LIMIT: usize = 96 << 20;
+/// Bytes of an answer with the words of a recording.
+const WORDS_LIMIT: usize = 4 << 20;
+/// Bytes of what the log takes of a reply: one payload, less what the reply says besides.
+const REPLY_LIMIT: usize = Limits::PAYLOAD_BYTES - (64 << 10);
+/// Bytes of a recording for each token that a model hears, as speech is usually compressed.
+const BYTES_PER_AUDIO_TOKEN: u64 = 300;
+/// Bytes of a text for each token.
+const BYTES_PER_TOKEN: u64 = 4;
+/// The word for an end that is one.
+const STOP: &str = "stop";
+
+/// What a call asks for in place of an answer, once its request is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceCall {
+    /// Vectors of texts.
+    Embed {
+        /// How many texts.
+        texts: usize,
+        /// Our estimate of their tokens.
+        tokens: u64,
+    },
+    /// The words of a recording.
+    Transcribe {
+        /// Our estimate of its tokens.
+        tokens: u64,
+    },
+    /// A text, spoken.
+    Speak {
+        /// Its characters.
+        characters: u64,
+    },
+}
+
+impl ServiceCall {
+    /// The call of a service.
+    pub fn of(service: &ModelService) -> Self {
+        match service {
+            ModelService::Embed { texts, .. } => {
+                let tokens = texts.iter().map(|text| text_tokens(text)).sum();
+                Self::Embed { texts: texts.len(), tokens }
+            }
+            ModelService::Transcribe { data, prompt, .. } => {
+                let heard = recording_bytes(data).div_ceil(BYTES_PER_AUDIO_TOKEN);
+                Self::Transcribe { tokens: heard + prompt.as_deref().map_or(0, text_tokens) }
+            }
+            ModelService::Speak { text, .. } => {
+                Self::Speak { characters: text.chars().count() as u64 }
+            }
+        }
+    }
+
+    /// What it uses, by our estimate.
+    pub fn estimate(self) -> (Meter, u64) {
+        match self {
+            Self::Embed { tokens, .. } => (Meter::InFresh, tokens),
+            Self::Transcribe { tokens } => (Meter::InAudio, tokens),
+            Self::Speak { characters } => (Meter::Characters, characters),
+        }
+    }
+
+    fn estimated_usage(self) -> Usage {
+        Usage([self.estimate()].into())
+    }
+}
+
+fn text_tokens(text: &str) -> u64 {
+    (text.len() as u64).div_ceil(BYTES_PER_TOKEN)
+}
+
+/// Bytes of a recording by its base64.
+pub(crate) fn recording_bytes(data: &str) -> u64 {
+    data.len() as u64 / 4 * 3
+}
+
+/// A request for a service as a provider wants it.
+pub(super) fn write(
+    provider: &HttpProvider,
+    model: &str,
+    service: &ModelService,
+) -> Result<WrittenRequest, ModelError> {
+    let json = |body: &Value| (Bytes::from(body.to_string()), JSON.to_owned());
+    // What the provider does not have is said first.
+    path(provider, ServiceCall::of(service), model)?;
+    let (body, media_type) = match service {
+        ModelService::Embed { texts, dimensions } => {
+            check_texts(model, texts, *dimensions)?;
+            json(&provider.dialect().write_embed(model, texts, *dimensions))
+        }
+        ModelService::Transcribe { file_name, media_type, data, language, prompt } => {
+            let bytes = recording(data)?;
+            let file = FormFile { name: file_name, media_type, bytes: &bytes };
+            let fields = [
+                ("model", Some(model)),
+                ("response_format", Some("json")),
+                ("language", language.as_deref()),
+                ("prompt", prompt.as_deref()),
+            ];
+            let fields = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
+            write_form(fields, file)?
+        }
+        ModelService::Speak { text, voice, format } => {
+            if !(1..=TEXT_LIMIT).contains(&text.chars().count()) {
+                let message = format!("a text to be spoken has 1 to {TEXT_LIMIT} characters");
+                return Err(ModelError::new("request.invalid", false, message));
+            }
+            json(&json!({"model": model, "input": text, "voice": voice,
+                "response_format": format}))
+        }
+    };
+    let (headers, left_out, native_names) = (Vec::new(), Vec::new(), Vec::new());
+    Ok(WrittenRequest { body, media_type, headers, left_out, native_names })
+}
+
+fn recording(data: &str) -> Result<Vec<u8>, ModelError> {
+    let bytes = STANDARD
+        .decode(data)
+        .map_err(|_| ModelError::new("request.invalid", false, "the recording is no base64"))?;
+    if bytes.is_empty() {
+        return Err(ModelError::new("request.invalid", false, "the recording is empty"));
+    }
+    if bytes.len() > RECORDING_LIMIT {
+        let message = format!(
+            "a recording has at most {RECORDING_LIMIT} bytes: compress it, or cut it into parts"
+        );
+        return Err(ModelError::new("request.too_large", false, message));
+    }
+    Ok(bytes)
+}
+
+/// Whether vectors of these texts fit the log, as far as it is known how long they are.
+fn check_texts(model: &str, texts: &[String], dimensions: Option<u32>) -> Result<(), ModelError> {
+    if texts.is_empty() || texts.iter().any(String::is_empty) {
+        let message = "there is no text, or an empty one: nothing has a vector of it";
+        return Err(ModelError::new("request.invalid", false, message));
+    }
+    match dimensions.or_else(|| known_dimensions(model)) {
+        Some(dimensions) => check_vectors(texts.len(), dimensions as usize),
+        None => Ok(()),
+    }
+}
+
+/// Numbers of a vector of models whose makers publish it.
+fn known_dimensions(model: &str) -> Option<u32> {
+    match model {
+        "text-embedding-3-small" | "text-embedding-ada-002" => Some(1536),
+        "text-embedding-3-large" | "gemini-embedding-001" => Some(3072),
+        _ => None,
+    }
+}
+
+/// Whether the log takes so many vectors of so many numbers in one answer.
+fn check_vectors(vectors: usize, dimensions: usize) -> Result<(), ModelError> {
+    let bytes = vector_bytes(dimensions);
+    let most = REPLY_LIMIT / bytes;
+    if vectors <= most {
+        return Ok(());
+    }
+    let message = format!(
+        "{vectors} vectors of {dimensions} numbers are more than one answer holds: ask for at most \
+         {most} texts at once"
+    );
+    Err(ModelError::new("request.too_large", false, message))
+}
+
+/// Bytes of a vector in a reply: base64 of four bytes for a number, quotes and a comma.
+fn vector_bytes(dimensions: usize) -> usize {
+    dimensions.saturating_mul(4).div_ceil(3).saturating_mul(4).saturating_add(3)
+}
+
+/// Whether the log takes what came of a service.
+pub(super) fn check_reply(reply: &ServiceReply) -> Result<(), ModelError> {
+    match reply {
+        ServiceReply::Vectors { vectors } => {
+            let longest = vectors.iter().map(|vector| vector.as_str().len() / 4 * 3 / 4).max();
+            check_vectors(vectors.len(), longest.unwrap_or(0))
+        }
+        ServiceReply::Speech { data, .. } if data.len() > REPLY_LIMIT => {
+            let (bytes, most) = (data.len() / 4 * 3, REPLY_LIMIT / 4 * 3);
+            let message = format!(
+                "the speech has {bytes} bytes, one answer holds {most}: ask for a compressed \
+                 format as mp3, or speak less at once"
+            );
+            Err(ModelError::new("request.too_large", false, message))
+        }
+        ServiceReply::Speech { .. } => Ok(()),
+    }
+}
+
+fn path(provider: &HttpProvider, service: ServiceCall, model: &str) -> Result<String, ModelError> {
+    let dialect = provider.dialect();
+    let (path, what) = match service {
+        ServiceCall::Embed { .. } => (dialect.embed_path(model), "embeddings"),
+        ServiceCall::Transcribe { .. } => {
+            (dialect.audio_path(model, "transcriptions"), "transcription")
+        }
+        ServiceCall::Speak { .. } => (dialect.audio_path(model, "speech"), "speech"),
+    };
+    path.ok_or_else(|| {
+        let message = format!("{} has no {what}: use another provider", provider.name());
+        ModelError::new(UNSUPPORTED, false, message)
+    })
+}
+
+/// Sends a call and waits for what comes of it.
+pub(super) async fn serve(
+    provider: &HttpProvider,
+    service: ServiceCall,
+    call: Call<'_>,
+    cancel: &CancellationToken,
+) -> Result<ChatAnswer, ModelError> {
+    let begun = Instant::now();
+    let mut serving = Serving { provider, service, call, is_sent: false };
+    let result = tokio::select! {
+        biased;
+        () = cancel.cancelled() => {
+            let message = format!("the call to {} was cancelled", provider.name());
+            Err(ModelError::unavailable(message))
+        }
+        result = timeout(call.timeout, serving.ask()) => result.unwrap_or_else(|_| {
+            let message = format!("{} took longer than {:?}", provider.name(), call.timeout);
+            Err(ModelError::new("provider.timeout", true, message))
+        }),
+    };
+    let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    match result {
+        Ok(answer) => Ok(ChatAnswer { duration_ms, ..answer }),
+        Err(error) => {
+            let partial_usage = serving.is_sent.then(|| service.estimated_usage());
+            Err(ModelError { partial_usage, duration_ms, ..error })
+        }
+    }
+}
+
+/// A call under way.
+struct Serving<'a> {
+    provider: &'a HttpProvider,
+    service: ServiceCall,
+    call: Call<'a>,
+    /// Whether the provider may have worked on it.
+    is_sent: bool,
+}
+
+impl Serving<'_> {
+    async fn ask(&mut self) -> Result<ChatAnswer, ModelError> {
+        let path = path(self.provider, self.service, self.call.model)?;
+        let response = self.provider.send_service(&path, &self.call, &mut self.is_sent).await?;
+        match self.service {
+            ServiceCall::Embed { texts, .. } => self.vectors(response, texts).await,
+            ServiceCall::Transcribe { .. } => self.words(response).await,
+            ServiceCall::Speak { .. } => self.speech(response).await,
+        }
+    }
+
+    async fn vectors(&self, response: Response, texts: usize) -> Result<ChatAnswer, ModelError> {
+        let provider = self.provider;
+        let body = provider.json(response, VECTORS_LIMIT).await?;
+        let read = provider.dialect().read_embeddings(&body);
+        let read = read.ok_or_else(|| provider.malformed("it has no embeddings"))?;
+        if read.vectors.len() != texts {
+            return Err(provider.malformed("not one vector for each text"));
+        }
+        let vectors = read.vectors.iter().map(|vector| PackedVector::pack(vector)).collect();
+        let service = Some(ServiceReply::Vectors { vectors });
+        let model = body["model"].as_str().filter(|model| !model.is_empty());
+        let answer = self.answer(read.usage, &body["usage"]);
+        let model = model.map_or(answer.model, |model| name(model, NAME_LIMIT));
+        Ok(ChatAnswer { service, model, ..answer })
+    }
+
+    async fn words(&self, response: Response) -> Result<ChatAnswer, ModelError> {
+        let body = self.provider.json(response, WORDS_LIMIT).await?;
+        let text = body["text"].as_str();
+        let text = text.ok_or_else(|| self.provider.malformed("it has no text"))?;
+        let answer = self.answer(usage::from_transcription(&body["usage"]), &body["usage"]);
+        Ok(ChatAnswer { parts: vec![Part::text(text)], ..answer })
+    }
+
+    async fn speech(&self, response: Response) -> Result<ChatAnswer, ModelError> {
+        let provider = self.provider;
+        let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let media_type = kind.unwrap_or_default().to_owned();
+        if !media_type.starts_with("audio/") && media_type != "application/octet-stream" {
+            return Err(provider.malformed("it is no sound"));
+        }
+        let bytes = listing::read_bytes(response, Limits::PAYLOAD_BYTES).await;
+        let bytes = bytes.ok_or_else(|| provider.malformed("the sound broke off"))?;
+        if bytes.len() >= Limits::PAYLOAD_BYTES {
+            return Err(provider.malformed("the sound does not end"));
+        }
+        let service = Some(ServiceReply::Speech { media_type, data: STANDARD.encode(bytes) });
+        // The provider tells nothing with the sound: its characters are what is billed.
+        let answer = self.answer(Some(self.service.estimated_usage()), &Value::Null);
+        Ok(ChatAnswer { service, ..answer })
+    }
+
+    /// An answer with what was used, by the provider's word or else by our estimate.
+    fn answer(&self, told: Option<Usage>, raw_usage: &Value) -> ChatAnswer {
+        ChatAnswer {
+            parts: Vec::new(),
+            finish: STOP.to_owned(),
+            native_finish: String::new(),
+            stop_sequence: None,
+            service_tier: None,
+            interface: self.provider.dialect().interface(),
+            native: None,
+            model: self.call.model.to_owned(),
+            confirmed: told.is_some(),
+            usage: told.unwrap_or_else(|| self.service.estimated_usage()),
+            raw_usage: Some(raw_usage.clone()).filter(|usage| usage.is_object() && is_small(usage)),
+            service: None,
+            duration_ms: 0,
+            first_token_ms: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use convergio_domain::chat::{PackedVector, ServiceReply};
+    use convergio_eventstore::Limits;
+
+    use super::{check_reply, check_texts};
+
+    fn texts(count: usize) -> Vec<String> {
+        vec!["x".to_owned(); count]
+    }
+
+    #[test]
+    fn vectors_that_the_log_does_not_take_are_refused_before_they_are_paid() {
+        for (model, dimensions, most) in [
+            ("text-embedding-3-large", None, 1019),
+            ("text-embedding-3-small", None, 2039),
+            ("text-embedding-3-large", Some(256), 12_189),
+        ] {
+            assert_eq!(check_texts(model, &texts(most), dimensions), Ok(()), "{model}");
+            let error = check_texts(model, &texts(most + 1), dimensions).expect_err("too many");
+            assert_eq!(error.code, "request.too_large");
+            assert!(error.message.contains(&format!("at most {most} texts")), "{error}");
+        }
+        assert_eq!(check_texts("of-unknown-length", &texts(2048), None), Ok(()));
+    }
+
+    #[test]
+    fn what_is_taken_fits_a_payload() {
+        let vector = PackedVector::pack(&[0.5; 3072]);
+        let reply = |count| ServiceReply::Vectors { vectors: vec![vector.clone(); count] };
+        assert_eq!(check_reply(&reply(1019)), Ok(()));
+        let bytes = serde_json::to_vec(&reply(1019)).expect("JSON").len();
+        assert!(bytes < Limits::PAYLOAD_BYTES, "{bytes}");
+        assert!(check_reply(&reply(1020)).is_err());
+        let speech = |count| {
+            let (media_type, data) = ("audio/wav".to_owned(), "A".repeat(count));
+            ServiceReply::Speech { media_type, data }
+        };
+        assert_eq!(check_reply(&speech(16_000_000)), Ok(()));
+        assert!(check_reply(&speech(16_777_216)).is_err());
+    }
+}

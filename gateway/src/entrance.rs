@@ -1,0 +1,112 @@
+//! What every request goes through before its handler, and every answer after it.
+//!
+//! It is two layers of the router and not one for each thing: a layer copies all that lie within it
+//! for every request, so that their cost grows with the square of their number.
+
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tokio::runtime::Handle;
+use tracing::Instrument;
+use uuid::Uuid;
+
+use crate::app::BODY_LIMIT;
+use crate::auth::{self, Tokens};
+use crate::bodies::{self, BodyRoom};
+use crate::hosts::Hosts;
+use crate::http::front::Form;
+use crate::listen::{self, Limits};
+use crate::problem::{self, ApiError, RequestId};
+use crate::response_headers::add_security_headers;
+use crate::work_runtime;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What all requests are held to.
+pub(crate) struct Entrance {
+    pub(crate) hosts: Hosts,
+    pub(crate) limits: Limits,
+    /// Whether answers travel over TLS of ours.
+    pub(crate) is_encrypted: bool,
+}
+
+/// What requests of known callers need besides.
+pub(crate) struct Guard {
+    pub(crate) tokens: Tokens,
+    pub(crate) room: BodyRoom,
+    /// Where they are worked on; where they arrive without.
+    pub(crate) work_runtime: Option<Handle>,
+}
+
+/// Takes a request in by a name that is the server's.
+pub(crate) async fn enter(
+    State(entrance): State<Arc<Entrance>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let checked = entrance.hosts.check(request.headers());
+    let request = listen::limit_body_time(entrance.limits, request);
+    let mut response = run_with_id(request, checked, next).await;
+    add_security_headers(response.headers_mut(), entrance.is_encrypted);
+    response
+}
+
+/// Every request has an id, in its answer and in the server's log.
+async fn run_with_id(mut request: Request, checked: Result<(), ApiError>, next: Next) -> Response {
+    let given = request.headers().get(&REQUEST_ID).and_then(|value| value.to_str().ok());
+    let usable = |id: &&str| !id.is_empty() && id.len() <= 100 && id.is_ascii();
+    let id = given.filter(usable).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
+    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let method = request.method().clone();
+    let form = Form::of_path(request.uri().path());
+    let span = tracing::info_span!(
+        "http",
+        otel.name = format!("{method} {}", path.as_deref().unwrap_or_default()),
+        otel.kind = "server",
+        http.request.method = %method,
+        http.route = path,
+        http.response.status_code = tracing::field::Empty,
+        convergio.request.id = id,
+    );
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let mut response = match checked {
+        Ok(()) => next.run(request).instrument(span.clone()).await,
+        Err(refusal) => refusal.into_response(),
+    };
+    span.record("http.response.status_code", response.status().as_u16());
+    problem::stamp(&mut response, &id, form);
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        let headers = response.headers_mut();
+        // At a door a call's id is that of its run.
+        if let Some(form) = form {
+            headers.entry(form.request_id_header()).or_insert_with(|| value.clone());
+        }
+        headers.entry(REQUEST_ID).or_insert(value);
+    }
+    tracing::debug!(%method, path, status = response.status().as_u16(), request_id = id);
+    response
+}
+
+/// Lets known callers in, and has their requests worked on.
+pub(crate) async fn admit(
+    State(guard): State<Arc<Guard>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let token = match auth::authenticate(&guard.tokens, &mut request) {
+        Ok(token) => token,
+        Err(refusal) => return refusal.into_response(),
+    };
+    DefaultBodyLimit::max(BODY_LIMIT).apply(&mut request);
+    let request = bodies::read_small(request).await;
+    let of_work = Arc::clone(&guard);
+    let work = async move { bodies::find_room(&of_work.room, request, next).await };
+    let response = match &guard.work_runtime {
+        Some(runtime) => work_runtime::hand_over(runtime, work).await,
+        None => work.await,
+    };
+    auth::end_with_token(&guard.tokens, token, response)
+}

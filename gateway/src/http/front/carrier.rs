@@ -1,0 +1,271 @@
+//! Carriers: what another interface alone understands travels through a door in the place that the
+//! door's own interface has for what its clients cannot read.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use convergio_domain::chat::{
+    AudioPart, ChatReply, ImagePart, Interface, NativeFields, NativePart, Part, RefusalPart,
+    TextPart, ToolCall,
+};
+use convergio_domain::json::read_json;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::known::Path;
+use super::refusal::Refusal;
+
+/// How a carrier begins.
+const MARK: &str = "cvg1.";
+/// Letters of a carrier at most.
+const LIMIT: usize = 12 << 20;
+/// Fields that would make a block another one, or lead a provider somewhere.
+const FORBIDDEN: [&str; 7] =
+    ["type", "role", "source", "image_url", "file_url", "url", "input_audio"];
+/// Fields of a whole answer that go back to their maker with it.
+const MESSAGE_FIELDS: [&str; 3] = ["annotations", "extra_content", "reasoning_details"];
+/// Parts of an answer at most whose order is told.
+const SLOTS_LIMIT: usize = 8192;
+/// Blocks that doors read themselves, and check.
+const READABLE: [&str; 8] = [
+    "image",
+    "document",
+    "image_url",
+    "input_image",
+    "input_file",
+    "file",
+    "tool_result",
+    "function_call_output",
+];
+
+/// What is carried.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum Carrier {
+    /// A part, in its place.
+    Part(Part),
+    /// Fields of the part after this place.
+    Next(NativeFields),
+    /// Fields of the part before this place.
+    Previous(NativeFields),
+    /// Fields of the whole answer.
+    Message(NativeFields),
+    /// How the parts of an answer stood, where a door puts all its texts into one.
+    Order(Vec<Slot>),
+}
+
+/// A part, as far as its place is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Slot {
+    /// A text of so many bytes.
+    Text(usize),
+    /// A refusal of so many bytes.
+    Refusal(usize),
+    /// The thought that is told in words.
+    Thought,
+    /// The next call of a tool.
+    Call,
+    /// A part that is carried.
+    Carried,
+}
+
+impl Carrier {
+    /// The text that travels.
+    pub(super) fn pack(&self) -> String {
+        let json = serde_json::to_vec(self).unwrap_or_default();
+        format!("{MARK}{}", URL_SAFE_NO_PAD.encode(json))
+    }
+
+    /// What travelled; nothing if the text is somebody else's. A carrier is taken for what it says,
+    /// whoever wrote it: it can say no more than a request could without it.
+    pub(super) fn unpack(text: &str, path: Path<'_>) -> Result<Option<Self>, Refusal> {
+        let Some(packed) = text.strip_prefix(MARK) else { return Ok(None) };
+        let read = || {
+            let json = URL_SAFE_NO_PAD.decode(packed).ok()?;
+            read_json::<Self>(&json).ok()
+        };
+        let carrier = if packed.len() > LIMIT { None } else { read() };
+        match carrier.filter(Self::is_allowed) {
+            Some(carrier) => Ok(Some(carrier)),
+            None => Err(path.refuse("begins as what this server writes, and is not")),
+        }
+    }
+
+    fn is_allowed(&self) -> bool {
+        match self {
+            Self::Part(Part::Thinking(thinking)) => thinking
+                .native
+                .as_ref()
+                .is_none_or(|native| !leads(&native.fields, &FORBIDDEN[2..])),
+            Self::Part(Part::Native(NativePart { block, .. })) => {
+                let kind = block["type"].as_str().unwrap_or_default();
+                block.is_object() && !READABLE.contains(&kind)
+            }
+            // Pictures and sound that a model made: bytes, and nothing else.
+            Self::Part(
+                Part::Image(ImagePart { native: None, .. })
+                | Part::Audio(AudioPart { native: None, .. }),
+            ) => true,
+            Self::Part(_) => false,
+            Self::Next(native) | Self::Previous(native) => !leads(&native.fields, &FORBIDDEN),
+            Self::Message(native) => {
+                let is_known = |name: &String| MESSAGE_FIELDS.contains(&name.as_str());
+                native.interface == Interface::OpenAiChat && native.fields.keys().all(is_known)
+            }
+            Self::Order(slots) => slots.len() <= SLOTS_LIMIT,
+        }
+    }
+}
+
+fn leads(fields: &Map<String, Value>, names: &[&str]) -> bool {
+    names.iter().any(|name| fields.contains_key(*name))
+}
+
+/// The fields of a part that a door's interface cannot say.
+pub(super) fn foreign_fields(part: &Part, door: Interface) -> Option<&NativeFields> {
+    match part {
+        Part::Text(TextPart { native, .. })
+        | Part::Refusal(RefusalPart { native, .. })
+        | Part::ToolCall(ToolCall { native, .. }) => {
+            native.as_ref().filter(|native| native.interface != door)
+        }
+        _ => None,
+    }
+}
+
+/// What of an answer as a whole must go back to its maker, and a door's interface cannot say.
+pub(super) fn message_carrier(reply: &ChatReply) -> Option<Carrier> {
+    let native = reply.native.as_ref();
+    let native = native.filter(|native| native.interface == Interface::OpenAiChat)?;
+    let fields = native.fields.iter().filter(|(name, _)| MESSAGE_FIELDS.contains(&name.as_str()));
+    let fields = fields.map(|(name, value)| (name.clone(), value.clone())).collect();
+    NativeFields::of(Interface::OpenAiChat, fields).map(Carrier::Message)
+}
+
+/// Puts carried fields on a part.
+pub(super) fn attach(fields: NativeFields, part: &mut Part) {
+    if let Part::Text(TextPart { native, .. })
+    | Part::Refusal(RefusalPart { native, .. })
+    | Part::ToolCall(ToolCall { native, .. }) = part
+        && native.is_none()
+    {
+        *native = Some(fields);
+    }
+}
+
+/// Parts as they come with carriers among them.
+#[derive(Default)]
+pub(super) struct Unpacking {
+    next: Option<NativeFields>,
+    /// The fields of the whole answer.
+    pub(super) message: Option<NativeFields>,
+}
+
+impl Unpacking {
+    /// Takes a part in; fields that were carried before it are its own.
+    pub(super) fn part(&mut self, mut part: Part) -> Part {
+        if let Some(fields) = self.next.take() {
+            attach(fields, &mut part);
+        }
+        part
+    }
+
+    /// Takes a carrier in: the part that it is, if it is one.
+    pub(super) fn carrier(
+        &mut self,
+        carrier: Carrier,
+        previous: Option<&mut Part>,
+    ) -> Option<Part> {
+        match carrier {
+            Carrier::Part(part) => return Some(part),
+            Carrier::Next(fields) => self.next = Some(fields),
+            Carrier::Message(fields) => self.message = Some(fields),
+            // Doors that have a place for each part keep their order.
+            Carrier::Order(_) => {}
+            Carrier::Previous(fields) => {
+                if let Some(previous) = previous {
+                    attach(fields, previous);
+                }
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use convergio_domain::chat::{Interface, NativeFields, NativePart, Part, ThinkingPart};
+    use proptest::prelude::{
+        Strategy, prop_assert, prop_assert_eq, prop_assume, prop_oneof, proptest,
+    };
+    use serde_json::{Map, Value, json};
+
+    use super::super::known::Path;
+    use super::{Carrier, MARK};
+
+    fn text() -> impl Strategy<Value = String> {
+        proptest::string::string_regex("\\PC{0,40}").expect("a pattern")
+    }
+
+    fn interface() -> impl Strategy<Value = Interface> {
+        proptest::sample::select(&Interface::ALL[..])
+    }
+
+    fn fields() -> impl Strategy<Value = NativeFields> {
+        (interface(), text(), text()).prop_map(|(interface, name, value)| {
+            let fields = Map::from_iter([(format!("x{name}"), Value::String(value))]);
+            NativeFields { interface, fields }
+        })
+    }
+
+    fn carrier() -> impl Strategy<Value = Carrier> {
+        let thinking = (text(), text(), proptest::option::of(fields())).prop_map(
+            |(text, signature, native)| {
+                Carrier::Part(Part::Thinking(ThinkingPart { text, signature, native }))
+            },
+        );
+        let native = (interface(), text()).prop_map(|(interface, data)| {
+            let block = json!({"type": "redacted_thinking", "data": data});
+            Carrier::Part(Part::Native(NativePart { interface, block }))
+        });
+        let next = fields().prop_map(Carrier::Next);
+        prop_oneof![thinking, native, next, fields().prop_map(Carrier::Previous)]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_carried_comes_out_as_it_went_in(carrier in carrier()) {
+            let unpacked = Carrier::unpack(&carrier.pack(), Path::ROOT).expect("it is one");
+            prop_assert_eq!(unpacked, Some(carrier));
+        }
+
+        #[test]
+        fn other_texts_are_left_alone(text in text()) {
+            prop_assume!(!text.starts_with(MARK));
+            prop_assert!(Carrier::unpack(&text, Path::ROOT).expect("it is none").is_none());
+        }
+
+        #[test]
+        fn broken_carriers_are_refused(text in text()) {
+            let unpacked = Carrier::unpack(&format!("{MARK}{text}"), Path::ROOT);
+            prop_assert!(unpacked.is_err());
+        }
+    }
+
+    #[test]
+    fn a_forged_carrier_leads_no_provider_anywhere() {
+        let inside = "http://169.254.169.254/";
+        let block = json!({"type": "image", "source": {"type": "url", "url": inside}});
+        let image = NativePart { interface: Interface::Anthropic, block: block.clone() };
+        let Value::Object(fields) = block else { panic!("an object") };
+        let fields = NativeFields { interface: Interface::Anthropic, fields };
+        let url = convergio_domain::chat::ImageUrlPart { url: inside.into(), ..Default::default() };
+        for carrier in [
+            Carrier::Part(Part::Native(image)),
+            Carrier::Next(fields),
+            Carrier::Part(Part::ImageUrl(url)),
+        ] {
+            assert!(Carrier::unpack(&carrier.pack(), Path::ROOT).is_err(), "{carrier:?}");
+        }
+    }
+}

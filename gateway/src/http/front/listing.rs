@@ -1,0 +1,250 @@
+//! Calls of earlier, as the interfaces show them: reads of the log.
+
+use axum::extract::{Path as UrlPath, RawQuery};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use convergio_domain::chat::{ChatField, Interface};
+use convergio_projections::RunFilter;
+use serde_json::{Value, json};
+
+use super::endpoints::{Id, respond};
+use super::known::Path;
+use super::refusal::Refusal;
+use super::stored::{StoredRun, read_run};
+use super::{Answered, Form, Front, chat, responses};
+use crate::app::Caller;
+use crate::auth::Identity;
+use crate::problem::RequestId;
+
+/// Runs that one page is looked for in at most.
+const SCAN_LIMIT: usize = 500;
+/// Runs that are looked at together.
+const SCAN_PAGE: usize = 50;
+
+/// The parameters of a query.
+pub(super) struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Reads the parameters; those that nobody knows are refused by name. `name[*]` are the parts
+    /// of one.
+    pub(super) fn read(query: Option<&str>, known: &[&str]) -> Result<Self, Refusal> {
+        let uri = format!("/?{}", query.unwrap_or_default());
+        let wrong = || Refusal::invalid("", "the query cannot be read");
+        let uri: axum::http::Uri = uri.parse().map_err(|_| wrong())?;
+        let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&uri);
+        let pairs = pairs.map_err(|_| wrong())?.0;
+        for (name, _) in &pairs {
+            let is_part = known.iter().any(|known| {
+                let field = known.strip_suffix("[*]");
+                field.is_some_and(|field| part_of(name, field).is_some())
+            });
+            if !is_part && !known.contains(&name.as_str()) {
+                let name: String = name.chars().take(100).collect();
+                return Err(Path::ROOT.field(&name).refuse("this parameter is not known here"));
+            }
+        }
+        Ok(Self(pairs))
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The parameters that are parts of one: `metadata[color]=red`.
+    fn parts<'a>(&'a self, field: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let part = move |(name, value): &'a (String, String)| {
+            part_of(name, field).map(|name| (name, value.as_str()))
+        };
+        self.0.iter().filter_map(part)
+    }
+
+    pub(super) fn limit(&self, default: usize, most: usize) -> Result<usize, Refusal> {
+        let Some(text) = self.get("limit") else { return Ok(default) };
+        let limit = text.parse().ok().filter(|limit| (1..=most).contains(limit));
+        limit.ok_or_else(|| {
+            Path::ROOT.field("limit").refuse(format!("must be a whole number from 1 to {most}"))
+        })
+    }
+}
+
+/// The name of a part of a parameter, if it is one.
+fn part_of<'a>(name: &'a str, field: &str) -> Option<&'a str> {
+    let part = name.strip_prefix(field)?.strip_prefix('[')?.strip_suffix(']')?;
+    (!part.is_empty()).then_some(part)
+}
+
+async fn find(
+    front: &Front,
+    caller: &Identity,
+    run: Option<&str>,
+    door: Interface,
+) -> Result<StoredRun, Refusal> {
+    let found = match run {
+        Some(run) => read_run(front, caller, run).await?,
+        None => None,
+    };
+    let found = found.filter(|stored| stored.request.door == Some(door));
+    found.ok_or_else(|| Refusal::not_found("there is no answer of this id"))
+}
+
+/// A response by its id.
+pub(super) async fn response(
+    Extension(front): Extension<Front>,
+    Extension(caller): Caller,
+    Extension(RequestId(request)): Id,
+    UrlPath(id): UrlPath<String>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let answer = async {
+        let query = Query::read(query.as_deref(), &["include", "include[]", "stream"])?;
+        if query.get("stream").is_some_and(|stream| stream != "false") {
+            return Err(Path::ROOT.field("stream").refuse("not available here: leave it out"));
+        }
+        let run = responses::run_of_response(&id);
+        let stored = find(&front, &caller, run, Interface::OpenAiResponses).await?;
+        let body = responses::stored_response(run.unwrap_or_default(), &stored);
+        Ok(Json(body).into_response())
+    };
+    respond(answer.await, Form::OpenAi, &request)
+}
+
+/// What was put into a response.
+pub(super) async fn input_items(
+    Extension(front): Extension<Front>,
+    Extension(caller): Caller,
+    Extension(RequestId(request)): Id,
+    UrlPath(id): UrlPath<String>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let answer = async {
+        let known = ["after", "include", "include[]", "limit", "order"];
+        let query = Query::read(query.as_deref(), &known)?;
+        let run = responses::run_of_response(&id);
+        let stored = find(&front, &caller, run, Interface::OpenAiResponses).await?;
+        let mut items = responses::input_items(run.unwrap_or_default(), &stored.request);
+        match query.get("order") {
+            None | Some("desc") => items.reverse(),
+            Some("asc") => {}
+            Some(_) => return Err(Path::ROOT.field("order").refuse("must be asc or desc")),
+        }
+        if let Some(after) = query.get("after") {
+            let place = items.iter().position(|item| item["id"] == after);
+            items.drain(..place.map_or(0, |place| place + 1));
+        }
+        let limit = query.limit(20, 100)?;
+        let has_more = items.len() > limit;
+        items.truncate(limit);
+        Ok(Json(page(&items, has_more)).into_response())
+    };
+    respond(answer.await, Form::OpenAi, &request)
+}
+
+fn page(items: &[Value], has_more: bool) -> Value {
+    let id = |item: Option<&Value>| item.map_or(Value::Null, |item| item["id"].clone());
+    json!({"object": "list", "data": items, "first_id": id(items.first()),
+        "last_id": id(items.last()), "has_more": has_more})
+}
+
+/// An answer of chat completions that was to be stored.
+pub(super) async fn completion(
+    Extension(front): Extension<Front>,
+    Extension(caller): Caller,
+    Extension(RequestId(request)): Id,
+    UrlPath(id): UrlPath<String>,
+) -> Response {
+    let run = id.strip_prefix("chatcmpl-");
+    let stored = find(&front, &caller, run, Interface::OpenAiChat).await;
+    let answer = stored.and_then(|stored| {
+        let shown = shown(run.unwrap_or_default(), &stored);
+        let shown = shown.ok_or_else(|| Refusal::not_found("there is no answer of this id"))?;
+        Ok(Json(shown).into_response())
+    });
+    respond(answer, Form::OpenAi, &request)
+}
+
+/// An answer, if it was asked for with `store: true`.
+fn shown(run: &str, stored: &StoredRun) -> Option<Value> {
+    let options = &stored.request.options;
+    if options.get(&ChatField::Store) != Some(&json!(true)) {
+        return None;
+    }
+    let answered = Answered { run, reply: &stored.reply, model: &stored.reply.model };
+    let mut shown = chat::completion(&answered, stored.created);
+    shown["metadata"] = options.get(&ChatField::Metadata).cloned().unwrap_or_else(|| json!({}));
+    Some(shown)
+}
+
+/// The answers of chat completions that were to be stored, the newest first.
+pub(super) async fn completions(
+    Extension(front): Extension<Front>,
+    Extension(caller): Caller,
+    Extension(RequestId(request)): Id,
+    RawQuery(query): RawQuery,
+) -> Response {
+    respond(list(&front, &caller, query.as_deref()).await, Form::OpenAi, &request)
+}
+
+async fn list(front: &Front, caller: &Identity, query: Option<&str>) -> Result<Response, Refusal> {
+    let query = Query::read(query, &["after", "limit", "metadata[*]", "model", "order"])?;
+    if query.get("order").is_some_and(|order| order != "desc") {
+        return Err(Path::ROOT.field("order").refuse("must be desc: the newest come first"));
+    }
+    let limit = query.limit(20, 100)?;
+    let queries = &front.gateway.queries;
+    let tenant = caller.tenant.as_str();
+    let graph = Some(front.graph.id(&caller.tenant).to_string());
+    let filter = RunFilter { graph, status: Some("completed".to_owned()), ..RunFilter::default() };
+    let mut cursor = match query.get("after").and_then(|id| id.strip_prefix("chatcmpl-")) {
+        Some(run) => {
+            let row = queries.run(tenant, run).await.map_err(Refusal::internal)?;
+            row.map(|row| row.created_pos.to_string())
+        }
+        None => None,
+    };
+    let (mut items, mut looked_at) = (Vec::new(), 0);
+    let has_more = loop {
+        let rows = queries.runs(tenant, &filter, cursor.as_deref(), SCAN_PAGE).await;
+        let rows = rows.map_err(Refusal::internal)?;
+        looked_at += rows.items.len();
+        for row in &rows.items {
+            if let Some(stored) = read_run(front, caller, &row.run).await? {
+                let is_model = query.get("model").is_none_or(|model| model == stored.reply.model);
+                let has_metadata = |shown: &Value| {
+                    query.parts("metadata").all(|(name, value)| shown["metadata"][name] == value)
+                };
+                let shown = shown(&row.run, &stored).filter(|_| is_model);
+                items.extend(shown.filter(has_metadata));
+            }
+        }
+        cursor = rows.next_cursor;
+        if items.len() > limit || cursor.is_none() || looked_at >= SCAN_LIMIT {
+            break items.len() > limit || cursor.is_some();
+        }
+    };
+    items.truncate(limit);
+    Ok(Json(page(&items, has_more)).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Query;
+
+    #[test]
+    fn a_parameter_may_have_parts_where_it_is_known() {
+        let query =
+            Query::read(Some("metadata[a]=1&metadata%5Bb%5D=2&limit=3"), &["limit", "metadata[*]"]);
+        let query = query.expect("both are known");
+        let parts: Vec<_> = query.parts("metadata").collect();
+        assert_eq!(parts, [("a", "1"), ("b", "2")]);
+        for unknown in [
+            "metadata=1",
+            "metadata[]=1",
+            "limit[a]=1",
+            "metadatas[a]=1",
+            "metadata[a=1",
+            "other[a]=1",
+        ] {
+            assert!(Query::read(Some(unknown), &["limit", "metadata[*]"]).is_err(), "{unknown}");
+        }
+    }
+}

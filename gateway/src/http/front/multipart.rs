@@ -1,0 +1,118 @@
+//! Forms with files (RFC 7578), which travel whole.
+
+use bytes::Bytes;
+
+use super::refusal::Refusal;
+
+/// Parts of one form at most.
+const PARTS_LIMIT: usize = 64;
+
+/// A field of a form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FormPart {
+    pub(super) name: String,
+    /// The name of the file that it is, if it is one.
+    pub(super) file_name: Option<String>,
+    pub(super) media_type: String,
+    pub(super) bytes: Bytes,
+}
+
+/// Reads a form.
+pub(super) fn read(content_type: &str, body: &Bytes) -> Result<Vec<FormPart>, Refusal> {
+    let wrong = |why: &str| Refusal::invalid("", format!("the form cannot be read: {why}"));
+    let (kind, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
+    if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
+        return Err(wrong("it must be multipart/form-data"));
+    }
+    let boundary = parameter(parameters, "boundary").filter(|text| !text.is_empty());
+    let boundary = boundary.ok_or_else(|| wrong("it names no boundary"))?;
+    let (first, between) = (format!("--{boundary}"), format!("\r\n--{boundary}"));
+    let mut at = find(body, first.as_bytes(), 0).ok_or_else(|| wrong("it has no parts"))?;
+    at += first.len();
+    let mut parts = Vec::new();
+    loop {
+        match body.get(at..at + 2) {
+            Some(b"--") => return Ok(parts),
+            Some(b"\r\n") if parts.len() < PARTS_LIMIT => at += 2,
+            Some(b"\r\n") => return Err(wrong("it has too many parts")),
+            _ => return Err(wrong("it broke off")),
+        }
+        let end = find(body, between.as_bytes(), at).ok_or_else(|| wrong("it broke off"))?;
+        let part = read_part(body, at, end).ok_or_else(|| wrong("a part has no name"))?;
+        parts.push(part);
+        at = end + between.len();
+    }
+}
+
+fn read_part(body: &Bytes, from: usize, end: usize) -> Option<FormPart> {
+    let head_end = find(body.get(..end)?, b"\r\n\r\n", from)?;
+    let head = String::from_utf8_lossy(body.get(from..head_end)?);
+    let value = |name: &str| {
+        head.lines().find_map(|line| {
+            let (header, value) = line.split_once(':')?;
+            header.trim().eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
+        })
+    };
+    let disposition = value("content-disposition")?;
+    Some(FormPart {
+        name: parameter(&disposition, "name")?,
+        file_name: parameter(&disposition, "filename"),
+        media_type: value("content-type").unwrap_or_default(),
+        bytes: body.slice(head_end + 4..end),
+    })
+}
+
+/// A parameter of a header's value, in quotes or bare.
+fn parameter(value: &str, name: &str) -> Option<String> {
+    value.split(';').find_map(|parameter| {
+        let (known, value) = parameter.split_once('=')?;
+        let value = value.trim().trim_matches('"').to_owned();
+        known.trim().eq_ignore_ascii_case(name).then_some(value)
+    })
+}
+
+fn find(body: &[u8], needle: &[u8], from: usize) -> Option<usize> {
+    let rest = body.get(from..)?;
+    let first = *needle.first()?;
+    let mut at = 0;
+    while let Some(next) = rest.get(at..)?.iter().position(|byte| *byte == first) {
+        at += next;
+        if rest.get(at..)?.starts_with(needle) {
+            return Some(from + at);
+        }
+        at += 1;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::read;
+
+    const KIND: &str = "multipart/form-data; boundary=\"XX\"";
+
+    #[test]
+    fn fields_and_files_are_read() {
+        let body = "--XX\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n\
+            --XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\n\
+            Content-Type: audio/wav\r\n\r\nRI\r\n--XY\r\nFF\r\n--XX--\r\n";
+        let form = read(KIND, &Bytes::from_static(body.as_bytes())).expect("a form");
+        assert_eq!((form[0].name.as_str(), &form[0].bytes[..]), ("model", &b"whisper-1"[..]));
+        assert_eq!(form[1].file_name.as_deref(), Some("a.wav"));
+        assert_eq!(
+            (form[1].media_type.as_str(), &form[1].bytes[..]),
+            ("audio/wav", &b"RI\r\n--XY\r\nFF"[..])
+        );
+    }
+
+    #[test]
+    fn what_is_cut_anywhere_is_no_form() {
+        let body = "--XX\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nb\r\n--XX--";
+        for end in 0..body.len() {
+            assert!(read(KIND, &Bytes::from_static(&body.as_bytes()[..end])).is_err(), "{end}");
+        }
+        assert!(read("application/json", &Bytes::from_static(body.as_bytes())).is_err());
+    }
+}

@@ -1,0 +1,55 @@
+//! Ids of responses and of their items: which run, and which part of its answer.
+
+use uuid::Uuid;
+
+/// The id of a response.
+pub(super) fn response(run: &str) -> String {
+    format!("resp_{run}")
+}
+
+/// The id of an item that is a part of an answer.
+pub(super) fn item(prefix: &str, run: &str, place: usize) -> String {
+    format!("{prefix}_{run}_{place}")
+}
+
+/// The id of an item that has what only another interface says of a part.
+pub(super) fn fields(run: &str, place: usize) -> String {
+    format!("rs_{run}_{place}_fields")
+}
+
+/// The run of a response.
+pub(in super::super) fn run_of_response(id: &str) -> Option<&str> {
+    id.strip_prefix("resp_").filter(|run| Uuid::try_parse(run).is_ok())
+}
+
+/// Where an item of ours comes from: the run, and the part of its answer unless it is fields of
+/// one.
+pub(super) fn origin(id: &str) -> Option<(&str, Option<usize>)> {
+    let (prefix, rest) = id.split_once('_')?;
+    let (run, place) = rest.split_once('_')?;
+    if !matches!(prefix, "msg" | "fc" | "rs") || Uuid::try_parse(run).is_err() {
+        return None;
+    }
+    match place.strip_suffix("_fields") {
+        Some(_) => Some((run, None)),
+        None => Some((run, Some(place.parse().ok()?))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{fields, item, origin, response, run_of_response};
+
+    const RUN: &str = "0193a1b2-0000-7000-8000-000000000001";
+
+    #[test]
+    fn an_id_leads_back() {
+        assert_eq!(run_of_response(&response(RUN)), Some(RUN));
+        assert_eq!(origin(&item("msg", RUN, 3)), Some((RUN, Some(3))));
+        assert_eq!(origin(&fields(RUN, 3)), Some((RUN, None)));
+        for other in ["msg_68a1b2c3", "rs_", "fc_x_1", "msg_", "", "item_1"] {
+            assert_eq!(origin(other), None, "{other}");
+        }
+        assert_eq!(run_of_response("resp_1"), None);
+    }
+}

@@ -1,0 +1,149 @@
+//! Answers of responses, and conversations as items.
+
+use convergio_domain::chat::{
+    ChatReply, Interface, NativeFields, NativePart, Part, RefusalPart, TextPart, ThinkingPart,
+    ToolCall,
+};
+use convergio_domain::metering::{Meter, Usage};
+use serde_json::{Map, Value, json};
+
+use super::super::arguments;
+use super::super::carrier::{Carrier, foreign_fields, message_carrier};
+use super::ids;
+
+const OWN: Interface = Interface::OpenAiResponses;
+/// Fields of a message that stand beside its content.
+const ITEM_FIELDS: [&str; 2] = ["phase", "end_turn"];
+
+/// What an answer is made of.
+pub(super) fn output(run: &str, reply: &ChatReply) -> Value {
+    let mut items = Vec::new();
+    for (place, part) in reply.parts().iter().enumerate() {
+        items.push(item(run, place, part));
+        items.extend(fields_item(run, place, part));
+    }
+    items.extend(message_item(run, reply));
+    Value::Array(items)
+}
+
+/// The id of the item that a part becomes.
+pub(super) fn item_id(run: &str, place: usize, part: &Part) -> String {
+    let prefix = match part {
+        Part::Text(_) | Part::Refusal(_) => "msg",
+        Part::ToolCall(_) => "fc",
+        _ => "rs",
+    };
+    ids::item(prefix, run, place)
+}
+
+/// A part as an item.
+pub(super) fn item(run: &str, place: usize, part: &Part) -> Value {
+    let id = item_id(run, place, part);
+    match part {
+        Part::Text(TextPart { native, .. }) | Part::Refusal(RefusalPart { native, .. }) => {
+            let own = own_fields(native.as_ref());
+            let mut item = message(&id, &content_part(part));
+            for name in ITEM_FIELDS {
+                if let Some(value) = own.get(name) {
+                    item[name] = value.clone();
+                }
+            }
+            item
+        }
+        Part::ToolCall(call) => call_item(&id, call),
+        Part::Thinking(thinking) => reasoning(&id, thinking),
+        Part::Native(NativePart { interface: OWN, block }) => block.clone(),
+        part => sealed(&id, &Carrier::Part(part.clone())),
+    }
+}
+
+fn message(id: &str, content: &Value) -> Value {
+    json!({"id": id, "type": "message", "role": "assistant", "status": "completed",
+        "content": [content]})
+}
+
+/// A text or a refusal as the content of a message.
+pub(super) fn content_part(part: &Part) -> Value {
+    match part {
+        Part::Refusal(RefusalPart { text, .. }) => json!({"type": "refusal", "refusal": text}),
+        Part::Text(TextPart { text, native, .. }) => {
+            let mut part =
+                json!({"type": "output_text", "text": text, "annotations": [], "logprobs": []});
+            for (name, value) in own_fields(native.as_ref()) {
+                if matches!(name.as_str(), "annotations" | "logprobs") {
+                    part[name] = value;
+                }
+            }
+            part
+        }
+        _ => Value::Null,
+    }
+}
+
+fn own_fields(native: Option<&NativeFields>) -> Map<String, Value> {
+    let own = native.filter(|native| native.interface == OWN);
+    own.map(|native| native.fields.clone()).unwrap_or_default()
+}
+
+fn call_item(id: &str, call: &ToolCall) -> Value {
+    let mut item = json!({"id": id, "type": "function_call", "call_id": call.id,
+        "name": call.name, "arguments": arguments(call), "status": "completed"});
+    if let Some(namespace) = own_fields(call.native.as_ref()).remove("namespace") {
+        item["namespace"] = namespace;
+    }
+    item
+}
+
+/// A thought. What its maker must get back travels whole, under an id of ours.
+fn reasoning(id: &str, thinking: &ThinkingPart) -> Value {
+    let mut own = own_fields(thinking.native.as_ref());
+    let summary = own.remove("summary").unwrap_or_else(|| match thinking.text.as_str() {
+        "" => json!([]),
+        text => json!([{"type": "summary_text", "text": text}]),
+    });
+    let mut item = json!({"id": id, "type": "reasoning", "summary": summary});
+    if let Some(content) = own.remove("content").filter(|content| !content.is_null()) {
+        item["content"] = content;
+    }
+    if !thinking.signature.is_empty() || thinking.native.is_some() {
+        let carrier = Carrier::Part(Part::Thinking(thinking.clone()));
+        item["encrypted_content"] = json!(carrier.pack());
+    }
+    item
+}
+
+fn sealed(id: &str, carrier: &Carrier) -> Value {
+    json!({"id": id, "type": "reasoning", "summary": [], "encrypted_content": carrier.pack()})
+}
+
+/// The item, after a part's own, that has what only another interface says of it.
+pub(super) fn fields_item(run: &str, place: usize, part: &Part) -> Option<Value> {
+    let native = foreign_fields(part, OWN)?;
+    Some(sealed(&ids::fields(run, place), &Carrier::Previous(native.clone())))
+}
+
+/// The item, after all others, that has what only another interface says of the whole answer.
+pub(super) fn message_item(run: &str, reply: &ChatReply) -> Option<Value> {
+    let carrier = message_carrier(reply)?;
+    Some(sealed(&ids::fields(run, reply.parts().len()), &carrier))
+}
+
+/// How an answer ended: the status, and why it is not whole.
+pub(super) fn status(reply: &ChatReply) -> (&'static str, Value) {
+    match reply.finish.as_str() {
+        "stop" | "tool_calls" | "" => ("completed", Value::Null),
+        "length" => ("incomplete", json!({"reason": "max_output_tokens"})),
+        word => ("incomplete", json!({"reason": word})),
+    }
+}
+
+/// The classes, put together again as OpenAI counts them.
+pub(super) fn usage(usage: &Usage) -> Value {
+    let count = |meter| usage.0.get(&meter).copied().unwrap_or(0);
+    let written = count(Meter::InCacheWrite5m) + count(Meter::InCacheWrite1h);
+    json!({"input_tokens": usage.tokens_in(), "output_tokens": usage.tokens_out(),
+        "total_tokens": usage.tokens(),
+        "input_tokens_details": {"cached_tokens": count(Meter::InCacheRead),
+            "cache_write_tokens": written},
+        "output_tokens_details": {"reasoning_tokens": count(Meter::OutReasoning)}})
+}

@@ -1,0 +1,91 @@
+//! Addresses that providers are led to: a provider may be a server on this network, and must not be
+//! led to what callers cannot reach themselves.
+
+use axum::http::Uri;
+use axum::http::uri::Scheme;
+use convergio_domain::chat::{ImagePart, ImageUrlPart, Part};
+
+use super::known::Path;
+use super::refusal::Refusal;
+
+/// A picture by its URL, which may hold the picture itself.
+pub(super) fn image(url: &str, path: Path<'_>) -> Result<Part, Refusal> {
+    let Some(data) = url.strip_prefix("data:") else {
+        check(url, path)?;
+        return Ok(Part::ImageUrl(ImageUrlPart { url: url.to_owned(), ..ImageUrlPart::default() }));
+    };
+    match data.split_once(";base64,") {
+        Some((media_type, data)) if media_type.starts_with("image/") => {
+            let (media_type, data) = (media_type.to_owned(), data.to_owned());
+            Ok(Part::Image(ImagePart { media_type, data, ..ImagePart::default() }))
+        }
+        _ => Err(path.refuse("must be data:image/TYPE;base64,...")),
+    }
+}
+
+/// Refuses a URL that a provider must not be led to.
+pub(super) fn check(url: &str, path: Path<'_>) -> Result<(), Refusal> {
+    match is_public(url) {
+        true => Ok(()),
+        false => {
+            let message = "must be a data: URL, or an https:// URL with the name of a public host";
+            Err(path.refuse(message))
+        }
+    }
+}
+
+/// Names that end so are of networks of their own.
+const PRIVATE_NAMES: [&str; 10] = [
+    "localhost",
+    "local",
+    "internal",
+    "intranet",
+    "lan",
+    "home",
+    "corp",
+    "private",
+    "localdomain",
+    "arpa",
+];
+
+/// Whether a URL is https and names a host: neither an address, in whatever notation, nor one of a
+/// private network.
+fn is_public(url: &str) -> bool {
+    let Ok(uri) = url.parse::<Uri>() else { return false };
+    let is_https = uri.scheme() == Some(&Scheme::HTTPS);
+    let has_userinfo = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+    let host = uri.host().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase();
+    let top = host.rsplit('.').next().unwrap_or_default();
+    let is_domain = top.starts_with(|letter: char| letter.is_ascii_alphabetic());
+    is_https && !has_userinfo && is_domain && !PRIVATE_NAMES.contains(&top)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_public;
+
+    #[test]
+    fn images_are_fetched_from_public_hosts_alone() {
+        for url in ["https://example.com/a.png", "https://cdn.example.co.uk:8443/x?y=1"] {
+            assert!(is_public(url), "{url}");
+        }
+        for url in [
+            "http://example.com/a.png",
+            "https://localhost/a.png",
+            "https://127.0.0.1/a.png",
+            "https://[::1]/a.png",
+            "https://169.254.169.254/latest/meta-data",
+            "https://0x7f.1/a.png",
+            "https://2130706433/a.png",
+            "https://printer.local/a.png",
+            "https://metadata.google.internal/x",
+            "https://example.com@127.0.0.1/x",
+            "https://ann@example.com/x",
+            "file:///etc/passwd",
+            "ftp://example.com/a.png",
+            "",
+        ] {
+            assert!(!is_public(url), "{url}");
+        }
+    }
+}
