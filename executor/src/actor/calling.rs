@@ -107,16 +107,12 @@ impl Actor {
     /// limited is as long as the model can make it, or as what is left of the budget pays for.
     fn hold_for(&self, plan: &Plan, request: &mut ChatRequest, choice: &Choice) -> CallHold {
         let info = choice.provider.info();
-        let is_limited = request.max_tokens.is_some();
+        let is_open = request.max_tokens.is_none() && request.service.is_none();
         let mut bound = bound::bound_of(request, &choice.model, choice.max_output_tokens);
         let service_tier = request.options.get(&ChatField::ServiceTier).and_then(Value::as_str);
         let query = PriceQuery { service_tier, ..self.shared.price_query(info, &choice.model) };
         let mut output_limit = None;
-        if request.service.is_some() {
-            let cost = self.shared.prices.worst_cost(query, bound);
-            return CallHold { bound, cost, output_limit };
-        }
-        if !is_limited {
+        if is_open {
             let affordable = self.affordable_output(plan, query, bound);
             if (LEAST_ANSWER_TOKENS..bound.output_tokens).contains(&affordable) {
                 bound.output_tokens = affordable;
@@ -124,9 +120,11 @@ impl Actor {
             }
         }
         let cost = self.shared.prices.worst_cost(query, bound);
-        let demanded =
-            matches!(info.api, Api::Anthropic { .. }).then_some(choice.max_output_tokens);
-        request.max_tokens = request.max_tokens.or(output_limit).or(demanded.flatten());
+        if is_open {
+            let is_demanded = matches!(info.api, Api::Anthropic { .. });
+            let demanded = choice.max_output_tokens.filter(|_| is_demanded);
+            request.max_tokens = output_limit.or(demanded);
+        }
         CallHold { bound, cost, output_limit }
     }
 

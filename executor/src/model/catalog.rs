@@ -270,13 +270,12 @@ impl ModelCatalog {
                 Ok(models) => {
                     let is_configured = !config.models.is_empty();
                     let models = models.iter().filter(|model| wanted.takes_model(model));
-                    let all: Vec<Offer> = models.map(offer).collect();
-                    let is_taken = |offer: &&Offer| wanted.takes_offer(offer, is_configured);
-                    let mut offers: Vec<Offer> = all.iter().filter(is_taken).cloned().collect();
+                    let is_taken = |offer: &Offer| wanted.takes_offer(offer, is_configured);
+                    let (taken, others): (Vec<Offer>, Vec<Offer>) =
+                        models.map(offer).partition(is_taken);
                     // Who names a provider means one of its models, though none has a price.
-                    if offers.is_empty() && matches!(wanted, Wanted::Provider(_)) {
-                        offers = all;
-                    }
+                    let is_unpriced = taken.is_empty() && matches!(wanted, Wanted::Provider(_));
+                    let offers = if is_unpriced { others } else { taken };
                     found.offers.extend(offers.into_iter().map(|offer| (offer, entry)));
                 }
             }

@@ -181,16 +181,19 @@ fn privacy(headers: &HeaderMap) -> Result<Privacy, Refusal> {
     text.parse().map_err(|why: String| Refusal::invalid(PRIVACY, why))
 }
 
-/// The header that tells what was left out, if anything was.
-fn left_out(door: &impl Door, turn: &Turn) -> Option<HeaderValue> {
-    let names: Vec<&str> =
-        door.left_out().iter().chain(turn.left_out()).map(String::as_str).collect();
+/// Names as the header that tells what was left out, if there are any.
+fn names_header<'a>(names: impl Iterator<Item = &'a str>) -> Option<HeaderValue> {
+    let names: Vec<&str> = names.collect();
     if names.is_empty() { None } else { HeaderValue::from_str(&names.join(", ")).ok() }
 }
 
+/// The header that tells what was left out, if anything was.
+fn left_out(door: &impl Door, turn: &Turn) -> Option<HeaderValue> {
+    names_header(door.left_out().iter().chain(turn.left_out()).map(String::as_str))
+}
+
 /// Tells what was left out of a request, and what limits its answer besides its own word.
-fn add_call_headers(response: &mut Response, door: &impl Door, turn: &Turn) {
-    let headers = response.headers_mut();
+fn add_call_headers(headers: &mut HeaderMap, door: &impl Door, turn: &Turn) {
     if let Some(names) = left_out(door, turn) {
         headers.insert(LEFT_OUT, names);
     }
@@ -201,10 +204,7 @@ fn add_call_headers(response: &mut Response, door: &impl Door, turn: &Turn) {
 
 /// Tells what a door itself has left out.
 pub(super) fn tell_left_out(response: &mut Response, names: impl Iterator<Item = &'static str>) {
-    let names: Vec<&str> = names.collect();
-    if !names.is_empty()
-        && let Ok(names) = HeaderValue::from_str(&names.join(", "))
-    {
+    if let Some(names) = names_header(names) {
         response.headers_mut().insert(LEFT_OUT, names);
     }
 }
@@ -219,7 +219,7 @@ async fn whole_answer<D: Door>(door: D, mut turn: Turn) -> Response {
                 refuse(&refusal, D::FORM, &turn.run_id())
             }
         };
-        add_call_headers(&mut response, &door, &turn);
+        add_call_headers(response.headers_mut(), &door, &turn);
         return response;
     }
 }
@@ -257,16 +257,16 @@ async fn stream_answer<D: Door>(door: D, mut turn: Turn) -> Response {
         Some(Said::Failed(failure, pause)) if is_refused => {
             let refusal = Refusal::of_failure(failure, pause);
             let mut response = refuse(&refusal, D::FORM, &turn.run_id());
-            add_call_headers(&mut response, &door, &turn);
+            add_call_headers(response.headers_mut(), &door, &turn);
             return response;
         }
         last => {
             first.extend(last);
-            let mut head = Response::default();
-            add_call_headers(&mut head, &door, &turn);
-            let is_told = head.headers().contains_key(LEFT_OUT);
+            let mut headers = HeaderMap::new();
+            add_call_headers(&mut headers, &door, &turn);
+            let is_told = headers.contains_key(LEFT_OUT);
             let mut response = stream_of(Streaming::new(door, turn, is_told), first);
-            response.headers_mut().extend(std::mem::take(head.headers_mut()));
+            response.headers_mut().extend(headers);
             response
         }
     };
