@@ -3,13 +3,21 @@
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use fs4::FileExt;
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use zeroize::Zeroizing;
 
 use crate::error::LogError;
 use crate::private_files::{create_private_folder, open_private_file, write_private_file};
 use crate::seal::MasterKey;
+
+/// How long the lock of a process that died is waited for.
+const DEAD_OWNER_WAIT: Duration = Duration::from_secs(2);
+/// How often that lock is tried.
+const LOCK_RETRY: Duration = Duration::from_millis(2);
 
 /// A folder that this process alone uses.
 pub(super) struct Folder {
@@ -23,12 +31,7 @@ impl Folder {
         create_private_folder(path).map_err(|error| unusable(path, &error))?;
         let file = path.join("lock");
         let mut lock = open_private_file(&file).map_err(|error| unusable(&file, &error))?;
-        if FileExt::try_lock(&lock).is_err() {
-            let mut pid = String::new();
-            // Who it is, is a courtesy; that somebody has it, is known.
-            let _read = lock.read_to_string(&mut pid);
-            return Err(LogError::InUse(pid.trim().parse().ok()));
-        }
+        take_lock(&mut lock)?;
         let write = |lock: &mut File| {
             lock.set_len(0)?;
             lock.rewind()?;
@@ -84,6 +87,73 @@ impl Folder {
     }
 }
 
+/// Locks the file, or tells which process has it.
+///
+/// A child that a process forks holds the files of that process until it becomes another program.
+/// Who is killed between the two leaves its lock with the child for some milliseconds, so that a
+/// lock whose owner is dead is tried again.
+fn take_lock(lock: &mut File) -> Result<(), LogError> {
+    let begun = Instant::now();
+    while FileExt::try_lock(lock).is_err() {
+        let mut pid = String::new();
+        // Who it is, is a courtesy; that somebody has it, is known.
+        let _read = lock.rewind().and_then(|()| lock.read_to_string(&mut pid));
+        let owner = pid.trim().parse().ok();
+        if !owner.is_some_and(is_dead) || begun.elapsed() > DEAD_OWNER_WAIT {
+            return Err(LogError::InUse(owner));
+        }
+        std::thread::sleep(LOCK_RETRY);
+    }
+    Ok(())
+}
+
+/// Whether no process of this machine has this id.
+fn is_dead(id: u32) -> bool {
+    let pid = i32::try_from(id).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
+}
+
 fn unusable(path: &Path, error: &std::io::Error) -> LogError {
     LogError::Unavailable(format!("cannot use {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// Locks a folder in the name of a process that has ended.
+    fn lock_for_dead_owner(path: &Path) -> File {
+        let mut child = Command::new("true").stdin(Stdio::null()).spawn().expect("a process");
+        child.wait().expect("it ends");
+        let mut lock = File::create(path.join("lock")).expect("a file");
+        writeln!(lock, "{}", child.id()).expect("writes");
+        FileExt::lock(&lock).expect("nobody else has it");
+        lock
+    }
+
+    #[test]
+    fn a_lock_that_outlives_its_owner_is_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let lock = lock_for_dead_owner(folder.path());
+        let release = std::thread::spawn(move || {
+            std::thread::sleep(LOCK_RETRY * 10);
+            drop(lock);
+        });
+        Folder::lock(folder.path()).map(|_| ()).expect("it is free soon");
+        release.join().expect("no panic");
+    }
+
+    #[test]
+    fn a_lock_that_is_never_released_is_told_with_its_owner() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let first = Folder::lock(folder.path()).expect("free");
+        let second = Folder::lock(folder.path()).map(|_| ());
+        assert!(matches!(second, Err(LogError::InUse(Some(id))) if id == std::process::id()));
+        drop(first);
+        let _lock = lock_for_dead_owner(folder.path());
+        let third = Folder::lock(folder.path()).map(|_| ());
+        assert!(matches!(third, Err(LogError::InUse(Some(_)))));
+    }
 }
