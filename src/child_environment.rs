@@ -1,13 +1,12 @@
-//! What programs that we start are told of our environment: a list, and nothing else. Keys and
-//! tokens are not on it.
+//! Environment of child processes: an allow-list of variables, without keys and tokens.
 
 use std::process::Command;
 
-/// What every program needs.
+/// Variables that every program needs.
 const BASIC: [&str; 5] = ["PATH", "HOME", "LANG", "LC_ALL", "TMPDIR"];
-/// How the model's server is set.
+/// Variables that configure the model's server.
 const MODEL_SERVER: [&str; 1] = ["CONVERGIO_MODEL_THREADS"];
-/// How what fetches packages reaches its index.
+/// Variables by which a package fetch reaches its index.
 const FETCH: [&str; 13] = [
     "ALL_PROXY",
     "HTTPS_PROXY",
@@ -23,15 +22,15 @@ const FETCH: [&str; 13] = [
     "https_proxy",
     "no_proxy",
 ];
-/// Pip's own settings: its index, its mirrors, its cache.
+/// Prefix of pip's own settings: its index, its mirrors, its cache.
 const PIP: &str = "PIP_";
 
-/// For the server of a model.
+/// Restricts the environment of a model's server.
 pub(crate) fn of_model_server(command: &mut Command) -> &mut Command {
     keep(command, |name| BASIC.contains(&name) || MODEL_SERVER.contains(&name))
 }
 
-/// For what fetches packages.
+/// Restricts the environment of a program that fetches packages.
 pub(crate) fn of_package_fetch(command: &mut Command) -> &mut Command {
     keep(command, |name| BASIC.contains(&name) || FETCH.contains(&name) || name.starts_with(PIP))
 }

@@ -1,4 +1,7 @@
-//! The command line.
+//! Arguments of the command line. Doc comments of arguments are the help text.
+//!
+//! One file for each command with arguments of its own; what all commands share is here. Nothing is
+//! executed here: `commands` matches on [`CliCommand`].
 
 pub(crate) mod agents;
 mod doors;
@@ -34,7 +37,7 @@ pub(crate) use models::ModelsCommand;
 pub(crate) use runs::RunsCommand;
 pub(crate) use tokens::TokensCommand;
 
-/// How many items a listing shows: 1 to 1000.
+/// Parses the limit of a listing, from 1 to 1000.
 pub(crate) fn parse_page_limit(text: &str) -> Result<u16, String> {
     let limit = text.parse().ok().filter(|limit| (1..=1000).contains(limit));
     limit.ok_or_else(|| "use a number from 1 to 1000".to_owned())
@@ -126,7 +129,7 @@ pub(crate) struct ClusterOptions {
 }
 
 impl Global {
-    /// Where the read models lie.
+    /// Location of the read models: a server, a file that was named, or one in the data folder.
     pub(crate) fn read_models(&self) -> anyhow::Result<Store> {
         Ok(match (&self.database, &self.read_models_file) {
             (Some(url), _) => Store::Server(url.clone()),
@@ -137,7 +140,8 @@ impl Global {
 }
 
 impl Cli {
-    /// Begins to log and to trace; to be kept until the end.
+    /// Starts logging and tracing. The returned value flushes traces when it is dropped, so it must
+    /// live until the process ends.
     pub(crate) fn init_telemetry(&self) -> Telemetry {
         Telemetry::start(&self.global.log_level)
     }
@@ -237,7 +241,7 @@ pub(crate) struct ServeArgs {
     pub(crate) evaluation: EvaluationLimits,
 }
 
-/// What a process does.
+/// Part of the platform that a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Role {
     /// Everything.
@@ -259,7 +263,8 @@ impl Role {
         matches!(self, Self::All | Self::Executor)
     }
 
-    /// Read models in a file belong to one process, so a gateway keeps its own.
+    /// True if this role runs a projector. Read models in a file belong to one process, so a
+    /// gateway without a shared store keeps its own.
     pub(crate) fn projects(self, store: &Store) -> bool {
         match self {
             Self::All | Self::Projector => true,

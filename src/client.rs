@@ -1,4 +1,4 @@
-//! The HTTP client of the command line.
+//! HTTP client of the command line: JSON requests, downloads and event streams.
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::exit::{self, Exit};
 
-/// Speaks to a server.
+/// Client of one server, with one token.
 #[derive(Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
@@ -32,8 +32,9 @@ impl Client {
         &self.url
     }
 
-    /// The id of the token that is shown.
+    /// Id of the token that requests carry.
     pub(crate) fn token_id(&self) -> TokenId {
+        // The token's hash is its id, so that the server need not be asked.
         TokenId::of(&TokenHash::of(&self.token))
     }
 
@@ -72,7 +73,7 @@ impl Client {
         Ok(response.json().await?)
     }
 
-    /// Posts a manifest as it is.
+    /// Posts a manifest as YAML text.
     pub(crate) async fn post_text<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -82,7 +83,7 @@ impl Client {
         Ok(self.send(request.body(text)).await?.json().await?)
     }
 
-    /// Takes an answer of any length in, piece by piece.
+    /// Downloads a response of any length, chunk by chunk.
     pub(crate) async fn download(
         &self,
         path: &str,
@@ -97,6 +98,7 @@ impl Client {
         Ok(out.flush()?)
     }
 
+    /// Sends a request; a response that is no success becomes an error with its problem details.
     async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
         let response = request.send().await.map_err(|error| {
             exit::unavailable(format!("the server at {} does not answer: {error}", self.url))
@@ -105,6 +107,7 @@ impl Client {
             return Ok(response);
         }
         let status = response.status();
+        // A body that is no problem document comes from a proxy or another program.
         let problem: Problem = response
             .json()
             .await
@@ -116,19 +119,22 @@ impl Client {
                 mistake.line, mistake.column, mistake.path, mistake.message
             );
         }
+        // A 4xx is the caller's mistake and ends scripts with another exit code than a server that
+        // fails.
         let code = if status.is_client_error() { exit::BAD_INPUT } else { exit::UNAVAILABLE };
         Err(Exit { code, message }.into())
     }
 
-    /// Whether the server answers. It is asked without the token: it may be somebody else.
+    /// True if the server answers. The request carries no token: another process may listen there.
     pub(crate) async fn is_alive(&self) -> bool {
+        // Short, since a dead server must not hold up every command.
         let request = self.http.get(format!("{}/healthz", self.url));
         let request = request.timeout(std::time::Duration::from_secs(2));
         self.send(request).await.is_ok()
     }
 
-    /// Follows a run from a sequence number until its end; comes back by itself when the stream
-    /// breaks. `hear` gets every event once, in order, and progress between them.
+    /// Follows a run from a sequence number until its end and reconnects when the stream breaks.
+    /// `on_frame` gets every event once, in order, with progress notes between them.
     pub(crate) async fn follow(
         &self,
         run: &str,
@@ -141,7 +147,7 @@ impl Client {
             let request = self.request(Method::GET, &path).header("accept", "text/event-stream");
             let request = request.header("last-event-id", after.to_string());
             match self.send(request).await {
-                // It has ended, and `hear` has had the end.
+                // The run has ended and all its events were delivered.
                 Ok(response) if response.status() == StatusCode::NO_CONTENT => return Ok(()),
                 Ok(response) => {
                     failures = 0;
@@ -149,6 +155,7 @@ impl Client {
                         return Ok(());
                     }
                 }
+                // That is 5 seconds of failures at least; a restart of the server takes less.
                 Err(error) if failures == 20 || exit_code(&error) == Some(exit::BAD_INPUT) => {
                     return Err(error);
                 }
@@ -158,7 +165,7 @@ impl Client {
         }
     }
 
-    /// Reads a stream; tells whether the run has ended.
+    /// Reads frames until the stream ends; returns whether the run has ended.
     async fn read(
         &self,
         response: Response,
@@ -172,7 +179,7 @@ impl Client {
             for frame in messages.feed(&chunk) {
                 if let Frame::Event(event) = &frame {
                     *after = event.seq;
-                    // A failed run that was retried goes on.
+                    // A failed run that is reopened within the same stream has not ended.
                     ended = is_end(event) || (ended && event.kind != "run.reopened.v1");
                 }
                 hear(&frame);
@@ -186,12 +193,12 @@ fn exit_code(error: &anyhow::Error) -> Option<u8> {
     error.downcast_ref::<Exit>().map(|exit| exit.code)
 }
 
-/// Whether an event ends its run.
+/// True if an event ends its run.
 pub(crate) fn is_end(event: &EventEnvelope) -> bool {
     matches!(event.kind.as_str(), "run.completed.v1" | "run.failed.v1" | "run.cancelled.v1")
 }
 
-/// Server-sent events as they come in.
+/// Decoder of server-sent events; keeps a line that is not complete yet.
 #[derive(Default)]
 struct Messages {
     pending: Vec<u8>,
@@ -203,6 +210,7 @@ impl Messages {
         let mut frames = Vec::new();
         for part in chunk.split_inclusive(|byte| *byte == b'\n') {
             self.pending.extend_from_slice(part);
+            // A chunk may end within a line or a character: only whole lines are decoded.
             if part.ends_with(b"\n") {
                 let line = String::from_utf8_lossy(&self.pending).trim_end().to_owned();
                 self.pending.clear();

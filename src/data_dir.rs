@@ -1,4 +1,4 @@
-//! The data folder: where it is and what lies in it.
+//! The data folder: its location and the files in it.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -10,9 +10,9 @@ use zeroize::Zeroizing;
 
 use crate::{exit, trust, user_folders};
 
-/// The name of a folder that is found by standing beside it.
+/// Name of a folder that is found in the working directory.
 const FOUND: &str = ".convergio";
-/// What we write into the folder.
+/// Files and folders that the program writes into the data folder.
 const ENTRIES: [&str; 20] = [
     "background.log",
     "check.db",
@@ -35,14 +35,15 @@ const ENTRIES: [&str; 20] = [
     "tokens.json",
     "tokens.json.old",
 ];
-/// What only a data folder has: another folder that is named by mistake keeps its modes.
+/// Files that only a data folder has. Permissions in another folder that is named by mistake are
+/// left alone.
 const SIGNS: [&str; 3] = ["log.db", "payload.key", "token"];
 
-/// The data folder.
+/// Path of a data folder, which need not exist yet.
 #[derive(Debug, Clone)]
 pub(crate) struct DataDir(PathBuf);
 
-/// The server that uses the folder.
+/// Content of `server.json`: the server that uses the folder.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Running {
     pub(crate) url: String,
@@ -50,18 +51,18 @@ pub(crate) struct Running {
 }
 
 impl DataDir {
-    /// A folder that was named: to name it is to trust it.
+    /// The folder that the user named; naming a folder is trusting it.
     pub(crate) fn named(path: &Path) -> Self {
         Self(path.to_owned())
     }
 
-    /// The folder that was named; else `./.convergio`, if it is there and trusted; else the user's
-    /// own.
+    /// The named folder; else `./.convergio`, if it exists and is trusted; else the user's own.
     pub(crate) fn find(named: Option<&Path>) -> anyhow::Result<Self> {
         if let Some(path) = named {
             return Ok(Self::named(path));
         }
         let here = PathBuf::from(FOUND);
+        // Not `exists`, which follows links: a link is checked like a folder.
         match std::fs::symlink_metadata(&here) {
             Ok(found) if found.is_dir() || found.is_symlink() => {
                 trust::check_found_folder(&here)?;
@@ -83,17 +84,19 @@ impl DataDir {
         self.0.join("checkpoints")
     }
 
-    /// Evaluations that are under way.
+    /// Folder with a note for each evaluation under way, so that one that killed its process is
+    /// known.
     pub(crate) fn attempts(&self) -> PathBuf {
         self.0.join("evaluations")
     }
 
-    /// Makes the folder. In one that is there, others lose what they may do.
+    /// Creates the folder. In an existing one, permissions of others are removed.
     pub(crate) fn create(&self) -> anyhow::Result<()> {
         let is_new = !self.0.exists();
         create_private_folder(&self.0).map_err(|error| {
             exit::unavailable(format!("cannot use the data folder {}: {error}", self.0.display()))
         })?;
+        // An existing folder may hold data of a version that kept wider modes.
         if !is_new {
             self.narrow_if_empty();
             self.tell_narrowed();
@@ -105,7 +108,7 @@ impl DataDir {
         Ok(())
     }
 
-    /// In an empty folder there was nothing to be read.
+    /// Narrows an empty folder, which nobody can have read anything from.
     fn narrow_if_empty(&self) {
         let is_empty = std::fs::read_dir(&self.0).is_ok_and(|mut entries| entries.next().is_none());
         if is_empty && let Err(error) = narrow_mode(&self.0) {
@@ -121,14 +124,16 @@ impl DataDir {
         }
     }
 
-    /// The folder and what we write into it, with names for people.
+    /// The folder and the program's files in it, with names for people; empty if it is no data
+    /// folder.
     fn entries(&self) -> impl Iterator<Item = (&str, PathBuf)> {
+        // Without a marker the folder may be any folder of the user, such as a home folder.
         let is_ours = SIGNS.iter().any(|sign| self.0.join(sign).exists());
         let inside = ENTRIES.iter().map(|name| (*name, self.0.join(name)));
         std::iter::once(("the folder", self.0.clone())).chain(inside).filter(move |_| is_ours)
     }
 
-    /// Takes from others what they may do; tells what was wider.
+    /// Removes permissions of others; returns the names and old modes of what was changed.
     pub(crate) fn narrow(&self) -> Vec<String> {
         let narrowed = |(name, path): (&str, PathBuf)| {
             let mode = narrow_mode(&path).ok().flatten()?;
@@ -137,7 +142,8 @@ impl DataDir {
         self.entries().filter_map(narrowed).collect()
     }
 
-    /// What others may use, because only another user could change it.
+    /// Names and modes of entries that others may still use, because they belong to another user
+    /// and only that user can change them.
     pub(crate) fn wide_entries(&self) -> Vec<String> {
         let wide = |(name, path): (&str, PathBuf)| {
             let mode = std::fs::symlink_metadata(path).ok()?.mode() & 0o7777;
@@ -146,7 +152,7 @@ impl DataDir {
         self.entries().filter_map(wide).collect()
     }
 
-    /// The owner's token, if there is one.
+    /// The owner's token, if the folder has one.
     pub(crate) fn token(&self) -> Option<Zeroizing<String>> {
         read_token(&self.token_file()).ok()
     }
@@ -155,7 +161,7 @@ impl DataDir {
         self.0.join("token")
     }
 
-    /// The owner's token; made if there is none.
+    /// The owner's token; created if there is none.
     pub(crate) fn token_or_new(&self) -> anyhow::Result<Zeroizing<String>> {
         match self.token() {
             Some(token) => Ok(token),
@@ -163,14 +169,14 @@ impl DataDir {
         }
     }
 
-    /// Makes another token for the owner.
+    /// Replaces the owner's token by a new one.
     pub(crate) fn replace_token(&self) -> anyhow::Result<Zeroizing<String>> {
         let token = new_token()?;
         self.write("token", token_line(&token).as_bytes())?;
         Ok(token)
     }
 
-    /// The key that seals payloads; a log in a cluster needs the same one everywhere.
+    /// Key that seals payloads. All processes of a log in a cluster need the same one.
     pub(crate) fn payload_key(&self) -> anyhow::Result<Zeroizing<[u8; 32]>> {
         let path = self.0.join("payload.key");
         let bytes = Zeroizing::new(std::fs::read(&path).map_err(|error| {
@@ -183,7 +189,7 @@ impl DataDir {
         key.map_err(|_| exit::unavailable(format!("{} must have 32 bytes", path.display())))
     }
 
-    /// The same, made if it is not there.
+    /// Key that seals payloads; created if there is none.
     pub(crate) fn payload_key_or_new(&self) -> anyhow::Result<Zeroizing<[u8; 32]>> {
         if !self.0.join("payload.key").exists() {
             let mut key = Zeroizing::new([0_u8; 32]);
@@ -193,34 +199,36 @@ impl DataDir {
         self.payload_key()
     }
 
-    /// Writes a file that only its owner reads, whole or not at all.
+    /// Writes a file that only its owner may read, atomically.
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
         let path = self.0.join(name);
         write_private_file(&path, bytes)
             .map_err(|error| exit::unavailable(format!("cannot write {}: {error}", path.display())))
     }
 
-    /// The server that says it uses the folder; it may be gone, or be somebody else.
+    /// The server that `server.json` names; it may have ended, and its address may be another's
+    /// now.
     pub(crate) fn running(&self) -> Option<Running> {
         serde_json::from_slice(&std::fs::read(self.0.join("server.json")).ok()?).ok()
     }
 
-    /// Says which server uses the folder.
+    /// Records the server that uses the folder.
     pub(crate) fn announce(&self, running: &Running) -> anyhow::Result<()> {
         self.write("server.json", serde_json::to_string(running)?.as_bytes())
     }
 
-    /// Says that no server uses the folder.
+    /// Removes the record of the server that used the folder.
     pub(crate) fn withdraw(&self) {
-        // A stale file is recognised by its server not answering.
+        // If it cannot be removed, the stale record is recognised by its server not answering.
         let _removed = std::fs::remove_file(self.0.join("server.json"));
     }
 }
 
-/// A token that nobody has.
+/// Creates a random token of 256 bits.
 pub(crate) fn new_token() -> anyhow::Result<Zeroizing<String>> {
     let mut random = Zeroizing::new([0_u8; 32]);
     getrandom::fill(&mut *random).context("no randomness for a token")?;
+    // Sized in advance: growing would leave copies of the secret in freed memory.
     let mut token = Zeroizing::new(String::with_capacity(4 + 2 * random.len()));
     token.push_str("cvg_");
     for byte in random.iter() {
@@ -231,12 +239,12 @@ pub(crate) fn new_token() -> anyhow::Result<Zeroizing<String>> {
     Ok(token)
 }
 
-/// A token as it stands in a file.
+/// Content of a token file.
 pub(crate) fn token_line(token: &str) -> Zeroizing<String> {
     Zeroizing::new(format!("{token}\n"))
 }
 
-/// A token out of a file.
+/// Reads a token file.
 pub(crate) fn read_token(file: &Path) -> std::io::Result<Zeroizing<String>> {
     let text = Zeroizing::new(std::fs::read_to_string(file)?);
     Ok(Zeroizing::new(text.trim().to_owned()))

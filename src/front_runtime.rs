@@ -1,5 +1,5 @@
-//! A thread of its own for connections, health, sign-in and the words to stop: they are heard
-//! however busy the threads are that work.
+//! A thread of its own for connections, health checks, sign-in and stop signals: they stay
+//! responsive however busy the worker threads are.
 
 use std::io;
 use std::time::Duration;
@@ -10,30 +10,30 @@ use tokio::sync::{oneshot, watch};
 
 use crate::exit;
 
-/// Longest time from the first word to stop until the process ends, whatever is under way: what is
-/// acknowledged is in the log.
+/// Maximum time from the first stop signal to the end of the process. Work under way may be cut
+/// off: what was acknowledged is in the log.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(30);
 
-/// The runtime of that thread. It ends with this.
+/// The thread's runtime; dropping this value ends both.
 pub(crate) struct FrontRuntime {
     handle: Handle,
     _end: oneshot::Sender<()>,
 }
 
-/// The words to stop that the process was given so far.
+/// Stop signals that the process has received.
 pub(crate) struct StopSignals(watch::Receiver<u32>);
 
 impl FrontRuntime {
     /// Starts the thread.
     ///
     /// # Errors
-    /// The machine has no thread left.
+    /// The system refuses another thread.
     pub(crate) fn start() -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (end, ended) = oneshot::channel::<()>();
         let run = move || {
-            // Nothing is sent: it ends when its owner is gone.
+            // Nothing is ever sent: the receiver wakes when the sender is dropped.
             let _end = runtime.block_on(ended);
             runtime.shutdown_background();
         };
@@ -45,11 +45,11 @@ impl FrontRuntime {
         &self.handle
     }
 
-    /// Listens to SIGTERM and SIGINT from now on. After the first one the process ends within
-    /// [`SHUTDOWN_LIMIT`].
+    /// Listens for SIGTERM and SIGINT from now on. After the first one the process ends within
+    /// [`SHUTDOWN_TIMEOUT`].
     ///
     /// # Errors
-    /// The signals cannot be listened to.
+    /// The signal handlers cannot be installed.
     pub(crate) fn stop_signals(&self) -> io::Result<StopSignals> {
         let _within = self.handle.enter();
         let mut terminate = signal(SignalKind::terminate())?;
@@ -73,7 +73,7 @@ impl FrontRuntime {
 }
 
 impl StopSignals {
-    /// Waits for the next word to stop.
+    /// Waits for the next stop signal; never returns if signals are no longer listened to.
     pub(crate) async fn next(&mut self) {
         if self.0.changed().await.is_err() {
             std::future::pending::<()>().await;

@@ -1,22 +1,24 @@
-//! What the process does before anything else, so that others read nothing of what it keeps.
+//! Hardening of the process before it does anything else: its files and memory are for its user.
 
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, setrlimit, umask};
 
-/// What others than the owner may do with new files: nothing.
+/// Permissions that new files deny: all of group and others.
 const UMASK: u32 = 0o077;
 
-/// New files are for their owner alone, and memory, which holds keys, is dumped nowhere.
+/// Denies others access to new files and disables core dumps, since memory holds keys.
 pub(crate) fn harden_process() {
     umask(Mode::from_raw_mode(UMASK));
+    // A dump would survive the process, and could lie in a folder that others read.
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     if let Err(error) = setrlimit(Resource::Core, none) {
         err_line!("convergio: core dumps cannot be turned off: {error}");
     }
+    // Also closes `/proc/PID/mem` and ptrace to other processes of the same user (prctl(2)).
     set_dumpable(false);
 }
 
-/// Lets profilers and debuggers of the same user look into a process that holds nobody's keys.
+/// Allows profilers and debuggers of the same user, in processes that hold no keys of users.
 pub(crate) fn allow_inspection() {
     set_dumpable(true);
 }

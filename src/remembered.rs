@@ -1,4 +1,4 @@
-//! What executors recall: the index of the read models.
+//! The executor's port for recall, implemented by the read models' memory index.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use convergio_domain::time::Timestamp;
 use convergio_executor::memory::Recall;
 use convergio_projections::{Memories, MemoryError};
 
-/// The memories of a log, for its executor.
+/// Recall of memories for an executor.
 pub(crate) struct Remembered(pub(crate) Arc<Memories>);
 
 #[async_trait]
@@ -28,6 +28,8 @@ impl Recall for Remembered {
         found.map_err(|error| {
             let message = platform_text!("the memory cannot be read now");
             let failure = UnsealedFailure::new("log.unavailable", message);
+            // Only a log that cannot be read may answer later; an error of the index would come
+            // again.
             let retryable = matches!(error, MemoryError::Log(_));
             UnsealedFailure { retryable, ..failure }.with_cause(error)
         })

@@ -1,4 +1,4 @@
-//! Replays by the executor's own replay: for the gateway over the log, and of files.
+//! Replay of runs of a log for the gateway, and of exported files.
 
 use std::sync::Arc;
 
@@ -23,10 +23,11 @@ use uuid::Uuid;
 
 /// Records read at once.
 const PAGE: usize = 256;
-/// Events of a run whose rows are computed again besides; more take too long to wait for.
+/// Maximum events of a run whose rows are computed again as well; more would take too long to wait
+/// for.
 const ROWS_OF: u64 = 100_000;
 
-/// Where records and graph versions come from.
+/// Source of the records, payloads and graph versions of a run.
 pub(crate) enum Source<'a> {
     Log(&'a Repository, &'a StreamKey),
     File(&'a RunFile),
@@ -61,7 +62,7 @@ impl Source<'_> {
         }
     }
 
-    /// A table that models were chosen from, if it can be had.
+    /// Table of candidates that a model was chosen from; `None` if it was erased or left out.
     async fn table(&self, at: PayloadRef) -> Result<Option<Vec<u8>>, LogError> {
         match self {
             Self::Log(repository, run) => Ok(repository.payload(run, at).await?.map(Vec::from)),
@@ -69,12 +70,13 @@ impl Source<'_> {
         }
     }
 
-    /// What a fork begins with: its parent's state.
+    /// State that a fork inherits from its parent; `None` for other runs.
     async fn inherited(&self) -> Result<Option<RunState>, LogError> {
         let (repository, run) = match self {
             Self::Log(repository, run) => (repository, run),
             Self::File(file) => return Ok(file.inherited()),
         };
+        // A run of the log names its parent in its first event; a file has the state itself.
         let first = repository.log().read_stream(run, Seq(0), 1).await?;
         let event = first.first().and_then(|record| record.body.events.first());
         let Some(from) = event.and_then(Run::inherits) else { return Ok(None) };
@@ -83,7 +85,7 @@ impl Source<'_> {
         Ok(loaded.map(|loaded| loaded.state))
     }
 
-    /// The graph and the version that the run was created with.
+    /// Graph and version that the run was created with.
     async fn created(&self) -> Result<(GraphId, GraphVersion), ReplayError> {
         let records = self.records(Seq(0)).await?;
         let first = records.first().and_then(|record| record.body.events.first());
@@ -95,17 +97,17 @@ impl Source<'_> {
     }
 }
 
-/// A replay that has come to its end.
+/// A replay that has ended, at the requested event or at a divergence.
 pub(crate) struct Replayed {
     pub(crate) replay: Replay,
     pub(crate) diverges: Option<Divergence>,
-    /// Whether it began with its parent's state, whose rows are its parent's.
+    /// True for a fork: it began with its parent's state, and its first rows are its parent's.
     is_fork: bool,
-    /// What was replayed, as far as it is kept for more.
+    /// Replayed records, as far as their rows may be computed again.
     records: Vec<Arc<Record>>,
 }
 
-/// Replays up to an event, against the run's own versions or another graph.
+/// Replays a run up to an event, against its own graph versions or against another graph.
 pub(crate) async fn replay(
     source: &Source<'_>,
     at: Option<u64>,
@@ -126,9 +128,11 @@ pub(crate) async fn replay(
     loop {
         let page = source.records(after).await?;
         for record in &page {
+            // Records are atomic: one that begins after the requested event is not computed at all.
             if at.is_some_and(|at| record.first_seq().0 > at) {
                 return Ok(done);
             }
+            // A migration changes the version in the middle of a run.
             if let Some(version) = done.replay.wants(record) {
                 let graph = source.graph(id, version).await?;
                 done.replay.offer(version.clone(), graph);
@@ -156,7 +160,7 @@ pub(crate) async fn replay(
     }
 }
 
-/// Replays runs of a log, for the gateway.
+/// Replay for the gateway, over a log and its read models.
 pub(crate) struct LogReplayer {
     repository: Repository,
     queries: Queries,
@@ -174,6 +178,7 @@ impl Replayer for LogReplayer {
         let is_all = at.is_none() && graph.is_none();
         let mut done = replay(&Source::Log(&self.repository, run), at, graph).await?;
         let mut rows = None;
+        // Only a complete replay by the run's own graph can equal the rows in use.
         if is_all && !done.is_fork && done.diverges.is_none() && done.replay.state.seq.0 <= ROWS_OF
         {
             rows = self.compare_rows(run, &mut done).await?;
@@ -219,7 +224,7 @@ impl LogReplayer {
         Self { repository: repository.clone(), queries: queries.clone(), evaluator }
     }
 
-    /// What is wrong with the inputs of a run by another graph.
+    /// Mistakes in the inputs of a run when another graph checks them.
     async fn check(
         &self,
         run: &StreamKey,
@@ -233,6 +238,8 @@ impl LogReplayer {
         }
     }
 
+    /// Verdict on moving a run to another graph: pinned if it cannot move, to be migrated if the
+    /// graph would have decided otherwise, else compatible.
     async fn verdict(
         &self,
         source: &Source<'_>,
@@ -240,6 +247,7 @@ impl LogReplayer {
         graph: &Graph,
         state: &RunState,
     ) -> Result<(Verdict, Option<String>), ReplayError> {
+        // Structural obstacles are found without a replay.
         if let Some(reason) = obstacle(before, graph, state) {
             return Ok((Verdict::Pin, Some(reason)));
         }
@@ -261,8 +269,8 @@ impl LogReplayer {
         })
     }
 
-    /// Computes the run's rows again and compares them with those in use; gives their number, or
-    /// nothing when the run goes on meanwhile.
+    /// Computes the run's rows again and compares them with those in use; returns their number, or
+    /// `None` if the run goes on meanwhile.
     async fn compare_rows(
         &self,
         run: &StreamKey,
@@ -270,6 +278,7 @@ impl LogReplayer {
     ) -> Result<Option<u64>, ReplayError> {
         let Some(last) = done.records.last() else { return Ok(None) };
         let patience = std::time::Duration::from_secs(10);
+        // The read models may be behind the log, which is no difference.
         if !self.queries.wait_for(last.position, patience).await {
             return Ok(None);
         }
@@ -277,6 +286,7 @@ impl LogReplayer {
         let computed = recompute(&scratch, run, &done.records).await?;
         let in_use = self.queries.rows_of(run).await?;
         let head = self.repository.log().head(run).await?;
+        // A later commit may have changed the rows between the two reads.
         if head.is_none_or(|head| head.seq != last.last_seq()) {
             return Ok(None);
         }
@@ -304,14 +314,14 @@ fn differing(seq: Seq, in_use: &[TableRow], computed: &[TableRow]) -> Divergence
     }
 }
 
-/// A difference in one line.
+/// A divergence in one line.
 fn text(found: &Divergence) -> String {
     let step = found.step.as_ref().map_or_else(|| "the run".to_owned(), ToString::to_string);
     let Divergence { seq, what, recorded, computed, .. } = found;
     format!("event {seq}, {step}: {what}: written `{recorded}`, computed `{computed}`")
 }
 
-/// What came of a replay, as the API tells it.
+/// Report of a replay in the API's form.
 pub(crate) fn report(run: &StreamKey, done: Replayed, rows: Option<u64>) -> ReplayReport {
     let Replayed { mut replay, diverges, .. } = done;
     let step = |(step, status): (String, &str)| ReplayedStep { step, status: status.into() };

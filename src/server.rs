@@ -1,4 +1,4 @@
-//! The composition root: the roles of a process, on the log in its folder or in a cluster.
+//! The composition root: starts the roles of a process on the log of its folder or of a cluster.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,35 +37,35 @@ use crate::owner_tokens;
 use crate::remembered::Remembered;
 use crate::replayer::LogReplayer;
 
-/// What a server is started with.
+/// Configuration of a server.
 pub(crate) struct ServerConfig {
     pub(crate) data: DataDir,
     pub(crate) listen: ListenOptions,
-    /// Where the read models lie.
+    /// Location of the read models.
     pub(crate) read_models: Store,
-    /// Model servers in place of those found on the machine.
+    /// URLs of model servers, in place of those detected on the machine.
     pub(crate) model_urls: Vec<String>,
-    /// Where the log is.
+    /// Location of the log.
     pub(crate) place: LogPlace,
-    /// How long a folder is waited for that another process uses.
+    /// Maximum time to wait for a folder that another process holds.
     pub(crate) folder_patience: Duration,
-    /// What this process does.
+    /// Role of this process.
     pub(crate) role: Role,
-    /// Model calls at once.
+    /// Limits on concurrent model calls.
     pub(crate) model_calls: ModelCallLimits,
-    /// What one call at a front door may use.
+    /// Limits of one call at a front door.
     pub(crate) doors: DoorOptions,
-    /// Where connections are served.
+    /// Runtime that serves connections.
     pub(crate) front_runtime: FrontRuntime,
-    /// What evaluations may take.
+    /// Limits of evaluations of untrusted text.
     pub(crate) evaluation: EvaluationLimits,
 }
 
-/// A running server.
+/// A server that runs in this process.
 pub(crate) struct Server {
-    /// Where it answers; empty if it does not.
+    /// URL of the gateway; empty without one.
     pub(crate) url: String,
-    /// The owner's token.
+    /// Token of the data folder's owner.
     pub(crate) token: Zeroizing<String>,
     pub(crate) models: Vec<Detected>,
     pub(crate) durability: Durability,
@@ -73,7 +73,7 @@ pub(crate) struct Server {
     clock: Arc<SteadyClock>,
     data: DataDir,
     executor: Option<Executor>,
-    /// The part in the work that is shared with other processes.
+    /// Lease of this executor's slots, in a cluster.
     shares: Option<Shares>,
     stop: watch::Sender<bool>,
     gateway: Option<JoinHandle<()>>,
@@ -82,7 +82,7 @@ pub(crate) struct Server {
     _model: Option<ManagedModel>,
 }
 
-/// The projections at work.
+/// The projector's task and its stop signal.
 struct Projector {
     task: JoinHandle<Result<(), ProjectionError>>,
     stop: oneshot::Sender<()>,
@@ -92,7 +92,7 @@ async fn open_log(config: &ServerConfig) -> anyhow::Result<OpenLog> {
     config.place.open_within(&config.data, config.folder_patience).await
 }
 
-/// The part in the work that is shared with other processes, on a log in a cluster.
+/// Leases slots of the work on a log in a cluster, which several executors share.
 fn share_work(open: &OpenLog, health: &HealthRegistry) -> Option<Shares> {
     match open {
         OpenLog::Embedded(_) => None,
@@ -100,7 +100,7 @@ fn share_work(open: &OpenLog, health: &HealthRegistry) -> Option<Shares> {
     }
 }
 
-/// Opens read models, with a clear error.
+/// Opens read models; an error names their location.
 pub(crate) async fn open_read_models(store: &Store) -> anyhow::Result<Projections> {
     Projections::open(store.clone()).await.map_err(|error| {
         let place = match store {
@@ -113,10 +113,11 @@ pub(crate) async fn open_read_models(store: &Store) -> anyhow::Result<Projection
 }
 
 impl Server {
-    /// Starts what the role asks for.
+    /// Starts the parts that the role asks for, in the order in which they depend on each other.
     pub(crate) async fn start(config: ServerConfig) -> anyhow::Result<Self> {
         let role = config.role;
-        // First what can fail for a reason of its own: an address in use.
+        // First the step that fails for reasons of its own, an address in use: nothing needs
+        // undoing.
         let front = open_front(&config).await?;
         let open = open_log(&config).await?;
         let log = open.shared();
@@ -124,11 +125,12 @@ impl Server {
         let live = LiveHub::new();
         let health = HealthRegistry::default();
         let (stop, stopping) = watch::channel(false);
+        // Tokens are loaded before listeners serve, so that the first request is not refused.
         let (token, tokens) = admit_tokens(&config, &repository, &health, &stopping).await?;
         let memories = Arc::new(Memories::new(Arc::clone(&log)));
         let projections = open_read_models_of_role(&config).await?;
         let queries = projections.as_ref().map(Projections::queries);
-        // A log in a folder has one process, which does all that is to be done.
+        // A log in a folder has one process, which therefore projects whatever its role.
         let is_alone = matches!(config.place, LogPlace::Folder);
         let projects = is_alone || role.projects(&config.read_models);
         let projector = projections.filter(|_| projects);
@@ -163,6 +165,7 @@ impl Server {
                 stop: stopping.clone(),
             };
             gateway = Some(front.serve(app, stopping, &config.front_runtime)?);
+            // Announced last: whoever reads `server.json` finds a server that answers.
             config.data.announce(&Running { url: local_url, pid: std::process::id() })?;
         }
         Ok(Self {
@@ -183,7 +186,7 @@ impl Server {
         })
     }
 
-    /// Waits until a part of the server ends, which it should not, and tells why.
+    /// Waits until a part of the server ends, which none should, and returns the reason.
     pub(crate) async fn failed(&mut self) -> anyhow::Error {
         let gateway = async {
             match &mut self.gateway {
@@ -213,28 +216,33 @@ impl Server {
         }
     }
 
-    /// Whether any run could go on by itself.
+    /// True if no run is due now or later: nothing goes on without an event from outside.
     pub(crate) async fn is_idle(&self) -> anyhow::Result<bool> {
         let now = self.clock.now();
         let due = self.log.due(now, 1).await?;
         Ok(due.is_empty() && self.log.next_due(now).await?.is_none())
     }
 
-    /// Ends orderly: no new step, those under way finish within a grace, everything is flushed.
+    /// Shuts down in order: no new step starts, steps under way finish within a grace period,
+    /// everything is flushed.
     pub(crate) async fn shutdown(self) -> anyhow::Result<()> {
         self.data.withdraw();
-        // Streams end first, so that nobody waits for events that will not come.
+        // Event streams end first, so that clients do not wait for events that will not come.
         self.stop.send_replace(true);
         if let Some(executor) = self.executor {
             executor.shutdown().await?;
         }
+        // Slots go back before the log closes: another executor takes them over without waiting for
+        // the lease to expire.
         if let Some(shares) = self.shares {
             shares.leave().await;
         }
-        // What has ended already was told by `failed`.
+        // A part that has ended already was reported by `wait_for_failure`.
         if let Some(gateway) = self.gateway.filter(|task| !task.is_finished()) {
             let _gateway = gateway.await;
         }
+        // The projector is stopped last; records that it has not applied are applied by the next
+        // start.
         if let Some(projector) = self.projector.filter(|projector| !projector.task.is_finished()) {
             let _stopping = projector.stop.send(());
             let _projector = projector.task.await;
@@ -253,7 +261,7 @@ impl Projector {
     }
 }
 
-/// The log's writer, with states of long runs in the data folder, and its clock.
+/// Opens the repository, with checkpoints of long runs in the data folder, and its clock.
 async fn open_repository(
     data: &DataDir,
     log: &Arc<dyn EventLog>,
@@ -264,7 +272,7 @@ async fn open_repository(
     Ok((repository.with_checkpoints(checkpoints), clock))
 }
 
-/// Where callers arrive, if the role answers any.
+/// Opens the listeners, if the role serves requests.
 async fn open_front(config: &ServerConfig) -> anyhow::Result<Option<Front>> {
     match config.role.answers() {
         true => Ok(Some(Front::open(&config.listen).await?)),
@@ -279,10 +287,11 @@ async fn open_read_models_of_role(config: &ServerConfig) -> anyhow::Result<Optio
     }
 }
 
-/// Where callers arrive.
+/// Sockets that callers connect to.
 struct Front {
     listener: TcpListener,
-    /// Where commands on this machine arrive, if they could not use the other address.
+    /// A second, unencrypted socket on loopback for commands on this machine, if the first one is
+    /// not for them.
     local: Option<TcpListener>,
     url: String,
     options: ServeOptions,
@@ -300,7 +309,7 @@ impl Front {
         Ok(Self { listener, local, url, options })
     }
 
-    /// The URL for commands on this machine.
+    /// URL for commands on this machine.
     fn local_url(&self) -> anyhow::Result<String> {
         match &self.local {
             Some(local) => Ok(format!("http://{}", local.local_addr()?)),
@@ -314,6 +323,8 @@ impl Front {
         stop: watch::Receiver<bool>,
         runtime: &FrontRuntime,
     ) -> anyhow::Result<JoinHandle<()>> {
+        // Sockets belong to the runtime that they are registered with: both are moved to the front
+        // runtime.
         let _within = runtime.handle().enter();
         let listener = TcpListener::from_std(self.listener.into_std()?)?;
         let local = self.local.map(TcpListener::into_std).transpose()?;
@@ -333,7 +344,8 @@ impl Front {
     }
 }
 
-/// The owner's token, and who may come in: as the log says it now, and whenever it says otherwise.
+/// Admits the owner's token and returns it with the live set of tokens, which follows the log from
+/// now on.
 async fn admit_tokens(
     config: &ServerConfig,
     repository: &Repository,
@@ -359,7 +371,7 @@ async fn bind_listener(address: SocketAddr) -> anyhow::Result<TcpListener> {
     listener.map_err(|error| exit::unavailable(format!("cannot listen on {address}: {error}")))
 }
 
-/// The model servers: those that were named, else those that run, else the managed one.
+/// Finds the model servers: those that were named, else those detected, else the managed one.
 async fn find_models(
     config: &ServerConfig,
 ) -> anyhow::Result<(Vec<Detected>, Option<ManagedModel>)> {
@@ -381,7 +393,7 @@ async fn find_models(
     }
 }
 
-/// The models that can be asked, for who lists them.
+/// Directory of the models that can be called, for clients that list them.
 struct Directory(Arc<ModelCatalog>);
 
 #[async_trait]
@@ -397,7 +409,8 @@ impl ModelDirectory for Directory {
     }
 }
 
-/// Evaluates what strangers wrote: what is not small in processes that may be killed.
+/// Starts the evaluator of untrusted expressions and schemas: small ones are evaluated here, all
+/// others in worker processes that can be killed.
 fn start_evaluator(config: &ServerConfig) -> anyhow::Result<Evaluator> {
     let limits = config.evaluation;
     let folder = config.data.attempts();

@@ -1,6 +1,6 @@
-//! Which server a command speaks to: one that was named, the one that uses the data folder, or one
-//! that is started in this process for the time of the command. A token goes only to the server
-//! that it was given for.
+//! The server that a command speaks to: one that was named, the one that uses the data folder, or
+//! one started in this process for the time of the command. A token is sent only to the server that
+//! it was given for.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
@@ -19,27 +19,29 @@ use crate::front_runtime::FrontRuntime;
 use crate::log_place::LogPlace;
 use crate::server::{Server, ServerConfig};
 
-/// The token for the server that `CONVERGIO_URL` or `--server` names.
+/// Variable with the token for the server that `CONVERGIO_URL` or `--server` names.
 const TOKEN_VARIABLE: &str = "CONVERGIO_TOKEN";
 
-/// A server to speak to.
+/// A server to speak to, and the client for it.
 pub(crate) struct Target {
     pub(crate) client: Client,
-    /// The server, when it is ours.
+    /// The server, if it runs in this process.
     pub(crate) own: Option<Server>,
-    /// The file that the token came from, if it came from one.
+    /// File that the token was read from, if any.
     pub(crate) token_file: Option<PathBuf>,
 }
 
-/// A token, and the file that it came from.
+/// A token with the file that it was read from.
 struct GivenToken {
     token: Zeroizing<String>,
     file: Option<PathBuf>,
 }
 
 impl Target {
-    /// Finds a server, or starts one. `execute` says whether runs are to go on meanwhile.
+    /// Finds a server or starts one. `execute` decides whether a server that is started also
+    /// executes runs meanwhile.
     pub(crate) async fn find(global: &Global, execute: bool) -> anyhow::Result<Self> {
+        // Read first: a mistake in it is reported whichever server is found.
         let given = token_of_command_line(global)?;
         if let Some(url) = &global.server {
             return Self::at(global, url, given);
@@ -55,10 +57,13 @@ impl Target {
             let file = Some(data.token_file());
             data.token().map(|token| GivenToken { token, file })
         };
+        // Both are needed; otherwise a server of our own is started below, which reports why it
+        // cannot.
         if let Some(running) = own_server(&data)
             && let Some(token) = given.as_ref().map(GivenToken::copy).or_else(|| of_folder(&data))
         {
             let client = Client::new(&running.url, &token.token)?;
+            // A stale `server.json` is left behind by a crash: only a server that answers counts.
             if client.is_alive().await {
                 return Ok(Self { client, own: None, token_file: token.file });
             }
@@ -84,7 +89,7 @@ impl Target {
         Ok(Self { client, own: Some(server), token_file: token.file })
     }
 
-    /// A server that was named, with the token that was given for it.
+    /// The server that was named, with the token that was given for it.
     fn at(global: &Global, url: &str, given: Option<GivenToken>) -> anyhow::Result<Self> {
         let from_environment = || {
             let token = std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty())?;
@@ -100,7 +105,7 @@ impl Target {
         Ok(Self { client, own: None, token_file: token.file })
     }
 
-    /// Ends the server, if it is ours.
+    /// Shuts the server down, if it runs in this process.
     pub(crate) async fn close(self) -> anyhow::Result<()> {
         match self.own {
             Some(server) => server.shutdown().await,
@@ -138,13 +143,15 @@ fn token_of_own(global: &Global, url: &str) -> Option<GivenToken> {
     Some(GivenToken { token, file: Some(data.token_file()) })
 }
 
-/// The server that says it uses the folder, unless the folder's token must not go there: it is on
-/// another machine, or whoever listens there is neither this user nor who owns the folder.
+/// The server that `server.json` names, unless the folder's token must not go there: it is on
+/// another machine, or the process that listens there belongs neither to this user nor to the
+/// folder's owner.
 pub(crate) fn own_server(data: &DataDir) -> Option<Running> {
     let running = data.running()?;
     let address = socket_address(&running.url);
     let allowed = [Some(geteuid().as_raw()), folder_owner(data)];
     let is_ours = address.is_some_and(|address| match listening_uids(address) {
+        // No listener at all may be a server that is starting or gone: it is not trusted either.
         Some(uids) => uids.iter().all(|uid| allowed.contains(&Some(*uid))) && !uids.is_empty(),
         None => address.ip().is_loopback(),
     });
@@ -163,11 +170,11 @@ fn folder_owner(data: &DataDir) -> Option<u32> {
     std::fs::metadata(data.path()).ok().map(|found| found.uid())
 }
 
-/// Where a URL leads, if it says so in digits.
+/// Socket address that a URL names by IP address, without a name lookup.
 fn socket_address(url: &str) -> Option<SocketAddr> {
     let url = Url::parse(url).ok().filter(|url| url.scheme() == "http")?;
     let ip: IpAddr = url.host_str()?.trim_matches(['[', ']']).parse().ok()?;
-    // Who listens everywhere is reached on this machine.
+    // A server that listens on all addresses is reached over loopback.
     let ip = if ip.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { ip };
     Some(SocketAddr::new(ip, url.port_or_known_default()?))
 }

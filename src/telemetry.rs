@@ -1,5 +1,5 @@
-//! What the process says of itself: log lines on standard error, and traces by OpenTelemetry where
-//! a collector is named in the environment (`OTEL_EXPORTER_OTLP_ENDPOINT`).
+//! Telemetry of the process: log lines on standard error, and OpenTelemetry traces if a collector
+//! is named in the environment (`OTEL_EXPORTER_OTLP_ENDPOINT`).
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::SpanExporter;
@@ -10,20 +10,21 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-/// Variables that name a collector (OpenTelemetry's specification of exporters).
+/// Variables that name a collector (OpenTelemetry specification, OTLP exporter).
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
 
-/// Sends what is left when the process ends.
+/// Running telemetry; flushes pending traces when it is dropped.
 pub(crate) struct Telemetry(Option<SdkTracerProvider>);
 
 impl Telemetry {
-    /// Begins to log at a level, and to trace if a collector is named. To be called before the
-    /// runtime starts: the exporter has a thread of its own.
+    /// Starts logging at a level, and tracing if a collector is named. Must be called before the
+    /// async runtime starts, since the exporter has a thread of its own.
     pub(crate) fn start(level: &str) -> Self {
         let lines = tracing_subscriber::fmt::layer()
             .with_writer(std::io::stderr)
             .with_filter(EnvFilter::new(level));
         let registry = tracing_subscriber::registry().with(lines);
+        // Without a collector the layer is not installed at all, which costs nothing per span.
         let is_wanted = ENDPOINTS.iter().any(|name| std::env::var_os(name).is_some());
         let provider = is_wanted.then(provider).flatten();
         match &provider {
@@ -40,12 +41,14 @@ impl Telemetry {
     }
 }
 
-/// Spans of our own crates: an exporter that traced its own requests would never end.
+/// Selects spans of this project's crates: an exporter that traced its own requests would never
+/// end.
 fn is_ours(metadata: &tracing::Metadata<'_>) -> bool {
     metadata.target().starts_with("convergio")
 }
 
 fn provider() -> Option<SdkTracerProvider> {
+    // The exporter's HTTP client needs a TLS provider before its first connection.
     convergio_executor::model::install_tls();
     let exporter = match SpanExporter::builder().with_http().build() {
         Ok(exporter) => exporter,
@@ -62,7 +65,7 @@ fn provider() -> Option<SdkTracerProvider> {
 impl Drop for Telemetry {
     fn drop(&mut self) {
         if let Some(provider) = &self.0 {
-            // A collector that does not answer must not keep the process.
+            // A collector that does not answer must not keep the process from ending.
             let _flushed = provider.shutdown();
         }
     }

@@ -1,9 +1,9 @@
-//! The one way to a terminal: what strangers wrote is shown as text, and steers nothing.
+//! The only way to a terminal: untrusted text is shown as text and cannot control the terminal.
 //!
-//! Names, inputs, answers and errors may hold escape sequences, controls, letters that turn the
-//! direction of a line and letters that nobody sees. They are printed as visible escapes, as
-//! `\u{1b}`, on a terminal and in a pipe alike. JSON keeps its values: there they are escapes of
-//! JSON. A tidy test and two lints refuse every other way.
+//! Names, inputs, answers and errors may hold escape sequences, control characters, characters that
+//! reverse a line's direction and invisible ones. They are printed as visible escapes, as `\u{1b}`,
+//! on a terminal and in a pipe alike. JSON keeps its values: there they become JSON escapes. A tidy
+//! test and two lints refuse every other way to print.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -11,8 +11,8 @@ use std::io;
 
 use serde::Serialize;
 
-/// Prints a line to standard output. Line breaks are those of the literal: one that a value brings
-/// is shown as an escape.
+/// Prints a line to standard output. Only the line breaks of the literal are printed as such: one
+/// that a value brings is shown as an escape.
 macro_rules! out_line {
     () => { $crate::terminal::write_out("", 0) };
     ($format:literal $($rest:tt)*) => {
@@ -23,7 +23,7 @@ macro_rules! out_line {
     };
 }
 
-/// The same to standard error.
+/// Prints a line to standard error, as [`out_line!`].
 macro_rules! err_line {
     () => { $crate::terminal::write_err("", 0) };
     ($format:literal $($rest:tt)*) => {
@@ -34,8 +34,8 @@ macro_rules! err_line {
     };
 }
 
-/// Letters that are not seen, or change how others are: besides the controls of Unicode, those that
-/// turn the direction, join, fill or tag.
+/// Characters that are invisible or change how others are shown: besides Unicode's controls, those
+/// that change direction, join, fill or tag.
 const INVISIBLE: [(char, char); 20] = [
     ('\u{ad}', '\u{ad}'),
     ('\u{34f}', '\u{34f}'),
@@ -60,21 +60,23 @@ const INVISIBLE: [(char, char); 20] = [
 ];
 
 fn is_visible(letter: char) -> bool {
+    // Letters below U+00AD are checked by `is_control` alone; most text is there.
     let is_hidden = |(from, to): &(char, char)| (*from..=*to).contains(&letter);
     !(letter.is_control() || (letter >= '\u{ad}' && INVISIBLE.iter().any(is_hidden)))
 }
 
-/// A text of strangers, its lines and tabs as they are.
+/// Escapes untrusted text; line breaks and tabs stay.
 pub(crate) fn escape_text(text: &str) -> Cow<'_, str> {
     escape(text, |letter| letter == '\n' || letter == '\t' || is_visible(letter))
 }
 
-/// A text of strangers in one line.
+/// Escapes untrusted text for one line; line breaks become escapes.
 pub(crate) fn escape_line(text: &str) -> Cow<'_, str> {
     escape(text, is_visible)
 }
 
 fn escape(text: &str, is_plain: impl Fn(char) -> bool) -> Cow<'_, str> {
+    // Most texts need nothing: they are not copied.
     if text.chars().all(&is_plain) {
         return Cow::Borrowed(text);
     }
@@ -88,7 +90,8 @@ fn escape(text: &str, is_plain: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// A text of strangers in one line of so many letters at most; what is not shown is counted.
+/// Escapes untrusted text for one line of at most `letters` characters; the number of omitted
+/// characters is appended.
 pub(crate) fn shorten_line(text: &str, letters: usize) -> String {
     let shown: String = text.chars().take(letters).collect();
     match text.chars().count().saturating_sub(letters) {
@@ -97,7 +100,7 @@ pub(crate) fn shorten_line(text: &str, letters: usize) -> String {
     }
 }
 
-/// JSON whose strings steer nothing either; the values are the same.
+/// Escapes the strings of JSON text; its values stay the same.
 pub(crate) fn escape_json(json: &str) -> Cow<'_, str> {
     let is_plain = |letter| letter == '\n' || is_visible(letter);
     if json.chars().all(is_plain) {
@@ -109,7 +112,7 @@ pub(crate) fn escape_json(json: &str) -> Cow<'_, str> {
             escaped.push(letter);
             continue;
         }
-        // Serde has escaped the others: such a letter stands within a string.
+        // Serde has escaped ASCII controls, so that what is left here stands within a string.
         for unit in letter.encode_utf16(&mut [0; 2]) {
             // Writing to a string cannot fail.
             let _written = write!(escaped, "\\u{unit:04x}");
@@ -118,7 +121,7 @@ pub(crate) fn escape_json(json: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// How many line breaks a literal has.
+/// Number of line breaks in a literal. Constant, so that macros pay nothing for it.
 pub(crate) const fn line_breaks(literal: &str) -> usize {
     let (bytes, mut at, mut breaks) = (literal.as_bytes(), 0, 0);
     while at < bytes.len() {
@@ -129,49 +132,50 @@ pub(crate) const fn line_breaks(literal: &str) -> usize {
 }
 
 fn lines(text: &str, breaks: usize) -> Cow<'_, str> {
+    // As many breaks as the literal has: none came from a value.
     match text.matches('\n').count() == breaks {
         true => escape_text(text),
         false => escape(text, |letter| letter == '\t' || is_visible(letter)),
     }
 }
 
-/// Prints a line of [`out_line!`].
+/// Prints a line for [`out_line!`].
 #[expect(clippy::print_stdout, reason = "the one place that prints")]
 pub(crate) fn write_out(text: &str, breaks: usize) {
     println!("{}", lines(text, breaks));
 }
 
-/// Prints a line of [`err_line!`].
+/// Prints a line for [`err_line!`].
 #[expect(clippy::print_stderr, reason = "the one place that prints")]
 pub(crate) fn write_err(text: &str, breaks: usize) {
     eprintln!("{}", lines(text, breaks));
 }
 
-/// Writes over the last line of standard error, which has no end yet.
+/// Overwrites the last line of standard error, which has no line break yet.
 #[expect(clippy::print_stderr, reason = "the one place that prints")]
 pub(crate) fn rewrite_line(text: &str) {
     eprint!("\r{} ", escape_line(text));
 }
 
-/// Prints a text of strangers with its lines.
+/// Prints untrusted text with its line breaks.
 #[expect(clippy::print_stdout, reason = "the one place that prints")]
 pub(crate) fn print_text(text: &str) {
     println!("{}", escape_text(text));
 }
 
-/// Prints rows that were escaped cell by cell.
+/// Prints a table whose cells were escaped one by one.
 #[expect(clippy::print_stdout, reason = "the one place that prints")]
 pub(crate) fn print_table(table: &comfy_table::Table) {
     println!("{table}");
 }
 
-/// Prints a value as JSON of many lines.
+/// Prints a value as indented JSON.
 pub(crate) fn print_json(value: &impl Serialize) -> serde_json::Result<()> {
     print_escaped(&serde_json::to_string_pretty(value)?);
     Ok(())
 }
 
-/// Prints a value as JSON of one line.
+/// Prints a value as JSON on one line.
 pub(crate) fn print_json_line(value: &impl Serialize) -> serde_json::Result<()> {
     print_escaped(&serde_json::to_string(value)?);
     Ok(())
@@ -182,18 +186,18 @@ fn print_escaped(json: &str) {
     println!("{}", escape_json(json));
 }
 
-/// Prints why the program ends. What the error quotes may have lines: they stand further in.
+/// Prints the error that ends the program. Further lines of a quoted message are indented.
 #[expect(clippy::print_stderr, reason = "the one place that prints")]
 pub(crate) fn print_error(error: &dyn fmt::Display) {
     eprintln!("convergio: {}", escape_text(&error.to_string()).replace('\n', "\n  "));
 }
 
-/// Lines on their way to a terminal: whatever else they hold is escaped.
+/// Writer that escapes everything except line breaks and tabs.
 pub(crate) struct EscapedLines<W>(pub(crate) W);
 
 impl<W: io::Write> io::Write for EscapedLines<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // What is formatted comes in whole texts.
+        // `write!` passes whole strings, so that no character is cut in two.
         let text = String::from_utf8_lossy(bytes);
         self.0.write_all(escape_text(&text).as_bytes())?;
         Ok(bytes.len())

@@ -1,5 +1,5 @@
-//! What this user trusts: data folders that are found by standing beside them, and model servers of
-//! other users. It stands in the user's own configuration, out of reach of what is trusted.
+//! Trust of this user: data folders that are found by standing beside them, and model servers of
+//! other users. It is kept in the user's own configuration, out of reach of what is trusted.
 
 use std::fs::Metadata;
 use std::io::ErrorKind;
@@ -16,15 +16,16 @@ use sha2::{Digest, Sha256};
 
 use crate::{exit, user_folders};
 
-/// The file in the user's configuration.
+/// File in the user's configuration.
 const FILE: &str = "trusted.json";
-/// The mark of a folder; the same stands in the file.
+/// File in a folder with the id that the user's configuration knows it by. A folder that was
+/// replaced or copied has another id or path.
 const MARK: &str = "folder.id";
-/// A file that earlier programs did not look at: without it the digest is theirs.
+/// A setting that earlier versions did not hash: without this file the digest equals theirs.
 const PRICES: &str = "prices.json";
-/// What says in a folder where prompts and keys go, and what they cost.
+/// Files of a folder that decide where prompts and keys are sent, and what calls cost.
 const SETTINGS: [&str; 3] = ["privacy.json", "providers.json", PRICES];
-/// Folders and servers that are remembered; the oldest are forgotten.
+/// Maximum folders and maximum servers remembered; the oldest are forgotten.
 const LIMIT: usize = 1000;
 
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,12 +42,12 @@ struct Trusted {
 struct TrustedFolder {
     path: PathBuf,
     id: String,
-    /// SHA-256 of the folder's settings as they were trusted.
+    /// SHA-256 of the folder's settings when it was trusted.
     settings: String,
 }
 
-/// Refuses a folder that was found, and not named, unless this user's program made it or the user
-/// has said that it is to be trusted, and nobody else can have changed it.
+/// Refuses a folder that was found rather than named, unless this user's program created it or the
+/// user trusted it, its settings are unchanged, and nobody else can have changed it.
 pub(crate) fn check_found_folder(folder: &Path) -> anyhow::Result<()> {
     let shown = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
     let refuse = |why: String| {
@@ -59,6 +60,7 @@ pub(crate) fn check_found_folder(folder: &Path) -> anyhow::Result<()> {
         return Err(refuse(why));
     }
     let path = folder.canonicalize()?;
+    // The path alone is no proof: another folder may have been moved there since.
     let mark = read_mark(folder);
     let trusted = load(&user_folders::config_folder()?.join(FILE))?;
     let known = trusted.folders.iter().find(|known| known.path == path);
@@ -72,8 +74,7 @@ pub(crate) fn check_found_folder(folder: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Trusts a folder of this user from now on, with the settings that it has. Others lose what they
-/// may do with what lies in it.
+/// Trusts a folder of this user with its present settings. Permissions of others are removed.
 pub(crate) fn trust_folder(folder: &Path) -> anyhow::Result<PathBuf> {
     narrow_entries(folder)?;
     if let Some(why) = find_foreign(folder)? {
@@ -82,7 +83,7 @@ pub(crate) fn trust_folder(folder: &Path) -> anyhow::Result<PathBuf> {
     mark_folder(folder)
 }
 
-/// Marks a folder as one that this user's program made.
+/// Records a folder as created or trusted by this user's program.
 pub(crate) fn mark_folder(folder: &Path) -> anyhow::Result<PathBuf> {
     let path = folder.canonicalize().with_context(|| format!("{folder:?}"))?;
     let mut random = [0_u8; 16];
@@ -91,6 +92,7 @@ pub(crate) fn mark_folder(folder: &Path) -> anyhow::Result<PathBuf> {
     write_private_file(&folder.join(MARK), id.as_bytes())?;
     let trusted = TrustedFolder { path: path.clone(), id, settings: settings_digest(folder)? };
     update(|all| {
+        // Folders that are gone make room, so that the limit forgets only living ones.
         all.folders.retain(|known| known.path != path && known.path.exists());
         all.folders.push(trusted);
         let over = all.folders.len().saturating_sub(LIMIT);
@@ -99,7 +101,7 @@ pub(crate) fn mark_folder(folder: &Path) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// Trusts a model server that is another user's, for what is private too.
+/// Trusts a model server of another user with private data.
 pub(crate) fn trust_model_server(url: &str) -> anyhow::Result<()> {
     let url = plain_url(url).to_owned();
     update(|all| {
@@ -110,21 +112,21 @@ pub(crate) fn trust_model_server(url: &str) -> anyhow::Result<()> {
     })
 }
 
-/// Whether a model server was trusted. Who has no configuration has trusted none.
+/// True if a model server was trusted. A user without configuration has trusted none.
 pub(crate) fn is_trusted_model_server(url: &str) -> anyhow::Result<bool> {
     let Ok(folder) = user_folders::config_folder() else { return Ok(false) };
     let trusted = load(&folder.join(FILE))?;
     Ok(trusted.model_servers.iter().any(|known| known == plain_url(url)))
 }
 
-/// A URL as it is compared: servers are named with `/v1` and without.
+/// Normalises a URL for comparison: servers are named with `/v1` and without.
 fn plain_url(url: &str) -> &str {
     let url = url.trim_end_matches('/');
     url.strip_suffix("/v1").unwrap_or(url)
 }
 
-/// What in a folder is not this user's alone, if anything is. Below it, checkpoints and models are
-/// believed by their hashes, and nothing else lies deeper.
+/// Finds anything in a folder that another user may have written, and describes it. Only one level
+/// is looked at: deeper are checkpoints and models, which are verified by their hashes.
 fn find_foreign(folder: &Path) -> anyhow::Result<Option<String>> {
     let found = std::fs::symlink_metadata(folder).with_context(|| format!("{folder:?}"))?;
     if found.is_symlink() || !found.is_dir() {
@@ -136,7 +138,7 @@ fn find_foreign(folder: &Path) -> anyhow::Result<Option<String>> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
         let found = match entry.metadata() {
-            // A file beside the database comes and goes.
+            // A journal of the database may vanish between listing and reading.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             found => found?,
         };
@@ -147,7 +149,7 @@ fn find_foreign(folder: &Path) -> anyhow::Result<Option<String>> {
     Ok(None)
 }
 
-/// Why somebody else may have made a file or folder, if so.
+/// Describes why another user may have written a file or folder; `None` if nobody else can have.
 fn foreign(found: &Metadata) -> Option<String> {
     let (owner, mode) = (found.uid(), found.mode() & 0o7777);
     if found.is_symlink() {
@@ -184,6 +186,8 @@ fn settings_digest(folder: &Path) -> anyhow::Result<String> {
     for name in SETTINGS {
         match std::fs::read(folder.join(name)) {
             Ok(bytes) => {
+                // The length goes before the bytes, so that content cannot move from one file to
+                // the next under the same digest. An absent file is 0.
                 digest.update((bytes.len() as u64 + 1).to_le_bytes());
                 digest.update(bytes);
             }
@@ -204,6 +208,7 @@ fn load(file: &Path) -> anyhow::Result<Trusted> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Trusted::default()),
         found => found.with_context(|| format!("{file:?}"))?,
     };
+    // The file is believed only while nobody else can write to it.
     if let Some(why) = foreign(&found) {
         return Err(exit::bad_input(format!("{file:?} is not used: it {why}")));
     }
@@ -211,7 +216,7 @@ fn load(file: &Path) -> anyhow::Result<Trusted> {
     serde_json::from_slice(&text).map_err(|error| exit::bad_input(format!("{file:?}: {error}")))
 }
 
-/// Changes the file, one process at a time.
+/// Changes the trust file under a lock, one process at a time.
 fn update(change: impl FnOnce(&mut Trusted)) -> anyhow::Result<()> {
     let folder = user_folders::config_folder()?;
     let told = || format!("trust cannot be noted in {folder:?}");

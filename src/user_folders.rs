@@ -1,16 +1,17 @@
-//! The user's own folders: what belongs to the user and to no data folder lies there.
+//! The user's own folders, for files that belong to the user and not to a data folder (XDG base
+//! directory specification).
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::exit;
 
-/// Where the user's configuration lies: `$XDG_CONFIG_HOME/convergio`, else `~/.config/convergio`.
+/// Folder of the user's configuration: `$XDG_CONFIG_HOME/convergio`, else `~/.config/convergio`.
 pub(crate) fn config_folder() -> anyhow::Result<PathBuf> {
     find("XDG_CONFIG_HOME", ".config")
 }
 
-/// Where programs and data of the user lie: `$XDG_DATA_HOME/convergio`, else
+/// Folder of the user's programs and data: `$XDG_DATA_HOME/convergio`, else
 /// `~/.local/share/convergio`.
 pub(crate) fn share_folder() -> anyhow::Result<PathBuf> {
     find("XDG_DATA_HOME", ".local/share")
@@ -26,7 +27,8 @@ fn find(variable: &str, below_home: &str) -> anyhow::Result<PathBuf> {
     })
 }
 
-/// A relative path would lie wherever one stands.
+/// Resolves the folder from the two variables' values. Relative paths are ignored, as the
+/// specification demands: they would depend on the working directory.
 fn locate(own: Option<OsString>, home: Option<OsString>, below_home: &str) -> Option<PathBuf> {
     let absolute = |path: OsString| Some(PathBuf::from(path)).filter(|path| path.is_absolute());
     let base = own.and_then(absolute);

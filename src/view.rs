@@ -1,4 +1,4 @@
-//! How runs look on a terminal: a tree of steps while it goes on, and after its end.
+//! Runs on a terminal: a live tree of steps while a run goes on, and its full tree afterwards.
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -9,17 +9,18 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::terminal::{self, EscapedLines, escape_line};
 
-/// Shows a run while it goes on: one line a node on standard error.
+/// Live view of a run: one line for each node on standard error.
 pub(crate) struct LiveTree {
     bar: Option<ProgressBar>,
     nodes: BTreeMap<String, Node>,
     order: Vec<String>,
     tokens_in: u64,
     tokens_out: u64,
-    /// The question that waits, once one does.
+    /// Approval that the run waits for, if any.
     pub(crate) waiting: Option<String>,
 }
 
+/// Progress of a node; `width` and `done` count a map's items.
 #[derive(Default)]
 struct Node {
     status: &'static str,
@@ -29,6 +30,7 @@ struct Node {
 
 impl LiveTree {
     pub(crate) fn new() -> Self {
+        // Without a terminal there is no moving line: every change is printed instead.
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new_spinner();
             let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}");
@@ -40,7 +42,7 @@ impl LiveTree {
         Self { bar, nodes, order, tokens_in: 0, tokens_out: 0, waiting: None }
     }
 
-    /// Takes a frame in.
+    /// Applies a frame of the event stream.
     pub(crate) fn hear(&mut self, frame: &Frame) {
         match frame {
             Frame::Progress(note) => {
@@ -103,7 +105,7 @@ impl LiveTree {
         self.nodes.entry(name.to_owned()).or_default()
     }
 
-    /// Notes where a step stands; items count for their map.
+    /// Sets the status of a step; items count for their map.
     fn set(&mut self, step: &str, status: &'static str) {
         if let Some((map, _)) = step.split_once('[') {
             if status == "done" {
@@ -125,7 +127,7 @@ impl LiveTree {
         }
     }
 
-    /// The run is over: nothing comes any more of the nodes that are not.
+    /// Marks the nodes that had not ended when the run did.
     fn abandon(&mut self) {
         let is_open = |status| !matches!(status, "" | "done" | "failed" | "skipped");
         let open = self.order.iter().filter(|name| is_open(self.nodes[*name].status));
@@ -147,7 +149,7 @@ impl LiveTree {
         }
     }
 
-    /// Takes the moving line away.
+    /// Clears the moving line.
     pub(crate) fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -164,11 +166,12 @@ fn mark(status: &str) -> &'static str {
     }
 }
 
-/// Items of a map that are shown; the rest is counted.
+/// Maximum items of a map that are shown; the rest is counted.
 const ITEMS_SHOWN: usize = 20;
 
-/// Writes the tree of a run's steps, with tokens and cost.
+/// Writes the tree of a run's steps, with tokens, cost and error.
 pub(crate) fn tree(out: &mut impl Write, run: &RunView) -> std::io::Result<()> {
+    // Names and messages come from models and users.
     let out = &mut EscapedLines(out);
     let name = if run.graph_name.is_empty() { &run.graph_id } else { &run.graph_name };
     writeln!(out, "{} {name}  run {}  {}", mark(&run.status), run.id, run.status)?;
@@ -220,7 +223,7 @@ pub(crate) fn tree(out: &mut impl Write, run: &RunView) -> std::io::Result<()> {
     family(out, run)
 }
 
-/// Writes which run it is within, and which runs are within it.
+/// Writes the parent of a run and its children.
 fn family(out: &mut impl Write, run: &RunView) -> std::io::Result<()> {
     if let Some(parent) = &run.parent {
         writeln!(out, "   within run {}, step {}", parent.run_id, parent.step)?;
@@ -269,7 +272,7 @@ fn detail(out: &mut impl Write, indent: &str, error: &RunError) -> std::io::Resu
     detail.lines().try_for_each(|line| writeln!(out, "{indent}{}", escape_line(line)))
 }
 
-/// Prints rows under a header, columns as wide as they need.
+/// Prints rows under a header, with columns as wide as their cells.
 pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_header(header);

@@ -8,59 +8,59 @@ use crate::payload::{PayloadRef, PayloadSlot};
 use crate::request::derived_uuid;
 use crate::stream::Seq;
 
-/// Longest name: its graph is named `agent-NAME`.
+/// Longest name in characters: its graph is named `agent-NAME`, which must be a graph's name.
 pub const NAME_LIMIT: usize = 34;
 
-/// The rules of an agent.
+/// Decider of the agent stream.
 #[derive(Debug, Clone, Copy)]
 pub struct AgentNoun;
 
-/// What is known of an agent.
+/// State of an agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AgentState {
-    /// The name.
+    /// Unique within the tenant; the agent's id is derived from it.
     pub name: String,
-    /// The graph of one node that each of its runs is a run of; absent before the first event.
+    /// Graph of one node that its runs execute; absent before the first event.
     pub graph: Option<(GraphId, GraphVersion)>,
-    /// The definition.
+    /// Definition as the caller gave it.
     pub definition: Option<PayloadRef>,
-    /// Whether it runs no more.
+    /// True if no new run may start.
     pub is_terminated: bool,
-    /// The requests under an idempotency key that defined or terminated it.
+    /// Idempotent requests that defined or terminated the agent.
     pub requests: AppliedRequests,
 }
 
 impl AgentState {
-    /// The graph of an agent that may run.
+    /// Returns the agent's graph if new runs may start.
     pub fn runnable(&self) -> Option<&(GraphId, GraphVersion)> {
         self.graph.as_ref().filter(|_| !self.is_terminated)
     }
 }
 
-/// What may be asked of an agent.
+/// Commands of the agent stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AgentCommand {
-    /// It is this from now on. A terminated agent comes back.
+    /// Creates or replaces the definition; a terminated agent comes back.
     Define {
-        /// The name.
+        /// Name of the agent.
         name: String,
-        /// The graph.
+        /// Graph that its runs execute.
         graph: GraphId,
-        /// Its version.
+        /// Pinned version of that graph.
         version: GraphVersion,
-        /// The definition.
+        /// Definition, stored as a payload.
         definition: PayloadSlot,
     },
-    /// It runs no more. Runs that are under way go on.
+    /// Ends the agent. Runs in progress continue.
     Terminate,
 }
 
-/// There is no such agent.
+/// Rejection of a command to an agent that was never defined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("there is no such agent")]
 pub struct NoAgent;
 
-/// The id of an agent: the same name, the same agent.
+/// Derives the id of an agent from tenant and name: the same name is the same agent.
 pub fn agent_id(tenant: &TenantId, name: &str) -> AgentId {
     AgentId(derived_uuid(&["agent/v1", tenant.as_str(), name]))
 }
@@ -84,6 +84,7 @@ impl Decider for AgentNoun {
     ) -> Result<Vec<Event>, NoAgent> {
         match command {
             AgentCommand::Define { name, graph, version, definition } => {
+                // A terminated agent has no runnable graph: defining it again brings it back.
                 let is_same = state.runnable().is_some_and(|(_, known)| *known == version);
                 if is_same {
                     return Ok(Vec::new());

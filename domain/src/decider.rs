@@ -1,4 +1,5 @@
-//! The shape of a rule: a state, what may be asked of it, and what follows.
+//! [`Decider`], the interface that every noun's rules implement, and the values that it exchanges
+//! with the event store.
 
 use std::fmt;
 
@@ -10,38 +11,38 @@ use crate::id::ActorId;
 use crate::stream::Seq;
 use crate::time::Timestamp;
 
-/// What would be ambient elsewhere: everything that a decision may depend on besides its state and
-/// command is in here, as data.
+/// Ambient input of a decision. A decision depends on nothing but its state, its command and these
+/// values, so that replaying it gives the same events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Context {
-    /// The time of the decision, taken once by the caller.
+    /// Time of the decision, read once by the caller.
     pub now: Timestamp,
-    /// Who asks.
+    /// Actor that issues the command.
     pub actor: ActorId,
 }
 
-/// An event as it stands in its stream.
+/// An event with its position and time in the stream, as `evolve` receives it.
 #[derive(Debug, Clone, Copy)]
 pub struct Recorded<'a> {
-    /// Its number in the stream.
+    /// Sequence number of the event in its stream.
     pub seq: Seq,
-    /// When it occurred.
+    /// Time at which the event was committed, in milliseconds since the epoch.
     pub time: Timestamp,
-    /// What happened.
+    /// The event itself, upcast to its current version.
     pub event: &'a Event,
 }
 
-/// A noun's rules. Both functions are synchronous, deterministic and free of IO.
+/// Rules of one noun. All functions are synchronous, deterministic and free of IO.
 pub trait Decider: 'static {
-    /// What the events fold to.
+    /// State that the noun's events fold to.
     type State: Default + Clone + Send + Sync + 'static;
-    /// What may be asked.
+    /// Commands that the noun accepts.
     type Command;
-    /// Why it may be refused.
+    /// Reasons for which a command can be rejected.
     type Rejection: std::error::Error + Send + Sync + 'static;
 
-    /// The events that follow from a command; an empty list means that all is done already. `next`
-    /// is the sequence number that the first of them will get.
+    /// Returns the events that a command causes; an empty list means that the command has already
+    /// taken effect. `next` is the sequence number that the first of the events will get.
     ///
     /// # Errors
     /// The command contradicts the state.
@@ -52,47 +53,51 @@ pub trait Decider: 'static {
         next: Seq,
     ) -> Result<Vec<Event>, Self::Rejection>;
 
-    /// Folds one event into the state. Never fails: events are facts.
+    /// Folds one event into the state. Infallible: recorded events are facts.
     fn evolve(state: &mut Self::State, recorded: Recorded<'_>);
 
-    /// When somebody must look at the stream next.
+    /// Returns when an executor must look at the stream next.
     fn wake(state: &Self::State) -> Wake;
 
-    /// The fingerprint of a state, for nouns whose history can be replayed.
+    /// Returns the fingerprint of the state, for nouns whose history can be replayed. Mutable
+    /// because states cache the hashes of their parts.
     fn fingerprint(_state: &mut Self::State) -> Option<Fingerprint> {
         None
     }
 
-    /// Which part of another stream's history comes before this first event of a stream.
+    /// Returns the part of another stream's history that precedes `first`, the first event of a
+    /// stream; `None` unless the stream is a fork.
     fn inherits(_first: &Event) -> Option<Inherited> {
         None
     }
 
-    /// The state as bytes, for nouns with long histories.
+    /// Encodes the state as bytes, for nouns with long histories; `None` if the noun has no
+    /// snapshots.
     fn snapshot(_state: &Self::State) -> Option<Vec<u8>> {
         None
     }
 
-    /// Reads what [`Decider::snapshot`] wrote; `None` for anything else.
+    /// Decodes bytes of [`Decider::encode_snapshot`]. Returns `None` for bytes of another format,
+    /// whereupon the caller folds the events instead.
     fn recall(_snapshot: &[u8]) -> Option<Self::State> {
         None
     }
 }
 
-/// A part of a stream of the same tenant and kind.
+/// History that a fork inherits: a prefix of a stream of the same tenant and kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Inherited {
-    /// The stream's thing.
+    /// Id of the inherited stream, as in [`crate::stream::StreamKey::id`].
     pub id: Uuid,
-    /// Its last event that counts, the end of a commit.
+    /// Last inherited event; always the end of a commit.
     pub seq: Seq,
-    /// The fingerprint of the state there.
+    /// Fingerprint of the state after that event, against which the fold is checked.
     pub fold: Fingerprint,
 }
 
-/// A short hash of a state: equal states have equal ones, on every machine. It tells where a replay
-/// diverges; that nobody changed the history is proven by the chain. Written as 16 hexadecimal
-/// digits.
+/// Short hash of a state. Equal states have equal fingerprints on every machine. It shows where a
+/// replay diverges; it is no proof of integrity, which is the task of the hash chain. Serialised as
+/// 16 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Fingerprint(pub u64);
@@ -114,21 +119,23 @@ impl TryFrom<String> for Fingerprint {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         let number = u64::from_str_radix(&text, 16).ok().map(Self);
+        // Only the canonical form is accepted, so that a fingerprint has exactly one spelling.
         let print = number.filter(|print| print.to_string() == text);
         print.ok_or_else(|| format!("`{text}` is no fingerprint: 16 hexadecimal digits"))
     }
 }
 
-/// When the work of a stream goes on: kept as an index beside the log, derived from it.
+/// Time at which work on a stream continues. The event store keeps it in an index beside the log,
+/// from which executors find the streams that are due.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Wake {
-    /// Work can be done now.
+    /// Work is due now.
     Now,
-    /// Nothing to do before this time.
+    /// No work is due before this time.
     At(Timestamp),
-    /// Only an outside event can move it.
+    /// Only an external event (an approval, a signal, a resumption) can continue the stream.
     Parked,
-    /// Nothing will ever be done.
+    /// The stream will never need work again.
     #[default]
     Done,
 }

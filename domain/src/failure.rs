@@ -1,8 +1,10 @@
-//! Why a step or run failed: a code and words of ours for the event, and the full text beside it.
+//! Failures of steps and runs: a stable code, a message composed by the platform, and the full text
+//! in a sealed payload.
 //!
-//! What libraries, providers and tools say quotes values: inputs, prompts, answers. It stands in a
-//! sealed payload, which can be erased. The event has a template of ours with numbers and names of
-//! the graph in it, and cannot be given anything else: see [`MessageNoun`].
+//! Texts of libraries, providers and tools may quote inputs, prompts and answers. They are personal
+//! data, so they go into a payload that can be erased. The event itself carries only a message
+//! template with numbers and names of the graph in it; [`MessageNoun`] makes the compiler enforce
+//! that.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Write as _};
@@ -18,24 +20,25 @@ use crate::payload::{PayloadRef, PayloadSlot};
 use crate::stream::Seq;
 use crate::time::Span;
 
-/// Bytes of a detail that are kept.
+/// Maximum bytes kept of a detail text; longer texts are truncated with a note.
 const DETAIL_BYTES: usize = 16 << 10;
 
-/// Why a step or run failed: a stable code, words of ours, and where the full text lies.
+/// Failure of a step or run. `D` is the representation of the detail: a [`PayloadRef`] in events, a
+/// [`FailureDetail`] on the way there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct Failure<D = PayloadRef> {
-    /// A stable code, as `provider.timeout`.
+    /// Stable code, as `provider.timeout`; see [`crate::run::FAILURE_CODES`].
     pub code: PlatformCode,
-    /// What happened, and what would be right; nothing that a person wrote or a model answered.
+    /// Message for people: the fault and its remedy. Contains no text of a person or a model.
     pub message: PlatformText,
-    /// Whether the same try might succeed later.
+    /// True if the same attempt might succeed later.
     pub retryable: bool,
-    /// The full text: a sealed payload. Absent when the message says it all, and in events of
-    /// before, whose message is the full text.
+    /// Full text, as a sealed payload. Absent when the message says everything, and in events of
+    /// older versions, whose message is the full text.
     #[serde(default = "no_detail", skip_serializing_if = "Option::is_none")]
     pub detail: Option<D>,
-    /// The field of the request that is to blame, by a name of ours.
+    /// Name of the request field at fault, chosen by the platform.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub param: Option<PlatformCode>,
 }
@@ -44,28 +47,29 @@ fn no_detail<D>() -> Option<D> {
     None
 }
 
-/// A failure before its detail is stored.
+/// A failure whose detail is still text in memory, not yet stored as a payload.
 pub type UnsealedFailure = Failure<Detail<DetailText>>;
 
-/// A failure that a command names: its detail is a payload of the commit, or of an earlier one.
+/// A failure within a command: its detail is a payload of the commit being made, or of an earlier
+/// commit.
 pub type FailureReport = Failure<Detail<PayloadSlot>>;
 
-/// Where the full text of a failure is.
+/// Location of a failure's full text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail<T> {
-    /// It comes with the commit that is being made.
+    /// Comes with the commit that is being made.
     New(T),
-    /// In an earlier commit of the same stream.
+    /// Stored by an earlier commit of the same stream.
     Known(PayloadRef),
 }
 
 impl<D> Failure<D> {
-    /// A failure that is not repeated.
+    /// Creates a failure that is not retryable and has no detail.
     pub fn new(code: impl Into<PlatformCode>, message: PlatformText) -> Self {
         Self { code: code.into(), message, retryable: false, detail: None, param: None }
     }
 
-    /// The same failure, with its detail elsewhere.
+    /// Converts the detail; `None` from `convert` drops it.
     pub fn map_detail<E>(self, place: impl FnOnce(D) -> Option<E>) -> Failure<E> {
         let Self { code, message, retryable, detail, param } = self;
         Failure { code, message, retryable, detail: detail.and_then(place), param }
@@ -73,20 +77,21 @@ impl<D> Failure<D> {
 }
 
 impl UnsealedFailure {
-    /// With the full text, which may quote anything.
+    /// Adds the full text, which may quote personal data.
     #[must_use]
     pub fn with_detail(self, text: impl Display) -> Self {
         Self { detail: Some(Detail::New(DetailText::new(&text.to_string()))), ..self }
     }
 
-    /// With the message and what lies behind it as the full text.
+    /// Adds the message followed by its cause as the full text.
     #[must_use]
     pub fn with_cause(self, cause: impl Display) -> Self {
         let text = format!("{}: {cause}", self.message);
         self.with_detail(text)
     }
 
-    /// All that is known of it without reading the log; for who may read payloads.
+    /// Returns the most complete text known without reading the log. Show it only to callers that
+    /// may read payloads.
     pub fn full_text(&self) -> &str {
         match &self.detail {
             Some(Detail::New(text)) => text.as_str(),
@@ -96,7 +101,8 @@ impl UnsealedFailure {
 }
 
 impl FailureReport {
-    /// As it stands in an event of the commit whose first event has this number.
+    /// Resolves the detail to a payload reference, where `first` is the sequence number of the
+    /// commit's first event.
     pub fn at(self, first: Seq) -> Failure {
         self.map_detail(|detail| match detail {
             Detail::New(slot) => Some(slot.at(first)),
@@ -106,13 +112,15 @@ impl FailureReport {
 }
 
 impl Failure {
-    /// The same failure once more, in a later commit of the same stream.
+    /// Converts a recorded failure into a report for a later commit of the same stream, reusing the
+    /// stored detail.
     pub fn again<T>(self) -> Failure<Detail<T>> {
         self.map_detail(|reference| Some(Detail::Known(reference)))
     }
 }
 
-/// The full text of a failure, on its way into a payload. It never shows itself.
+/// Full text of a failure on its way into a payload. `Debug` prints its length only, so that it
+/// cannot leak into the program's log.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DetailText(Arc<str>);
 
@@ -125,7 +133,7 @@ impl DetailText {
         Self(format!("{}... ({} bytes more)", &text[..end], text.len() - end).into())
     }
 
-    /// The text.
+    /// Returns the text. Callers must keep it out of events and logs.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -137,7 +145,8 @@ impl fmt::Debug for DetailText {
     }
 }
 
-/// The stable code of a failure: made from a constant, or read from the log.
+/// Stable code of a failure. Created only from a constant or by deserialising the log, so that it
+/// cannot hold foreign text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PlatformCode(Cow<'static, str>);
@@ -148,14 +157,15 @@ impl From<&'static str> for PlatformCode {
     }
 }
 
-/// Words of ours about a failure: made by [`platform_text!`](crate::platform_text), or read
-/// from the log.
+/// Text written by the platform. Created only by [`platform_text!`](crate::platform_text) or by
+/// deserialising the log, so that it cannot hold foreign text.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PlatformText(String);
 
 impl PlatformText {
-    /// A template whose `{}` are replaced in their order. The macro counts them.
+    /// Replaces the `{}` of a template in order. [`platform_text!`](crate::platform_text) checks
+    /// their number at compile time.
     #[doc(hidden)]
     pub fn compose(template: &'static str, nouns: &[&dyn MessageNoun]) -> Self {
         let mut message = String::with_capacity(template.len());
@@ -173,10 +183,10 @@ impl PlatformText {
     }
 }
 
-/// What may stand in the message of a failure: numbers, times, amounts, constants and names of the
-/// graph. A `String` is none of it, so that what somebody else wrote does not compile.
+/// Values allowed in a failure message: numbers, times, amounts, constants and names of the graph.
+/// `String` does not implement it, so that foreign text does not compile.
 pub trait MessageNoun {
-    /// Writes it.
+    /// Appends the value as it is shown to people.
     fn write_noun(&self, message: &mut String);
 }
 
@@ -206,23 +216,24 @@ impl<T: MessageNoun> MessageNoun for &T {
     }
 }
 
-/// Words of ours: a literal with `{}` where a [`MessageNoun`] goes.
+/// Composes a [`failure::PlatformText`](crate::failure::PlatformText) from a literal with a `{}`
+/// for each [`failure::MessageNoun`](crate::failure::MessageNoun).
 ///
-/// A text that somebody else wrote is none:
+/// A `String` is rejected, since it may hold foreign text:
 ///
 /// ```compile_fail
 /// let said = String::from("the provider's words");
 /// let _message = convergio_domain::platform_text!("the provider says {}", said);
 /// ```
 ///
-/// nor is one that is only lent:
+/// So is a borrowed `str` that is not `'static`:
 ///
 /// ```compile_fail
 /// let said = String::from("the provider's words");
 /// let _message = convergio_domain::platform_text!("the provider says {}", said.as_str());
 /// ```
 ///
-/// nor may the literal name a variable:
+/// The literal may not capture a variable:
 ///
 /// ```compile_fail
 /// let said = 1;
@@ -242,7 +253,8 @@ macro_rules! platform_text {
     }};
 }
 
-/// Whether a template has so many places for nouns and no other braces.
+/// Returns whether a template has exactly `nouns` placeholders `{}` and no other braces. Called by
+/// [`platform_text!`](crate::platform_text) in a constant expression.
 #[doc(hidden)]
 pub const fn fits_nouns(template: &str, nouns: usize) -> bool {
     let bytes = template.as_bytes();
@@ -288,7 +300,7 @@ macro_rules! written {
         }
 
         impl $text {
-            /// The text.
+            /// Returns the text as a string slice.
             pub fn as_str(&self) -> &str {
                 self
             }

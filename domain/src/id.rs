@@ -1,4 +1,4 @@
-//! Identifiers: small newtypes that cannot be mixed up, each with its written form.
+//! Identifiers: newtypes that cannot be confused with one another, each with its text form.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::written::written_as_text;
 
-/// A text that is not a valid identifier of the named kind.
+/// A text that is not a valid identifier of the named kind. Shows a shortened quotation only.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a valid {kind}: {rule}")]
 pub struct InvalidId {
@@ -18,10 +18,10 @@ pub struct InvalidId {
     rule: &'static str,
 }
 
-/// Longest name of a tenant or node.
+/// Maximum bytes of a tenant, node, actor or other [`Name`].
 const NAME_LIMIT: usize = 40;
 const NAME_RULE: &str = "use 1 to 40 characters of a-z, 0-9, `_` and `-`";
-/// Longest name of a signal, in characters.
+/// Maximum characters of a signal's name.
 pub const SIGNAL_NAME_LIMIT: usize = 128;
 const SIGNAL_NAME_RULE: &str =
     "use 1 to 128 characters of a-z, A-Z, 0-9, `_`, `-`, `.`, `:` and `/`, as `payment.settled`";
@@ -31,14 +31,14 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= NAME_LIMIT && text.bytes().all(ok)
 }
 
-/// Names of events are taken as the senders of webhooks write them.
+/// Signal names allow more characters than other names: webhook senders choose them.
 fn is_signal_name(text: &str) -> bool {
     let ok = |b: u8| b.is_ascii_alphanumeric() || b"_-.:/".contains(&b);
     !text.is_empty() && text.len() <= SIGNAL_NAME_LIMIT && text.bytes().all(ok)
 }
 
-/// A cheap-to-clone identifier made of a checked name: its kind for people, what it must satisfy,
-/// and that rule in words.
+/// Defines an identifier that is a validated name and cheap to clone. Arguments: type, description
+/// for error messages, validating function, and its rule in words.
 macro_rules! name_id {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $is_valid:ident, $rule:ident) => {
         $(#[$doc])*
@@ -48,7 +48,7 @@ macro_rules! name_id {
         written_as_text!($name);
 
         impl $name {
-            /// The written form.
+            /// Returns the text form.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -87,27 +87,27 @@ macro_rules! name_id {
 }
 
 name_id!(
-    /// Who owns data: every stream, row and request belongs to exactly one tenant.
+    /// Owner of data: every stream, row and request belongs to exactly one tenant.
     TenantId, "tenant id", is_name, NAME_RULE
 );
 name_id!(
-    /// The name of a node in a graph manifest.
+    /// Name of a node in a graph manifest.
     NodeId, "node id", is_name, NAME_RULE
 );
 name_id!(
-    /// Who did something, as a pseudonymous reference (`owner`, `executor`, a user's handle).
+    /// Pseudonymous reference to whoever acts: `owner`, `executor`, or a user's handle.
     ActorId, "actor", is_name, NAME_RULE
 );
 name_id!(
-    /// A name of something else than a node: a graph, an agent, a role.
+    /// Name of anything but a node: a graph, an agent, a role.
     Name, "name", is_name, NAME_RULE
 );
 name_id!(
-    /// The name of an outside event that a `signal` node waits for, as `payment.settled`.
+    /// Name of an external event that a `signal` node waits for, as `payment.settled`.
     SignalName, "signal name", is_signal_name, SIGNAL_NAME_RULE
 );
 
-/// A UUID with a meaning.
+/// Defines an identifier that is a UUID.
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident, $kind:literal) => {
         $(#[$doc])*
@@ -138,42 +138,44 @@ macro_rules! uuid_id {
 }
 
 uuid_id!(
-    /// One execution of a graph.
+    /// Id of one execution of a graph.
     RunId, "run id"
 );
 uuid_id!(
-    /// A graph under its name; its versions are content-addressed.
+    /// Id of a graph by its name; its versions are content-addressed ([`GraphVersion`]).
     GraphId, "graph id"
 );
 uuid_id!(
-    /// An agent under its name.
+    /// Id of an agent by its name.
     AgentId, "agent id"
 );
 uuid_id!(
-    /// One question to a person.
+    /// Id of one approval request to a person.
     ApprovalId, "approval id"
 );
 uuid_id!(
-    /// A token by which somebody comes in; it tells nothing of the token itself.
+    /// Id of an access token. Reveals nothing about the token's secret.
     TokenId, "token id"
 );
 uuid_id!(
-    /// One life of one executor process. Steps started by an older life have unknown outcomes.
+    /// Id of one executor process, from its start to its end. Outcomes of steps started by a dead
+    /// process are unknown.
     ExecutorId, "executor id"
 );
 
-/// The version of a graph: BLAKE3 of its canonical manifest, as 64 hexadecimal digits.
+/// Content address of a graph version: BLAKE3 of its canonical manifest, as 64 lowercase
+/// hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct GraphVersion(Arc<str>);
 
 impl GraphVersion {
-    /// The version of a canonical manifest.
+    /// Computes the version of a canonical manifest.
     pub fn of(canonical_manifest: &[u8]) -> Self {
         Self(blake3::hash(canonical_manifest).to_hex().as_str().into())
     }
 
-    /// The written form.
+    /// Returns the 64 hexadecimal digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -197,24 +199,24 @@ impl fmt::Display for GraphVersion {
     }
 }
 
-/// One step of a run: a node, or one item of a `map` node (`notes[3]`).
+/// One step of a run: a node, or one item of a `map` node. Text form: `summary` or `notes[3]`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StepId {
-    /// The node.
+    /// Node that the step executes.
     pub node: NodeId,
-    /// The item of a map, from 0.
+    /// Index of the map item, from 0; `None` for the node itself.
     pub item: Option<u32>,
 }
 
 written_as_text!(StepId);
 
 impl StepId {
-    /// The step of a whole node.
+    /// Returns the step of a whole node.
     pub fn node(node: NodeId) -> Self {
         Self { node, item: None }
     }
 
-    /// The step of one map item.
+    /// Returns the step of one item of a map node.
     pub fn item(node: NodeId, item: u32) -> Self {
         Self { node, item: Some(item) }
     }

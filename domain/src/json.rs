@@ -1,18 +1,18 @@
-//! JSON without loss: whole numbers that do not fit 64 bits are refused by name, where a reader
-//! would round them, and those that fit are written as they are.
+//! JSON without loss: whole numbers beyond 64 bits are refused, where a reader would round them,
+//! and all others are written unchanged.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// Digits from which a whole number may be too large.
+/// Fewest digits of a whole number that may exceed 64 bits.
 const LONG_NUMBER_DIGITS: usize = 19;
-/// Whole numbers up to here are the same as IEEE doubles.
+/// Whole numbers up to here are exact as IEEE doubles.
 const EXACT_DOUBLE_LIMIT: u64 = 1 << 53;
 
-/// JSON that cannot be taken as it is.
+/// Error of a JSON text.
 #[derive(Debug, thiserror::Error)]
 pub enum JsonError {
-    /// It is not JSON, or not of the wanted form.
+    /// The text is not JSON, or not of the expected form.
     #[error(transparent)]
     Unreadable(#[from] serde_json::Error),
     /// A number in it would be rounded.
@@ -20,17 +20,17 @@ pub enum JsonError {
     WholeNumber(#[from] WholeNumberTooLarge),
 }
 
-/// A whole number that does not fit 64 bits. What it is stays out of the message: it may be
-/// somebody's, and messages stand in the log.
+/// A whole number beyond 64 bits. The number itself stays out of the message: it may be private,
+/// and messages are logged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{}a whole number of {digits} digits is beyond 64 bits: write it as text, in quotes",
     place_of(.path)
 )]
 pub struct WholeNumberTooLarge {
-    /// Where it stands, as `inputs.list[2]`; empty for a text that is nothing but the number.
+    /// Path of the number, as `inputs.list[2]`; empty if the text is only the number.
     pub path: String,
-    /// How many digits it has.
+    /// Number of its digits.
     pub digits: usize,
 }
 
@@ -38,22 +38,22 @@ fn place_of(path: &str) -> String {
     if path.is_empty() { String::new() } else { format!("{path}: ") }
 }
 
-/// Reads a JSON text.
+/// Parses a JSON text.
 ///
 /// # Errors
-/// It is not readable as `T`, or a whole number in it does not fit 64 bits.
+/// The text is not readable as `T`, or a whole number in it exceeds 64 bits.
 pub fn read_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, JsonError> {
     let value = serde_json::from_slice(text)?;
     check_whole_numbers(text)?;
     Ok(value)
 }
 
-/// Whether digits, with or without a sign, are a whole number that 64 bits hold.
+/// True if digits, with or without a sign, are a whole number that 64 bits hold.
 pub(crate) fn fits_64_bits(digits: &str) -> bool {
     digits.parse::<i64>().is_ok() || digits.parse::<u64>().is_ok()
 }
 
-/// Looks for whole numbers beyond 64 bits in a text that is JSON.
+/// Searches JSON for whole numbers beyond 64 bits.
 ///
 /// # Errors
 /// The first such number, with its path.
@@ -61,9 +61,11 @@ pub fn check_whole_numbers(text: &[u8]) -> Result<(), WholeNumberTooLarge> {
     if has_long_number(text) { Scan::new(text).run() } else { Ok(()) }
 }
 
-/// Whether there are enough digits in a row anywhere. Looks at one byte in 19 where there are none.
+/// True if the text has enough digits in a row. Looks at every 19th byte, since a long number must
+/// cover one of them.
 fn has_long_number(text: &[u8]) -> bool {
     let is_digit = |byte: &&u8| byte.is_ascii_digit();
+    // This pass is over every request and payload, most of which have no such number.
     let starts = (LONG_NUMBER_DIGITS - 1..text.len()).step_by(LONG_NUMBER_DIGITS);
     starts.filter(|at| text[*at].is_ascii_digit()).any(|at| {
         let before = text[..at].iter().rev().take_while(is_digit).count();
@@ -72,13 +74,13 @@ fn has_long_number(text: &[u8]) -> bool {
     })
 }
 
-/// A collection that is open.
+/// A list or map whose end has not been read.
 enum Open<'a> {
     List(usize),
     Map { key: &'a [u8], is_at_key: bool },
 }
 
-/// A walk over the tokens of a JSON text.
+/// Scan over the tokens of a JSON text, for whole numbers beyond 64 bits.
 struct Scan<'a> {
     text: &'a [u8],
     at: usize,
@@ -120,6 +122,8 @@ impl<'a> Scan<'a> {
         let begin = self.at;
         self.at += 1;
         while let Some(byte) = self.text.get(self.at) {
+            // The text is valid JSON, so an escape is at least two bytes, and only `\"` matters
+            // here.
             self.at += if *byte == b'\\' { 2 } else { 1 };
             if *byte == b'"' {
                 break;
@@ -160,12 +164,12 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Memory that a value takes besides its text: a place in a list, with what the list grows by.
+/// Bytes that a value takes besides its text: its slot in a list, with the list's growth.
 const NODE_BYTES: usize = 48;
-/// Memory that a map takes besides its fields: its first leaf has room for eleven.
+/// Bytes that a map takes besides its fields: its first leaf has room for eleven.
 const MAP_BYTES: usize = 640;
 
-/// What a JSON text takes in memory as a value, at most, by a look at its brackets.
+/// Returns the most bytes that a JSON text takes as a value in memory, by counting its brackets.
 pub fn memory_of(text: &[u8]) -> usize {
     let (mut memory, mut is_text, mut is_escaped) = (text.len(), false, false);
     for byte in text {
@@ -182,8 +186,7 @@ pub fn memory_of(text: &[u8]) -> usize {
     memory
 }
 
-/// The canonical text of a value: RFC 8785, but for whole numbers beyond 2^53, which that standard
-/// rounds and which stand here as they are.
+/// Writes a value by RFC 8785, except that whole numbers beyond 2^53 are not rounded.
 pub(crate) fn canonical_json(value: &Value) -> Vec<u8> {
     let mut text = Vec::new();
     write_canonical(value, &mut text);
@@ -198,6 +201,8 @@ fn write_canonical(value: &Value, text: &mut Vec<u8>) {
         }
         Value::Object(fields) => {
             let mut fields: Vec<_> = fields.iter().collect();
+            // RFC 8785 sorts keys by UTF-16 code units, which differs from UTF-8 order beyond the
+            // BMP.
             fields.sort_by(|(one, _), (other, _)| one.encode_utf16().cmp(other.encode_utf16()));
             let write = |(key, field): (&String, &Value), text: &mut Vec<u8>| {
                 write_plain(key, text);
@@ -230,7 +235,7 @@ fn write_list<T>(
 }
 
 fn write_plain(value: &impl serde::Serialize, text: &mut Vec<u8>) {
-    // Text and finite numbers: writing them into memory cannot fail.
+    // Writing text and finite numbers into memory cannot fail.
     text.extend(serde_json_canonicalizer::to_vec(value).unwrap_or_default());
 }
 

@@ -1,13 +1,13 @@
-//! Values that come in pieces.
+//! Merges JSON values that arrive in pieces, as providers stream them.
 
 use serde_json::Value;
 
-/// Fields whose pieces are put together; of others the latest value counts.
+/// Text fields whose pieces are concatenated; of other fields the latest value counts.
 const GROWING: [&str; 8] =
     ["arguments", "content", "data", "input", "signature", "summary", "text", "transcript"];
 
-/// Puts a piece of a value into what has come of it. Lists grow; entries with an `index` are found
-/// by it.
+/// Merges a piece into the value received so far. Lists grow; list entries with an `index` are
+/// matched by it.
 pub fn merge(whole: &mut Value, piece: Value) {
     match (whole, piece) {
         (Value::Object(whole), Value::Object(piece)) => {

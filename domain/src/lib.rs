@@ -1,8 +1,19 @@
-//! The pure rules of Convergio: what a command decides and what an event means.
+//! Pure rules of Convergio: commands, events and the states that events fold to.
 //!
-//! No IO, no clock, no randomness (see `clippy.toml`): everything ambient arrives as data. Each
-//! noun is a [`decider::Decider`]: `run` (an execution), `graph` (a manifest and its versions),
-//! `agent` (a named definition), `request` (an idempotency key), `token` (who may come in).
+//! Each noun has a [`decider::Decider`]: `decide` turns a command into events, `evolve` folds an
+//! event into the state. The event store commits the events; executor, gateway and projections read
+//! them.
+//!
+//! - [`run`]: one execution of a graph. [`graph`]: manifests and their versions. [`agent`]: named
+//!   definitions. [`memory`]: remembered texts. [`request`]: idempotency keys. [`token`]: access
+//!   tokens.
+//! - [`event`]: the closed enum of all events, their wire form and their upcasters.
+//! - [`decider`], [`stream`], [`payload`], [`failure`], [`id`], [`time`]: vocabulary of all nouns.
+//! - [`chat`], [`expr`], [`metering`], [`money`], [`json`]: values that the rules compute with.
+//!
+//! Nothing here does IO, reads a clock or draws random numbers (`clippy.toml` bans them): time,
+//! caller and sequence numbers arrive as arguments. The crate depends on no other crate of the
+//! workspace.
 
 pub mod agent;
 pub mod chat;

@@ -1,5 +1,7 @@
-//! The memory noun: what agents remember of one subject. Texts are payloads; how well one fits a
-//! question is not decided here but by the index that is folded from these events.
+//! The memory noun: what agents remember of one subject, in one stream a subject.
+//!
+//! Texts are payloads. How well a memory fits a query is not decided here but by the index that is
+//! folded from these events.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,18 +19,18 @@ use crate::request::derived_uuid;
 use crate::stream::{Seq, StreamKey, StreamKind};
 use crate::time::Timestamp;
 
-/// Bytes of one memory's text.
+/// Most bytes of one memory's text.
 pub const TEXT_LIMIT: usize = 64 << 10;
-/// The highest importance.
+/// Highest importance of a memory.
 pub const IMPORTANCE_LIMIT: u16 = 1000;
-/// The importance of what nobody weighed.
+/// Importance of a memory that none was given for.
 pub const IMPORTANCE_DEFAULT: u16 = 500;
-/// Memories of one subject.
+/// Most memories of one subject, forgotten ones not counted.
 pub const MEMORIES_LIMIT: usize = 100_000;
-/// Characters of a subject.
+/// Most characters of a subject.
 const SUBJECT_LIMIT: usize = 128;
 
-/// One memory.
+/// Identity of one memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct MemoryId(pub Uuid);
@@ -47,24 +49,24 @@ impl FromStr for MemoryId {
 }
 
 impl MemoryId {
-    /// The id of what a call stores: the same call again is the same memory.
+    /// Derives the id of what a call stores: the same call repeated is the same memory.
     pub fn of_call(tenant: &TenantId, origin: &str) -> Self {
         Self(derived_uuid(&["memory/v1", tenant.as_str(), origin]))
     }
 }
 
-/// Whom or what a memory is about: a pseudonymous name.
+/// Person or thing that a memory is about: a pseudonymous name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Subject(String);
 
-/// A text that cannot name a subject.
+/// Error of a text that cannot name a subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a subject has 1 to 128 of the characters a-z A-Z 0-9 . _ : @ / -")]
 pub struct InvalidSubject;
 
 impl Subject {
-    /// The name.
+    /// The pseudonymous name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -92,7 +94,7 @@ impl From<Subject> for String {
     }
 }
 
-/// The stream of a subject's memories.
+/// Returns the stream of a subject's memories.
 pub fn stream(tenant: &TenantId, subject: &Subject) -> StreamKey {
     let id = derived_uuid(&["memory/v1", tenant.as_str(), subject.as_str(), "stream"]);
     StreamKey { tenant: tenant.clone(), kind: StreamKind::Memory, id }
@@ -101,79 +103,79 @@ pub fn stream(tenant: &TenantId, subject: &Subject) -> StreamKey {
 /// A memory as it is recalled.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Item {
-    /// Which one.
+    /// Identity of the memory.
     pub id: MemoryId,
-    /// What it says.
+    /// Text of the memory.
     pub text: String,
-    /// What it takes of a prompt, in tokens.
+    /// Tokens that the text takes of a prompt, estimated high.
     pub tokens: u32,
-    /// From 0 to 1000.
+    /// Importance from 0 to 1000.
     pub importance: u16,
-    /// When it was stored.
+    /// Time of storage.
     pub stored: Timestamp,
-    /// How well it fits the question, from 0 to 1.
+    /// Fit with the query, from 0 to 1.
     pub score: f64,
 }
 
-/// Tokens of a text, estimated high: one for every three bytes.
+/// Estimates the tokens of a text, on the high side: one for every three bytes.
 pub fn tokens(text: &str) -> u32 {
     u32::try_from(text.len() / 3 + 1).unwrap_or(u32::MAX)
 }
 
-/// The rules of a memory.
+/// Decider of the memory stream.
 #[derive(Debug, Clone, Copy)]
 pub struct Memory;
 
-/// What is remembered of a subject.
+/// State of a subject's memory stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
-    /// Every memory that was stored.
+    /// Every memory that was ever stored, so that a repeated command changes nothing.
     pub memories: BTreeMap<MemoryId, Kept>,
     kept: usize,
 }
 
-/// What is known of a memory.
+/// State of one memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
-    /// Where its text lies, or lay.
+    /// Reference to its text, which may have been erased.
     pub text: PayloadRef,
-    /// Whether it is to be remembered no longer.
+    /// True if it must no longer be recalled.
     pub is_forgotten: bool,
 }
 
-/// What can be asked of a memory.
+/// Commands of the memory stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Something is to be remembered. The same id again changes nothing.
+    /// Stores a memory. The same id again changes nothing.
     Store {
-        /// Which memory.
+        /// Identity of the new memory.
         memory: MemoryId,
-        /// Whom or what it is about.
+        /// Subject of the stream.
         subject: Subject,
-        /// What it says.
+        /// Text, stored as a payload.
         text: PayloadSlot,
-        /// What it takes of a prompt.
+        /// Tokens that the text takes of a prompt.
         tokens: u32,
-        /// From 0 to 1000.
+        /// Importance from 0 to 1000.
         importance: u16,
     },
-    /// It is to be forgotten. What is not there is forgotten already.
+    /// Forgets a memory. An unknown one counts as forgotten.
     Forget {
-        /// Which memory.
+        /// Identity of the memory.
         memory: MemoryId,
     },
 }
 
-/// Why a command is refused.
+/// Rejection of a memory command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    /// A text is bounded.
+    /// The text is empty or too long.
     #[error("a memory has 1 to {TEXT_LIMIT} bytes of text")]
     Text,
-    /// Importance is bounded.
+    /// The importance is above [`IMPORTANCE_LIMIT`].
     #[error("an importance is from 0 to 1000")]
     Importance,
-    /// A subject's memory is bounded.
+    /// The subject has [`MEMORIES_LIMIT`] memories.
     #[error("a subject has at most 100000 memories: forget some")]
     Full,
 }
@@ -194,6 +196,7 @@ impl Decider for Memory {
                 if importance > IMPORTANCE_LIMIT {
                     return Err(Rejection::Importance);
                 }
+                // Also if it was forgotten: a repeated command must not bring it back.
                 if state.memories.contains_key(&memory) {
                     return Ok(Vec::new());
                 }

@@ -25,20 +25,20 @@ pub struct Money(i128);
 pub struct InvalidMoney(String);
 
 impl Money {
-    /// No money.
+    /// The amount of nothing.
     pub const ZERO: Self = Self(0);
 
-    /// An amount from its scaled integer (10^-15 units).
+    /// Creates an amount from its integer in units of 10^-15.
     pub const fn from_scaled(scaled: i128) -> Self {
         Self(scaled)
     }
 
-    /// The scaled integer (10^-15 units).
+    /// Returns the integer in units of 10^-15.
     pub const fn scaled(self) -> i128 {
         self.0
     }
 
-    /// The amount for `quantity` things at this unit price; `None` on overflow.
+    /// Multiplies a unit price by a quantity; `None` on overflow.
     pub fn times(self, quantity: u64) -> Option<Self> {
         self.0.checked_mul(i128::from(quantity)).map(Self)
     }
@@ -46,6 +46,7 @@ impl Money {
 
 impl Add for Money {
     type Output = Self;
+    // Saturates: overflow would need 10^23 currency units, and a sum must not panic in `evolve`.
     fn add(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))
     }
@@ -103,19 +104,19 @@ impl fmt::Display for Money {
     }
 }
 
-/// A currency, by its ISO 4217 code.
+/// A currency by its ISO 4217 code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Currency {
-    /// United States dollar: what model providers price in.
+    /// United States dollar, in which most model providers bill.
     #[serde(rename = "USD")]
     Usd,
-    /// Euro.
+    /// Euro, for providers that bill in it.
     #[serde(rename = "EUR")]
     Eur,
 }
 
 impl Currency {
-    /// The ISO 4217 code.
+    /// Alphabetic code of ISO 4217.
     pub fn code(self) -> &'static str {
         match self {
             Self::Usd => "USD",

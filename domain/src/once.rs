@@ -1,5 +1,5 @@
-//! Commands of requests that may be sent again: a stream remembers which requests it has carried
-//! out, so that a repeat changes nothing, whatever has happened in between.
+//! Idempotency of commands: a stream remembers the requests that it has carried out, so that a
+//! repeated request changes nothing, whatever has happened in between.
 
 use std::collections::VecDeque;
 use std::marker::PhantomData;
@@ -12,22 +12,22 @@ use crate::event::Event;
 use crate::event::request::Applied;
 use crate::stream::Seq;
 
-/// Requests that a stream remembers: the last ones.
+/// Most requests that a stream remembers; the oldest are forgotten first.
 pub const REQUESTS_LIMIT: usize = 100;
 
-/// The last requests that a stream carried out, the oldest first, each with the number of the
-/// event that says so.
+/// The last requests that a stream carried out, the oldest first, each with the sequence number of
+/// its `RequestApplied` event.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct AppliedRequests(VecDeque<(Uuid, Seq)>);
 
 impl AppliedRequests {
-    /// The event at which a request was carried out.
+    /// Returns the event at which a request was carried out.
     pub fn seq_of(&self, request: Uuid) -> Option<Seq> {
         self.0.iter().find(|(known, _)| *known == request).map(|(_, seq)| *seq)
     }
 
-    /// Whether no request is remembered.
+    /// True if no request is remembered.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -41,7 +41,7 @@ impl AppliedRequests {
     }
 }
 
-/// A state that remembers requests.
+/// State that remembers carried out requests.
 pub trait RemembersRequests {
     /// The requests that were carried out.
     fn applied_requests(&self) -> &AppliedRequests;
@@ -50,13 +50,13 @@ pub trait RemembersRequests {
 /// A command and the request that asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestedCommand<C> {
-    /// The request, if it carries an idempotency key.
+    /// Id derived from the request's idempotency key, if it has one.
     pub request: Option<Uuid>,
-    /// What is asked for.
+    /// Command of the noun.
     pub command: C,
 }
 
-/// The rules of a noun, for commands that are carried out once for each request.
+/// Decider that carries out each request once, around the decider of a noun.
 #[derive(Debug, Clone, Copy)]
 pub struct Once<D>(PhantomData<D>);
 
@@ -76,11 +76,13 @@ where
     ) -> Result<Vec<Event>, D::Rejection> {
         let RequestedCommand { request, command } = command;
         let Some(request) = request else { return D::decide(state, command, context, next) };
+        // No events means done already, and the caller answers as it did the first time.
         if state.applied_requests().seq_of(request).is_some() {
             return Ok(Vec::new());
         }
         let mut events = D::decide(state, command, context, next)?;
-        // Before its effects, so that the end of a run stays the last event of its commit.
+        // First of its commit, since readers rely on the end of a run being the last event of its
+        // commit.
         if !events.is_empty() {
             events.insert(0, Event::RequestApplied(Applied { request }));
         }

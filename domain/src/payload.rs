@@ -1,5 +1,7 @@
-//! Payloads: what people wrote and models answered. Their bytes lie sealed outside the log; events
-//! carry references, and the record carries a commitment for each.
+//! References to payloads: the texts of people and models.
+//!
+//! Their bytes are sealed outside the log so that they can be erased. Events carry references, and
+//! each record carries a commitment to its payloads.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,31 +11,31 @@ use serde::{Deserialize, Serialize};
 use crate::stream::Seq;
 use crate::written::written_as_text;
 
-/// The place of a payload in a stream: the `index`-th payload of the commit whose first event has
-/// sequence number `seq`. Written `SEQ.INDEX`.
+/// Position of a payload in a stream: the `index`-th payload of the commit whose first event has
+/// sequence number `seq`. Text form: `SEQ.INDEX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PayloadRef {
-    /// Sequence number of the first event of the commit that carried the payload.
+    /// Sequence number of the first event of the commit that carries the payload.
     pub seq: Seq,
-    /// Index among that commit's payloads.
+    /// Index among that commit's payloads, from 0.
     pub index: u16,
 }
 
 written_as_text!(PayloadRef);
 
-/// A payload of the commit that is being decided, by its index. Becomes a [`PayloadRef`] in an
-/// event.
+/// Index of a payload in the commit that is being decided. It becomes a [`PayloadRef`] once the
+/// commit's position is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PayloadSlot(pub u16);
 
 impl PayloadSlot {
-    /// The reference, given the sequence number of the commit's first event.
+    /// Resolves the slot, given the sequence number of the commit's first event.
     pub fn at(self, first_seq: Seq) -> PayloadRef {
         PayloadRef { seq: first_seq, index: self.0 }
     }
 }
 
-/// A text that is not a payload reference.
+/// A text that is not a payload reference. Quotes its first 40 characters.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a payload reference: use SEQ.INDEX")]
 pub struct InvalidPayloadRef(String);
@@ -67,30 +69,30 @@ impl From<PayloadRef> for String {
     }
 }
 
-/// Why a payload was kept; decides who may open it and for how long it stays.
+/// Purpose for which a payload is stored. Determines who may open it and how long it is retained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Purpose {
-    /// A graph manifest, as canonical JSON.
+    /// Graph manifest, as canonical JSON.
     Manifest,
-    /// The inputs of a run, as a JSON object.
+    /// Inputs of a run, as a JSON object.
     Input,
-    /// The exact request that a model was sent.
+    /// Request exactly as it is sent to a model.
     Prompt,
-    /// The output of a step, as JSON.
+    /// Output of a step, as JSON.
     Output,
-    /// The output of a whole run, as JSON.
+    /// Output of a whole run, as JSON.
     Result,
-    /// What an agent remembers.
+    /// Text that an agent remembers about a subject.
     Memory,
-    /// What an outside event carried, as JSON.
+    /// Payload of an external event, as JSON.
     Signal,
-    /// The models that a router chose from, as JSON; nothing that a person wrote.
+    /// Models that the router chose from, as JSON. Contains no text of a person.
     Candidates,
-    /// What was answered to a request under an idempotency key.
+    /// HTTP response body to a request under an idempotency key.
     Answer,
-    /// The full text of a failure, a JSON text: it may quote what people wrote.
+    /// Full text of a failure, as a JSON string; may quote personal data.
     FailureDetail,
-    /// Why a person steered a run, or what a mark is for: a JSON text in that person's words.
+    /// A person's reason for steering a run, or the label of a checkpoint, as a JSON string.
     Reason,
 }

@@ -8,68 +8,68 @@ use crate::payload::{PayloadRef, PayloadSlot};
 use crate::stream::Seq;
 use uuid::Uuid;
 
-/// Bytes of an answer that is kept at most; the request of a larger one is looked at again.
+/// Most bytes of a stored answer; a request with a larger one is evaluated again.
 pub const ANSWER_BYTES_LIMIT: usize = 256 << 10;
 
-/// The rules of a request.
+/// Decider of the request stream.
 #[derive(Debug, Clone, Copy)]
 pub struct Request;
 
-/// What is known of a key.
+/// State of an idempotency key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
-    /// The request that the key is bound to.
+    /// Hash of the request that the key is bound to.
     pub request_hash: Option<String>,
-    /// What was answered.
+    /// The first answer to that request.
     pub answer: Option<Answer<PayloadRef>>,
 }
 
-/// An answer, with the place of its body.
+/// An HTTP answer; `B` is the place of its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer<B> {
-    /// The HTTP status.
+    /// Status code of the answer.
     pub status: u16,
-    /// The media type of the body.
+    /// Media type of the body.
     pub media_type: String,
-    /// The body, byte for byte.
+    /// Body, byte for byte.
     pub body: B,
 }
 
-/// What may be asked of a key. Each command names its request by the BLAKE3 of who asks, method,
-/// path, query and body.
+/// Commands of the request stream. Each names its request by the BLAKE3 of caller, method, path,
+/// query and body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestCommand {
     /// Binds the key to a request.
     Accept {
-        /// The request.
+        /// Hash of the request.
         request_hash: String,
     },
-    /// Keeps the answer; the first one stays.
+    /// Stores the answer; the first one stays.
     Answer {
-        /// The request.
+        /// Hash of the request.
         request_hash: String,
-        /// What is answered.
+        /// Answer to be stored.
         answer: Answer<PayloadSlot>,
     },
 }
 
-/// The key was used for another request.
+/// Rejection of a key that was used for another request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("this idempotency key was used for another request: use a new key")]
 pub struct Mismatch;
 
-/// The id of a key's stream, and of the request that the key is bound to: UUIDv8 of
+/// Derives the id of a key's stream, and of the request that the key is bound to: UUIDv8 of
 /// BLAKE3(`request/v2` ‖ tenant ‖ key).
 pub fn request_id(tenant: &TenantId, key: &str) -> Uuid {
     derived_uuid(&["request/v2", tenant.as_str(), key])
 }
 
-/// The id of a key's stream in logs of before answers were kept: a key was bound in each scope.
+/// Derives the id of a key's stream as earlier versions did, which bound a key in each scope.
 pub fn scoped_request_id(tenant: &TenantId, scope: &str, key: &str) -> Uuid {
     derived_uuid(&["request/v1", tenant.as_str(), scope, key])
 }
 
-/// A UUIDv8 from the BLAKE3 of parts, each closed by a zero byte.
+/// Derives a UUIDv8 from the BLAKE3 of parts, each closed by a zero byte.
 pub fn derived_uuid(parts: &[&str]) -> Uuid {
     let mut hash = blake3::Hasher::new();
     for part in parts {
@@ -82,10 +82,10 @@ pub fn derived_uuid(parts: &[&str]) -> Uuid {
 }
 
 impl State {
-    /// Whether the key is bound to this request; false while it is bound to none.
+    /// Returns whether the key is bound to this request; false while it is bound to none.
     ///
     /// # Errors
-    /// It is bound to another one.
+    /// The key is bound to another request.
     pub fn is_bound_to(&self, request_hash: &str) -> Result<bool, Mismatch> {
         match &self.request_hash {
             None => Ok(false),
@@ -113,6 +113,7 @@ impl Decider for Request {
             },
             RequestCommand::Answer { request_hash, answer } => {
                 let is_bound = state.is_bound_to(&request_hash)?;
+                // The first answer stands: a repeat of the request must see the same one for ever.
                 if !is_bound || state.answer.is_some() {
                     return Ok(Vec::new());
                 }

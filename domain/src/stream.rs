@@ -1,4 +1,5 @@
-//! Streams: the history of one thing, its key and its coordinates.
+//! Streams: one append-only history for each run, graph, agent, memory subject, request and
+//! tenant's tokens. Defines their keys and sequence numbers.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,26 +9,26 @@ use uuid::Uuid;
 
 use crate::id::{AgentId, GraphId, RunId, TenantId};
 
-/// What a stream is the history of.
+/// Kind of thing that a stream is the history of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StreamKind {
-    /// A run of a graph.
+    /// One execution of a graph; see [`crate::run`].
     Run,
-    /// A graph and its versions.
+    /// A graph and its versions; see [`crate::graph`].
     Graph,
-    /// A request that carried an idempotency key.
+    /// One HTTP request with an idempotency key; see [`crate::request`].
     Request,
-    /// An agent under its name.
+    /// A named agent definition; see [`crate::agent`].
     Agent,
-    /// What is remembered of a subject.
+    /// Memories of one subject; see [`crate::memory`].
     Memory,
-    /// The tokens of a tenant.
+    /// Access tokens of a tenant; see [`crate::token`].
     Token,
 }
 
 impl StreamKind {
-    /// The written form, the first part of a stream's name.
+    /// Returns the text form, which is the first part of a stream's name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Run => "run",
@@ -40,44 +41,44 @@ impl StreamKind {
     }
 }
 
-/// The name of a stream within its tenant: `run/<uuid>`.
+/// Key of a stream. Its name within the tenant is `run/<uuid>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamKey {
-    /// The owner.
+    /// Tenant that owns the stream.
     pub tenant: TenantId,
-    /// What kind of thing this is the history of.
+    /// Kind of the thing whose history this is.
     pub kind: StreamKind,
-    /// Which one.
+    /// Id of that thing; unique within tenant and kind.
     pub id: Uuid,
 }
 
 impl StreamKey {
-    /// The history of a run.
+    /// Returns the key of a run's stream.
     pub fn run(tenant: TenantId, run: RunId) -> Self {
         Self { tenant, kind: StreamKind::Run, id: run.0 }
     }
 
-    /// The history of a graph.
+    /// Returns the key of a graph's stream.
     pub fn graph(tenant: TenantId, graph: GraphId) -> Self {
         Self { tenant, kind: StreamKind::Graph, id: graph.0 }
     }
 
-    /// The history of a request with an idempotency key.
+    /// Returns the key of the stream of a request with an idempotency key.
     pub fn request(tenant: TenantId, id: Uuid) -> Self {
         Self { tenant, kind: StreamKind::Request, id }
     }
 
-    /// The history of an agent.
+    /// Returns the key of an agent's stream.
     pub fn agent(tenant: TenantId, agent: AgentId) -> Self {
         Self { tenant, kind: StreamKind::Agent, id: agent.0 }
     }
 
-    /// The name within the tenant: `run/<uuid>`.
+    /// Returns the name within the tenant: `run/<uuid>`.
     pub fn name(&self) -> String {
         format!("{}/{}", self.kind.as_str(), self.id)
     }
 
-    /// Reads what [`StreamKey::name`] wrote.
+    /// Parses a name of [`StreamKey::stream_name`].
     ///
     /// # Errors
     /// The name is not `KIND/UUID` with a known kind.
@@ -104,7 +105,7 @@ impl fmt::Display for StreamKey {
     }
 }
 
-/// A text that is not the name of a stream.
+/// A text that is not the name of a stream. Quotes its first 80 characters.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` is not a stream: use run/UUID, graph/UUID, agent/UUID, memory/UUID, token/UUID or \
@@ -112,7 +113,8 @@ impl fmt::Display for StreamKey {
 )]
 pub struct InvalidStream(String);
 
-/// The number of an event in its stream, dense from 1. 0 stands before the first event.
+/// Sequence number of an event in its stream, dense from 1. 0 is the position before the first
+/// event.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -120,7 +122,7 @@ pub struct InvalidStream(String);
 pub struct Seq(pub u64);
 
 impl Seq {
-    /// The sequence number `n` events later.
+    /// Returns the sequence number `count` events later.
     pub fn plus(self, n: u64) -> Self {
         Self(self.0 + n)
     }

@@ -1,4 +1,4 @@
-//! Points in time and spans: whole milliseconds, UTC.
+//! Timestamps and lengths of time, in whole milliseconds.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,36 +13,36 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// The time `span` later; saturates.
+    /// Returns the time `span` later; saturates at the maximum.
     pub fn after(self, span: Span) -> Self {
         Self(self.0.saturating_add(i64::try_from(span.0).unwrap_or(i64::MAX)))
     }
 
-    /// The span since `earlier`; zero if `earlier` is later.
+    /// Returns the span since `earlier`; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Span {
         Span(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 }
 
-/// A length of time in milliseconds. Written as a number with a unit: `250ms`, `30s`, `10m`, `2h`,
-/// `7d`.
+/// Length of time in milliseconds. Text form: a number with a unit, as `250ms`, `30s`, `10m`, `2h`
+/// or `7d`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Span(pub u64);
 
-/// Longest span a manifest may name: 365 days.
+/// Maximum span in a text form: 365 days. Computed spans may be longer.
 pub const SPAN_LIMIT: Span = Span(365 * 24 * 3600 * 1000);
 
 const UNITS: [(&str, u64); 5] =
     [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
-/// A text that is not a span.
+/// A text that is not a span. Quotes its first 40 characters.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a length of time: use a number with ms, s, m, h or d, as 30s, up to 365d")]
 pub struct InvalidSpan(String);
 
 impl Span {
-    /// A span of whole seconds.
+    /// Creates a span of whole seconds.
     pub const fn seconds(n: u64) -> Self {
         Self(n * 1000)
     }
@@ -77,6 +77,7 @@ impl From<Span> for String {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unit =
+            // The largest unit that divides the span, so that reading the text gives the same span.
             UNITS.iter().rev().find(|(_, factor)| self.0 != 0 && self.0.is_multiple_of(*factor));
         let (name, factor) = unit.unwrap_or(&UNITS[0]);
         write!(f, "{}{name}", self.0 / factor)

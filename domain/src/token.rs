@@ -1,5 +1,5 @@
-//! The tokens of a tenant: who may come in, and as whom. Only hashes are known here; a token is
-//! known to who has it alone.
+//! The token noun: the access tokens of a tenant. Only their hashes are stored; the token itself is
+//! known to its holder alone.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,12 +15,11 @@ use crate::stream::{Seq, StreamKey, StreamKind};
 use crate::time::Timestamp;
 use crate::written::written_as_text;
 
-/// Who has the data folder, and the role of who may issue and revoke.
+/// Actor that owns the data folder, and the role that may issue and revoke tokens.
 pub const OWNER: &str = "owner";
-/// Tokens that a tenant is ever given, those that were revoked among them.
+/// Most tokens ever issued to a tenant, revoked ones included.
 pub const TOKENS_LIMIT: usize = 10_000;
-/// Names under which the platform itself acts, now or later: an entry of theirs must not be
-/// somebody else's.
+/// Actor names that the platform uses or may use: audit entries under them must not be ambiguous.
 pub const RESERVED_ACTORS: [&str; 14] = [
     "anonymous",
     "convergio",
@@ -38,19 +37,19 @@ pub const RESERVED_ACTORS: [&str; 14] = [
     "system",
 ];
 
-/// BLAKE3 of a token: 64 hexadecimal digits.
+/// BLAKE3 of a token, written as 64 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenHash([u8; 32]);
 
 written_as_text!(TokenHash);
 
-/// A text that is no hash of a token.
+/// Error of a text that is no token hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the BLAKE3 of a token has 64 hexadecimal digits in lower case")]
 pub struct InvalidHash;
 
 impl TokenHash {
-    /// The hash of a token.
+    /// Hashes a token.
     pub fn of(token: &str) -> Self {
         Self(*blake3::hash(token.as_bytes()).as_bytes())
     }
@@ -67,33 +66,34 @@ impl FromStr for TokenHash {
     fn from_str(text: &str) -> Result<Self, InvalidHash> {
         let hash = blake3::Hash::from_hex(text).map_err(|_| InvalidHash)?;
         let hash = Self(*hash.as_bytes());
+        // `from_hex` accepts upper case, which would give one hash two texts.
         if hash.to_string() == text { Ok(hash) } else { Err(InvalidHash) }
     }
 }
 
 impl TokenId {
-    /// The id of the token that has this hash: the same token again is the same thing.
+    /// Derives the id of the token with this hash: the same token is the same entity.
     pub fn of(hash: &TokenHash) -> Self {
         Self(derived_uuid(&["token/v1", &hash.to_string()]))
     }
 }
 
-/// The stream of a tenant's tokens.
+/// Returns the stream of a tenant's tokens.
 pub fn stream(tenant: &TenantId) -> StreamKey {
     let id = derived_uuid(&["token/v1", tenant.as_str(), "stream"]);
     StreamKey { tenant: tenant.clone(), kind: StreamKind::Token, id }
 }
 
-/// The rules of tokens.
+/// Decider of the token stream.
 #[derive(Debug, Clone, Copy)]
 pub struct Tokens;
 
 /// Every token that was issued.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
-    /// By their ids.
+    /// Tokens by id, revoked ones included.
     pub tokens: BTreeMap<TokenId, Token>,
-    /// The requests under an idempotency key that changed them.
+    /// Idempotent requests that changed tokens.
     pub requests: AppliedRequests,
 }
 
@@ -103,28 +103,28 @@ impl RemembersRequests for State {
     }
 }
 
-/// A token.
+/// A token that was issued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
-    /// For whom it speaks.
+    /// Actor on whose behalf the token acts.
     pub actor: ActorId,
-    /// What they may answer for.
+    /// Roles of the actor.
     pub roles: Vec<Name>,
-    /// What it is known by.
+    /// Hash by which the token is recognised.
     pub hash: TokenHash,
-    /// When it was issued.
+    /// Time of issue.
     pub issued: Timestamp,
-    /// Whether it opens nothing any more.
+    /// True if the token is no longer accepted.
     pub is_revoked: bool,
 }
 
 impl State {
-    /// The tokens that open something.
+    /// The tokens that are accepted.
     pub fn live(&self) -> impl Iterator<Item = (TokenId, &Token)> {
         self.tokens.iter().filter(|(_, token)| !token.is_revoked).map(|(id, token)| (*id, token))
     }
 
-    /// The tokens of somebody that open something.
+    /// The tokens of an actor that are accepted.
     pub fn live_of<'a>(&'a self, actor: &'a ActorId) -> impl Iterator<Item = (TokenId, &'a Token)> {
         self.live().filter(move |(_, token)| token.actor == *actor)
     }
@@ -134,86 +134,86 @@ impl State {
     }
 }
 
-/// Who asks.
+/// The authenticated caller of a token command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// The token that was shown.
+    /// Token that the request carries.
     pub token: TokenId,
-    /// The roles of who has it.
+    /// Roles of its holder.
     pub roles: Vec<String>,
 }
 
-/// What can be asked of tokens.
+/// Commands of the token stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// The token that lies in a data folder speaks for its owner.
+    /// Accepts the token in the data folder as the owner's.
     AdmitOwner {
-        /// What it is known by.
+        /// Hash of that token.
         hash: TokenHash,
     },
-    /// A token of a file that was kept before tokens stood in the log.
+    /// Imports a token from the file of earlier versions, which kept tokens outside of the log.
     TakeIn(NewToken),
-    /// Somebody gets a token.
+    /// Issues a token to an actor.
     Issue {
-        /// Who asks.
+        /// Must have the role [`OWNER`].
         by: Caller,
-        /// For whom.
+        /// The new token.
         token: NewToken,
     },
-    /// A token is taken away.
+    /// Revokes a token.
     Revoke {
-        /// Who asks.
+        /// Must have the role [`OWNER`].
         by: Caller,
-        /// Which one.
+        /// Token to be revoked.
         token: TokenId,
     },
-    /// A token takes the place of another.
+    /// Replaces a token of the same actor.
     Rotate {
-        /// Who asks.
+        /// Holder of the token, or has the role [`OWNER`].
         by: Caller,
-        /// Which one goes.
+        /// Token to be replaced.
         token: TokenId,
-        /// What the new one is known by.
+        /// Hash of its replacement.
         hash: TokenHash,
     },
 }
 
-/// A token for somebody besides the owner.
+/// A new token of an actor other than the owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewToken {
-    /// For whom it speaks.
+    /// Actor on whose behalf the token acts.
     pub actor: ActorId,
-    /// What they may answer for.
+    /// Roles of the actor.
     pub roles: Vec<Name>,
-    /// What it is known by.
+    /// Hash by which the token is recognised.
     pub hash: TokenHash,
 }
 
-/// Why a command is refused.
+/// Rejection of a token command.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    /// The platform acts under the name.
+    /// The actor's name is reserved for the platform.
     #[error("`{0}` is a name of the platform itself: take another")]
     Reserved(ActorId),
-    /// One token each, so that a revocation is complete.
+    /// The actor has a token already: with one token each, a revocation is complete.
     #[error("`{0}` has a token: revoke or rotate it, or take another name")]
     HasToken(ActorId),
-    /// Only the owner gives and takes tokens.
+    /// Only the owner issues and revokes tokens of others.
     #[error("only who has the role `owner` issues and revokes tokens of others")]
     NotOwner,
     /// There is no such token.
     #[error("there is no such token")]
     NotFound,
-    /// Who revokes the token that they show could not go on.
+    /// Callers cannot revoke their own token: they would lock themselves out.
     #[error("this is the token that the request shows: rotate it")]
     Own,
-    /// A token that was revoked stays so.
+    /// A revoked token cannot be issued again.
     #[error("this token was revoked: make a new one")]
     Revoked,
-    /// The hash is another token's.
+    /// The hash belongs to another actor's token.
     #[error("this token is somebody's already: make a new one")]
     Taken,
-    /// Tokens are bounded.
+    /// The tenant has been issued [`TOKENS_LIMIT`] tokens.
     #[error("a tenant is given at most 10000 tokens")]
     Full,
 }
@@ -224,7 +224,7 @@ impl Caller {
     }
 }
 
-/// An event that issues a token, unless it is there.
+/// Issues a token, unless the same one is there.
 fn issue(
     state: &State,
     actor: ActorId,
@@ -241,7 +241,7 @@ fn issue(
     }
 }
 
-/// The same for somebody besides the owner, who has no other one.
+/// Issues a token to an actor other than the owner, who must have no other token.
 fn issue_first(state: &State, new: NewToken) -> Result<Vec<Event>, Rejection> {
     let NewToken { actor, roles, hash } = new;
     if RESERVED_ACTORS.contains(&actor.as_str()) {
@@ -274,13 +274,14 @@ fn revoke(state: &State, by: &Caller, token: TokenId) -> Result<Vec<Event>, Reje
     }
 }
 
-/// The new one comes first: whoever follows sees no moment without one.
+/// Rotates a token. The new one is issued first, so that readers see no moment without one.
 fn rotate(
     state: &State,
     by: &Caller,
     token: TokenId,
     hash: TokenHash,
 ) -> Result<Vec<Event>, Rejection> {
+    // Holders may rotate their own token without a role.
     if token != by.token {
         by.must_be_owner()?;
     }
@@ -324,7 +325,7 @@ impl Decider for Tokens {
                 let Issued { token, actor, roles, hash } = event.clone();
                 let issued = recorded.time;
                 let issued = Token { actor, roles, hash, issued, is_revoked: false };
-                // What was revoked stays so, whatever is written.
+                // A revoked token stays revoked, even if an event issued it again.
                 state.tokens.entry(token).or_insert(issued);
             }
             Event::TokenRevoked(event) => {

@@ -1,5 +1,5 @@
-//! Values that are written as a text: as they display, and read by their own rule. Neither way
-//! copies the text, for every event has several of them.
+//! Serialises types as text by their `Display` and `FromStr`. Neither direction copies the text,
+//! since every event has several such values.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -25,7 +25,7 @@ macro_rules! written_as_text {
 }
 pub(crate) use written_as_text;
 
-/// Reads a text.
+/// Visitor that parses a text by `FromStr`.
 pub(crate) struct ReadText<T>(PhantomData<T>);
 
 impl<T> Default for ReadText<T> {

@@ -1,9 +1,9 @@
-//! Attempts that are under way, in files: an input that kills is counted over lives of the process.
+//! Counts attempts in files, so that an input that kills the whole process is not retried for ever.
 //!
-//! Before a job is handed to a worker, a file with its print gets one more byte; when it has come
-//! to an end, whichever, the file goes. A life that ends in between leaves it: the next one finds
-//! how often the same job was under way when a process died. The files survive the process, not a
-//! power cut, of which no input is the cause.
+//! Before a job goes to a worker, the file named by its digest grows by one byte; when the attempt
+//! ends, in whatever way, the file is removed. A process that dies in between leaves it: its length
+//! is the number of processes that died during that job. The files survive the process but not a
+//! power cut, which no input causes.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -15,26 +15,26 @@ use std::time::Duration;
 use crate::error::EvaluationError;
 use crate::job::Print;
 
-/// Lives of a process that may end while a job is under way; then it is not begun again.
+/// Process deaths during one job after which the job is refused.
 const LIVES_LIMIT: u64 = 3;
-/// Marks that are older than this are forgotten.
+/// Age at which a file is removed unread.
 const FORGET_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// The attempts under way.
+/// The attempts in progress.
 pub(crate) struct Attempts {
     folder: Option<PathBuf>,
-    /// How many are under way in this life, by what they do.
+    /// Attempts in progress in this process, by job.
     open: Mutex<BTreeMap<Print, usize>>,
 }
 
-/// An attempt under way.
+/// An attempt in progress; dropping it removes its mark.
 pub(crate) struct Attempt {
     attempts: Arc<Attempts>,
     print: Print,
 }
 
 impl Attempts {
-    /// Counts in a folder, which is made; without one nothing outlives the process.
+    /// Opens the counts in a folder, which is created; without a folder they end with the process.
     pub(crate) fn open(folder: Option<PathBuf>) -> io::Result<Arc<Self>> {
         if let Some(folder) = &folder {
             fs::create_dir_all(folder)?;
@@ -43,10 +43,11 @@ impl Attempts {
         Ok(Arc::new(Self { folder, open: Mutex::default() }))
     }
 
-    /// Notes that a job is about to be done.
+    /// Marks a job as in progress; refused if too many processes died during it.
     pub(crate) fn begin(self: &Arc<Self>, print: Print) -> Result<Attempt, EvaluationError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(print).or_default();
+        // Only the first of several equal jobs marks the file: a death counts once for all of them.
         if *count == 0
             && let Err(error) = self.mark(print)
         {
@@ -90,7 +91,7 @@ impl Drop for Attempt {
         if *count == 0 {
             open.remove(&self.print);
             if let Some(file) = self.attempts.file(self.print) {
-                // One that stays counts for a death that was none; it is forgotten in time.
+                // A file that stays counts a death that did not happen; it is removed by its age.
                 let _removed = fs::remove_file(file);
             }
         }

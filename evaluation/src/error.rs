@@ -1,12 +1,12 @@
-//! Why a job has no answer.
+//! Errors of evaluations.
 
-/// Why a job has no answer.
+/// Error of an evaluation that has no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EvaluationError {
-    /// It takes more time or memory than a job may.
+    /// The job takes more time or memory than is allowed; another try would fail as well.
     #[error("{0}")]
     Limit(String),
-    /// It cannot be done now, and may be later.
+    /// No worker is available now; a later try may succeed.
     #[error("{0}")]
     Busy(String),
 }

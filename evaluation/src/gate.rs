@@ -1,4 +1,5 @@
-//! Who may work now: so many at once, by turns among the tenants that wait.
+//! Limits concurrency, with turns among the tenants that wait: one tenant's queue delays another by
+//! at most one job a turn.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,20 +7,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use convergio_domain::id::TenantId;
 use tokio::sync::oneshot;
 
-/// Places, and who waits for them.
+/// A semaphore whose waiters are served tenant by tenant.
 pub(crate) struct Gate {
     state: Mutex<State>,
-    /// How many of one tenant may wait.
+    /// Most waiters of one tenant.
     waiting_limit: usize,
 }
 
 struct State {
     free: usize,
-    /// The tenants that wait, the next one first.
+    /// Tenants that wait, with their waiters; the front one is served next.
     tenants: VecDeque<(TenantId, VecDeque<oneshot::Sender<Place>>)>,
 }
 
-/// A place; whoever is next gets it when it is dropped.
+/// Right to run one job; dropping it passes it to the next waiter.
 pub(crate) struct Place(Arc<Gate>);
 
 impl Drop for Place {
@@ -34,7 +35,7 @@ impl Gate {
         Arc::new(Self { state: Mutex::new(state), waiting_limit })
     }
 
-    /// Waits for a place; nothing when too many of the tenant wait already.
+    /// Waits for a permit; `None` if the tenant has too many waiters already.
     pub(crate) async fn enter(self: &Arc<Self>, tenant: &TenantId) -> Option<Place> {
         let turn = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -53,10 +54,13 @@ impl Gate {
         turn.await.ok()
     }
 
-    /// Gives a place to whoever is next. One who waits no more drops it, which hands it on again.
+    /// Passes a permit to the next waiter. If that one has gone, the permit comes back in the
+    /// failed send and its drop passes it on again.
     fn hand_on(self: &Arc<Self>) {
         let next = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            // The lock is released before the send: a failed send drops the permit, which locks
+            // again.
             let next = state.next();
             if next.is_none() {
                 state.free += 1;

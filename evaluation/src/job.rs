@@ -1,4 +1,4 @@
-//! Jobs: what is to be evaluated, and what comes of it.
+//! Jobs and their results.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,70 +13,70 @@ use convergio_domain::graph::{
 };
 use serde_json::Value;
 
-/// What is to be evaluated.
+/// One evaluation, with everything that its result depends on but the tool catalogue.
 #[derive(Debug, Clone)]
 pub enum Job {
-    /// Every template within a value.
+    /// Renders every template within a value.
     Value {
-        /// The value.
+        /// Value whose strings are templates.
         template: Arc<Value>,
-        /// What its templates see.
+        /// Values that its templates see.
         scope: Scope,
     },
-    /// Several texts.
+    /// Renders several templates to text.
     Texts {
-        /// The texts.
+        /// Templates in the order of the results.
         templates: Vec<String>,
-        /// What they see.
+        /// Values that the templates see.
         scope: Scope,
     },
-    /// The first of several conditions that holds.
+    /// Finds the first of several conditions that is true.
     Conditions {
-        /// The conditions, in order.
+        /// Conditions in the order in which they are tried.
         conditions: Vec<String>,
-        /// What they see.
+        /// Values that the conditions see.
         scope: Scope,
     },
-    /// What is wrong with a value by a schema.
+    /// Checks a value against a JSON Schema.
     Check {
-        /// The schema.
+        /// JSON Schema of the value.
         schema: Arc<Value>,
-        /// The value.
+        /// Value to be checked.
         value: Arc<Value>,
     },
-    /// A manifest's text.
+    /// Parses and checks a manifest.
     Manifest {
-        /// The text.
+        /// YAML or JSON of the manifest.
         text: String,
     },
 }
 
-/// What came of a job; each kind has its own.
+/// Result of a job, with one variant for each kind.
 #[expect(clippy::large_enum_variant, reason = "there are as many as evaluations under way")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
-    /// A value, rendered.
+    /// The rendered value, or the error of a template.
     Value(Result<Value, ExprError>),
-    /// Texts, rendered.
+    /// The rendered texts, or the error of a template.
     Texts(Result<Vec<String>, ExprError>),
-    /// The number of the condition that holds, or how many there are.
+    /// Index of the first true condition, or the number of conditions if none is.
     Condition(Result<usize, ExprError>),
-    /// What is wrong with a value.
+    /// Schema errors; empty if the value is valid.
     Mistakes(Vec<String>),
-    /// A manifest, or its mistakes.
+    /// The valid manifest, or all its errors.
     Manifest(Result<ParsedManifest, Vec<Mistake>>),
 }
 
-/// A manifest that is a valid one.
+/// A valid manifest.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParsedManifest {
-    /// The graph.
+    /// Graph with every default filled in.
     pub graph: Graph,
-    /// What is allowed and probably not meant.
+    /// Uses that are allowed and probably not meant.
     pub warnings: Vec<Mistake>,
 }
 
-/// What a job is, as a hash of all that it depends on.
+/// BLAKE3 of everything that a job's result depends on.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Print([u8; 32]);
 
@@ -99,7 +99,7 @@ impl fmt::Debug for Print {
 }
 
 impl Job {
-    /// What the job is: the same for jobs that have the same answer.
+    /// Returns the job's digest, equal for jobs that have the same result.
     pub fn print(&self) -> Print {
         let mut hasher = blake3::Hasher::new();
         // Hashing does not fail, and every job can be written.
@@ -107,7 +107,7 @@ impl Job {
         Print::of(hasher.finalize())
     }
 
-    /// Does it here, whatever it takes.
+    /// Evaluates the job on this thread, whatever it costs.
     pub fn perform(&self, tools: &ToolCatalog) -> Answer {
         match self {
             Self::Value { template, scope } => Answer::Value(render_value(template, scope)),
@@ -123,7 +123,7 @@ impl Job {
         }
     }
 
-    /// Does it here if it costs little in any case.
+    /// Evaluates the job on this thread if it is certain to be cheap; `None` if it may not be.
     pub fn perform_if_small(&self, tools: &ToolCatalog) -> Option<Answer> {
         let allowance = &mut Allowance::IN_PLACE.clone();
         match self {
@@ -153,7 +153,7 @@ fn manifest(
     parsed.map(|parsed| ParsedManifest { graph: parsed.graph, warnings: parsed.warnings })
 }
 
-/// What was evaluated, unless it was too much.
+/// Returns the result of an evaluation, or `None` if it was over its allowance.
 fn decided<T>(evaluated: Result<T, Unevaluated>) -> Option<Result<T, ExprError>> {
     match evaluated {
         Ok(value) => Some(Ok(value)),

@@ -1,9 +1,17 @@
-//! Work whose size a stranger chooses: schemas, conditions, templates and manifests.
+//! Evaluates input whose cost a stranger chooses: schemas, conditions, templates and manifests.
 //!
-//! What costs little in any case is done where it is asked for; the bounds are pure functions of
-//! `convergio_domain`. Everything else is a [`Job`] for an [`Evaluation`]: in a server that is a
-//! [`pool::WorkerPool`] of processes that may be killed, with limits of time and memory each. What
-//! comes of a job is the same wherever it is done.
+//! Jobs that are certain to be cheap are evaluated on the calling thread; the bounds are pure
+//! functions of `convergio_domain`. Every other [`EvaluationJob`] goes to an [`EvaluationBackend`]:
+//! in a server that is a [`pool::WorkerPool`] of processes, each with limits of time and memory,
+//! which may be killed. The result of a job is the same wherever it is evaluated.
+//!
+//! - `job`: what can be evaluated, and the results; `wire`: both as bytes; `error`.
+//! - `pool`: the worker pool, which takes a turn from `gate` (fairness among tenants), notes the
+//!   attempt in `attempts` (crash counting) and speaks to a `process`.
+//! - `worker`: the other end of the pipe, in the worker process.
+//!
+//! Nothing here reads the log or calls a model: a worker process has no secrets and no network
+//! code.
 
 mod attempts;
 mod error;
@@ -23,17 +31,17 @@ use convergio_domain::id::TenantId;
 pub use error::EvaluationError;
 pub use job::{Answer, Job, ParsedManifest, Print};
 
-/// Where a job is done.
+/// Place where jobs are evaluated that may be expensive.
 #[async_trait]
 pub trait Evaluation: Send + Sync {
-    /// Does a job of a tenant.
+    /// Evaluates a job of a tenant.
     ///
     /// # Errors
-    /// It takes more than a job may, or cannot be done now.
+    /// The job exceeds a limit, or no worker is available now.
     async fn evaluate(&self, tenant: &TenantId, job: &Job) -> Result<Answer, EvaluationError>;
 }
 
-/// Does jobs: in place, or where they harm nobody.
+/// Evaluates jobs: cheap ones on the calling thread, others by a backend.
 #[derive(Clone)]
 pub struct Evaluator {
     place: Arc<dyn Evaluation>,
@@ -47,8 +55,7 @@ impl fmt::Debug for Evaluator {
 }
 
 impl Evaluator {
-    /// Does jobs there, and small ones where they are asked for. `tools` are those that manifests
-    /// may call.
+    /// Creates an evaluator. `tools` are those that manifests may name.
     pub fn new(
         place: Arc<dyn Evaluation>,
         tools: Arc<convergio_domain::graph::ToolCatalog>,
@@ -56,16 +63,17 @@ impl Evaluator {
         Self { place, tools }
     }
 
-    /// Does every job in this process: for tests and for tools whose user is its only victim.
+    /// Creates an evaluator that does every job in this process, without limits: for tests, and for
+    /// commands whose user can only hurt themselves.
     pub fn in_process(tools: Arc<convergio_domain::graph::ToolCatalog>) -> Self {
         let place = InProcess(Arc::clone(&tools));
         Self::new(Arc::new(place), tools)
     }
 
-    /// Does a job: at once if it is small in any case.
+    /// Evaluates a job, on the calling thread if it is certain to be cheap.
     ///
     /// # Errors
-    /// It takes more than a job may, or cannot be done now.
+    /// The job exceeds a limit, or no worker is available now.
     pub async fn evaluate(&self, tenant: &TenantId, job: &Job) -> Result<Answer, EvaluationError> {
         match self.evaluate_in_place(job) {
             Some(answer) => Ok(answer),
@@ -73,15 +81,15 @@ impl Evaluator {
         }
     }
 
-    /// Does a job at once, if it is small in any case.
+    /// Evaluates a job on the calling thread if it is certain to be cheap; `None` if it may not be.
     pub fn evaluate_in_place(&self, job: &Job) -> Option<Answer> {
         job.perform_if_small(&self.tools)
     }
 
-    /// Does a job that is not small.
+    /// Evaluates a job by the backend, whatever its cost.
     ///
     /// # Errors
-    /// As those of [`Self::evaluate`].
+    /// As [`Self::evaluate_job`].
     pub async fn evaluate_apart(
         &self,
         tenant: &TenantId,
@@ -91,7 +99,7 @@ impl Evaluator {
     }
 }
 
-/// Every job in this process.
+/// Backend that evaluates every job in this process, without limits.
 struct InProcess(Arc<convergio_domain::graph::ToolCatalog>);
 
 #[async_trait]

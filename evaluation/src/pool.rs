@@ -1,5 +1,4 @@
-//! Worker processes: few, started when there is work, ended when there is none, killed when they
-//! take too much.
+//! The pool of worker processes: started when there is work, ended when idle, killed over a limit.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -20,23 +19,24 @@ use crate::{Evaluation, wire};
 
 pub use crate::process::WorkerProgram;
 
-/// Deaths of workers that one job may cause; a worker that ran before may have died of that.
+/// Deaths of workers that one job may cause. More than one, since memory that an earlier job left
+/// behind may have killed the worker.
 const DEATHS_LIMIT: u32 = 3;
-/// How long a worker waits for its next job.
+/// Time that an idle worker is kept.
 const IDLE: Duration = Duration::from_secs(30);
-/// Workers at least: one that works for long keeps nobody from a short job.
+/// Fewest workers: with two, one long job does not keep others from a short one.
 const LEAST_WORKERS: usize = 2;
 
-/// What bounds the work.
+/// Limits of a pool and of its jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkLimits {
-    /// Workers at once.
+    /// Most workers at once.
     pub workers: usize,
-    /// Longest time of one job, by the clock and of the processor.
+    /// Longest time of one job, both wall clock and processor time.
     pub timeout: Duration,
     /// Memory of one worker in MiB.
     pub memory_mib: u64,
-    /// Jobs of one tenant that may wait.
+    /// Most waiting jobs of one tenant.
     pub waiting: usize,
 }
 
@@ -52,7 +52,7 @@ impl Default for WorkLimits {
     }
 }
 
-/// A pool of worker processes.
+/// An [`EvaluationBackend`] of worker processes.
 pub struct WorkerPool {
     shared: Arc<Shared>,
 }
@@ -66,8 +66,8 @@ struct Shared {
     starter: OnceLock<io::Result<Starter>>,
 }
 
-/// The thread that starts workers: they die with it, and a thread of the runtime may end before the
-/// process does.
+/// Handle of the thread that starts workers. Workers are killed when the thread that started them
+/// ends (`PR_SET_PDEATHSIG`), and a thread of the runtime may end before the process does.
 struct Starter(mpsc::Sender<oneshot::Sender<io::Result<Worker>>>);
 
 fn start_starter(program: &WorkerProgram) -> io::Result<Starter> {
@@ -76,7 +76,7 @@ fn start_starter(program: &WorkerProgram) -> io::Result<Starter> {
     let start_all = move || {
         let _entered = runtime.enter();
         for order in orders {
-            // Who waits no more lets the worker go.
+            // An order whose receiver has gone: the worker is dropped, which kills it.
             drop(order.send(Worker::start(&program)));
         }
     };
@@ -94,11 +94,11 @@ impl Starter {
 }
 
 impl WorkerPool {
-    /// A pool that starts workers by this program. Attempts under way are noted in a folder, if one
-    /// is given.
+    /// Creates a pool whose workers run a program. Attempts are counted in the folder `attempts`,
+    /// if one is given.
     ///
     /// # Errors
-    /// The folder cannot be used.
+    /// The folder cannot be used. The folder cannot be used.
     pub fn new(
         program: WorkerProgram,
         limits: WorkLimits,
@@ -117,7 +117,8 @@ impl WorkerPool {
 }
 
 impl WorkerProgram {
-    /// This very program, with these arguments: also when its file has been replaced since.
+    /// The running program with these arguments. `/proc/self/exe` starts it even if its file was
+    /// replaced since.
     pub fn this_one(arguments: Vec<String>) -> Self {
         let own = Path::new("/proc/self/exe");
         let program = match own.exists() {
@@ -135,7 +136,7 @@ impl Evaluation for WorkerPool {
         let busy =
             || EvaluationError::busy("too many evaluations wait already: try again in a moment");
         let _place = shared.gate.enter(tenant).await.ok_or_else(busy)?;
-        // Only now: what waits takes no memory besides.
+        // After the gate: a waiting job takes no memory for its bytes.
         let (bytes, _attempt) = prepare(Arc::clone(&shared.attempts), job.clone()).await?;
         let mut deaths = 0;
         loop {
@@ -162,13 +163,15 @@ impl Shared {
     ) -> Result<Result<Reply, Death>, EvaluationError> {
         let mut worker = self.worker().await?;
         let performed = worker.perform(job, self.limits.timeout).await;
+        // A worker that died or that announced its end is dropped, never reused.
         if performed.as_ref().is_ok_and(|reply| !reply.is_last) {
             self.keep(worker);
         }
         Ok(performed)
     }
 
-    /// A worker that waits, the one that worked last; else a new one.
+    /// Returns the idle worker that worked last, so that surplus ones stay idle and end; else
+    /// starts one.
     async fn worker(&self) -> Result<Worker, EvaluationError> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         if let Some((worker, _)) = idle {
@@ -202,7 +205,8 @@ impl Shared {
     }
 }
 
-/// The job's bytes, and the note that it is under way.
+/// Serialises the job, and marks its attempt as in progress.
+// Off the runtime's threads: a job may be megabytes, and marking writes a file.
 async fn prepare(attempts: Arc<Attempts>, job: Job) -> Result<(Vec<u8>, Attempt), EvaluationError> {
     let prepared = tokio::task::spawn_blocking(move || {
         let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! One worker process, as its pool has it.
+//! A worker process as seen by the pool.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,15 +10,15 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::worker::{ALLOCATOR_SETTINGS, ENDS};
 
-/// Bytes of an answer at most.
+/// Most bytes of a result.
 const ANSWER_LIMIT: u64 = 192 << 20;
 
-/// How a worker is started.
+/// Command that starts a worker.
 #[derive(Debug, Clone)]
 pub struct WorkerProgram {
-    /// The program.
+    /// Path of the executable.
     pub program: PathBuf,
-    /// What it is told, so that it becomes a worker.
+    /// Arguments that make it run [`crate::worker::run`].
     pub arguments: Vec<String>,
 }
 
@@ -29,25 +29,25 @@ pub(crate) struct Worker {
     stdout: ChildStdout,
 }
 
-/// How a worker ended that should have answered.
+/// Cause of a worker's end during a job.
 #[derive(Debug)]
 pub(crate) enum Death {
-    /// It took longer than it may, by the clock or of the processor.
+    /// It exceeded the limit of wall clock or processor time.
     Time,
-    /// It died of something else: of memory, mostly.
+    /// It died of another cause, mostly of its memory limit.
     Other(String),
-    /// It had ended before it was asked.
+    /// It had ended before it was given the job, which another worker can do.
     Before,
 }
 
-/// What a worker answered, and whether it takes another job.
+/// Result of a job as bytes, and whether the worker ends after it.
 pub(crate) struct Reply {
     pub(crate) bytes: Vec<u8>,
     pub(crate) is_last: bool,
 }
 
 impl Worker {
-    /// Starts a worker with nothing of ours: no environment, no files but its two pipes.
+    /// Starts a worker without the pool's environment and files: it has only its two pipes.
     pub(crate) fn start(program: &WorkerProgram) -> io::Result<Self> {
         let mut child = Command::new(&program.program)
             .args(&program.arguments)
@@ -64,8 +64,9 @@ impl Worker {
         Ok(Self { child, stdin, stdout })
     }
 
-    /// Gives it a job; it is killed if it does not answer in time.
+    /// Sends a job and reads the result; the worker is killed if it takes longer than `timeout`.
     pub(crate) async fn perform(&mut self, job: &[u8], timeout: Duration) -> Result<Reply, Death> {
+        // An idle worker may have died since, which no job caused.
         if !matches!(self.child.try_wait(), Ok(None)) {
             return Err(Death::Before);
         }
@@ -85,6 +86,7 @@ impl Worker {
         self.stdin.flush().await?;
         let is_last = self.stdout.read_u8().await? == ENDS;
         let length = self.stdout.read_u64_le().await?;
+        // A worker that was taken over by its input must not fill the pool's memory.
         if length > ANSWER_LIMIT {
             return Err(io::Error::other(format!("an answer of {length} bytes")));
         }
@@ -96,7 +98,7 @@ impl Worker {
         Ok(Reply { bytes, is_last })
     }
 
-    /// How it died whose pipe broke.
+    /// Finds the cause of a broken pipe.
     async fn death(&mut self, error: &io::Error) -> Death {
         let _killed = self.child.start_kill();
         match self.child.wait().await {

@@ -1,4 +1,5 @@
-//! Jobs and answers between processes: `MessagePack`, in which numbers stay what they are.
+//! Jobs and results as bytes between processes: `MessagePack`, which keeps integers and floats
+//! apart.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -11,9 +12,11 @@ use serde_json::Value;
 
 use crate::job::{Answer, Job, ParsedManifest};
 
-/// Why bytes are no job or answer.
+/// Error of bytes that are no job or result.
 pub(crate) type WireError = Box<dyn std::error::Error + Send + Sync>;
 
+// These mirror the public types: what is sent must not change with them, and is written without a
+// copy.
 #[derive(Serialize)]
 enum JobOut<'a> {
     Value { template: &'a Value, scope: ScopeOut<'a> },
@@ -39,7 +42,7 @@ impl<'a> ScopeOut<'a> {
     }
 }
 
-/// Writes a job.
+/// Serialises a job; the same bytes give the job its digest.
 pub(crate) fn write_job(job: &Job, to: &mut impl Write) -> Result<(), WireError> {
     let out = match job {
         Job::Value { template, scope } => JobOut::Value { template, scope: ScopeOut::of(scope) },
@@ -81,7 +84,7 @@ impl ScopeIn {
     }
 }
 
-/// A node's status as expressions see it.
+/// Interns a node's status as expressions see it.
 fn status_of(name: &str) -> &'static str {
     match name {
         "completed" => "completed",
@@ -91,7 +94,7 @@ fn status_of(name: &str) -> &'static str {
     }
 }
 
-/// Reads a job.
+/// Deserialises a job in the worker.
 pub(crate) fn read_job(from: impl Read) -> Result<Job, WireError> {
     Ok(match rmp_serde::from_read(from)? {
         JobIn::Value { template, scope } => {
@@ -114,7 +117,7 @@ enum AnswerWire {
     Texts(Result<Vec<String>, ErrorWire>),
     Condition(Result<usize, ErrorWire>),
     Mistakes(Vec<String>),
-    /// The graph in the form in which it is stored.
+    /// The graph as its canonical manifest.
     Manifest(Result<(Value, Vec<Mistake>), Vec<Mistake>>),
 }
 
@@ -136,7 +139,7 @@ impl From<ErrorWire> for ExprError {
     }
 }
 
-/// An answer as bytes.
+/// Serialises a result in the worker.
 pub(crate) fn write_answer(answer: Answer) -> Result<Vec<u8>, WireError> {
     let wire = match answer {
         Answer::Value(value) => AnswerWire::Value(value.map_err(ErrorWire::from)),
@@ -151,7 +154,7 @@ pub(crate) fn write_answer(answer: Answer) -> Result<Vec<u8>, WireError> {
     Ok(rmp_serde::to_vec_named(&wire)?)
 }
 
-/// Reads an answer.
+/// Deserialises a result in the pool.
 pub(crate) fn read_answer(bytes: &[u8]) -> Result<Answer, WireError> {
     Ok(match rmp_serde::from_slice(bytes)? {
         AnswerWire::Value(value) => Answer::Value(value.map_err(ExprError::from)),

@@ -1,5 +1,5 @@
-//! The worker: does one job after another until its pipe ends, within limits that it sets itself
-//! before it reads anything.
+//! The worker process: evaluates one job after another until its input ends, within limits that it
+//! sets before it reads anything.
 
 use std::io::{self, BufReader, Read, Write};
 use std::time::Duration;
@@ -10,29 +10,29 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::wire;
 
-/// What the allocator is told by its environment, the only one that a worker has: without it a
-/// gibibyte of address space would be taken at once, more than the limit.
+/// Environment of a worker, and all of it: without this setting the allocator reserves a gibibyte
+/// of address space at once, which is above the limit.
 pub(crate) const ALLOCATOR_SETTINGS: [(&str, &str); 1] = [("MIMALLOC_ARENA_RESERVE", "65536")];
-/// The first byte of an answer after which another job is taken.
+/// First byte of a result after which the worker takes another job.
 const GOES_ON: u8 = 0;
-/// The first byte of an answer after which none is: the worker has grown.
+/// First byte of a result after which the worker ends, because its memory has grown.
 pub(crate) const ENDS: u8 = 1;
-/// Files that a worker may have open: its pipes, and what the system's library opens for a moment.
+/// Most open files: the pipes, and those that the system's library opens for a moment.
 const FILES_LIMIT: u64 = 16;
 
-/// What a worker may take.
+/// Limits that a worker sets itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkerLimits {
-    /// Memory, besides what the program takes when it starts.
+    /// Bytes of address space, beyond those in use at the start.
     pub memory_bytes: u64,
-    /// Time of the processor for one job.
+    /// Processor time of one job.
     pub processor_time: Duration,
 }
 
-/// Works until standard input ends.
+/// Evaluates jobs from standard input until it ends.
 ///
 /// # Errors
-/// The limits cannot be set, or what comes is no job.
+/// The limits cannot be set, or the input is no job.
 pub fn run(limits: WorkerLimits, tools: &ToolCatalog) -> io::Result<()> {
     let before = address_space();
     confine(limits, before)?;
@@ -46,8 +46,12 @@ pub fn run(limits: WorkerLimits, tools: &ToolCatalog) -> io::Result<()> {
         limit_processor_time(limits.processor_time)?;
         let mut frame = (&mut input).take(u64::from_le_bytes(length));
         let job = wire::read_job(&mut frame).map_err(io::Error::other)?;
+        // The reader may stop before the frame's end; what is left must not be read as the next
+        // length.
         io::copy(&mut frame, &mut io::sink())?;
         let answer = wire::write_answer(job.perform(tools)).map_err(io::Error::other)?;
+        // Measured after the drop: what stays is what the allocator keeps, and a worker that keeps
+        // a quarter of its limit could fail the next job through no fault of it.
         drop(job);
         let has_grown = address_space().saturating_sub(before) > limits.memory_bytes / 4;
         output.write_all(&[if has_grown { ENDS } else { GOES_ON }])?;
@@ -60,25 +64,26 @@ pub fn run(limits: WorkerLimits, tools: &ToolCatalog) -> io::Result<()> {
     }
 }
 
-/// Sets every limit that stays the same, and what becomes of this process when others die.
+/// Sets the limits that stay the same for all jobs, and the signal for the parent's death.
 fn confine(limits: WorkerLimits, before: u64) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     limit(Resource::As, before.saturating_add(limits.memory_bytes))?;
     limit(Resource::Nofile, FILES_LIMIT)?;
     limit(Resource::Core, 0)?;
-    // Where memory is short for all, this process goes first.
+    // If the machine runs out of memory, this process is killed first.
     let _preferred = std::fs::write("/proc/self/oom_score_adj", "1000");
     Ok(())
 }
 
-/// Lowers a limit, or leaves one that is lower already.
+/// Lowers a limit; one that is lower already stays.
 fn limit(resource: Resource, most: u64) -> io::Result<()> {
     let known = rustix::process::getrlimit(resource);
     let most = known.maximum.map_or(most, |maximum| maximum.min(most));
     Ok(setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?)
 }
 
-/// Lets the next job take so much of the processor, besides what was taken before.
+/// Limits the processor time of the next job. The system counts over the life of the process, so
+/// that the limit moves on with each job.
 fn limit_processor_time(most: Duration) -> io::Result<()> {
     let taken = clock_gettime(ClockId::ProcessCPUTime).tv_sec;
     let taken = u64::try_from(taken).unwrap_or(0) + 1;
@@ -87,7 +92,7 @@ fn limit_processor_time(most: Duration) -> io::Result<()> {
     Ok(setrlimit(Resource::Cpu, Rlimit { current, maximum: known.maximum })?)
 }
 
-/// Bytes of address space in use; none where it cannot be told.
+/// Bytes of address space in use; 0 where the system does not report it.
 fn address_space() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").ok();
     let pages = pages.and_then(|text| text.split(' ').next()?.parse::<u64>().ok());

@@ -1,21 +1,21 @@
-//! Canonical JSON (RFC 8785) of what is chained.
+//! Canonical JSON (RFC 8785) for what is hashed.
 //!
-//! What the chain is over are a few kinds of objects with plain names and whole numbers, thousands
-//! of them a second: written as they come, their members are put in order in place. Whatever else
-//! a value may hold is written by the library, byte for byte the same (a property test says so).
+//! Record bodies consist of objects with ASCII names and whole numbers, thousands of them a second:
+//! they are serialized as they come, and their members are sorted in place. Any other value is left
+//! to `serde_json_canonicalizer`; a property test holds both paths to the same bytes.
 
 use std::cmp::Ordering;
 use std::ops::Range;
 
 use serde::Serialize;
 
-/// Digits of a whole number that is the same as a double.
+/// Maximum digits of a whole number that a double represents exactly, as RFC 8785 requires.
 const DIGITS: usize = 15;
 
-/// The canonical bytes of a value that holds no number beyond JSON's: events have none.
+/// Encodes a value as canonical JSON.
 ///
 /// # Errors
-/// The value cannot be written as JSON.
+/// The value cannot be serialized, or holds a number that JSON does not have.
 pub(crate) fn canonical(value: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
     let mut bytes = serde_json::to_vec(value)?;
     match (Sorter { bytes: &mut bytes, members: Vec::new(), frames: Vec::new() }).sort() {
@@ -24,36 +24,36 @@ pub(crate) fn canonical(value: &impl Serialize) -> Result<Vec<u8>, serde_json::E
     }
 }
 
-/// A member of an object: its name without quotes, and all of it.
+/// Byte ranges of an object's member: its name without quotes, and all of it.
 struct Member {
     name: Range<usize>,
     whole: Range<usize>,
 }
 
-/// An object or a list that is open.
+/// An object or array that is not closed yet.
 #[derive(Clone, Copy)]
 enum Frame {
     Object {
-        /// Where its first member begins.
+        /// Offset of its first member.
         from: usize,
-        /// Where the member that is being read begins.
+        /// Offset of the member that is being read.
         member: usize,
-        /// How many members of those around were known before it.
+        /// Number of members of the enclosing objects that were collected before it.
         before: usize,
     },
     List,
 }
 
-/// Puts compact JSON in order, an object as soon as it ends.
+/// Sorts the members of compact JSON in place, each object as soon as it ends.
 struct Sorter<'a> {
     bytes: &'a mut [u8],
-    /// The members of all open objects.
+    /// Members of all open objects, the innermost last.
     members: Vec<Member>,
     frames: Vec<Frame>,
 }
 
 impl Sorter<'_> {
-    /// `None` if there is something that is not plain; the bytes are of no use then.
+    /// Sorts all objects. `None` if a value needs the general encoder; the bytes are unusable then.
     fn sort(mut self) -> Option<()> {
         let mut at = 0;
         while let Some(byte) = self.bytes.get(at) {
@@ -83,6 +83,7 @@ impl Sorter<'_> {
     }
 
     fn next_member(&mut self, at: usize) -> usize {
+        // A comma in an array separates values, not members.
         if let Some(Frame::Object { member, .. }) = self.frames.last_mut() {
             if let Some(last) = self.members.last_mut() {
                 last.whole.end = at;
@@ -92,8 +93,9 @@ impl Sorter<'_> {
         at + 1
     }
 
-    /// A name, or a text somewhere else. A name with anything but plain characters has an order of
-    /// its own.
+    /// Scans a string, which is a member's name or a value. `None` for a name with escapes or
+    /// non-ASCII characters: RFC 8785 sorts names by UTF-16 code units, which differs from byte
+    /// order for them.
     fn text(&mut self, at: usize) -> Option<usize> {
         let from = at + 1;
         let mut end = from;
@@ -116,12 +118,13 @@ impl Sorter<'_> {
         Some(end + 1)
     }
 
-    /// A whole number that every reader of JSON takes as it is.
+    /// Scans a number. `None` unless it is a whole number whose canonical form is the one it has.
     fn number(&self, at: usize) -> Option<usize> {
         let digits = at + usize::from(self.bytes[at] == b'-');
         let rest = &self.bytes[digits..];
         let length = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let is_whole = !matches!(rest.get(length), Some(b'.' | b'e' | b'E'));
+        // RFC 8785 writes -0 as 0.
         let is_minus_zero = digits > at && rest.first() == Some(&b'0');
         (is_whole && length <= DIGITS && !is_minus_zero).then_some(digits + length)
     }
@@ -137,7 +140,8 @@ impl Sorter<'_> {
         Some(at + 1)
     }
 
-    /// Puts the members from `before` on in the order of their names, from `from` on.
+    /// Sorts the members from index `before` on by name, and writes them back from offset `from`
+    /// on.
     fn arrange(&mut self, from: usize, before: usize) -> Option<()> {
         let members = &mut self.members[before..];
         let bytes = &*self.bytes;
@@ -145,10 +149,12 @@ impl Sorter<'_> {
         let is_sorted = members.windows(2).all(|two| order(&two[0], &two[1]) == Ordering::Less);
         if !is_sorted {
             members.sort_by(order);
+            // Duplicate names have no canonical order.
             if members.windows(2).any(|two| order(&two[0], &two[1]) == Ordering::Equal) {
                 return None;
             }
             let parts = members.iter().map(|member| &bytes[member.whole.clone()]);
+            // Sorting permutes the members, so the length stays and nothing after them moves.
             let sorted = parts.collect::<Vec<_>>().join(&b',');
             self.bytes[from..from + sorted.len()].copy_from_slice(&sorted);
         }
@@ -171,7 +177,7 @@ mod tests {
         Sorter { bytes: &mut bytes, members: Vec::new(), frames: Vec::new() }.sort().is_some()
     }
 
-    /// An object that is written in the order in which it is made.
+    /// An object whose members are serialized in the order of its fields.
     #[derive(serde::Serialize)]
     struct Unsorted {
         type_name: u8,
@@ -240,7 +246,7 @@ mod tests {
         })
     }
 
-    /// Writes the members of every object in the opposite order.
+    /// Serializes the members of every object in reverse order.
     struct Backwards<'a>(&'a Value);
 
     impl serde::Serialize for Backwards<'_> {

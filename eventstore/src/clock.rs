@@ -1,4 +1,5 @@
-//! The clock, as a part that can be replaced, and one that no jump of the machine's clock moves.
+//! Clocks: the trait that callers depend on, and [`SteadyClock`], which no jump of the machine's
+//! clock moves.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,13 +10,13 @@ use crate::error::LogError;
 use crate::log::EventLog;
 use crate::record::Position;
 
-/// Tells the time.
+/// Source of timestamps, replaceable in tests.
 pub trait Clock: Send + Sync + 'static {
-    /// Now, in milliseconds since the Unix epoch.
+    /// Returns the current time in milliseconds since the Unix epoch.
     fn now(&self) -> Timestamp;
 }
 
-/// The machine's clock.
+/// The machine's clock, including all its jumps.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
@@ -26,16 +27,17 @@ impl Clock for SystemClock {
     }
 }
 
-/// What a clock is made of: the time of day, which people and programs set, and the time that has
-/// passed, which nobody does.
+/// Inputs of a [`SteadyClock`]: the time of day, which people and programs may set, and the
+/// monotonic time, which nobody sets.
 pub trait TimeSource: Send + Sync + 'static {
-    /// The time of day.
+    /// Returns the machine's time of day.
     fn wall(&self) -> Timestamp;
-    /// The time since an unnamed moment, sleep of the machine included.
+    /// Returns the time since an arbitrary start, including the time that the machine was
+    /// suspended.
     fn elapsed(&self) -> Duration;
 }
 
-/// The machine's time source.
+/// Time of day and monotonic time of this machine.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemTimeSource;
 
@@ -46,6 +48,7 @@ impl TimeSource for SystemTimeSource {
 
     #[cfg(target_os = "linux")]
     fn elapsed(&self) -> Duration {
+        // `Instant` stops during suspend on Linux (CLOCK_MONOTONIC); waits of hours must not.
         let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
         Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
@@ -59,38 +62,40 @@ impl TimeSource for SystemTimeSource {
     }
 }
 
-/// How much faster or slower than time the clock may go while it is led back to the machine's: one
-/// part in this many.
+/// Maximum slew: the clock runs at most one part in this many faster or slower than real time while
+/// it approaches the machine's time of day.
 pub const SLEW_DIVISOR: u32 = 20;
-/// How far the last record of a log may lie ahead of the machine's clock to be believed.
+/// Maximum lead of the log's last record over the machine's clock that is taken for real. A larger
+/// lead means that the machine which wrote it had a wrong clock.
 pub const LEAD_LIMIT: Span = Span::seconds(24 * 3600);
-/// A difference from the machine's clock that is worth a warning.
+/// Difference from the machine's clock that is logged as a jump.
 const JUMP_NANOS: i128 = 2_000_000_000;
 const NANOS_PER_MS: i128 = 1_000_000;
 
-/// A clock that begins with the machine's and then counts the time that passes. When the machine's
-/// clock jumps, it is led back to it at most one part in [`SLEW_DIVISOR`] faster or slower than
-/// time: what waits for a length of time waits that long, and no time comes twice.
+/// A clock that starts at the machine's time of day and then counts monotonic time. After a jump of
+/// the machine's clock it approaches the new time of day at most one part in [`SLEW_DIVISOR`]
+/// faster or slower than real time: timeouts keep their length, and no timestamp is lower than one
+/// before.
 #[derive(Debug)]
 pub struct SteadyClock<S = SystemTimeSource> {
     source: S,
     reading: Mutex<Reading>,
 }
 
-/// What the clock told last.
+/// Last value of the clock, and the source's values at that moment.
 #[derive(Debug, Clone, Copy)]
 struct Reading {
-    /// The time told, in nanoseconds since the Unix epoch.
+    /// Value of the clock in nanoseconds since the Unix epoch.
     nanos: i128,
-    /// The source's elapsed time then.
+    /// Monotonic time of the source at that moment.
     elapsed: Duration,
-    /// Whether the machine's clock is known to be elsewhere.
+    /// True while the machine's time of day is known to differ by more than [`JUMP_NANOS`].
     is_apart: bool,
 }
 
 impl SteadyClock {
-    /// The clock of a process that goes on with a log: never earlier than the log's last record,
-    /// unless that lies more than [`LEAD_LIMIT`] ahead of the machine's clock.
+    /// Creates the clock of a process that continues a log: never earlier than the log's last
+    /// record, unless that is more than [`LEAD_LIMIT`] ahead of the machine's clock.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -100,7 +105,7 @@ impl SteadyClock {
 }
 
 impl<S: TimeSource> SteadyClock<S> {
-    /// A clock that begins with the source's time of day, or with `earliest` if that is later.
+    /// Creates a clock that starts at the source's time of day, or at `earliest` if that is later.
     pub fn new(source: S, earliest: Option<Timestamp>) -> Self {
         let wall = source.wall();
         let lead = earliest.map_or(Span(0), |earliest| earliest.since(wall));
@@ -126,18 +131,19 @@ impl<S: TimeSource> Clock for SteadyClock<S> {
 }
 
 impl Reading {
-    /// Counts the time that has passed, and closes a part of the gap to the time of day.
+    /// Adds the monotonic time that has passed, and closes a part of the gap to the time of day.
     fn advance(&mut self, elapsed: Duration, wall: Timestamp) {
         let passed = elapsed.saturating_sub(self.elapsed);
         let slew = nanos(passed / SLEW_DIVISOR);
         let counted = self.nanos + nanos(passed);
         let gap = i128::from(wall.0) * NANOS_PER_MS - counted;
         self.nanos = counted + gap.clamp(-slew, slew);
+        // Two threads may sample the source in one order and lock the clock in the other.
         self.elapsed = self.elapsed.max(elapsed);
         self.warn_of_jump(gap);
     }
 
-    /// Tells once of each jump of the machine's clock.
+    /// Logs each jump of the machine's clock once.
     fn warn_of_jump(&mut self, gap_nanos: i128) {
         let is_apart = gap_nanos.abs() > JUMP_NANOS;
         if is_apart && !self.is_apart {
@@ -152,7 +158,7 @@ fn nanos(duration: Duration) -> i128 {
     i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX)
 }
 
-/// When the last record of a log was written.
+/// Returns the time of the log's last record.
 async fn last_record_time(log: &dyn EventLog) -> Result<Option<Timestamp>, LogError> {
     let tail = log.read_all(Position::START, 0).await?.tail;
     let page = log.read_all(Position(tail.0.saturating_sub(1)), 1).await?;

@@ -1,4 +1,5 @@
-//! What is appended: events of one stream, with their payloads.
+//! The input of an append: a [`Commit`] of one stream's events with their payloads, and its size
+//! limits.
 
 use bytes::Bytes;
 use convergio_domain::decider::{Fingerprint, Wake};
@@ -13,66 +14,74 @@ use crate::error::AppendError;
 use crate::record::Head;
 use crate::reuse::Reuse;
 
-/// What a commit may hold at most. The same on every provider.
+/// Maximum sizes of a commit, the same on every provider.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits;
 
 impl Limits {
-    /// Bytes of the canonical body.
+    /// Maximum bytes of the canonical body. Together with the 74 bytes of its header a record fits
+    /// into one JetStream message of 1 MiB.
     pub const BODY_BYTES: usize = 512 << 10;
-    /// Events.
+    /// Maximum number of events.
     pub const EVENTS: usize = 1024;
-    /// Payloads.
+    /// Maximum number of payloads. The embedded log's payload row ids leave room for exactly 64 per
+    /// record.
     pub const PAYLOADS: usize = 64;
-    /// Bytes of one payload.
+    /// Maximum plaintext bytes of one payload.
     pub const PAYLOAD_BYTES: usize = 16 << 20;
-    /// Bytes of all payloads.
+    /// Maximum plaintext bytes of all payloads together.
     pub const PAYLOADS_BYTES: usize = 32 << 20;
 }
 
-/// What a person wrote or a model answered; sealed and kept outside the chain.
+/// A text or document that a person wrote or a model answered. It is sealed and kept outside the
+/// hash chain, which holds only a commitment to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payload {
-    /// The plaintext.
+    /// Plaintext bytes; the log encrypts them.
     pub bytes: Bytes,
-    /// Its media type.
+    /// Media type (RFC 6838), for example `application/json`.
     pub media_type: String,
-    /// Why it is kept.
+    /// Purpose of keeping the payload; retention and deduplication depend on it.
     pub purpose: Purpose,
-    /// Whom it is about, as a pseudonymous reference.
+    /// Pseudonymous reference of the person whom the payload is about; `None` if nobody.
     pub subject: Option<String>,
 }
 
-/// 1..n events of one stream, appended all or not at all.
+/// 1..n events of one stream, appended atomically.
 #[derive(Debug, Clone)]
 pub struct Commit {
-    /// The stream.
+    /// Stream that the events are appended to.
     pub stream: StreamKey,
-    /// Identity: the same id again is the same commit.
+    /// Idempotency key: a commit that is appended again with the same id is the same commit.
     pub id: Uuid,
-    /// The head that the events were decided on; `None` for a new stream.
+    /// Head that the events were decided on (optimistic concurrency); `None` for a new stream.
     pub expected: Option<Head>,
-    /// When the events occurred.
+    /// Time at which the events occurred.
     pub time: Timestamp,
-    /// Who caused them.
+    /// Actor who caused the events.
     pub actor: ActorId,
-    /// The events.
+    /// Events in order; never empty.
     pub events: Vec<Event>,
-    /// The fingerprint of the stream's state after them.
+    /// Fingerprint of the stream's state after the events, if its noun can be replayed.
     pub fold: Option<Fingerprint>,
-    /// The payloads that the events refer to.
+    /// Payloads that the events refer to by slot.
     pub payloads: Vec<Payload>,
-    /// What of each payload is stored elsewhere in the stream; payloads beyond its end are whole.
+    /// Delta of each payload against earlier payloads of the stream, by index. Payloads beyond the
+    /// end of this list are stored whole.
     pub reuse: Vec<Option<Reuse>>,
-    /// When the stream wants to be looked at after this commit. Kept as an index, not in the chain.
+    /// Time at which an executor must look at the stream again. Stored in an index, not in the hash
+    /// chain.
     pub wake: Wake,
-    /// Whether somebody who follows [`EventLog::early`](crate::EventLog::early) goes on from this
-    /// commit at once: a log may make both durable together.
+    /// Hint that a subscriber of [`EventLog::tail_pending`](crate::EventLog::tail_pending) appends
+    /// to the stream at once: a log may make both commits durable with one sync.
     pub is_continued: bool,
 }
 
 impl Commit {
-    /// Checks everything that can be checked before encoding.
+    /// Checks counts and payload sizes, which are known before the body is encoded.
+    ///
+    /// # Errors
+    /// [`AppendError::TooLarge`] names the limit that is exceeded; an empty commit counts as one.
     pub(crate) fn check(&self) -> Result<(), AppendError> {
         let too_large = |what, limit| Err(AppendError::TooLarge { what, limit });
         if self.events.is_empty() || self.events.len() > Limits::EVENTS {

@@ -1,4 +1,4 @@
-//! What can go wrong with a log.
+//! Errors of reading from and appending to a log.
 
 use convergio_domain::event::DecodeError;
 use convergio_domain::payload::PayloadRef;
@@ -6,24 +6,24 @@ use convergio_domain::stream::StreamKey;
 
 use crate::record::Head;
 
-/// Why the log cannot be read or opened.
+/// Error of reading or opening a log.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LogError {
-    /// A gap, a changed byte or an unreadable record: the log does not skip it.
+    /// A gap, a changed byte or an unreadable record. Readers stop here; nothing is skipped.
     #[error("the log is corrupt at {at}: {reason}")]
     Corrupt {
-        /// Where: stream and sequence number.
+        /// Location: stream and sequence number, or the file.
         at: String,
-        /// What is wrong.
+        /// Description of the damage.
         reason: String,
     },
-    /// Another process has the log open.
+    /// Another process has the log open; its process id, if the lock file could be read.
     #[error("another convergio process{} uses this folder: stop it, or use another --data", pid(.0))]
     InUse(Option<u32>),
-    /// The log's device or server does not answer.
+    /// The log's device or server does not answer. Retrying later may succeed.
     #[error("the log is not available: {0}")]
     Unavailable(String),
-    /// The log was closed.
+    /// The log was closed by this process.
     #[error("the log is closed")]
     Closed,
 }
@@ -33,7 +33,7 @@ fn pid(pid: &Option<u32>) -> String {
 }
 
 impl LogError {
-    /// A record of a stream that cannot be right.
+    /// Builds [`LogError::Corrupt`] from a location and a description.
     pub(crate) fn corrupt(
         at: &(impl ToString + ?Sized),
         reason: &(impl ToString + ?Sized),
@@ -41,7 +41,8 @@ impl LogError {
         Self::Corrupt { at: at.to_string(), reason: reason.to_string() }
     }
 
-    /// A payload that a record names, that is not there, and that nobody erased.
+    /// Builds the error for a payload that a record names, that is absent, and that was never
+    /// erased (erased payloads leave an empty entry).
     pub(crate) fn missing_payload(stream: &StreamKey, reference: PayloadRef) -> Self {
         let at = format!("{stream}#{reference}");
         Self::corrupt(&at, "the payload is missing and was not erased")
@@ -54,41 +55,42 @@ impl From<DecodeError> for LogError {
     }
 }
 
-/// Why a commit was not appended. The log never answers "maybe".
+/// Error of an append. The commit was certainly not appended: an open outcome is resolved by the
+/// provider before it returns.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AppendError {
     /// The stream's head is not the expected one.
     #[error("others have appended to the stream")]
     Conflict {
-        /// The head as it is.
+        /// The stream's current head; `None` if the stream has no record.
         actual: Option<Head>,
     },
-    /// This commit id stands in the stream with another body.
+    /// A commit with this id, but other events or payloads, is in the stream already.
     #[error("the commit id was used for another commit")]
     CommitMismatch,
-    /// The commit is larger than the log takes.
+    /// The commit exceeds one of [`LogLimits`](crate::LogLimits).
     #[error("{what} is too large: at most {limit}")]
     TooLarge {
-        /// What.
+        /// Part of the commit that is too large, as the subject of the error message.
         what: &'static str,
-        /// The limit, in bytes or pieces.
+        /// Limit that was exceeded, in bytes or in number of items.
         limit: usize,
     },
-    /// The log has more to do than it can; the same commit may be tried again.
+    /// Too many commits are in progress (back-pressure). The same commit may be tried again.
     #[error("the log is busy")]
     Busy,
-    /// The device is full; nothing acknowledged is lost.
+    /// The device is full. Nothing that was acknowledged is lost.
     #[error("the log's disk is full: make room, and it goes on by itself")]
     Full,
     /// The log's device or server does not answer.
     #[error("the log is not available: {0}")]
     Unavailable(String),
-    /// The stream is not what was written.
+    /// The stream contains damaged records, so that the outcome cannot be decided.
     #[error("the log is corrupt at {at}: {reason}")]
     Corrupt {
-        /// Where.
+        /// Location: stream and sequence number, or the file.
         at: String,
-        /// What is wrong.
+        /// Description of the damage.
         reason: String,
     },
 }
@@ -97,6 +99,8 @@ impl From<LogError> for AppendError {
     fn from(error: LogError) -> Self {
         match error {
             LogError::Corrupt { at, reason } => Self::Corrupt { at, reason },
+            // A caller of `append` can only try again later, whether the log is closed, in use, or
+            // gone.
             other => Self::Unavailable(other.to_string()),
         }
     }

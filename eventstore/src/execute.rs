@@ -1,5 +1,5 @@
-//! Commands to streams that others write to as well: each waits for its turn, is decided on what is
-//! there then, and is decided again when another process was faster.
+//! Commands to streams with several writers. A command waits for its turn in the stream's queue, is
+//! decided on the state at that moment, and is decided again if another process appended first.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use crate::record::Head;
 use crate::repository::{CommitError, Loaded, Repository};
 use crate::write_queue::WriteTurn;
 
-/// First and longest wait before a head is looked at again that is not yet seen to have moved.
+/// First and longest delay between two reads of a head that is known to be stale.
 const HEAD_WAITS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(100)];
 
 impl Repository {
-    /// Decides on the stream's last state and appends, after all who came before. What others
-    /// append meanwhile is waited for, and then it is decided again.
+    /// Executes a command on the stream's latest state, after all writers of this process that came
+    /// before. If another process appends first, the command is decided again on the new state.
     ///
     /// # Errors
-    /// See [`CommitError`]; `Conflict` when the turn did not come in time.
+    /// See [`CommitError`]; `Conflict` if the turn did not come within the write timeout.
     pub async fn execute<D: Decider>(
         &self,
         stream: &StreamKey,
@@ -33,7 +33,8 @@ impl Repository {
         self.execute_in_turn(turn, loaded, context, command, until).await
     }
 
-    /// The same for who has the stream at hand: what was folded is not read again.
+    /// Executes a command like [`Repository::execute`] on a stream that the caller has loaded: what
+    /// is folded already is not read again.
     ///
     /// # Errors
     /// As those of [`Repository::execute`].
@@ -50,8 +51,8 @@ impl Repository {
         self.decide_until(loaded, context, command, until).await
     }
 
-    /// The same for a command that begins a stream with the history of another one, which is at
-    /// hand as it was at that event and is not read again.
+    /// Executes a command that starts a stream with the history of another one. `origin` is that
+    /// stream as it was at the inherited event, so that it need not be read again.
     ///
     /// # Errors
     /// As those of [`Repository::execute`].
@@ -68,8 +69,8 @@ impl Repository {
         self.execute_in_turn(turn, loaded, context, command, until).await
     }
 
-    /// The same as [`Repository::execute`] for who does not need the state that follows: with many
-    /// writers it goes from one to the next without being copied.
+    /// Executes a command like [`Repository::execute`] for a caller that does not need the new
+    /// state. With many writers the state moves from one to the next without being copied.
     ///
     /// # Errors
     /// As those of [`Repository::execute`].
@@ -83,6 +84,7 @@ impl Repository {
         let mut loaded = self.load_in_turn::<D>(&mut turn).await?;
         let done = self.decide_until(&mut loaded, context, command, until).await;
         if is_in_line(&done) && turn.has_waiters() {
+            // Only for a waiter: a state that nobody takes over would just hold memory.
             turn.leave_state(loaded);
         }
         done
@@ -105,7 +107,8 @@ impl Repository {
         turn.map_err(|_| CommitError::Conflict)
     }
 
-    /// The stream as it is now, folded from where the writer before has left it.
+    /// Loads the stream's latest state, starting from the state that the previous writer left in
+    /// the queue.
     async fn load_in_turn<D: Decider>(&self, turn: &mut WriteTurn) -> Result<Loaded<D>, LogError> {
         let Some(mut loaded) = turn.take_state::<D>() else {
             return self.load(turn.stream()).await;
@@ -114,9 +117,10 @@ impl Repository {
         Ok(loaded)
     }
 
-    /// Decides while the other writers wait. A stream that begins has none that must wait: who
-    /// hears of its first commit early goes on from it while it is being written. Of several that
-    /// begin it at once one does, and the others take their turn again.
+    /// Decides while this process's other writers wait. A stream without records has no writer that
+    /// must wait: a subscriber of its pending first record appends while that record is being
+    /// written. Of several writers that start a stream at once one succeeds, and the others take
+    /// their turn again.
     async fn execute_in_turn<D: Decider>(
         &self,
         mut turn: WriteTurn,
@@ -126,6 +130,8 @@ impl Repository {
         until: Instant,
     ) -> Result<Loaded<D>, CommitError<D::Rejection>> {
         if loaded.head.is_none() {
+            // The subscriber of the pending record needs the turn while this commit is being
+            // written; otherwise the two commits cannot share a sync.
             drop(turn);
             match self.decide_once(&mut loaded, context, &mut command).await {
                 Err(CommitError::Conflict) => {}
@@ -152,7 +158,7 @@ impl Repository {
         self.decide(loaded, command, payloads, context, false).await.map(drop)
     }
 
-    /// Decides and appends, again whenever another process was faster.
+    /// Decides and appends, and repeats that while other processes append first.
     async fn decide_until<D: Decider>(
         &self,
         loaded: &mut Loaded<D>,
@@ -171,7 +177,8 @@ impl Repository {
         }
     }
 
-    /// Waits until the stream is seen to have moved on from a head that is not its last one.
+    /// Waits until the stream's head has moved on from one that the log called stale. A replica
+    /// that answers the read may not have applied the rival's commit yet.
     async fn wait_for_move<D: Decider>(
         &self,
         loaded: &mut Loaded<D>,
@@ -188,7 +195,8 @@ impl Repository {
     }
 }
 
-/// Whether the state is what the log says, after a command.
+/// Returns whether the state still equals the log's after a command: only a failed read leaves it
+/// undefined.
 fn is_in_line<R: std::error::Error>(done: &Result<(), CommitError<R>>) -> bool {
     !matches!(done, Err(CommitError::Log(_)))
 }

@@ -1,5 +1,5 @@
-//! Steering a run with all runs within it: what is told to one run is durable in its whole family
-//! before it is acknowledged.
+//! Steering a run together with all its sub-runs: a pause, resumption or cancellation is durable in
+//! the whole family before it is acknowledged.
 
 use convergio_domain::decider::Context;
 use convergio_domain::id::RunId;
@@ -12,19 +12,18 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use crate::commit::Payload;
 use crate::repository::{CommitError, Loaded, Repository};
 
-/// Runs within one run that are steered at once.
+/// Sub-runs of one run that are steered concurrently.
 const AT_ONCE: usize = 16;
 
 impl Repository {
-    /// Gives a command to a run, and to every run within it what follows for them from a pause, a
-    /// resumption or a cancellation. Told again it changes nothing, and brings to its end what was
-    /// interrupted.
+    /// Executes a command on a run, and propagates a pause, a resumption or a cancellation to all
+    /// its sub-runs. Repeating it is idempotent, and completes a propagation that was interrupted.
     ///
-    /// A run within that does not exist yet is not created: whoever executes it asks the runs that
-    /// it belongs to before its first step.
+    /// A sub-run that does not exist yet is not created: its executor asks the ancestors for their
+    /// state before its first step.
     ///
     /// # Errors
-    /// See [`CommitError`]. A part of the family may have been told already.
+    /// See [`CommitError`]. A part of the family may have been steered already.
     pub async fn steer_family(
         &self,
         run: &StreamKey,
@@ -35,8 +34,9 @@ impl Repository {
         self.steer_family_once(run, context, command, Vec::new()).await
     }
 
-    /// The same for a command that is carried out once for each request. Told again by its request
-    /// it changes nothing in the run, and reaches those within as the run stands now.
+    /// Steers like [`Repository::steer_family`] with a command that is executed once per request
+    /// id. A repeated request changes nothing in the run itself, and propagates the run's current
+    /// state to its sub-runs.
     ///
     /// # Errors
     /// As those of [`Repository::steer_family`].
@@ -61,8 +61,8 @@ impl Repository {
         Ok(steered)
     }
 
-    /// Tells all runs within a run what it does, from the outside to the inside: a run that has
-    /// been told begins no further run within it that would not be told.
+    /// Propagates a command to all sub-runs of a run, from the outside to the inside: a run that
+    /// has taken the command starts no further sub-run, so none is missed.
     ///
     /// # Errors
     /// See [`CommitError`].
@@ -92,6 +92,7 @@ impl Repository {
         context: &Context,
         command: FamilyCommand,
     ) -> Result<(), CommitError<Rejection>> {
+        // Not created yet; see `steer_family`.
         if self.log().head(&child).await?.is_none() {
             return Ok(());
         }
@@ -101,10 +102,10 @@ impl Repository {
     }
 }
 
-/// Whether the runs within a run do as it was told: what has ended takes along what is within it,
-/// and a run that somebody paused stays paused with all within it.
+/// Returns whether a command reaches the sub-runs: an ended run ends its sub-runs, and a run that
+/// is paused by itself stays paused together with them.
 fn reaches_children(run: &Loaded<Run>, command: FamilyCommand) -> bool {
-    // Whatever an imported run says that it has within is not believed.
+    // An imported run's list of sub-runs comes from a file, not from this log: it is not trusted.
     if run.state.is_imported {
         return false;
     }

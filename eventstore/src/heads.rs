@@ -1,5 +1,5 @@
-//! What is known of streams' ends without asking: bounded, and never more than a hint for where to
-//! look, or a truth about one record.
+//! A bounded cache of stream heads. It serves as a hint for where to look, or as proof that one
+//! record exists; absence proves nothing.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,10 +8,10 @@ use convergio_domain::stream::{Seq, StreamKey};
 
 use crate::record::Head;
 
-/// Streams in one generation; two are kept.
+/// Streams per generation. Two generations are kept, so memory is bounded without tracking use.
 const GENERATION: usize = 20_000;
 
-/// Heads that were seen: of each stream the newest, and the end of the last read.
+/// Heads that were seen: per stream the newest one, and the end of the last read.
 #[derive(Default)]
 pub(crate) struct KnownHeads {
     generations: Mutex<Generations>,
@@ -30,12 +30,12 @@ struct Known {
 }
 
 impl KnownHeads {
-    /// The newest head seen.
+    /// Returns the newest head seen of a stream.
     pub(crate) fn newest(&self, stream: &StreamKey) -> Option<Head> {
         self.get(stream).map(|known| known.newest)
     }
 
-    /// The record that ends with this event, if it was seen lately.
+    /// Returns the head that ends with this event, if it was seen lately.
     pub(crate) fn ending_with(&self, stream: &StreamKey, seq: Seq) -> Option<Head> {
         let known = self.get(stream)?;
         [known.newest, known.cursor].into_iter().find(|head| head.seq == seq)
@@ -45,11 +45,13 @@ impl KnownHeads {
     pub(crate) fn saw(&self, stream: &StreamKey, head: Head) {
         let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
         let known = generations.find(stream);
+        // Reads of old pages arrive after appends: they move the cursor, not the newest head.
         let newest = known.map_or(head, |known| match known.newest.position > head.position {
             true => known.newest,
             false => head,
         });
         if generations.young.len() >= GENERATION {
+            // The older generation is dropped as a whole; streams in use are in the younger one.
             generations.old = std::mem::take(&mut generations.young);
         }
         generations.young.insert(stream.clone(), Known { newest, cursor: head });

@@ -1,5 +1,5 @@
-//! What the loops of a process report of themselves, for whoever asks whether the process works:
-//! which of them fails now, why, and for how long.
+//! Health of a process's background loops, for readiness: the loops that fail now, the reason, and
+//! since when.
 //!
 //! A loop that survives an error would otherwise fail in silence for ever.
 
@@ -14,22 +14,24 @@ struct Failure {
     since: Instant,
 }
 
-/// The components of a process that fail now. Cheap to clone: all clones are one registry.
+/// Registry of the components of a process that fail now. Cheap to clone: all clones are one
+/// registry.
 #[derive(Debug, Clone, Default)]
 pub struct HealthRegistry(Arc<Mutex<BTreeMap<&'static str, Failure>>>);
 
 /// A component that fails now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ComponentFailure {
-    /// Its name, in words for people.
+    /// Name of the component, in words for people.
     pub component: &'static str,
-    /// Why it failed last.
+    /// Reason of its last failure.
     pub reason: String,
-    /// How long it has been failing.
+    /// Time since its first failure without a success in between.
     pub duration: Duration,
 }
 
-/// Where one component reports. The default one belongs to no registry.
+/// Handle by which one component reports. The default handle belongs to a registry of its own,
+/// which nobody reads.
 #[derive(Debug, Clone)]
 pub struct ComponentHealth {
     registry: HealthRegistry,
@@ -41,12 +43,12 @@ impl HealthRegistry {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where a component of this name reports.
+    /// Returns the handle of the component with this name.
     pub fn component(&self, component: &'static str) -> ComponentHealth {
         ComponentHealth { registry: self.clone(), component }
     }
 
-    /// Components that fail now, by name.
+    /// Lists the components that fail now, ordered by name.
     pub fn failures(&self) -> Vec<ComponentFailure> {
         let failures = self.failures_by_component();
         let failure = |(component, failure): (&&'static str, &Failure)| ComponentFailure {
@@ -59,14 +61,15 @@ impl HealthRegistry {
 }
 
 impl ComponentHealth {
-    /// The component failed, and will try again.
+    /// Reports that the component failed and will retry.
     pub fn report_failure(&self, reason: &dyn Display) {
         let mut failures = self.registry.failures_by_component();
+        // Repeated failures keep the time of the first one.
         let since = failures.get(self.component).map_or_else(Instant::now, |known| known.since);
         failures.insert(self.component, Failure { reason: reason.to_string(), since });
     }
 
-    /// The component works.
+    /// Reports that the component works.
     pub fn report_success(&self) {
         self.registry.failures_by_component().remove(self.component);
     }

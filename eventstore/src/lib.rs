@@ -1,7 +1,26 @@
-//! The durable log: one trait, its providers, and the repository that alone appends.
+//! The durable log of Convergio: one trait, [`EventLog`], three providers, and [`Repository`], the
+//! only component that appends.
 //!
-//! A stream is the history of one thing. A commit is 1..n events of one stream, appended atomically
-//! as one record. Records of a stream are chained by hash; payloads lie sealed beside the chain.
+//! A stream is the event history of one entity (a run, a graph, a memory subject, ...). A commit is
+//! 1..n events of one stream, appended atomically as one record. The records of a stream form a
+//! hash chain. Payloads (texts of people and models) are encrypted and stored beside the chain, so
+//! that they can be erased without breaking it.
+//!
+//! Map, from the outside in:
+//!
+//! - `archive`, `run_file`: copies that leave the log, and their way back.
+//! - `repository`, `execute`, `write_queue`, `family`, `memory_commands`: load, decide, append,
+//!   evolve; most callers of other crates start here. `checkpoint` is the cache of folded states.
+//! - `log`: the contract. `providers` implement it (`embedded`, `jetstream`, `memory`), and
+//!   `conformance` holds every provider against it. `verify` walks a whole log.
+//! - `prepare`: encodes, chains and seals a commit before a provider writes it. `seal` encrypts,
+//!   `dedup` stores shared text once, `canonical` is RFC 8785 JSON, `signature` signs run files.
+//! - `record`, `commit`, `error`: the data that all of them exchange.
+//! - `tail`, `stream_tail`, `heads`: followers and caches that providers share. `slot_set` divides
+//!   streams among processes.
+//! - `clock`, `health`, `live`, `private_files`: services of a process.
+//!
+//! Not here: rules about runs (crate `domain`), read models (crate `projections`), HTTP.
 
 pub mod archive;
 mod canonical;

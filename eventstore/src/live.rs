@@ -1,5 +1,5 @@
-//! Notes that are not in the log: how far a model has come with its answer. Lossy and bounded; who
-//! misses one misses nothing that counts.
+//! Transient notes that are not in the log: the progress of a model's answer. Lossy and bounded; a
+//! reader that misses a note finds the result in the log.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,79 +9,79 @@ use convergio_domain::metering::Usage;
 use convergio_domain::stream::StreamKey;
 use tokio::sync::{broadcast, mpsc};
 
-/// Notes kept for slow listeners to all runs.
+/// Notes buffered for slow subscribers to all runs.
 const BACKLOG: usize = 1024;
-/// Notes kept for a slow listener to one run.
+/// Notes buffered for a slow listener to one run.
 const LISTENER_BACKLOG: usize = 4096;
 
-/// Progress of a step.
+/// Progress of one attempt of a step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LiveNote {
-    /// The step.
+    /// Id of the step.
     pub step: String,
-    /// The try.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
     /// Tokens of the answer so far.
     pub tokens_out: u64,
-    /// What the piece is of.
+    /// Kind of content that this piece extends.
     pub kind: LiveKind,
-    /// Which part of the answer the piece is of, from 0. Parts grow one after the other.
+    /// Index of the answer's part that this piece extends, from 0. Parts grow one after the other.
     pub part: u32,
-    /// Bytes of this part before this piece: who finds a gap has missed a note.
+    /// Bytes of this part before this piece. A reader that finds a gap has missed a note.
     pub offset: u64,
-    /// The new piece.
+    /// Text of this piece.
     pub text: String,
-    /// How long the provider, which refused, asks to be left alone, in milliseconds.
+    /// Milliseconds after which a provider that refused the call may be asked again.
     pub retry_after_ms: Option<u64>,
 }
 
-/// What a piece of an answer is of.
+/// Content that a piece of an answer extends.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum LiveKind {
-    /// No part: the provider has begun to answer, or has refused to be asked now.
+    /// No content: the provider has begun to answer, or has refused the call for now.
     #[default]
     Call,
-    /// No part: what the provider told at the beginning of its answer.
+    /// No content: metadata from the beginning of the provider's answer.
     Begin {
-        /// The model, by its own word.
+        /// Model name as the provider reports it.
         model: String,
-        /// What was sent, as far as the provider has counted it.
+        /// Usage of the prompt, as far as the provider has counted it.
         usage: Usage,
     },
-    /// The text.
+    /// Text of the answer.
     Text,
-    /// What the model thinks aloud.
+    /// Text of the model's reasoning.
     Thinking,
-    /// The provider's mark of the thought before it.
+    /// The provider's signature over the reasoning before it.
     Signature,
-    /// The model's words for why it does not answer.
+    /// The model's explanation of a refusal.
     Refusal,
-    /// The arguments of a tool.
+    /// JSON arguments of a tool call.
     ToolArguments {
-        /// The call's id.
+        /// Id of the tool call.
         id: String,
-        /// The tool's name.
+        /// Name of the tool.
         name: String,
     },
-    /// A part that came at once: the piece is its JSON.
+    /// A part that arrived at once; the piece is its JSON.
     Whole,
-    /// Something that only the provider's interface can say of the part: the piece is the JSON of
-    /// its delta.
+    /// Content that only the provider's own interface can express; the piece is the JSON of its
+    /// delta.
     Native(Interface),
 }
 
-/// A note and the run it belongs to.
+/// A note together with the run that it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamNote {
-    /// The run.
+    /// Stream of the run.
     pub stream: StreamKey,
-    /// What happened.
+    /// The progress.
     pub note: LiveNote,
 }
 
 type Listeners = HashMap<StreamKey, Vec<mpsc::Sender<LiveNote>>>;
 
-/// Where executors say how far they are, and gateways listen.
+/// Broadcast hub: executors publish progress, gateways listen. All clones are one hub.
 #[derive(Debug, Clone)]
 pub struct LiveHub {
     notes: broadcast::Sender<Arc<StreamNote>>,
@@ -95,7 +95,7 @@ impl Default for LiveHub {
 }
 
 impl LiveHub {
-    /// A hub without listeners.
+    /// Creates a hub without listeners.
     pub fn new() -> Self {
         Self { notes: broadcast::channel(BACKLOG).0, listeners: Arc::default() }
     }
@@ -104,25 +104,27 @@ impl LiveHub {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says something to whoever listens.
+    /// Publishes a note to the run's listeners and to the subscribers to all runs.
     pub fn publish(&self, stream: &StreamKey, note: LiveNote) {
         if let Some(listeners) = self.listeners().get_mut(stream) {
-            // One that is too slow hears no more: what it has heard is a beginning without a gap.
+            // A listener whose buffer is full is dropped: what it has received stays a prefix
+            // without a gap.
             listeners.retain(|listener| listener.try_send(note.clone()).is_ok());
         }
+        // Saves a copy of the note when nobody watches all runs, the usual case.
         if self.notes.receiver_count() > 0 {
             let note = StreamNote { stream: stream.clone(), note };
             let _listeners = self.notes.send(Arc::new(note));
         }
     }
 
-    /// Listens to all runs from now on.
+    /// Subscribes to the notes of all runs from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<StreamNote>> {
         self.notes.subscribe()
     }
 
-    /// Listens to one run from now on. Who does not keep up hears nothing after the first note that
-    /// was missed.
+    /// Listens to one run from now on. A listener that falls behind receives nothing after the
+    /// first note that it missed.
     pub fn listen(&self, stream: &StreamKey) -> LiveListener {
         let (sender, notes) = mpsc::channel(LISTENER_BACKLOG);
         self.listeners().entry(stream.clone()).or_default().push(sender);
@@ -139,7 +141,8 @@ pub struct LiveListener {
 }
 
 impl LiveListener {
-    /// The next note. It waits for ever when there is none.
+    /// Receives the next note; pends for ever once the listener was dropped by the hub, so that it
+    /// can be used in `select!`.
     pub async fn next(&mut self) -> LiveNote {
         match self.notes.recv().await {
             Some(note) => note,

@@ -1,4 +1,5 @@
-//! The contract of a log. Every provider passes the same conformance suite.
+//! [`EventLog`], the contract of a log. Every provider passes the same conformance suite (module
+//! `conformance`).
 
 use std::sync::Arc;
 
@@ -17,19 +18,19 @@ use crate::record::{Head, Position, RawRecord, Record};
 use crate::seal::Opening;
 use crate::signature::ExportSigner;
 
-/// What an acknowledged commit survives.
+/// Failures that an acknowledged commit survives, from weakest to strongest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Durability {
-    /// The end of the caller, not of the process that holds the log.
+    /// The caller's end, but not that of the process that holds the log.
     Process,
-    /// A power cut of this machine.
+    /// A power failure of this machine.
     Fsync,
-    /// The loss of a minority of machines.
+    /// The loss of a minority of the cluster's machines.
     QuorumFsync,
 }
 
 impl Durability {
-    /// The name shown to people.
+    /// Name shown to people, in error messages and in the log of the process.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Process => "process",
@@ -39,31 +40,36 @@ impl Durability {
     }
 }
 
-/// A page of the whole log.
+/// One page of the records of all streams.
 #[derive(Debug, Clone)]
 pub struct Page {
-    /// Records in order of position.
+    /// Records in ascending order of position.
     pub records: Vec<Arc<Record>>,
-    /// Where to go on.
+    /// Position to pass as `after` for the next page.
     pub next: Position,
-    /// The last position of the log when the page was read.
+    /// Position of the log's last record when the page was read. A reader that has reached it has
+    /// caught up.
     pub tail: Position,
 }
 
-/// Which records are read as they are written.
+/// Selects the records that [`EventLog::read_raw`] returns.
 #[derive(Debug, Clone, Copy)]
 pub enum Scan<'a> {
-    /// Those of all streams after a position.
+    /// Records of all streams after a position.
     All(Position),
-    /// Those of one stream whose first event comes after a number.
+    /// Records of one stream whose first event comes after a sequence number.
     Stream(&'a StreamKey, Seq),
 }
 
-/// A record of an archive or of a run's file, on its way into a log.
+/// A record of an archive or of a run file, on its way into a log with its original hash.
 pub struct Archived(Prepared);
 
 impl Archived {
-    /// A record that every log can hold.
+    /// Wraps a record that fits every log.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] if the number of events or payloads exceeds [`LogLimits`], or payloads
+    /// are missing.
     pub(crate) fn new(prepared: Prepared) -> Result<Self, LogError> {
         let refuse = |reason: &str| Err(LogError::corrupt(&prepared.stream, reason));
         if prepared.body.events.is_empty() || prepared.body.events.len() > Limits::EVENTS {
@@ -76,34 +82,41 @@ impl Archived {
         Ok(Self(prepared))
     }
 
-    /// What is written.
+    /// Returns the commit to write.
     pub(crate) fn into_prepared(self) -> Prepared {
         self.0
     }
 }
 
-/// A log. Guarantees: `Ok` means durable; a commit is all or nothing; positions only grow and
-/// nothing ever appears below one already returned; of n rivals with the same `expected` exactly
-/// one wins; the same commit id again returns the first head, for ever; a read after `Ok` sees it;
-/// a gap, a hash mismatch or an unreadable record is `Corrupt`; `append` never answers "maybe".
+/// A durable, append-only log of streams. Guarantees:
+///
+/// - `Ok` of an append means durable as [`EventLog::durability`] says; a commit is all or nothing.
+/// - Positions only grow, and no record ever appears below a position that was returned.
+/// - Of n rivals with the same `expected` head exactly one wins.
+/// - The same commit id again returns the first head, for ever.
+/// - A read that begins after `Ok` sees the commit.
+/// - A gap, a hash mismatch or an unreadable record is `Corrupt`.
+/// - An error of `append` means that the commit was not appended: outcomes that are open are
+///   resolved before it returns.
 #[async_trait]
 pub trait EventLog: Send + Sync + 'static {
-    /// What an acknowledged commit survives; proven when the log was opened.
+    /// Returns the failures that an acknowledged commit survives, as proven when the log was
+    /// opened.
     fn durability(&self) -> Durability;
 
-    /// Appends a commit; gives the stream's new head.
+    /// Appends a commit and returns the stream's new head.
     async fn append(&self, commit: Commit) -> Result<Head, AppendError>;
 
-    /// Whether the log takes commits now. A log whose last write failed tries one that changes
-    /// nothing.
+    /// Checks whether the log accepts commits now. A log whose last write failed tries one that
+    /// changes nothing.
     async fn check_writable(&self) -> Result<(), AppendError> {
         Ok(())
     }
 
-    /// The stream's head; linearizable.
+    /// Reads a stream's head, linearizable with appends; `None` if the stream has no record.
     async fn head(&self, stream: &StreamKey) -> Result<Option<Head>, LogError>;
 
-    /// Records of a stream whose first event comes after `after`, in order.
+    /// Reads at most `limit` records of a stream whose first event comes after `after`, in order.
     async fn read_stream(
         &self,
         stream: &StreamKey,
@@ -111,39 +124,42 @@ pub trait EventLog: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Arc<Record>>, LogError>;
 
-    /// Records of all streams after a position, in order.
+    /// Reads at most `limit` records of all streams after a position, in order.
     async fn read_all(&self, after: Position, limit: usize) -> Result<Page, LogError>;
 
-    /// Records as they are written, in order, their hashes checked: for copies of the log.
+    /// Reads records as canonical bytes, in order and with their hashes checked, for copies of the
+    /// log.
     async fn read_raw(&self, scan: Scan<'_>, limit: usize) -> Result<Vec<RawRecord>, LogError>;
 
-    /// All records after a position: first what is there, then what arrives. No gap, no repeat.
+    /// Follows the whole log: first the records that exist after a position, then new ones as they
+    /// arrive. No gap, no repeat.
     fn tail(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>>;
 
-    /// All records of one stream that hold events after a number: first what is there, then what
-    /// arrives. No gap, no repeat. Others' records cost nothing here.
+    /// Follows one stream: first the records that hold events after a sequence number, then new
+    /// ones as they arrive. No gap, no repeat. Records of other streams cost nothing.
     fn tail_stream(
         &self,
         stream: &StreamKey,
         after: Seq,
     ) -> BoxStream<'static, Result<Arc<Record>, LogError>>;
 
-    /// First records of streams as the log takes them in, before they are durable. Who goes on from
-    /// one may append; nothing may be done in the world before that append is acknowledged, which
-    /// makes both durable. Some may be missed, and one whose commit fails is told of in vain.
+    /// Streams' first records as the log takes them in, before they are durable. A subscriber may
+    /// append to the stream, but must cause no effect outside the log before that append is
+    /// acknowledged, which makes both durable. Records may be missed; readers must discard records
+    /// whose commit fails.
     fn early(&self) -> BoxStream<'static, Arc<Record>> {
         stream::pending().boxed()
     }
 
-    /// A payload with the salt of its commitment, checked; `None` when it was erased. One that
-    /// is missing and was not erased is `Corrupt`.
+    /// Opens a payload: its plaintext with the salt of its commitment, both checked; `None` if it
+    /// was erased. A payload that is absent and was not erased is `Corrupt`.
     async fn opening(
         &self,
         stream: &StreamKey,
         reference: PayloadRef,
     ) -> Result<Option<Opening>, LogError>;
 
-    /// The plaintext of a payload, checked against its commitment; `None` when it was erased.
+    /// Reads a payload's plaintext, checked against its commitment; `None` if it was erased.
     async fn payload(
         &self,
         stream: &StreamKey,
@@ -152,29 +168,29 @@ pub trait EventLog: Send + Sync + 'static {
         Ok(self.opening(stream, reference).await?.map(|opening| opening.bytes))
     }
 
-    /// Erases a payload from the log's files, for ever; true if there was one. The chain still
-    /// holds. After an error a part may be gone, and it can be erased again.
+    /// Erases a payload from the log's files, for ever; true if it existed. The hash chain still
+    /// holds. After an error a part may be gone, and the call may be repeated.
     async fn erase_payload(
         &self,
         stream: &StreamKey,
         reference: PayloadRef,
     ) -> Result<bool, AppendError>;
 
-    /// Streams that want to be looked at by now, at most `limit`.
+    /// Lists at most `limit` streams whose wake time is not after `now` (the wake index).
     async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError>;
 
-    /// The next time after `now` at which a stream wants to be looked at.
+    /// Returns the earliest wake time after `now`.
     async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, LogError>;
 
-    /// Appends a record of an archive as it was: with its hash, and without payloads that were
-    /// erased.
+    /// Appends an archived record with its original hash, and without payloads that were erased.
     async fn restore(&self, archived: Archived) -> Result<Head, AppendError>;
 
-    /// Appends records, each of which follows the one before it in its stream, as they were. Where
-    /// a log can write them all or none, it does.
+    /// Appends archived records, each of which follows the one before it in its stream. A log that
+    /// can write all of them atomically does so; this default does not.
     async fn restore_all(&self, archived: Vec<Archived>) -> Result<(), AppendError> {
         for record in archived {
             let mut prepared = record.into_prepared();
+            // The position of the record before is another one in this log than in the archive's.
             let actual = self.head(&prepared.stream).await?;
             prepared.follow(actual)?;
             self.restore(Archived::new(prepared)?).await?;
@@ -182,11 +198,11 @@ pub trait EventLog: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Who vouches for what is exported from here, if it has a key for that.
+    /// Returns the signer of files that are exported from this log, if it has a key for that.
     fn export_signer(&self) -> Option<ExportSigner> {
         None
     }
 
-    /// Ends orderly: what was acknowledged is durable, files are released.
+    /// Shuts down in order: what was acknowledged is durable, files and connections are released.
     async fn close(&self) -> Result<(), LogError>;
 }

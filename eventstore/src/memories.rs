@@ -1,4 +1,4 @@
-//! Remembering and forgetting: the commands of a memory, with their payloads.
+//! Use cases of memories: storing and forgetting one, with its text as a payload.
 
 use bytes::Bytes;
 use convergio_domain::decider::Context;
@@ -9,27 +9,27 @@ use convergio_domain::payload::{PayloadSlot, Purpose};
 use crate::commit::Payload;
 use crate::repository::{CommitError, Repository};
 
-/// What is to be remembered.
+/// A memory to store.
 #[derive(Debug, Clone, Copy)]
 pub struct Remember<'a> {
-    /// Whose it is.
+    /// Tenant that owns the memory.
     pub tenant: &'a TenantId,
-    /// Whom or what it is about.
+    /// Person or thing that the memory is about.
     pub subject: &'a Subject,
-    /// Its id: the same again is the same memory.
+    /// Id of the memory; storing the same id again is idempotent.
     pub memory: MemoryId,
-    /// What it says.
+    /// Text of the memory, 1 to [`TEXT_LIMIT`] bytes.
     pub text: &'a str,
-    /// From 0 to 1000.
+    /// Importance for ranking, from 0 to 1000.
     pub importance: u16,
 }
 
 impl Repository {
-    /// Remembers a text.
+    /// Stores a memory.
     ///
     /// # Errors
-    /// The text is empty or too long, the subject has too many memories, or the log does not take
-    /// it.
+    /// The text is empty or too long, the subject has too many memories, or the log does not accept
+    /// the commit.
     pub async fn remember(
         &self,
         context: &Context,
@@ -56,8 +56,9 @@ impl Repository {
         self.submit::<Memory>(&stream, context, ask).await
     }
 
-    /// Forgets a memory and erases its text. True if it was remembered, false if it was forgotten
-    /// before, nothing if it never was. It can be done again when it was interrupted.
+    /// Forgets a memory and erases its text. Returns true if it was stored, false if it was
+    /// forgotten before, `None` if it never existed. The call may be repeated after an
+    /// interruption.
     ///
     /// # Errors
     /// The log cannot be read, or does not take it.
@@ -73,6 +74,7 @@ impl Repository {
         let Some(kept) = before.state.memories.get(&memory).copied() else { return Ok(None) };
         let ask = |_: &_, _| (Command::Forget { memory }, Vec::new());
         self.submit::<Memory>(&stream, context, ask).await?;
+        // Erased even if the event was there before: an earlier call may have stopped in between.
         self.erase_payload(&stream, kept.text).await.map_err(CommitError::Append)?;
         Ok(Some(!kept.is_forgotten))
     }

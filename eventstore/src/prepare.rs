@@ -1,5 +1,6 @@
-//! A commit made ready to be written: encoded, chained to the head it expects, payloads sealed.
-//! All of it happens in the caller's thread, so that a provider's writer only compares and writes.
+//! Preparing a commit for a provider: it is encoded, chained to the head it expects, and its
+//! payloads are sealed. All of that happens in the caller's thread, so that a provider's single
+//! writer only compares heads and writes.
 
 use convergio_domain::decider::Wake;
 use convergio_domain::payload::{PayloadSlot, Purpose};
@@ -11,10 +12,10 @@ use crate::error::{AppendError, LogError};
 use crate::record::{Body, Hash, Head, PayloadMeta, chain};
 use crate::seal::{Opening, PayloadKeys, seal};
 
-/// Largest payload that is kept at hand.
+/// Maximum bytes of a payload that is handed to the provider's cache of recent payloads.
 const FRESH_BYTES: usize = 32 << 10;
 
-/// A commit that is right if the stream's head is the expected one.
+/// A commit that is valid if the stream's head is the expected one.
 pub(crate) struct Prepared {
     pub(crate) stream: StreamKey,
     pub(crate) commit: Uuid,
@@ -23,21 +24,24 @@ pub(crate) struct Prepared {
     pub(crate) hash: Hash,
     pub(crate) body: Body,
     pub(crate) canonical: Vec<u8>,
-    /// Sealed payloads, by index.
+    /// Sealed payloads by index; empty if the payload was erased before it was archived.
     pub(crate) sealed: Vec<Vec<u8>>,
     pub(crate) wake: Wake,
-    /// Payloads that somebody is likely to read at once, by index.
+    /// Payloads that are likely to be read at once, by index.
     pub(crate) fresh: Vec<(u16, Opening)>,
     pub(crate) is_continued: bool,
 }
 
 impl Prepared {
-    /// The number of the last event.
+    /// Returns the sequence number of the last event.
     pub(crate) fn last_seq(&self) -> Seq {
         self.body.seq.plus(self.body.events.len() as u64 - 1)
     }
 
-    /// Expects the stream's head, if this is what comes after it.
+    /// Sets the expected head to the stream's actual one, if this commit follows it.
+    ///
+    /// # Errors
+    /// [`AppendError::Conflict`] if the previous hash or the sequence number is another.
     pub(crate) fn follow(&mut self, actual: Option<Head>) -> Result<(), AppendError> {
         let (seq, hash) = actual.map_or((Seq(0), [0; 32]), |head| (head.seq, head.hash));
         if self.prev_hash != hash || self.body.seq != seq.plus(1) {
@@ -47,14 +51,17 @@ impl Prepared {
         Ok(())
     }
 
-    /// Whether a record with this commit's id holds the same commit. Its time may differ: it is
-    /// taken anew by every try.
+    /// Returns whether a record with this commit's id holds the same commit. The times may differ:
+    /// each retry takes a new one.
     pub(crate) fn is_same(&self, other: &Body) -> bool {
         self.body.events == other.events && self.body.payloads == other.payloads
     }
 }
 
-/// Encodes, chains and seals.
+/// Encodes, chains and seals a commit.
+///
+/// # Errors
+/// [`AppendError::TooLarge`] if it exceeds [`LogLimits`], or the tenant's key is not available.
 pub(crate) fn prepare(commit: Commit, keys: &dyn PayloadKeys) -> Result<Prepared, AppendError> {
     commit.check()?;
     let Commit { stream, id, expected, time, actor, events, fold, payloads, reuse, wake, .. } =
@@ -87,6 +94,7 @@ pub(crate) fn prepare(commit: Commit, keys: &dyn PayloadKeys) -> Result<Prepared
     let body =
         Body { actor, commit: id, events, fold, payloads: metas, seq, stream: name, tenant, time };
     let canonical = body.canonical().map_err(|error| LogError::corrupt(&stream, &error))?;
+    // Known only now: the size depends on the encoding.
     if canonical.len() > Limits::BODY_BYTES {
         let (what, limit) = ("the events of a commit", Limits::BODY_BYTES);
         return Err(AppendError::TooLarge { what, limit });
@@ -108,7 +116,8 @@ pub(crate) fn prepare(commit: Commit, keys: &dyn PayloadKeys) -> Result<Prepared
     })
 }
 
-/// What a run begins with is read by its executor, what it yields by whoever waits for it.
+/// Returns whether a payload is read soon: a run's input is read by its executor, and its output by
+/// the client that waits for it.
 fn is_read_soon(payload: &Payload) -> bool {
     let is_wanted = matches!(payload.purpose, Purpose::Input | Purpose::Output | Purpose::Result);
     is_wanted && payload.bytes.len() <= FRESH_BYTES

@@ -1,5 +1,5 @@
-//! Files and folders that their owner alone may use, and that are written where they are named: no
-//! link leads a write elsewhere.
+//! Files and folders for their owner alone. Symbolic links are never followed, so no link can
+//! redirect a write.
 
 use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
@@ -13,22 +13,23 @@ use zeroize::Zeroizing;
 
 const FILE_MODE: u32 = 0o600;
 const FOLDER_MODE: u32 = 0o700;
-/// What others than the owner may do.
+/// Permission bits of group and others.
 const OTHERS: u32 = 0o077;
-/// Longest secret.
+/// Maximum bytes of a secret file.
 const SECRET_BYTES: usize = 64 << 10;
-/// A folder in which everybody may write, as `/tmp`.
+/// Sticky bit: a folder that everybody may write to, such as `/tmp`.
 const STICKY: u32 = 0o1000;
 
 fn flags(flags: OFlags) -> i32 {
     i32::try_from(flags.bits()).unwrap_or_default()
 }
 
-/// Only the owner can change a mode.
+/// Returns whether a file belongs to this user. Only the owner can change its mode.
 fn is_ours(found: &Metadata) -> bool {
     found.uid() == geteuid().as_raw()
 }
 
+/// Replaces the error that `O_NOFOLLOW` gives for a link by one that names the reason.
 fn name_link(error: io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(number) if number == Errno::LOOP.raw_os_error() => {
@@ -38,23 +39,23 @@ fn name_link(error: io::Error) -> io::Error {
     }
 }
 
-/// Makes a folder, and those that it lies in, for its owner alone. One that is there stays as it
-/// is.
+/// Creates a folder and its parents for their owner alone. An existing folder keeps its mode.
 ///
 /// # Errors
-/// It cannot be made.
+/// The folder cannot be created.
 pub fn create_private_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path)
 }
 
-/// Opens a file to read and to write; one that is not there is made. Others lose what they may do
-/// with it. A link is refused.
+/// Opens a file for reading and writing, creating it if necessary. Permissions of others are
+/// removed; a link is refused.
 ///
 /// # Errors
 /// It cannot be opened, or it is a link or no file.
 pub fn open_private_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.create(true).read(true).write(true).truncate(false).mode(FILE_MODE);
+    // Nonblocking, or opening a named pipe in the file's place would hang.
     let no_link = flags(OFlags::NOFOLLOW | OFlags::NONBLOCK);
     let file = options.custom_flags(no_link).open(path).map_err(name_link)?;
     let found = file.metadata()?;
@@ -67,8 +68,8 @@ pub fn open_private_file(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Reads a secret that belongs to this user alone. A link is refused, and so is a file that others
-/// may read or that is another's.
+/// Reads a secret that belongs to this user alone. A link, a file that others may use, and a file
+/// of another user are refused.
 ///
 /// # Errors
 /// It cannot be read, is too long or no text, or others may read or change it.
@@ -86,7 +87,7 @@ pub fn read_private_file(path: &Path) -> io::Result<Zeroizing<String>> {
     if found.mode() & OTHERS != 0 {
         return refuse("others may use it: chmod 600");
     }
-    // As large as it may become, so that no copy is left behind where it grew.
+    // Full capacity at once: a buffer that grows leaves copies of the secret behind.
     let mut text = Zeroizing::new(String::with_capacity(SECRET_BYTES + 1));
     let limit = u64::try_from(SECRET_BYTES + 1).unwrap_or(u64::MAX);
     if file.take(limit).read_to_string(&mut text)? > SECRET_BYTES {
@@ -95,15 +96,16 @@ pub fn read_private_file(path: &Path) -> io::Result<Zeroizing<String>> {
     Ok(text)
 }
 
-/// Makes a file that is not there. What lies in its place goes, a link too, and is not written to.
+/// Creates a new file. Whatever is in its place, also a link, is removed first and not written to.
 ///
 /// # Errors
-/// It cannot be made.
+/// The file cannot be created.
 pub fn create_private_file(path: &Path) -> io::Result<File> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
+    // If somebody puts a link there after the removal, `create_new` fails instead of following it.
     create_new(path)
 }
 
@@ -111,8 +113,8 @@ fn create_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().create_new(true).write(true).mode(FILE_MODE).open(path)
 }
 
-/// Takes from others what they may do with a file or folder of ours; gives the mode that it had, if
-/// that was more. Links and folders that everybody shares stay as they are.
+/// Removes the permissions of others from a file or folder of this user; returns the previous mode
+/// if it was wider. Links and shared folders stay as they are.
 ///
 /// # Errors
 /// It cannot be changed.
@@ -121,6 +123,7 @@ pub fn narrow_mode(path: &Path) -> io::Result<Option<u32>> {
     let no_link = flags(OFlags::NOFOLLOW | OFlags::NONBLOCK);
     let file = match options.read(true).custom_flags(no_link).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        // A link: its own mode means nothing, and its target is not ours to change.
         Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => return Ok(None),
         opened => opened?,
     };
@@ -134,8 +137,8 @@ pub fn narrow_mode(path: &Path) -> io::Result<Option<u32>> {
     Ok(Some(mode))
 }
 
-/// A file that takes its place when it is whole. Until then it lies beside it under a name that
-/// nobody can know; it goes if it is not [kept](Self::keep).
+/// A file that appears in its place only when it is complete. Until then it has an unpredictable
+/// name beside it; it is removed unless it is [persisted](Self::persist).
 #[derive(Debug)]
 pub struct PartialFile {
     file: File,
@@ -145,7 +148,7 @@ pub struct PartialFile {
 }
 
 impl PartialFile {
-    /// Begins a file for a place.
+    /// Creates the partial file beside its target path.
     ///
     /// # Errors
     /// The folder cannot be written to.
@@ -160,16 +163,18 @@ impl PartialFile {
         Ok(Self { file, partial, place: place.to_owned(), is_kept: false })
     }
 
-    /// Where it lies until it is whole.
+    /// Returns the path of the partial file.
     pub fn path(&self) -> &Path {
         &self.partial
     }
 
-    /// Puts it in its place, once it is on the disk.
+    /// Syncs the file and renames it to its target path.
     ///
     /// # Errors
-    /// It cannot be synced or renamed; then it goes.
+    /// Syncing or renaming fails; the partial file is removed.
     pub fn keep(mut self) -> io::Result<()> {
+        // Synced before the rename: after a power failure the name must not lead to partial
+        // content.
         self.file.sync_all()?;
         std::fs::rename(&self.partial, &self.place)?;
         self.is_kept = true;
@@ -190,13 +195,13 @@ impl Write for PartialFile {
 impl Drop for PartialFile {
     fn drop(&mut self) {
         if !self.is_kept {
-            // It takes room where there may be none.
+            // A leftover takes room where there may be none.
             let _removed = std::fs::remove_file(&self.partial);
         }
     }
 }
 
-/// Writes a file whole or not at all.
+/// Writes a file atomically: the whole content or nothing.
 ///
 /// # Errors
 /// It cannot be written.

@@ -1,4 +1,4 @@
-//! What is read: records, chained by hash, and where they stand.
+//! Records as they are read: bodies chained by hash, and their positions in the log.
 
 use std::borrow::Cow;
 
@@ -17,7 +17,7 @@ use crate::canonical::canonical;
 use crate::error::LogError;
 use crate::reuse::Reuse;
 
-/// The place of a record in the whole log. Ordered; opaque to clients.
+/// Position of a record in the whole log. Ordered; opaque to clients.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -25,69 +25,70 @@ use crate::reuse::Reuse;
 pub struct Position(pub u64);
 
 impl Position {
-    /// Before the first record.
+    /// The position before the first record.
     pub const START: Self = Self(0);
 }
 
-/// The hash of a record: BLAKE3(previous hash ‖ canonical body).
+/// Hash of a record: BLAKE3(previous hash ‖ canonical body).
 pub type Hash = [u8; 32];
 
-/// The end of a stream.
+/// End of a stream: where its last record and its last event are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
-    /// Where its last record stands.
+    /// Position of the last record.
     pub position: Position,
-    /// The number of its last event.
+    /// Sequence number of the last event.
     pub seq: Seq,
-    /// The hash of its last record.
+    /// Hash of the last record.
     pub hash: Hash,
 }
 
-/// What a record says of a payload.
+/// Metadata of a payload inside the record: what the hash chain commits to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PayloadMeta {
-    /// SHA-256(salt ‖ plaintext), as hexadecimal digits.
+    /// Commitment: SHA-256(salt ‖ plaintext), as 64 hexadecimal digits.
     pub commitment: String,
-    /// Bytes of the plaintext.
+    /// Length of the plaintext in bytes.
     pub bytes: u64,
-    /// Its media type.
+    /// Media type of the plaintext.
     pub media_type: String,
-    /// Why it is kept.
+    /// Purpose of keeping the payload.
     pub purpose: Purpose,
-    /// Whom it is about.
+    /// Pseudonymous reference of the person whom the payload is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
-    /// What of it is stored elsewhere in its stream.
+    /// Parts that are stored by earlier payloads of the stream; `None` if it is stored whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reuse: Option<Reuse>,
 }
 
-/// What is chained: everything of a commit but its place and its arrival, which differ by provider.
+/// Content of a commit that is hashed: all but position and arrival time, which differ by provider.
+/// Fields stand in the order of canonical JSON.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Body {
-    /// Who caused the events.
+    /// Actor who caused the events.
     pub actor: ActorId,
-    /// The commit's id.
+    /// Id of the commit (UUIDv7).
     pub commit: Uuid,
-    /// The events.
+    /// Events in order; never empty.
     pub events: Vec<Event>,
-    /// The fingerprint of the stream's state after them, for nouns that can be replayed.
+    /// Fingerprint of the stream's state after the events, for nouns that can be replayed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fold: Option<Fingerprint>,
-    /// The payloads they refer to.
+    /// Payloads that the events refer to, by slot.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub payloads: Vec<PayloadMeta>,
-    /// The number of the first event.
+    /// Sequence number of the first event.
     pub seq: Seq,
-    /// The stream's name within its tenant.
+    /// Name of the stream within its tenant, for example `run/UUID`.
     pub stream: String,
-    /// The owner.
+    /// Tenant that owns the stream.
     pub tenant: TenantId,
-    /// When the events occurred.
+    /// Time at which the events occurred.
     pub time: Timestamp,
 }
 
-/// An event as it is written: its data is read once its form is known.
+/// An event whose data stays raw JSON until its type is known, so that upcasters may run first.
 #[derive(Deserialize)]
 struct WrittenEvent<'a> {
     #[serde(borrow)]
@@ -96,7 +97,7 @@ struct WrittenEvent<'a> {
     type_name: Cow<'a, str>,
 }
 
-/// The written form: events as texts, so that old forms can be brought up first.
+/// [`RecordBody`] as stored: events are raw, so that older versions can be upcast while decoding.
 #[derive(Deserialize)]
 struct WrittenBody<'a> {
     actor: ActorId,
@@ -114,7 +115,7 @@ struct WrittenBody<'a> {
 }
 
 impl Body {
-    /// The canonical bytes (RFC 8785).
+    /// Encodes the body as canonical JSON (RFC 8785), the bytes that are hashed.
     ///
     /// # Errors
     /// An event holds a value that canonical JSON cannot write.
@@ -122,10 +123,11 @@ impl Body {
         canonical(self)
     }
 
-    /// Reads canonical bytes.
+    /// Decodes canonical JSON; events of older versions are upcast.
     ///
     /// # Errors
-    /// They are not a body, hold no event, or one that this program does not know.
+    /// The bytes are not a body, or they hold no event or an event type that this program does not
+    /// know.
     pub fn decode(bytes: &[u8]) -> Result<Self, LogError> {
         let written: WrittenBody =
             serde_json::from_slice(bytes).map_err(|error| LogError::corrupt("a record", &error))?;
@@ -141,7 +143,7 @@ impl Body {
     }
 }
 
-/// What can be said of canonical bytes without reading their events.
+/// Parts of a body that can be read without decoding its events.
 #[derive(Deserialize)]
 pub(crate) struct Outline {
     events: Vec<serde::de::IgnoredAny>,
@@ -160,7 +162,7 @@ impl Outline {
     }
 }
 
-/// The hash of a record.
+/// Computes the hash of a record in its stream's chain.
 pub(crate) fn chain(previous: &Hash, canonical_body: &[u8]) -> Hash {
     let mut hasher = blake3::Hasher::new();
     hasher.update(previous);
@@ -168,57 +170,58 @@ pub(crate) fn chain(previous: &Hash, canonical_body: &[u8]) -> Hash {
     *hasher.finalize().as_bytes()
 }
 
-/// One commit as it stands in the log.
+/// One commit as it is in the log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
-    /// Where it stands.
+    /// Position in the whole log.
     pub position: Position,
-    /// When the log took it.
+    /// Time at which the log took the commit. It differs by provider and is not hashed.
     pub recorded_at: Timestamp,
-    /// Its stream.
+    /// Stream that the record belongs to.
     pub stream: StreamKey,
-    /// The hash of the stream's record before it; zeros for the first.
+    /// Hash of the stream's previous record; zeros for the first.
     pub prev_hash: Hash,
-    /// Its own hash.
+    /// Hash of this record.
     pub hash: Hash,
-    /// What happened.
+    /// Decoded body with the events.
     pub body: Body,
 }
 
-/// A record as it is written, its hash checked and its events not read: for copies of the log.
+/// A record as canonical bytes: its hash is checked, its events are not decoded. For copies of the
+/// log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawRecord {
-    /// Where it stands.
+    /// Position in the whole log.
     pub position: Position,
-    /// Its stream.
+    /// Stream that the record belongs to.
     pub stream: StreamKey,
-    /// The number of its first event.
+    /// Sequence number of the first event.
     pub seq: Seq,
-    /// The hash of the stream's record before it; zeros for the first.
+    /// Hash of the stream's previous record; zeros for the first.
     pub prev_hash: Hash,
-    /// Its own hash.
+    /// Hash of this record.
     pub hash: Hash,
-    /// The canonical body.
+    /// Canonical JSON of the body.
     pub body: Bytes,
 }
 
 impl Record {
-    /// The number of its first event.
+    /// Returns the sequence number of the first event.
     pub fn first_seq(&self) -> Seq {
         self.body.seq
     }
 
-    /// The number of its last event.
+    /// Returns the sequence number of the last event.
     pub fn last_seq(&self) -> Seq {
         self.body.seq.plus(self.body.events.len() as u64 - 1)
     }
 
-    /// The stream's head after it.
+    /// Returns the stream's head after this record.
     pub fn head(&self) -> Head {
         Head { position: self.position, seq: self.last_seq(), hash: self.hash }
     }
 
-    /// Its events, as a decider folds them.
+    /// Iterates over the events with sequence number and time, as a decider folds them.
     pub fn events(&self) -> impl Iterator<Item = Recorded<'_>> {
         let numbers = self.body.seq.0..;
         numbers.zip(&self.body.events).map(|(seq, event)| Recorded {
@@ -228,7 +231,8 @@ impl Record {
         })
     }
 
-    /// The id of its `index`-th event: the commit's UUIDv7 with the index added to its random end.
+    /// Derives the id of the `index`-th event: the commit's UUIDv7 with the index added to its 62
+    /// random bits, so that version and variant bits stay.
     pub fn event_id(&self, index: usize) -> Uuid {
         let id = self.body.commit.as_u128();
         let random = (1_u128 << 62) - 1;

@@ -1,4 +1,4 @@
-//! The repository: load, decide, append, evolve. Nothing else appends.
+//! The repository: load, decide, append, evolve. No other component appends commands' events.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,29 +18,31 @@ use crate::record::{Head, Record};
 use crate::reuse::Recent;
 use crate::write_queue::{WriteQueues, WriteTurn};
 
-/// Records read at once while loading.
+/// Records per read while loading.
 const PAGE: usize = 256;
-/// How long a command waits for its turn to write, if nothing else is said.
+/// Default time that a command waits for its turn to write.
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
-/// Commits that are made from a copy of the state after another process was faster: being overtaken
-/// again then costs reading what is new, and not the whole stream.
+/// Number of commits that keep a copy of the state after another process appended first. Losing a
+/// race again then costs reading the new records, not the whole stream.
 const COMMITS_FROM_COPY: u8 = 32;
 
-/// A stream as it stands, folded.
+/// A stream folded up to its head, as far as it was loaded.
 pub struct Loaded<D: Decider> {
-    /// Which one.
+    /// Stream that was loaded.
     pub stream: StreamKey,
-    /// The fold of its events.
+    /// State folded from the stream's events.
     pub state: D::State,
-    /// Its end; `None` while it has no event.
+    /// Head of the stream; `None` while it has no event.
     pub head: Option<Head>,
-    /// The first event of the last commit.
+    /// Sequence number of the first event of the last commit.
     pub(crate) last_first: Seq,
-    /// The event from which on another checkpoint is due.
+    /// Sequence number from which on the next checkpoint is due.
     pub(crate) due: Seq,
-    /// Another stream as it was, for a first event that inherits it.
+    /// Parent stream at the inherited event, for a first event that inherits its history; saves
+    /// reading it.
     pub(crate) origin: Option<Box<Loaded<D>>>,
-    /// Commits left that keep a copy of the state, because another process writes here too.
+    /// Commits left that keep a copy of the state, because another process writes to this stream
+    /// too.
     pub(crate) commits_from_copy: u8,
 }
 
@@ -53,7 +55,7 @@ impl<D: Decider> Clone for Loaded<D> {
 }
 
 impl<D: Decider> Loaded<D> {
-    /// A stream that has no event, as far as its maker knows.
+    /// Creates the state of a stream that has no event, as far as the caller knows.
     pub fn new(stream: StreamKey) -> Self {
         let (head, last_first) = (None, Seq(0));
         let (state, due) = (D::State::default(), FIRST_CHECKPOINT);
@@ -65,46 +67,47 @@ impl<D: Decider> Loaded<Once<D>>
 where
     D::State: RemembersRequests,
 {
-    /// The same stream, for commands of the noun itself.
+    /// Converts into the stream of the noun itself, without its requests' deduplication.
     pub fn into_noun(self) -> Loaded<D> {
         let Self { stream, state, head, last_first, due, commits_from_copy, origin: _ } = self;
         Loaded { stream, state, head, last_first, due, commits_from_copy, origin: None }
     }
 }
 
-/// Why a command led to no commit.
+/// Error of executing a command; no commit was made.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError<R: std::error::Error + 'static> {
-    /// The rules refuse the command.
+    /// The domain's rules refuse the command.
     #[error(transparent)]
     Rejected(R),
-    /// Others appended first: the loaded state is up to date now, decide again. After
+    /// Another writer appended first. The loaded state is up to date now: decide again. From
     /// [`Repository::execute`]: the turn to write did not come in time, and nothing was done.
     #[error("others have appended to the stream")]
     Conflict,
-    /// The log did not take the commit.
+    /// The log did not accept the commit.
     #[error(transparent)]
     Append(AppendError),
-    /// The log cannot be read.
+    /// Reading the log failed.
     #[error(transparent)]
     Log(#[from] LogError),
 }
 
-/// The one writer of the system.
+/// The single writer of the system: folds streams, decides commands and appends their events. Cheap
+/// to clone; all clones share caches and queues.
 #[derive(Clone)]
 pub struct Repository {
     log: Arc<dyn EventLog>,
     clock: Arc<dyn Clock>,
     recent: Arc<Recent>,
     pub(crate) queues: Arc<WriteQueues>,
-    /// How long a command waits for its turn, and then for a commit that no other process
-    /// forestalls.
+    /// Time that a command waits for its turn, and then keeps deciding again while other processes
+    /// append first.
     pub(crate) write_patience: Duration,
     pub(crate) checkpoints: Option<Arc<dyn Checkpoints>>,
 }
 
 impl Repository {
-    /// A repository over a log.
+    /// Creates a repository over a log.
     pub fn new(log: Arc<dyn EventLog>, clock: Arc<dyn Clock>) -> Self {
         Self {
             log,
@@ -116,30 +119,29 @@ impl Repository {
         }
     }
 
-    /// The same with states kept beside the log, so that long streams need not be folded anew.
+    /// Adds a store of checkpoints, so that long streams need not be folded from their first event.
     #[must_use]
     pub fn with_checkpoints(self, checkpoints: Arc<dyn Checkpoints>) -> Self {
         Self { checkpoints: Some(checkpoints), ..self }
     }
 
-    /// The same with another time, in place of 30 s, after which a command that has not had its
-    /// turn to write is given up.
+    /// Replaces the default of 30 s after which a command that did not get its turn to write fails.
     #[must_use]
     pub fn with_write_patience(self, write_patience: Duration) -> Self {
         Self { write_patience, ..self }
     }
 
-    /// The log, to read from.
+    /// Returns the log for reading. Only the repository may append to it.
     pub fn log(&self) -> Arc<dyn EventLog> {
         Arc::clone(&self.log)
     }
 
-    /// The clock.
+    /// Returns the clock that events are timed by.
     pub fn clock(&self) -> &dyn Clock {
         &*self.clock
     }
 
-    /// The plaintext of a payload.
+    /// Reads a payload's plaintext; `None` if it was erased.
     ///
     /// # Errors
     /// The log cannot be read, or the payload is not what the chain commits to.
@@ -151,21 +153,22 @@ impl Repository {
         self.log.payload(stream, reference).await
     }
 
-    /// Erases a payload, for ever; true if there was one. What is written from now on is not built
-    /// on it; what was is erased with it.
+    /// Erases a payload for ever; true if it existed. Later payloads are not stored as deltas of
+    /// it; earlier ones that were are erased with it.
     ///
     /// # Errors
-    /// The log does not take it; a part may be gone, and it can be erased again.
+    /// The log fails; a part may be gone, and the call may be repeated.
     pub async fn erase_payload(
         &self,
         stream: &StreamKey,
         reference: convergio_domain::payload::PayloadRef,
     ) -> Result<bool, AppendError> {
+        // Before the erasure: a commit prepared in between must not refer to the erased bytes.
         self.recent.forget(stream);
         self.log.erase_payload(stream, reference).await
     }
 
-    /// Folds a stream: from its last checkpoint if there is one, else from its first event.
+    /// Loads a stream: from its last checkpoint if it has one, else from its first event.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -175,7 +178,8 @@ impl Repository {
         Ok(loaded)
     }
 
-    /// The stream as a record leaves it that is at hand; nothing is read if it is the first one.
+    /// Loads a stream of which a record is at hand. Nothing is read if that is the first record;
+    /// the state then ends with it.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -188,7 +192,7 @@ impl Repository {
         Ok(loaded)
     }
 
-    /// Folds what has been appended since; tells whether there was anything.
+    /// Folds the records that were appended since; returns whether there were any.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -208,7 +212,7 @@ impl Repository {
         }
     }
 
-    /// Folds a record of the stream, with what its first event inherits.
+    /// Folds a record of the stream, and before its first event the history that it inherits.
     pub(crate) async fn fold<D: Decider>(
         &self,
         loaded: &mut Loaded<D>,
@@ -224,23 +228,23 @@ impl Repository {
         Ok(())
     }
 
-    /// Waits until all who came before in this process have written to a stream. Who decides on
-    /// what it folded before should take its turn first, see whether it
-    /// [is behind](Self::is_behind), and then decide: otherwise it is overtaken for as long as
-    /// others wait. Only the first commit of a stream may overtake a turn that was taken.
+    /// Waits until all earlier writers of this process have written to a stream. A caller that
+    /// decides on a state which it loaded before should take its turn first, check whether the
+    /// state [is behind](Self::is_behind), and then decide; otherwise it loses the race for as long
+    /// as others wait. Only the first commit of a stream may overtake a turn.
     pub async fn take_turn(&self, stream: &StreamKey) -> WriteTurn {
         self.queues.take_turn(stream).await
     }
 
-    /// Whether this process has appended to the stream since it was loaded. What other processes
-    /// append is not looked for.
+    /// Returns whether this process has appended to the stream since it was loaded. Commits of
+    /// other processes are not looked for.
     pub fn is_behind<D: Decider>(&self, loaded: &Loaded<D>) -> bool {
         let reached = loaded.head.map_or(Seq(0), |head| head.seq);
         self.queues.heads.newest(&loaded.stream).is_some_and(|head| head.seq > reached)
     }
 
-    /// Decides a command on a loaded state and appends what follows, when its turn has come; gives
-    /// the number of new events. The state is in line with the log afterwards, whatever happened.
+    /// Decides a command on a loaded state and appends the events once its turn has come; returns
+    /// the number of new events. Afterwards the state equals the log's, whatever the result is.
     ///
     /// # Errors
     /// See [`CommitError`].
@@ -255,7 +259,7 @@ impl Repository {
         self.commit_in_turn(&turn, loaded, command, payloads, context).await
     }
 
-    /// The same for who has taken the turn to write to the stream.
+    /// Commits like [`Repository::commit`] for a caller that holds the turn of the stream.
     ///
     /// # Errors
     /// See [`CommitError`].
@@ -268,6 +272,7 @@ impl Repository {
         context: &Context,
     ) -> Result<usize, CommitError<D::Rejection>> {
         debug_assert_eq!(turn.stream(), &loaded.stream);
+        // The state was loaded before the turn came: decide again on the new one.
         if self.is_behind(loaded) {
             self.refresh(loaded).await?;
             return Err(CommitError::Conflict);
@@ -275,8 +280,8 @@ impl Repository {
         self.decide(loaded, command, payloads, context, false).await
     }
 
-    /// The same for the first commit of a stream that an executor in this process goes on from at
-    /// once: whoever waits for it waits for what comes of it, so that both may share a sync.
+    /// Commits the first record of a stream that an executor of this process continues at once: the
+    /// log may delay it slightly, so that it shares a sync with the next commit.
     ///
     /// # Errors
     /// See [`CommitError`].
@@ -304,6 +309,7 @@ impl Repository {
         let events = D::decide(&loaded.state, command, context, next);
         let events = events.map_err(CommitError::Rejected)?;
         let Some(first) = events.first() else { return Ok(0) };
+        // The state is evolved before the append: its fingerprint is part of the record.
         let copy = loaded.copy_for_commit();
         if loaded.head.is_none() {
             self.inherit(loaded, first).await?;
@@ -333,6 +339,7 @@ impl Repository {
         match self.log.append(commit).await {
             Ok(head) => {
                 match wake {
+                    // A finished stream gets no more prompts, so its payloads only take room.
                     Wake::Done => self.recent.forget(&loaded.stream),
                     _ => self.recent.written(&loaded.stream, planned),
                 }
@@ -345,6 +352,8 @@ impl Repository {
                 self.take_back(loaded, copy).await?;
                 Err(match error {
                     AppendError::Conflict { .. } => {
+                        // Another process writes here: from now on a lost race must not cost a full
+                        // reload.
                         loaded.commits_from_copy = COMMITS_FROM_COPY;
                         CommitError::Conflict
                     }
@@ -354,7 +363,7 @@ impl Repository {
         }
     }
 
-    /// Brings a state that ran ahead of the log in line with it.
+    /// Resets a state that was evolved ahead of the log to what the log holds.
     async fn take_back<D: Decider>(
         &self,
         loaded: &mut Loaded<D>,
@@ -375,7 +384,7 @@ impl Repository {
 }
 
 impl<D: Decider> Loaded<D> {
-    /// A copy of the state as it is before a commit, while commits of others must be expected.
+    /// Copies the state before a commit, while commits of other processes must be expected.
     fn copy_for_commit(&mut self) -> Option<Self> {
         self.commits_from_copy = self.commits_from_copy.checked_sub(1)?;
         Some(self.clone())

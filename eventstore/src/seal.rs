@@ -1,4 +1,4 @@
-//! Sealing payloads: XChaCha20-Poly1305 with a key per tenant.
+//! Sealing payloads: XChaCha20-Poly1305 with a key per tenant, and salted SHA-256 commitments.
 //!
 //! ```text
 //! sealed     form 2 (1 byte) · nonce (24) · ciphertext · tag (16)
@@ -6,17 +6,22 @@
 //! beside it  form · place · commitment: authenticated, and stored in the record
 //! ```
 //!
-//! The salt is a keyed hash of the place and the plaintext, the nonce one of the place, the
-//! commitment and the very bytes that are encrypted (SIV, RFC 5297): sealing the same commit again
-//! gives the same bytes, and no nonce ever meets two messages, however a plaintext is packed. Salt,
-//! nonce and cipher have a key of their own each. The form says which key opens a payload: the
-//! tenant's own one. A form with the id of a key will be another number.
+//! The salt is a keyed hash of place and plaintext; the nonce is a keyed hash of place, commitment
+//! and the bytes that are encrypted (synthetic IV, RFC 5297). So sealing the same commit again
+//! gives the same bytes, and no nonce is used for two messages, however a plaintext is compressed.
+//! Salt, nonce and cipher have separate keys. The form byte says which key opens a payload: the
+//! tenant's own one. A form with a key id will be another number.
 //!
-//! The commitment in the chain is SHA-256(salt ‖ plaintext) with the 32-byte salt; without the key
-//! the salt is secret, so a commitment tells nothing about a short plaintext, and destroying the
-//! key or the sealed bytes leaves nothing to check guesses against. A payload that came with its
-//! record from another log keeps the commitment that was made there: its salt cannot be derived
-//! here and is sealed with it.
+//! The commitment in the hash chain is SHA-256(salt ‖ plaintext) with the 32-byte salt. Without the
+//! key the salt is secret, so a commitment reveals nothing about a short plaintext, and destroying
+//! the key or the sealed bytes leaves nothing to check guesses against. A payload that was imported
+//! with its record keeps the commitment of its original log: its salt cannot be derived here and is
+//! sealed with it.
+//!
+//! Map: `keys` derives all keys, `packing` compresses, `first_form` reads payloads of earlier
+//! programs. Providers call [`seal_payload`] and [`open_part`]; `dedup` calls [`check_opening`] on
+//! the assembled text. Key storage is not here: the folder or the cluster's configuration has the
+//! master key.
 
 mod first_form;
 mod keys;
@@ -41,23 +46,22 @@ use packing::{pack, unpack};
 const SALT_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
 const TAG_BYTES: usize = 16;
-/// The first byte of what is sealed by the tenant's own key, its nonce beside it. What was sealed
-/// in the first form begins with any byte.
+/// First byte of a payload of this form. Payloads of the first form begin with any byte.
 const FORM: u8 = 2;
 const HEADER_BYTES: usize = 1 + NONCE_BYTES;
 
-/// The plaintext of a payload and the salt of its commitment: what shows to anybody that this is
-/// what the chain commits to.
+/// Opening of a commitment: the plaintext of a payload and the salt. It proves to anybody that this
+/// is what the hash chain commits to.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Opening {
-    /// The plaintext.
+    /// Plaintext bytes.
     pub bytes: Bytes,
-    /// The salt.
+    /// Salt of the commitment.
     pub salt: [u8; SALT_BYTES],
 }
 
 impl Opening {
-    /// Whether a commitment (hexadecimal digits) is one to this.
+    /// Returns whether a commitment, as hexadecimal digits, is that of this opening.
     pub fn opens(&self, commitment: &str) -> bool {
         commit(&self.salt, &self.bytes) == commitment
     }
@@ -69,28 +73,30 @@ impl std::fmt::Debug for Opening {
     }
 }
 
-/// Where the salt of a commitment comes from.
+/// Origin of a commitment's salt.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum SaltSource {
-    /// It is derived from the plaintext.
+    /// Derived from place and plaintext.
     Derived,
-    /// It is derived as in the first form.
+    /// Derived as in the first form.
     FirstForm,
-    /// It was made elsewhere, and is stored.
+    /// Made by another log, and stored in the sealed payload.
     Stored([u8; SALT_BYTES]),
 }
 
 impl SaltSource {
-    /// Where this salt of a plaintext comes from.
+    /// Finds out how the salt of an opening was made, to store it only if necessary.
     fn of(key: &TenantKey, place: &str, opening: &Opening) -> Self {
         match opening.salt {
+            // Comparing derives the salt anew, which saves storing the 32 bytes that can be
+            // derived.
             own if own == key.salt(place, &opening.bytes) => Self::Derived,
             own if own == first_form::salt(key, place, &opening.bytes) => Self::FirstForm,
             other => Self::Stored(other),
         }
     }
 
-    /// The salt itself.
+    /// Returns the salt of a plaintext.
     fn resolve(self, key: &TenantKey, place: &str, plaintext: &[u8]) -> [u8; SALT_BYTES] {
         match self {
             Self::Derived => key.salt(place, plaintext),
@@ -100,16 +106,16 @@ impl SaltSource {
     }
 }
 
-/// What of a payload is stored in its own place.
+/// Decrypted part of a payload that is stored in its own place, not by other payloads.
 pub(crate) struct Own {
-    /// Of the plaintext, what is not stored elsewhere.
+    /// Plaintext bytes that no other payload holds.
     pub(crate) bytes: Vec<u8>,
     salt: SaltSource,
 }
 
-/// A sealed payload, and what the chain says of it.
+/// A sealed payload with its commitment.
 pub(crate) struct Sealed {
-    /// As it is stored.
+    /// Sealed bytes, as they are stored.
     pub(crate) bytes: Vec<u8>,
     pub(crate) commitment: String,
     pub(crate) salt: [u8; SALT_BYTES],
@@ -123,15 +129,15 @@ fn commit(salt: &[u8; SALT_BYTES], plaintext: &[u8]) -> String {
     hex(&Sha256::new().chain_update(salt).chain_update(plaintext).finalize())
 }
 
-/// The last byte of what is encrypted: it is compressed.
+/// Flag in the last encrypted byte: the plaintext is compressed.
 const COMPRESSED: u8 = 1;
-/// The last byte of what is encrypted: the salt stands before it.
+/// Flag in the last encrypted byte: the salt precedes it.
 const SALTED: u8 = 2;
-/// The last byte of what is encrypted: the salt is derived as in the first form.
+/// Flag in the last encrypted byte: the salt is derived as in the first form.
 const FIRST_SALT: u8 = 4;
 
-/// Seals a plaintext for its place, without what is stored elsewhere already. It is compressed
-/// first when that makes it smaller; the last byte of what is encrypted says so.
+/// Seals the part of a plaintext that no other payload holds. It is compressed if that makes it
+/// smaller; the last encrypted byte has a flag for it.
 pub(crate) fn seal(
     key: &TenantKey,
     stream: &StreamKey,
@@ -147,8 +153,8 @@ pub(crate) fn seal(
     Ok(Sealed { bytes, commitment, salt })
 }
 
-/// Seals what a record of this or another log commits to; the same bytes as there, if the key and
-/// the form are.
+/// Seals an opening that a record of this or another log commits to. The bytes equal the original
+/// ones if key and form are the same.
 pub(crate) fn seal_again(
     key: &TenantKey,
     stream: &StreamKey,
@@ -166,7 +172,7 @@ pub(crate) fn seal_again(
 
 const NOT_COMMITTED: &str = "the payload is not the one that the chain commits to";
 
-/// What of a plaintext is not stored elsewhere.
+/// Returns the part of a plaintext that no other payload holds.
 fn own<'a>(
     place: &str,
     plaintext: &'a [u8],
@@ -190,7 +196,7 @@ fn encrypt(
     }
 }
 
-/// Encrypts what is packed already; the flags say how.
+/// Encrypts bytes that are compressed according to the flags.
 fn encrypt_packed(
     key: &TenantKey,
     place: &str,
@@ -211,6 +217,7 @@ fn encrypt_packed(
         }
     };
     sealed.push(flags);
+    // The flags are part of the message, so the nonce covers them as well.
     let nonce: [u8; NONCE_BYTES] = key.nonce(place, commitment, &sealed[HEADER_BYTES..]);
     sealed[1..HEADER_BYTES].copy_from_slice(&nonce);
     let message = &mut sealed[HEADER_BYTES..];
@@ -221,12 +228,13 @@ fn encrypt_packed(
     Ok(sealed)
 }
 
-/// What is authenticated beside what is encrypted. The commitment of a payload has one length.
+/// Returns the associated data: form, place, and commitment. The commitment has a fixed length, so
+/// the concatenation is unambiguous.
 fn bound(place: &str, commitment: &str) -> Vec<u8> {
     [&[FORM], place.as_bytes(), commitment.as_bytes()].concat()
 }
 
-/// What [`encrypt`] encrypted; nothing if these are other bytes, or the key is another.
+/// Decrypts and authenticates; `None` if the bytes were changed, moved, or sealed with another key.
 fn decrypt(key: &TenantKey, place: &str, sealed: &[u8], commitment: &str) -> Option<Vec<u8>> {
     let (&[FORM], rest) = sealed.split_first_chunk::<1>()? else { return None };
     let (nonce, rest) = rest.split_first_chunk::<NONCE_BYTES>()?;
@@ -238,8 +246,8 @@ fn decrypt(key: &TenantKey, place: &str, sealed: &[u8], commitment: &str) -> Opt
     Some(message)
 }
 
-/// Opens what [`seal`] made, in this form or the first: all of a plaintext that is not stored
-/// elsewhere.
+/// Opens a sealed payload of this form or the first one: the part of the plaintext that no other
+/// payload holds.
 pub(crate) fn open(
     key: &TenantKey,
     stream: &StreamKey,
@@ -251,7 +259,7 @@ pub(crate) fn open(
     let place = place(stream, reference);
     let corrupt = |reason: &str| LogError::corrupt(&place, reason);
     let opened = decrypt(key, &place, sealed, commitment).map(|packed| (packed, FORM));
-    // What was sealed in the first form may begin with this form's byte by chance.
+    // A payload of the first form may begin with this form's byte by chance, so both are tried.
     let opened =
         opened.or_else(|| Some((first_form::decrypt(key, &place, sealed, commitment)?, 1)));
     let (mut packed, form) =
@@ -270,13 +278,14 @@ pub(crate) fn open(
     Ok(Own { bytes, salt })
 }
 
-/// Takes the stored salt off the end.
+/// Splits the stored salt off the end.
 fn split_salt(packed: &mut Vec<u8>) -> Option<SaltSource> {
     let salt = packed.split_off(packed.len().checked_sub(SALT_BYTES)?);
     salt.try_into().ok().map(SaltSource::Stored)
 }
 
-/// A whole plaintext, checked against the chain's commitment. `own` is what was stored of it.
+/// Checks a whole plaintext against its commitment and returns the opening. `own` is the stored
+/// part, which has the salt or says how to derive it.
 pub(crate) fn opening(
     key: &TenantKey,
     stream: &StreamKey,

@@ -1,53 +1,53 @@
-//! Who works on what, where several processes follow one log: streams fall into slots, and each
-//! process holds some of them.
+//! Division of work among the processes of one log: streams hash into slots, and each process holds
+//! a set of slots.
 //!
-//! Holding a slot saves work and keeps rivals apart. That nothing is recorded twice does not rest
-//! on it but on the expected version of each commit.
+//! Slots are an optimisation that keeps rivals apart. Correctness rests on the expected head of
+//! each commit, not on slots.
 
 use convergio_domain::stream::StreamKey;
 
-/// Slots that streams fall into.
+/// Number of slots that streams hash into.
 pub const SLOTS: u32 = 64;
 
-/// The slots that a process holds.
+/// A set of slots, as a bit mask.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Share(u64);
 
 impl Share {
-    /// Every slot: the process is alone.
+    /// All slots: the process works alone.
     pub const ALL: Self = Self(u64::MAX);
-    /// No slot.
+    /// The empty set.
     pub const NONE: Self = Self(0);
 
-    /// The slot of a stream: from the random end of its id.
+    /// Returns the slot of a stream, from the random end of its UUID.
     pub fn slot(stream: &StreamKey) -> u32 {
         let random = stream.id.as_u128() % u128::from(SLOTS);
         u32::try_from(random).unwrap_or(0)
     }
 
-    /// Whether a stream is in it.
+    /// Returns whether the slot of a stream is in the set.
     pub fn covers(self, stream: &StreamKey) -> bool {
         self.holds(Self::slot(stream))
     }
 
-    /// Whether a slot, below [`SLOTS`], is in it.
+    /// Returns whether a slot, below [`SLOT_COUNT`], is in the set.
     pub fn holds(self, slot: u32) -> bool {
         self.0 >> slot & 1 == 1
     }
 
-    /// With one slot more.
+    /// Returns the set with one more slot.
     #[must_use]
     pub fn with(self, slot: u32) -> Self {
         Self(self.0 | 1 << slot)
     }
 
-    /// With one slot less.
+    /// Returns the set without one slot.
     #[must_use]
     pub fn without(self, slot: u32) -> Self {
         Self(self.0 & !(1 << slot))
     }
 
-    /// How many slots.
+    /// Returns the number of slots in the set.
     pub fn count(self) -> u32 {
         self.0.count_ones()
     }

@@ -1,5 +1,5 @@
-//! Signatures of files that leave the log: Ed25519, by a key that is derived from the payload key,
-//! so that every process of a log, and every copy of its folder, signs alike.
+//! Ed25519 signatures of exported run files. The signing key is derived from the payload key, so
+//! every process of a log, and every copy of its folder, signs alike.
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use sha2::{Digest, Sha256};
@@ -7,12 +7,12 @@ use sha2::{Digest, Sha256};
 use crate::seal::{MasterKey, hex};
 
 const KEY_CONTEXT: &str = "convergio export signing key 1";
-/// What a signature is for, so that it is of no use for anything else.
+/// Domain separation: prefix of what is signed, so that a signature is valid for run files only.
 const PURPOSE: &[u8] = b"convergio run file 2\n";
-/// Bytes of a fingerprint.
+/// Length of a key fingerprint in bytes, before hexadecimal encoding.
 const FINGERPRINT_BYTES: usize = 16;
 
-/// Vouches for what is exported.
+/// Signs files that are exported from a log.
 pub struct ExportSigner(SigningKey);
 
 impl std::fmt::Debug for ExportSigner {
@@ -26,12 +26,12 @@ impl ExportSigner {
         Self::new(key.bytes())
     }
 
-    /// The signer of the logs whose payload key this is.
+    /// Creates the signer of the logs that have this payload key.
     pub fn new(payload_key: &[u8; 32]) -> Self {
         Self(SigningKey::from_bytes(&blake3::derive_key(KEY_CONTEXT, payload_key)))
     }
 
-    /// What its public key is known by: 32 hexadecimal digits.
+    /// Returns the fingerprint of the public key: 32 hexadecimal digits of its SHA-256.
     pub fn fingerprint(&self) -> String {
         fingerprint(&self.0.verifying_key())
     }
@@ -40,19 +40,21 @@ impl ExportSigner {
         self.0.verifying_key().to_bytes()
     }
 
-    /// Signs the hash of a file's content.
+    /// Signs the SHA-256 of a file's content.
     pub(crate) fn sign(&self, content_hash: &[u8; 32]) -> [u8; 64] {
         self.0.sign(&message(content_hash)).to_bytes()
     }
 }
 
-/// The fingerprint of a public key, if it has signed the hash of a file's content.
+/// Verifies a signature of a content hash; returns the fingerprint of the public key, or `None` if
+/// the signature is invalid.
 pub(crate) fn signer_of(
     public_key: &[u8; 32],
     signature: &[u8; 64],
     content_hash: &[u8; 32],
 ) -> Option<String> {
     let key = VerifyingKey::from_bytes(public_key).ok()?;
+    // Strict: rejects small-order keys, under which one signature fits many contents.
     key.verify_strict(&message(content_hash), &Signature::from_bytes(signature)).ok()?;
     Some(fingerprint(&key))
 }
@@ -62,6 +64,7 @@ fn message(content_hash: &[u8; 32]) -> Vec<u8> {
 }
 
 fn fingerprint(key: &VerifyingKey) -> String {
+    // 128 bits suffice to compare by eye and resist forging a second key.
     hex(&Sha256::digest(key.as_bytes())[..FINGERPRINT_BYTES])
 }
 

@@ -1,4 +1,4 @@
-//! Following one stream: whoever follows it is told of its records and of no others.
+//! Following one stream: a follower receives its records and no others.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -14,24 +14,25 @@ use crate::commit::Limits;
 use crate::error::LogError;
 use crate::record::Record;
 
-/// Records kept for a follower that falls behind; who is further behind reads them from the store.
+/// Records buffered for a follower that falls behind. A follower that lags further reads them from
+/// the store.
 const BACKLOG: usize = 64;
-/// Records read at once while catching up.
+/// Records per read while catching up.
 const PAGE: usize = 256;
-/// Wait for a store that is asked before it has what its followers have heard.
+/// Delay before reading again a store that does not have a record yet which was announced already.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// Reads records of the stream whose first event comes after a number.
+/// Reads records of the stream whose first event comes after a sequence number, up to a limit.
 pub(crate) type ReadStream =
     Box<dyn Fn(Seq, usize) -> BoxFuture<'static, Result<Vec<Arc<Record>>, LogError>> + Send + Sync>;
 
 type Senders = HashMap<StreamKey, broadcast::Sender<Arc<Record>>>;
 
-/// Who follows which stream. It holds only streams that somebody follows.
+/// Broadcast channels by stream. Only streams with followers have an entry.
 #[derive(Default)]
 pub(crate) struct Feeds(Mutex<Senders>);
 
-/// One stream's records from now on.
+/// Subscription to one stream's records from now on.
 pub(crate) struct Feed {
     records: broadcast::Receiver<Arc<Record>>,
     stream: StreamKey,
@@ -43,7 +44,7 @@ impl Feeds {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells of a record that can be read.
+    /// Announces a record that can be read already.
     pub(crate) fn tell(&self, record: &Arc<Record>) {
         if let Some(sender) = self.senders().get(&record.stream) {
             // The last follower may have just left.
@@ -51,7 +52,7 @@ impl Feeds {
         }
     }
 
-    /// Nobody will be told anything any more.
+    /// Closes all feeds: the log ends.
     pub(crate) fn end(&self) {
         self.senders().clear();
     }
@@ -68,7 +69,7 @@ impl Drop for Feed {
     fn drop(&mut self) {
         let Some(feeds) = self.feeds.upgrade() else { return };
         let mut senders = feeds.senders();
-        // Ours is still counted.
+        // This feed's own receiver is dropped after this function, so it is still counted.
         if senders.get(&self.stream).is_some_and(|sender| sender.receiver_count() <= 1) {
             senders.remove(&self.stream);
         }
@@ -79,14 +80,14 @@ struct Follower {
     read: ReadStream,
     live: Feed,
     after: Seq,
-    /// The last event heard of.
+    /// Last event that the feed has announced; the store may lag behind it.
     heard: Seq,
     page: VecDeque<Arc<Record>>,
     is_behind: bool,
 }
 
-/// All records of a stream that hold events after `after`. `live` must have been subscribed before
-/// this call.
+/// Follows a stream: all records that hold events after `after`. `live` must have been subscribed
+/// before this call, or records in between would be missed.
 pub(crate) fn follow_stream(
     read: ReadStream,
     live: Feed,
@@ -113,12 +114,13 @@ pub(crate) fn follow_stream(
     .boxed()
 }
 
-/// `after` may lie within a record: then that record comes first.
+/// Reads the first page. If `after` lies within a record, that record comes first.
 async fn first_page(read: &ReadStream, after: Seq) -> Result<Vec<Arc<Record>>, LogError> {
     let page = read(after, PAGE).await?;
     if after == Seq(0) || page.first().is_some_and(|first| first.first_seq() == after.plus(1)) {
         return Ok(page);
     }
+    // A record that holds `after` begins at most one commit's events earlier.
     let mut from = Seq(after.0.saturating_sub(Limits::EVENTS as u64));
     loop {
         let mut page = read(from, PAGE).await?;
@@ -152,6 +154,8 @@ impl Follower {
                 Ok(record) if record.first_seq() == self.after.plus(1) => {
                     self.page.push_back(record);
                 }
+                // A gap: records in between were announced while a page was read, so the store has
+                // them.
                 Ok(record) => self.heard = record.last_seq(),
                 Err(RecvError::Lagged(_)) => self.is_behind = true,
                 Err(RecvError::Closed) => return Ok(None),

@@ -1,4 +1,4 @@
-//! Following a log: first what is there, then what arrives.
+//! Following the whole log: first the records that exist, then new ones as they arrive.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,12 +12,13 @@ use crate::error::LogError;
 use crate::log::Page;
 use crate::record::{Position, Record};
 
-/// Records kept for followers that fall behind; who is further behind reads them from the store.
+/// Records buffered for followers that fall behind. A follower that lags further reads them from
+/// the store.
 pub(crate) const BACKLOG: usize = 1024;
-/// Records read at once while catching up.
+/// Records per read while catching up.
 const PAGE: usize = 512;
 
-/// Reads a page of the log.
+/// Reads a page of the log after a position, up to a limit.
 pub(crate) type ReadAll =
     Arc<dyn Fn(Position, usize) -> BoxFuture<'static, Result<Page, LogError>> + Send + Sync>;
 
@@ -29,8 +30,8 @@ struct Follower {
     is_behind: bool,
 }
 
-/// All records after a position. `live` must have been subscribed before this call, and must carry
-/// every record in order, after it can be read.
+/// Follows the log after a position. `live` must have been subscribed before this call, and must
+/// carry every record in order, once it can be read.
 pub(crate) fn follow(
     read: ReadAll,
     live: broadcast::Receiver<Arc<Record>>,
@@ -62,8 +63,10 @@ impl Follower {
                 continue;
             }
             match self.live.recv().await {
+                // Read from the store already: the channel overlaps with the pages.
                 Ok(record) if record.position <= self.position => {}
                 Ok(record) => self.page.push_back(record),
+                // Overrun: the store has what the channel dropped.
                 Err(RecvError::Lagged(_)) => self.is_behind = true,
                 Err(RecvError::Closed) => return Ok(None),
             }

@@ -1,4 +1,5 @@
-//! Walking a whole log: every chain from its first record, and payloads if that is wanted.
+//! Verification of a whole log: every hash chain from its first record, and every payload on
+//! request.
 
 use std::collections::HashMap;
 
@@ -9,27 +10,27 @@ use crate::error::LogError;
 use crate::log::EventLog;
 use crate::record::{Hash, Position, Record};
 
-/// Records read at once.
+/// Records per read.
 const PAGE: usize = 2048;
 
-/// What was found, all of it whole.
+/// Counts of a log that was verified without an error.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Verified {
-    /// Records.
+    /// Number of records.
     pub records: u64,
-    /// Events in them.
+    /// Number of events in the records.
     pub events: u64,
-    /// Payloads that open and are what the chain commits to; 0 if they were not looked at.
+    /// Payloads that match their commitments; 0 if payloads were not opened.
     pub payloads: u64,
-    /// Payloads that were erased; 0 if they were not looked at.
+    /// Payloads that were erased; 0 if payloads were not opened.
     pub erased: u64,
 }
 
-/// Reads every record and compares each stream's numbers and hashes from its first one on; with
-/// `payloads`, opens every payload too.
+/// Reads every record and checks each stream's sequence numbers and hashes from its first record
+/// on; with `payloads`, opens every payload too.
 ///
 /// # Errors
-/// [`LogError::Corrupt`] names the first record or payload that is not what was written.
+/// [`LogError::Corrupt`] names the first record or payload that is damaged.
 pub async fn verify(log: &dyn EventLog, payloads: bool) -> Result<Verified, LogError> {
     let mut found = Verified::default();
     let mut ends: HashMap<StreamKey, (Seq, Hash)> = HashMap::new();
@@ -51,7 +52,7 @@ pub async fn verify(log: &dyn EventLog, payloads: bool) -> Result<Verified, LogE
     }
 }
 
-/// Checks that a record follows the one before it in its stream.
+/// Checks that a record follows the previous one of its stream.
 fn follows(ends: &mut HashMap<StreamKey, (Seq, Hash)>, record: &Record) -> Result<(), LogError> {
     let end = (record.last_seq(), record.hash);
     let (seq, hash) = match ends.get_mut(&record.stream) {

@@ -1,8 +1,8 @@
-//! One queue per stream: those who write to a stream in this process go one after the other, in the
-//! order in which they came, and each one takes over the state that the one before it has folded.
+//! A queue of writers per stream. The writers of this process write to a stream one after the
+//! other, in order of arrival, and each takes over the state that the previous one has folded.
 //!
-//! The queue is for speed and fairness alone. That nothing is written twice or on a stale state
-//! rests on the expected head of each commit, as it does between processes.
+//! The queue provides speed and fairness. Correctness rests on the expected head of each commit, as
+//! it does between processes.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -15,41 +15,41 @@ use tokio::sync::{Mutex as FairMutex, OwnedMutexGuard};
 use crate::heads::KnownHeads;
 use crate::repository::Loaded;
 
-/// A `Loaded<D>` of the stream; only while somebody waits for it.
+/// A `LoadedStream<D>` of the stream; kept only while a writer waits for it.
 type FoldedState = Option<Box<dyn Any + Send + Sync>>;
 
-/// The queue of one stream.
+/// Queue of one stream.
 struct Queue {
-    /// Writers that wait or write. At 0 the queue is removed.
+    /// Number of writers that wait or write. At 0 the queue is removed.
     writers: usize,
-    /// Its waiters are served in the order in which they came.
+    /// Lock that serves its waiters in order of arrival.
     turn: Arc<FairMutex<FoldedState>>,
 }
 
-/// The queues of all streams that somebody writes to now, and the ends of those that this process
-/// has written to lately.
+/// Queues of all streams that are being written to, and the heads of those that this process has
+/// written to lately.
 #[derive(Default)]
 pub(crate) struct WriteQueues {
     queues: Mutex<HashMap<StreamKey, Queue>>,
     pub(crate) heads: KnownHeads,
 }
 
-/// The right to write to a stream while the other writers of this process wait. The turn ends when
-/// this is dropped. Who holds one must not wait for a second one of the same stream.
+/// The right to write to a stream while this process's other writers wait. Dropping it ends the
+/// turn. A holder must not wait for a second turn of the same stream: that deadlocks.
 pub struct WriteTurn {
-    // In this order: the turn ends before the place is given up.
+    // Declaration order is drop order: the lock is released before the place in the queue is.
     folded: OwnedMutexGuard<FoldedState>,
     place: Place,
 }
 
-/// A place in a stream's queue.
+/// A place in a stream's queue; dropping it leaves the queue.
 struct Place {
     queues: Arc<WriteQueues>,
     stream: StreamKey,
 }
 
 impl WriteQueues {
-    /// Waits until all who came before have written.
+    /// Waits until all writers that came before have written.
     pub(crate) async fn take_turn(self: &Arc<Self>, stream: &StreamKey) -> WriteTurn {
         let turn = self.join(stream);
         let place = Place { queues: Arc::clone(self), stream: stream.clone() };
@@ -70,24 +70,24 @@ impl WriteQueues {
 }
 
 impl WriteTurn {
-    /// The stream that may be written to.
+    /// Returns the stream that may be written to.
     pub fn stream(&self) -> &StreamKey {
         &self.place.stream
     }
 
-    /// Whether somebody else waits for the turn.
+    /// Returns whether another writer waits for the turn.
     pub(crate) fn has_waiters(&self) -> bool {
         let queues = self.place.queues.lock();
         queues.get(&self.place.stream).is_some_and(|queue| queue.writers > 1)
     }
 
-    /// The state that the writer before has left. Others may have appended since.
+    /// Takes the state that the previous writer left. Other processes may have appended since.
     pub(crate) fn take_state<D: Decider>(&mut self) -> Option<Loaded<D>> {
         let folded = self.folded.take()?;
         folded.downcast().ok().map(|loaded| *loaded)
     }
 
-    /// Leaves a state that was folded from the log to the next writer.
+    /// Leaves a state that equals the log's to the next writer.
     pub(crate) fn leave_state<D: Decider>(&mut self, loaded: Loaded<D>) {
         *self.folded = Some(Box::new(loaded));
     }
@@ -97,6 +97,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut queues = self.queues.lock();
         let Some(queue) = queues.get_mut(&self.stream) else { return };
+        // A cancelled waiter leaves here too, so the count never leaks.
         queue.writers -= 1;
         if queue.writers == 0 {
             queues.remove(&self.stream);

@@ -1,15 +1,15 @@
-//! Waiting for a time of the log's clock.
+//! Sleeping until a time of the log's clock, which may be set back or forward.
 
 use std::time::Duration;
 
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::Clock;
 
-/// Longest sleep without a look at the clock: it may be led back to the machine's meanwhile, and
-/// the runtime's timers stand still while the machine sleeps.
+/// Maximum sleep before the clock is read again: the log's clock may be corrected meanwhile, and
+/// the runtime's timers stand still while the machine is suspended.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Waits until a time has come; for ever if there is none.
+/// Waits until `due` has come; forever if it is `None`.
 pub(crate) async fn sleep_until(due: Option<Timestamp>, clock: &dyn Clock) {
     let Some(due) = due else { return std::future::pending().await };
     while let Some(pause) = next_look(due, clock.now()) {
@@ -17,7 +17,7 @@ pub(crate) async fn sleep_until(due: Option<Timestamp>, clock: &dyn Clock) {
     }
 }
 
-/// How long to sleep before the clock is looked at again; `None` once the time has come.
+/// Returns the duration of the next sleep; `None` once the time has come.
 fn next_look(due: Timestamp, now: Timestamp) -> Option<Duration> {
     let left_ms = due.since(now).0;
     (left_ms > 0).then(|| Duration::from_millis(left_ms).min(LOOK_INTERVAL))

@@ -1,4 +1,4 @@
-//! What bounds an executor.
+//! Settings and limits of one executor process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,32 +15,33 @@ use crate::tool;
 /// Settings of one executor process.
 #[derive(Debug, Clone)]
 pub struct ExecutorConfig {
-    /// This life of the process; a new one for every start.
+    /// Identity of this start of the process. Every start needs a new one: step starts carry it, so
+    /// that those of a dead process are told apart.
     pub id: ExecutorId,
-    /// Runs held in memory at once; the rest wait in the log.
+    /// Maximum runs in memory at once; further ones wait in the log.
     pub active_runs: usize,
-    /// Model calls under way at once, over all runs.
+    /// Maximum model calls in flight at once, over all runs.
     pub model_calls: usize,
-    /// Model calls under way at once in one run.
+    /// Maximum model calls in flight at once in one run.
     pub model_calls_per_run: usize,
-    /// Runs that one run may have within it at once; more of them wait for a place.
+    /// Maximum open child runs of one run; further ones are queued.
     pub child_runs_per_run: usize,
-    /// Steps under way at once in one run.
+    /// Maximum steps in flight at once in one run.
     pub steps_per_run: usize,
-    /// How long steps under way may go on after a shutdown was asked for.
+    /// Time that steps in flight get after a shutdown request before they are abandoned.
     pub grace: Duration,
-    /// What agents remember.
+    /// Index from which agents recall memories; without one the `memory.recall` tool fails.
     pub memory: MemoryPort,
-    /// Where templates, conditions, schemas and manifests are evaluated.
+    /// Evaluator of templates, conditions, schemas and manifests.
     pub evaluator: Evaluator,
-    /// Which runs are ours, where several processes share them.
+    /// The slots of streams that this process executes, where several processes share the runs.
     pub share: watch::Receiver<Share>,
-    /// Where the dispatcher reports whether it can read the log.
+    /// Reports whether the dispatcher can read the log.
     pub health: ComponentHealth,
 }
 
 impl ExecutorConfig {
-    /// The defaults, for this life of the process.
+    /// The defaults; the process owns all slots and has no memory index.
     pub fn new(id: ExecutorId) -> Self {
         Self {
             id,

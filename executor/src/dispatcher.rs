@@ -1,5 +1,6 @@
-//! Which runs are in memory: the dispatcher follows the log and the wake index, and gives each run
-//! that has work an actor. Runs that wait cost nothing here.
+//! The dispatcher: decides which runs are in memory. It follows the log and the wake index, and
+//! starts an actor for each run that has work. A run that waits for a time or an event occupies no
+//! memory here.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -21,27 +22,29 @@ use crate::actor::{Actor, ActorError, Shared, farewell};
 use crate::alarm::sleep_until;
 use crate::failures::seal_failure;
 
-/// Runs that wait for a place in memory, by name; more than these are found again in the log.
+/// Maximum runs that wait for an actor, by stream; beyond it the wake index is read again instead.
 const PENDING_LIMIT: usize = 10_000;
-/// Wait before a run is tried again whose actor gave up.
+/// Delay before a run is tried again whose actor gave up.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Wait before the log is followed again that could not be.
+/// Delay before the log is followed again after it could not be read.
 const FOLLOW_AGAIN: Duration = Duration::from_secs(1);
 
-/// An actor at work.
+/// An actor at work on a run.
 struct Active {
     signal: Arc<Notify>,
-    /// The hash of the record that it was begun with.
+    /// Hash of the record from which the actor was started, if one was at hand.
     begun_with: Option<Hash>,
-    /// Whether that record has become durable since.
+    /// True once that record has been read from the committed tail; until then its commit may still
+    /// fail.
     is_confirmed: bool,
-    /// Whether somebody appended while it worked; it may have looked before.
+    /// True if another writer appended while the actor worked: the actor may have looked before
+    /// that record.
     signalled: bool,
     task: AbortHandle,
 }
 
-/// What an actor came to.
+/// The stream of an actor that ended, and when its run needs an actor again.
 type Finished = (StreamKey, Result<Wake, ActorError>);
 
 pub(crate) struct Dispatcher {
@@ -50,7 +53,7 @@ pub(crate) struct Dispatcher {
     pending: VecDeque<StreamKey>,
     queued: BTreeSet<StreamKey>,
     actors: JoinSet<Finished>,
-    /// When the wake index has something for us, as far as known.
+    /// Earliest time at which the wake index is known to hold work for this process.
     next_due: Option<Timestamp>,
 }
 
@@ -66,10 +69,14 @@ impl Dispatcher {
         }
     }
 
-    /// Works until the executor is asked to stop, then lets the actors end.
+    /// Runs until the drain token is cancelled, then waits for the actors to end.
     pub(crate) async fn run(mut self) -> Result<(), LogError> {
         let log = self.shared.repository.log();
+        // Records are offered here before their commit is durable, so that planning and fsync
+        // overlap.
         let mut early = log.early();
+        // Only the end of the log is needed: the wake index names the runs that have work from
+        // before it.
         let mut position = log.read_all(Position::START, 0).await?.tail;
         let mut tail = log.tail(position);
         let mut share = self.shared.config.share.clone();
@@ -78,7 +85,8 @@ impl Dispatcher {
             let shared = Arc::clone(&self.shared);
             let alarm = sleep_until(self.next_due, shared.repository.clock());
             tokio::select! {
-                // A run's record is heard before its actor's end: it would be taken up again.
+                // A run's own record must be handled before its actor's exit: otherwise the run
+                // would be loaded once more for it.
                 biased;
                 () = self.shared.stopping.cancelled() => break,
                 Some(record) = early.next() => self.arrived(record),
@@ -90,7 +98,8 @@ impl Dispatcher {
                     Some(Err(LogError::Unavailable(reason))) => {
                         self.report_failure("the log cannot be followed", &reason);
                         tail = follow_later(&log, position);
-                        // Reading the wake index then tells whether the log can be read again.
+                        // The wake-up then reads the index, which tells whether the log is readable
+                        // again.
                         self.due_in(FOLLOW_AGAIN);
                     }
                     Some(Err(error)) => return Err(error),
@@ -112,8 +121,9 @@ impl Dispatcher {
         *self.shared.config.share.borrow()
     }
 
-    /// Runs that are not ours any more are left at once: another process goes on with them. Runs
-    /// that are ours now may have been left in the middle.
+    /// Adopts a changed slot set. Actors of runs that this process lost are aborted at once, since
+    /// another process resumes them; runs that it gained may have been left in the middle, so the
+    /// wake index is read.
     async fn reshare(&mut self) -> Result<(), LogError> {
         let share = self.share();
         self.active.retain(|stream, active| {
@@ -126,8 +136,9 @@ impl Dispatcher {
         self.wake_due().await
     }
 
-    /// A new run, before it is durable: an actor may plan its first steps meanwhile. Without a
-    /// place for it, it comes again.
+    /// Starts an actor for a new run whose first record may not be durable yet: it can plan the
+    /// first steps meanwhile. Without capacity the record is ignored, since the committed tail
+    /// delivers it again.
     fn arrived(&mut self, record: Arc<Record>) {
         let has_place = self.active.len() < self.shared.config.active_runs;
         let is_new = !self.active.contains_key(&record.stream);
@@ -136,7 +147,7 @@ impl Dispatcher {
         }
     }
 
-    /// An event that we did not write ourselves may mean work.
+    /// Wakes a run for a committed record, unless its actor was started from that very record.
     fn appended(&mut self, record: Arc<Record>) {
         let active = self.active.get_mut(&record.stream);
         let known = active.filter(|active| active.begun_with == Some(record.hash));
@@ -147,13 +158,17 @@ impl Dispatcher {
         }
     }
 
+    /// Returns whether a record may give a run work: it is of a run, and another writer's.
     fn is_work(&self, record: &Record) -> bool {
+        // Events that a parent or child run caused are written by this executor too, yet for
+        // another actor.
         let is_foreign = record.body.actor != self.shared.actor
             || record.body.events.iter().any(Event::is_from_another_run);
         record.stream.kind == StreamKind::Run && is_foreign
     }
 
-    /// Sees to it that a run is worked on. `last` is its last record, if that is at hand.
+    /// Ensures that an actor works on the run. `last_record` saves reading the log if it is at
+    /// hand.
     fn wake(&mut self, stream: StreamKey, last: Option<Arc<Record>>) {
         if !self.share().covers(&stream) {
             return;
@@ -168,7 +183,7 @@ impl Dispatcher {
                 self.pending.push_back(stream);
             }
         } else {
-            // Too many to remember: the wake index has it, and is asked again soon.
+            // Not worth remembering more: the wake index has the run, and is read again soon.
             self.due_in(AGAIN);
         }
     }
@@ -185,13 +200,16 @@ impl Dispatcher {
 
     fn finished(&mut self, (stream, result): Finished) {
         let ended = self.active.remove(&stream);
-        // One that was begun too early can go on now.
+        // An actor started from a record that was not durable failed; now that it is, another may
+        // succeed.
         let is_late = result.is_err() && ended.as_ref().is_some_and(|ended| ended.is_confirmed);
         let signalled = is_late || ended.is_some_and(|ended| ended.signalled);
         match result {
             Ok(Wake::At(due)) => self.due_by(due),
-            // It waits for runs within it, or could not tell the one that it belongs to.
+            // The run waits for child runs, or could not notify its parent.
             Ok(Wake::Now) => self.due_in(AGAIN),
+            // Nothing is due: the run is over or waits for an event, the executor stops, or the run
+            // was imported and is never executed.
             Ok(_) | Err(ActorError::Stopping | ActorError::Imported) => {}
             Err(error) => {
                 tracing::error!(%stream, %error, "the run is left alone for a while");
@@ -201,6 +219,7 @@ impl Dispatcher {
         if signalled {
             self.wake(stream, None);
         }
+        // Runs that waited for capacity, oldest first.
         while self.active.len() < self.shared.config.active_runs {
             let Some(next) = self.pending.pop_front() else { break };
             self.queued.remove(&next);
@@ -208,7 +227,7 @@ impl Dispatcher {
         }
     }
 
-    /// An actor that panicked leaves its run to the next one.
+    /// Drops an actor that panicked. Its run is loaded again after the retry delay.
     fn broken(&mut self, error: &JoinError) {
         let found = self.active.iter().find(|(_, active)| active.task.id() == error.id());
         let Some(stream) = found.map(|(stream, _)| stream.clone()) else { return };
@@ -225,13 +244,15 @@ impl Dispatcher {
         self.next_due = Some(self.next_due.map_or(due, |known| known.min(due)));
     }
 
-    /// Gives an actor to every run that the wake index names; later, if it cannot be read now.
+    /// Starts actors for every run that the wake index names. An unavailable index is read again
+    /// later.
     async fn wake_due(&mut self) -> Result<(), LogError> {
         match self.wake_named().await {
             Err(LogError::Unavailable(reason)) => {
                 self.report_failure("the wake index cannot be read", &reason);
                 let now = self.shared.repository.clock().now();
-                // What was due before is found again then: asking at once would only fail again.
+                // Times that have passed are found again by the next read; sleeping for one would
+                // retry at once.
                 self.next_due = self.next_due.filter(|due| *due > now);
                 self.due_in(AGAIN);
                 Ok(())
@@ -244,15 +265,19 @@ impl Dispatcher {
         }
     }
 
+    /// Logs a failure and reports it to the health check.
     fn report_failure(&self, what: &str, reason: &str) {
         tracing::warn!(reason, "{what}");
         self.shared.config.health.report_failure(&format!("{what}: {reason}"));
     }
 
+    /// Reads the due streams of the wake index and wakes the runs among them.
     async fn wake_named(&mut self) -> Result<(), LogError> {
         let log = self.shared.repository.log();
         let now = self.shared.repository.clock().now();
-        // The index names the runs of all: ours must be among them.
+        // The index is shared by all processes and names their runs too: read enough to find ours
+        // among them.
+        // Processes are taken to have equally many slots, so this is about their number.
         let processes = SLOTS / self.share().count().max(1);
         let limit = (self.active.len() + PENDING_LIMIT) * processes as usize;
         let due = log.due(now, limit).await?;
@@ -265,9 +290,10 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// No new work; what is under way gets the grace, then is abandoned.
+    /// Starts no further actors. Those at work get the grace; then their effects are abandoned.
     async fn drain(&mut self) {
         for active in self.active.values() {
+            // Wakes actors that wait, so that they notice the cancelled drain token.
             active.signal.notify_one();
         }
         let grace = tokio::time::sleep(self.shared.config.grace);
@@ -283,7 +309,7 @@ impl Dispatcher {
     }
 }
 
-/// Follows the log again from a position, after a wait.
+/// Follows the log from a position after the retry delay.
 fn follow_later(
     log: &Arc<dyn EventLog>,
     position: Position,
@@ -293,7 +319,7 @@ fn follow_later(
     wait.flat_map(move |()| log.tail(position)).boxed()
 }
 
-/// Waits until the share is another; for ever if nobody can change it.
+/// Waits until the slot set changes; forever if its sender is gone.
 async fn changed(share: &mut watch::Receiver<Share>) {
     if share.changed().await.is_err() {
         std::future::pending::<()>().await;
@@ -304,15 +330,16 @@ fn span(duration: Duration) -> convergio_domain::time::Span {
     convergio_domain::time::Span(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// The life of one actor. What can never be done ends the run with its reason.
+/// Runs one actor from load to exit. A failure that no retry can cure ends the run with that
+/// reason.
 async fn work(
     shared: Arc<Shared>,
     stream: StreamKey,
     last: Option<Arc<Record>>,
     signal: Arc<Notify>,
 ) -> Finished {
-    // Boxed, like what follows: the task's future is moved several times before it begins and when
-    // it has ended, with all the room that its parts have in it.
+    // Boxed: the task's future is moved several times before it starts and when it has ended, and
+    // without boxes each move would copy the state of all its parts.
     let loaded = Box::pin(Actor::load(Arc::clone(&shared), &stream, last.as_deref())).await;
     let worked = match loaded {
         Ok(actor) => Box::pin(actor.run(&signal)).await,
@@ -328,6 +355,7 @@ async fn work(
     (stream, worked)
 }
 
+/// Ends a run that no actor can work on, and settles its parent and children.
 async fn fail(
     shared: &Shared,
     stream: &StreamKey,
@@ -338,6 +366,7 @@ async fn fail(
         end: Some(End::Failed { step: None, error }),
         ..Advance::empty(shared.config.id)
     };
+    // Conflicts are retried by `execute`: whatever others wrote, the run must end.
     let context = shared.context();
     let command = |_: &_, _| (RunCommand::Advance(advance.clone()), payloads.clone());
     let mut failed = shared.repository.execute::<Run>(stream, &context, command).await?;

@@ -1,4 +1,4 @@
-//! The executor as others see it: start it, shut it down.
+//! The handle of a started executor: start it, wait for its failure, shut it down.
 
 use std::sync::Arc;
 
@@ -15,17 +15,18 @@ use crate::dispatcher::Dispatcher;
 use crate::graphs::GraphCache;
 use crate::model::ModelCatalog;
 
-/// Executes the runs of a log until it is shut down. Dropping it leaves the work to go on.
+/// Executes the runs of a log until it is shut down. Dropping the handle does not stop the work.
 pub struct Executor {
     task: JoinHandle<Result<(), LogError>>,
     stopping: CancellationToken,
 }
 
 impl Executor {
-    /// Starts executing: first what was left under way, then what arrives.
+    /// Starts the dispatcher on the current Tokio runtime: it resumes unfinished runs first, then
+    /// follows the log for new ones.
     ///
     /// # Panics
-    /// Never: the actor's name is a valid one.
+    /// Never: the actor name `executor` is valid.
     pub fn start(
         config: ExecutorConfig,
         repository: Repository,
@@ -46,13 +47,15 @@ impl Executor {
             prices,
             live,
             stopping: stopping.clone(),
+            // Cancelled by the dispatcher once the grace is over, not by this handle.
             stopped: CancellationToken::new(),
         };
         let task = tokio::spawn(Dispatcher::new(Arc::new(shared)).run());
         Self { task, stopping }
     }
 
-    /// Waits until the executor ends by itself, which it should not, and tells why.
+    /// Waits until the executor ends without a shutdown, which only a failure of the log causes,
+    /// and returns the reason.
     pub async fn failed(&mut self) -> LogError {
         match (&mut self.task).await {
             Ok(Ok(())) => LogError::Closed,
@@ -61,14 +64,15 @@ impl Executor {
         }
     }
 
-    /// Starts no further step, lets those under way finish within the grace, and records them.
+    /// Stops starting steps, lets those in flight finish within `shutdown_grace`, and commits their
+    /// outcomes.
     ///
     /// # Errors
     /// The log failed while the executor worked.
     pub async fn shutdown(self) -> Result<(), LogError> {
         self.stopping.cancel();
         if self.task.is_finished() {
-            // Why was told by `failed`.
+            // `wait_for_failure` has returned the reason already.
             return Ok(());
         }
         match self.task.await {

@@ -1,27 +1,30 @@
-//! Failures on their way into the log: the full text becomes a payload of the commit.
+//! Failures on their way into the log: the full text becomes a payload of the commit, since it may
+//! hold personal data and must be erasable.
 
 use bytes::Bytes;
 use convergio_domain::failure::{Detail, DetailText, FailureReport, UnsealedFailure};
 use convergio_domain::payload::{PayloadSlot, Purpose};
 use convergio_eventstore::Payload;
 
-/// The full text of a failure as its payload has it: a JSON text.
+/// Serialises the full text of a failure as its payload stores it: a JSON string.
 pub(crate) fn detail_bytes(text: &DetailText) -> Vec<u8> {
     // Serialising a text into memory cannot fail.
     serde_json::to_vec(text.as_str()).unwrap_or_default()
 }
 
-/// The payload of a failure's full text.
+/// Builds the payload of a failure's full text.
 pub(crate) fn detail_payload(bytes: Bytes) -> Payload {
     let (media_type, purpose) = ("application/json".into(), Purpose::FailureDetail);
     Payload { bytes, media_type, purpose, subject: None }
 }
 
-/// The failure as a command names it. Its full text, if it has one, is the only payload.
+/// Splits a failure into the report that a command carries and its payload. The full text, if there
+/// is one, becomes payload slot 0.
 pub(crate) fn seal_failure(failure: UnsealedFailure) -> (FailureReport, Vec<Payload>) {
     let mut payloads = Vec::new();
     let report = failure.map_detail(|detail| {
         Some(match detail {
+            // The text of a known detail is in the log already; only its reference travels.
             Detail::Known(reference) => Detail::Known(reference),
             Detail::New(text) => {
                 payloads.push(detail_payload(Bytes::from(detail_bytes(&text))));

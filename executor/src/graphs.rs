@@ -1,4 +1,5 @@
-//! Graph versions, compiled once: the manifest for people, the kernel's arrays for the scheduler.
+//! Compiled graph versions and their cache: the manifest for templates, the kernel's arrays for the
+//! scheduler.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -14,22 +15,23 @@ use convergio_domain::stream::StreamKey;
 use convergio_eventstore::{LogError, Repository};
 use convergio_kernel_c as kernel;
 
-/// Graph versions kept compiled; the oldest makes room.
+/// Maximum compiled versions in the cache; the oldest is evicted.
 const CACHE_LIMIT: usize = 64;
 
-/// A graph version, ready to be scheduled.
+/// A graph version that is ready to be scheduled.
 #[derive(Debug)]
 pub(crate) struct CompiledGraph {
     pub(crate) graph: Graph,
     pub(crate) kernel: Arc<kernel::Graph>,
     numbers: BTreeMap<NodeId, u32>,
-    /// The nodes that the run's output is made of.
+    /// Nodes whose outputs the run's output template refers to.
     pub(crate) yields: Vec<NodeId>,
 }
 
 impl CompiledGraph {
-    /// Compiles a manifest that was validated when it was registered.
+    /// Compiles a manifest, which was validated when it was registered.
     pub(crate) fn compile(graph: Graph) -> Result<Self, UnsealedFailure> {
+        // The kernel knows nodes by number only: their position in the manifest.
         let numbers: BTreeMap<NodeId, u32> =
             (0_u32..).zip(&graph.nodes).map(|(number, node)| (node.id.clone(), number)).collect();
         let nodes: Vec<_> = graph.nodes.iter().map(|node| node_spec(node, &numbers)).collect();
@@ -40,28 +42,29 @@ impl CompiledGraph {
         Ok(Self { graph, kernel: Arc::new(kernel), numbers, yields })
     }
 
-    /// The node of a number that the kernel gave.
+    /// Returns the node of a number that the kernel returned.
     pub(crate) fn node(&self, number: u32) -> &Node {
         &self.graph.nodes[number as usize]
     }
 
-    /// The node of a name; `None` if the graph has none. Unlike [`Graph::node`] it does not look at
-    /// every node: a graph may have thousands.
+    /// Finds a node by name. It does not scan all nodes as the manifest does: a graph may have
+    /// thousands.
     pub(crate) fn find_node(&self, id: &NodeId) -> Option<&Node> {
         self.graph.nodes.get(*self.numbers.get(id)? as usize)
     }
 
-    /// The number of a node; `None` if the graph has no such node.
+    /// Returns the kernel's number of a node; `None` if the graph has no such node.
     pub(crate) fn number(&self, node: &NodeId) -> Option<u32> {
         self.numbers.get(node).copied()
     }
 
-    /// The step that the kernel means.
+    /// Returns the step id of a node number and map item from the kernel.
     pub(crate) fn step(&self, number: u32, item: Option<u32>) -> StepId {
         StepId { node: self.node(number).id.clone(), item }
     }
 }
 
+/// Translates a node's join and error rules for the kernel.
 fn node_spec(node: &Node, numbers: &BTreeMap<NodeId, u32>) -> kernel::NodeSpec {
     let on_error = match &node.on_error {
         OnError::Fail => kernel::OnError::Fail,
@@ -69,10 +72,12 @@ fn node_spec(node: &Node, numbers: &BTreeMap<NodeId, u32>) -> kernel::NodeSpec {
         OnError::Ask => kernel::OnError::Ask,
         OnError::Fallback(other) => match numbers.get(other) {
             Some(number) => kernel::OnError::Fallback(*number),
+            // Validation has excluded unknown fallback nodes; failing is the safe reading.
             None => kernel::OnError::Fail,
         },
     };
     let join = match node.join {
+        // The kernel takes 0 as all incoming edges.
         Join::All => 0,
         Join::Any => 1,
         Join::AtLeast(count) => count,
@@ -93,7 +98,7 @@ fn missing(message: PlatformText) -> UnsealedFailure {
     UnsealedFailure::new("graph.invalid", message)
 }
 
-/// Compiled graph versions by tenant; filled from the log.
+/// Cache of compiled graph versions by tenant, filled from the log.
 #[derive(Debug, Default)]
 pub(crate) struct GraphCache {
     entries: Mutex<VecDeque<(CacheKey, Arc<CompiledGraph>)>>,
@@ -101,19 +106,19 @@ pub(crate) struct GraphCache {
 
 type CacheKey = (TenantId, GraphVersion);
 
-/// Why a graph version cannot be had.
+/// Error of a graph lookup.
 #[derive(Debug, thiserror::Error)]
 pub enum GraphError {
     /// The log cannot be read.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The version is not registered, or its manifest cannot be used.
+    /// The version is not registered, or its manifest is erased or unusable.
     #[error(transparent)]
     Broken(#[from] UnsealedFailure),
 }
 
 impl GraphCache {
-    /// The compiled version, from the cache or the log.
+    /// Returns the compiled version, from the cache or the log.
     pub(crate) async fn get(
         &self,
         repository: &Repository,
@@ -127,6 +132,7 @@ impl GraphCache {
         }
         let manifest = read_manifest(repository, tenant, graph, version).await?;
         let compiled = Arc::new(CompiledGraph::compile(manifest)?);
+        // Two runs may compile the same version at once; the second copy is harmless.
         self.keep(key, Arc::clone(&compiled));
         Ok(compiled)
     }
@@ -145,6 +151,7 @@ impl GraphCache {
     }
 }
 
+/// Reads and parses the manifest of a registered version from the log.
 pub(crate) async fn read_manifest(
     repository: &Repository,
     tenant: &TenantId,

@@ -1,8 +1,21 @@
-//! Effects: workers that turn scheduled steps into outcomes.
+//! The executor: runs the scheduled steps of runs and writes their outcomes to the log.
 //!
-//! The dispatcher gives every run that has work an actor; the actor asks the kernel what is next,
-//! writes intents, performs them (`model`, `tool`), and writes what came of them. It decides
-//! nothing about business: that is `convergio_domain::run`.
+//! The dispatcher loads an actor for every run that has work. The actor asks the kernel's scheduler
+//! which steps are ready, commits their intents, runs their effects (model calls, tool calls, child
+//! runs) and commits the results. Business rules are not here: whatever decides about runs is in
+//! `convergio_domain::run`, and providers are spoken to in `model` only.
+//!
+//! - `executor`, `config`: the public handle of a started executor, and its settings.
+//! - `dispatcher`: follows the log and the wake index; starts and supervises actors.
+//! - `actor`: one run in memory: plan, commit, run effects, collect results.
+//! - `scheduler`, `graphs`: the bridge to the kernel: compiled graphs, and a scheduler's state
+//!   rebuilt from a folded run.
+//! - `outputs`, `large_values`: step outputs for templates, and the bound on large ones in memory.
+//! - `model`: providers, the model catalog and the router.
+//! - `tool`, `memory`: built-in tools, and those that store and recall memories.
+//! - `replay`, `migration`: recomputation of a logged run, and moving a run to another graph
+//!   version.
+//! - `failures`, `alarm`: failures on their way into the log, and sleeping by the log's clock.
 
 mod actor;
 mod alarm;

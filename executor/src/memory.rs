@@ -1,7 +1,7 @@
-//! What agents remember: the tools `memory.store`, `memory.recall` and `memory.forget`.
+//! Memories of agents: the tools `memory.store`, `memory.recall` and `memory.forget`.
 //!
-//! They are no computations, so their step's intent is in the log before they are called. All of
-//! them may be called again after a crash: a store is named by the call that asks for it.
+//! These tools have effects, so the intent of their step is in the log before they are called. All
+//! of them are idempotent after a crash: a memory's id is derived from the call that stores it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,18 +17,19 @@ use convergio_domain::time::Timestamp;
 use convergio_eventstore::{CommitError, Remember, Repository};
 use serde_json::{Value, json};
 
-/// Tokens of a recall that names no budget.
+/// Token budget of a recall that names none.
 const BUDGET_DEFAULT: u32 = 1000;
-/// Most tokens of a recall.
+/// Maximum token budget of a recall.
 const BUDGET_LIMIT: u32 = 1_000_000;
 
-/// What can be recalled.
+/// An index from which memories can be recalled.
 #[async_trait]
 pub trait Recall: Send + Sync + 'static {
-    /// A subject's memories that fit a question best, best first, together at most so many tokens.
+    /// Returns the memories of a subject that match a question best, best first, at most
+    /// `budget_tokens` tokens in all.
     ///
     /// # Errors
-    /// The log cannot be read.
+    /// The index or the log cannot be read.
     async fn recall(
         &self,
         tenant: &TenantId,
@@ -39,7 +40,7 @@ pub trait Recall: Send + Sync + 'static {
     ) -> Result<Vec<Item>, UnsealedFailure>;
 }
 
-/// Where an executor's memories are, if it has any.
+/// The memory index of an executor; `None` if it has none.
 #[derive(Clone, Default)]
 pub struct MemoryPort(pub Option<Arc<dyn Recall>>);
 
@@ -49,25 +50,26 @@ impl fmt::Debug for MemoryPort {
     }
 }
 
-/// Who calls a tool, and what it may use.
+/// Identity and services of one tool call.
 #[derive(Clone)]
 pub struct ToolScope {
-    /// Where memories are written.
+    /// Repository to which memories are written.
     pub repository: Repository,
-    /// Where they are recalled.
+    /// Index from which memories are recalled.
     pub memory: MemoryPort,
-    /// Whose they are.
+    /// Tenant that owns the memories.
     pub tenant: TenantId,
-    /// Who acts.
+    /// Actor named by the commits that the call makes.
     pub actor: ActorId,
-    /// The call for ever, as RUN/STEP/CALL: the same call again is the same memory.
+    /// Permanent name of the call, as RUN/STEP/CALL. The same name stores the same memory again.
     pub origin: String,
-    /// The start of the step.
+    /// Time at which the step started; stored as the time of a new memory.
     pub now: Timestamp,
 }
 
-/// The tools, as manifests are checked against them.
+/// Returns the specs of the memory tools, against which manifests are checked.
 pub(crate) fn specs() -> Vec<ToolSpec> {
+    // The pattern is that of `Subject`, so that a bad one is caught with the other arguments.
     let subject = json!({"type": "string", "pattern": "^[A-Za-z0-9._:@/-]{1,128}$"});
     let spec = |name: &str, description: &str, properties: Value, required: &[&str]| ToolSpec {
         name: name.to_owned(),
@@ -101,13 +103,13 @@ pub(crate) fn specs() -> Vec<ToolSpec> {
     ]
 }
 
-/// Whether a tool is one of these.
+/// Returns whether a tool is one of the memory tools.
 pub(crate) fn is_memory(name: &str) -> bool {
     matches!(name, "memory.store" | "memory.recall" | "memory.forget")
 }
 
 impl ToolScope {
-    /// Calls one of the tools; the arguments fit its schema.
+    /// Calls one of the memory tools. The arguments have been checked against its schema.
     pub(crate) async fn memory(
         &self,
         name: &str,
@@ -124,6 +126,7 @@ impl ToolScope {
                 let found = memory.recall(&self.tenant, &subject, text("query"), self.now, budget);
                 Ok(found.await?.into_iter().map(told).collect())
             }
+            // The caller checked `is_memory_tool`, so this is `memory.forget`.
             _ => {
                 let id = text("id").parse().map_err(|error| invalid(name, &error))?;
                 let (context, tenant) = (self.context(), &self.tenant);
@@ -137,6 +140,7 @@ impl ToolScope {
         Context { now: self.now, actor: self.actor.clone() }
     }
 
+    /// Stores a memory under an id derived from the call, so that a repeated call is a no-op.
     async fn store(&self, subject: &Subject, arguments: &Value) -> Result<Value, UnsealedFailure> {
         let importance = arguments["importance"].as_u64().and_then(|n| u16::try_from(n).ok());
         let memory = MemoryId::of_call(&self.tenant, &self.origin);
@@ -152,6 +156,7 @@ impl ToolScope {
     }
 }
 
+/// Returns a memory as models and templates see it.
 fn told(item: Item) -> Value {
     json!({"id": item.id, "text": item.text, "importance": item.importance,
         "tokens": item.tokens, "stored_ms": item.stored})
@@ -167,6 +172,7 @@ fn no_memory() -> UnsealedFailure {
     UnsealedFailure::new("internal", message)
 }
 
+/// Translates a commit error; those of the log are retryable, a rejection is the caller's mistake.
 fn failed(error: CommitError<Rejection>) -> UnsealedFailure {
     let (code, message) = match &error {
         CommitError::Rejected(_) => {
@@ -181,6 +187,7 @@ fn failed(error: CommitError<Rejection>) -> UnsealedFailure {
         ),
         _ => ("log.unavailable", platform_text!("the memory cannot be written now")),
     };
+    // Whether or not it was written, the same call stores the same memory.
     let retryable = code == "log.unavailable";
     UnsealedFailure { retryable, ..UnsealedFailure::new(code, message) }.with_cause(error)
 }

@@ -1,4 +1,4 @@
-//! Whether a run under way can go on by another version of its graph.
+//! Decides whether a run in progress can be moved to another version of its graph.
 
 use convergio_domain::graph::manifest::{Graph, Work};
 use convergio_domain::run::RunState;
@@ -6,11 +6,13 @@ use convergio_domain::run::RunState;
 use crate::graphs::CompiledGraph;
 use crate::scheduler;
 
-/// Why a run as it stands cannot go on by another version; `None` if it can.
+/// Returns the reason that prevents a run from going on with graph `other`; `None` if it can.
 ///
-/// What has ended keeps its outcome, so a node may be gone or changed when its step has ended; what
-/// has not must be of the same kind, and the kernel must find the states possible in the new graph.
+/// Ended steps keep their outcome, so their nodes may be gone or changed. The node of an open step
+/// must exist and be of the same kind, an open map must iterate over the same expression, and the
+/// kernel must accept the states in the new graph.
 pub fn obstacle(own: &Graph, other: &Graph, state: &RunState) -> Option<String> {
+    // A different graph might pass the checks below by accident.
     if own.name != other.name {
         return Some(format!("the graph is `{}`, the run is of `{}`", other.name, own.name));
     }
@@ -22,6 +24,8 @@ pub fn obstacle(own: &Graph, other: &Graph, state: &RunState) -> Option<String> 
             }
             return Some(format!("step {id} is under way, and the new version has no such node"));
         };
+        // The node is missing from the run's own version if the step had ended when an earlier
+        // migration dropped it.
         let Some(before) = before else { continue };
         let (was, is) = (kind(&before.work), kind(&now.work));
         if was != is {
@@ -34,6 +38,7 @@ pub fn obstacle(own: &Graph, other: &Graph, state: &RunState) -> Option<String> 
             return Some(format!("map {id} is under way, and runs over another list"));
         }
     }
+    // The last check is the kernel's: joins and edges may make the set of states impossible.
     let compiled = match CompiledGraph::compile(other.clone()) {
         Ok(compiled) => compiled,
         Err(error) => return Some(error.full_text().to_owned()),
@@ -41,6 +46,7 @@ pub fn obstacle(own: &Graph, other: &Graph, state: &RunState) -> Option<String> 
     scheduler::restore(&compiled, state).err().map(|error| error.full_text().to_owned())
 }
 
+/// Names the kind of a node's work for a message.
 fn kind(work: &Work) -> &'static str {
     match work {
         Work::Agent(_) => "an agent",

@@ -1,4 +1,4 @@
-//! What the steps of a run yielded, opened from the log's payloads when a template needs it.
+//! Outputs of a run's steps, loaded from the log's payloads when a template needs them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -19,30 +19,31 @@ use serde_json::Value;
 use crate::graphs::CompiledGraph;
 use crate::value_room::{ValuePlace, ValueRoom, is_large, work_apart};
 
-/// Values of one run, kept while the run is in memory.
+/// Step outputs and inputs of one run, cached while the run is in memory.
 pub(crate) struct Outputs {
     log: Arc<dyn EventLog>,
     stream: StreamKey,
-    /// The runs that the history begins in.
+    /// Runs of which this one is a fork: payloads of the inherited history are in their streams.
     lineage: Vec<Ancestor>,
     values: ValueCache,
-    /// The outputs of the last maps that are over, put together.
+    /// Outputs of recently completed maps, assembled into lists; the newest first.
     lists: VecDeque<(NodeId, Arc<Value>)>,
     room: Arc<ValueRoom>,
-    /// The place of a run that has large values in memory.
+    /// Permit held while large values are cached.
     place: Option<ValuePlace>,
 }
 
-/// Bytes of values that are kept at hand, as text and with what each takes besides.
+/// Maximum bytes of cached values: their text plus [`VALUE_OVERHEAD_BYTES`] each.
 const KEPT_BYTES: usize = 16 << 20;
-/// Bytes that each value takes besides its text.
+/// Bytes that a cached value is counted with besides its text.
 const VALUE_BYTES: usize = 64;
-/// Outputs of maps that are kept at hand.
+/// Maximum assembled map outputs in the cache.
 const KEPT_LISTS: usize = 2;
-/// Bytes of all outputs of a map that a template may see at once.
+/// Maximum bytes of all item outputs of a map that a template may read at once.
 pub(crate) const LIST_BYTES: usize = 64 << 20;
 
-/// Values at hand, up to a number of bytes; the oldest make room.
+/// Values by their place in the log, up to [`CACHED_VALUES_BYTES`]; the oldest payloads are evicted
+/// first.
 #[derive(Default)]
 struct ValueCache {
     values: BTreeMap<PayloadRef, (Arc<Value>, usize)>,
@@ -58,6 +59,7 @@ impl ValueCache {
         let replaced = self.values.insert(reference, (value, bytes));
         self.bytes += bytes + VALUE_BYTES;
         self.bytes -= replaced.map_or(0, |(_, bytes)| bytes + VALUE_BYTES);
+        // The newest value stays even if it alone exceeds the limit: the caller is about to use it.
         while self.bytes > KEPT_BYTES && self.values.len() > 1 {
             let Some((_, (_, bytes))) = self.values.pop_first() else { break };
             self.bytes -= bytes + VALUE_BYTES;
@@ -65,14 +67,15 @@ impl ValueCache {
     }
 }
 
-/// Why a value cannot be had.
+/// Error of loading a value.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OutputError {
     #[error(transparent)]
     Log(#[from] LogError),
     #[error("{0}")]
     Failure(UnsealedFailure),
-    /// It must be evaluated first, elsewhere.
+    /// The value needs an evaluation that runs outside of the actor; the plan is made again after
+    /// it.
     #[error("an evaluation is under way")]
     Evaluation(Box<Job>),
 }
@@ -88,8 +91,7 @@ impl Outputs {
         Self { log, stream, lineage, values, lists, room, place: None }
     }
 
-    /// Waits until somebody else wants the place that this run has for large values; for ever if it
-    /// has none.
+    /// Waits until another run waits for the permit that this run holds; forever if it holds none.
     pub(crate) fn wanted(&self) -> impl Future<Output = ()> + use<> {
         let room = self.place.is_some().then(|| Arc::clone(&self.room));
         async move {
@@ -100,7 +102,7 @@ impl Outputs {
         }
     }
 
-    /// Lets go of large values if somebody else waits for the place; whether it did.
+    /// Drops cached values and the permit if another run waits for it. Returns whether it did.
     pub(crate) fn make_room(&mut self) -> bool {
         let is_asked = self.place.is_some() && self.room.is_wanted();
         if is_asked {
@@ -110,12 +112,12 @@ impl Outputs {
         is_asked
     }
 
-    /// Keeps a value that this run just wrote in so many bytes, so that it need not be read again.
+    /// Caches a value of `bytes` bytes that this run just wrote, so that it need not be read again.
     pub(crate) fn keep(&mut self, reference: PayloadRef, value: Arc<Value>, bytes: usize) {
         self.values.insert(lineage::own(&self.lineage, reference), value, bytes);
     }
 
-    /// What the templates of a node may see: the inputs, and the nodes that it waits for.
+    /// Builds the template scope of a node: the run's inputs and the outputs of `needs`.
     pub(crate) async fn scope(
         &mut self,
         state: &RunState,
@@ -136,6 +138,7 @@ impl Outputs {
         Ok(Scope { inputs, nodes, item: None })
     }
 
+    /// Returns the status and output of a node as templates see them.
     async fn view(
         &mut self,
         state: &RunState,
@@ -145,7 +148,8 @@ impl Outputs {
     ) -> Result<NodeView, OutputError> {
         let mut node = node;
         let mut step = StepId::node(node.id.clone());
-        // A fallback's output stands for the failed node's. The parser refuses circles.
+        // The output of a fallback node stands for the failed node's. The manifest parser rejects
+        // cycles.
         while let OnError::Fallback(other) = &node.on_error {
             let failed = extra.status(state, &step) == Some("failed");
             match graph.find_node(other) {
@@ -162,6 +166,7 @@ impl Outputs {
         Ok(NodeView { status, output })
     }
 
+    /// Loads the output of a completed step; `None` if it has none.
     async fn output(
         &mut self,
         state: &RunState,
@@ -182,8 +187,7 @@ impl Outputs {
         }
     }
 
-    /// The output of a map. Once it is over it is put together once, not for each step that uses
-    /// it.
+    /// Returns the output of a map. Once the map is over, its list is assembled once and cached.
     async fn list(
         &mut self,
         state: &RunState,
@@ -192,6 +196,7 @@ impl Outputs {
         extra: &Extra,
     ) -> Result<Arc<Value>, OutputError> {
         let known = self.lists.iter().find(|(other, _)| other == node);
+        // While the map runs, its list grows with each item, so it is not cached.
         if let Some((_, list)) = known.filter(|_| is_over) {
             return Ok(Arc::clone(list));
         }
@@ -203,7 +208,7 @@ impl Outputs {
         Ok(list)
     }
 
-    /// The list of a map's items' outputs.
+    /// Assembles the outputs of a map's items; `null` for items without one.
     async fn items(
         &mut self,
         state: &RunState,
@@ -217,12 +222,14 @@ impl Outputs {
             let step = StepId::item(node.clone(), item);
             let stored = state.steps.get(&step).and_then(|step| step.output);
             let (value, bytes) = match (extra.value(&step), stored) {
-                // Those of one commit are bounded by it.
+                // Outputs of the commit in preparation have no log payload; the commit's own limit
+                // bounds them.
                 (Some(value), _) => (value, 0),
                 (None, Some(reference)) => self.recall_sized(reference).await?,
                 (None, None) => (Arc::new(Value::Null), 0),
             };
             total_bytes += bytes;
+            // Checked while the list grows: the sum must not be in memory first.
             if total_bytes > LIST_BYTES {
                 return Err(OutputError::Failure(too_long_a_list(node)));
             }
@@ -231,12 +238,12 @@ impl Outputs {
         Ok(Arc::new(Value::Array(list)))
     }
 
-    /// A value of this run's own.
+    /// Loads a value by its place in this run's own stream.
     pub(crate) async fn open(&mut self, own: PayloadRef) -> Result<Arc<Value>, OutputError> {
         self.recall(lineage::own(&self.lineage, own)).await
     }
 
-    /// A value of the history.
+    /// Loads a value by its place in the history, which may begin in another run's stream.
     pub(crate) async fn recall(
         &mut self,
         reference: PayloadRef,
@@ -244,7 +251,7 @@ impl Outputs {
         self.recall_sized(reference).await.map(|(value, _)| value)
     }
 
-    /// A value of the history, and how many bytes it is as text.
+    /// Loads a value of the history, and the bytes of its text.
     async fn recall_sized(
         &mut self,
         reference: PayloadRef,
@@ -252,11 +259,13 @@ impl Outputs {
         if let Some(found) = self.values.get(reference) {
             return Ok(found);
         }
+        // A fork reads the history of its ancestors from their streams.
         let (stream, place) = lineage::locate(&self.lineage, &self.stream, reference);
         let bytes = match self.log.payload(&stream, place).await? {
             Some(bytes) => bytes,
             None => self.read_again(&stream, place, reference).await?,
         };
+        // Before parsing: the permit must be held when the memory is taken.
         if self.place.is_none() && work_apart(bytes.len(), || is_large(&bytes)) {
             self.place = self.room.take_place().await;
         }
@@ -268,13 +277,15 @@ impl Outputs {
 }
 
 impl Outputs {
-    /// A payload that was not there: it was erased, unless the log did not have its record yet.
+    /// Reads a payload once more that was missing. It was erased, unless the log had not caught up
+    /// to its record; then the error is transient.
     async fn read_again(
         &self,
         stream: &StreamKey,
         place: PayloadRef,
         reference: PayloadRef,
     ) -> Result<Bytes, OutputError> {
+        // The head tells an erased payload from a record that this reader does not see yet.
         let head = self.log.head(stream).await?;
         if head.is_none_or(|head| head.seq < place.seq) {
             let reason = format!("{stream} has no event {} yet", place.seq);
@@ -307,14 +318,14 @@ fn erased(reference: PayloadRef) -> UnsealedFailure {
     UnsealedFailure::new("payload.erased", message)
 }
 
-/// Outcomes that are about to be written and are not in the state yet.
+/// Outcomes in the commit in preparation, which the folded state does not have yet.
 #[derive(Debug, Default)]
 pub(crate) struct Extra {
     outcomes: BTreeMap<StepId, (&'static str, Option<Arc<Value>>)>,
 }
 
 impl Extra {
-    /// Notes an outcome.
+    /// Records the outcome of a step, with its output if it has one.
     pub(crate) fn note(&mut self, step: StepId, status: &'static str, value: Option<Arc<Value>>) {
         self.outcomes.insert(step, (status, value));
     }
@@ -329,7 +340,7 @@ impl Extra {
     }
 }
 
-/// The status as conditions and templates see it.
+/// Names a status as conditions and templates see it.
 fn status_name(status: &StepStatus) -> &'static str {
     match status {
         StepStatus::Completed => "completed",

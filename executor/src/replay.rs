@@ -1,9 +1,15 @@
-//! Replay: what a run's log says, computed again without any effect.
+//! Replay: recomputes a run from its log without any effect and compares.
 //!
-//! Two things are recomputed commit by commit and compared with what was written: the state (by its
-//! fingerprint) and the kernel's decisions (which steps became ready, which were skipped, which
-//! model was chosen and why, which tool calls were allowed, how the run ended). The first
-//! difference is named, with both values.
+//! Two things are recomputed for each commit and compared with the record: the state (by its
+//! fingerprint) and the decisions (which steps became ready or were skipped, which model was chosen
+//! and why, which tool calls were allowed, how the run ended). The first difference is returned
+//! with both values.
+//!
+//! - this file: the state and the scheduler's decisions.
+//! - `routes`: the router's choices, from stored candidate tables.
+//! - `tool_calls`: the checks of an agent's tool calls.
+//!
+//! Nothing here calls a provider or a tool, or writes to the log.
 
 mod calls;
 mod routes;
@@ -25,61 +31,61 @@ use crate::graphs::CompiledGraph;
 pub use crate::graphs::GraphError;
 use crate::scheduler;
 
-/// A difference between what was written and what is computed.
+/// A difference between the log and the recomputation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Divergence {
-    /// The event at which it shows.
+    /// Sequence number of the event that differs.
     pub seq: Seq,
-    /// The step that it is about, if it is about one.
+    /// Step that the event is about, if it is about one.
     pub step: Option<StepId>,
-    /// What differs.
+    /// Aspect that differs, as `the state` or `the route`.
     pub what: &'static str,
-    /// As written.
+    /// Value in the log.
     pub recorded: String,
-    /// As computed.
+    /// Value that the replay computed.
     pub computed: String,
 }
 
-/// A replay under way, or at its end.
+/// A replay in progress, or finished.
 pub struct Replay {
     graph: CompiledGraph,
-    /// Whether the graph stands for every version that the run had.
+    /// True if one graph stands for all versions that the run had; migrations are then ignored.
     is_fixed: bool,
-    /// The version that the next migration moves to.
+    /// Version that the next migration moves to, offered by the caller.
     offered: Option<(GraphVersion, Graph)>,
     scheduler: Option<Scheduler>,
-    /// The state after the events so far.
+    /// State after the events replayed so far.
     pub state: RunState,
-    /// Made ready by the kernel, and not in the log yet.
+    /// Steps that the kernel made ready and that the log has not scheduled yet.
     fresh: BTreeSet<StepId>,
-    /// The branch's choice, which stands before its completion.
+    /// Case that a branch chose; its event precedes the completion of the branch.
     choice: Option<(NodeId, u32)>,
     result: RunResult,
     payloads: routes::Payloads,
     verdicts: calls::Verdicts,
-    /// Commits compared.
+    /// Commits that were compared.
     pub commits: u64,
-    /// Events folded.
+    /// Events that were folded.
     pub events: u64,
-    /// Answers of the kernel compared.
+    /// Kernel decisions that were compared.
     pub decisions: u64,
-    /// Decisions that were not computed again, since what they rest on was not to be had.
+    /// Decisions that were not recomputed because a payload they depend on is not available.
     pub unknown: u64,
 }
 
 impl Replay {
-    /// Begins a replay against the graph version that the run was created with.
+    /// Starts a replay against the graph version that the run was created with.
     ///
     /// # Errors
-    /// The kernel refuses the graph.
+    /// The kernel rejects the graph.
     pub fn new(graph: Graph) -> Result<Self, UnsealedFailure> {
         Self::begin(graph, false)
     }
 
-    /// Begins a replay against a graph that stands for every version that the run had.
+    /// Starts a replay against a graph that stands for every version that the run had.
     ///
     /// # Errors
-    /// The kernel refuses the graph.
+    /// The kernel rejects the graph.
     pub fn against(graph: Graph) -> Result<Self, UnsealedFailure> {
         Self::begin(graph, true)
     }
@@ -103,25 +109,27 @@ impl Replay {
         })
     }
 
-    /// The graph version that a commit moves the run to: to be [offered](Self::offer) first.
+    /// Returns the graph version that a commit migrates the run to. It must be
+    /// [offered](Self::offer_graph) before the commit is replayed.
     pub fn wants<'r>(&self, record: &'r Record) -> Option<&'r GraphVersion> {
         let mut versions = record.body.events.iter().filter_map(|event| match event {
             Event::RunMigrated(migrated) => Some(&migrated.to),
             _ => None,
         });
+        // Of several migrations in one commit only the last one stands.
         versions.next_back().filter(|_| !self.is_fixed)
     }
 
-    /// Gives the graph version that the next commit moves the run to.
+    /// Provides the graph version that the next commit migrates the run to.
     pub fn offer(&mut self, version: GraphVersion, graph: Graph) {
         self.offered = Some((version, graph));
     }
 
-    /// Computes one commit again, up to an event if one is named: the state is then the one after
-    /// it.
+    /// Replays one commit, up to and including event `stop_after` if it is given;
+    /// [`state`](Self::state) is then the state after that event.
     ///
     /// # Errors
-    /// The first difference from what was written.
+    /// The first difference from the log.
     pub fn commit(&mut self, record: &Arc<Record>, at: Option<Seq>) -> Result<(), Box<Divergence>> {
         let appearing = self.appearing(record);
         for recorded in record.events() {
@@ -131,11 +139,12 @@ impl Replay {
             self.decision(recorded.seq, recorded.event)?;
             Run::evolve(&mut self.state, recorded);
             self.events += 1;
+            // Forks and reopened runs continue from a state that no scheduler decision led to.
             if matches!(recorded.event, Event::RunForked(_) | Event::RunReopened(_)) {
                 self.take_up(recorded.seq)?;
             }
         }
-        // Within a commit the items of a map stand before its expansion.
+        // Checked after all events: within a commit the items of a map precede its expansion.
         for (seq, step) in &appearing {
             self.began(*seq, step)?;
         }
@@ -153,7 +162,7 @@ impl Replay {
         }
     }
 
-    /// Steps that the commit schedules or starts without a word of them before.
+    /// Returns the steps that the commit schedules or starts and that the state does not have yet.
     fn appearing(&self, record: &Record) -> Vec<(Seq, StepId)> {
         let mut seen = BTreeSet::new();
         let steps = record.events().filter_map(|recorded| match recorded.event {
@@ -165,6 +174,7 @@ impl Replay {
         new.filter(|(_, step)| seen.insert(*step)).map(|(seq, step)| (seq, step.clone())).collect()
     }
 
+    /// Compares the decision that an event records, before the event is folded.
     fn decision(&mut self, seq: Seq, event: &Event) -> Result<(), Box<Divergence>> {
         match event {
             Event::RunCreated(_) => self.start(seq),
@@ -182,7 +192,7 @@ impl Replay {
                 self.answered(seq, &event.step, Answer::Fail, &event.skipped)
             }
             Event::StepFailed(event) if event.last => {
-                // It may have failed before it began.
+                // A step may fail before it started; then nothing removed it from the ready steps.
                 self.fresh.remove(&event.step);
                 self.concluded(seq, &event.step, Outcome::Failed, &event.skipped)
             }
@@ -213,14 +223,15 @@ impl Replay {
         Ok(())
     }
 
-    /// Begins with the state of the run that this one is a fork of, as it was there.
+    /// Starts from the state of the run that this one is a fork of, as of the fork.
     pub fn inherit(&mut self, state: RunState) {
         self.state = state;
     }
 
-    /// From here on the kernel answers by the new version, from the state as it is.
+    /// Adopts the new version: the kernel continues with it from the current state.
     fn migrated(&mut self, seq: Seq, event: &run::Migrated) -> Result<(), Box<Divergence>> {
         self.decisions += 1;
+        // A version that the caller offered for another commit must not be used for this one.
         let offered = self.offered.take().filter(|(version, _)| *version == event.to);
         let (_, graph) = offered.ok_or_else(|| refused(seq, None, &"no such graph version"))?;
         let compiled = CompiledGraph::compile(graph);
@@ -228,7 +239,8 @@ impl Replay {
         self.take_up(seq)
     }
 
-    /// The kernel takes up the state as it is: nothing of what was before is under way.
+    /// Rebuilds the scheduler from the current state. Decisions that were pending before are
+    /// dropped.
     fn take_up(&mut self, seq: Seq) -> Result<(), Box<Divergence>> {
         let restored = scheduler::restore(&self.graph, &self.state);
         let (scheduler, delta) = restored.map_err(|error| refused(seq, None, &error))?;
@@ -238,13 +250,14 @@ impl Replay {
         Ok(())
     }
 
-    /// Whether the step failed and the kernel asked what to do.
+    /// Returns whether the step failed and the kernel waits for an answer about it.
     fn is_asked(&self, step: &StepId) -> bool {
         let status = self.state.steps.get(step).map(|step| &step.status);
         matches!(status, Some(StepStatus::Undecided { unknown: false, .. }))
     }
 
-    /// A decision about a step that the kernel asked about; another try of any other step is none.
+    /// Compares the answer about a step that the kernel asked about. A retry of any other step is
+    /// no decision of the kernel.
     fn answered(
         &mut self,
         seq: Seq,
@@ -259,6 +272,7 @@ impl Replay {
         let (number, scheduler) = self.kernel(seq, step)?;
         let delta = scheduler.answer(number, answer);
         let mut delta = delta.map_err(|error| refused(seq, Some(step), &error))?;
+        // The log names the step itself in its own event; only further steps are compared.
         delta.ready.retain(|ready| ready.node != number);
         delta.skipped.retain(|node| *node != number);
         self.absorb(&delta);
@@ -274,7 +288,7 @@ impl Replay {
         Ok(())
     }
 
-    /// A step that appears must have been made ready.
+    /// Checks that a step which appears in the log was made ready by the kernel.
     fn began(&mut self, seq: Seq, step: &StepId) -> Result<(), Box<Divergence>> {
         self.decisions += 1;
         if self.fresh.remove(step) {
@@ -290,13 +304,15 @@ impl Replay {
     }
 
     fn completed(&mut self, seq: Seq, event: &run::StepCompleted) -> Result<(), Box<Divergence>> {
+        // A choice belongs to the completion that follows it immediately.
         let taken = self.choice.take().filter(|(node, _)| *node == event.step.node);
         let choice = taken.map(|(_, case)| case);
-        // What is done at once, as a branch, appears with its completion.
+        // An instant step, such as a branch, appears in the log only with its completion.
         self.fresh.remove(&event.step);
         self.concluded(seq, &event.step, Outcome::Done { choice }, &event.skipped)
     }
 
+    /// Reports an outcome to the kernel and compares the nodes that it skips.
     fn concluded(
         &mut self,
         seq: Seq,
@@ -307,12 +323,12 @@ impl Replay {
         self.decisions += 1;
         let is_map = self.state.steps.get(step).is_some_and(|known| known.map.is_some());
         let (number, scheduler) = self.kernel(seq, step)?;
-        // A map is concluded by its items.
+        // A map is concluded by its items; its own completion adds nothing.
         if is_map && scheduler.status(number).is_ok_and(|status| status != NodeStatus::Ready) {
             return Ok(());
         }
         let delta = match step.item {
-            // Items of a map that has failed already are only recorded.
+            // Outcomes of items whose map has failed already are recorded without a decision.
             Some(_) if scheduler.status(number) == Ok(NodeStatus::Failed) => return Ok(()),
             Some(item) => scheduler.complete_item(number, item, outcome),
             None => scheduler.complete(number, outcome),
@@ -322,6 +338,7 @@ impl Replay {
         self.compare_skipped(seq, step, &delta, skipped)
     }
 
+    /// Compares the nodes that an outcome skips.
     fn compare_skipped(
         &self,
         seq: Seq,
@@ -332,7 +349,7 @@ impl Replay {
         let name = |node: &u32| self.graph.node(*node).id.clone();
         let computed: BTreeSet<NodeId> = delta.skipped.iter().map(name).collect();
         let recorded: BTreeSet<NodeId> = skipped.iter().cloned().collect();
-        // What an item skips is written with its map.
+        // Nodes that an item's outcome skips are recorded with the outcome of its map.
         if step.item.is_some() || computed == recorded {
             return Ok(());
         }
@@ -345,6 +362,7 @@ impl Replay {
         }))
     }
 
+    /// Checks that the kernel is done, and nothing that it made ready is missing from the log.
     fn ended(&mut self, seq: Seq) -> Result<(), Box<Divergence>> {
         self.decisions += 1;
         if self.result == RunResult::Succeeded && self.fresh.is_empty() {
@@ -365,6 +383,7 @@ impl Replay {
         self.fresh.extend(delta.ready.iter().map(|ready| graph.step(ready.node, ready.item)));
     }
 
+    /// Returns the kernel's number of a step's node, and the scheduler.
     fn kernel(
         &mut self,
         seq: Seq,
@@ -388,12 +407,12 @@ impl Replay {
         }
     }
 
-    /// Whether nothing can follow any more.
+    /// Returns whether the run has ended.
     pub fn is_ended(&self) -> bool {
         !matches!(self.state.phase, Phase::New | Phase::Running)
     }
 
-    /// Every step and where it stands, in the order of their names.
+    /// Lists every step with its status, in the order of step ids.
     pub fn steps(&self) -> Vec<(String, &'static str)> {
         let steps = self.state.steps.iter();
         let name = |step| match self.state.is_abandoned(step) {
@@ -404,16 +423,16 @@ impl Replay {
     }
 }
 
-/// Whether the kernel can go on from a state with this graph.
+/// Checks that the kernel can continue from a state with this graph.
 ///
 /// # Errors
-/// Why it cannot.
+/// The reason why it cannot.
 pub fn fits(state: &RunState, graph: Graph) -> Result<(), UnsealedFailure> {
     let compiled = CompiledGraph::compile(graph)?;
     scheduler::restore(&compiled, state).map(|_| ())
 }
 
-/// A registered graph version, from the log.
+/// Reads a registered graph version from the log.
 ///
 /// # Errors
 /// It is not registered, its manifest was erased, or the log cannot be read.
@@ -426,7 +445,7 @@ pub async fn read_graph(
     crate::graphs::read_manifest(repository, tenant, graph, version).await
 }
 
-/// The step that an event changes.
+/// Returns the step that an event changes, if it changes one.
 fn step_of(event: &Event) -> Option<&StepId> {
     match event {
         Event::StepScheduled(event) => Some(&event.step),

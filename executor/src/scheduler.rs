@@ -1,4 +1,4 @@
-//! The bridge to the kernel's scheduler: rebuilding its state from a folded run.
+//! The bridge to the kernel's scheduler: rebuilds its state from a folded run.
 
 use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::id::StepId;
@@ -8,8 +8,8 @@ use convergio_kernel_c::{Delta, ItemState, NodeState, Scheduler};
 
 use crate::graphs::CompiledGraph;
 
-/// The scheduler as it stands after the run's events. The delta holds what is ready and was not
-/// scheduled yet: the first nodes of a new run.
+/// Returns the scheduler as it stands after the run's events, and a delta with the steps that are
+/// ready but not scheduled yet, such as the first nodes of a new run.
 pub(crate) fn restore(
     graph: &CompiledGraph,
     state: &RunState,
@@ -26,8 +26,11 @@ pub(crate) fn restore(
     })
 }
 
+/// Translates a folded step to the kernel's state of its node.
 fn node_state(state: &RunState, id: &StepId) -> NodeState {
     let Some(step) = state.steps.get(id) else { return NodeState::Pending };
+    // A step that waits for a sleep, an approval or a signal is `Ready` to the kernel: it only
+    // needs to know that the node has been given out and has no outcome.
     match (&step.status, step.map) {
         (StepStatus::Completed, _) => NodeState::Done { choice: step.case },
         (StepStatus::Failed, _) => NodeState::Failed,
@@ -40,10 +43,12 @@ fn node_state(state: &RunState, id: &StepId) -> NodeState {
     }
 }
 
-/// The items of a map. Those that the state does not have were not started.
+/// Translates the items of a map. Items without a state were not started.
 fn item_states(state: &RunState, map: &StepId, width: u32) -> Vec<ItemState> {
+    // The kernel wants a state for each item, whether the log mentions it or not.
     let mut states = vec![ItemState::Waiting; width as usize];
     let first = StepId::item(map.node.clone(), 0);
+    // Steps are ordered by node, then item, so the items of one map are adjacent.
     let known = state.steps.range(first..).take_while(|(id, _)| id.node == map.node);
     for (id, step) in known {
         let Some(item_state) = id.item.and_then(|item| states.get_mut(item as usize)) else {
@@ -55,7 +60,7 @@ fn item_states(state: &RunState, map: &StepId, width: u32) -> Vec<ItemState> {
     states
 }
 
-/// The step of a kernel's answer.
+/// Returns the step ids that a kernel delta makes ready.
 pub(crate) fn steps(graph: &CompiledGraph, delta: &Delta) -> Vec<StepId> {
     delta.ready.iter().map(|ready| graph.step(ready.node, ready.item)).collect()
 }

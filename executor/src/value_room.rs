@@ -1,8 +1,9 @@
-//! Room for large values: as values they take many times what they are as bytes.
+//! Bounds the large JSON values in memory: parsed, a value takes many times the bytes of its text.
 //!
-//! A run that opens a large value needs a place, of which a process has few. It may keep the place,
-//! and the values, as long as nobody else wants one: whoever waits is heard by those that only wait
-//! for something else, and they let go. Nobody with a place waits for another one.
+//! A run that parses a large value needs one of the process's few permits. It may keep the permit
+//! and the values while no other run waits for one. Waiting is announced to the holders, which drop
+//! both as soon as they are idle. No run that holds a permit waits for a second one, so there is no
+//! deadlock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,15 +12,15 @@ use convergio_domain::json::memory_of;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-/// Runs that may have large values in memory at once.
+/// Maximum runs that hold large values in memory at once.
 const PLACES: usize = 2;
-/// Memory from which on a value is large.
+/// Estimated bytes in memory from which a parsed value counts as large.
 const LARGE_BYTES: usize = 16 << 20;
 
-/// Bytes that are gone over where they are; more would keep others waiting.
+/// Maximum bytes of text that are parsed on an async worker thread; more would delay other tasks.
 const APART_BYTES: usize = 1 << 20;
 
-/// The places of a process.
+/// The permits of a process, and the runs that wait for one.
 #[derive(Debug)]
 pub(crate) struct ValueRoom {
     places: Arc<Semaphore>,
@@ -27,7 +28,7 @@ pub(crate) struct ValueRoom {
     is_wanted: Notify,
 }
 
-/// A place among the runs that have large values in memory.
+/// A permit to hold large values in memory; dropping it frees the place.
 #[derive(Debug)]
 pub(crate) struct ValuePlace {
     _permit: OwnedSemaphorePermit,
@@ -40,7 +41,7 @@ impl Default for ValueRoom {
     }
 }
 
-/// Somebody waits, until this is dropped.
+/// Counts one waiting run until it is dropped.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl Drop for Waiting<'_> {
@@ -50,11 +51,12 @@ impl Drop for Waiting<'_> {
 }
 
 impl ValueRoom {
-    /// Waits for a place; nothing if the room has been closed, which it never is.
+    /// Waits for a permit. `None` only if the semaphore were closed, which never happens.
     pub(crate) async fn take_place(&self) -> Option<ValuePlace> {
         if let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
             return Some(ValuePlace { _permit: permit });
         }
+        // Counted before holders are notified: a holder that wakes must see the count.
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let _waiting = Waiting(&self.waiting);
         self.is_wanted.notify_waiters();
@@ -62,16 +64,17 @@ impl ValueRoom {
         Some(ValuePlace { _permit: permit })
     }
 
-    /// Whether somebody waits for a place.
+    /// Returns whether a run waits for a permit.
     pub(crate) fn is_wanted(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) > 0
     }
 
-    /// Waits until somebody waits for a place.
+    /// Waits until a run waits for a permit.
     pub(crate) async fn wanted(&self) {
         loop {
             let wanted = self.is_wanted.notified();
             tokio::pin!(wanted);
+            // Registered before the count is read, so that a waiter in between is not missed.
             wanted.as_mut().enable();
             if self.is_wanted() {
                 return;
@@ -81,17 +84,19 @@ impl ValueRoom {
     }
 }
 
-/// Does what goes over so many bytes; where they are many, the thread's other work goes on
-/// elsewhere meanwhile.
+/// Runs blocking work over `bytes` bytes. Beyond [`INLINE_WORK_BYTES`] the other tasks of this
+/// worker thread move to another one first.
 pub(crate) fn work_apart<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     let runtime = Handle::try_current().map(|runtime| runtime.runtime_flavor());
     let has_others = runtime.is_ok_and(|flavor| flavor == RuntimeFlavor::MultiThread);
+    // `block_in_place` panics on a current-thread runtime.
     if bytes > APART_BYTES && has_others { tokio::task::block_in_place(work) } else { work() }
 }
 
-/// Whether a JSON text is large as a value.
+/// Returns whether a JSON text becomes large once it is parsed.
 pub(crate) fn is_large(text: &[u8]) -> bool {
-    // No byte takes more than a map does.
+    // Cheap check first: `memory_upper_bound` counts at most 640 bytes, those of an object, per
+    // byte of text.
     text.len() > LARGE_BYTES / 640 && memory_of(text) > LARGE_BYTES
 }
 

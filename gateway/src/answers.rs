@@ -1,5 +1,8 @@
-//! Requests under an idempotency key: what was answered once is answered for ever, byte for byte,
-//! before anything else is looked at.
+//! Requests under an idempotency key: the first final answer is recorded and given again, byte for
+//! byte, to every repetition.
+//!
+//! This layer lies outside all handlers, so that a repetition is answered before anything of its
+//! state (run ended, graph changed) is looked at.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -25,11 +28,12 @@ use crate::auth::Identity;
 use crate::idempotency;
 use crate::problem::{self, ApiError, RequestId};
 
-/// Tells that an answer is the one that was given before.
+/// Header of an answer that was recorded for an earlier request.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const JSON: &str = "application/json";
 
-/// Answers a request that was answered before; else lets it be done, and keeps what is answered.
+/// Gives the recorded answer of a repeated request; otherwise runs the request and records its
+/// answer. Safe methods ignore the key.
 pub(crate) async fn answer_once(
     State(gateway): State<Arc<Gateway>>,
     Extension(caller): Extension<Identity>,
@@ -54,25 +58,25 @@ pub(crate) async fn answer_once(
     answered.unwrap_or_else(IntoResponse::into_response)
 }
 
-/// The whole body, or the framework's refusal of it.
+/// Reads the whole body; an error is the framework's own rejection.
 async fn read_body(parts: &Parts, body: Body) -> Result<Bytes, Response> {
     let request = Request::from_parts(parts.clone(), body);
     Bytes::from_request(request, &()).await.map_err(IntoResponse::into_response)
 }
 
-/// A body as what it means: white space and the order of fields say nothing in JSON.
+/// Normalises a JSON body before hashing: white space and the order of fields mean nothing.
 fn canonical(body: &[u8]) -> Cow<'_, [u8]> {
     let value = serde_json::from_slice::<Value>(body).and_then(|value| serde_json::to_vec(&value));
     value.map_or(Cow::Borrowed(body), Cow::Owned)
 }
 
-/// Whether events are wanted as they happen: such an answer has no end that could be kept.
+/// True if the caller accepts server-sent events: such an answer does not end and is not recorded.
 pub(crate) fn wants_event_stream(headers: &HeaderMap) -> bool {
     let wanted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     wanted.is_some_and(|kinds| kinds.contains("event-stream"))
 }
 
-/// A request under a key.
+/// A request with its idempotency key bound to a stream of the log.
 struct KeyedRequest<'a> {
     gateway: &'a Gateway,
     caller: &'a Identity,
@@ -89,6 +93,8 @@ impl<'a> KeyedRequest<'a> {
         body: &[u8],
     ) -> Self {
         let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
+        // The actor is part of the hash, so another actor's request under the same key is a
+        // mismatch and never reads a foreign answer.
         let scope = format!("{}\0{}\0{path}\0{query}", caller.actor, parts.method);
         let request_hash = idempotency::request_hash(&scope, &canonical(body));
         let id = request_id(&caller.tenant, key);
@@ -99,6 +105,8 @@ impl<'a> KeyedRequest<'a> {
     async fn answer(&self, request: Request, next: Next) -> Result<Response, ApiError> {
         let wants_event_stream = wants_event_stream(request.headers());
         let state = self.accept().await?;
+        // A repetition that wants events runs the handler again: a run's id is derived from its
+        // key, so the handler finds the existing run and streams it.
         if let Some(answer) = state.answer.filter(|_| !wants_event_stream)
             && let Some(response) = self.recorded_response(answer).await?
         {
@@ -106,13 +114,14 @@ impl<'a> KeyedRequest<'a> {
         }
         let id = request.extensions().get::<RequestId>().cloned().unwrap_or_default();
         let response = next.run(request).await;
+        // Transient errors are not recorded, so that a retry under the same key can succeed.
         if wants_event_stream || !is_verdict(&response) {
             return Ok(response);
         }
         self.record(problem::write(response, &id)).await
     }
 
-    /// Binds the key to the request.
+    /// Binds the key to the request's hash; fails if it is bound to another one.
     async fn accept(&self) -> Result<RequestState, ApiError> {
         let request_hash = &self.request_hash;
         let command = |_: &RequestState, _| {
@@ -122,7 +131,7 @@ impl<'a> KeyedRequest<'a> {
         Ok(repository.execute::<RequestNoun>(&self.stream, &context, command).await?.state)
     }
 
-    /// The answer that was kept; nothing if its body was erased.
+    /// Loads the recorded answer; `None` if its body was erased.
     async fn recorded_response(
         &self,
         answer: Answer<PayloadRef>,
@@ -139,13 +148,14 @@ impl<'a> KeyedRequest<'a> {
         Ok(Some(response))
     }
 
-    /// Keeps an answer before it is given. If the same request was answered meanwhile, that is the
-    /// answer.
+    /// Records an answer before it is sent. If a concurrent request with the same key was answered
+    /// first, returns that answer.
     async fn record(&self, response: Response) -> Result<Response, ApiError> {
         let (parts, body) = response.into_parts();
         let Ok(body) = body::to_bytes(body, usize::MAX).await else {
             return Err(ApiError::unrecorded(&"the answer broke off"));
         };
+        // Too large to record: a repetition runs again, and streams recognise it by its request id.
         if body.len() > ANSWER_BYTES_LIMIT {
             return Ok(Response::from_parts(parts, Body::from(body)));
         }
@@ -164,7 +174,7 @@ impl<'a> KeyedRequest<'a> {
         }
     }
 
-    /// Appends an answer; gives the one that was there before, if there was one.
+    /// Appends the answer; returns the one that was there before, if any.
     async fn keep(
         &self,
         answer: Answer<PayloadSlot>,
@@ -172,6 +182,7 @@ impl<'a> KeyedRequest<'a> {
     ) -> Result<Option<Answer<PayloadRef>>, ApiError> {
         let mut answer_before = None;
         let command = |state: &RequestState, _| {
+            // The command runs again after a conflict; the last try sees the state that counts.
             answer_before.clone_from(&state.answer);
             let (request_hash, answer) = (self.request_hash.clone(), answer.clone());
             (RequestCommand::Answer { request_hash, answer }, vec![payload.clone()])
@@ -183,7 +194,7 @@ impl<'a> KeyedRequest<'a> {
     }
 }
 
-/// Whether an answer is a word about the request, and not about the moment.
+/// True if repeating the request cannot change its answer: a success, or a deterministic error.
 fn is_verdict(response: &Response) -> bool {
     match response.extensions().get::<ApiError>() {
         Some(error) => error.is_verdict(),

@@ -1,4 +1,4 @@
-//! The application: its state, its routes, its life.
+//! The router, the state that handlers share, and the OpenAPI document.
 
 use std::sync::Arc;
 
@@ -37,36 +37,38 @@ use crate::problem::ApiError;
 use crate::tls::Tls;
 use convergio_schemas::error_code;
 
-/// Bytes of a run's inputs at most; manifests have a smaller limit of their own.
+/// Maximum bytes of a request body; manifests have a smaller limit of their own.
 pub(crate) const BODY_LIMIT: usize = 20 << 20;
-/// How the OpenAPI document names the token of a caller.
+/// Name of the bearer token's security scheme in the OpenAPI document.
 const TOKEN_SCHEME: &str = "token";
 
-/// What the handlers share. Every request takes hold of it, so it is shared as a whole: its parts
-/// are counted references, and all threads would count them.
+/// State that all handlers share.
+///
+/// Every request clones a single `Arc` of it: cloning each field instead would make all threads
+/// contend for several reference counts.
 #[derive(Clone)]
 pub struct Gateway {
-    /// Where commands go.
+    /// Decides commands and appends their events; the only way to write to the log.
     pub repository: Repository,
-    /// Where answers come from.
+    /// Read models, which may lag behind the log.
     pub queries: Queries,
-    /// What is remembered.
+    /// Recall of memories, by subject or by question.
     pub memories: Arc<Memories>,
-    /// Which loops of the process fail now.
+    /// Health of the process's background loops.
     pub health: HealthRegistry,
-    /// Progress that is not in the log.
+    /// Live progress of model calls, which the log does not hold.
     pub live: LiveHub,
-    /// Where manifests and inputs are checked.
+    /// Parses manifests and validates inputs under limits of time and memory.
     pub evaluator: Evaluator,
-    /// Who may come in, and as which tenant.
+    /// Access tokens and the tenant, actor and roles that each stands for.
     pub tokens: Tokens,
-    /// Which models can be asked.
+    /// Models that callers may name.
     pub models: Arc<dyn ModelDirectory>,
-    /// What the operator says of the front doors.
+    /// Settings of the OpenAI and Anthropic compatible API.
     pub doors: DoorSettings,
-    /// What computes runs again.
+    /// Replays runs; implemented outside this crate, because the gateway executes nothing.
     pub replayer: Arc<dyn Replayer>,
-    /// Tells streams to end.
+    /// Becomes true at shutdown; open event streams then end.
     pub stop: watch::Receiver<bool>,
 }
 
@@ -120,9 +122,10 @@ fn routes() -> OpenApiRouter<Arc<Gateway>> {
         .routes(routes!(billing::audit))
 }
 
-/// The OpenAPI document of all routes.
+/// Returns the OpenAPI document of all routes but those of the compatible API.
 pub fn openapi() -> Document {
     let mut document = open_routes().merge(routes()).split_for_parts().1;
+    // utoipa cannot add a parameter to all operations, so it is added to the finished document.
     for path in document.paths.paths.values_mut() {
         [&mut path.post, &mut path.delete].into_iter().flatten().for_each(take_key);
     }
@@ -130,7 +133,7 @@ pub fn openapi() -> Document {
     document
 }
 
-/// Every operation asks for a token, but those that tell of the server's health.
+/// Requires a bearer token for every operation except the health checks.
 fn require_token(document: &mut Document) {
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
     let components = document.components.get_or_insert_default();
@@ -139,12 +142,13 @@ fn require_token(document: &mut Document) {
     for path in open_routes().split_for_parts().1.paths.paths.into_keys() {
         let operation = document.paths.paths.get_mut(&path).and_then(|path| path.get.as_mut());
         if let Some(operation) = operation {
+            // An empty requirement overrides the document's default for this operation.
             operation.security = Some(vec![SecurityRequirement::default()]);
         }
     }
 }
 
-/// Every operation that changes something takes an idempotency key.
+/// Documents the `Idempotency-Key` header and its mismatch error on an operation that writes.
 fn take_key(operation: &mut Operation) {
     let text = "1 to 255 visible ASCII characters: sent again under it, the request is done once \
         and gets the same answer";
@@ -167,21 +171,26 @@ fn open_routes() -> OpenApiRouter<Arc<Gateway>> {
         .routes(routes!(health::readyz))
 }
 
-/// All routes: those under `/v1` and the front doors ask for a token. What is asked for with one
-/// is worked on in another runtime, if one is named.
+/// Builds the router. Routes under `/v1` and those of the compatible API require a token; their
+/// work runs on `work_runtime`, or on the runtime that accepts connections if there is none.
 fn router(gateway: Arc<Gateway>, entrance: Entrance, work_runtime: Option<Handle>) -> Router {
     let (guarded, _) = routes().split_for_parts();
     let document = openapi();
     let operations = Arc::new(Parameters::of(&document));
     let guard = Guard { tokens: gateway.tokens.clone(), room: BodyRoom::new(), work_runtime };
     let known = || middleware::from_fn_with_state(operations.clone(), parameters::refuse_unknown);
+    // Layers apply from the last to the first: a request is authenticated, then its parameters are
+    // checked, then its idempotency key is looked up. Parameters come before the key so that a
+    // rejected request binds no key.
     let guarded = guarded
         .layer(middleware::from_fn_with_state(Arc::clone(&gateway), answers::answer_once))
         .layer(known())
         .merge(front::routes(Arc::clone(&gateway)))
         .layer(middleware::from_fn_with_state(Arc::new(guard), entrance::admit));
     let (open, _) = open_routes().split_for_parts();
+    // The layer is applied again: a layer covers only the routes added before it.
     let open = open.layer(known());
+    // Serialised once: the document never changes while the process runs.
     let document = Arc::new(document.to_json().unwrap_or_default());
     let document = axum::routing::get(move || {
         let document = Arc::clone(&document);
@@ -199,7 +208,8 @@ fn router(gateway: Arc<Gateway>, entrance: Entrance, work_runtime: Option<Handle
         .with_state(gateway)
 }
 
-/// What is not there. Below a door its client is told what it asked for.
+/// Answers 404 for unknown paths; below the compatible API it names what was asked for, since SDKs
+/// show the message to their users.
 async fn no_such_path(method: Method, uri: Uri) -> ApiError {
     let detail = match Form::of_path(uri.path()) {
         Some(_) => format!("`{method} {}` is not available here", uri.path()),
@@ -208,20 +218,21 @@ async fn no_such_path(method: Method, uri: Uri) -> ApiError {
     ApiError::new(error_code::NOT_FOUND, detail)
 }
 
-/// How a gateway is served.
+/// Options of [`serve_gateway`]: limits, TLS, hosts and runtime.
 #[derive(Clone, Default)]
 pub struct ServeOptions {
-    /// What callers are held to.
+    /// Limits on connections and on slow callers.
     pub limits: Limits,
-    /// How connections are encrypted; nothing without.
+    /// TLS configuration; connections are plain text if `None`.
     pub tls: Option<Tls>,
-    /// The names by which it may be asked.
+    /// Values of the `Host` header that are accepted.
     pub hosts: Hosts,
-    /// Where requests are worked on; where they arrive without.
+    /// Runtime for authenticated requests; if `None`, they run on the runtime that accepts
+    /// connections.
     pub work_runtime: Option<Handle>,
 }
 
-/// Serves until `stop` says true, then ends orderly.
+/// Serves until `stop` becomes true, then lets open requests finish.
 pub async fn serve(
     listener: TcpListener,
     gateway: Gateway,
@@ -234,12 +245,12 @@ pub async fn serve(
     listen::serve(listener, app, limits, tls, stop).await;
 }
 
-/// Waits for the word to stop; whoever could say it being gone means the same.
+/// Waits until `stop` becomes true; a dropped sender counts as a stop.
 pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-/// What a handler knows of its caller.
+/// Extractor of the authenticated caller.
 pub(crate) type Caller = Extension<auth::Identity>;
-/// The state in handlers.
+/// Extractor of the state that handlers share.
 pub(crate) type App = State<Arc<Gateway>>;

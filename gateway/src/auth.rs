@@ -1,4 +1,4 @@
-//! Who asks: bearer tokens, kept and compared as hashes.
+//! Authentication by bearer tokens, which are stored and compared as hashes only.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -21,42 +21,44 @@ use crate::app::Gateway;
 use crate::problem::ApiError;
 use crate::unauthenticated::Admission;
 
-/// Tokens and whom they speak for. All clones are one table.
+/// The access tokens in force, by their hashes. Clones share one table.
 #[derive(Clone)]
 pub struct Tokens(Arc<Table>);
 
+/// The table, and a channel that announces its changes to open streams.
 struct Table {
     known: RwLock<Known>,
     changes: watch::Sender<()>,
 }
 
 #[derive(Default)]
+/// Identities by token hash, and the sequence number up to which each tenant's tokens are applied.
 struct Known {
     identities: HashMap<TokenHash, Identity>,
-    /// How far the log was read for a tenant.
+    /// Last applied event of each tenant's token stream; older states are ignored.
     read: HashMap<TenantId, Seq>,
 }
 
-/// A token, by its hash, and whom it speaks for.
+/// An access token, by its hash, with the identity that it grants.
 #[derive(Debug, Clone)]
 pub struct Token {
-    /// BLAKE3 of the token.
+    /// BLAKE3 hash of the token.
     pub hash: TokenHash,
-    /// The tenant.
+    /// Tenant whose data the token opens.
     pub tenant: TenantId,
-    /// Who acts.
+    /// Actor that events of the caller are attributed to.
     pub actor: ActorId,
-    /// What the actor may answer for.
+    /// Roles whose approvals the actor may answer.
     pub roles: Vec<String>,
 }
 
-/// A caller.
+/// The authenticated caller of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) tenant: TenantId,
     pub(crate) actor: ActorId,
     pub(crate) roles: Vec<String>,
-    /// The token that was shown.
+    /// Id of the token that the request presented.
     pub(crate) token: TokenId,
 }
 
@@ -67,7 +69,7 @@ impl Default for Tokens {
 }
 
 impl Tokens {
-    /// These tokens and no others, until the log says otherwise.
+    /// Creates a registry of exactly these tokens; the log's tokens replace them tenant by tenant.
     pub fn new(tokens: impl IntoIterator<Item = Token>) -> Self {
         let identities = tokens.into_iter().map(|Token { hash, tenant, actor, roles }| {
             (hash, Identity { tenant, actor, roles, token: TokenId::of(&hash) })
@@ -76,14 +78,18 @@ impl Tokens {
         Self(Arc::new(Table { known: RwLock::new(known), changes: watch::Sender::new(()) }))
     }
 
-    /// Takes what the log says of a tenant's tokens up to an event, unless later ones are known.
+    /// Replaces a tenant's tokens by the state at an event, unless a later state is applied
+    /// already.
     pub fn replace(&self, tenant: &TenantId, seq: Seq, state: &token::State) {
         {
             let mut known = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
+            // Both the token feed and the handler of a token command call this, in either order.
             if known.read.get(tenant).is_some_and(|read| *read > seq) {
                 return;
             }
             known.read.insert(tenant.clone(), seq);
+            // Tokens that are missing in the new state are revoked, so all of the tenant's go
+            // first.
             known.identities.retain(|_, identity| identity.tenant != *tenant);
             let identity = |(id, token): (TokenId, &token::Token)| Identity {
                 tenant: tenant.clone(),
@@ -94,11 +100,12 @@ impl Tokens {
             let live = state.live().map(|(id, token)| (token.hash, identity((id, token))));
             known.identities.extend(live);
         }
+        // Notified after the lock is released: waiters look into the table at once.
         self.0.changes.send_replace(());
     }
 
-    /// Whom a token speaks for. Who guesses learns nothing from the time that it takes: what is
-    /// looked up is a hash.
+    /// Returns the identity of a token. Its lookup takes no secret-dependent time that an attacker
+    /// could use, because the key is a hash.
     fn find(&self, token: &str) -> Option<Identity> {
         let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
         known.identities.get(&TokenHash::of(token)).cloned()
@@ -109,7 +116,7 @@ impl Tokens {
         known.identities.values().any(|identity| identity.token == token)
     }
 
-    /// Waits until a token opens nothing any more.
+    /// Waits until a token is revoked or replaced.
     pub(crate) fn revocation(&self, token: TokenId) -> impl Future<Output = ()> + use<> {
         let (tokens, mut changes) = (self.clone(), self.0.changes.subscribe());
         async move {
@@ -120,13 +127,16 @@ impl Tokens {
 }
 
 impl Gateway {
-    /// The context of a decision asked for by a caller.
+    /// The decision context (time and actor) of a caller's command.
     pub(crate) fn context(&self, caller: &Identity) -> Context {
         Context { now: self.repository.clock().now(), actor: caller.actor.clone() }
     }
 }
 
-/// Lets a known caller in: the request tells its handler who asks. Gives the token that was shown.
+/// Authenticates a request: its [`Identity`] is added to the request's extensions.
+///
+/// # Errors
+/// `auth.invalid` if there is no token or it is not in force.
 pub(crate) fn authenticate(tokens: &Tokens, request: &mut Request) -> Result<TokenId, ApiError> {
     let shown = shown_token(request.headers());
     let Some(identity) = shown.and_then(|token| tokens.find(token)) else {
@@ -135,14 +145,16 @@ pub(crate) fn authenticate(tokens: &Tokens, request: &mut Request) -> Result<Tok
         return Err(ApiError::new(error_code::AUTH_INVALID, detail));
     };
     if let Some(admission) = request.extensions().get::<Arc<Admission>>() {
+        // The connection no longer counts as unauthenticated, so it cannot be evicted any more.
         admission.authenticate();
     }
     let token = identity.token;
+    // Handlers get the identity as an extension; a handler outside this layer fails to extract it.
     request.extensions_mut().insert(identity);
     Ok(token)
 }
 
-/// An answer without an end that is known, as a stream of events, ends when its token is revoked.
+/// Ends a response of unknown length, such as an event stream, when its token is revoked.
 pub(crate) fn end_with_token(tokens: &Tokens, token: TokenId, response: Response) -> Response {
     if response.body().size_hint().exact().is_some() {
         return response;
@@ -151,14 +163,15 @@ pub(crate) fn end_with_token(tokens: &Tokens, token: TokenId, response: Response
     response.map(|body| Body::from_stream(body.into_data_stream().take_until(Box::pin(revocation))))
 }
 
-/// The token of a request. Anthropic's SDKs send what they take for a key in a header of their own.
+/// Returns the token of a request: of `Authorization`, or of `x-api-key`, where Anthropic's SDKs
+/// send it.
 fn shown_token(headers: &HeaderMap) -> Option<&str> {
     let header = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let bearer = header(AUTHORIZATION).and_then(bearer_token);
     bearer.or_else(|| header(HeaderName::from_static("x-api-key")))
 }
 
-/// What follows the scheme `Bearer`, whose case does not matter (RFC 9110, 11.1).
+/// Returns the credentials after the scheme `Bearer`, whose case does not matter (RFC 9110, 11.1).
 fn bearer_token(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start_matches(' '))

@@ -1,7 +1,7 @@
-//! Room for the bodies of requests: as values they take many times what they are as bytes.
+//! Memory budget for request bodies: as JSON values they take many times their size in bytes.
 //!
-//! A look at its brackets tells what a body takes in memory before it is read. All bodies that are
-//! under way have a room together; one that finds none waits for it, in its turn.
+//! The memory of a value is estimated from the body's brackets before it is parsed. All large
+//! bodies share one budget; a request that does not fit waits its turn.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,27 +23,27 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::app::BODY_LIMIT;
 use crate::problem::ApiError;
 
-/// Bodies up to this size find room in any case.
+/// Maximum bytes of a body that needs no reservation.
 const SMALL_BYTES: usize = 64 << 10;
-/// Memory that one body may take as a value.
+/// Maximum memory in bytes of one body as a value.
 const VALUE_LIMIT: usize = 384 << 20;
-/// Bytes of all bodies that are being read.
+/// Budget in bytes for all bodies being read.
 const BYTES_ROOM: usize = 256 << 20;
-/// Memory of all values that are made of bodies.
+/// Budget in bytes for all values parsed from bodies.
 const VALUES_ROOM: usize = 768 << 20;
-/// Bytes that are gone over where they are; more would keep others waiting.
+/// Bytes above which parsing blocks the other tasks of a worker thread for too long.
 const APART_BYTES: usize = 1 << 20;
-/// The one path that takes forms.
+/// The only path that accepts multipart forms.
 const RECORDINGS_PATH: &str = "/openai/v1/audio/transcriptions";
-/// How often a file stands in memory while its call is begun: in its form, as base64, in a request
-/// and in its text.
+/// Copies of a file in memory while its call is created: in the form, as base64 (a third more), in
+/// the request and in the request's text.
 const FORM_COPIES: usize = 5;
-/// Longest wait for room.
+/// Maximum wait for a reservation.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Room is given out in pieces of so many bytes.
+/// Bytes of one semaphore permit.
 const PIECE_BYTES: usize = 4 << 10;
 
-/// The room that all bodies have.
+/// The budget that all request bodies share, in permits of [`PERMIT_BYTES`].
 #[derive(Debug, Clone)]
 pub(crate) struct BodyRoom {
     bytes: Arc<Semaphore>,
@@ -57,27 +57,28 @@ impl BodyRoom {
     }
 }
 
-/// Lets a request go on when there is room for its body, and keeps the room until it is answered.
+/// Runs a request once its body fits the budget, and holds the reservation until it is answered.
 pub(crate) async fn find_room(room: &BodyRoom, request: Request, next: Next) -> Response {
     let length = length_of(request.headers());
+    // Small bodies need no reservation: `read_small` bounds them, and there are many of them.
     let is_small = request.method().is_safe() || length.is_some_and(|bytes| bytes <= SMALL_BYTES);
     if is_small {
         return next.run(request).await;
     }
+    // Without a declared length the largest body is assumed.
     match read_within(room, request, length.unwrap_or(BODY_LIMIT)).await {
         Ok((request, _value)) => next.run(request).await,
         Err(refusal) => refusal,
     }
 }
 
-/// How long a body is, where that is said before.
+/// Returns the declared length of a body, if there is one.
 fn length_of(headers: &HeaderMap) -> Option<usize> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// The request with its whole body, if that is small: it then goes from the thread of connections
-/// to those that work in one piece, and not piece by piece with a wait for each. What is wrong with
-/// it is heard by who reads it.
+/// Buffers a small body on the connection's runtime, so that the request crosses to the work
+/// runtime in one piece and not chunk by chunk. Read errors are kept in the body for its reader.
 pub(crate) async fn read_small(request: Request) -> Request {
     let length = length_of(request.headers());
     if request.body().is_end_stream() || length.is_none_or(|bytes| bytes > SMALL_BYTES) {
@@ -91,7 +92,7 @@ pub(crate) async fn read_small(request: Request) -> Request {
     Request::from_parts(parts, body)
 }
 
-/// The request with its whole body, and the room that it takes as a value.
+/// Reads the body and reserves memory for it as a value; returns the request and the reservation.
 async fn read_within(
     room: &BodyRoom,
     request: Request,
@@ -101,19 +102,22 @@ async fn read_within(
     let (parts, body) = request.into_parts();
     let whole = Request::from_parts(parts.clone(), body);
     let body = Bytes::from_request(whole, &()).await.map_err(IntoResponse::into_response)?;
+    // A file's bytes are not parsed into values, but they are copied.
     let memory = match is_form(&parts) {
         true => body.len() * FORM_COPIES,
         false => work_apart(body.len(), || memory_of(&body)),
     };
     if memory > VALUE_LIMIT {
+        // Before the second reservation: a body that can never fit must not wait for one.
         return Err(too_many_values(memory).into_response());
     }
+    // Waits while the bytes' reservation is still held: this body keeps counting as one being read.
     let value = take(&room.values, memory).await?;
     Ok((Request::from_parts(parts, Body::from(body)), value))
 }
 
-/// Whether a body is a form with files: its bytes are no values. A word of the caller is not
-/// enough: elsewhere such a body would be read as JSON.
+/// True if the body is a multipart form at the one path that takes forms. The content type alone
+/// must not decide: at other paths the body would be parsed as JSON in spite of it.
 fn is_form(parts: &Parts) -> bool {
     let kind = parts.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let is_multipart =
@@ -122,6 +126,7 @@ fn is_form(parts: &Parts) -> bool {
 }
 
 async fn take(room: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, Response> {
+    // One permit more, so that every body takes at least one.
     let pieces = u32::try_from(bytes / PIECE_BYTES + 1).unwrap_or(u32::MAX);
     let taken = tokio::time::timeout(PATIENCE, Arc::clone(room).acquire_many_owned(pieces)).await;
     taken.ok().and_then(Result::ok).ok_or_else(|| {
@@ -131,10 +136,11 @@ async fn take(room: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermi
     })
 }
 
-/// Does what goes over so many bytes; where they are many, the thread's other work goes on
-/// elsewhere meanwhile.
+/// Runs CPU-bound work over a body of so many bytes; if it is large, the worker thread's other
+/// tasks are moved to another thread meanwhile.
 pub(crate) fn work_apart<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     let runtime = Handle::try_current().map(|runtime| runtime.runtime_flavor());
+    // `block_in_place` panics on a current-thread runtime, which tests use.
     let has_others = runtime.is_ok_and(|flavor| flavor == RuntimeFlavor::MultiThread);
     if bytes > APART_BYTES && has_others { tokio::task::block_in_place(work) } else { work() }
 }

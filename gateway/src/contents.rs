@@ -1,4 +1,5 @@
-//! Room for the contents of one answer: payloads as values take many times what they are as bytes.
+//! Memory budget for the payload contents of one answer: as JSON values they take many times their
+//! size in bytes.
 
 use bytes::Bytes;
 use convergio_domain::json::memory_of;
@@ -6,10 +7,11 @@ use convergio_schemas::error_code;
 
 use crate::problem::ApiError;
 
-/// Memory that the contents of one answer may take together; a single one always has room.
+/// Maximum memory in bytes of the contents of one answer; a single content is always allowed, so
+/// that every payload can be read.
 const CONTENTS_LIMIT: usize = 128 << 20;
 
-/// What the contents of an answer may still take.
+/// Memory that the contents of an answer may still take.
 #[derive(Debug)]
 pub(crate) struct ContentRoom {
     left: usize,
@@ -20,15 +22,20 @@ impl ContentRoom {
         Self { left: CONTENTS_LIMIT }
     }
 
-    /// Takes room for one more; whether there was any.
+    /// Reserves memory for one more content; returns false if the budget does not allow it.
     pub(crate) fn take(&mut self, content: &Bytes) -> bool {
         let memory = memory_of(content);
         let has_room = memory <= self.left || self.left == CONTENTS_LIMIT;
+        // A refused content is charged as well: the budget is then exhausted for smaller ones after
+        // it, and the answer is cut at one point instead of having holes.
         self.left = self.left.saturating_sub(memory);
         has_room
     }
 
-    /// The same, as an error for who cannot give less.
+    /// Reserves memory like [`ContentBudget::try_reserve`].
+    ///
+    /// # Errors
+    /// `request.too_large` if the budget does not allow it.
     pub(crate) fn require(&mut self, content: &Bytes) -> Result<(), ApiError> {
         if self.take(content) {
             return Ok(());

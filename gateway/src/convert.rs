@@ -1,4 +1,4 @@
-//! From rows and records to wire types.
+//! Conversion of read-model rows and log records to wire types.
 
 use convergio_domain::money::Money;
 use convergio_domain::time::Timestamp;
@@ -15,18 +15,21 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Milliseconds as RFC 3339 in UTC.
+/// Formats milliseconds since the epoch as RFC 3339 in UTC; empty if out of range.
 pub(crate) fn rfc3339(at_ms: i64) -> String {
     let nanos = i128::from(at_ms) * 1_000_000;
+    // `time` takes nanoseconds as `i128`, so the product cannot overflow.
     let date = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok();
     date.and_then(|date| date.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
+/// Counts are `INTEGER` in the read models; they are never negative.
 fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-/// A scaled integer as a decimal.
+/// Formats a scaled integer as a decimal. Amounts are text in the read models, because they exceed
+/// 64 bits.
 fn money(scaled: &str) -> String {
     Money::from_scaled(scaled.parse().unwrap_or(0)).to_string()
 }
@@ -45,7 +48,7 @@ fn error(code: Option<String>, message: Option<String>, step: Option<String>) ->
     Some(RunError { code: code?, message: message.unwrap_or_default(), detail: None, step })
 }
 
-/// A run right within another one.
+/// Converts the row of a run that another run started.
 pub(crate) fn child(row: RunRow) -> ChildRun {
     ChildRun {
         run_id: row.run,
@@ -96,6 +99,7 @@ pub(crate) fn run(row: RunRow) -> RunView {
 }
 
 pub(crate) fn step(row: StepRow) -> StepView {
+    // Both times exist only for an ended step.
     let span = row.started_ms.zip(row.ended_ms).map(|(from, to)| unsigned(to - from));
     let model = row.provider.zip(row.model);
     StepView {
@@ -182,10 +186,12 @@ pub(crate) fn approval(row: ApprovalRow) -> ApprovalView {
     }
 }
 
-/// The events of a record, each in its envelope.
+/// Returns the events of a record, each in its wire envelope. The record's payloads are on the
+/// first one.
 pub(crate) fn envelopes(record: &Record) -> Vec<EventEnvelope> {
     let events = record.events().enumerate();
     let envelope = |(index, recorded): (usize, convergio_domain::decider::Recorded<'_>)| {
+        // `data` of the envelope is the event's own serialised form.
         let mut written = serde_json::to_value(recorded.event).unwrap_or_default();
         EventEnvelope {
             id: record.event_id(index).to_string(),
@@ -198,6 +204,7 @@ pub(crate) fn envelopes(record: &Record) -> Vec<EventEnvelope> {
             recorded_at: time(record.recorded_at),
             actor: record.body.actor.to_string(),
             data: written["data"].take(),
+            // Payloads belong to the record and not to one of its events.
             payloads: if index == 0 { payloads(record) } else { Vec::new() },
         }
     };
@@ -212,6 +219,8 @@ fn payloads(record: &Record) -> Vec<PayloadView> {
     let metas = record.body.payloads.iter().enumerate();
     metas
         .map(|(index, meta)| PayloadView {
+            // The reference that other endpoints take: first event of the record, and the payload's
+            // index.
             reference: format!("{}.{index}", record.first_seq()),
             commitment: meta.commitment.clone(),
             bytes: meta.bytes,

@@ -1,7 +1,7 @@
-//! What every request goes through before its handler, and every answer after it.
+//! The two layers that every request and answer passes.
 //!
-//! It is two layers of the router and not one for each thing: a layer copies all that lie within it
-//! for every request, so that their cost grows with the square of their number.
+//! There are two of them, and not one for each concern, because a layer clones everything within it
+//! for every request: cost would grow with the square of their number.
 
 use std::sync::Arc;
 
@@ -25,23 +25,23 @@ use crate::work_runtime;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What all requests are held to.
+/// State of the outer layer, which all requests pass.
 pub(crate) struct Entrance {
     pub(crate) hosts: Hosts,
     pub(crate) limits: Limits,
-    /// Whether answers travel over TLS of ours.
+    /// True if this process terminates TLS.
     pub(crate) is_encrypted: bool,
 }
 
-/// What requests of known callers need besides.
+/// State of the inner layer, which requests that need a token pass.
 pub(crate) struct Guard {
     pub(crate) tokens: Tokens,
     pub(crate) room: BodyRoom,
-    /// Where they are worked on; where they arrive without.
+    /// Runtime for the work of requests; if `None`, they run where they arrive.
     pub(crate) work_runtime: Option<Handle>,
 }
 
-/// Takes a request in by a name that is the server's.
+/// Outer layer: checks the host, limits the body's time, adds the security headers.
 pub(crate) async fn enter(
     State(entrance): State<Arc<Entrance>>,
     request: Request,
@@ -50,13 +50,15 @@ pub(crate) async fn enter(
     let checked = entrance.hosts.check(request.headers());
     let request = listen::limit_body_time(entrance.limits, request);
     let mut response = run_with_id(request, checked, next).await;
+    // Also on error answers, which the handlers never see.
     add_security_headers(response.headers_mut(), entrance.is_encrypted);
     response
 }
 
-/// Every request has an id, in its answer and in the server's log.
+/// Gives a request its id, which its answer, its trace span and the server's log carry.
 async fn run_with_id(mut request: Request, checked: Result<(), ApiError>, next: Next) -> Response {
     let given = request.headers().get(&REQUEST_ID).and_then(|value| value.to_str().ok());
+    // A caller's own id is kept if it is short ASCII: it ends up in headers and logs.
     let usable = |id: &&str| !id.is_empty() && id.len() <= 100 && id.is_ascii();
     let id = given.filter(usable).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
@@ -80,7 +82,7 @@ async fn run_with_id(mut request: Request, checked: Result<(), ApiError>, next: 
     problem::stamp(&mut response, &id, form);
     if let Ok(value) = HeaderValue::from_str(&id) {
         let headers = response.headers_mut();
-        // At a door a call's id is that of its run.
+        // In the compatible API the id of a call is the id of its run, which the handler has set.
         if let Some(form) = form {
             headers.entry(form.request_id_header()).or_insert_with(|| value.clone());
         }
@@ -90,7 +92,7 @@ async fn run_with_id(mut request: Request, checked: Result<(), ApiError>, next: 
     response
 }
 
-/// Lets known callers in, and has their requests worked on.
+/// Inner layer: authenticates the caller and has the request worked on.
 pub(crate) async fn admit(
     State(guard): State<Arc<Guard>>,
     mut request: Request,
@@ -100,6 +102,7 @@ pub(crate) async fn admit(
         Ok(token) => token,
         Err(refusal) => return refusal.into_response(),
     };
+    // The body limit applies to axum's extractors, which read the body later.
     DefaultBodyLimit::max(BODY_LIMIT).apply(&mut request);
     let request = bodies::read_small(request).await;
     let of_work = Arc::clone(&guard);

@@ -1,4 +1,4 @@
-//! What strangers send, evaluated where it harms nobody: manifests and inputs.
+//! Evaluation of untrusted manifests and inputs, under limits of time and memory.
 
 use std::sync::Arc;
 
@@ -13,7 +13,11 @@ use crate::auth::Identity;
 use crate::problem::ApiError;
 
 impl Gateway {
-    /// Reads a manifest.
+    /// Parses a manifest.
+    ///
+    /// # Errors
+    /// `graph.invalid` with every diagnostic; `evaluation.limit` or `server.busy` from the
+    /// evaluator.
     pub(crate) async fn parse_manifest(
         &self,
         caller: &Identity,
@@ -26,7 +30,10 @@ impl Gateway {
         }
     }
 
-    /// Refuses inputs that do not satisfy a schema.
+    /// Validates inputs against a schema.
+    ///
+    /// # Errors
+    /// `request.invalid` with all mistakes.
     pub(crate) async fn check_inputs(
         &self,
         caller: &Identity,
@@ -36,6 +43,8 @@ impl Gateway {
         let allowance = &mut Allowance::IN_PLACE.clone();
         let mistakes = match check_inputs_within(schema, inputs, allowance) {
             Some(mistakes) => mistakes,
+            // Small inputs are checked on the spot; only what exceeds the allowance goes to the
+            // evaluator.
             None => self.check_apart(caller, schema, inputs).await?,
         };
         if mistakes.is_empty() { Ok(()) } else { Err(ApiError::invalid(mistakes.join("; "))) }

@@ -1,5 +1,6 @@
-//! The names by which the server may be asked. A page of a stranger can make its own name point at
-//! this machine (DNS rebinding); the browser then still sends that name.
+//! The accepted `Host` names. Without this check a foreign web page could point its own name at
+//! this machine (DNS rebinding) and read answers with the browser of its visitor; the browser still
+//! sends the foreign name.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -11,15 +12,15 @@ use axum::http::uri::Authority;
 
 use crate::problem::ApiError;
 
-/// Names besides those without a dot and every address: an address cannot be made to point
-/// elsewhere.
+/// Accepted names besides every IP address and every name without a dot: neither can be rebound by
+/// a foreign page.
 #[derive(Debug, Clone, Default)]
 pub struct Hosts {
     names: Arc<BTreeSet<String>>,
 }
 
 impl Hosts {
-    /// Names without a dot, every address, and these names, whatever their case and port.
+    /// Accepts these names besides the default ones. Case and port do not matter.
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
         let names = names.into_iter().map(|name| name.to_ascii_lowercase());
         Self { names: Arc::new(names.collect()) }
@@ -28,12 +29,12 @@ impl Hosts {
     fn has_name(&self, host: &str) -> bool {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        // A name without a dot is of this network: nobody on the internet can have it.
+        // A name without a dot belongs to the local network: nobody on the internet can own it.
         let is_near = !host.is_empty() && !host.contains(['.', ':']);
         is_near || address.unwrap_or(&host).parse::<IpAddr>().is_ok() || self.names.contains(&host)
     }
 
-    /// Refuses requests to names that are not the server's.
+    /// Rejects requests whose `Host` is not accepted. Requests without the header are no browser's.
     pub(crate) fn check(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let Some(value) = headers.get(HOST) else { return Ok(()) };
         let authority = value.to_str().ok().and_then(|value| value.parse::<Authority>().ok());

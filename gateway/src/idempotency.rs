@@ -1,4 +1,4 @@
-//! Idempotency keys: what a key is bound to, and which things it names.
+//! Idempotency keys: parsing, request hashes, and the objects whose ids derive from a key.
 
 use axum::http::HeaderMap;
 use convergio_domain::id::RunId;
@@ -11,7 +11,10 @@ use crate::app::Gateway;
 use crate::auth::Identity;
 use crate::problem::ApiError;
 
-/// The key of a request, when it has one.
+/// Returns the `Idempotency-Key` header, if there is one.
+///
+/// # Errors
+/// `request.invalid` if it is not 1 to 255 visible ASCII characters.
 pub(crate) fn key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let key = value.to_str().ok().filter(|key| {
@@ -21,22 +24,23 @@ pub(crate) fn key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     key.map(Some).ok_or_else(wrong)
 }
 
-/// What a request asks for, as a hash.
+/// Hashes a request's scope and body (BLAKE3, hex) to tell a repetition from another request.
 pub(crate) fn request_hash(scope: &str, body: &[u8]) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(scope.as_bytes());
+    // Keeps scope and body apart.
     hasher.update(&[0]);
     hasher.update(body);
     hasher.finalize().to_hex().to_string()
 }
 
-/// The id under which streams remember the request, when it has a key.
+/// Returns the id under which streams remember the request, if it has a key.
 pub(crate) fn request_id(caller: &Identity, headers: &HeaderMap) -> Result<Option<Uuid>, ApiError> {
     Ok(key(headers)?.map(|key| request::request_id(&caller.tenant, key)))
 }
 
-/// Refuses a request whose key a log of before answers were kept has bound to another one of the
-/// same scope.
+/// Rejects a key that an older log has bound to another request of the same scope. Logs written
+/// before answers were recorded bound keys for each scope.
 pub(crate) async fn check_scoped_key(
     gateway: &Gateway,
     caller: &Identity,
@@ -46,13 +50,17 @@ pub(crate) async fn check_scoped_key(
 ) -> Result<(), ApiError> {
     let Some(key) = key(headers)? else { return Ok(()) };
     let id = request::scoped_request_id(&caller.tenant, scope, key);
+    // New logs have no such stream: the loaded state is then unbound.
     let stream = StreamKey::request(caller.tenant.clone(), id);
     let bound = gateway.repository.load::<Request>(&stream).await?.state;
     bound.is_bound_to(&request_hash(scope, body))?;
     Ok(())
 }
 
-/// The run whose id comes from a key, if the same request has created it already.
+/// Finds the run whose id derives from a key, if the same request has created it already.
+///
+/// # Errors
+/// A rejection if the run is an import or belongs to another request.
 pub(crate) async fn find_run(
     gateway: &Gateway,
     caller: &Identity,

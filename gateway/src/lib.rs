@@ -1,7 +1,23 @@
-//! HTTP, WebSocket and SSE in front of the log.
+//! HTTP, WebSocket and SSE front end of the log.
 //!
 //! A request becomes a command that the repository decides and appends; an answer is a read model
-//! or the log itself. No rule lives here, and no step is executed here.
+//! or the log itself. No business rule lives here, and no step is executed here: the executor is
+//! another crate, and this one must not depend on it.
+//!
+//! A request passes, from the outside in:
+//! - `listen`, `tls`, `unauthenticated_connections`: the connection and its time limits.
+//! - `request_layers`: host check (`allowed_hosts`), request id, authentication (`auth`, fed by
+//!   `token_feed`), memory for the body (`body_memory`), and the hand-over to the runtime that
+//!   works (`work_runtime`).
+//! - `parameters`: undeclared query parameters and bodies are rejected.
+//! - `idempotent_answers`: a request under a known idempotency key gets its recorded answer
+//!   (`idempotency` has the keys and hashes).
+//! - `http`: the handlers, a file for each noun; `http::compat` serves the APIs of OpenAI and
+//!   Anthropic.
+//! - `problem`, `response_headers`: errors and headers on the way out.
+//!
+//! `app` builds the router and holds the shared state; `convert` maps rows to wire types;
+//! `evaluate` checks manifests and inputs under limits; `content_budget` bounds an answer's memory.
 
 mod answers;
 mod app;

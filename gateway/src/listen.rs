@@ -1,5 +1,4 @@
-//! Connections: how many there may be, how long one may take to say what it wants, and their
-//! orderly end.
+//! Accepting connections: their number, the time limits on slow callers, and orderly shutdown.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,32 +25,32 @@ use crate::app::stopped;
 use crate::tls::Tls;
 use crate::unauthenticated::{Admission, UnauthenticatedConnections, UnauthenticatedLimits};
 
-/// How long open streams may go on after a shutdown was asked for.
+/// Maximum time that open connections may take after shutdown was requested.
 const DRAIN: Duration = Duration::from_secs(3);
-/// Wait after an accept failed, as it does when file descriptors run out.
+/// Delay after a failed accept, as happens when file descriptors run out.
 const AGAIN: Duration = Duration::from_millis(50);
-/// One in so many connections may be of callers who have not signed in.
+/// Divisor of `max_connections` that gives the maximum of unauthenticated ones.
 const UNAUTHENTICATED_PART: usize = 4;
-/// One in so many of those may come from one address.
+/// Divisor of that maximum that gives the maximum of each address.
 const ADDRESS_PART: usize = 2;
 
-/// What callers are held to.
+/// Limits on connections and on slow callers.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections at once; further ones wait to be accepted. A quarter of them, two at least, may
-    /// be of callers who have not signed in; half of those from one address.
+    /// Maximum open connections; further ones wait in the kernel's queue. A quarter of them, at
+    /// least two, may be unauthenticated, and half of those may come from one address.
     pub connections: usize,
-    /// Longest time from the beginning of a connection until its caller has signed in.
+    /// Maximum time from accept until the caller is authenticated.
     pub sign_in: Duration,
-    /// Longest time until the head of a request is there; idle connections are closed after it.
+    /// Maximum time for the head of a request; also the idle timeout of a connection.
     pub head: Duration,
-    /// Longest silence within the body of a request.
+    /// Maximum time between two chunks of a request body.
     pub silence: Duration,
-    /// Longest time of a whole body.
+    /// Maximum time for a whole request body.
     pub body: Duration,
-    /// Longest time in which a caller takes nothing of what is sent.
+    /// Maximum time in which a caller reads nothing of what is sent.
     pub write: Duration,
-    /// Whether all connections come from a proxy, which limits them by address.
+    /// True if all connections come from one reverse proxy, which then has to limit each address.
     pub is_behind_proxy: bool,
 }
 
@@ -72,12 +71,13 @@ impl Default for Limits {
 impl Limits {
     fn unauthenticated(&self) -> UnauthenticatedLimits {
         let total = (self.connections / UNAUTHENTICATED_PART).max(2);
+        // Behind a proxy all connections share the proxy's address.
         let per_address = if self.is_behind_proxy { total } else { total / ADDRESS_PART };
         UnauthenticatedLimits { total, per_address }
     }
 }
 
-/// What every connection is served with.
+/// Context of a connection task; cloned for each connection.
 #[derive(Clone)]
 struct ConnectionContext {
     app: Router,
@@ -86,7 +86,8 @@ struct ConnectionContext {
     stop: watch::Receiver<bool>,
 }
 
-/// Serves until `stop` holds true, then lets what is under way come to its end.
+/// Accepts connections until `stop` becomes true, then waits up to [`DRAIN_TIMEOUT`] for the open
+/// ones.
 pub(crate) async fn serve(
     listener: TcpListener,
     app: Router,
@@ -107,10 +108,11 @@ pub(crate) async fn serve(
             let admission = unauthenticated.enter(address);
             connections.spawn(connection(stream, context.clone(), admission, permit));
         }
+        // Reaps finished tasks; a `JoinSet` keeps their results until they are taken.
         while connections.try_join_next().is_some() {}
     }
     let ended = async { while connections.join_next().await.is_some() {} };
-    // Whoever still listens then is cut off: the log has everything.
+    // Streams that are still open are cut: clients resume from the log without loss.
     let _all_ended = timeout(DRAIN, ended).await;
 }
 
@@ -118,6 +120,8 @@ async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
 ) -> Option<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
+    // The permit is taken before the accept, so that surplus connections stay in the kernel's queue
+    // and cost no memory here.
     let permit = Arc::clone(permits).acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, peer)) => Some((stream, peer.ip(), permit)),
@@ -135,7 +139,7 @@ async fn connection(
     admission: Arc<Admission>,
     _permit: OwnedSemaphorePermit,
 ) {
-    // Small answers leave at once; without it answers are slower, and as right.
+    // `TCP_NODELAY` only improves latency, so its failure is ignored.
     let _sooner = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(context.limits.write));
@@ -143,6 +147,7 @@ async fn connection(
     let Some(tls) = context.tls.clone() else {
         return serve_connection(stream, context, admission).await;
     };
+    // The TLS handshake counts as time before sign-in: an idle client must not hold the connection.
     let handshake = tokio::select! {
         handshake = timeout(context.limits.sign_in, tls.accept(stream)) => handshake,
         () = admission.evicted() => return,
@@ -159,6 +164,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let ConnectionContext { app, limits, tls: _, mut stop } = context;
+    // HTTP/1.1 only: a connection has one request at a time, which the limits count on.
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(limits.head);
     let of_connection = Arc::clone(&admission);
@@ -169,12 +175,13 @@ where
         }));
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     tokio::pin!(connection);
+    // `evicted` and the sign-in timeout never resolve once the caller is authenticated.
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = admission.evicted() => return,
         () = is_too_late_to_sign_in(&admission, limits.sign_in) => {
             connection.as_mut().graceful_shutdown();
-            // An answer that is on its way may still arrive.
+            // A response on its way may still be sent.
             timeout(limits.sign_in, connection).await.unwrap_or(Ok(()))
         }
         () = stopped(&mut stop) => {
@@ -187,7 +194,7 @@ where
     }
 }
 
-/// Waits until a caller has had its time to sign in and has not; for ever if it has.
+/// Resolves when the sign-in timeout is over and the caller is not authenticated; never if it is.
 async fn is_too_late_to_sign_in(admission: &Admission, patience: Duration) {
     tokio::time::sleep(patience).await;
     if admission.is_authenticated() {
@@ -195,7 +202,7 @@ async fn is_too_late_to_sign_in(admission: &Admission, patience: Duration) {
     }
 }
 
-/// Lets a body come no slower than the limits say; who reads it hears of an error otherwise.
+/// Applies the body timeouts to a request; its reader gets an error if the body is too slow.
 pub(crate) fn limit_body_time(limits: Limits, request: Request) -> Request {
     use axum::body::HttpBody;
     if request.body().is_end_stream() {

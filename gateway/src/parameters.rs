@@ -1,5 +1,5 @@
-//! What an operation takes: a parameter of the query or a body that the document does not name is
-//! refused by name.
+//! Rejects query parameters and bodies that the OpenAPI document does not declare for an operation.
+//! A misspelt filter would otherwise be ignored, and its listing silently unfiltered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,20 +14,23 @@ use utoipa::openapi::OpenApi as Document;
 
 use crate::problem::ApiError;
 
-/// Bytes of a body that may stand where none is taken.
+/// Maximum bytes of a body of white space that is tolerated where none is declared.
 const EMPTY_BODY_BYTES: usize = 4096;
 
-/// What one operation takes.
+/// Declared parameters of one operation.
 #[derive(Debug, Default)]
 struct Operation {
+    /// Names of its query parameters.
     query: BTreeSet<String>,
+    /// True if it takes a body.
     has_body: bool,
 }
 
-/// What the operations of a document take, by method and path.
+/// Declared parameters of all operations, by method and path template.
 pub(crate) struct Parameters(BTreeMap<(String, String), Operation>);
 
 impl Parameters {
+    /// Collects the parameters from a document.
     pub(crate) fn of(document: &Document) -> Self {
         let document = serde_json::to_value(document).unwrap_or_default();
         let mut operations = BTreeMap::new();
@@ -41,6 +44,7 @@ impl Parameters {
 
     fn find(&self, request: &Request) -> Option<(String, &Operation)> {
         let path = request.extensions().get::<MatchedPath>()?.as_str().to_owned();
+        // axum answers HEAD by the GET handler.
         let method = match request.method().as_str() {
             "HEAD" => "GET",
             method => method,
@@ -50,6 +54,7 @@ impl Parameters {
     }
 }
 
+// Works on the document's JSON, whose shape the OpenAPI specification fixes.
 fn read(operation: &Value) -> Operation {
     let parameters = operation["parameters"].as_array().into_iter().flatten();
     let query = parameters.filter(|parameter| parameter["in"] == "query");
@@ -57,7 +62,7 @@ fn read(operation: &Value) -> Operation {
     Operation { query: names.collect(), has_body: operation["requestBody"].is_object() }
 }
 
-/// Refuses what the operation does not take.
+/// Middleware that rejects undeclared parameters and bodies.
 pub(crate) async fn refuse_unknown(
     State(parameters): State<Arc<Parameters>>,
     request: Request,
@@ -69,6 +74,7 @@ pub(crate) async fn refuse_unknown(
     if let Err(error) = check_query(&name, operation, &request) {
         return error.into_response();
     }
+    // A body of GET has no meaning (RFC 9110, 9.3.1) and no handler reads it.
     let takes_body = operation.has_body || request.method().is_safe();
     if takes_body || request.body().is_end_stream() {
         return next.run(request).await;
@@ -89,6 +95,7 @@ fn check_query(name: &str, operation: &Operation, request: &Request) -> Result<(
             let detail = format!("`{parameter}` is no parameter of {name}: it takes {known}");
             return Err(ApiError::invalid(detail));
         }
+        // A second value of one parameter would be ambiguous.
         if !given.insert(parameter) {
             return Err(ApiError::invalid(format!("`{parameter}` is given twice")));
         }
@@ -101,7 +108,8 @@ fn list<'a>(names: impl Iterator<Item = &'a String>) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
-/// Where no body is taken, nothing or an empty object may stand.
+/// Rejects a body where none is declared, unless it is blank or an empty object: clients with a
+/// generic `post` send `{}`.
 async fn refuse_body(name: &str, request: Request) -> Result<Request, ApiError> {
     let (parts, body) = request.into_parts();
     let request = Request::from_parts(parts.clone(), body);

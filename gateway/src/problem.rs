@@ -1,4 +1,5 @@
-//! Errors on their way to the client: problem details, with the log's words kept apart.
+//! Errors on their way to the client: a handler returns an [`ApiError`], which an outer layer
+//! writes as problem details (RFC 9457) or in the format of a compatible API.
 
 use axum::Json;
 use axum::body::Body;
@@ -14,21 +15,24 @@ use convergio_schemas::wire::{MistakeView, Problem};
 
 use crate::http::front::{Form, InDialect};
 
-/// The id of a request, for the problems that it meets.
+/// The id of a request, which its error answers repeat.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RequestId(pub(crate) String);
 
-/// Marks a response whose body is whole: nothing is made of it any more.
+/// Extension of a response whose body is final: the outer layer leaves it alone.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct IsWritten;
 
-/// An error as a handler gives it.
+/// An error as a handler returns it. It travels in the response's extensions until its format is
+/// known.
 #[derive(Debug, Clone)]
 pub(crate) struct ApiError {
     code: ErrorCode,
-    /// What the client is told.
+    /// Explanation for the client.
     detail: String,
+    /// Diagnostics of an invalid manifest, each with its place.
     mistakes: Vec<Mistake>,
+    /// True if the same request may succeed later.
     retryable: bool,
 }
 
@@ -37,7 +41,7 @@ impl ApiError {
         Self { code, detail: detail.into(), mistakes: Vec::new(), retryable: false }
     }
 
-    /// An error that may pass by itself.
+    /// Creates an error that may pass by itself.
     pub(crate) fn retryable(code: ErrorCode, detail: impl Into<String>) -> Self {
         Self { retryable: true, ..Self::new(code, detail) }
     }
@@ -50,6 +54,7 @@ impl ApiError {
         Self::new(error_code::NOT_FOUND, format!("there is no such {what}"))
     }
 
+    /// `graph.invalid` with all diagnostics; the first one is repeated in the detail.
     pub(crate) fn manifest(mistakes: Vec<Mistake>) -> Self {
         let first = mistakes.first().map_or_else(String::new, ToString::to_string);
         let detail = match mistakes.len() {
@@ -59,12 +64,13 @@ impl ApiError {
         Self { mistakes, ..Self::new(error_code::GRAPH_INVALID, detail) }
     }
 
-    /// Others were faster again and again.
+    /// The request lost against concurrent writers too often; the client may retry.
     pub(crate) fn busy(detail: impl Into<String>) -> Self {
         Self { retryable: true, ..Self::new(error_code::REQUEST_CONFLICT, detail) }
     }
 
-    /// What was asked for is done, and the answer could not be kept.
+    /// The request was carried out, but its answer could not be recorded. Retryable: a repetition
+    /// under the same key gets the recorded effect.
     pub(crate) fn unrecorded(error: &dyn std::fmt::Display) -> Self {
         tracing::error!(%error, "an answer is not recorded");
         let detail = "the request was carried out, and its answer could not be recorded: send the \
@@ -72,13 +78,15 @@ impl ApiError {
         Self { retryable: true, ..Self::new(error_code::LOG_UNAVAILABLE, detail) }
     }
 
-    /// Whether it is a word about the request, which stays, and not about the moment, the token or
-    /// a thing that may come to exist.
+    /// True if the error depends on the request alone, so that it may be recorded as the final
+    /// answer. Errors of authentication (401, 403), missing objects (404), the server (5xx) and
+    /// transient ones are not.
     pub(crate) fn is_verdict(&self) -> bool {
         !self.retryable && matches!(self.code.status, 400 | 409 | 413 | 422)
     }
 
-    /// A defect: the server's log gets the reason, the client gets the request's id.
+    /// A defect: the reason goes to the server's log only, since it may hold internals; the client
+    /// gets the request's id to report.
     fn internal(error: &dyn std::fmt::Display) -> Self {
         tracing::error!(%error, "a request failed");
         let detail = "the server's log has the reason under this request_id";
@@ -101,14 +109,17 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Turns errors into problem details with the request's id. Errors of the framework itself (a body
-/// too large, a query that cannot be read) get the same form.
+/// Writes the body of an error response: problem details with the request's id, or the format of a
+/// compatible API. Errors of the framework itself (body too large, unreadable query) get the same
+/// body.
 pub(crate) fn stamp(response: &mut Response, request_id: &str, form: Option<Form>) {
     let extensions = response.extensions();
+    // The handler wrote the body itself: in the compatible API, or as a recorded answer.
     if extensions.get::<InDialect>().is_some() || extensions.get::<IsWritten>().is_some() {
         return;
     }
     let status = response.status();
+    // The error was put there by `into_response`; its status is the response's already.
     let error = response.extensions_mut().remove::<ApiError>();
     let is_problem = status.is_client_error() || status.is_server_error();
     let error = match error {
@@ -122,7 +133,7 @@ pub(crate) fn stamp(response: &mut Response, request_id: &str, form: Option<Form
     };
 }
 
-/// Writes the error that a response stands for, if it does, as problem details.
+/// Writes the problem details of an error response now, so that its bytes can be recorded.
 pub(crate) fn write(mut response: Response, request_id: &RequestId) -> Response {
     let Some(error) = response.extensions_mut().remove::<ApiError>() else { return response };
     let mut written = error.response(response.status(), &request_id.0);
@@ -146,16 +157,20 @@ impl ApiError {
         let mut answer = (status, Json(self.problem(request_id))).into_response();
         let kind = HeaderValue::from_static("application/problem+json");
         answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+        // A second is the shortest delay that the header can express.
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE) {
             answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         answer.map(Body::new)
     }
 
-    /// The error in the form of a front door.
+    /// Returns the error in the format of a compatible API.
     fn in_form(self, form: Form, status: StatusCode, request_id: &str) -> Response {
         let body = form.error(self.code.code, &self.detail, None, request_id);
         let mut answer = (status, Json(body)).into_response();
+        // Official SDKs of OpenAI and Anthropic retry or not by this header.
+        // Decided by the error and not by the status: SDKs would retry any 409 or 5xx by
+        // themselves.
         let again = if self.retryable { "true" } else { "false" };
         answer.headers_mut().insert("x-should-retry", HeaderValue::from_static(again));
         answer
@@ -181,6 +196,7 @@ impl ApiError {
 
 impl From<JsonRejection> for ApiError {
     fn from(rejection: JsonRejection) -> Self {
+        // A body over the limit has an error code of its own.
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
             return from_status(rejection.status());
         }

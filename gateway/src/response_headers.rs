@@ -1,10 +1,12 @@
-//! What every answer tells browsers and caches: keep nothing, guess nothing, embed nothing.
+//! Headers that every answer carries for browsers and caches: store nothing, sniff nothing, embed
+//! nothing. No answer is a page, so the strictest policy fits all of them.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
-/// How long browsers are to insist on TLS once they have seen it: a year.
+/// Value of `Strict-Transport-Security`: browsers insist on TLS for a year.
 const TLS_FROM_NOW_ON: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
+/// Sent with every answer, encrypted or not.
 const HEADERS: [(HeaderName, HeaderValue); 6] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
@@ -20,8 +22,9 @@ const HEADERS: [(HeaderName, HeaderValue); 6] = [
     ),
 ];
 
-/// Adds them to the headers of an answer; `is_encrypted` tells whether it travels over TLS of ours.
+/// Adds the security headers; `Strict-Transport-Security` only if this process terminates TLS.
 pub(crate) fn add_security_headers(headers: &mut HeaderMap, is_encrypted: bool) {
+    // One allocation: headers of the answer, and one more for TLS.
     headers.reserve(HEADERS.len() + 2);
     for (name, value) in HEADERS {
         headers.insert(name, value);

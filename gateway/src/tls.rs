@@ -1,4 +1,5 @@
-//! TLS for callers, by a certificate and a key in files, which are read again when they change.
+//! TLS for callers. Certificate and key are read from files, again when the files change, so that
+//! renewals need no restart.
 
 use std::fs;
 use std::io;
@@ -16,18 +17,18 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// How often the files are looked at, at most.
+/// Minimum time between two checks of the files.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Why TLS cannot be used.
+/// Reasons why TLS cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read or holds no such thing.
     #[error("{path}: {reason}", path = path.display())]
     File {
-        /// Which file.
+        /// The file that cannot be used.
         path: PathBuf,
-        /// Why.
+        /// Reason, as the operating system or the PEM parser gives it.
         reason: String,
     },
     /// Certificate and key do not belong together, or are of a kind that cannot be used.
@@ -35,23 +36,21 @@ pub enum TlsError {
     Unusable(#[from] rustls::Error),
 }
 
-/// How connections are encrypted.
+/// TLS configuration of the listener. Clones share the certificate.
 #[derive(Clone)]
 pub struct Tls {
     acceptor: TlsAcceptor,
 }
 
 impl Tls {
-    /// By a chain of certificates and the key of its first one, both PEM.
-    ///
-    /// # Errors
-    /// A file cannot be read, or certificate and key cannot be used.
+    /// Reads a certificate chain and the key of its first certificate, both PEM.
     pub fn from_files(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
         let resolver = CertificateFiles::open(certificate, key)?;
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(resolver));
+        // The server speaks HTTP/1.1 only, so ALPN offers nothing else.
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)) })
     }
@@ -64,7 +63,7 @@ impl Tls {
     }
 }
 
-/// The certificate as its files hold it.
+/// The certificate as its files hold it, read again when they change.
 #[derive(Debug)]
 struct CertificateFiles {
     certificate: PathBuf,
@@ -73,14 +72,18 @@ struct CertificateFiles {
 }
 
 #[derive(Debug)]
+/// The certificate in use.
 struct CurrentCertificate {
     certified: Arc<CertifiedKey>,
+    /// Modification times of certificate and key at the last check.
     modified: [Option<SystemTime>; 2],
+    /// Time of the last check.
     looked: Instant,
 }
 
 impl CertificateFiles {
     fn open(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
+        // Before the files are read: a change in between is found by the next check.
         let modified = [modified_time(certificate), modified_time(key)];
         let certified = Arc::new(read_certificate(certificate, key)?);
         let current = CurrentCertificate { certified, modified, looked: Instant::now() };
@@ -88,13 +91,15 @@ impl CertificateFiles {
         Ok(Self { certificate, key, current: Mutex::new(current) })
     }
 
-    /// Reads the files again if they changed. While they cannot be used, the last ones are.
+    /// Reads the files again if they changed. If they cannot be used, for instance because only one
+    /// of the two is written yet, the last good certificate stays.
     fn refresh(&self, current: &mut CurrentCertificate) {
         current.looked = Instant::now();
         let modified = [modified_time(&self.certificate), modified_time(&self.key)];
         if modified == current.modified {
             return;
         }
+        // Also after a failure: the same broken files are not read again until they change.
         current.modified = modified;
         match read_certificate(&self.certificate, &self.key) {
             Ok(certified) => current.certified = Arc::new(certified),
@@ -105,6 +110,7 @@ impl CertificateFiles {
 
 impl ResolvesServerCert for CertificateFiles {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        // Called for every handshake, so the files are checked at most every `CHECK_INTERVAL`.
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.looked.elapsed() >= LOOK_INTERVAL {
             self.refresh(&mut current);

@@ -1,4 +1,5 @@
-//! Keeping up with the tokens of the log: what another process issues or revokes holds here too.
+//! Follows the tenant's token stream, so that tokens which another process issues or revokes take
+//! effect here too.
 
 use std::time::Duration;
 
@@ -12,11 +13,11 @@ use tokio::sync::watch;
 use crate::app::stopped;
 use crate::auth::Tokens;
 
-/// Wait after the log could not be read.
+/// Delay before the log is followed again after an error.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// Follows the tokens of a tenant until `stop` says true. While the log cannot be read, the tokens
-/// that are known stay, and `health` tells.
+/// Follows a tenant's tokens until `stop` becomes true. While the log cannot be read, the known
+/// tokens stay in force, and `health` reports the failure.
 pub async fn follow_tokens(
     repository: Repository,
     tenant: TenantId,
@@ -39,7 +40,7 @@ pub async fn follow_tokens(
     }
 }
 
-/// Follows until the log ends or cannot be read.
+/// Follows the stream until the log ends or fails.
 async fn follow_once(
     repository: &Repository,
     tenant: &TenantId,
@@ -50,9 +51,11 @@ async fn follow_once(
     let mut loaded: Loaded<token::Tokens> = repository.load(&stream).await?;
     let mut records = repository.log().tail_stream(&stream, seq(&loaded));
     loop {
+        // Also before the first record: it is the history that was just loaded.
         tokens.replace(tenant, seq(&loaded), &loaded.state);
         health.report_success();
         match records.next().await {
+            // The record only wakes the loop; the state is folded by the repository.
             Some(record) => drop(record?),
             None => return Ok(()),
         }

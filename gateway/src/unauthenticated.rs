@@ -1,6 +1,6 @@
-//! Connections whose caller has not signed in: they are few and short, and the oldest one of the
-//! address that has the most makes room for the next. Strangers that open sockets and say nothing
-//! can thus keep nobody out who signs in at once.
+//! Connections of unauthenticated callers. They are few and short-lived; when there are too many,
+//! the oldest one of the address with the most is evicted. Strangers that open sockets and send
+//! nothing can thus not keep out a caller who authenticates at once.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -9,34 +9,36 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-/// How many connections may wait for their caller to sign in.
+/// Maximum numbers of unauthenticated connections.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct UnauthenticatedLimits {
     /// Of all addresses together.
     pub(crate) total: usize,
-    /// Of one address.
+    /// Of any single address.
     pub(crate) per_address: usize,
 }
 
-/// All connections whose caller has not signed in, the oldest first.
+/// Admits unauthenticated connections and evicts the surplus.
 pub(crate) struct UnauthenticatedConnections {
     limits: UnauthenticatedLimits,
     entries: Mutex<Entries>,
 }
 
+/// Open connections in order of their ids, which is their age.
 #[derive(Default)]
 struct Entries {
     next_id: u64,
     oldest_first: VecDeque<Entry>,
 }
 
+/// A queued connection; cancelling the token evicts it.
 struct Entry {
     id: u64,
     address: IpAddr,
     eviction: CancellationToken,
 }
 
-/// One connection, until its caller has signed in or it has ended.
+/// A connection's place in the queue; it leaves the queue on authentication or on drop.
 pub(crate) struct Admission {
     connections: Arc<UnauthenticatedConnections>,
     id: u64,
@@ -49,8 +51,9 @@ impl UnauthenticatedConnections {
         Arc::new(Self { limits, entries: Mutex::default() })
     }
 
-    /// Takes a new connection in. Others are evicted when there are too many.
+    /// Adds a new connection, evicting others if there are too many.
     pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> Arc<Admission> {
+        // An IPv4 address mapped into IPv6 must count as the same address.
         let address = address.to_canonical();
         let eviction = CancellationToken::new();
         let mut entries = self.lock();
@@ -65,7 +68,7 @@ impl UnauthenticatedConnections {
 
     fn leave(&self, id: u64) {
         let mut entries = self.lock();
-        // Ids only grow.
+        // The queue is sorted by id: ids only grow, and entries are appended.
         if let Ok(at) = entries.oldest_first.binary_search_by_key(&id, |entry| entry.id) {
             entries.oldest_first.remove(at);
         }
@@ -79,6 +82,7 @@ impl UnauthenticatedConnections {
 impl Entries {
     fn make_room(&mut self, limits: UnauthenticatedLimits, address: IpAddr) {
         let count = self.oldest_first.iter().filter(|entry| entry.address == address).count();
+        // The address's own limit comes first: its oldest connection pays, not another address's.
         if count >= limits.per_address {
             self.evict_oldest_of(address);
         } else if self.oldest_first.len() >= limits.total
@@ -88,7 +92,7 @@ impl Entries {
         }
     }
 
-    /// The address with the most connections; of several the one with the oldest.
+    /// Returns the address with the most connections; on a tie, the one with the oldest.
     fn busiest_address(&self) -> Option<IpAddr> {
         let mut counts = HashMap::<IpAddr, usize>::new();
         for entry in &self.oldest_first {
@@ -107,7 +111,7 @@ impl Entries {
 }
 
 impl Admission {
-    /// Notes that the caller has signed in: the connection is one of the known ones from now on.
+    /// Removes the connection from the queue: its caller is authenticated. Idempotent.
     pub(crate) fn authenticate(&self) {
         if !self.is_authenticated.swap(true, Ordering::Relaxed) {
             self.connections.leave(self.id);
@@ -118,10 +122,10 @@ impl Admission {
         self.is_authenticated.load(Ordering::Relaxed)
     }
 
-    /// Waits until the connection has to make room for another one; for ever once its caller has
-    /// signed in.
+    /// Waits until the connection is evicted; never resolves once its caller is authenticated.
     pub(crate) async fn evicted(&self) {
         self.eviction.cancelled().await;
+        // Eviction and authentication may race: the eviction is then too late.
         if self.is_authenticated() {
             std::future::pending::<()>().await;
         }

@@ -1,5 +1,5 @@
-//! Where requests are worked on: connections, health and sign-in have a runtime of their own, so
-//! that they answer however busy the others are.
+//! Runs requests on a runtime of their own. Connections, health checks and authentication stay on
+//! another one, so that they answer however busy the workers are.
 
 use axum::response::{IntoResponse, Response};
 use convergio_schemas::error_code;
@@ -9,15 +9,17 @@ use tracing::Instrument;
 
 use crate::problem::ApiError;
 
-/// Hands the work on a request over to the runtime that works. It is given up when its caller
-/// leaves, as it would be without.
+/// Runs a request on the work runtime. It is aborted when its caller disconnects, as hyper would
+/// drop it on the connection's own runtime.
 pub(crate) async fn hand_over(
     work_runtime: &Handle,
     work: impl Future<Output = Response> + Send + 'static,
 ) -> Response {
+    // A spawned task does not inherit the span of the request.
     let work = work.instrument(tracing::Span::current());
     match AbortOnDropHandle::new(work_runtime.spawn(work)).await {
         Ok(response) => response,
+        // The connection's task then fails as if the handler had panicked in it.
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(_) => {
             let detail = "the server is stopping: send the request again";

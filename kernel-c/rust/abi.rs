@@ -1,13 +1,13 @@
-//! What the wrapper was built against, to be compared with what the library was built from.
+//! The ABI that the wrapper was built against, to be compared with the library's.
 
 use crate::bindings as c;
 
-/// A size that does not fit can match no size of the library.
+/// Size of a type; one that does not fit becomes a value that matches no size of the library.
 fn size_u32<T>() -> u32 {
     u32::try_from(size_of::<T>()).unwrap_or(u32::MAX)
 }
 
-/// Version and struct sizes as the wrapper knows them.
+/// Version and struct sizes as the wrapper was built with.
 pub(crate) fn of_caller() -> c::cvg_abi {
     c::cvg_abi {
         version: c::CVG_ABI_VERSION,

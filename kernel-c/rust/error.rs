@@ -1,11 +1,11 @@
-//! What the kernel refuses, and where the mistake lies.
+//! Errors of the kernel, and where in a graph they lie.
 
 use std::fmt;
 
 use crate::bindings as c;
 use crate::ffi;
 
-/// Why a call was refused. The refused call has changed nothing.
+/// Refusal of a call. The refused call has changed nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("{}", ffi::status_text(*self as c::cvg_status))]
 #[repr(u32)]
@@ -67,7 +67,8 @@ pub enum KernelError {
 }
 
 impl KernelError {
-    /// `Ok` for `CVG_OK`. A status that this wrapper does not know betrays another header.
+    /// Maps a status: `Ok` for `CVG_OK`. A status that this wrapper does not know means another
+    /// header.
     pub(crate) fn check(status: c::cvg_status) -> Result<(), Self> {
         Err(match status {
             c::CVG_OK => return Ok(()),
@@ -102,24 +103,24 @@ impl KernelError {
     }
 }
 
-/// Why a graph does not compile, or states do not restore, and where.
+/// Error of a graph that does not compile or of states that do not restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub struct CompileError {
-    /// What is wrong.
+    /// Kind of the error.
     pub kind: KernelError,
-    /// Index of the node that is wrong, if it is one.
+    /// Index of the node at fault, if it is one.
     pub node: Option<u32>,
-    /// Index of the edge that is wrong, if it is one.
+    /// Index of the edge at fault, if it is one.
     pub edge: Option<u32>,
 }
 
 impl CompileError {
-    /// A mistake in the node with this index.
+    /// Creates an error in the node with this index.
     pub(crate) fn at_node(kind: KernelError, node: u32) -> Self {
         Self { kind, node: Some(node), edge: None }
     }
 
-    /// A mistake in the edge with this index.
+    /// Creates an error in the edge with this index.
     pub(crate) fn at_edge(kind: KernelError, edge: u32) -> Self {
         Self { kind, node: None, edge: Some(edge) }
     }
@@ -141,10 +142,10 @@ impl From<KernelError> for CompileError {
     }
 }
 
-/// Where a mistake lies before one is found.
+/// Value of a fault before the kernel has written one.
 pub(crate) const NO_FAULT: c::cvg_fault = c::cvg_fault { node: c::CVG_NONE, edge: c::CVG_NONE };
 
-/// `Ok` for `CVG_OK`, or else the status with its place.
+/// Maps a status and its fault: `Ok` for `CVG_OK`.
 pub(crate) fn check_at(status: c::cvg_status, fault: c::cvg_fault) -> Result<(), CompileError> {
     let index = |value: u32| (value != c::CVG_NONE).then_some(value);
     KernelError::check(status).map_err(|kind| CompileError {

@@ -1,6 +1,6 @@
 //! The border to C: every line of hand-written unsafe code.
 //!
-//! Each handle of the C interface is one type here. It owns its handle, frees it on drop, and has
+//! Each handle of the C interface is one type here, which owns the handle, frees it on drop, and has
 //! safe methods that uphold what the header asks of the caller.
 #![expect(unsafe_code, reason = "this is the one file that may call C")]
 
@@ -44,33 +44,32 @@ extern "C" fn release(_context: *mut c_void, block: *mut c_void, size: usize) {
     }
 }
 
-/// The English text of a status.
 pub(crate) fn status_text(status: c::cvg_status) -> &'static str {
     // SAFETY: the function takes any value and returns a constant, terminated string.
     unsafe { CStr::from_ptr(c::cvg_status_text(status)) }.to_str().unwrap_or("unknown status")
 }
 
-/// Whether library and wrapper were built from the same header.
+/// Checks that library and wrapper were built from the same header.
 pub(crate) fn check_abi() -> Result<(), KernelError> {
     let caller = abi::of_caller();
     // SAFETY: `caller` is a valid struct of the size given, read during the call only.
     KernelError::check(unsafe { c::cvg_abi_check(&raw const caller, size_of::<c::cvg_abi>()) })
 }
 
-/// What a C function writes to its last pointer, which is valid for a write.
+/// Calls a C function that writes its result to its last pointer, which is valid for a write.
 fn written<T>(mut value: T, call: impl FnOnce(*mut T) -> c::cvg_status) -> Result<T, KernelError> {
     KernelError::check(call(&raw mut value))?;
     Ok(value)
 }
 
-/// A handle that C has just written after reporting success.
 fn handle<T>(written: *mut T) -> Result<NonNull<T>, KernelError> {
     NonNull::new(written).ok_or(KernelError::AbiMismatch)
 }
 
-/// A type that owns a handle of C and frees it once. What C says of such a handle: through a shared
-/// reference it is only read, which any threads may do at once; one thread at a time may change or
-/// free it, and it need not be the one that made it. The allocator, Rust's own, has no thread.
+/// A type that owns a handle of C and frees it once. The header says of such a handle: it is only
+/// read through a shared reference, which any threads may do at once; one thread at a time may
+/// change or free it, and it need not be the one that made it. The allocator, Rust's own, has no
+/// thread.
 macro_rules! handles {
     ($($(#[$note:meta])* $name:ident($handle:ident, $free:ident);)*) => {$(
         $(#[$note])*
@@ -101,7 +100,6 @@ handles! {
     RawSched(cvg_sched, cvg_sched_free);
     /// Owns a compiled schema, which never changes.
     RawSchema(cvg_schema, cvg_schema_free);
-    /// Owns a memory.
     RawMemory(cvg_memory, cvg_memory_free);
 }
 
@@ -153,7 +151,6 @@ impl RawDelta {
         Ok(Self(handle(made?)?))
     }
 
-    /// A copy of what the last call changed.
     pub(crate) fn read(&self) -> Delta {
         let mut view = c::cvg_delta_view {
             ready: ptr::null(),
@@ -370,7 +367,8 @@ impl Clone for RawSched {
     }
 }
 
-/// The bytes that a C function writes; with less than the room that they need it works again.
+/// Collects the bytes that a C function writes; if they exceed `room`, it is called again with
+/// enough.
 fn fill(
     room: usize,
     mut write: impl FnMut(*mut u8, usize, *mut usize) -> c::cvg_status,
@@ -386,12 +384,11 @@ fn fill(
     Ok(bytes)
 }
 
-/// What Rust's collections do when they cannot grow; C cannot tell how much it asked for.
+/// Aborts as Rust's collections do when they cannot grow; C does not report the size it asked for.
 fn out_of_memory<T>() -> ! {
     handle_alloc_error(Layout::new::<T>())
 }
 
-/// Decisions over all candidates, and how many of them, from the first, are accepted.
 pub(crate) fn route(
     request: &c::cvg_route_request,
     candidates: &[c::cvg_candidate],
@@ -413,18 +410,17 @@ pub(crate) fn route(
     Ok((decisions, accepted_count))
 }
 
-/// The complexity of a request with these features, whose flags are known ones.
 pub(crate) fn complexity(features: &c::cvg_features) -> u32 {
     // SAFETY: `features` is valid and only read.
     written(0, |out| unsafe { c::cvg_complexity(features, out) }).unwrap_or_default()
 }
 
-/// A text for the duration of a call.
+/// Borrows a text for the duration of a call.
 pub(crate) fn text(text: &str) -> c::cvg_text {
     c::cvg_text { bytes: text.as_ptr().cast(), size: text.len() }
 }
 
-/// A text that C keeps for as long as the program runs.
+/// Borrows a text that C keeps for as long as the program runs.
 ///
 /// # Safety
 /// The text is a constant of the C library, in UTF-8.
@@ -458,7 +454,6 @@ impl RawSchema {
     }
 }
 
-/// The verdict and the rule that decided.
 pub(crate) fn permit(
     rules: &[c::cvg_permission],
     tool: &str,
@@ -474,7 +469,6 @@ pub(crate) fn permit(
     Ok((verdict, rule))
 }
 
-/// All built-in tools.
 pub(crate) fn tools() -> Vec<Tool> {
     // SAFETY: the call has no conditions.
     let count = unsafe { c::cvg_tool_count() };
@@ -495,7 +489,6 @@ pub(crate) fn tools() -> Vec<Tool> {
     (0..count).map(tool).collect()
 }
 
-/// The JSON that a tool answers.
 pub(crate) fn call_tool(name: &str, arguments: &str, now_ms: i64) -> Result<String, ToolError> {
     let (mut violation, mut why) = (no_violation(), ptr::null());
     let room = arguments.len() + 256;
@@ -581,7 +574,7 @@ pub(crate) fn quantise(vector: &[f32]) -> Result<Vec<i8>, KernelError> {
     Ok(out)
 }
 
-/// Of vectors of the same length.
+/// Both vectors must have the same length.
 pub(crate) fn cosine(a: &[i8], b: &[i8]) -> Result<f64, KernelError> {
     let len = a.len().min(b.len());
     // SAFETY: both vectors are valid for `len` reads.

@@ -4,37 +4,38 @@ use crate::bindings as c;
 use crate::error::{CompileError, KernelError};
 use crate::ffi::RawGraph;
 
-/// What the failure of a node does.
+/// Effect of a node's failure on the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnError {
     /// The run fails; nothing more becomes ready.
     #[default]
     Fail,
-    /// The run goes on without what hangs on the node.
+    /// The node counts as skipped, and the run goes on.
     Skip,
-    /// The node with this index stands in. It has one more in-edge for that, live on failure.
+    /// The node with this index runs instead. It has one more in-edge for that, live on failure.
     Fallback(u32),
-    /// Somebody is asked; the rest of the run goes on meanwhile.
+    /// The node asks for a decision; the rest of the run goes on meanwhile.
     Ask,
 }
 
-/// A node; its index is its place in the slice given to [`Graph::compile`].
+/// A node; its index is its position in the slice given to [`KernelGraph::compile_graph`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct NodeSpec {
-    /// How many in-edges must be live, those from nodes it stands in for included; 0 means all.
+    /// Number of in-edges that must be live, those from nodes it is the fallback of included; 0
+    /// means all.
     pub join: u32,
-    /// What its failure does.
+    /// Effect of its failure.
     pub on_error: OnError,
 }
 
-/// An edge between two nodes.
+/// A dependency between two nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EdgeSpec {
-    /// Index of the source.
+    /// Index of the source node.
     pub from: u32,
-    /// Index of the target.
+    /// Index of the target node.
     pub to: u32,
-    /// The choice of the source that makes the edge live; `None`: live whenever the source is done.
+    /// Choice of the source that makes the edge live; `None`: live whenever the source is done.
     pub port: Option<u32>,
 }
 
@@ -42,11 +43,11 @@ pub struct EdgeSpec {
 /// `body` nodes that follow it, scopes among them included; edges and fallbacks stay in a scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scope {
-    /// Index of the node.
+    /// Index of the node that has the body.
     pub node: u32,
-    /// How many of the following nodes are its body; at least 1.
+    /// Number of following nodes that are its body; at least 1.
     pub body: u32,
-    /// How often the body may run; from 1 to 65,535.
+    /// Most iterations of the body; from 1 to 65,535.
     pub max_iterations: u32,
 }
 
@@ -77,6 +78,7 @@ impl Graph {
         let mut nodes: Vec<c::cvg_node_spec> = nodes.iter().map(node_spec).collect();
         for scope in scopes {
             let node = nodes.get_mut(scope.node as usize).ok_or(KernelError::BadNode)?;
+            // In C, a body of 0 means that the node is no scope.
             if scope.body == 0 {
                 return Err(CompileError::at_node(KernelError::BadScope, scope.node));
             }
@@ -88,7 +90,7 @@ impl Graph {
         Ok(Self { raw: RawGraph::compile(&nodes, &edges)? })
     }
 
-    /// Number of nodes.
+    /// Number of nodes, scopes and their bodies included.
     #[must_use]
     pub fn node_count(&self) -> u32 {
         self.raw.node_count()
@@ -100,7 +102,7 @@ impl Graph {
         self.raw.edge_count()
     }
 
-    /// A hash of all that was compiled; the same on every machine.
+    /// Hash of everything that was compiled; the same on every machine.
     #[must_use]
     pub fn hash(&self) -> u64 {
         self.raw.hash()
@@ -126,7 +128,7 @@ fn edge_spec((index, edge): (u32, &EdgeSpec)) -> Result<c::cvg_edge_spec, Compil
     Ok(c::cvg_edge_spec { from: edge.from, to: edge.to, port })
 }
 
-/// A port or choice as C knows it. `u32::MAX` is taken: it means "always" and "none" there.
+/// Converts a port or choice to C. `u32::MAX` is refused: in C it means "always" and "none".
 pub(crate) fn port(port: Option<u32>) -> Result<u32, KernelError> {
     match port {
         Some(c::CVG_NONE) => Err(KernelError::BadArgument),

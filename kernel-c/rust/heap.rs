@@ -1,15 +1,15 @@
-//! A heap that fails when a test wants it to, and knows what is still lent out.
+//! A test heap that fails on demand and counts blocks in use.
 
 use std::cell::Cell;
 
 thread_local! {
-    /// How many more blocks are granted on this thread.
+    /// Blocks that may still be allocated on this thread.
     static GRANTS: Cell<usize> = const { Cell::new(usize::MAX) };
-    /// Blocks granted and not yet taken back on this thread.
+    /// Blocks in use that this thread allocated.
     static LENT: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Whether the kernel may have one more block.
+/// Counts an allocation; false if it must fail.
 pub(crate) fn grant() -> bool {
     let grants = GRANTS.get();
     if grants == 0 {
@@ -20,12 +20,12 @@ pub(crate) fn grant() -> bool {
     true
 }
 
-/// The kernel has given a block back.
+/// Counts a block that the kernel released.
 pub(crate) fn take_back() {
     LENT.set(LENT.get().wrapping_sub(1));
 }
 
-/// Runs `work` with `grants` blocks and returns its result and the blocks it still holds.
+/// Runs `work` with `grants` allocations and returns its result and the blocks still in use.
 pub(crate) fn with_grants<T>(grants: usize, work: impl FnOnce() -> T) -> (T, usize) {
     let before = LENT.get();
     GRANTS.set(grants);

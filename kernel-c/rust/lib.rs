@@ -1,10 +1,14 @@
 //! The deterministic C kernel and its safe wrapper.
 //!
-//! Four parts: the scheduler ([`Graph`], [`Scheduler`]) says which nodes of a graph run next, the
-//! router ([`route`]) says which model may answer a request, tools ([`Schema`], [`permit`],
-//! [`call_tool`]) check calls and answer the built-in ones, and recall ([`Memory`]) finds what of a
-//! memory fits into a prompt. All are pure functions of what they are given; the meaning of every
-//! term is defined in `include/convergio/`.
+//! Four parts: the scheduler ([`KernelGraph`], [`Scheduler`]) decides which nodes of a graph run
+//! next, the router ([`route_request`]) which models may answer a request; tools
+//! ([`CompiledSchema`], [`permit_call`], [`call_tool`]) check calls and answer the built-in ones,
+//! and recall ([`MemoryIndex`]) finds which memories fit into a prompt. All are pure functions of
+//! their arguments; every term is defined in `include/convergio/`.
+//!
+//! `graph`, `scheduler`, `route`, `tools` and `recall` are the safe interface, one file a header.
+//! They call `ffi`, the only file with unsafe code, which calls `bindings` (generated). `error`
+//! maps statuses, `abi` checks that library and wrapper were built from one header.
 
 mod abi;
 #[expect(

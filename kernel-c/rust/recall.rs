@@ -1,21 +1,21 @@
-//! Recall: what of a memory fits into a prompt.
+//! Recall: which items of a memory fit into a prompt.
 
 use crate::bindings as c;
 use crate::error::KernelError;
 use crate::ffi::{self, RawMemory};
 
-/// What each part of a score counts, from 0 to 1000; not all 0.
+/// Weights of the parts of a score, from 0 to 1000; not all 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Weights {
-    /// BM25 over the words of the query.
+    /// Weight of BM25 over the words of the query.
     pub text: u32,
-    /// The cosine between item and query.
+    /// Weight of the cosine between item and query.
     pub vector: u32,
-    /// How new the item is.
+    /// Weight of the item's age.
     pub recency: u32,
-    /// How important it is.
+    /// Weight of the item's importance.
     pub importance: u32,
-    /// The age, in milliseconds, at which recency is one half; above 0.
+    /// Age in milliseconds at which recency is one half; above 0.
     pub half_life_ms: i64,
 }
 
@@ -31,46 +31,46 @@ impl Weights {
     }
 }
 
-/// Something to be remembered.
+/// An item to be added to a memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryItem<'a> {
-    /// What it says.
+    /// Text that is indexed by its words.
     pub text: &'a str,
-    /// Its vector, of as many dimensions as the memory has.
+    /// Vector, of as many dimensions as the memory has.
     pub vector: &'a [i8],
-    /// When it happened, in milliseconds.
+    /// Time of the item, in milliseconds.
     pub time_ms: i64,
-    /// What it takes of a prompt.
+    /// Tokens that it takes of a prompt.
     pub tokens: u32,
-    /// From 0 to 1000.
+    /// Importance from 0 to 1000.
     pub importance: u32,
 }
 
-/// What is looked for.
+/// A query to a memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Query<'a> {
-    /// Words.
+    /// Words that are looked for.
     pub text: &'a str,
-    /// A vector of as many dimensions as the memory has.
+    /// Vector of as many dimensions as the memory has.
     pub vector: Option<&'a [i8]>,
-    /// The time of the query, in milliseconds.
+    /// Time of the query, in milliseconds.
     pub now_ms: i64,
-    /// What counts.
+    /// Weights of the score's parts.
     pub weights: Weights,
 }
 
 /// An item that was found.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Recalled {
-    /// From 0 to 1.
+    /// Score from 0 to 1.
     pub score: f64,
-    /// Its number.
+    /// Number that [`MemoryIndex::add_item`] returned.
     pub item: u32,
-    /// What it takes of a prompt.
+    /// Tokens that it takes of a prompt.
     pub tokens: u32,
 }
 
-/// A set of items with an index over their words and vectors.
+/// Items with an index over their words and vectors.
 #[derive(Debug)]
 pub struct Memory {
     raw: RawMemory,
@@ -78,7 +78,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// An empty memory whose vectors have `dimensions` (0: no vectors).
+    /// Creates an empty memory whose vectors have `dimensions` (0: no vectors).
     ///
     /// # Errors
     /// [`KernelError::TooLarge`] beyond 65,536, [`KernelError::NoMemory`].
@@ -86,7 +86,7 @@ impl Memory {
         Ok(Self { raw: RawMemory::new(dimensions)?, dimensions })
     }
 
-    /// Adds an item; its number is that of items added before.
+    /// Adds an item and returns its number: the count of items added before, removed ones included.
     ///
     /// # Errors
     /// [`KernelError::BadArgument`] for a vector of other dimensions or an importance out of range,
@@ -102,7 +102,7 @@ impl Memory {
         })
     }
 
-    /// Forgets an item: it is never found again and counts in no statistic.
+    /// Removes an item: it is never found again and counts in no statistic.
     ///
     /// # Errors
     /// [`KernelError::BadNode`] if there is no such item.
@@ -110,13 +110,14 @@ impl Memory {
         self.raw.remove(item)
     }
 
-    /// How many items there are.
+    /// Number of items, removed ones not counted.
     #[must_use]
     pub fn count(&self) -> u32 {
         self.raw.count()
     }
 
-    /// The best items, at most `limit`, best first: by score, then newer, then of lower number.
+    /// Returns the best items, at most `limit`, best first: by score, then newer, then of lower
+    /// number.
     ///
     /// # Errors
     /// [`KernelError::BadArgument`] for weights out of range or a vector of other dimensions,
@@ -125,6 +126,8 @@ impl Memory {
         if let Some(vector) = query.vector {
             self.check(vector)?;
         }
+        // The buffer has a slot for each item of the limit: a huge limit must not allocate more
+        // than there is.
         let limit = limit.min(self.count() as usize);
         let raw = c::cvg_query {
             text: ffi::text(query.text),
@@ -148,7 +151,7 @@ impl Recalled {
 }
 
 /// Keeps of a ranked list what fits into `budget` tokens: each item for which there is room after
-/// those before it.
+/// those kept before it.
 #[must_use]
 pub fn pack(ranked: &[Recalled], budget: u64) -> Vec<Recalled> {
     let raw = |r: &Recalled| c::cvg_recalled { score: r.score, item: r.item, tokens: r.tokens };
@@ -157,16 +160,16 @@ pub fn pack(ranked: &[Recalled], budget: u64) -> Vec<Recalled> {
     list.iter().map(Recalled::from_raw).collect()
 }
 
-/// Turns a vector of floats into bytes, the largest of them (by size) into 127 or -127.
+/// Scales a vector of floats to bytes, its largest component by magnitude to 127 or -127.
 ///
 /// # Errors
-/// [`KernelError::BadArgument`] for what is not finite, [`KernelError::TooLarge`] beyond 65,536
-/// dimensions.
+/// [`KernelError::BadArgument`] for a component that is not finite, [`KernelError::TooLarge`]
+/// beyond 65,536 dimensions.
 pub fn quantise(vector: &[f32]) -> Result<Vec<i8>, KernelError> {
     ffi::quantise(vector)
 }
 
-/// The cosine of two vectors of the same dimensions, from -1 to 1; 0 if one is all zeros.
+/// Returns the cosine of two vectors of the same dimensions, from -1 to 1; 0 if one is all zeros.
 ///
 /// # Errors
 /// [`KernelError::BadArgument`] for vectors of different dimensions, [`KernelError::TooLarge`].
@@ -174,7 +177,7 @@ pub fn cosine(a: &[i8], b: &[i8]) -> Result<f64, KernelError> {
     if a.len() == b.len() { ffi::cosine(a, b) } else { Err(KernelError::BadArgument) }
 }
 
-/// The score of an item, from 0 to 1, from its parts.
+/// Returns the score of an item, from 0 to 1, from its parts.
 ///
 /// # Errors
 /// [`KernelError::BadArgument`] for anything out of range.

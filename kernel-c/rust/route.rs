@@ -4,101 +4,101 @@ use crate::bindings as c;
 use crate::error::KernelError;
 use crate::ffi;
 
-/// Where a provider computes.
+/// Location of a provider's computation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum ProviderClass {
-    /// On hardware of the person or the operator.
+    /// On hardware of the user or the operator.
     Local = c::CVG_CLASS_LOCAL,
-    /// Anywhere else.
+    /// Anywhere else, as a cloud.
     Cloud = c::CVG_CLASS_CLOUD,
 }
 
-/// What serves the model.
+/// Software that serves the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Platform {
-    /// Apple MLX.
+    /// Apple MLX, on Apple silicon.
     Mlx = c::CVG_PLATFORM_MLX,
-    /// Ollama.
+    /// Ollama's own interface.
     Ollama = c::CVG_PLATFORM_OLLAMA,
-    /// llama.cpp.
+    /// llama.cpp's own server.
     LlamaCpp = c::CVG_PLATFORM_LLAMACPP,
-    /// An endpoint that speaks the OpenAI protocol; it counts as local only if declared so.
+    /// Endpoint with the OpenAI protocol; it counts as local only if declared so.
     OpenAiCompatible = c::CVG_PLATFORM_OPENAI_COMPATIBLE,
-    /// A cloud provider's own interface; it never counts as local.
+    /// Cloud provider's own interface; it never counts as local.
     CloudApi = c::CVG_PLATFORM_CLOUD_API,
 }
 
-/// A price that nobody knows: such a candidate comes last, and not at all when there is a budget.
+/// Value for an unknown price: such a candidate comes last, and is rejected if there is a budget.
 pub const PRICE_UNKNOWN: u64 = u64::MAX;
 
-/// What a model can do, or a request needs.
+/// Capabilities that a model has or a request needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Capabilities {
-    /// It can call tools.
+    /// Can call tools.
     pub tools: bool,
-    /// It can be held to a JSON schema.
+    /// Can be held to a JSON schema.
     pub json: bool,
-    /// It reads images.
+    /// Can read images.
     pub vision: bool,
-    /// It reads sound.
+    /// Can read audio recordings.
     pub audio: bool,
 }
 
 /// A model that could answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidate {
-    /// Where it computes.
+    /// Location of the computation.
     pub provider_class: ProviderClass,
-    /// What serves it.
+    /// Software that serves it.
     pub platform: Platform,
-    /// The operator vouches that its endpoint is local.
+    /// True if the operator vouches that its endpoint is local.
     pub declared_local: bool,
-    /// It answered when it was last probed.
+    /// True if it answered when it was last probed.
     pub healthy: bool,
-    /// What it can do.
+    /// Capabilities of the model.
     pub capabilities: Capabilities,
     /// Price of an input token, in 1e-15 currency units, or [`PRICE_UNKNOWN`].
     pub price_in: u64,
     /// Price of an output token, in 1e-15 currency units, or [`PRICE_UNKNOWN`].
     pub price_out: u64,
-    /// Input and output tokens that it can hold.
+    /// Size of the context window, for input and output together.
     pub context_tokens: u64,
     /// Measured latency in milliseconds.
     pub latency_ms: Option<u32>,
-    /// From 0 to 1000.
+    /// Quality from 0 to 1000.
     pub quality: u32,
 }
 
-/// What is asked of the router.
+/// Requirements and preferences of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Request {
-    /// Nothing may leave the premises.
+    /// True if nothing may leave the premises.
     pub require_local: bool,
-    /// There is no network.
+    /// True if there is no network.
     pub offline: bool,
-    /// What the model must be able to do.
+    /// Capabilities that the model must have.
     pub capabilities: Capabilities,
     /// Estimated tokens of the input.
     pub input_tokens: u64,
-    /// Most tokens that may be answered.
+    /// Most tokens of the output.
     pub max_output_tokens: u64,
-    /// What may still be spent, in 1e-15 currency units; `None`: no limit.
+    /// Money left, in 1e-15 currency units; `None`: no limit.
     pub budget: Option<u64>,
-    /// Below this budget price counts before ability; 0: never.
+    /// Budget below which price counts before quality, in 1e-15 currency units; 0: never.
     pub downgrade_line: u64,
-    /// A model that is measured to be slower, in milliseconds, is rejected.
+    /// Highest measured latency in milliseconds; slower models are rejected.
     pub max_latency_ms: Option<u32>,
-    /// From 0 to 1000: models of lower quality are only used when no better one answers.
+    /// Complexity from 0 to 1000: models of lower quality are only used if no better one answers.
     pub complexity: u32,
-    /// Index of the only candidate wanted.
+    /// Index of the only candidate allowed.
     pub pinned: Option<u32>,
-    /// The platform that is preferred on this machine.
+    /// Platform that is preferred on this machine.
     pub preferred_platform: Option<Platform>,
 }
 
-/// Why a candidate was accepted or rejected.
+/// Reason for accepting or rejecting a candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Reason {
@@ -136,14 +136,14 @@ pub enum Reason {
     PriceUnknown = c::CVG_REASON_PRICE_UNKNOWN,
 }
 
-/// The verdict on one candidate.
+/// Decision over one candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision {
     /// Index of the candidate.
     pub index: u32,
-    /// Whether it may answer.
+    /// True if it may answer.
     pub accepted: bool,
-    /// Why, or why not.
+    /// Reason of the decision.
     pub reason: Reason,
     /// Worst-case cost in 1e-15 currency units; saturates at `u64::MAX`.
     pub cost: u64,
@@ -168,26 +168,27 @@ pub fn route(request: &Request, candidates: &[Candidate]) -> Result<Vec<Decision
     Ok(decisions.iter().enumerate().map(decide).collect())
 }
 
-/// What is known of a request before it is sent.
+/// Features of a request that are known before it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Features {
-    /// Tokens that are sent.
+    /// Tokens of the prompt.
     pub input_tokens: u64,
-    /// Most tokens that may be answered.
+    /// Most tokens of the output.
     pub max_output_tokens: u64,
-    /// Tools offered.
+    /// Number of tools offered.
     pub tools: u32,
     /// Properties of the answer's schema, at all depths.
     pub schema_properties: u32,
     /// Messages before this one.
     pub turns: u32,
-    /// It asks for reasoning.
+    /// True if it asks for reasoning.
     pub reasoning: bool,
-    /// It asks for code.
+    /// True if it asks for code.
     pub code: bool,
 }
 
-/// How complex a request is, from 0 to 1000; `include/convergio/router.h` has the formula.
+/// Returns the complexity of a request, from 0 to 1000; `include/convergio/router.h` has the
+/// formula.
 #[must_use]
 pub fn complexity(features: &Features) -> u32 {
     ffi::complexity(&c::cvg_features {

@@ -7,102 +7,102 @@ use crate::error::{CompileError, KernelError};
 use crate::ffi::{RawDelta, RawSched};
 use crate::graph::{Graph, port};
 
-/// How a node or an item ended.
+/// End of a node or of an item of a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is done.
+    /// It succeeded.
     Done {
-        /// The port taken, if the node chose one; means nothing for an item.
+        /// Port taken, if the node chose one; ignored for an item.
         choice: Option<u32>,
     },
-    /// It failed, with no try left.
+    /// It failed, with no retry left.
     Failed,
 }
 
-/// Where a node stands.
+/// Status of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeStatus {
-    /// It waits for its in-edges.
+    /// Waits for its in-edges.
     Pending,
-    /// It was told to start and has not ended.
+    /// Was started and has not ended.
     Ready,
-    /// It is done.
+    /// Ended with success.
     Done,
-    /// It failed.
+    /// Ended with a failure.
     Failed,
-    /// It can no longer become ready, or was skipped by an answer.
+    /// Can no longer become ready, or was skipped by an answer.
     Skipped,
-    /// It failed and asks what to do; it counts as in flight.
+    /// Failed and asks for a decision; it counts as in flight.
     Asking,
-    /// It was in flight when its scope failed or the run was cancelled.
+    /// Was in flight when its scope failed or the run was cancelled.
     Cancelled,
 }
 
-/// What becomes of a node that asks.
+/// Decision about a node that asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Answer {
-    /// It is in flight again; a scope starts over.
+    /// The node is in flight again; a scope starts over.
     Retry = c::CVG_ANSWER_RETRY,
-    /// The run goes on without it and what hangs on it.
+    /// The run goes on without the node and what depends on it.
     Skip = c::CVG_ANSWER_SKIP,
-    /// It has failed for good.
+    /// The node has failed for good.
     Fail = c::CVG_ANSWER_FAIL,
 }
 
-/// Where an item of a map stands.
+/// Status of an item of a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ItemState {
-    /// It was not told to start.
+    /// It was not started.
     Waiting = c::CVG_ITEM_WAITING as u8,
-    /// It was told to start and has not ended.
+    /// It was started and has not ended.
     Ready = c::CVG_ITEM_READY as u8,
-    /// It is done.
+    /// It ended with success.
     Done = c::CVG_ITEM_DONE as u8,
 }
 
-/// A node as the log knows it, to restore a scheduler from.
+/// State of a node as the log has it, from which a scheduler is restored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeState {
-    /// The log does not speak of it.
+    /// The log has no event of it.
     Pending,
     /// It was scheduled or started.
     Ready,
     /// It was expanded into items and is in flight.
     Map {
-        /// How many items may be in flight at once; at least 1.
+        /// Most items in flight at once; at least 1.
         max_parallel: u32,
         /// Every item, by index. Those that wait come last, since items start in order.
         items: Vec<ItemState>,
     },
-    /// It is done.
+    /// It ended with success.
     Done {
-        /// The port taken, if it chose one.
+        /// Port taken, if it chose one.
         choice: Option<u32>,
     },
-    /// It failed.
+    /// It ended with a failure.
     Failed,
-    /// It was skipped.
+    /// It was skipped by the scheduler or an answer.
     Skipped,
-    /// It failed and asks.
+    /// It failed and asks for a decision.
     Asking,
-    /// It was cancelled.
+    /// It was cancelled in flight.
     Cancelled,
     /// It is a scope that has begun iterations.
     Scope {
-        /// Where it stands.
+        /// Status of the scope's node.
         status: NodeStatus,
-        /// The port taken, if it is done and chose one.
+        /// Port taken, if it is done and chose one.
         choice: Option<u32>,
-        /// How many iterations were begun.
+        /// Number of iterations begun.
         iterations: u32,
-        /// Whether it is in flight and the last one is not over.
+        /// True if it is in flight and its last iteration is not over.
         iterating: bool,
     },
 }
 
-/// How the run as a whole stands.
+/// Status of the run as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunResult {
     /// Something is in flight.
@@ -111,11 +111,11 @@ pub enum RunResult {
     Succeeded,
     /// A node failed and nothing catches that. Others may still be in flight.
     Failed,
-    /// It was cancelled.
+    /// It was cancelled by [`Scheduler::cancel_run`].
     Cancelled,
 }
 
-/// Something to be started now.
+/// A node or item to be started now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ready {
     /// Index of the node.
@@ -125,24 +125,24 @@ pub struct Ready {
     pub item: Option<u32>,
 }
 
-/// What one call changed.
+/// Changes made by one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delta {
-    /// To be started now, ascending by node, then item.
+    /// Nodes and items to be started now, ascending by node, then item.
     pub ready: Vec<Ready>,
     /// Nodes that will never start, ascending.
     pub skipped: Vec<u32>,
     /// Nodes that were in flight and are to be stopped, ascending.
     pub cancelled: Vec<u32>,
-    /// The node that has failed and asks what to do.
+    /// Node that has failed and asks for a decision.
     pub asking: Option<u32>,
-    /// How the run stands after the call.
+    /// Status of the run after the call.
     pub result: RunResult,
 }
 
-/// Where one run of a graph stands. A refused call leaves it as it was.
+/// The scheduling state of one run. A refused call leaves it as it was.
 ///
-/// Cloning copies the state and shares the graph; like any clone in Rust it ends the process when
+/// Cloning copies the state and shares the graph; like any clone in Rust it aborts the process when
 /// memory runs out.
 #[derive(Debug, Clone)]
 pub struct Scheduler {
@@ -189,8 +189,8 @@ impl Scheduler {
         (Self { raw, delta, graph: Arc::clone(graph) }, first)
     }
 
-    /// Records how a node in flight ended. An expanded map can fail as a whole, but is done only
-    /// by its items. Once the run has failed, outcomes are recorded and start nothing.
+    /// Records how a node in flight ended. An expanded map can fail as a whole, but is done only by
+    /// its items. Once the run has failed, outcomes are recorded and start nothing.
     ///
     /// # Errors
     /// `BadNode`, `NotReady`, `AlreadyExpanded`, `BadArgument` (choice), `NoMemory`.
@@ -240,7 +240,7 @@ impl Scheduler {
         Ok(self.delta.read())
     }
 
-    /// Decides what becomes of a node that asks.
+    /// Decides about a node that asks.
     ///
     /// # Errors
     /// `BadNode`, `NotAsking`, `RunEnded`, `NoMemory`.
@@ -249,7 +249,7 @@ impl Scheduler {
         Ok(self.delta.read())
     }
 
-    /// Ends a run that goes on; the delta holds what is to be stopped.
+    /// Cancels a run in progress; the delta holds what is to be stopped.
     ///
     /// # Errors
     /// `RunEnded`, `NoMemory`.
@@ -258,7 +258,7 @@ impl Scheduler {
         Ok(self.delta.read())
     }
 
-    /// The state as bytes for [`Scheduler::load`]: equal states have equal bytes.
+    /// Serialises the state for [`Scheduler::load`]: equal states have equal bytes.
     ///
     /// # Errors
     /// None but those of a broken kernel.
@@ -266,7 +266,7 @@ impl Scheduler {
         self.raw.save()
     }
 
-    /// Reads what [`Scheduler::save`] wrote for the same graph.
+    /// Restores what [`Scheduler::save`] wrote for the same graph.
     ///
     /// # Errors
     /// [`KernelError::BadBytes`] for anything else, [`KernelError::BadState`] if no run of this
@@ -277,13 +277,13 @@ impl Scheduler {
         Ok(Self { raw, delta, graph: Arc::clone(graph) })
     }
 
-    /// A hash of the state and its graph: equal for equal states, on every machine.
+    /// Hash of the state and its graph: equal for equal states, on every machine.
     #[must_use]
     pub fn hash(&self) -> u64 {
         self.raw.hash()
     }
 
-    /// Where a node stands.
+    /// Returns the status of a node.
     ///
     /// # Errors
     /// [`KernelError::BadNode`].
@@ -295,17 +295,18 @@ impl Scheduler {
             c::CVG_NODE_FAILED => NodeStatus::Failed,
             c::CVG_NODE_SKIPPED => NodeStatus::Skipped,
             c::CVG_NODE_ASKING => NodeStatus::Asking,
+            // `CVG_NODE_CANCELLED`: values of another header are ruled out by `check_abi`.
             _ => NodeStatus::Cancelled,
         })
     }
 
-    /// How the run stands.
+    /// Status of the run as a whole.
     #[must_use]
     pub fn result(&self) -> RunResult {
         RunResult::from_raw(self.raw.result())
     }
 
-    /// The graph that is run.
+    /// The graph that this scheduler runs.
     #[must_use]
     pub fn graph(&self) -> &Arc<Graph> {
         &self.graph
@@ -330,7 +331,7 @@ impl Ready {
     }
 }
 
-/// A node's state as C knows it, but for the pointer to the items.
+/// State of a node in C's terms, without the pointer to the items.
 pub(crate) struct RawState<'a> {
     pub(crate) status: c::cvg_node_status,
     pub(crate) choice: u32,
@@ -341,7 +342,7 @@ pub(crate) struct RawState<'a> {
 }
 
 impl RawState<'_> {
-    /// The same with the pointer, which holds as long as the items do.
+    /// Converts to C. The result points to the items, and is valid as long as they are.
     pub(crate) fn to_raw(&self) -> Result<c::cvg_node_state, KernelError> {
         Ok(c::cvg_node_state {
             status: self.status,

@@ -1,4 +1,4 @@
-//! Tools: schemas of arguments, permissions, and the built-in ones.
+//! Tools: schemas of arguments, permissions, and the built-in tools.
 
 use std::fmt;
 
@@ -6,48 +6,48 @@ use crate::bindings as c;
 use crate::error::KernelError;
 use crate::ffi::{self, RawSchema};
 
-/// What is wrong with a JSON text or a schema.
+/// Kind of an error in a JSON text or a schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum ViolationKind {
-    /// It is not JSON.
+    /// The text is not JSON.
     Json = c::CVG_VIOLATION_JSON,
-    /// Another type is wanted.
+    /// A value has the wrong type.
     Type = c::CVG_VIOLATION_TYPE,
-    /// It is not one of the values wanted.
+    /// A value is none of the allowed ones.
     Enum = c::CVG_VIOLATION_ENUM,
     /// A number, length or count is outside its limits.
     Range = c::CVG_VIOLATION_RANGE,
-    /// A required property is not there.
+    /// A required property is missing.
     Missing = c::CVG_VIOLATION_MISSING,
-    /// The property is not allowed.
+    /// A property is not allowed.
     Unknown = c::CVG_VIOLATION_UNKNOWN,
     /// A schema uses a keyword beyond the subset.
     Keyword = c::CVG_VIOLATION_KEYWORD,
-    /// A schema's keyword has a value that it cannot have.
+    /// A schema's keyword has an invalid value.
     KeywordValue = c::CVG_VIOLATION_KEYWORD_VALUE,
 }
 
-/// The first thing that is wrong, and where.
+/// The first error of a text, and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// What is wrong.
+    /// Kind of the error.
     pub kind: ViolationKind,
-    /// Byte offset in the text that was checked.
+    /// Byte offset in the checked text.
     pub offset: u32,
-    /// Byte offset in the schema of what the value breaks.
+    /// Byte offset in the schema of the rule that the value breaks.
     pub schema_offset: Option<u32>,
     /// JSON pointer to the value; cut after 255 bytes.
     pub path: String,
 }
 
-/// Why a schema or a value was refused.
+/// Error of a schema or of a value checked against one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SchemaError {
-    /// The text is wrong.
+    /// The text breaks a rule.
     #[error("{0}")]
     Violation(Violation),
-    /// The text is too large, or there is no memory left.
+    /// The text is too large, or memory ran out.
     #[error(transparent)]
     Kernel(#[from] KernelError),
 }
@@ -70,55 +70,55 @@ impl Schema {
     /// Checks that a text is JSON that fits the schema.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first violation.
     pub fn check(&self, value: &str) -> Result<(), SchemaError> {
         self.raw.check(value)
     }
 }
 
-/// What a tool does beyond computing.
+/// Effects of a tool beyond computing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Effects {
-    /// It reads files.
+    /// Reads files of the machine.
     pub read: bool,
-    /// It changes files.
+    /// Changes files of the machine.
     pub write: bool,
-    /// It talks to other machines.
+    /// Talks to other machines.
     pub network: bool,
-    /// It starts programs.
+    /// Starts other programs.
     pub process: bool,
-    /// It reaches people.
+    /// Contacts people, as by mail.
     pub people: bool,
-    /// It spends money.
+    /// Spends money through the call.
     pub money: bool,
 }
 
-/// Whether a call may be made.
+/// Answer of the permission rules to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
 pub enum Verdict {
-    /// It may.
+    /// The call is allowed.
     Allow = c::CVG_VERDICT_ALLOW,
-    /// Somebody is asked.
+    /// A person must decide.
     Ask = c::CVG_VERDICT_ASK,
-    /// It may not.
+    /// The call is refused.
     Deny = c::CVG_VERDICT_DENY,
 }
 
-/// A rule over calls. One that denies holds for tools with any of its effects (none: whatever the
-/// effects); one that allows or asks holds for tools all of whose effects are among its own.
+/// A rule over calls. One that denies applies to tools with any of its effects (none given: to all
+/// tools); one that allows or asks applies to tools all of whose effects are among its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Permission<'a> {
     /// A tool's name, or its beginning followed by `*`.
     pub tools: &'a str,
-    /// The effects meant.
+    /// Effects that the rule covers.
     pub effects: Effects,
-    /// What the rule says.
+    /// Verdict where the rule applies.
     pub verdict: Verdict,
 }
 
-/// The verdict over a call, and the index of the rule that decided: the strictest one that holds.
-/// Without any the call is denied.
+/// Returns the verdict over a call, and the index of the rule that decided: the strictest one that
+/// applies. Without any the call is denied.
 ///
 /// # Errors
 /// [`KernelError::BadArgument`] for 2^32 rules or more.
@@ -137,18 +137,18 @@ pub fn permit(
     Ok((verdict, (rule != c::CVG_NONE).then_some(rule)))
 }
 
-/// A built-in tool.
+/// A tool that the kernel implements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tool {
-    /// Its name, like `text.split`.
+    /// Unique name, as `text.split`.
     pub name: &'static str,
-    /// What it does.
+    /// Purpose in a sentence, shown to models.
     pub description: &'static str,
     /// JSON Schema of its arguments.
     pub schema: &'static str,
 }
 
-/// Why a tool gave no answer.
+/// Error of a call to a built-in tool.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ToolError {
     /// No built-in tool has this name.
@@ -165,17 +165,17 @@ pub enum ToolError {
     Kernel(#[from] KernelError),
 }
 
-/// All built-in tools.
+/// Returns all tools that the kernel implements.
 #[must_use]
 pub fn tools() -> Vec<Tool> {
     ffi::tools()
 }
 
-/// Calls a built-in tool with JSON; the answer is JSON too. `now_ms` is the time that the tool
-/// sees, in milliseconds since 1970 UTC: the same call always has the same answer.
+/// Calls a built-in tool with JSON; the result is JSON too. `now_ms` is the time that the tool
+/// sees, in milliseconds since 1970 UTC: the same call always has the same result.
 ///
 /// # Errors
-/// The tool or the arguments are wrong, or there is no answer.
+/// The tool is unknown, the arguments do not fit its schema, or it has no result for them.
 pub fn call_tool(name: &str, arguments: &str, now_ms: i64) -> Result<String, ToolError> {
     ffi::call_tool(name, arguments, now_ms)
 }
@@ -203,7 +203,7 @@ fn raw_permission(rule: &Permission<'_>) -> c::cvg_permission {
 }
 
 impl Violation {
-    /// What C wrote after it refused a text.
+    /// Converts the violation that C wrote after it refused a text.
     pub(crate) fn from_raw(raw: &c::cvg_violation) -> Self {
         // The path is terminated; a multi-byte character may be cut at its end.
         let path: Vec<u8> = raw
@@ -247,12 +247,12 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What C writes a violation over.
+/// Value of a violation before C has written one.
 pub(crate) fn no_violation() -> c::cvg_violation {
     c::cvg_violation { kind: 0, offset: 0, schema_offset: c::CVG_NONE, path: [0; 256] }
 }
 
-/// `Ok` for `CVG_OK`, or else why a text or a schema was refused.
+/// Maps a status: `Ok` for `CVG_OK`, else the reason why a text or a schema was refused.
 pub(crate) fn refused(
     status: c::cvg_status,
     violation: &c::cvg_violation,

@@ -1,33 +1,34 @@
-//! What can go wrong with read models.
+//! Errors of the read models, and which of them a retry may cure.
 
 use convergio_eventstore::LogError;
 
-/// Why read models cannot be read or written.
+/// Error of reading or writing the read models.
 #[derive(Debug, thiserror::Error)]
 pub enum ProjectionError {
-    /// The database.
+    /// The database refused a statement or cannot be reached.
     #[error("the read models: {0}")]
     Database(#[from] sqlx::Error),
-    /// The database's tables cannot be made.
+    /// The schema migrations cannot be applied.
     #[error("the read models' tables: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
-    /// The log.
+    /// The log cannot be read.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// Another projector moves the position.
+    /// Another projector moved the stored position: two of them write to one store.
     #[error("another projector writes to the same read models: stop one of them")]
     NotAlone,
-    /// A file operation of a rebuild.
+    /// A file operation on the database file failed, during a rebuild or when it is opened.
     #[error("the read models' file: {0}")]
     File(#[from] std::io::Error),
-    /// A cursor that we did not give out.
+    /// The cursor was not issued by a query of this kind.
     #[error("`{0}` is not a cursor: use the `next_cursor` of the page before")]
     BadCursor(String),
 }
 
 impl ProjectionError {
-    /// Whether the same may pass later: the database has no room, is busy, or it or the log cannot
-    /// be reached. Codes are SQLite's primary result codes, and the classes of SQLSTATE.
+    /// True if the same operation may succeed later: the database has no room or is busy, or the
+    /// database or the log cannot be reached. Codes are SQLite's primary result codes and the
+    /// classes of SQLSTATE.
     pub(crate) fn is_passing(&self) -> bool {
         match self {
             Self::Log(error) => matches!(error, LogError::Unavailable(_)),

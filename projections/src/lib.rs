@@ -1,7 +1,16 @@
-//! Read models: disposable SQL folds of the log.
+//! Read models: SQL tables folded from the event log, disposable and rebuildable at any time.
 //!
-//! The projector follows the log and applies each page in one transaction together with its
-//! position. Queries read; nothing here is ever written but what events say.
+//! The projector tails the log and applies each batch of records in one transaction together with
+//! its log position, so that a crash never leaves rows and position apart. Map:
+//!
+//! - `projector` tails the log and drives `batch_writer`, which owns the transaction.
+//! - `apply` holds what each event changes; `row_cache` within it delays writes to the end of a
+//!   batch.
+//! - `query` reads the tables, `rows` defines their rows, `store` opens the database.
+//! - `rebuild` folds the whole log into a fresh copy; `recompute` folds one run for comparison.
+//! - `memory` is the full-text and vector index of subjects' memories, in memory only.
+//!
+//! No code here appends to the log, and no table holds anything that events do not say.
 
 mod apply;
 mod error;

@@ -1,4 +1,5 @@
-//! Writing a page: rows and position in one transaction.
+//! The write side of the read models: one connection that writes a batch of records, rows and
+//! position in one transaction.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +14,10 @@ use crate::store::Place;
 const NAME: &str = "all";
 const POSITION: &str = "SELECT pos FROM read_position WHERE name = $1";
 
-/// How long a connection that failed may take to close before it is left to itself.
+/// Maximum time to close a connection after an error before it is dropped instead.
 const CLOSING: Duration = Duration::from_secs(1);
 
-/// A connection that writes, with the rows that it holds.
+/// A writing connection with its cache of rows and the position it has reached.
 pub(crate) struct Writer {
     connection: AnyConnection,
     held: Held,
@@ -26,22 +27,24 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) async fn open(place: &Place) -> Result<Self, ProjectionError> {
         let mut connection = place.connect().await?;
+        // The position is read on the connection that will write, so that both see one state.
         let at = position(&mut connection).await?;
         Ok(Self { connection, held: Held::default(), at })
     }
 
-    /// How far it has come.
+    /// Position of the last record that was committed.
     pub(crate) fn at(&self) -> Position {
         self.at
     }
 
-    /// Rows and position move together, or not at all. An error ends the connection: after a failed
-    /// commit it may still be inside its transaction, and what it wrote next nobody else would see.
+    /// Applies a batch: rows and position are committed together, or not at all. Consumes the
+    /// writer on error, because after a failed commit the connection may still be inside its
+    /// transaction, and what it wrote next no reader would see.
     pub(crate) async fn apply(mut self, records: &[Arc<Record>]) -> Result<Self, ProjectionError> {
         match self.write_page(records).await {
             Ok(()) => Ok(self),
             Err(error) => {
-                // Closed or not: another connection takes its place.
+                // Closed in time or not, the caller opens another connection.
                 let _closed = tokio::time::timeout(CLOSING, self.connection.close()).await;
                 Err(error)
             }
@@ -51,6 +54,8 @@ impl Writer {
     async fn write_page(&mut self, records: &[Arc<Record>]) -> Result<(), ProjectionError> {
         let Some(last) = records.last() else { return Ok(()) };
         let mut transaction = self.connection.begin().await?;
+        // Compare-and-set of the position: a second projector on the same store loses here, before
+        // it writes a row, and its transaction is rolled back.
         let sql = "UPDATE read_position SET pos = $1 WHERE name = $2 AND pos = $3";
         let moved = sqlx::query(sql)
             .bind(signed(last.position.0))
@@ -65,6 +70,7 @@ impl Writer {
         for record in records {
             apply(&mut page, record).await?;
         }
+        // Rows change many times within a batch but are written once, at its end.
         self.held.flush(&mut transaction).await?;
         transaction.commit().await?;
         self.at = last.position;
@@ -76,7 +82,7 @@ impl Writer {
     }
 }
 
-/// How far the read models have come; makes the row that says so.
+/// Position of the read models; inserts the row that holds it if it is missing.
 pub(crate) async fn position(connection: &mut AnyConnection) -> Result<Position, ProjectionError> {
     let sql = "INSERT INTO read_position (name, pos) VALUES ($1, 0) \
         ON CONFLICT (name) DO NOTHING";
@@ -85,7 +91,8 @@ pub(crate) async fn position(connection: &mut AnyConnection) -> Result<Position,
     Ok(Position(u64::try_from(pos).unwrap_or(0)))
 }
 
-/// How far the read models have come, as the database tells any reader.
+/// Position of the read models as stored in the database, for readers that do not share a process
+/// with the projector.
 pub(crate) async fn written_position(pool: &AnyPool) -> Result<Position, ProjectionError> {
     let pos: i64 = sqlx::query_scalar(POSITION).bind(NAME).fetch_one(pool).await?;
     Ok(Position(u64::try_from(pos).unwrap_or(0)))

@@ -1,4 +1,4 @@
-//! Following the log: a page at a time, rows and position in one transaction.
+//! The projector: tails the log and applies it to the read models batch by batch.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,29 +13,29 @@ use crate::page::{Writer, position};
 use crate::query::Queries;
 use crate::store::{Place, Store};
 
-/// Records applied in one transaction at most.
+/// Maximum records applied in one transaction.
 const PAGE: usize = 512;
-/// How long a projector leaves the work to another one that is ahead of it.
+/// Pause before a projector retries, after an error or while another projector holds the store.
 const STAND_BY: Duration = Duration::from_secs(1);
-/// How long a record waits for others, so that they are written together, while nobody waits for
-/// it.
+/// Maximum time that a record waits to be committed together with later ones, if no reader waits
+/// for it.
 const GATHER: Duration = Duration::from_millis(50);
 
-/// Records as they come, a page at most at once.
+/// Records that the tail has ready, at most [`BATCH_LIMIT`].
 type Chunk = Vec<Result<Arc<Record>, LogError>>;
 
-/// The read models of a store.
+/// The read models of one store, and the projector that keeps them current.
 pub struct Projections {
     place: Place,
     readers: AnyPool,
     applied: watch::Sender<Position>,
-    /// The last position that somebody waits for.
+    /// Highest position that a reader waits for.
     wanted: watch::Sender<Position>,
     health: ComponentHealth,
 }
 
 impl Projections {
-    /// Opens the read models; makes their tables.
+    /// Opens the store and brings its tables up to date.
     ///
     /// # Errors
     /// The store cannot be used.
@@ -44,8 +44,10 @@ impl Projections {
     }
 
     pub(crate) async fn open_at(place: Place) -> Result<Self, ProjectionError> {
+        // Migrations run on a connection of their own and are committed before anything reads.
         let mut first = place.open().await?;
         let position = position(&mut first).await?;
+        // Readers are opened only now: the tables must exist before.
         first.close().await?;
         let readers = place.readers().await?;
         let (applied, _) = watch::channel(position);
@@ -53,22 +55,22 @@ impl Projections {
         Ok(Self { place, readers, applied, wanted, health: ComponentHealth::default() })
     }
 
-    /// The same, reporting there whether it can write.
+    /// Reports to `health` from now on whether the store can be written.
     #[must_use]
     pub fn reporting_to(self, health: ComponentHealth) -> Self {
         Self { health, ..self }
     }
 
-    /// What reads them.
+    /// A handle that queries these read models.
     pub fn queries(&self) -> Queries {
         let is_shared = self.place.store.is_shared();
         let (applied, wanted) = (self.applied.subscribe(), self.wanted.clone());
         Queries::new(self.readers.clone(), applied, wanted, is_shared)
     }
 
-    /// Applies what is in the log and follows it, until `stop` is fired or dropped. On a shared
-    /// store one projector works at a time; the others stand by. While the database has no room, or
-    /// database or log cannot be reached, it waits, and goes on by a new connection.
+    /// Applies what is in the log and tails it until `stop` is fired or dropped. On a shared store
+    /// one projector works at a time; the others stand by. While the database is full, or database
+    /// or log cannot be reached, it retries on a new connection.
     ///
     /// # Errors
     /// The log is corrupt, the database refuses a row, or a file has another projector.
@@ -80,7 +82,7 @@ impl Projections {
         loop {
             match self.follow(&log, &mut stop).await {
                 Ok(()) => return Ok(()),
-                // Another one works: this one does not fail.
+                // Standing by is normal operation, not a failure.
                 Err(ProjectionError::NotAlone) if self.place.store.is_shared() => {
                     self.health.report_success();
                 }
@@ -99,13 +101,14 @@ impl Projections {
         }
     }
 
-    /// Follows the log from where the database is now, by a connection of its own, until `stop`.
+    /// Tails the log from the stored position on a connection of its own, until `stop`.
     async fn follow(
         &self,
         log: &Arc<dyn EventLog>,
         stop: &mut oneshot::Receiver<()>,
     ) -> Result<(), ProjectionError> {
         let mut writer = Writer::open(&self.place).await?;
+        // An empty rest means that the store is current: healthy although no batch was written yet.
         if log.read_all(writer.at(), 1).await?.records.is_empty() {
             self.health.report_success();
         }
@@ -116,6 +119,7 @@ impl Projections {
                 chunk = self.gather(writer.at(), &mut tail) => chunk,
             };
             let Some(chunk) = chunk else { return writer.close().await };
+            // Errors of the tail end the attempt: records after a gap must not be applied.
             let records = chunk.into_iter().collect::<Result<Vec<_>, _>>()?;
             writer = writer.apply(&records).await?;
             self.applied.send_replace(writer.at());
@@ -123,8 +127,9 @@ impl Projections {
         }
     }
 
-    /// The next records. A few wait for more, unless somebody waits for them; who waits at a shared
-    /// store cannot be known.
+    /// The next records, or `None` when the tail has ended. A small chunk waits for more records
+    /// unless a reader waits for it; at a shared store readers of other processes are not known, so
+    /// it never waits.
     async fn gather(
         &self,
         at: Position,
@@ -134,23 +139,25 @@ impl Projections {
         if chunk.len() < PAGE / 2 && !self.place.store.is_shared() {
             let mut wanted = self.wanted.subscribe();
             let wanted = wanted.wait_for(|wanted| *wanted > at);
-            // Either way they are written now.
+            // Timeout or a waiting reader: either way the chunk is written now.
             let _waited = tokio::time::timeout(GATHER, wanted).await;
             chunk.extend(tail.next().now_or_never().flatten().into_iter().flatten());
         }
         Some(chunk)
     }
 
-    /// Applies everything that is in the log now.
+    /// Applies everything that is in the log now, then returns. `progress` is called after each
+    /// batch with the applied position and the log's tail.
     ///
     /// # Errors
-    /// As [`Projections::run`]. `progress` hears position and tail.
+    /// As [`Projections::run`].
     pub async fn catch_up(
         &self,
         log: &dyn EventLog,
         mut progress: impl FnMut(Position, Position) + Send,
     ) -> Result<(), ProjectionError> {
         let mut writer = Writer::open(&self.place).await?;
+        // A batch at a time, since a whole log does not fit into memory.
         loop {
             let page = log.read_all(writer.at(), PAGE).await?;
             if page.records.is_empty() {
@@ -162,12 +169,12 @@ impl Projections {
         }
     }
 
-    /// A connection that writes.
+    /// Opens a connection that writes.
     pub(crate) async fn writer(&self) -> Result<Writer, ProjectionError> {
         Writer::open(&self.place).await
     }
 
-    /// Lets the store go.
+    /// Closes the readers' connections.
     pub async fn close(&self) {
         self.readers.close().await;
     }

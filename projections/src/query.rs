@@ -1,4 +1,5 @@
-//! Reading the read models. Every query is bound to one tenant.
+//! Queries over the read models. Every query is bound to one tenant, except
+//! [`Queries::dump_tables`].
 
 use std::time::Duration;
 
@@ -17,13 +18,13 @@ use crate::rows::{
     UsageRow,
 };
 
-/// Rows of one page at most.
+/// Maximum rows of one page.
 const PAGE_LIMIT: usize = 1000;
 
-/// How often a shared store is asked how far it has come, while somebody waits.
+/// Interval at which the position of a shared store is polled while a reader waits for it.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Every table.
+/// Every table, in the order of a dump.
 const TABLES: [&str; 11] = [
     "read_position",
     "graph_version",
@@ -38,7 +39,7 @@ const TABLES: [&str; 11] = [
     "agent_directory",
 ];
 
-/// The tables with rows of a run, and the column that names it.
+/// Tables with rows of a run, and the column that names the run.
 const OF_RUN: [(&str, &str); 6] = [
     ("run_status", "run"),
     ("step", "run"),
@@ -48,32 +49,33 @@ const OF_RUN: [(&str, &str); 6] = [
     ("approval", "run"),
 ];
 
-/// A row as text.
+/// One row of any table as text, for comparison.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct TableRow {
-    /// Its table.
+    /// Name of the row's table.
     pub table: &'static str,
-    /// Its columns as JSON values, in the order of the migration.
+    /// Columns as JSON values joined by `|`, in the order of the migration.
     pub row: String,
 }
 
-/// Which runs are listed, by the runs that they are within.
+/// Selects runs by the run that contains them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum RunFamily {
-    /// Only runs that are within no other.
+    /// Only runs without a parent.
     #[default]
     Top,
-    /// Only runs right within this one.
+    /// Only direct children of this run.
     ChildrenOf(String),
-    /// All.
+    /// Runs at every depth.
     All,
 }
 
 impl RunFamily {
-    /// The condition in SQL; `$3` is the run.
+    /// SQL condition of this family; parameter `$3` is the parent run.
     fn condition(&self) -> &'static str {
         match self {
-            // A value that is not used must be mentioned all the same.
+            // PostgreSQL infers a parameter's type from its use: an unused one must be mentioned
+            // with a cast.
             Self::Top => "r.parent IS NULL AND CAST($3 AS TEXT) IS NULL",
             Self::ChildrenOf(_) => "r.parent = $3",
             Self::All => "CAST($3 AS TEXT) IS NULL",
@@ -88,25 +90,25 @@ impl RunFamily {
     }
 }
 
-/// Which runs are listed.
+/// Filter of a list of runs; `None` matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunFilter {
-    /// Only of this family.
+    /// Position in the tree of runs.
     pub family: RunFamily,
-    /// Only of this graph.
+    /// Only runs of this graph.
     pub graph: Option<String>,
-    /// Only in this status.
+    /// Only runs in this status.
     pub status: Option<String>,
-    /// Only created by this actor.
+    /// Only runs created by this actor.
     pub actor: Option<String>,
 }
 
-/// Reads the read models. Cheap to clone.
+/// Read access to the read models. Cheap to clone.
 #[derive(Clone)]
 pub struct Queries {
     pool: AnyPool,
     applied: watch::Receiver<Position>,
-    /// The last position that somebody waits for.
+    /// Highest position that a reader waits for; the projector writes at once up to there.
     wanted: watch::Sender<Position>,
     is_shared: bool,
 }
@@ -123,12 +125,12 @@ impl Queries {
         Self { pool, applied, wanted, is_shared }
     }
 
-    /// How far the read models have come.
+    /// Position that this process's projector has applied.
     pub fn applied(&self) -> Position {
         *self.applied.borrow()
     }
 
-    /// How far the read models have come, as the database tells a reader: not the projector's word.
+    /// Position stored in the database, whichever process wrote it.
     ///
     /// # Errors
     /// The database cannot be read.
@@ -136,9 +138,11 @@ impl Queries {
         written_position(&self.pool).await
     }
 
-    /// Waits until the read models have come as far as a position; tells whether they have.
+    /// Waits until the read models have reached a position. Returns false after `timeout`, or when
+    /// the projector or the database is gone.
     pub async fn wait_for(&self, position: Position, timeout: Duration) -> bool {
         let mut applied = self.applied.clone();
+        // The projector is woken only by a later position than it knows of already.
         self.wanted.send_if_modified(|wanted| {
             let is_later = position > *wanted;
             *wanted = position.max(*wanted);
@@ -153,7 +157,7 @@ impl Queries {
         tokio::time::timeout(timeout, reached).await.unwrap_or(false)
     }
 
-    /// Another process may be the one that writes: only the database knows.
+    /// Polls the database for a position: another process may be the one that writes.
     async fn looks_for(&self, position: Position) -> bool {
         loop {
             match written_position(&self.pool).await {
@@ -164,10 +168,10 @@ impl Queries {
         }
     }
 
-    /// Graph versions, the newest first.
+    /// Lists graph versions, the newest first.
     ///
     /// # Errors
-    /// The database fails, or the cursor is not ours.
+    /// The database fails, or the cursor is not from this query.
     pub async fn graphs(
         &self,
         tenant: &str,
@@ -181,7 +185,7 @@ impl Queries {
         Ok(listed(rows.fetch_all(&self.pool).await?, limit, |row: &GraphRow| row.pos.to_string()))
     }
 
-    /// The versions of one graph, the newest first.
+    /// Lists at most 100 versions of one graph, the newest first.
     ///
     /// # Errors
     /// The database fails.
@@ -191,10 +195,10 @@ impl Queries {
         Ok(sqlx::query_as(sql).bind(tenant).bind(graph).fetch_all(&self.pool).await?)
     }
 
-    /// Runs, the newest first.
+    /// Lists runs, the newest first.
     ///
     /// # Errors
-    /// The database fails, or the cursor is not ours.
+    /// The database fails, or the cursor is not from this query.
     pub async fn runs(
         &self,
         tenant: &str,
@@ -202,6 +206,8 @@ impl Queries {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Listed<RunRow>> {
+        // All filters are in one statement, unused ones as NULL, so that each form is prepared
+        // once.
         let sql = format!(
             "SELECT r.*, g.name FROM run_status r LEFT JOIN graph_version g ON \
             g.tenant = r.tenant AND g.graph = r.graph AND g.version = r.version \
@@ -223,7 +229,7 @@ impl Queries {
         Ok(listed(rows, limit, |row: &RunRow| row.created_pos.to_string()))
     }
 
-    /// One run.
+    /// Finds one run.
     ///
     /// # Errors
     /// The database fails.
@@ -234,7 +240,7 @@ impl Queries {
         Ok(sqlx::query_as(sql).bind(tenant).bind(run).fetch_optional(&self.pool).await?)
     }
 
-    /// How many runs are right within a run.
+    /// Counts the direct children of a run.
     ///
     /// # Errors
     /// The database fails.
@@ -245,7 +251,7 @@ impl Queries {
         Ok(u64::try_from(count).unwrap_or(0))
     }
 
-    /// The steps of a run, in the order in which they were first heard of.
+    /// Lists at most 20,000 steps of a run, in the order of their first events.
     ///
     /// # Errors
     /// The database fails.
@@ -255,10 +261,10 @@ impl Queries {
         Ok(sqlx::query_as(sql).bind(tenant).bind(run).fetch_all(&self.pool).await?)
     }
 
-    /// Usage lines, the oldest first; of one run when it is named.
+    /// Lists usage lines, the oldest first; of one run if `run` is given.
     ///
     /// # Errors
-    /// The database fails, or the cursor is not ours.
+    /// The database fails, or the cursor is not from this query.
     pub async fn usage(
         &self,
         tenant: &str,
@@ -274,10 +280,10 @@ impl Queries {
         Ok(listed(rows, limit, |row: &UsageRow| format!("{}.{}", row.pos, row.usage_id)))
     }
 
-    /// Ledger entries, the oldest first; of one run when it is named.
+    /// Lists ledger entries, the oldest first; of one run if `run` is given.
     ///
     /// # Errors
-    /// The database fails, or the cursor is not ours.
+    /// The database fails, or the cursor is not from this query.
     pub async fn ledger(
         &self,
         tenant: &str,
@@ -293,7 +299,7 @@ impl Queries {
         Ok(listed(rows, limit, |row: &LedgerRow| format!("{}.{}", row.pos, row.entry)))
     }
 
-    /// The balances of all accounts. They sum to zero in each currency.
+    /// Lists the balances of all accounts. They sum to zero in each currency.
     ///
     /// # Errors
     /// The database fails.
@@ -303,7 +309,7 @@ impl Queries {
         Ok(sqlx::query_as(sql).bind(tenant).fetch_all(&self.pool).await?)
     }
 
-    /// How many usage lines have no price.
+    /// Counts the usage lines without a price.
     ///
     /// # Errors
     /// The database fails.
@@ -312,10 +318,10 @@ impl Queries {
         Ok(sqlx::query_scalar(sql).bind(tenant).fetch_one(&self.pool).await?)
     }
 
-    /// The audit trail, the oldest first; of one stream, actor or type when named.
+    /// Lists the audit trail, the oldest first. `filter` is stream, actor and event type.
     ///
     /// # Errors
-    /// The database fails, or the cursor is not ours.
+    /// The database fails, or the cursor is not from this query.
     pub async fn audit(
         &self,
         tenant: &str,
@@ -328,6 +334,7 @@ impl Queries {
             ($3 IS NULL OR actor = $3) AND ($4 IS NULL OR type = $4) AND \
             (pos > $5 OR (pos = $5 AND idx > $6)) ORDER BY pos, idx LIMIT $7";
         let (pos, index) = after(cursor)?;
+        // Index 0 is a real index, so a list without a cursor starts below it.
         let index: i64 = match cursor {
             None => -1,
             Some(cursor) => index.parse().map_err(|_| bad_cursor(cursor))?,
@@ -337,10 +344,10 @@ impl Queries {
         Ok(listed(rows, limit, |row: &AuditRow| format!("{}.{}", row.pos, row.idx)))
     }
 
-    /// Questions to people, the oldest first; in one state when it is named.
+    /// Lists approvals, the oldest first; of one run and in one state if these are given.
     ///
     /// # Errors
-    /// The database fails, or the cursor is not ours.
+    /// The database fails, or the cursor is not from this query.
     pub async fn approvals(
         &self,
         tenant: &str,
@@ -348,6 +355,7 @@ impl Queries {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Listed<ApprovalRow>> {
+        // Positions may repeat within a record, so the key completes the order.
         let sql = "SELECT * FROM approval WHERE tenant = $1 AND ($2 IS NULL OR run = $2) AND \
             ($3 IS NULL OR state = $3) AND (pos > $4 OR (pos = $4 AND approval > $5)) \
             ORDER BY pos, approval LIMIT $6";
@@ -357,8 +365,8 @@ impl Queries {
         Ok(listed(rows, limit, |row: &ApprovalRow| format!("{}.{}", row.pos, row.approval)))
     }
 
-    /// One question. A copy of the run that asked it may have been imported under another id: the
-    /// first one counts.
+    /// Finds one approval. A copy of its run may have been imported under another id, with the same
+    /// approval: the one with the lowest position is returned.
     ///
     /// # Errors
     /// The database fails.
@@ -368,10 +376,10 @@ impl Queries {
         Ok(sqlx::query_as(sql).bind(tenant).bind(approval).fetch_optional(&self.pool).await?)
     }
 
-    /// Agents, those defined last first; in one status when it is named.
+    /// Lists agents, the last defined first; in one status if it is given.
     ///
     /// # Errors
-    /// The database fails, or the cursor is not ours.
+    /// The database fails, or the cursor is not from this query.
     pub async fn agents(
         &self,
         tenant: &str,
@@ -386,7 +394,7 @@ impl Queries {
         Ok(listed(rows, limit, |row: &AgentRow| row.pos.to_string()))
     }
 
-    /// One agent.
+    /// Finds one agent.
     ///
     /// # Errors
     /// The database fails.
@@ -395,7 +403,7 @@ impl Queries {
         Ok(sqlx::query_as(sql).bind(tenant).bind(agent).fetch_optional(&self.pool).await?)
     }
 
-    /// All tables as text, in a fixed order: equal for equal logs, on every database.
+    /// All tables of all tenants as text in a fixed order: equal for equal logs, on every database.
     ///
     /// # Errors
     /// The database fails.
@@ -406,7 +414,7 @@ impl Queries {
             let sql = sqlx::AssertSqlSafe(format!("SELECT * FROM {table}"));
             let rows = sqlx::query(sql).fetch_all(&self.pool).await?;
             let mut lines = rows.iter().map(line).collect::<Result<Vec<_>>>()?;
-            // Databases order text each in their own way.
+            // Collations differ between databases, so rows are sorted here.
             lines.sort_unstable();
             dump.extend(lines.into_iter().map(|line| line + "\n"));
         }
@@ -415,7 +423,7 @@ impl Queries {
 }
 
 impl Queries {
-    /// All rows of a run, in a fixed order: equal for equal records.
+    /// Lists all rows of a run in a fixed order: equal for equal records.
     ///
     /// # Errors
     /// The database fails.
@@ -434,9 +442,10 @@ impl Queries {
     }
 }
 
-/// A row's columns as JSON values.
+/// Columns of a row as JSON values joined by `|`.
 fn line(row: &AnyRow) -> Result<String> {
     let value = |index: usize| -> Result<String> {
+        // The tables have no other types than these two.
         if let Ok(number) = row.try_get::<Option<i64>, _>(index) {
             return Ok(number.map_or_else(|| "null".to_owned(), |number| number.to_string()));
         }
@@ -447,11 +456,12 @@ fn line(row: &AnyRow) -> Result<String> {
     Ok(columns.collect::<Result<Vec<_>>>()?.join("|"))
 }
 
-/// One row more than asked for tells whether there is another page.
+/// SQL limit of a page: one row more than asked for, which shows whether there is another page.
 fn more(limit: usize) -> i64 {
     signed(limit.clamp(1, PAGE_LIMIT) as u64 + 1)
 }
 
+/// Cuts the row of lookahead off and makes the next page's cursor from the last row that is left.
 fn listed<T>(mut rows: Vec<T>, limit: usize, cursor: impl Fn(&T) -> String) -> Listed<T>
 where
     T: for<'r> FromRow<'r, AnyRow>,
@@ -463,13 +473,13 @@ where
     Listed { items: rows, next_cursor }
 }
 
-/// The position below which a page that runs backwards goes on.
+/// Position below which the next page of a descending list starts.
 fn before(cursor: Option<&str>) -> Result<i64> {
     let Some(cursor) = cursor else { return Ok(i64::MAX) };
     position(cursor).ok_or_else(|| bad_cursor(cursor))
 }
 
-/// The position and key after which a page that runs forwards goes on.
+/// Position and key after which the next page of an ascending list starts.
 fn after(cursor: Option<&str>) -> Result<(i64, String)> {
     let Some(cursor) = cursor else { return Ok((0, String::new())) };
     let (pos, key) = cursor.split_once('.').ok_or_else(|| bad_cursor(cursor))?;
@@ -477,11 +487,12 @@ fn after(cursor: Option<&str>) -> Result<(i64, String)> {
     Ok((pos, key.to_owned()))
 }
 
-/// A position of the log: from 1 on.
+/// Parses a log position. Positions start at 1.
 fn position(text: &str) -> Option<i64> {
     text.parse().ok().filter(|pos| *pos > 0)
 }
 
 fn bad_cursor(cursor: &str) -> ProjectionError {
+    // A client may send anything: the error message repeats only its beginning.
     ProjectionError::BadCursor(cursor.chars().take(80).collect())
 }

@@ -1,4 +1,4 @@
-//! Building read models anew: beside those in use, swapped in when they are complete.
+//! Rebuild of all read models from the log, beside those in use and swapped in when complete.
 
 use convergio_eventstore::{EventLog, Position};
 
@@ -6,19 +6,21 @@ use crate::error::ProjectionError;
 use crate::projector::Projections;
 use crate::store::{Place, Store};
 
-/// Folds the whole log into fresh read models and puts them in the place of the old ones.
+/// Folds the whole log into a fresh copy and swaps it in for the one in use.
 ///
 /// # Errors
-/// The log cannot be read or the read models cannot be written; the old ones are left as they were.
+/// The log cannot be read or the read models cannot be written; the copy in use is left as it was.
 pub async fn rebuild(
     store: impl Into<Store>,
     log: &dyn EventLog,
     progress: impl FnMut(Position, Position) + Send,
 ) -> Result<(), ProjectionError> {
     let fresh = Place { store: store.into(), is_fresh: true };
+    // An earlier rebuild may have stopped half-way: its rows are not to be trusted.
     fresh.clear().await?;
     let projections = Projections::open_at(fresh.clone()).await?;
     projections.catch_up(log, progress).await?;
+    // The swap needs the fresh copy without open connections.
     projections.close().await;
     fresh.swap().await
 }

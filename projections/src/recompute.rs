@@ -1,4 +1,4 @@
-//! The rows of one run, folded anew from its records alone, to be compared with those in use.
+//! The rows of one run, folded again from its records alone, for comparison with those in use.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use crate::projector::Projections;
 use crate::query::TableRow;
 use crate::store::remove;
 
-/// Records folded in one transaction.
+/// Maximum records folded in one transaction.
 const PAGE: usize = 512;
 
-/// Folds the records of a run, and what is registered before it, into read models of their own, and
-/// gives the rows of the run. `scratch` is a file that is made and removed.
+/// Folds the records of a run, preceded by those that register its graph, into read models of their
+/// own and returns the rows of the run. `scratch` is a database file that is created and removed.
 ///
 /// # Errors
-/// The file cannot be used.
+/// The file cannot be created, written or removed.
 pub async fn recompute(
     scratch: &Path,
     run: &StreamKey,
@@ -26,6 +26,7 @@ pub async fn recompute(
 ) -> Result<Vec<TableRow>, ProjectionError> {
     remove(scratch)?;
     let folded = fold(scratch, run, records).await;
+    // Removed on failure too: the fold's error is returned after the file is gone.
     remove(scratch)?;
     folded
 }
@@ -35,6 +36,7 @@ async fn fold(
     run: &StreamKey,
     records: &[Arc<Record>],
 ) -> Result<Vec<TableRow>, ProjectionError> {
+    // An ordinary store in a scratch file: the fold is the same code that the live rows come from.
     let models = Projections::open(scratch).await?;
     let mut writer = models.writer().await?;
     for page in records.chunks(PAGE) {

@@ -1,17 +1,17 @@
-//! Rows of read models, as queries give them.
+//! Rows of the read models as queries return them. Field names are column names.
 
 use serde::Serialize;
 
-/// A page of rows, and where the next one begins.
+/// One page of rows with the cursor of the next.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Listed<T> {
-    /// The rows.
+    /// Rows of this page, in the query's order.
     pub items: Vec<T>,
-    /// Opaque; absent on the last page.
+    /// Opaque cursor; `None` on the last page.
     pub next_cursor: Option<String>,
 }
 
-/// A version of a graph.
+/// One registered version of a graph.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
 #[expect(missing_docs, reason = "the columns are documented in the migration")]
 pub struct GraphRow {
@@ -24,7 +24,7 @@ pub struct GraphRow {
     pub pos: i64,
 }
 
-/// A run.
+/// The state of a run: status, counts of steps, usage and error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
 #[expect(missing_docs, reason = "the columns are documented in the migration")]
 pub struct RunRow {
@@ -63,7 +63,7 @@ pub struct RunRow {
     pub imported_signer: Option<String>,
 }
 
-/// A step of a run.
+/// The state of one step of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
 #[expect(missing_docs, reason = "the columns are documented in the migration")]
 pub struct StepRow {
@@ -87,7 +87,7 @@ pub struct StepRow {
     pub output: Option<String>,
 }
 
-/// One line of usage. Without a price it has no amount: it is unpriced, not free.
+/// One metered quantity. A line without a price has no amount: it is unpriced, not free.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
 #[expect(missing_docs, reason = "the columns are documented in the migration")]
 pub struct UsageRow {
@@ -122,7 +122,7 @@ pub struct LedgerRow {
     pub pos: i64,
 }
 
-/// The balance of an account.
+/// Balance of one ledger account in one currency.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
 #[expect(missing_docs, reason = "the columns are documented in the migration")]
 pub struct BalanceRow {
@@ -131,7 +131,7 @@ pub struct BalanceRow {
     pub amount: String,
 }
 
-/// One auditable event.
+/// One entry of the audit trail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
 #[expect(missing_docs, reason = "the columns are documented in the migration")]
 pub struct AuditRow {
@@ -149,7 +149,7 @@ pub struct AuditRow {
     pub hash: String,
 }
 
-/// An agent.
+/// An agent of the directory, with the version now in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
 #[expect(missing_docs, reason = "the columns are documented in the migration")]
 pub struct AgentRow {
@@ -166,7 +166,7 @@ pub struct AgentRow {
     pub pos: i64,
 }
 
-/// A question to a person.
+/// An approval: a question of a run that a person answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
 #[expect(missing_docs, reason = "the columns are documented in the migration")]
 pub struct ApprovalRow {

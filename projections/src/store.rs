@@ -1,4 +1,4 @@
-//! Where read models lie: in a file of SQLite, or in a schema of a PostgreSQL server.
+//! Location of the read models: an SQLite file, or a schema on a PostgreSQL server.
 
 use std::path::{Path, PathBuf};
 use std::sync::Once;
@@ -9,27 +9,27 @@ use sqlx::{AnyConnection, AnyPool, ConnectOptions, Connection, Executor};
 
 use crate::error::ProjectionError;
 
-/// The schema of a server's read models.
+/// PostgreSQL schema of the copy in use.
 const SCHEMA: &str = "convergio";
-/// Where they are built anew.
+/// PostgreSQL schema of the copy that a rebuild writes.
 const FRESH: &str = "convergio_fresh";
-/// Connections for readers.
+/// Maximum connections of the readers' pool.
 const READERS: u32 = 4;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 
-/// What a file's connections are told. Read models are disposable: what a power cut takes is
-/// applied again from the log. What a statement would undo is kept in memory: SQLite otherwise puts
-/// it in a file of the machine's folder for such, at every page that is written.
+/// Settings of each writing connection to a file. NORMAL is safe because read models are
+/// disposable: what a power cut loses is applied again from the log. Statement journals stay in
+/// memory, else SQLite writes one to the machine's temporary folder for every batch.
 const FILE_SETTINGS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; \
     PRAGMA temp_store = MEMORY; PRAGMA busy_timeout = 10000";
 
-/// A place for read models.
+/// A database for read models.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Store {
-    /// A file of SQLite.
+    /// An SQLite file, written by one process.
     File(PathBuf),
-    /// A PostgreSQL server, by URL, shared by several processes.
+    /// URL of a PostgreSQL server, shared by several processes.
     Server(String),
 }
 
@@ -46,13 +46,13 @@ impl From<&PathBuf> for Store {
 }
 
 impl Store {
-    /// Whether others may write here too.
+    /// True if other processes may write here too.
     pub(crate) fn is_shared(&self) -> bool {
         matches!(self, Self::Server(_))
     }
 }
 
-/// A place, and which of its two copies: the one in use, or the one that is being built.
+/// A store and which of its two copies is meant: the one in use or the one being rebuilt.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) store: Store,
@@ -64,34 +64,40 @@ impl Place {
         Self { store, is_fresh: false }
     }
 
-    /// A connection that writes; makes or brings up the tables.
+    /// Opens a writing connection; creates and migrates the tables.
     pub(crate) async fn open(&self) -> Result<AnyConnection, ProjectionError> {
         if let Store::File(_) = self.store {
+            // SQLite would create the file with the mode that the umask leaves.
             make_private(&self.file())?;
         }
         let mut connection = self.options("rwc")?.connect().await?;
+        // The schema must exist before `search_path` can name it.
         if let Store::Server(_) = self.store {
             let sql = format!("CREATE SCHEMA IF NOT EXISTS {}", self.schema());
             connection.execute(sqlx::AssertSqlSafe(sql)).await?;
         }
+        // Migrations are applied by the first process that opens the store; sqlx locks against
+        // others.
         connection.execute(sqlx::AssertSqlSafe(self.settings())).await?;
         MIGRATIONS.run_direct(None, &mut connection, false).await?;
         Ok(connection)
     }
 
-    /// A connection that writes to tables that are there.
+    /// Opens a writing connection to tables that exist.
     pub(crate) async fn connect(&self) -> Result<AnyConnection, ProjectionError> {
         let mut connection = self.options("rw")?.connect().await?;
         connection.execute(sqlx::AssertSqlSafe(self.settings())).await?;
         Ok(connection)
     }
 
-    /// Connections for readers.
+    /// Opens a pool of read-only connections.
     pub(crate) async fn readers(&self) -> Result<AnyPool, ProjectionError> {
         let settings = match self.store {
             Store::File(_) => "PRAGMA query_only = ON; PRAGMA busy_timeout = 10000".to_owned(),
             Store::Server(_) => self.settings(),
         };
+        // SQLite allows many readers beside one writer in WAL mode; more connections would not be
+        // faster.
         let options = AnyPoolOptions::new().max_connections(READERS);
         let options = options.after_connect(move |connection, _| {
             let settings = settings.clone();
@@ -102,7 +108,7 @@ impl Place {
         Ok(options.connect_with(self.options("rw")?).await?)
     }
 
-    /// Empties the place of the fresh copy.
+    /// Deletes whatever the fresh copy's location holds.
     pub(crate) async fn clear(&self) -> Result<(), ProjectionError> {
         match &self.store {
             Store::File(_) => Ok(remove(&self.file())?),
@@ -115,20 +121,25 @@ impl Place {
         }
     }
 
-    /// Puts the fresh copy, which nobody has open any more, in the place of the one in use.
+    /// Replaces the copy in use by the fresh copy, which must have no open connections.
     pub(crate) async fn swap(&self) -> Result<(), ProjectionError> {
         match &self.store {
             Store::File(file) => {
                 let mut last = self.connect().await?;
-                // The file alone is the database then.
+                // After a full checkpoint the file alone is the database, and a rename moves all of
+                // it.
                 last.execute("PRAGMA wal_checkpoint(TRUNCATE)").await?;
                 last.close().await?;
+                // The old journals go with the old file, or SQLite would replay them into the new
+                // one.
                 remove(file)?;
                 std::fs::rename(self.file(), file)?;
                 Ok(remove(&self.file())?)
             }
             Store::Server(_) => {
                 let mut connection = self.options("rw")?.connect().await?;
+                // Both statements in one transaction: readers see the old schema or the new one,
+                // never none.
                 let mut transaction = connection.begin().await?;
                 let sql = format!(
                     "DROP SCHEMA IF EXISTS {SCHEMA} CASCADE; \
@@ -145,6 +156,7 @@ impl Place {
         if self.is_fresh { FRESH } else { SCHEMA }
     }
 
+    /// Path of this copy's file; empty on a server.
     fn file(&self) -> PathBuf {
         match &self.store {
             Store::File(file) if self.is_fresh => file.with_extension("rebuild"),
@@ -171,14 +183,15 @@ impl Place {
     }
 }
 
-/// SQLite makes its files with the mode of the database, and follows links.
+/// Creates the database file with owner-only mode. SQLite gives its journals the mode of the
+/// database and follows links, so existing journals are narrowed as well.
 fn make_private(file: &Path) -> std::io::Result<()> {
     open_private_file(file)?;
     let beside = |ending: &str| PathBuf::from(format!("{}{ending}", file.display()));
     ["-wal", "-shm"].iter().try_for_each(|ending| narrow_mode(&beside(ending)).map(drop))
 }
 
-/// A path as a URL has it.
+/// Percent-encodes a path for an `sqlite:` URL.
 fn encoded(path: &Path) -> String {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-_.".contains(byte);
     let bytes = path.as_os_str().as_encoded_bytes();
@@ -189,7 +202,7 @@ fn encoded(path: &Path) -> String {
     bytes.iter().map(letter).collect()
 }
 
-/// Removes a database with its journals.
+/// Removes an SQLite database with its journals; files that do not exist are no error.
 pub(crate) fn remove(file: &Path) -> std::io::Result<()> {
     for suffix in ["", "-wal", "-shm"] {
         match std::fs::remove_file(format!("{}{suffix}", file.display())) {

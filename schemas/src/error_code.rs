@@ -1,16 +1,17 @@
-//! The stable codes of errors. Each has a page in `errors/`.
+//! The stable codes of error answers. Each has a page in `errors/`.
 
 /// A code, its HTTP status and its title.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ErrorCode {
-    /// The code.
+    /// Stable text of the code, as `graph.invalid`.
     pub code: &'static str,
-    /// The HTTP status.
+    /// HTTP status of the answer.
     pub status: u16,
     /// The code in words.
     pub title: &'static str,
 }
 
+// One list gives the constants and `ALL`, against which a test compares the pages.
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $code:literal, $status:literal, $title:literal;)*) => {
         $($(#[$doc])* pub const $name: ErrorCode =

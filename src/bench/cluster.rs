@@ -1,5 +1,5 @@
-//! A log of its own in a running cluster, for as long as a measurement lasts, and what the cluster
-//! does without us.
+//! A log of its own in a running cluster for the time of a measurement, and raw publishes to the
+//! same cluster for comparison.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -18,27 +18,27 @@ use uuid::Uuid;
 use super::raw::micros;
 use crate::log_place::ClusterPlace;
 
-/// Most bytes of the log, and of the raw stream beside it.
+/// Maximum bytes of the log, and of the raw stream beside it.
 const LOG_BYTES: u64 = 4 << 30;
 const PAYLOAD_BYTES: u64 = 1 << 30;
 const PARTS: [&str; 3] = ["LOG", "PAYLOAD", "DERIVED"];
 
-/// Messages that a raw writer gives one subject: as many as a writer of the log gives a stream.
+/// Messages per subject of a raw writer: as many as a writer of the log appends to one stream.
 const SUBJECT_MESSAGES: usize = 20;
-/// Tries to have a stream led by one server, and the wait after each.
+/// Maximum attempts to move a stream's leader, and the pause after each.
 const LEADER_TRIES: usize = 20;
 const LEADER_WAIT: Duration = Duration::from_millis(250);
 
-/// What a raw publish asks of the servers.
+/// Kind of a raw publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Raw {
-    /// To store it.
+    /// Stored without a condition.
     Plain,
-    /// To store it only after the message of its subject that the writer knows as the last.
+    /// Stored only if the last message of its subject is the one that the writer expects.
     Checked,
 }
 
-/// A log, and a stream of the same settings that is written to without us.
+/// A log in the cluster, and a stream with the same settings for raw publishes.
 pub(super) struct BenchCluster {
     pub(super) log: Arc<dyn EventLog>,
     context: jetstream::Context,
@@ -46,7 +46,7 @@ pub(super) struct BenchCluster {
 }
 
 impl BenchCluster {
-    /// Makes the streams, under names that nobody uses.
+    /// Creates the streams under unused names.
     ///
     /// # Errors
     /// The cluster cannot be reached, or refuses.
@@ -56,6 +56,7 @@ impl BenchCluster {
         config.address.name = format!("BENCH_{}", &id[20..28]);
         let name = config.address.name.clone();
         let context = jetstream::new(connect_client(&config).await?);
+        // The cluster under measurement need not be durable: its settings are part of the result.
         config.require = Durability::Process;
         let layout = Layout { replicas, log_bytes: LOG_BYTES, payload_bytes: PAYLOAD_BYTES };
         JetStreamLog::create(&config, &layout).await?;
@@ -71,7 +72,8 @@ impl BenchCluster {
         Ok(Self { log, context, name })
     }
 
-    /// Microseconds of raw publishes; each writer waits for its own acknowledgement.
+    /// Publishes for `span` and returns the sorted latencies in microseconds. Each writer waits for
+    /// its own acknowledgement.
     pub(super) async fn raw_publish_us(
         &self,
         raw: Raw,
@@ -93,7 +95,7 @@ impl BenchCluster {
         Ok(all)
     }
 
-    /// Messages of the log, and bytes of the log and its payloads, of one copy.
+    /// Messages of the log, and bytes of the log and its payloads, in one replica.
     pub(super) async fn stored(&self) -> anyhow::Result<(u64, u64)> {
         let (mut messages, mut bytes) = (0, 0);
         for part in &PARTS[..2] {
@@ -105,7 +107,7 @@ impl BenchCluster {
         Ok((messages, bytes))
     }
 
-    /// Removes everything that the measurement made.
+    /// Removes all streams of the measurement.
     pub(super) async fn remove(self) -> anyhow::Result<()> {
         self.log.close().await?;
         self.context.delete_stream(format!("RAW_{}", self.name)).await?;
@@ -116,8 +118,8 @@ impl BenchCluster {
     }
 }
 
-/// Moves a stream's leader to the server that leads another one: which server leads decides how
-/// far a publish travels.
+/// Moves a stream's leader to the server that leads another stream: the distance between leader and
+/// client decides how long a publish takes.
 async fn lead_where(
     context: &jetstream::Context,
     stream: &stream::Stream,
@@ -138,7 +140,7 @@ async fn lead_where(
     anyhow::bail!("the server {wanted} does not lead {name}")
 }
 
-/// Publishes until then; gives the microseconds of each.
+/// Publishes until an instant; returns the latency of each publish in microseconds.
 async fn raw_writer(
     context: jetstream::Context,
     prefix: String,
@@ -148,6 +150,7 @@ async fn raw_writer(
 ) -> anyhow::Result<Vec<u64>> {
     let (mut times, mut subject, mut last) = (Vec::new(), String::new(), 0);
     while Instant::now() < until {
+        // A new subject now and then, as new runs begin new streams.
         if times.len() % SUBJECT_MESSAGES == 0 {
             (subject, last) = (format!("{prefix}.{}", Uuid::now_v7()), 0);
         }
@@ -171,7 +174,7 @@ async fn raw_writer(
     Ok(times)
 }
 
-/// A right version is refused now and then, until the message before it is done with.
+/// True if the server refused a correct version because it was still applying the previous message.
 fn is_too_early(error: &PublishError) -> bool {
     let source = error.source().and_then(|source| source.downcast_ref::<jetstream::Error>());
     let code = source.map(jetstream::Error::error_code);

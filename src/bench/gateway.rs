@@ -1,9 +1,9 @@
-//! `convergio bench gateway`: what a front door adds to a model call, every call durable.
+//! `convergio bench gateway`: cost that a front door adds to a model call, every call durable.
 //!
-//! A closed loop in one process: each of `concurrency` clients asks, reads the whole answer, and
-//! asks again. The model server answers at once. Each measurement is made twice, straight at the
-//! model server and through the door: the difference is what the platform costs, and the raw sync
-//! beside it is what the device takes of it.
+//! A closed loop in one process: each of `concurrency` clients sends a call, reads the whole
+//! answer, and sends the next. The mock model server answers at once. Each measurement is made
+//! twice, directly at the model server and through the door: the difference is the platform's cost,
+//! and the raw sync beside it is the device's part of it.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ use crate::log_place::LogPlace;
 use crate::server::{Server, ServerConfig};
 use crate::terminal;
 
-/// Pieces of a streamed answer.
+/// Pieces of a streamed answer of the mock server.
 const PIECES: usize = 32;
 /// Calls a second of others at a concurrency of 64, JSON and streams, with neither a log nor
 /// budgets: LiteLLM 1.108.7 with one worker, and TensorZero 2026.6.0, which is written in Rust.
@@ -38,7 +38,7 @@ const PIECES: usize = 32;
 const OTHERS: [(&str, u64, u64); 2] = [("litellm", 80, 17), ("tensorzero", 7263, 1413)];
 /// The concurrency at which the others were measured.
 const OTHERS_CONCURRENCY: usize = 64;
-/// Microseconds of one tick of `/proc/self/stat`.
+/// Microseconds of one tick of `/proc/self/stat` (USER_HZ is 100 on all common systems).
 const TICK_US: u64 = 10_000;
 
 /// What to measure.
@@ -55,7 +55,7 @@ pub(crate) struct GatewayArgs {
     dir: PathBuf,
 }
 
-/// How the answer is asked for.
+/// Form of the requested answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Form {
@@ -63,8 +63,8 @@ enum Form {
     Stream,
 }
 
-/// One row. Times are microseconds; CPU is that of a call's share of the whole process, the
-/// clients and the model server included, less what the same call costs without the platform.
+/// One measurement. Times are microseconds. CPU is one call's share of the whole process, including
+/// clients and mock server, minus the same call's CPU without the platform.
 #[derive(Debug, Serialize)]
 struct Row {
     bench: &'static str,
@@ -79,10 +79,10 @@ struct Row {
     added_p50_us: u64,
     added_cpu_us: u64,
     raw_sync_p50_us: u64,
-    /// What is added besides one sync of the device, though a call is three commits and two syncs.
+    /// Added latency minus one sync of the device, although a call is three commits and two syncs.
     over_sync_p50_us: u64,
     memory_mib: u64,
-    /// How often the rates of others go into ours, where theirs are known.
+    /// Our rate as a multiple of the rates of other gateways, where these are known.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     times: Vec<(&'static str, f64)>,
 }
@@ -162,6 +162,7 @@ fn row(form: Form, concurrency: usize, base: &Load, load: &Load, raw_sync_p50_us
         direct_calls_per_s: base.calls_per_s(),
         direct_p50_us,
         added_p50_us,
+        // CPU of clients and mock server is in both measurements and cancels out.
         added_cpu_us: load.cpu_us().saturating_sub(base.cpu_us()),
         raw_sync_p50_us,
         over_sync_p50_us: added_p50_us.saturating_sub(raw_sync_p50_us),
@@ -200,7 +201,7 @@ fn print(row: &Row) {
     }
 }
 
-/// Whom the clients ask.
+/// Endpoint that the clients call, directly or through the door.
 #[derive(Clone)]
 struct Target {
     http: Client,
@@ -216,7 +217,7 @@ impl Target {
         Ok(Self { http, url: format!("{base_url}/chat/completions"), token, model })
     }
 
-    /// One call; its answer is read to the end.
+    /// Sends one call and reads its answer to the end.
     async fn ask(&self, form: Form) -> anyhow::Result<()> {
         let body = json!({"model": self.model, "stream": form == Form::Stream, "max_tokens": 64,
             "messages": [{"role": "user", "content": "Which city is the capital of France?"}]});
@@ -232,9 +233,9 @@ impl Target {
     }
 }
 
-/// What a measurement saw.
+/// Latencies and CPU time of one measurement.
 struct Load {
-    /// Microseconds of each call, sorted.
+    /// Sorted latencies of all calls in microseconds.
     times: Vec<u64>,
     elapsed: Duration,
     cpu_ticks: u64,
@@ -245,7 +246,7 @@ impl Load {
         (self.times.len() as f64 / self.elapsed.as_secs_f64()) as u64
     }
 
-    /// Microseconds of processor time of each call.
+    /// CPU time per call in microseconds.
     fn cpu_us(&self) -> u64 {
         self.cpu_ticks * TICK_US / self.times.len().max(1) as u64
     }
@@ -257,11 +258,13 @@ async fn load(
     concurrency: usize,
     span: Duration,
 ) -> anyhow::Result<Load> {
+    // Warm-up: connections, caches and the price book are ready before the clock starts.
     for _ in 0..20 {
         target.ask(form).await?;
     }
     let (begun, ticks) = (Instant::now(), cpu_ticks());
     let stop = Arc::new(AtomicBool::new(false));
+    // Closed loop: a slow answer slows its client down, as in real use.
     let client = |_| {
         let (target, stop) = (target.clone(), Arc::clone(&stop));
         tokio::spawn(async move {
@@ -285,15 +288,16 @@ async fn load(
     Ok(Load { times, elapsed: begun.elapsed(), cpu_ticks: cpu_ticks() - ticks })
 }
 
-/// Ticks of processor time of this process so far; 0 where the system does not tell.
+/// CPU ticks of this process so far; 0 where the system does not report them.
 fn cpu_ticks() -> u64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // Fields 14 and 15; the second one, in brackets, may hold blanks.
+    // Fields 14 and 15 of proc(5), utime and stime; the second field may hold blanks in its
+    // brackets.
     let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
     fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
 }
 
-/// Memory in use; 0 where the system does not tell.
+/// Resident memory in MiB; 0 where the system does not report it.
 fn memory_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -301,7 +305,7 @@ fn memory_mib() -> u64 {
     kib.unwrap_or(0) / 1024
 }
 
-/// A model server that answers at once.
+/// Starts a model server that answers at once.
 async fn mock() -> anyhow::Result<SocketAddr> {
     let stream: Arc<str> = streamed().into();
     let app = Router::new()

@@ -1,4 +1,4 @@
-//! The cost of an append and of a load while a log grows from thousands of runs to millions.
+//! Cost of an append and of a load while a log grows from thousands of runs to millions.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,31 +12,31 @@ use super::log::{step_commit, stream};
 use super::raw::{micros, percentile};
 use crate::terminal;
 
-/// Commits of a run.
+/// Commits of each run.
 const COMMITS: usize = 2;
-/// Writers that fill the log.
+/// Concurrent writers that fill the log.
 const WRITERS: usize = 64;
-/// Appends and loads that are measured at each size.
+/// Appends and loads measured at each size.
 const SAMPLES: usize = 300;
 
-/// One row.
+/// Measurement at one size of the log.
 #[derive(Debug, Serialize)]
 struct Row {
     bench: &'static str,
     provider: &'static str,
-    /// Runs in the log.
+    /// Number of runs in the log.
     runs: usize,
-    /// Commits a second while it was filled up to here.
+    /// Commits per second while the log was filled up to this size.
     fill_per_s: u64,
     append_p50_us: u64,
     append_p99_us: u64,
     load_p50_us: u64,
     load_p99_us: u64,
-    /// Memory of this process.
+    /// Resident memory of this process.
     memory_mib: u64,
 }
 
-/// Fills a log up to each number of runs, and prints a row for it.
+/// Fills a log up to each number of runs and prints a row for it.
 ///
 /// # Errors
 /// The log fails.
@@ -46,7 +46,7 @@ pub(super) async fn measure(
     sizes: &[usize],
     json: bool,
 ) -> anyhow::Result<()> {
-    // Runs from all ages of the log, to load.
+    // Runs of every age of the log, for loads.
     let (mut runs, mut sample) = (0, Vec::new());
     for size in sizes {
         let begun = Instant::now();
@@ -83,7 +83,7 @@ pub(super) async fn measure(
     Ok(())
 }
 
-/// Adds runs; gives a few of them.
+/// Adds runs; returns a sample of them.
 async fn fill(log: &Arc<dyn EventLog>, runs: usize) -> anyhow::Result<Vec<StreamKey>> {
     let mut tasks = JoinSet::new();
     for writer in 0..WRITERS {
@@ -95,6 +95,7 @@ async fn fill(log: &Arc<dyn EventLog>, runs: usize) -> anyhow::Result<Vec<Stream
                 for _ in 0..COMMITS {
                     head = Some(log.append(step_commit(&at, head)?).await?);
                 }
+                // A sample of constant size, however large the log becomes.
                 if number % (runs / SAMPLES + 1) == 0 {
                     some.push(at);
                 }
@@ -109,7 +110,7 @@ async fn fill(log: &Arc<dyn EventLog>, runs: usize) -> anyhow::Result<Vec<Stream
     Ok(some)
 }
 
-/// Microseconds of appends by one writer, each to a new run, sorted.
+/// Sorted latencies in microseconds of appends by one writer, each to a new run.
 async fn appends(log: &Arc<dyn EventLog>) -> anyhow::Result<Vec<u64>> {
     let mut times = Vec::with_capacity(SAMPLES);
     for _ in 0..SAMPLES {
@@ -122,7 +123,7 @@ async fn appends(log: &Arc<dyn EventLog>) -> anyhow::Result<Vec<u64>> {
     Ok(times)
 }
 
-/// Microseconds of loads of whole runs, spread over the log's age, sorted.
+/// Sorted latencies in microseconds of loads of whole runs, spread over the log's age.
 async fn loads(log: &Arc<dyn EventLog>, runs: &[StreamKey]) -> anyhow::Result<Vec<u64>> {
     let mut times = Vec::with_capacity(SAMPLES);
     for at in runs.iter().step_by(runs.len() / SAMPLES + 1) {
@@ -135,7 +136,7 @@ async fn loads(log: &Arc<dyn EventLog>, runs: &[StreamKey]) -> anyhow::Result<Ve
     Ok(times)
 }
 
-/// Memory of this process; 0 where the system does not tell.
+/// Resident memory of this process in MiB; 0 where the system does not report it.
 fn memory_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));

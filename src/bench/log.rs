@@ -1,5 +1,5 @@
-//! `convergio bench log`: appends, replay and loads, on every provider, each beside what the same
-//! disk or the same cluster does without us in the same run.
+//! `convergio bench log`: appends, replays and loads on every provider, each beside what the same
+//! disk or cluster does without this program in the same run.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,20 +24,19 @@ use crate::cli::Global;
 use crate::log_place::ClusterPlace;
 use crate::terminal;
 
-/// Letters in an event; with the rest of the record about 600 bytes.
+/// Characters in an event; with the rest of its record about 600 bytes.
 const TEXT_BYTES: usize = 330;
-/// Different texts that are appended again and again.
+/// Number of distinct texts that are appended in turn.
 const TEXTS: usize = 256;
-/// What a raw record has in its place.
+/// Bytes of a raw record for comparison.
 const RECORD_BYTES: usize = 600;
-/// Events of a run that is loaded, and how many such runs grow at the same time.
+/// Events of a run that is loaded, and number of such runs that grow concurrently.
 const RUN_EVENTS: usize = 100;
 const RUNS: usize = 20;
-/// Events that the end of a step and the start of the next one write in one commit, and letters in
-/// each.
+/// Events of one commit at the border of two steps, and characters in each.
 const STEP_EVENTS: usize = 3;
 const STEP_TEXT_BYTES: usize = 60;
-/// Commits of that kind that are replayed.
+/// Number of such commits that are replayed.
 const STEP_COMMITS: usize = 30_000;
 /// Records read at once.
 const PAGE: usize = 4000;
@@ -67,7 +66,7 @@ pub(crate) struct LogArgs {
     growth: Vec<usize>,
 }
 
-/// One row.
+/// Measurement of one operation on one provider.
 #[derive(Debug, Serialize)]
 struct Row {
     bench: &'static str,
@@ -77,9 +76,9 @@ struct Row {
     ops_per_s: u64,
     p50_us: u64,
     p99_us: u64,
-    /// What the device or the cluster does without us; 0 where there is no such measure.
+    /// Rate of the device or cluster without this program; 0 where there is no such measure.
     raw_ops_per_s: u64,
-    /// The same of a cluster that compares an expected version with each, as the log asks.
+    /// Rate of a cluster that compares an expected version with each message, as the log demands.
     #[serde(skip_serializing_if = "Option::is_none")]
     raw_checked_ops_per_s: Option<u64>,
 }
@@ -101,7 +100,7 @@ impl Row {
     }
 }
 
-/// Measures and prints a row each.
+/// Measures every provider and prints a row for each operation.
 ///
 /// # Errors
 /// The folder or the cluster cannot be used, or the log fails.
@@ -132,7 +131,7 @@ pub(crate) async fn run(args: LogArgs, global: &Global) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The log in memory: what our own code costs, without a device.
+/// Measures the log in memory: the cost of our own code, without a device.
 async fn memory(args: &LogArgs, span: Duration, json: bool) -> anyhow::Result<()> {
     for writers in &args.writers {
         let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
@@ -175,6 +174,7 @@ async fn measure_cluster(
     let log = Arc::clone(&cluster.log);
     if args.growth.is_empty() {
         for writers in &args.writers {
+            // Raw publishes run just before the appends, under the same load of the machine.
             let raw = raw_per_s(&cluster, Raw::Plain, *writers, span).await?;
             let checked = raw_per_s(&cluster, Raw::Checked, *writers, span).await?;
             let row = append("jetstream", &log, *writers, span, raw).await?;
@@ -199,7 +199,7 @@ async fn raw_per_s(
     Ok((times.len() as f64 / span.as_secs_f64()) as u64)
 }
 
-/// Writers, each alone on streams of 20 commits.
+/// Measures appends of concurrent writers, each alone on streams of 20 commits.
 async fn append(
     provider: &'static str,
     log: &Arc<dyn EventLog>,
@@ -207,7 +207,7 @@ async fn append(
     span: Duration,
     raw_ops_per_s: u64,
 ) -> anyhow::Result<Row> {
-    // Made before the clock starts: chance is none of the log's work.
+    // Created before the clock starts: random bytes are not the log's work.
     let texts: Arc<[String]> = (0..TEXTS).map(|_| text(TEXT_BYTES)).collect::<Result<_, _>>()?;
     let begun = Instant::now();
     let mut tasks = JoinSet::new();
@@ -236,12 +236,13 @@ async fn append(
     Ok(row(provider, "append", writers, times, elapsed, raw_ops_per_s))
 }
 
-/// Runs of 100 events that grew at the same time, and the whole log: read, and as it is written.
-/// Then the same of a log whose records hold what a step writes.
+/// Measures loads of runs that grew concurrently, and replays of the whole log, decoded and raw.
+/// Then the same for a log with commits as steps write them.
 async fn reads(provider: &'static str, log: &Arc<dyn EventLog>) -> anyhow::Result<Vec<Row>> {
     let streams: Vec<StreamKey> = (0..RUNS).map(|_| stream()).collect();
     let mut heads: Vec<Option<Head>> = vec![None; RUNS];
     for _ in 0..RUN_EVENTS {
+        // Runs grow in turns, so that their records are scattered over the log as in real use.
         for (at, head) in streams.iter().zip(&mut heads) {
             *head = Some(log.append(commit(at, *head)?).await?);
         }
@@ -254,6 +255,7 @@ async fn reads(provider: &'static str, log: &Arc<dyn EventLog>) -> anyhow::Resul
         times.push(micros(start));
     }
     let mut rows = vec![row(provider, "load", 1, times, begun.elapsed(), 0)];
+    // The tail now separates the next records from those measured above.
     let end = log.read_all(Position::START, 0).await?.tail;
     rows.push(replay(provider, "replay", log, Position::START).await?);
     rows.push(replay_raw(provider, "replay_raw", log, Position::START, 1).await?);
@@ -285,7 +287,7 @@ async fn steps(log: &Arc<dyn EventLog>, commits: usize, writers: usize) -> anyho
     Ok(())
 }
 
-/// Events a second, decoded and checked; times are those of a page.
+/// Measures events per second, decoded and verified; latencies are per page.
 async fn replay(
     provider: &'static str,
     operation: &'static str,
@@ -306,7 +308,7 @@ async fn replay(
     Ok(per_s(row(provider, operation, 1, times, begun.elapsed(), 0), events, begun))
 }
 
-/// The same of records as they are written, their hashes checked.
+/// Measures events per second of raw records, with their hashes verified.
 async fn replay_raw(
     provider: &'static str,
     operation: &'static str,
@@ -361,13 +363,13 @@ fn commit(stream: &StreamKey, expected: Option<Head>) -> anyhow::Result<Commit> 
     commit_of(stream, expected, vec![text(TEXT_BYTES)?])
 }
 
-/// What a step writes: a few short events.
+/// A commit with the short events of one step.
 pub(super) fn step_commit(stream: &StreamKey, expected: Option<Head>) -> anyhow::Result<Commit> {
     let texts = (0..STEP_EVENTS).map(|_| text(STEP_TEXT_BYTES)).collect::<Result<_, _>>()?;
     commit_of(stream, expected, texts)
 }
 
-/// Letters by chance.
+/// Text of random lower-case letters.
 fn text(letters: usize) -> anyhow::Result<String> {
     let mut random = vec![0_u8; letters];
     getrandom::fill(&mut random)?;

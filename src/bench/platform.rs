@@ -1,5 +1,5 @@
-//! A platform under measurement: an embedded log in a folder of its own, an executor, graphs and
-//! runs of them.
+//! A platform under measurement: an embedded log in a folder of its own, an executor, and graphs
+//! and runs on them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use futures_util::StreamExt;
 use serde_json::Value;
 use uuid::Uuid;
 
-/// A log in a folder that is removed in the end, and an executor at work on it.
+/// A log in a folder that is removed at the end, and an executor that works on it.
 pub(super) struct BenchPlatform {
     pub(super) repository: Repository,
     executor: Executor,
@@ -30,7 +30,8 @@ pub(super) struct BenchPlatform {
 }
 
 impl BenchPlatform {
-    /// Makes a folder in `parent` and starts an executor there.
+    /// Creates a folder in `parent` and starts an executor there. `configure` may change its
+    /// limits.
     ///
     /// # Errors
     /// The folder cannot be used.
@@ -58,7 +59,7 @@ impl BenchPlatform {
         Ok(std::fs::remove_dir_all(&self.folder)?)
     }
 
-    /// Registers a manifest.
+    /// Registers the graph of a manifest.
     pub(super) async fn register_graph(&self, manifest: &str) -> anyhow::Result<Register> {
         let parsed = graph::parse(manifest, &tool::catalog());
         let graph = parsed.map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?.graph;
@@ -76,7 +77,7 @@ impl BenchPlatform {
         Ok(register)
     }
 
-    /// Creates a run without limits of tokens and time.
+    /// Creates a run without limits on tokens and time.
     pub(super) async fn create_run(
         &self,
         graph: &Register,
@@ -99,12 +100,12 @@ impl BenchPlatform {
         Ok(stream)
     }
 
-    /// The run as it stands.
+    /// Loads the present state of a run.
     pub(super) async fn load_run(&self, stream: &StreamKey) -> anyhow::Result<RunState> {
         Ok(self.repository.load::<Run>(stream).await?.state)
     }
 
-    /// Waits until a run has ended; gives its records' largest number of events.
+    /// Waits until a run has ended; returns the number of events in its largest record.
     pub(super) async fn wait_for_end(&self, stream: &StreamKey) -> anyhow::Result<usize> {
         let mut records = self.repository.log().tail_stream(stream, Seq(0));
         let mut largest = 0;
@@ -122,26 +123,26 @@ impl BenchPlatform {
         anyhow::bail!("the log ended before the run did")
     }
 
-    /// Who asks, and when.
+    /// Context of a command that the bench sends now.
     pub(super) fn context(&self) -> Context {
         let actor = "bench".parse().expect("`bench` is a valid name");
         Context { now: self.repository.clock().now(), actor }
     }
 }
 
-/// The tenant of all benches.
+/// Tenant of all benches.
 pub(super) fn tenant() -> TenantId {
     "bench".parse().expect("`bench` is a valid name")
 }
 
-/// A payload of JSON.
+/// A payload of JSON without a subject.
 pub(super) fn json_payload(bytes: Vec<u8>, purpose: Purpose) -> Payload {
     let media_type = "application/json".into();
     Payload { bytes: Bytes::from(bytes), media_type, purpose, subject: None }
 }
 
-/// The most memory that this process had since it was last asked, in MiB; 0 where the system does
-/// not tell.
+/// Peak memory of this process in MiB since the last call, and a reset of the peak; 0 where the
+/// system does not report it.
 pub(super) fn take_peak_memory_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

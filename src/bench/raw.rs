@@ -1,4 +1,4 @@
-//! The limits: plain appends with fdatasync in the same folder, alone and in groups.
+//! Limits of the device: plain appends with fdatasync in the same folder, alone and in groups.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-/// Bytes of one append: about what a small commit writes.
+/// Bytes of one append, about those of a small commit.
 const APPEND_BYTES: usize = 512;
-/// Appends in one measurement.
+/// Number of appends in one measurement.
 const APPENDS: usize = 300;
 
-/// Microseconds of each append+fdatasync, sorted.
+/// Sorted latencies in microseconds of appends with fdatasync.
 ///
 /// # Errors
 /// The folder cannot be written to.
@@ -33,25 +33,25 @@ pub(super) fn append_sync_us(folder: &Path) -> std::io::Result<Vec<u64>> {
     Ok(times)
 }
 
-/// Microseconds since a start.
+/// Microseconds that have passed since `start`.
 pub(super) fn micros(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
-/// A percentile of sorted values; 0 when there are none.
+/// Value at a percentile of sorted values; 0 if there are none.
 pub(super) fn percentile(sorted: &[u64], percent: usize) -> u64 {
     let last = sorted.len().saturating_sub(1);
     sorted.get(last * percent / 100).copied().unwrap_or(0)
 }
 
-/// What one thread writes for many writers.
+/// A record that waits for the writing thread.
 struct Waiting {
     bytes: Vec<u8>,
     written: oneshot::Sender<()>,
 }
 
-/// Records a second that `writers` get through one file: each waits for its own record; one thread
-/// takes all that wait, writes them at once and syncs once.
+/// Records per second that `writers` get through one file. Each waits for its own record; one
+/// thread takes all that wait, writes them at once and syncs once.
 ///
 /// # Errors
 /// The folder cannot be written to.
@@ -66,12 +66,13 @@ pub(super) async fn group_commit_per_s(
     let (queue, mut waiting) = mpsc::channel::<Waiting>(1024);
     let thread = std::thread::spawn(move || -> std::io::Result<()> {
         let mut group = Vec::new();
+        // Everything that waits goes into one write and one sync, as the log's writer does it.
         while waiting.blocking_recv_many(&mut group, 256) > 0 {
             let all: Vec<u8> = group.iter().flat_map(|record| record.bytes.clone()).collect();
             file.write_all(&all)?;
             file.sync_data()?;
             for record in group.drain(..) {
-                // A writer that left does not wait.
+                // The writer may have stopped waiting at the end of the measurement.
                 let _left = record.written.send(());
             }
         }

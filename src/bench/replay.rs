@@ -1,9 +1,10 @@
-//! `convergio bench replay`: how fast a run's past is computed again, in memory and from the log.
+//! `convergio bench replay`: rate at which a run's history is computed again, in memory and from
+//! the log.
 //!
-//! The run is a real one: an executor works on maps of pure steps until there are enough events.
-//! It is replayed in three ways: only its state is folded; state, fingerprints and the kernel's
-//! decisions are computed and compared; and that with everything read from the embedded log, where
-//! each record's hash is checked and each event decoded.
+//! The run is a real one: an executor works on maps of pure steps until there are enough events. It
+//! is replayed in three ways: only its state is folded; state, fingerprints and the kernel's
+//! decisions are computed and compared; and the same with all records read from the embedded log,
+//! where each record's hash is verified and each event decoded.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,13 +30,13 @@ use uuid::Uuid;
 
 use crate::terminal;
 
-/// Items of one map.
+/// Items of each map.
 const ITEMS: u64 = 5000;
-/// Events of one item: its start and its end.
+/// Events of each item: its start and its end.
 const PER_ITEM: u64 = 2;
 /// Records read at once.
 const PAGE: usize = 1024;
-/// How often it is looked whether the run has ended.
+/// Interval at which the end of the run is polled.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// What to measure.
@@ -49,7 +50,7 @@ pub(crate) struct ReplayArgs {
     dir: PathBuf,
 }
 
-/// One row.
+/// Measurement of one way to replay.
 #[derive(Debug, Serialize)]
 struct Row {
     bench: &'static str,
@@ -61,7 +62,7 @@ struct Row {
     events_per_s: u64,
 }
 
-/// Makes a run, replays it and prints a row for each way.
+/// Creates a run, replays it in each way and prints a row for each.
 ///
 /// # Errors
 /// The folder cannot be used, the log fails, or the replay differs from what was written.
@@ -122,7 +123,7 @@ async fn measure(folder: &Path, events: u64) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Maps one after the other, each over a list of numbers.
+/// Manifest of maps one after the other, each over a list of numbers.
 fn manifest(maps: u64) -> String {
     let mut nodes = String::new();
     let mut needs = String::new();
@@ -135,7 +136,7 @@ fn manifest(maps: u64) -> String {
     format!("name: bench\ninputs: {{type: object}}\nnodes:\n{nodes}")
 }
 
-/// Lets an executor do a run of the graph.
+/// Registers the graph, creates a run of it, and lets an executor complete it.
 async fn made(repository: &Repository, graph: &Graph) -> anyhow::Result<StreamKey> {
     let tenant: TenantId = "bench".parse()?;
     let context = Context { now: repository.clock().now(), actor: "bench".parse()? };
@@ -171,6 +172,7 @@ async fn made(repository: &Repository, graph: &Graph) -> anyhow::Result<StreamKe
     let config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
     let executor = Executor::start(config, repository.clone(), models, LiveHub::new(), prices);
     let log = repository.log();
+    // No stream is due any more when the run has ended and its last obligations are settled.
     while !log.due(convergio_domain::time::Timestamp(i64::MAX), 1).await?.is_empty() {
         tokio::time::sleep(LOOK).await;
     }
@@ -193,7 +195,7 @@ async fn read(log: &Arc<dyn EventLog>, run: &StreamKey) -> anyhow::Result<Vec<Ar
     }
 }
 
-/// Only the state.
+/// Folds the state only.
 fn folded(records: &[Arc<Record>]) -> Row {
     let begun = Instant::now();
     let mut state = RunState::default();

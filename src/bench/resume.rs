@@ -1,8 +1,8 @@
-//! `convergio bench resume`: how long it takes to load and to fork runs of 10^3 to 10^6 events,
-//! from their checkpoints and without any.
+//! `convergio bench resume`: time to load and to fork runs of 10^3 to 10^6 events, with and without
+//! checkpoints.
 //!
-//! Two shapes: `long`, a fixed number of steps that are tried again and again, and `wide`, whose
-//! steps grow with its events.
+//! Two shapes: `long`, a fixed number of steps that are retried again and again, and `wide`, with
+//! steps in proportion to its events.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,9 +31,9 @@ use uuid::Uuid;
 use super::raw::{micros, percentile};
 use crate::terminal;
 
-/// Steps of a commit.
+/// Maximum steps per commit.
 const WIDTH: u32 = 256;
-/// Times that each thing is done.
+/// Repetitions of each measurement.
 const ROUNDS: usize = 21;
 
 #[derive(Debug, Clone, Args)]
@@ -46,18 +46,18 @@ pub(crate) struct ResumeArgs {
     dir: PathBuf,
 }
 
-/// One row.
+/// Measurement of one shape and size.
 #[derive(Debug, Serialize)]
 struct Row {
     bench: &'static str,
     shape: &'static str,
     events: u64,
     steps: usize,
-    /// Loading from the last checkpoint.
+    /// Median time to load the run from its last checkpoint.
     resume_p50_us: u64,
-    /// Loading without any checkpoint.
+    /// Time to load the run without any checkpoint.
     fold_ms: u64,
-    /// Forking at 40 % of the events.
+    /// Median time to fork the run at 40 % of its events.
     fork_p50_us: u64,
     checkpoints: usize,
     last_checkpoint_bytes: usize,
@@ -121,6 +121,7 @@ enum Shape {
 
 async fn measure(folder: &Path, shape: Shape, events: u64) -> anyhow::Result<Row> {
     let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&Config::new(folder))?);
+    // One repository with checkpoints and one without, on the same log.
     let checkpoints = Arc::new(CheckpointFolder::new(&folder.join("checkpoints")));
     let plain = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
     let repository = plain.clone().with_checkpoints(checkpoints.clone());
@@ -158,7 +159,7 @@ async fn measure(folder: &Path, shape: Shape, events: u64) -> anyhow::Result<Row
     })
 }
 
-/// A run of so many events; the last commit may bring a few more.
+/// Creates a run of `events` events.
 async fn fill(repository: &Repository, shape: Shape, events: u64) -> anyhow::Result<StreamKey> {
     let stream = StreamKey::run(tenant(), RunId(Uuid::now_v7()));
     let mut run = Loaded::<Run>::new(stream.clone());
@@ -178,7 +179,8 @@ async fn fill(repository: &Repository, shape: Shape, events: u64) -> anyhow::Res
     repository.commit(&mut run, RunCommand::Create(create), vec![input], &context).await?;
     let mut round = 0;
     while run.state.seq.0 < events {
-        // The last commit ends at the number that was asked for.
+        // Each step adds two events at most, so the last commit is narrower and ends at the number
+        // that was asked for.
         let width = u32::try_from((events - run.state.seq.0).div_ceil(2))?.min(WIDTH);
         let advance = match shape {
             Shape::Long if round % 2 == 1 => tried(&run, width),
@@ -192,7 +194,7 @@ async fn fill(repository: &Repository, shape: Shape, events: u64) -> anyhow::Res
     Ok(stream)
 }
 
-/// Every step that is under way ends without an outcome, and is tried again.
+/// Ends steps under way with an unknown outcome, so that they are retried.
 fn tried(run: &Loaded<Run>, width: u32) -> Advance {
     let steps = run.state.steps.iter().take(width as usize);
     let outcomes = steps.map(|(id, step)| {
@@ -202,7 +204,7 @@ fn tried(run: &Loaded<Run>, width: u32) -> Advance {
     advance(outcomes.collect(), Vec::new())
 }
 
-/// The steps of the round before are completed, others start.
+/// Completes the steps of the previous round and starts others.
 fn wide(round: u32, width: u32) -> Advance {
     let done = |item| {
         let result = StepResult::Completed { output: None, case: None };

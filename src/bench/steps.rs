@@ -1,7 +1,7 @@
-//! `convergio bench steps`: how fast linear graphs of pure steps run, every step durable.
+//! `convergio bench steps`: rate of linear graphs of pure steps, every step durable.
 //!
 //! A closed loop: each of `concurrency` clients creates a run, waits for its end, and creates the
-//! next one. A step's time is the time between the commits that end it and its predecessor.
+//! next. A step's time is the time between the commits that end it and its predecessor.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -36,7 +36,8 @@ use crate::cli::Global;
 use crate::log_place::ClusterPlace;
 use crate::terminal;
 
-/// Bytes of a raw publish, about what a step's commit and payload have, and how long they go on.
+/// Bytes of a raw publish, about those of a step's commit and payload, and the time of the
+/// measurement.
 const RAW_BYTES: usize = 600;
 const RAW_SPAN: Duration = Duration::from_secs(2);
 
@@ -67,7 +68,7 @@ pub(crate) struct StepsArgs {
     replicas: usize,
 }
 
-/// One row.
+/// Measurement at one concurrency.
 #[derive(Debug, Serialize)]
 struct Row {
     bench: &'static str,
@@ -76,14 +77,14 @@ struct Row {
     steps_per_s: u64,
     step_p50_us: u64,
     step_p99_us: u64,
-    /// In a cluster: messages stored, each of which its servers sync alone or in a group.
+    /// In a cluster: stored messages, which its servers sync one by one or in groups.
     syncs_per_step: f64,
     bytes_per_step: f64,
-    /// An append and a sync without us; in a cluster a publish.
+    /// Median of an append and a sync without this program; in a cluster of a publish.
     raw_sync_p50_us: u64,
 }
 
-/// A log under measurement, and how to look at what it has done.
+/// A log under measurement, with counters of its work.
 enum Place {
     Embedded(Arc<EmbeddedLog>),
     Cluster(Box<BenchCluster>),
@@ -97,7 +98,7 @@ impl Place {
         }
     }
 
-    /// Syncs and bytes so far.
+    /// Syncs and bytes of the log so far.
     async fn counts(&self) -> anyhow::Result<(u64, u64)> {
         match self {
             Self::Embedded(log) => Ok((log.stats().syncs, log.bytes().await?)),
@@ -186,6 +187,7 @@ async fn row(
     }
     let elapsed = begun.elapsed();
     bench.executor.shutdown().await?;
+    // Read after the executor has stopped, so that all its commits are counted.
     let after = place.counts().await?;
     let mut times = watch.finish().await?;
     times.sort_unstable();
@@ -206,7 +208,7 @@ async fn row(
     })
 }
 
-/// The platform under measurement.
+/// Platform under measurement: an executor on the log, with one registered graph.
 struct Bench {
     repository: Repository,
     executor: Executor,
@@ -240,7 +242,7 @@ impl Bench {
         Ok(Self { repository, executor, graph: register, stream, input })
     }
 
-    /// A client's loop: create a run, wait for its end, again.
+    /// One client's loop: creates a run, waits for its end, and starts again until `stop`.
     fn client(
         &self,
         watch: &Watch,
@@ -271,7 +273,7 @@ impl Bench {
     }
 }
 
-/// Follows the log: takes the time of each step, and tells the clients of ends.
+/// Tails the log: measures the time of each step, and notifies clients of the ends of runs.
 struct Watch {
     waiters: mpsc::UnboundedSender<(StreamKey, oneshot::Sender<()>)>,
     task: tokio::task::JoinHandle<anyhow::Result<Vec<u64>>>,
@@ -287,6 +289,7 @@ impl Watch {
             let mut times = Vec::new();
             loop {
                 tokio::select! {
+                    // Waiters come first: a client must be known before the end of its run is read.
                     biased;
                     waiter = waiting.recv() => match waiter {
                         Some((stream, ended)) => { open.insert(stream, ended); }
@@ -318,7 +321,7 @@ impl Watch {
     }
 }
 
-/// A chain of steps, each of which yields what it was given.
+/// Manifest of a chain of steps, each of which returns its input.
 fn manifest(steps: usize) -> String {
     let mut nodes = String::new();
     let mut from = "inputs.text".to_owned();
@@ -331,7 +334,7 @@ fn manifest(steps: usize) -> String {
     format!("name: bench\nnodes:\n{nodes}")
 }
 
-/// Text that does not compress below its letters' entropy, as prose does not.
+/// Random letters, which compress no better than their entropy allows, like prose.
 fn text(bytes: usize) -> anyhow::Result<String> {
     let mut random = vec![0_u8; bytes];
     getrandom::fill(&mut random)?;

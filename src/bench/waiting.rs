@@ -1,5 +1,5 @@
-//! `convergio bench waiting`: runs that wait for a time or a person, what a restart with them
-//! costs, and what they cost a run that has work.
+//! `convergio bench waiting`: runs that wait for a time or a person, the cost of a restart with
+//! them, and their cost for a run that has work.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,9 +27,9 @@ use uuid::Uuid;
 
 use crate::terminal;
 
-/// Runs that are created at once.
+/// Maximum runs created concurrently.
 const AT_ONCE: usize = 256;
-/// How often the end of the run with work is looked for.
+/// Interval at which the end of the run with work is polled.
 const LOOK: Duration = Duration::from_millis(1);
 
 const MANIFEST: &str = "name: waiting\nnodes:\n  - {id: nap, sleep: 30d}\n";
@@ -45,22 +45,22 @@ pub(crate) struct WaitingArgs {
     dir: PathBuf,
 }
 
-/// What was measured.
+/// Result of the bench.
 #[derive(Debug, Serialize)]
 struct Row {
     bench: &'static str,
     runs: usize,
     create_s: f64,
-    /// Opening the log, with all of them in it.
+    /// Time to open the log with all runs in it.
     open_ms: u64,
-    /// From the executor's start to the end of a run that has work.
+    /// Time from the executor's start to the end of a run that has work.
     first_run_ms: u64,
-    /// Memory before the log was opened and after the run.
+    /// Resident memory before the log was opened; `rss_after_mib` after the run.
     rss_before_mib: u64,
     rss_after_mib: u64,
 }
 
-/// Measures and prints.
+/// Runs the bench and prints its result.
 ///
 /// # Errors
 /// The folder cannot be used, or the log fails.
@@ -84,6 +84,7 @@ pub(crate) async fn run(args: WaitingArgs, json: bool) -> anyhow::Result<()> {
 
 async fn measure(folder: &Path, runs: usize) -> anyhow::Result<Row> {
     let begun = Instant::now();
+    // The log is closed after it was filled, so that opening it is a cold start.
     fill(folder, runs).await?;
     let create_s = begun.elapsed().as_secs_f64();
     let rss_before_mib = rss_mib();
@@ -120,7 +121,7 @@ fn millis(begun: Instant) -> u64 {
     u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Memory of this process, where the system tells.
+/// Resident memory of this process in MiB; 0 where the system does not report it.
 fn rss_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -128,13 +129,14 @@ fn rss_mib() -> u64 {
     kib.unwrap_or(0) / 1024
 }
 
-/// A log in which so many runs wait.
+/// Fills a log with waiting runs.
 async fn fill(folder: &Path, runs: usize) -> anyhow::Result<()> {
     let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&Config::new(folder))?);
     let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
     let graph = register(&repository, MANIFEST).await?;
     let mut creating = JoinSet::new();
     for number in 0..runs {
+        // Bounded, so that memory measures waiting runs and not pending tasks.
         if creating.len() == AT_ONCE {
             let _stream = creating.join_next().await.context("one is under way")???;
         }
@@ -149,7 +151,7 @@ async fn fill(folder: &Path, runs: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every other run waits for a person.
+/// Intent that a run waits by: every other run waits for a person.
 fn waits(repository: &Repository, number: usize) -> Intent {
     let due = repository.clock().now().after(Span::seconds(30 * 24 * 3600));
     match number % 2 {
@@ -182,7 +184,7 @@ async fn register(repository: &Repository, text: &str) -> anyhow::Result<(GraphI
     Ok((id, register))
 }
 
-/// A run; with an intent, one that waits by it.
+/// Creates a run; with an intent, one that waits by it.
 async fn create(
     repository: &Repository,
     (graph, register): &(GraphId, Register),

@@ -1,5 +1,5 @@
-//! `convergio bench wide`: runs of many items, nodes, signals and runs within them. What one of
-//! them costs should be the same whether there are a thousand or a hundred thousand.
+//! `convergio bench wide`: runs of many items, nodes, signals and child runs. The cost of each
+//! should not depend on their number, from a thousand to a hundred thousand.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::platform::{BenchPlatform, json_payload, take_peak_memory_mib, tenant};
 use crate::terminal;
 
-/// How often something is looked at that is waited for.
+/// Interval at which a state is polled.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// What to measure.
@@ -41,7 +41,7 @@ pub(crate) struct WideArgs {
     dir: PathBuf,
 }
 
-/// One row.
+/// Measurement of one shape and size.
 #[derive(Debug, Serialize)]
 struct Row {
     bench: &'static str,
@@ -49,15 +49,15 @@ struct Row {
     count: usize,
     seconds: f64,
     us_each: u64,
-    /// Events of the largest commit; 0 where it is not looked at.
+    /// Events of the largest commit; 0 where it is not measured.
     largest_commit: usize,
     peak_memory_mib: u64,
 }
 
-/// Measures and prints a row for each.
+/// Measures every shape and size and prints a row for each.
 ///
 /// # Errors
-/// The folder cannot be used, the log fails, or a run does.
+/// The folder cannot be used, the log fails, or a run fails.
 pub(crate) async fn run(args: WideArgs, json: bool) -> anyhow::Result<()> {
     if !json {
         out_line!(
@@ -112,16 +112,18 @@ fn row(shape: &'static str, count: usize, elapsed: Duration, largest_commit: usi
     }
 }
 
-/// A run of a graph, from its creation to its end.
+/// Measures a run of a graph from its creation to its end.
 async fn measure_graph(
     args: &WideArgs,
     shape: &'static str,
     count: usize,
     manifest: &str,
 ) -> anyhow::Result<Row> {
+    // A platform of its own for each row: earlier runs would be in its log and memory.
     let platform = BenchPlatform::start(&args.dir, |_| {})?;
     let graph = platform.register_graph(manifest).await?;
     let inputs = json!({"items": (0..count).collect::<Vec<usize>>()});
+    // The peak is reset here: registering the graph is not part of the run.
     take_peak_memory_mib();
     let begun = Instant::now();
     let run = platform.create_run(&graph, &inputs).await?;
@@ -146,8 +148,8 @@ fn map_of(count: usize) -> String {
     )
 }
 
-/// Graphs of so many nodes: side by side, all after one, in a row, and in two layers in which each
-/// node needs one of the other.
+/// Graphs of `count` nodes: side by side, all after one, in a row, and in two layers in which each
+/// node depends on one of the other layer.
 fn shapes(count: usize) -> [(&'static str, String); 4] {
     let beside = |_: usize| None;
     let after_one = |number: usize| (number > 0).then_some(0);
@@ -174,7 +176,7 @@ fn nodes(name: &str, count: usize, needs: impl Fn(usize) -> Option<usize>) -> St
     manifest
 }
 
-/// Signals that are all sent at once to a run that waits for the last of them.
+/// Measures signals that are sent concurrently to a run that waits for all of them.
 async fn measure_signals(args: &WideArgs) -> anyhow::Result<Row> {
     let platform = BenchPlatform::start(&args.dir, |_| {})?;
     let mut manifest = "name: signals\nbudget: {wall: 10h}\nnodes:\n".to_owned();
@@ -215,8 +217,8 @@ fn go() -> RunCommand {
 
 const WITHIN: &str = "name: within\nbudget: {wall: 10h}\nnodes:\n  - {id: w, signal: go}\n";
 
-/// Runs within a run that all wait for a signal and get it at once: from the first signal to the
-/// end of the run.
+/// Measures child runs that all wait for a signal and get it at once, from the first signal to the
+/// end of their parent.
 async fn measure_children(args: &WideArgs) -> anyhow::Result<Row> {
     let count = args.children;
     let platform = BenchPlatform::start(&args.dir, |config| config.child_runs_per_run = count)?;
@@ -249,7 +251,7 @@ async fn measure_children(args: &WideArgs) -> anyhow::Result<Row> {
     Ok(row("children at once", count, elapsed, 0))
 }
 
-/// The runs within a run, once all of them wait.
+/// Waits until a run has `count` children and all of them wait; returns their streams.
 async fn waiting_children(
     platform: &BenchPlatform,
     run: &StreamKey,

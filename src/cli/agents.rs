@@ -1,4 +1,4 @@
-//! The arguments of `convergio agents`.
+//! Arguments of `convergio agents`.
 
 use std::path::PathBuf;
 

@@ -26,7 +26,7 @@ pub(crate) struct DoorOptions {
 }
 
 impl DoorOptions {
-    /// The settings of the gateway's doors.
+    /// Settings for the gateway: what was given, and its defaults for the rest.
     pub(crate) fn settings(self) -> DoorSettings {
         let usual = DoorSettings::default();
         let budget = Budget {

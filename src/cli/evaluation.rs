@@ -1,4 +1,4 @@
-//! What evaluations may take, and the worker that does them.
+//! Limits of evaluations, and the arguments of the worker process that does them.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ impl Default for EvaluationLimits {
 }
 
 impl EvaluationLimits {
-    /// The limits of a pool.
+    /// Limits of a pool of workers.
     pub(crate) fn of_pool(self) -> WorkLimits {
         let default = WorkLimits::default();
         WorkLimits {
@@ -49,8 +49,9 @@ impl EvaluationLimits {
         }
     }
 
-    /// This program, as a worker within the limits.
+    /// Command line that starts this program as a worker within the limits.
     pub(crate) fn program(self) -> WorkerProgram {
+        // As arguments, since a worker's environment is cleared.
         let arguments = [
             "evaluation-worker".to_owned(),
             format!("--memory={}", self.evaluation_memory),

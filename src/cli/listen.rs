@@ -1,4 +1,4 @@
-//! Where a server listens, and what makes an address that others reach safe.
+//! Addresses that a server listens on, and the conditions under which others may reach one.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -31,28 +31,29 @@ pub(crate) struct ListenOptions {
 }
 
 impl ListenOptions {
-    /// A port of this machine alone that is free.
+    /// Options for a free port on the loopback interface.
     pub(crate) fn local() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let (tls_cert, tls_key, hosts) = (None, None, Vec::new());
         Self { listen, tls_cert, tls_key, behind_proxy: false, hosts }
     }
 
-    /// Whether commands on this machine need another address.
+    /// True if commands on this machine need another address: this one is encrypted, or not on
+    /// loopback.
     pub(crate) fn is_for_others(&self) -> bool {
         self.tls_cert.is_some() || !self.listen.ip().is_loopback()
     }
 
-    /// The scheme of the server's URL.
+    /// Scheme of the server's URL.
     pub(crate) fn scheme(&self) -> &'static str {
         if self.tls_cert.is_some() { "https" } else { "http" }
     }
 
-    /// How the gateway is to be served.
+    /// Options for the gateway's listener.
     ///
     /// # Errors
-    /// Others would reach an address that nothing encrypts, the certificate cannot be used, or the
-    /// process may open too few files.
+    /// The address is reachable by others and nothing encrypts, the certificate cannot be used, or
+    /// the process may open too few files.
     pub(crate) fn serve_options(&self, work_runtime: Handle) -> anyhow::Result<ServeOptions> {
         let is_safe = self.listen.ip().is_loopback() || self.behind_proxy;
         if !is_safe && self.tls_cert.is_none() {
@@ -68,6 +69,8 @@ impl ListenOptions {
         };
         let tls = tls.transpose().map_err(|error| exit::bad_input(error.to_string()))?;
         let limits = Limits { is_behind_proxy: self.behind_proxy, ..Limits::default() };
+        // Every connection is an open file: the limit is raised before connections are counted from
+        // it.
         let open_files = open_files::raise_limit();
         let connections = open_files::connection_limit(open_files, limits.connections)?;
         Ok(ServeOptions {

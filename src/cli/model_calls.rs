@@ -1,11 +1,11 @@
-//! How many model calls a server has under way at once.
+//! Limits on concurrent model calls of a server.
 
 use clap::Args;
 use convergio_executor::ExecutorConfig;
 
-/// Model calls under way at once, over all runs, where nobody says otherwise.
+/// Default of model calls under way at once over all runs.
 const DEFAULT_CALLS: u16 = 64;
-/// Model calls under way at once in one run, where nobody says otherwise.
+/// Default of model calls under way at once in one run.
 const DEFAULT_CALLS_PER_RUN: u16 = 10;
 
 /// Limits of model calls at once. How many one provider is sent is a setting of the provider.
@@ -34,8 +34,8 @@ impl Default for ModelCallLimits {
 }
 
 impl ModelCallLimits {
-    /// Sets an executor's limits. A run has as many steps under way as it may have model calls, at
-    /// least.
+    /// Sets an executor's limits. Steps per run are raised to the model calls per run, which would
+    /// be out of reach otherwise.
     pub(crate) fn apply_to(self, config: &mut ExecutorConfig) {
         config.model_calls = usize::from(self.model_calls);
         config.model_calls_per_run = usize::from(self.model_calls_per_run);

@@ -1,4 +1,4 @@
-//! The command line of `convergio models`.
+//! Arguments of `convergio models`.
 
 use clap::Subcommand;
 

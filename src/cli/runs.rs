@@ -1,4 +1,4 @@
-//! The command line of runs.
+//! Arguments of `convergio runs`.
 
 use std::path::PathBuf;
 
@@ -112,7 +112,7 @@ pub(crate) enum RunsCommand {
     },
 }
 
-/// The fingerprint of a signing key.
+/// Parses the fingerprint of a signing key: 32 lower-case hexadecimal digits.
 fn fingerprint(text: &str) -> Result<String, String> {
     let is_digit = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
     match text.len() == 32 && text.chars().all(is_digit) {

@@ -1,4 +1,4 @@
-//! The command line of steering runs.
+//! Arguments of the commands of `convergio runs` that steer a run.
 
 use std::path::PathBuf;
 
@@ -133,7 +133,7 @@ pub(crate) struct ResolveArgs {
     pub(crate) reason: Option<String>,
 }
 
-/// What becomes of a step.
+/// Decision about a step, as the command line names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Decided {
     /// It counts as done.

@@ -1,4 +1,4 @@
-//! The command line of `convergio tokens`.
+//! Arguments of `convergio tokens`.
 
 use clap::Subcommand;
 use convergio_domain::id::{ActorId, NodeId};

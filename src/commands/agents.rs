@@ -1,4 +1,4 @@
-//! `convergio agents`.
+//! `convergio agents`: defines, lists, shows, runs and terminates agents.
 
 use std::process::ExitCode;
 
@@ -18,6 +18,7 @@ use crate::terminal;
 use crate::view;
 
 pub(super) async fn run(global: &Global, command: AgentsCommand) -> anyhow::Result<ExitCode> {
+    // A server that is started here executes runs only if this command starts one.
     let runs = matches!(command, AgentsCommand::Run { .. });
     let target = Target::find(global, runs).await?;
     let done = match command {
@@ -53,7 +54,8 @@ async fn begin(
     target.client.post(&path(agent, "/run")?, &AgentMessage { message }, key).await
 }
 
-/// The path of an agent; a name is no part of a path of its own.
+/// Path of an agent's endpoint. Text that is neither a name nor an id is refused: it could lead to
+/// another path.
 fn path(agent: &str, rest: &str) -> anyhow::Result<String> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     if agent.is_empty() || !agent.bytes().all(is_plain) {

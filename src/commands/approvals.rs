@@ -1,4 +1,4 @@
-//! `convergio approvals`.
+//! `convergio approvals`: lists, shows and answers questions of runs.
 
 use std::process::ExitCode;
 
@@ -65,6 +65,8 @@ async fn answer(
     decision: Decision,
     reason: Option<String>,
 ) -> anyhow::Result<()> {
+    // The answer is bound to the content that it was fetched with: the server refuses it if the
+    // content has changed since.
     let content_hash = fetch(target, id).await?.content_hash;
     let answer = ApprovalAnswer { decision, content_hash, reason };
     let path = format!("/v1/approvals/{id}");

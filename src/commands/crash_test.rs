@@ -1,4 +1,5 @@
-//! `convergio crash-test`.
+//! `convergio crash-test`: checks the graph and its inputs, then runs the test and prints its
+//! report.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -26,6 +27,7 @@ pub(super) async fn run(global: &Global, args: &CrashTestArgs) -> anyhow::Result
         exit::bad_input(format!("{name} has {} mistakes", mistakes.len()))
     })?;
     let graph = parsed.graph;
+    // A crash test has one log with one run in it: another graph's version would be missing there.
     let is_sub_graph = |node: &&Node| matches!(node.work, Work::Graph(_));
     if let Some(node) = graph.nodes.iter().find(is_sub_graph) {
         let reason =
@@ -33,6 +35,7 @@ pub(super) async fn run(global: &Global, args: &CrashTestArgs) -> anyhow::Result
         return Err(exit::bad_input(format!("{name}: node {} {reason}", node.id)));
     }
     let inputs = super::graph::named_inputs(&args.inputs, &args.input_files)?;
+    // Checked here, because the engine under test would only report a failed run.
     let wrong = check_inputs(&graph.inputs, &inputs);
     if !wrong.is_empty() {
         return Err(exit::bad_input(wrong.join("; ")));
@@ -65,13 +68,15 @@ pub(super) async fn run(global: &Global, args: &CrashTestArgs) -> anyhow::Result
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
 }
 
-/// Proxies before the model servers of this machine, and the managed one if it was started.
+/// Starts a proxy in front of each model server of this machine, or of the managed one, which is
+/// started if no other answers.
 async fn find_models(
     global: &Global,
 ) -> anyhow::Result<(Vec<ModelProxy>, Option<managed_model::ManagedModel>)> {
     let mut found = find_model_servers(&global.model_urls).await?;
     tell_found(&global.model_urls, &found);
-    // The graph may be private, and a proxy does not know.
+    // A proxy cannot tell private requests from others, so it may only stand before servers with
+    // consent.
     found.retain(is_consented);
     let mut managed = None;
     if found.is_empty() && global.model_urls.is_empty() {
@@ -90,6 +95,7 @@ async fn find_models(
              one by --model-url, or set one up with `convergio models install`",
         ));
     }
+    // One proxy for each server, so that calls are counted wherever they go.
     let mut proxies = Vec::new();
     for server in found {
         proxies.push(ModelProxy::start(&server.base_url).await?);

@@ -1,4 +1,4 @@
-//! `convergio runs debug`.
+//! `convergio runs debug`: opens the debug view of a run of the log or of a file.
 
 use std::io::{Cursor, IsTerminal};
 use std::path::Path;
@@ -35,11 +35,12 @@ pub(super) async fn run(
             "the debug view needs a terminal; for scripts there is --json",
         ));
     }
+    // The view blocks on keys, which would hold up a thread of the runtime.
     tokio::task::spawn_blocking(move || debugger::show(View::new(steps))).await??;
     Ok(ExitCode::SUCCESS)
 }
 
-/// A run as its server exports it.
+/// Fetches a run as the file that its server exports.
 async fn fetched(global: &Global, id: &str) -> anyhow::Result<RunFile> {
     let target = Target::find(global, false).await?;
     let mut bytes = Vec::new();

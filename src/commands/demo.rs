@@ -1,4 +1,4 @@
-//! `convergio demo`: the example brief of a real document, by a real model on this machine.
+//! `convergio demo`: a brief of a real document by a real model on this machine.
 
 use std::process::ExitCode;
 
@@ -12,7 +12,7 @@ use crate::target::Target;
 use crate::terminal;
 use crate::view::{self, LiveTree};
 
-/// Audit entries shown; the rest is counted.
+/// Maximum audit entries that are shown; the rest is counted.
 const AUDIT_SHOWN: usize = 8;
 
 pub(super) async fn run(global: &Global, args: &DemoArgs) -> anyhow::Result<ExitCode> {
@@ -39,7 +39,7 @@ pub(super) async fn run(global: &Global, args: &DemoArgs) -> anyhow::Result<Exit
     Ok(if completed { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
 }
 
-/// Shows the result, the steps, the ledger and the audit trail; tells whether the run completed.
+/// Prints the result, the steps, the ledger and the audit trail; returns whether the run completed.
 async fn report(target: &Target, run: &str) -> anyhow::Result<bool> {
     let view: RunView = target.client.get(&format!("/v1/runs/{run}"), &[]).await?;
     out_line!("\n== Result\n");

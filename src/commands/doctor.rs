@@ -1,4 +1,4 @@
-//! `convergio doctor`: is everything in place?
+//! `convergio doctor`: checks folder, permissions, keys, servers, models and tools.
 
 use std::io::Write;
 use std::process::{Command, ExitCode, Stdio};
@@ -16,15 +16,15 @@ use crate::managed_model;
 use crate::model_servers::{describe, find_model_servers, is_consented};
 use crate::target::own_server;
 
-/// One check.
+/// Result of one check, with advice if it did not pass.
 #[derive(Debug, Serialize)]
 struct Check {
     category: &'static str,
     name: &'static str,
-    /// `ok`, `warn` or `fail`.
+    /// One of `ok`, `warn` and `fail`.
     status: &'static str,
     message: String,
-    /// What to do.
+    /// Advice to the user; absent when the check passed.
     #[serde(skip_serializing_if = "Option::is_none")]
     fix: Option<String>,
 }
@@ -74,9 +74,10 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
     Ok(if failed { ExitCode::from(exit::FAILED) } else { ExitCode::SUCCESS })
 }
 
+/// Outcome of a check: a message, or whether the failure is fatal, its message and advice.
 type Checked = Result<String, (bool, String, &'static str)>;
 
-/// Only the owner may use the folder.
+/// Checks that only the owner may use the folder, and removes permissions of others where possible.
 fn modes(data: &DataDir) -> Checked {
     let narrowed = data.narrow();
     let wide = data.wide_entries();
@@ -95,6 +96,7 @@ fn folder(data: &DataDir) -> Checked {
     let unusable = |error: String| (true, error, "use another folder by --data");
     data.create().map_err(|error| unusable(error.to_string()))?;
     let probe = data.path().join("probe");
+    // A real write shows what modes alone do not: a full or read-only disk.
     create_private_file(&probe)
         .and_then(|mut file| file.write_all(b"x"))
         .and_then(|()| std::fs::remove_file(&probe))
@@ -102,7 +104,7 @@ fn folder(data: &DataDir) -> Checked {
     Ok(data.path().display().to_string())
 }
 
-/// By what key runs are signed that are exported from here.
+/// Checks the key that signs exported runs.
 fn signer(data: &DataDir) -> Checked {
     if !data.path().join("payload.key").exists() {
         return Ok("exported runs will be signed once the folder has a log".into());
@@ -117,7 +119,7 @@ fn signer(data: &DataDir) -> Checked {
 async fn server(data: &DataDir) -> Checked {
     let Some(named) = data.running() else { return Ok("no server uses the folder".into()) };
     let running = own_server(data).unwrap_or(named);
-    // Whether it answers is asked without a token.
+    // The health check needs no token, and another process may listen there.
     let client = Client::new(&running.url, "");
     match client {
         Ok(client) if client.is_alive().await => {

@@ -1,4 +1,5 @@
-//! `convergio graph validate|run`.
+//! `convergio graph validate|run`, and what other commands share: manifests, inputs, submission,
+//! watching and detaching of runs.
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -31,6 +32,7 @@ pub(super) fn read(file: &Path) -> anyhow::Result<String> {
 }
 
 fn validate(global: &Global, files: &[std::path::PathBuf]) -> anyhow::Result<ExitCode> {
+    // All files are checked before the exit code is decided.
     let mut is_valid = true;
     let mut report = Vec::new();
     for file in files {
@@ -61,12 +63,12 @@ fn validate(global: &Global, files: &[std::path::PathBuf]) -> anyhow::Result<Exi
     Ok(if is_valid { ExitCode::SUCCESS } else { ExitCode::from(exit::BAD_INPUT) })
 }
 
-/// The inputs of the command line as one object.
+/// Inputs of the command line as one object.
 fn inputs(args: &RunArgs) -> anyhow::Result<Value> {
     named_inputs(&args.inputs, &args.input_files)
 }
 
-/// Inputs as NAME=VALUE, and those whose text is a file's, as one object.
+/// Inputs as one object, from NAME=VALUE and from NAME=PATH, whose text is the file's.
 pub(super) fn named_inputs(values: &[String], files: &[String]) -> anyhow::Result<Value> {
     let mut inputs = Map::new();
     let split = |text: &str| -> anyhow::Result<(String, String)> {
@@ -86,7 +88,8 @@ pub(super) fn named_inputs(values: &[String], files: &[String]) -> anyhow::Resul
     Ok(Value::Object(inputs))
 }
 
-/// What the command line calls `name`: JSON if it can be read as such, else text.
+/// Parses a value of the option `name`: JSON if it can be parsed as such, else text. Integers
+/// beyond JSON's exact range are an error and not text.
 pub(super) fn json_or_text(name: &str, text: &str) -> anyhow::Result<Value> {
     match read_json(text.as_bytes()) {
         Ok(value) => Ok(value),
@@ -97,6 +100,7 @@ pub(super) fn json_or_text(name: &str, text: &str) -> anyhow::Result<Value> {
 
 async fn execute(global: &Global, args: &RunArgs) -> anyhow::Result<ExitCode> {
     let (manifest, inputs) = (read(&args.file)?, inputs(args)?);
+    // Checked here first: mistakes are shown with the file's name, before a server is started.
     if let Err(mistakes) = graph::parse(&manifest, &tool::catalog()) {
         let name = args.file.display();
         mistakes.iter().for_each(|mistake| err_line!("{name}:{mistake}"));
@@ -118,7 +122,7 @@ async fn execute(global: &Global, args: &RunArgs) -> anyhow::Result<ExitCode> {
     watch(global, target, &run.run_id).await
 }
 
-/// Registers a manifest and asks for a run of it.
+/// Registers a manifest and creates a run of it.
 pub(super) async fn submit(
     target: &Target,
     manifest: String,
@@ -132,7 +136,7 @@ pub(super) async fn submit(
     target.client.post(&format!("/v1/graphs/{}/execute", graph.id), &request, key).await
 }
 
-/// Shows a run until its end or Ctrl-C, then what came of it.
+/// Shows a run until its end or Ctrl-C, then its result.
 pub(super) async fn watch(global: &Global, target: Target, run: &str) -> anyhow::Result<ExitCode> {
     let mut tree = LiveTree::new();
     let json = global.json;
@@ -140,7 +144,7 @@ pub(super) async fn watch(global: &Global, target: Target, run: &str) -> anyhow:
         if !json {
             tree.hear(frame);
         } else if matches!(frame, Frame::Event(_)) {
-            // Plain values always become JSON.
+            // Serialising a frame cannot fail.
             let _printed = terminal::print_json_line(frame);
         }
     });
@@ -178,19 +182,20 @@ async fn show(global: &Global, target: &Target, run: &str) -> anyhow::Result<Exi
     Ok(if is_completed { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
 }
 
-/// Leaves a run to itself. A server of our own is replaced by one in the background that ends when
-/// no work is left.
+/// Leaves a run to itself. A server within this process is replaced by a background process that
+/// ends when no work is left.
 pub(super) async fn detach(global: &Global, target: Target, run: &str) -> anyhow::Result<ExitCode> {
     let is_own = target.own.is_some();
     target.close().await?;
     if is_own {
         let data = DataDir::find(global.data.as_deref())?;
+        // The background server outlives this terminal: its output goes to a file.
         let log = create_private_file(&data.path().join("background.log"))?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["serve", "--until-idle", "--listen", "127.0.0.1:0", "--data"]);
         command.arg(data.path());
         if let Some(url) = &global.database {
-            // Not as an argument: others could read it there.
+            // In the environment and not among the arguments, which other users can read.
             command.env("DATABASE_URL", url);
         }
         if let Some(file) = &global.read_models_file {
@@ -200,7 +205,7 @@ pub(super) async fn detach(global: &Global, target: Target, run: &str) -> anyhow
             command.args(["--model-url", url]);
         }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        // Its own process group: the terminal's Ctrl-C is not for it.
+        // In a process group of its own, so that the terminal's Ctrl-C does not reach it.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         command.spawn()?;
     }

@@ -1,4 +1,4 @@
-//! `convergio ledger`, `usage` and `audit`.
+//! `convergio ledger`, `usage` and `audit`: listings with the same arguments.
 
 use std::process::ExitCode;
 
@@ -16,7 +16,7 @@ fn query(of: &OfRun) -> Vec<(&'static str, String)> {
     query
 }
 
-/// Speaks to a server for one listing.
+/// Fetches one page of a listing from a server.
 async fn listing<T: serde::de::DeserializeOwned>(
     global: &Global,
     path: &str,
@@ -38,7 +38,7 @@ pub(super) async fn ledger(global: &Global, of: &OfRun) -> anyhow::Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints the balances, and how many entries made them.
+/// Prints the balances and the number of entries and unpriced lines.
 pub(super) fn print_ledger(ledger: &LedgerView) {
     let rows = ledger.balances.iter().map(|balance| {
         vec![balance.account.clone(), balance.amount.clone(), balance.currency.clone()]
@@ -78,6 +78,7 @@ pub(super) async fn usage(global: &Global, of: &OfRun) -> anyhow::Result<ExitCod
 }
 
 pub(super) async fn audit(global: &Global, of: &OfRun) -> anyhow::Result<ExitCode> {
+    // The audit trail is filtered by stream, whichever kind it has.
     let mut query = vec![("limit", of.limit.to_string())];
     query.extend(of.run.as_ref().map(|run| ("stream", format!("run/{run}"))));
     let page: Page<AuditEntry> = listing(global, "/v1/audit", &query).await?;
@@ -89,7 +90,7 @@ pub(super) async fn audit(global: &Global, of: &OfRun) -> anyhow::Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints audit entries, one a line.
+/// Prints audit entries, one a line, with shortened facts.
 pub(super) fn print_audit(entries: &[AuditEntry]) {
     let rows = entries.iter().map(|entry| {
         let facts = terminal::shorten_line(&entry.summary.to_string(), 90);

@@ -1,4 +1,4 @@
-//! `convergio log`: making a log in a cluster, checking and printing chains, archives.
+//! `convergio log`: creates a log in a cluster, verifies and prints chains, and handles archives.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,7 +17,7 @@ use crate::exit;
 use crate::log_place::LogPlace;
 use crate::terminal;
 
-/// Records that are read at once.
+/// Records read at once.
 const PRINT_PAGE: usize = 512;
 
 pub(super) async fn run(global: &Global, command: LogCommand) -> anyhow::Result<ExitCode> {
@@ -71,7 +71,7 @@ async fn verify(global: &Global, payloads: bool) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Prints every record, decoded.
+/// Prints every record, decoded, as a line of JSON.
 async fn print(global: &Global, payloads: bool) -> anyhow::Result<ExitCode> {
     let data = DataDir::find(global.data.as_deref())?;
     let log = LogPlace::find(global)?.open(&data).await?.shared();
@@ -94,7 +94,7 @@ async fn print(global: &Global, payloads: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the payloads of a record hold, in their order; null for those that were erased.
+/// Contents of a record's payloads in their order; null for erased ones.
 async fn contents(log: &dyn EventLog, record: &Record) -> anyhow::Result<Value> {
     let mut contents = Vec::with_capacity(record.body.payloads.len());
     for index in 0..record.body.payloads.len() {
@@ -105,7 +105,7 @@ async fn contents(log: &dyn EventLog, record: &Record) -> anyhow::Result<Value> 
     Ok(json!(contents))
 }
 
-/// Prints what was found, or what is wrong.
+/// Prints an inventory, or the error that a check found; an error ends with exit code 1.
 fn told(
     global: &Global,
     found: Result<Inventory, LogError>,
@@ -155,6 +155,8 @@ async fn import(global: &Global, folder: &Path, how: Import) -> anyhow::Result<E
     let key = data.payload_key()?;
     let done = archive::import(&*log, &key, folder, how).await;
     log.close().await?;
+    // An archive without a signature of the payload key may be anybody's: its runs do not start by
+    // themselves.
     let is_authentic = done.as_ref().is_ok_and(|done| done.is_authentic);
     let held = done.map(|done| done.held).map_err(|error| match error {
         AppendError::Corrupt { at, reason } => LogError::Corrupt { at, reason },
@@ -194,6 +196,7 @@ async fn create(global: &Global, args: &CreateArgs) -> anyhow::Result<ExitCode> 
     };
     let data = DataDir::find(global.data.as_deref())?;
     data.create()?;
+    // The key is created here once; every other process of the log needs a copy of it.
     let config = place.config(*data.payload_key_or_new()?);
     let address = &place.address;
     let layout = Layout {

@@ -1,4 +1,4 @@
-//! `convergio memory`.
+//! `convergio memory`: lists, recalls, stores and forgets memories of a subject.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,10 @@
-//! The commands.
+//! Execution of commands, one file each; `cli` holds their arguments.
+//!
+//! Each file has a `run` that the match below calls. A command finds its server by `target`, speaks
+//! to it by `client`, and prints by `view` and `terminal`: JSON with `--json`, else text for
+//! people. Files that need no server (`log`, `projections`, `trust`, `run_transfer` for imports)
+//! open the data folder themselves. `graph` has what several commands share: inputs, submission,
+//! watching and detaching. Nothing here decides what the domain decides.
 
 mod agents;
 mod approvals;
@@ -28,7 +34,7 @@ use serde::Serialize;
 use crate::cli::{BenchCommand, Cli, Command, WorkerArgs};
 use crate::{bench, exit, terminal};
 
-/// Runs a command to its end.
+/// Runs a command to its end and returns its exit code.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let global = cli.global;
     match cli.command {
@@ -76,7 +82,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Works for the server that started this process, until it wants no more.
+/// Runs evaluations for the server that started this process, until it closes the connection.
 pub(crate) fn evaluation_worker(worker: WorkerArgs) -> ExitCode {
     match convergio_evaluation::worker::run(worker.limits(), &tool::catalog()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -84,7 +90,7 @@ pub(crate) fn evaluation_worker(worker: WorkerArgs) -> ExitCode {
     }
 }
 
-/// Prints a value as JSON.
+/// Prints a value as indented JSON.
 fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(terminal::print_json(value)?)
 }

@@ -1,4 +1,4 @@
-//! `convergio models`.
+//! `convergio models`: lists, fetches, removes, shows, trusts, installs and serves models.
 
 use std::process::ExitCode;
 
@@ -72,7 +72,7 @@ async fn list(global: &Global, data: &DataDir) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The models of a server, as values.
+/// Models of a server as JSON values.
 fn described(server: &Detected) -> Vec<Value> {
     let describe = |model: &convergio_executor::model::ModelInfo| {
         json!({"model": model.id, "server": server.kind.as_str(), "url": server.base_url,
@@ -81,7 +81,7 @@ fn described(server: &Detected) -> Vec<Value> {
     server.models.iter().map(describe).collect()
 }
 
-/// Confirms a model server of another user.
+/// Confirms a model server of another user for private data.
 fn trust_server(global: &Global, url: &str) -> anyhow::Result<()> {
     let parsed = reqwest::Url::parse(url).ok();
     let is_web = parsed.is_some_and(|url| matches!(url.scheme(), "http" | "https"));
@@ -107,8 +107,8 @@ fn install(global: &Global) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The library of the Ollama server on this machine, or of the one that was named. One without
-/// models answers too.
+/// Library of the Ollama server on this machine, or of the URL that was named. A server without
+/// models is not detected, so that its usual address is tried.
 async fn library(global: &Global) -> anyhow::Result<Library> {
     let found = detect(&global.model_urls).await;
     let ollama = found.iter().find(|server| server.kind == ServerKind::Ollama);
@@ -117,7 +117,7 @@ async fn library(global: &Global) -> anyhow::Result<Library> {
     Ok(Library::new(url)?)
 }
 
-/// Fetches a model into the store.
+/// Fetches a model into the store, with progress as a bar or as JSON lines.
 async fn fetch(
     global: &Global,
     data: &DataDir,
@@ -197,6 +197,7 @@ fn show_progress(bar: &ProgressBar, progress: &Progress) {
 
 async fn remove(global: &Global, data: &DataDir, model: &str) -> anyhow::Result<()> {
     let store = Store::of(data);
+    // The store comes first: a model there hides one of the same name at a server.
     if let Some(entry) = store.find(model) {
         store.remove(&entry)?;
     } else if model == managed_model::ALIAS {
@@ -212,7 +213,7 @@ async fn remove(global: &Global, data: &DataDir, model: &str) -> anyhow::Result<
     Ok(())
 }
 
-/// What is known of a model: what Ollama tells, or what its server lists.
+/// Shows a model: its entry in the store, Ollama's description, or its server's listing.
 async fn show(global: &Global, data: &DataDir, model: &str) -> anyhow::Result<()> {
     let store = Store::of(data);
     if let Some(entry) = store.find(model) {
@@ -225,6 +226,7 @@ async fn show(global: &Global, data: &DataDir, model: &str) -> anyhow::Result<()
         server
             .models
             .iter()
+            // Ollama adds `:latest` to names without a tag.
             .any(|known| known.id == model || known.id.strip_suffix(":latest") == Some(model))
     };
     let Some(server) = found.iter().find(has) else {
@@ -249,6 +251,7 @@ async fn up(global: &Global, data: &DataDir, model: Option<&str>) -> anyhow::Res
         store.find(model).ok_or_else(missing)
     });
     let kept = kept.transpose()?;
+    // The managed model's Python environment serves files of the store as well.
     let folder = managed_model::install()?;
     data.create()?;
     let log = data.path().join("model.log");

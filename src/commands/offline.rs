@@ -1,4 +1,4 @@
-//! Commands that need the data folder for themselves: read models.
+//! `convergio projections`: rebuilds and checks read models. The data folder must not be in use.
 
 use std::process::ExitCode;
 
@@ -43,6 +43,7 @@ async fn build(global: &Global, log: &dyn EventLog) -> anyhow::Result<ExitCode> 
 
 async fn check(global: &Global, data: &DataDir, log: &dyn EventLog) -> anyhow::Result<ExitCode> {
     let live = open_read_models(&global.read_models()?).await?;
+    // Both sides have applied the same records before they are compared.
     live.catch_up(log, |_, _| {}).await?;
     let fresh_file = data.path().join("check.db");
     rebuild(&fresh_file, log, |_, _| {}).await?;
@@ -51,7 +52,7 @@ async fn check(global: &Global, data: &DataDir, log: &dyn EventLog) -> anyhow::R
     live.close().await;
     fresh.close().await;
     for suffix in ["", "-wal", "-shm"] {
-        // Only the main file is sure to exist.
+        // Journals may not exist.
         let _removed = std::fs::remove_file(format!("{}{suffix}", fresh_file.display()));
     }
     match (global.json, same) {

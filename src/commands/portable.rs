@@ -18,7 +18,7 @@ use crate::exit;
 use crate::log_place::LogPlace;
 use crate::target::Target;
 
-/// The tenant of a data folder's owner.
+/// Tenant of everything in a data folder.
 const OWN_TENANT: &str = "default";
 
 pub(super) async fn export(
@@ -31,6 +31,7 @@ pub(super) async fn export(
     let path = format!("/v1/runs/{id}/export");
     let query = [("payloads", payloads.to_string())];
     let Some(output) = output else {
+        // Payloads may hold anything, and a file of them would flood the screen.
         if std::io::stdout().is_terminal() {
             let message = "a run's file is not for a terminal: use --output FILE or a pipe";
             return Err(exit::bad_input(message));
@@ -40,6 +41,7 @@ pub(super) async fn export(
     let cannot = |error: std::io::Error| {
         exit::bad_input(format!("cannot write {}: {error}", output.display()))
     };
+    // Written beside its place and renamed when it was verified: no damaged file takes the name.
     let mut file = BufWriter::new(PartialFile::create(output).map_err(cannot)?);
     target.client.download(&path, &query, &mut file).await?;
     let file = file.into_inner().map_err(|error| cannot(error.into_error()))?;
@@ -55,7 +57,7 @@ pub(super) async fn export(
     Ok(())
 }
 
-/// What is said of who signed a file.
+/// Text about the signer of a file.
 fn signature(signer: Option<&str>, own: Option<&str>) -> String {
     match signer {
         None => "unsigned".to_owned(),
@@ -64,7 +66,7 @@ fn signature(signer: Option<&str>, own: Option<&str>) -> String {
     }
 }
 
-/// Reads a file to its end; gives the number of its events, and who signed it.
+/// Reads a file to its end, which verifies it; returns the number of its events and its signer.
 fn checked(file: &Path) -> anyhow::Result<(u64, Option<String>)> {
     let read = || {
         let mut reader = Reader::open(file)?;
@@ -88,6 +90,7 @@ pub(super) async fn import(
     let wrong =
         |error: &dyn std::fmt::Display| exit::bad_input(format!("{}: {error}", file.display()));
     let tenant = Reader::open(file).map_err(|error| wrong(&error))?.header().tenant.clone();
+    // A data folder has one tenant: a run of another one could not be seen by its owner.
     if tenant.as_str() != OWN_TENANT {
         let reason = format!("the run is of tenant `{tenant}`, a data folder's is `{OWN_TENANT}`");
         return Err(wrong(&format!("line 1: {reason}; `convergio replay --file` reads it")));

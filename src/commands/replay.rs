@@ -1,4 +1,4 @@
-//! `convergio replay`: one run, the file of one, or all runs under way.
+//! `convergio replay`: replays one run, the file of one, or all runs under way.
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! `convergio runs`.
+//! `convergio runs`: lists, shows, exports, migrates and cancels runs; other files have the rest.
 
 use std::process::ExitCode;
 
@@ -15,10 +15,12 @@ use crate::terminal;
 use crate::view;
 
 pub(super) async fn run(global: &Global, command: RunsCommand) -> anyhow::Result<ExitCode> {
+    // Tailing executes runs if it starts a server; the other commands only look.
     if let RunsCommand::Tail { id } = &command {
         let target = Target::find(global, true).await?;
         return graph::watch(global, target, id).await;
     }
+    // Checkpoints are files beside the log: no server is needed to list or drop them.
     if let RunsCommand::Steer(SteerCommand::Checkpoints(command)) = &command
         && !matches!(command, CheckpointsCommand::Save { .. })
     {

@@ -1,4 +1,4 @@
-//! `convergio serve`.
+//! `convergio serve`: starts a server and waits for its end.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::log_place::LogPlace;
 use crate::server::{Server, ServerConfig};
 use crate::terminal;
 
-/// How often `--until-idle` looks whether work is left.
+/// Interval at which `--until-idle` checks for remaining work.
 const IDLE_CHECK: Duration = Duration::from_millis(500);
 
-/// How long a server in the background waits for commands that have its folder for a moment.
+/// Maximum time that a background server waits for commands that hold its folder for a moment.
 const FOLDER_PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) async fn run(global: &Global, args: &ServeArgs) -> anyhow::Result<ExitCode> {
@@ -34,7 +34,7 @@ pub(super) async fn run(global: &Global, args: &ServeArgs) -> anyhow::Result<Exi
         model_urls: global.model_urls.clone(),
         read_models: global.read_models()?,
         place,
-        // In the background nobody starts it again after a command that looks at the run.
+        // Nobody restarts a background server after a short command held its folder.
         folder_patience: if args.until_idle { FOLDER_PATIENCE } else { Duration::ZERO },
         role: args.role,
         model_calls: args.model_calls,
@@ -51,7 +51,7 @@ pub(super) async fn run(global: &Global, args: &ServeArgs) -> anyhow::Result<Exi
     let shutdown = tokio::spawn(server.shutdown());
     tokio::select! {
         ended = shutdown => ended??,
-        // A second signal means at once. What is under way is found in the log.
+        // A second signal stops at once; interrupted work is found in the log by the next start.
         () = stop_signals.next() => {}
     }
     match failure {
@@ -60,7 +60,7 @@ pub(super) async fn run(global: &Global, args: &ServeArgs) -> anyhow::Result<Exi
     }
 }
 
-/// Waits until the server fails, or, when that is wanted, until no work is left.
+/// Waits until the server fails or, with `until_idle`, until no work is left.
 async fn ended(server: &mut Server, until_idle: bool) -> anyhow::Result<()> {
     loop {
         let failed = tokio::time::timeout(IDLE_CHECK, server.failed()).await;
@@ -110,7 +110,7 @@ fn announce(global: &Global, data: &DataDir, server: &Server) -> anyhow::Result<
     Ok(())
 }
 
-/// What an acknowledged commit outlives.
+/// Guarantee of a durability level, for people.
 fn survives(durability: Durability) -> &'static str {
     match durability {
         Durability::Process => "a power cut may lose what was acknowledged",

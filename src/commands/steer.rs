@@ -23,7 +23,7 @@ use crate::exit;
 use crate::target::Target;
 use crate::view;
 
-/// Runs a command that needs a server, if only one for the time of the command.
+/// Runs a command that needs a server.
 pub(super) async fn run(
     global: &Global,
     target: &Target,
@@ -108,6 +108,7 @@ async fn fork(global: &Global, target: &Target, args: ForkArgs) -> anyhow::Resul
     }
     let mut nodes = BTreeMap::new();
     let mut model = args.model;
+    // With a node, the model is that node's; without one, every agent's.
     if let Some(node) = args.node {
         let model = model.take();
         nodes.insert(node, NodeChange { model, prompt: args.prompt, system: args.system });
@@ -204,8 +205,8 @@ async fn save(
     Ok(())
 }
 
-/// Looks at the folder of checkpoints, or empties it: no server is needed, and a running one is not
-/// disturbed.
+/// Lists or drops checkpoints in their folder. No server is needed, and a running one is not
+/// disturbed: checkpoints are a cache of the log.
 pub(super) fn checkpoints(global: &Global, command: &CheckpointsCommand) -> anyhow::Result<()> {
     let folder = CheckpointFolder::new(&DataDir::find(global.data.as_deref())?.checkpoints());
     match command {

@@ -1,4 +1,5 @@
-//! `convergio tokens`: who may come in. Tokens are made here; a server is told their hashes.
+//! `convergio tokens`: tokens of people and programs. They are created here; the server gets
+//! hashes.
 
 use std::io::Write;
 use std::path::Path;
@@ -54,18 +55,19 @@ async fn rotate_of(global: &Global, target: &Target, actor: &ActorId) -> anyhow:
     show_once(global, &issued, &token)
 }
 
-/// The token that this command signs in with; it stays in the file that it came from.
+/// Rotates the token that this command signs in with; it stays in the file that it came from.
 async fn rotate_own(global: &Global, target: &Target) -> anyhow::Result<()> {
     let token = new_token()?;
     let (path, rotation) =
         (format!("/v1/tokens/{}/rotate", target.client.token_id()), rotation(&token));
     let rotated = target.client.post(&path, &rotation, None);
+    // A token from an argument or the environment has no file: it is printed once instead.
     let Some(file) = &target.token_file else {
         return show_once(global, &rotated.await?, &token);
     };
     let unwritable =
         |error: std::io::Error| exit::unavailable(format!("cannot write {file:?}: {error}"));
-    // On the disk before the old one opens nothing any more.
+    // The new token must be on the disk before the server revokes the old one.
     let mut partial = PartialFile::create(file).map_err(unwritable)?;
     partial.write_all(token_line(&token).as_bytes()).map_err(unwritable)?;
     let rotated: TokenView = rotated.await?;
@@ -86,7 +88,7 @@ fn tell_rotated(global: &Global, rotated: &TokenView, file: &Path) -> anyhow::Re
     Ok(())
 }
 
-/// The token alone goes to standard output, so that it can be put into a file.
+/// Prints a new token: alone on standard output, so that it can be redirected into a file.
 fn show_once(global: &Global, issued: &TokenView, token: &str) -> anyhow::Result<()> {
     let TokenView { id, actor, .. } = issued;
     if global.json {
@@ -112,6 +114,7 @@ async fn list(global: &Global, target: &Target) -> anyhow::Result<()> {
 }
 
 async fn revoke(global: &Global, target: &Target, whose: &str) -> anyhow::Result<()> {
+    // The text becomes part of a path: anything else could lead to another endpoint.
     let is_name = |letter: char| letter.is_ascii_alphanumeric() || "-_".contains(letter);
     if whose.is_empty() || !whose.chars().all(is_name) {
         return Err(exit::bad_input(format!("{whose:?} is neither a name nor the id of a token")));

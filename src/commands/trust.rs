@@ -1,4 +1,5 @@
-//! `convergio trust`.
+//! `convergio trust`: trusts a data folder with its present settings, and shows what these send
+//! where.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -27,12 +28,14 @@ pub(super) fn run(global: &Global, folder: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a folder's providers are sent: nobody should trust what they have not seen.
+/// Reads a folder's providers with their URLs and the names of their keys, so that the user sees
+/// what is trusted.
 fn read_providers(folder: &Path) -> anyhow::Result<Vec<Value>> {
     let file = folder.join("providers.json");
     let Ok(text) = std::fs::read(&file) else { return Ok(Vec::new()) };
     let content: Value = serde_json::from_slice(&text)
         .map_err(|error| exit::bad_input(format!("{file:?}: {error}")))?;
+    // Both forms of providers.json are valid: a list, and an object with aliases.
     let entries = content.as_array().or_else(|| content["providers"].as_array());
     let entries =
         entries.ok_or_else(|| exit::bad_input(format!("{file:?}: it has no providers")))?;

@@ -1,4 +1,4 @@
-//! A log whose caller dies at one of its appends: from there on nothing answers any more.
+//! A log that stops answering at one of its appends, as a crash looks to its caller.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::{Moment, Point};
 
-/// The log as an engine has it that is to die.
+/// The log of an engine that is to crash at `point`.
 pub(super) struct Mortal {
     log: Arc<dyn EventLog>,
     point: Option<Point>,
@@ -30,19 +30,19 @@ impl Mortal {
         Self { log, point, appends: AtomicU64::new(0), is_dead }
     }
 
-    /// Waits for the death.
+    /// Waits until the log has stopped answering.
     pub(super) async fn died(&self) {
         let mut is_dead = self.is_dead.subscribe();
-        // The sender is ours.
+        // The receiver cannot fail: this value owns the sender.
         drop(is_dead.wait_for(|dead| *dead).await);
     }
 
-    /// Appends asked for so far.
+    /// Number of appends requested so far.
     pub(super) fn appends(&self) -> u64 {
         self.appends.load(Ordering::SeqCst)
     }
 
-    /// The dead get no answer.
+    /// Never returns after the crash.
     async fn breathe(&self) {
         if *self.is_dead.borrow() {
             std::future::pending::<()>().await;
@@ -69,12 +69,13 @@ impl EventLog for Mortal {
             Some(Moment::Before) => self.die().await,
             Some(Moment::During) => {
                 let log = Arc::clone(&self.log);
-                // It goes on while the caller is being killed.
+                // The append races with the kill, so that its outcome is unknown, as in a real
+                // crash.
                 tokio::spawn(async move { log.append(commit).await });
                 self.die().await
             }
             Some(Moment::After) => {
-                // Whatever it says, nobody hears it.
+                // The result is lost with the caller.
                 let _unheard = self.log.append(commit).await;
                 self.die().await
             }
@@ -109,6 +110,7 @@ impl EventLog for Mortal {
         self.log.early()
     }
 
+    // An engine neither reads raw records nor erases or restores: these go through.
     async fn read_raw(&self, scan: Scan<'_>, limit: usize) -> Result<Vec<RawRecord>, LogError> {
         self.log.read_raw(scan, limit).await
     }

@@ -1,4 +1,4 @@
-//! Judging the history of a run that an engine died in.
+//! Checks of a run's history after an engine crashed in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use super::life::Subject;
 use super::{Life, Point, asks_models};
 use crate::replayer::{self, Source};
 
-/// Records of a run under test at most.
+/// Maximum records of a run under test.
 const RECORDS: usize = 1 << 20;
 
-/// The run without any death.
+/// Result of the run without a crash, that all others are compared with.
 pub(super) struct Reference {
     phase: Phase,
     output: Option<Bytes>,
-    /// Intents to call a model.
+    /// Number of intents to call a model.
     pub(super) model_calls: u64,
 }
 
@@ -47,21 +47,21 @@ impl Reference {
     }
 }
 
-/// What is wrong, each with the place of the death, and what is merely worth knowing.
+/// Violations, each with its crash point, and counts that are merely informative.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Findings {
-    /// Effects done again although their outcome was recorded, or without a word of their first
-    /// try.
+    /// Effects repeated although their result was recorded, or without a record of the first
+    /// attempt.
     pub(crate) repeated_effects: Vec<String>,
-    /// Usage that is missing, or there twice.
+    /// Usage that is missing or recorded twice.
     pub(crate) usage: Vec<String>,
-    /// Differences of a replay.
+    /// Divergences of a replay.
     pub(crate) divergences: Vec<String>,
-    /// Ends that differ from that of the run without any death.
+    /// Ends that differ from that of the run without a crash.
     pub(crate) outcomes: Vec<String>,
-    /// Steps whose outcome nobody knew, and which were done again as their policy says.
+    /// Steps of unknown outcome that were repeated as their policy allows.
     pub(crate) unknown_steps: u64,
-    /// Calls of models in all lives, and those that a model was really asked.
+    /// Intents to call a model in all runs; `model_questions` counts the calls that reached one.
     pub(crate) model_calls: u64,
     pub(crate) model_questions: u64,
 }
@@ -72,7 +72,7 @@ impl Findings {
         lists.iter().all(|list| list.is_empty())
     }
 
-    /// Judges one run from its log.
+    /// Checks one run by its log.
     pub(super) async fn judge(
         &mut self,
         life: &Life,
@@ -102,6 +102,8 @@ impl Findings {
             Some(output) => repository.payload(&life.run, output).await?,
             None => None,
         };
+        // Answers of models differ from run to run, so that outputs are compared without models
+        // only.
         let is_same = state.phase == reference.phase
             && (asks_models(&subject.graph) || output == reference.output);
         if !is_same {
@@ -112,7 +114,7 @@ impl Findings {
         Ok(())
     }
 
-    /// Every question to a model has its intent in a log.
+    /// Checks that every call that reached a model has its intent in a log.
     fn questions(&mut self, subject: &Subject, place: &str) {
         self.model_questions = subject.models.iter().map(super::ModelProxy::questions).sum();
         let (asked, intents) = (self.model_questions, self.model_calls);
@@ -122,17 +124,17 @@ impl Findings {
     }
 }
 
-/// A call of a model: its step, try and turn.
+/// Key of a model call: step, attempt and turn.
 type Call = (StepId, u32, u32);
 
-/// What a history says of effects and usage.
+/// Effects and usage of a run's history.
 #[derive(Default)]
 struct History {
     started: BTreeSet<(StepId, u32)>,
-    /// Tries without a known outcome.
+    /// Attempts of steps without a recorded outcome.
     open: BTreeMap<StepId, u32>,
     completed: BTreeSet<StepId>,
-    /// Calls of models that are not settled.
+    /// Model calls without recorded usage.
     calls: BTreeSet<Call>,
     intents: u64,
     unknown: u64,
@@ -146,7 +148,8 @@ impl History {
         for event in &record.body.events {
             self.event(event, &mut failed);
         }
-        // A failed call that used nothing has no usage.
+        // The usage of a failed call is in the same commit if there is any, so failures are settled
+        // after all events of a record.
         for call in failed {
             self.calls.remove(&call);
         }

@@ -1,4 +1,5 @@
-//! A life: an engine at work on a run until its end or its death, here or in a process of its own.
+//! One engine at work on a run until the run's end or the engine's crash, in this process or in one
+//! of its own.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -29,13 +30,14 @@ use uuid::Uuid;
 use super::death::Mortal;
 use super::{ModelProxy, Point};
 
-/// Longest time in which nothing happens, before a run counts as standing still.
+/// Maximum time without an event before a run counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// What a process says when it stands where it is to be killed, and when it has nothing to do.
+/// Line that a process prints when it waits at its crash point to be killed; [`ENDED`] means that
+/// the run ended before.
 const HERE: &str = "here";
 const ENDED: &str = "ended";
 
-/// What is lived through.
+/// The graph and inputs under test, with proxies of the model servers.
 pub(super) struct Subject {
     pub(super) graph: Graph,
     pub(super) inputs: Value,
@@ -43,7 +45,7 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    /// Registers the graph in a log and asks for a run of it.
+    /// Registers the graph in a log and creates a run of it.
     pub(super) async fn create(&self, log: &Arc<dyn EventLog>) -> anyhow::Result<StreamKey> {
         let repository = Repository::new(Arc::clone(log), Arc::new(SystemClock));
         let (tenant, context) = ("default".parse()?, context()?);
@@ -90,8 +92,8 @@ fn payload(bytes: Vec<u8>, purpose: Purpose) -> Payload {
     Payload { bytes: Bytes::from(bytes), media_type, purpose, subject: None }
 }
 
-/// A life in this process, in a thread and a runtime of its own that vanish with it. Tells whether
-/// it ended in death, and how many commits the engine asked for.
+/// Runs an engine in this process, on a thread and a runtime of its own that are dropped with it.
+/// Returns whether it crashed, and how many commits it asked for.
 pub(super) async fn live_in_process(
     log: &Arc<dyn EventLog>,
     subject: &Arc<Subject>,
@@ -101,6 +103,7 @@ pub(super) async fn live_in_process(
     let servers = subject.servers().await;
     let (log, run) = (Arc::clone(log), run.clone());
     let life = tokio::task::spawn_blocking(move || {
+        // Two threads: races between steps are part of what is tested.
         let mut threads = tokio::runtime::Builder::new_multi_thread();
         let runtime = threads.worker_threads(2).enable_all().build()?;
         let mortal = Arc::new(Mortal::new(Arc::clone(&log), point));
@@ -111,13 +114,14 @@ pub(super) async fn live_in_process(
                 engine.shutdown().await?;
                 Ok(false)
             };
-            // What dies at its last commit is heard of by others: it is dead all the same.
+            // After a crash in its last commit a run looks complete to readers: it counts as a
+            // crash.
             tokio::select! {
                 () = mortal.died() => Ok(true),
                 ended = to_the_end => ended,
             }
         });
-        // Everything that was under way dies where it stands.
+        // Tasks under way are dropped wherever they are, as a crash would.
         runtime.shutdown_background();
         lived.map(|died| (died, mortal.appends()))
     });
@@ -133,12 +137,13 @@ fn engine(log: Arc<Mortal>, servers: &[Detected]) -> anyhow::Result<Executor> {
     Ok(Executor::start(config, repository, models, LiveHub::new(), prices))
 }
 
-/// Follows a run, grants what it asks, and comes back when it has ended and all is settled.
+/// Follows a run, grants its approvals, and returns when it has ended and nothing is left to do.
 async fn accompany(log: &Arc<dyn EventLog>, run: &StreamKey) -> anyhow::Result<()> {
     let repository = Repository::new(Arc::clone(log), Arc::new(SystemClock));
     let mut tail = log.tail(Position::START);
     loop {
         let state = repository.load::<Run>(run).await?.state;
+        // A run that has ended may still owe its parent a notice or settle usage.
         if state.phase.is_ended() && state.wake() == Wake::Done {
             return Ok(());
         }
@@ -166,7 +171,7 @@ async fn grant(repository: &Repository, run: &StreamKey, state: &RunState) -> an
     Ok(())
 }
 
-/// A life in a process of its own, which is killed; tells whether it came to its place.
+/// Runs an engine in a process of its own and kills it; returns whether it reached the crash point.
 pub(super) async fn live(folder: &Path, subject: &Subject, point: Point) -> anyhow::Result<bool> {
     let moment = clap::ValueEnum::to_possible_value(&point.moment);
     let moment = moment.context("every moment has a name")?;
@@ -176,6 +181,7 @@ pub(super) async fn live(folder: &Path, subject: &Subject, point: Point) -> anyh
     for proxy in &subject.models {
         command.args(["--model-url", &proxy.url]);
     }
+    // `kill_on_drop` covers errors of this process, so that no engine is left behind.
     command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn()?;
     let said = BufReader::new(child.stdout.take().context("it has an output")?);
@@ -188,8 +194,8 @@ pub(super) async fn live(folder: &Path, subject: &Subject, point: Point) -> anyh
     }
 }
 
-/// What such a process does: it works on the one run of the folder until it stands where it is to
-/// be killed, and says so.
+/// Entry point of that process: works on the only run of the folder, prints [`AT_CRASH_POINT`] when
+/// it reaches the crash point, and waits to be killed.
 pub(crate) async fn stand_still(
     folder: &Path,
     urls: &[String],
@@ -205,6 +211,8 @@ pub(crate) async fn stand_still(
         () = mortal.died() => out_line!("{HERE}"),
         ended = accompany(&log, run) => {
             ended?;
+            // The append of the crash point was the run's last one: the log reports the crash in a
+            // moment.
             if mortal.appends() < point.commit {
                 out_line!("{ENDED}");
             } else {

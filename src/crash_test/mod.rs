@@ -1,7 +1,11 @@
-//! The crash test of a graph: its run is lived through again and again, and the engine dies in each
-//! life at another place: before and after each commit, which is where the log syncs. In a sample
-//! the place is a process that is killed. After each death another engine goes on from the log, and
-//! the whole history is judged.
+//! The crash test of a graph: its run is executed many times, and the engine dies at another place
+//! each time: before or after each commit, where the log syncs. For a sample of places a whole
+//! process is killed instead. After each death another engine continues from the log, and the
+//! complete history is checked.
+//!
+//! `engine_run` executes a run up to a crash point, `faulty_log` is the log that stops answering
+//! there, `model_proxy` counts model calls, `findings` checks a history against a reference run
+//! without a crash. This file chooses the crash points and drives the rest.
 
 mod death;
 mod judge;
@@ -29,10 +33,10 @@ pub(crate) use proxy::ModelProxy;
 use judge::Reference;
 use life::{Subject, live, live_in_process};
 
-/// Longest wait of a run under test: a sleep, a back-off.
+/// Maximum wait of a run under test, such as a sleep or a back-off, in milliseconds.
 const WAIT: Span = Span(20);
 
-/// When the engine dies, seen from one append.
+/// Time of a crash relative to an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Moment {
@@ -44,45 +48,45 @@ pub(crate) enum Moment {
     After,
 }
 
-/// One place to die.
+/// A commit of the engine, and the time of the crash relative to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) struct Point {
-    /// The engine's commit, from 1.
+    /// Number of the engine's commit, from 1.
     pub(crate) commit: u64,
     pub(crate) moment: Moment,
 }
 
-/// What came of a crash test.
+/// Result of a crash test.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) graph: String,
-    /// Commits of the engine in a life without death.
+    /// Commits of the engine in a run without a crash.
     pub(crate) commits: u64,
-    /// Deaths of the engine within this process.
+    /// Crashes of the engine within this process.
     pub(crate) deaths: usize,
     /// Processes that were killed.
     pub(crate) kills: usize,
-    /// Places that a run did not come to, because its commits fell together otherwise.
+    /// Crash points that a run did not reach, because its commits were grouped differently.
     pub(crate) not_reached: usize,
     #[serde(flatten)]
     pub(crate) findings: Findings,
     pub(crate) ok: bool,
 }
 
-/// What is tested, and how thoroughly.
+/// Subject and extent of a crash test.
 pub(crate) struct Plan {
     pub(crate) graph: Graph,
     pub(crate) inputs: Value,
-    /// Places tried in this process; all when absent.
+    /// Crash points tried within this process; `None` for all.
     pub(crate) sample: Option<usize>,
-    /// Places at which a process is killed.
+    /// Crash points at which a process is killed.
     pub(crate) kills: usize,
     pub(crate) models: Vec<ModelProxy>,
-    /// Where data folders are made and removed.
+    /// Folder in which data folders are created and removed.
     pub(crate) folder: PathBuf,
 }
 
-/// Whether a graph asks models.
+/// True if a graph calls models.
 pub(crate) fn asks_models(graph: &Graph) -> bool {
     use convergio_domain::graph::manifest::MapWork;
     graph.nodes.iter().any(|node| match &node.work {
@@ -92,14 +96,16 @@ pub(crate) fn asks_models(graph: &Graph) -> bool {
     })
 }
 
-/// Lives through all of it. `told` hears of each death.
+/// Runs a crash test. `on_progress` is called before each crash with its number and the number of
+/// all.
 ///
 /// # Errors
-/// A data folder cannot be used, or a run does not come to its end without any death.
+/// A data folder cannot be used, or a run does not end without a crash.
 pub(crate) async fn test(plan: Plan, mut told: impl FnMut(usize, usize)) -> anyhow::Result<Report> {
     let Plan { graph, inputs, sample, kills, models, folder } = plan;
     let subject = Arc::new(Subject { graph: quick(graph), inputs, models });
     let first = Life::new(&subject, &folder).await?;
+    // The first run has no crash: it counts the commits and sets the expected result.
     let (_, commits) = live_in_process(&first.log, &subject, &first.run, None).await?;
     let reference = Reference::of(&first.log, &first.run, commits).await?;
     first.end().await?;
@@ -121,6 +127,7 @@ pub(crate) async fn test(plan: Plan, mut told: impl FnMut(usize, usize)) -> anyh
         let (died, _) = live_in_process(&life.log, &subject, &life.run, Some(*point)).await?;
         report.deaths += usize::from(died);
         report.not_reached += usize::from(!died);
+        // A second engine finishes what the first one left.
         live_in_process(&life.log, &subject, &life.run, None).await?;
         report.findings.judge(&life, &subject, &reference, *point).await?;
         life.end().await?;
@@ -139,7 +146,7 @@ pub(crate) async fn test(plan: Plan, mut told: impl FnMut(usize, usize)) -> anyh
     Ok(report)
 }
 
-/// The graph without long waits: what is tested is not how long they are.
+/// Shortens sleeps and back-offs: their length is not under test.
 fn quick(mut graph: Graph) -> Graph {
     for node in &mut graph.nodes {
         node.retry.backoff = node.retry.backoff.min(WAIT);
@@ -155,13 +162,15 @@ fn points(commits: u64) -> Vec<Point> {
     (1..=commits).flat_map(|commit| moments.map(|moment| Point { commit, moment })).collect()
 }
 
+/// One crash point for each commit, with the three moments in turn.
 fn kill_points(commits: u64) -> Vec<Point> {
+    // The process that is killed during an append is the most realistic case: it comes first.
     let moments = [Moment::During, Moment::Before, Moment::After];
     let moments = moments.into_iter().cycle();
     (1..=commits).zip(moments).map(|(commit, moment)| Point { commit, moment }).collect()
 }
 
-/// At most so many, the first and the last among them, evenly apart.
+/// Selects at most `most` points at even distances, including the first and the last.
 fn spread(points: Vec<Point>, most: Option<usize>) -> Vec<Point> {
     let Some(most) = most.filter(|most| *most < points.len()) else { return points };
     let last = points.len().saturating_sub(1);
@@ -170,7 +179,7 @@ fn spread(points: Vec<Point>, most: Option<usize>) -> Vec<Point> {
     chosen.into_iter().map(|index| points[index]).collect()
 }
 
-/// A data folder with one run that has not begun.
+/// A data folder with one run that has not started.
 pub(crate) struct Life {
     folder: PathBuf,
     pub(crate) log: Arc<dyn EventLog>,
@@ -185,8 +194,9 @@ impl Life {
         Ok(Self { folder, log, run })
     }
 
-    /// Lets a process work on the folder and kills it; tells whether it came to the place.
+    /// Runs a process on the folder and kills it; returns whether it reached the crash point.
     async fn in_a_process(self, subject: &Subject, point: Point) -> anyhow::Result<(Self, bool)> {
+        // Only one process may hold the folder's lock.
         self.log.close().await?;
         let Self { folder, log, run } = self;
         drop(log);

@@ -1,5 +1,5 @@
-//! Stands before a model server and counts what is asked. The same question gets the same answer
-//! without asking the server again: what is tested is the engine, not the model.
+//! A proxy in front of a model server that counts calls. The same request gets the recorded answer
+//! without another call: the engine is under test, not the model.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,10 +12,10 @@ use axum::response::{IntoResponse, Response};
 use reqwest::Client;
 use tokio::sync::watch;
 
-/// Largest question.
+/// Maximum bytes of a request.
 const LIMIT: usize = 32 << 20;
 
-/// What is known of the questions.
+/// Recorded answers by path and body, and the number of calls.
 #[derive(Default)]
 struct Seen {
     answers: HashMap<(String, Bytes), (StatusCode, HeaderValue, Bytes)>,
@@ -28,16 +28,16 @@ struct Shared {
     seen: Mutex<Seen>,
 }
 
-/// A proxy at work, until it is dropped.
+/// A running proxy; it ends when it is dropped.
 pub(crate) struct ModelProxy {
-    /// Where it answers.
+    /// Base URL of the proxy, which ends in `/v1`.
     pub(crate) url: String,
     shared: Arc<Shared>,
     _end: watch::Sender<()>,
 }
 
 impl ModelProxy {
-    /// Stands before the server of this base URL, which ends in `/v1`.
+    /// Starts a proxy in front of the server with this base URL, which ends in `/v1`.
     pub(crate) async fn start(base_url: &str) -> anyhow::Result<Self> {
         let server = base_url.trim_end_matches('/').trim_end_matches("/v1").to_owned();
         let http = convergio_executor::model::http_client()?;
@@ -55,7 +55,7 @@ impl ModelProxy {
         Ok(Self { url, shared, _end })
     }
 
-    /// Questions asked so far.
+    /// Number of model calls so far, answered from the record or not.
     pub(crate) fn questions(&self) -> u64 {
         self.shared.seen().questions
     }
@@ -75,6 +75,8 @@ async fn forward(State(shared): State<Arc<Shared>>, request: Request) -> Respons
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
     let is_question = parts.method == Method::POST && is_question(&path);
     let key = (path, body);
+    // Counted before it is looked up: an engine that asks twice is a finding even if the answer is
+    // known.
     if is_question {
         let mut seen = shared.seen();
         seen.questions += 1;
@@ -101,7 +103,7 @@ async fn forward(State(shared): State<Arc<Shared>>, request: Request) -> Respons
     (status, [(header::CONTENT_TYPE, kind)], answer).into_response()
 }
 
-/// Whether a path asks a model; others only ask about it.
+/// True if a path calls a model; all others only ask about one.
 fn is_question(path: &str) -> bool {
     ["/chat/completions", "/completions", "/api/chat", "/api/generate", "/embeddings"]
         .iter()

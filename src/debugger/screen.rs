@@ -1,4 +1,4 @@
-//! The debug view on a terminal: what is drawn for an event, and what keys do.
+//! The debug view on a terminal: drawing of an event, and keys.
 
 use convergio_domain::run::Phase;
 use ratatui::crossterm::event::{self, KeyCode, KeyEventKind, KeyModifiers};
@@ -11,13 +11,13 @@ use ratatui::{DefaultTerminal, Frame};
 use super::steps::{Node, Step, Steps};
 use crate::terminal::escape_line;
 
-/// What the keys do, on the last line of the screen.
+/// Help on the last line of the screen.
 const HELP: &str = " ←/→ event · PgUp/PgDn 20 · Home/End · n/p same step · tab pane · ↑/↓ scroll · \
     q quit";
-/// Events that a page key passes.
+/// Events that a page key skips.
 const PAGE: usize = 20;
 
-/// What a key asks for.
+/// Action that a key triggers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Key {
     Next,
@@ -26,7 +26,7 @@ pub(crate) enum Key {
     BackPage,
     First,
     Last,
-    /// The next or previous event of the same step.
+    /// Jumps to the next event of the same step; [`Self::BackOfStep`] to the previous one.
     NextOfStep,
     BackOfStep,
     Pane,
@@ -37,6 +37,7 @@ pub(crate) enum Key {
 
 impl Key {
     fn of(code: KeyCode, modifiers: KeyModifiers) -> Option<Self> {
+        // Raw mode delivers Ctrl-C as a key.
         if modifiers.contains(KeyModifiers::CONTROL) {
             return (code == KeyCode::Char('c')).then_some(Self::Quit);
         }
@@ -58,7 +59,7 @@ impl Key {
     }
 }
 
-/// What the right half shows below the graph.
+/// Content of the right half below the graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pane {
     Changes,
@@ -66,7 +67,7 @@ enum Pane {
     Data,
 }
 
-/// The view: a run, and where in it one stands.
+/// State of the view: the run's events, and the one that is shown.
 pub(crate) struct View {
     steps: Steps,
     index: usize,
@@ -76,7 +77,7 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// At the first event. There is at least one: a run begins with its creation.
+    /// Shows the first event. There is at least one: a run begins with its creation.
     pub(crate) fn new(steps: Steps) -> Self {
         let current = steps.at(0);
         Self { steps, index: 0, pane: Pane::Changes, scroll: 0, current }
@@ -88,7 +89,7 @@ impl View {
         &self.current
     }
 
-    /// Does what a key asks for; false to quit.
+    /// Performs an action; returns false to quit.
     pub(crate) fn press(&mut self, key: Key) -> bool {
         let last = self.steps.len() - 1;
         let of_step = |forward| {
@@ -132,7 +133,7 @@ impl View {
         true
     }
 
-    /// Draws everything.
+    /// Draws the whole screen.
     pub(crate) fn draw(&self, frame: &mut Frame<'_>) {
         let rows = [Constraint::Length(1), Constraint::Min(3), Constraint::Length(1)];
         let [top, middle, bottom] = Layout::vertical(rows).areas(frame.area());
@@ -163,6 +164,7 @@ impl View {
     }
 
     fn draw_events(&self, frame: &mut Frame<'_>, area: Rect) {
+        // The selected event stays in the middle as long as there are events on both sides.
         let height = usize::from(area.height.saturating_sub(2)).max(1);
         let first =
             self.index.saturating_sub(height / 2).min(self.steps.len().saturating_sub(height));
@@ -186,7 +188,7 @@ impl View {
                 Line::styled(visible(&graph_line(node)), style)
             })
             .collect();
-        // The node that the event is about is in sight.
+        // Scrolls so that the event's node is visible.
         let at = self.current.nodes.iter().position(|node| touched == Some(node.node.as_str()));
         let height = usize::from(area.height.saturating_sub(2));
         let skip = at.map_or(0, |at| (at + 1).saturating_sub(height));
@@ -241,7 +243,7 @@ impl View {
     }
 }
 
-/// A text that cannot steer the terminal.
+/// Escapes a line of untrusted text for the terminal.
 fn visible(line: &str) -> String {
     escape_line(&line.replace('\t', "    ")).into_owned()
 }
@@ -266,13 +268,14 @@ fn bold() -> Style {
     Style::new().add_modifier(Modifier::BOLD)
 }
 
-/// Shows a view on the terminal until it is quit.
+/// Shows a view on the terminal until the user quits.
 ///
 /// # Errors
 /// The terminal cannot be used.
 pub(crate) fn show(mut view: View) -> std::io::Result<()> {
     let mut terminal = ratatui::try_init()?;
     let shown = follow(&mut terminal, &mut view);
+    // Also after an error: the user's shell must not be left in raw mode.
     ratatui::try_restore()?;
     shown
 }
@@ -281,6 +284,7 @@ fn follow(terminal: &mut DefaultTerminal, view: &mut View) -> std::io::Result<()
     loop {
         terminal.draw(|frame| view.draw(frame))?;
         let event::Event::Key(pressed) = event::read()? else { continue };
+        // Some terminals report presses and releases.
         if pressed.kind == KeyEventKind::Release {
             continue;
         }

@@ -1,5 +1,5 @@
-//! What the debug view shows, as data: the state after each event, what the event changed, and the
-//! texts that belong to it.
+//! Data of the debug view: the state after each event, its difference from the state before, and
+//! the payloads that belong to the event.
 
 use std::collections::BTreeMap;
 
@@ -15,27 +15,27 @@ use convergio_eventstore::run_file::RunFile;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// States are kept this many events apart; those between are folded again from the one before.
+/// Distance of cached states in events. A state between two is folded from the one before.
 const KEPT_EVERY: usize = 256;
 
-/// An event with where it stands.
+/// An event with its position in the run.
 struct Told {
     seq: Seq,
     time: Timestamp,
     actor: ActorId,
     event: Event,
-    /// Payloads that its commit carried, on the commit's first event.
+    /// Number of payloads of the commit; counted on the commit's first event only.
     payloads: u16,
 }
 
-/// A run, to be stepped through.
+/// The events of a run, to be stepped through.
 pub(crate) struct Steps {
     file: RunFile,
     told: Vec<Told>,
     kept: Vec<RunState>,
 }
 
-/// What the view says of one event.
+/// Everything that the view shows of one event.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Step {
     pub(crate) seq: u64,
@@ -43,24 +43,25 @@ pub(crate) struct Step {
     pub(crate) actor: String,
     #[serde(rename = "type")]
     pub(crate) kind: &'static str,
-    /// The step or node that it is about.
+    /// Step or node that the event is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) step: Option<String>,
     pub(crate) data: Value,
-    /// Where the run stands after it.
+    /// Phase of the run after the event.
     pub(crate) status: Phase,
-    /// What it changed in the state: by path, before and after.
+    /// Differences of the state before and after the event.
     pub(crate) changes: Vec<Change>,
-    /// Every node of the graph and where it stands.
+    /// Nodes of the graph with their status after the event.
     pub(crate) nodes: Vec<Node>,
     pub(crate) tokens: u64,
     pub(crate) tokens_held: u64,
     pub(crate) cost: String,
-    /// What the event refers to: prompts, answers, inputs.
+    /// Payloads that the event refers to: prompts, answers, inputs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) texts: Vec<Text>,
 }
 
+/// A value of the state that an event changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Change {
     pub(crate) path: String,
@@ -68,11 +69,12 @@ pub(crate) struct Change {
     pub(crate) after: Value,
 }
 
+/// Status of a node after an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Node {
     pub(crate) node: String,
     pub(crate) status: &'static str,
-    /// Items that are done, and all of them, of a map under way.
+    /// Completed and total items of a map under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) items: Option<(u32, u32)>,
     pub(crate) needs: Vec<String>,
@@ -84,15 +86,16 @@ pub(crate) struct Text {
     pub(crate) what: &'static str,
     #[serde(rename = "ref")]
     pub(crate) reference: String,
-    /// Absent when it was erased or is not in the file.
+    /// `None` if the payload was erased or is not in the file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) text: Option<String>,
 }
 
 impl Steps {
-    /// Takes a run apart.
+    /// Folds the run once and caches every 256th state.
     pub(crate) fn new(file: RunFile) -> Self {
         let (mut told, mut kept) = (Vec::new(), Vec::new());
+        // A fork's history begins in its parent.
         let mut state = file.inherited().unwrap_or_default();
         for record in &file.records {
             for (index, recorded) in record.events().enumerate() {
@@ -121,14 +124,14 @@ impl Steps {
         self.file.stream.id.to_string()
     }
 
-    /// What each event is, in a line.
+    /// One line about an event for the list of events.
     pub(crate) fn line(&self, index: usize) -> String {
         let Told { seq, event, .. } = &self.told[index];
         let step = subject(event).map_or_else(String::new, |step| format!("  {step}"));
         format!("{seq:>6}  {}{step}", event.type_name())
     }
 
-    /// The next event from `from` that is about a step, in a direction.
+    /// Index of the next event about a step, forward or backward from `from`.
     pub(crate) fn find(&self, from: usize, step: &str, forward: bool) -> Option<usize> {
         let about =
             |index: &usize| subject(&self.told[*index].event).is_some_and(|found| found == step);
@@ -140,6 +143,7 @@ impl Steps {
 
     /// The state before an event.
     fn before(&self, index: usize) -> RunState {
+        // At most 255 events are folded, however long the run is.
         let mut state = self.kept[index / KEPT_EVERY].clone();
         for told in &self.told[index - index % KEPT_EVERY..index] {
             evolve(&mut state, told);
@@ -147,7 +151,7 @@ impl Steps {
         state
     }
 
-    /// All that is known of an event.
+    /// Computes everything there is to show of an event.
     pub(crate) fn at(&self, index: usize) -> Step {
         let told = &self.told[index];
         let before = self.before(index);
@@ -171,7 +175,7 @@ impl Steps {
         }
     }
 
-    /// The graph version that the run has.
+    /// Graph version that the run has in this state; a migration changes it.
     fn graph(&self, state: &RunState) -> Option<&Graph> {
         self.file.graphs.get(&state.graph.as_ref()?.1)
     }
@@ -201,7 +205,7 @@ impl Steps {
         nodes.map(node).collect()
     }
 
-    /// The payloads that an event names, and those of its commit when it is the first.
+    /// Payloads that an event names, and those of its commit if it is the commit's first event.
     fn texts(&self, told: &Told, data: &Value) -> Vec<Text> {
         let names = [
             ("input", "input"),
@@ -211,6 +215,8 @@ impl Steps {
             ("reason_at", "the reason"),
             ("label_at", "the label"),
         ];
+        // A map removes doubles and keeps the order of payloads; a name found later says more and
+        // wins.
         let mut texts: BTreeMap<PayloadRef, &'static str> = BTreeMap::new();
         for index in 0..told.payloads {
             texts.insert(PayloadRef { seq: told.seq, index }, "with the commit");
@@ -234,7 +240,7 @@ fn evolve(state: &mut RunState, told: &Told) {
     Run::evolve(state, Recorded { seq: told.seq, time: told.time, event: &told.event });
 }
 
-/// The step or node that an event is about.
+/// Step or node that an event is about, by the fields of its written form.
 fn subject(event: &Event) -> Option<String> {
     let written = serde_json::to_value(event).ok()?;
     let data = &written["data"];
@@ -242,7 +248,8 @@ fn subject(event: &Event) -> Option<String> {
     name.map(str::to_owned)
 }
 
-/// The differences of two states. Only steps and questions that the event may touch are compared.
+/// Differences of two states. Only steps and approvals that the event may touch are compared: a run
+/// may have thousands of steps.
 fn changes(before: &RunState, after: &RunState, event: &Event) -> Vec<Change> {
     let mut found = Vec::new();
     let (old, new) = (part(before), part(after));
@@ -251,7 +258,7 @@ fn changes(before: &RunState, after: &RunState, event: &Event) -> Vec<Change> {
     let mut steps: Vec<&StepId> = Vec::new();
     let named = subject(event).and_then(|name| name.parse::<StepId>().ok());
     match &named {
-        // What an event skips is in its data; else it touches its own step alone.
+        // An event that skips steps lists them in its data; any other touches its own step alone.
         Some(id) if skipped(event) == 0 => {
             steps.extend(after.steps.get_key_value(id).map(|(k, _)| k));
         }
@@ -278,7 +285,7 @@ fn skipped(event: &Event) -> usize {
     }
 }
 
-/// What there is once in a state.
+/// Fields that a state has once, for comparison.
 fn part(state: &RunState) -> Value {
     json!({
         "status": state.phase,
@@ -291,7 +298,7 @@ fn part(state: &RunState) -> Value {
     })
 }
 
-/// Objects are compared field by field, other values as a whole.
+/// Collects differences: objects are compared field by field, other values as a whole.
 fn compare(path: String, before: &Value, after: &Value, found: &mut Vec<Change>) {
     if before == after {
         return;

@@ -1,4 +1,5 @@
-//! A large file over HTTP: it goes on where it broke off, and is kept only if its digest is right.
+//! Download of a large file over HTTP: resumes where it broke off, and keeps only a file with the
+//! right digest.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -16,12 +17,12 @@ use super::hub::Told;
 use super::{CHUNK, Fetched, Heard, hex, wrong_digest};
 use crate::exit;
 
-/// Longest silence.
+/// Maximum silence of the server between two chunks.
 const IDLE: Duration = Duration::from_secs(60);
-/// Times that a fetch goes on by itself after it broke off.
+/// Attempts within one command. A later command resumes as well.
 const TRIES: u32 = 3;
 
-/// Fetches a file to its place, unless it is there.
+/// Fetches a file to its path in the store, unless it is there.
 pub(super) async fn blob(told: &Told, place: &Path, heard: Heard<'_>) -> anyhow::Result<()> {
     if place.is_file() {
         heard("here already", Fetched { completed: told.bytes, total: told.bytes });
@@ -32,7 +33,7 @@ pub(super) async fn blob(told: &Told, place: &Path, heard: Heard<'_>) -> anyhow:
     for _ in 0..TRIES {
         match go_on(told, &partial, heard).await {
             Ok(()) => return keep(told, &partial, place),
-            // What was refused is refused again; a connection may do better.
+            // A refusal would come again; a broken connection may not.
             Err(error) if error.is::<exit::Exit>() => return Err(error),
             Err(error) => broken = Some(error),
         }
@@ -42,10 +43,10 @@ pub(super) async fn blob(told: &Told, place: &Path, heard: Heard<'_>) -> anyhow:
     Err(exit::unavailable(message))
 }
 
-/// Appends what is missing.
+/// Downloads the missing rest of a file.
 async fn go_on(told: &Told, partial: &Path, heard: Heard<'_>) -> anyhow::Result<()> {
     let here = std::fs::metadata(partial).map_or(0, |known| known.len());
-    // More than the whole can only be something else.
+    // More bytes than the file has belong to something else: the fetch starts over.
     let here = if here > told.bytes { 0 } else { here };
     if here == told.bytes {
         return Ok(());
@@ -53,6 +54,7 @@ async fn go_on(told: &Told, partial: &Path, heard: Heard<'_>) -> anyhow::Result<
     let response = told.open(here).await?;
     let mut completed = match response.status() {
         StatusCode::PARTIAL_CONTENT => here,
+        // A server without ranges sends the whole file again.
         StatusCode::OK => 0,
         StatusCode::RANGE_NOT_SATISFIABLE => {
             std::fs::remove_file(partial)?;
@@ -60,6 +62,7 @@ async fn go_on(told: &Told, partial: &Path, heard: Heard<'_>) -> anyhow::Result<
         }
         status => return Err(exit::unavailable(format!("the file's store answered {status}"))),
     };
+    // The partial file stays after an interruption: its length says where to resume.
     let mut file = open_private_file(partial)?;
     file.set_len(completed)?;
     file.seek(SeekFrom::End(0))?;
@@ -81,7 +84,7 @@ async fn go_on(told: &Told, partial: &Path, heard: Heard<'_>) -> anyhow::Result<
     Ok(())
 }
 
-/// Checks the digest of all that came, in whatever pieces, and keeps it.
+/// Hashes the whole file, in however many parts it came, and moves it into the store.
 fn keep(told: &Told, partial: &Path, place: &Path) -> anyhow::Result<()> {
     let (mut file, mut hash) = (File::open(partial)?, Sha256::new());
     let mut chunk = vec![0; CHUNK];

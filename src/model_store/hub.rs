@@ -1,4 +1,4 @@
-//! What Hugging Face tells of a file: its digest, its size, and where its bytes are.
+//! Files on Hugging Face: digest, size and download location.
 
 use anyhow::Context;
 use convergio_executor::model::download_client;
@@ -8,10 +8,10 @@ use reqwest::{Response, StatusCode, Url};
 use super::source::HubFile;
 use crate::exit;
 
-/// Hops from the hub to the store that has the bytes.
+/// Maximum redirects from the hub to the server with the bytes.
 const HOPS: usize = 5;
 
-/// A file that can be fetched.
+/// A file that can be downloaded.
 #[derive(Debug, Clone)]
 pub(super) struct Told {
     pub(super) url: String,
@@ -20,8 +20,8 @@ pub(super) struct Told {
     pub(super) token: Option<String>,
 }
 
-/// Asks for a file's digest and size. `HF_ENDPOINT` leads to a mirror, `HF_TOKEN` opens what is
-/// not open to all, as they do for the hub's own tools.
+/// Queries digest and size of a file. `HF_ENDPOINT` names a mirror and `HF_TOKEN` gives access to
+/// private files, as for the hub's own tools.
 pub(super) async fn ask(file: &HubFile) -> anyhow::Result<Told> {
     let variable = |name| std::env::var(name).ok().filter(|text| !text.trim().is_empty());
     let base = variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
@@ -38,6 +38,8 @@ pub(super) async fn ask(file: &HubFile) -> anyhow::Result<Told> {
     let response = request.send().await;
     let response = response.map_err(|_| exit::unavailable(format!("{base} cannot be reached")))?;
     match response.status().as_u16() {
+        // A redirect is a success here: its headers have digest and size, and the token must not go
+        // where it leads.
         200 | 301 | 302 | 303 | 307 | 308 => {}
         401 | 403 => {
             let message = format!("{repository} is not open to all: set HF_TOKEN");
@@ -57,7 +59,8 @@ pub(super) async fn ask(file: &HubFile) -> anyhow::Result<Told> {
     Ok(Told { url, sha256, bytes, token })
 }
 
-/// Digest and size: large files lie in a store of their own, under their digest.
+/// Digest and size from the headers. Large files are stored under their digest, which the hub gives
+/// as `x-linked-etag`; small ones have a git hash in `etag`, which is not accepted.
 fn told(headers: &HeaderMap) -> Option<(String, u64)> {
     let text = |name: &str| headers.get(name)?.to_str().ok();
     let digest = text("x-linked-etag").or_else(|| text("etag"))?;
@@ -71,7 +74,8 @@ fn client(url: &str) -> anyhow::Result<reqwest::Client> {
 }
 
 impl Told {
-    /// The bytes from `from` on. The token goes to the hub alone, not to where it leads.
+    /// Requests the bytes from offset `from` on. The token is sent to the hub's origin only, not to
+    /// where it redirects.
     pub(super) async fn open(&self, from: u64) -> anyhow::Result<Response> {
         let first = Url::parse(&self.url).context("the hub's URL")?;
         let mut url = first.clone();
@@ -90,6 +94,8 @@ impl Told {
             let next = response.headers().get(LOCATION).and_then(|next| next.to_str().ok());
             let next = next.and_then(|next| url.join(next).ok());
             let next = next.context("the hub leads nowhere")?;
+            // A redirect must not downgrade to plain HTTP, unless the hub itself (a mirror) is
+            // plain.
             anyhow::ensure!(
                 next.scheme() == "https" || first.scheme() == "http",
                 "the hub leads to a place without encryption"

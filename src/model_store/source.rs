@@ -1,4 +1,4 @@
-//! Where a model file comes from, as the command line says it.
+//! Sources of model files, as the command line names them.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use crate::exit;
 
-/// Where a model file comes from.
+/// Source of a model file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {
     /// `hf:OWNER/REPOSITORY/FILE[@REVISION]`: a file on Hugging Face.
@@ -26,12 +26,12 @@ pub(crate) struct HubFile {
 }
 
 impl Source {
-    /// Whether a text names a source of files; else it is a name in Ollama's library.
+    /// True if a text names a source of files; otherwise it is a name in Ollama's library.
     pub(crate) fn is_one(text: &str) -> bool {
         ["hf:", "file:", "package:"].iter().any(|scheme| text.starts_with(scheme))
     }
 
-    /// The name that a model gets when nobody gives it one.
+    /// Name of the model if the user gives none: the file's name without `.gguf`.
     pub(crate) fn name(&self) -> String {
         let file = match self {
             Self::Hub(hub) => hub.file.rsplit('/').next().unwrap_or_default().to_owned(),
@@ -66,9 +66,12 @@ impl FromStr for HubFile {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // Without a revision the main branch is taken; the digest of the file pins what was
+        // fetched.
         let (path, revision) = text.split_once('@').unwrap_or((text, "main"));
         let parts: Vec<&str> = path.split('/').collect();
         let is_plain = |part: &&str| {
+            // The parts go into a URL: `..`, `?` and `#` would lead elsewhere.
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
             !part.is_empty() && part.bytes().all(plain) && !part.starts_with('.')
         };
@@ -96,7 +99,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// A package with its version, and nothing that pip would read as an option.
+/// True for `NAME==VERSION` without anything that pip would read as an option.
 fn is_package(text: &str) -> bool {
     let is_plain = |part: &str| {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.+".contains(&byte);

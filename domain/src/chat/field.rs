@@ -1,6 +1,5 @@
-//! What may be asked of a model besides the conversation itself, field by field, and what becomes
-//! of each field at each interface. Nothing is ignored: a field is kept, left out with a word to
-//! the caller, or refused.
+//! The request fields besides the conversation itself, and how each provider interface treats them.
+//! Nothing is dropped silently: a field is sent, left out and reported to the caller, or refused.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -10,17 +9,18 @@ use super::part::Interface::{
     Anthropic, Gemini, GeminiInteractions, Ollama, OpenAiChat, OpenAiResponses,
 };
 
-/// What becomes of a field at an interface.
+/// Treatment of a field by a provider interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldSupport {
-    /// It stands in the provider's request.
+    /// The provider's request contains the field.
     Kept,
-    /// The provider does without, and the caller is told.
+    /// The request is sent without the field, and the caller is told.
     LeftOut,
-    /// The call fails before anything is sent, and the field is named.
+    /// The call fails before anything is sent, with an error that names the field.
     Refused,
 }
 
+// One table gives the enum, the names and the support, so that no field can lack one of them.
 macro_rules! chat_fields {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $kept:expr, $else:ident;)+) => {
         /// A field of a request that providers treat differently.
@@ -32,17 +32,17 @@ macro_rules! chat_fields {
         }
 
         impl ChatField {
-            /// All of them.
+            /// Every field in the order of declaration.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
-            /// The name, as errors, events and headers have it.
+            /// Name of the field in errors, events and headers.
             pub fn name(self) -> &'static str {
                 match self {
                     $(Self::$variant => $name,)+
                 }
             }
 
-            /// What becomes of the field at an interface.
+            /// Returns the treatment of the field by an interface.
             pub fn support(self, interface: Interface) -> FieldSupport {
                 let kept: &[Interface] = match self {
                     $(Self::$variant => &$kept,)+
@@ -50,7 +50,7 @@ macro_rules! chat_fields {
                 if kept.contains(&interface) { FieldSupport::Kept } else { self.support_without() }
             }
 
-            /// What becomes of the field where it is not taken.
+            /// Returns the treatment of the field by interfaces that do not have it.
             pub fn support_without(self) -> FieldSupport {
                 match self {
                     $(Self::$variant => FieldSupport::$else,)+
@@ -60,8 +60,8 @@ macro_rules! chat_fields {
     };
 }
 
-/// Fields that only one interface has, as the doors know them: others are told of by no name, which
-/// might be anybody's words.
+/// Names of native fields that reports to callers may contain. Any other field is reported without
+/// its name, which could be private text.
 pub const NATIVE_FIELDS: [&str; 38] = [
     "access_programs",
     "allowed_callers",
@@ -108,114 +108,114 @@ const OPENAI: [Interface; 2] = [OpenAiChat, OpenAiResponses];
 chat_fields! {
     /// Most tokens of the answer.
     MaxTokens = "max_tokens", Interface::ALL, LeftOut;
-    /// Sampling temperature.
+    /// Temperature of the sampling.
     Temperature = "temperature", Interface::ALL, LeftOut;
-    /// Nucleus sampling.
+    /// Probability mass of nucleus sampling.
     TopP = "top_p", Interface::ALL, LeftOut;
-    /// Sampling among the likeliest tokens.
+    /// Number of likeliest tokens that are sampled from.
     TopK = "top_k", [OpenAiChat, Anthropic, Gemini, Ollama], Refused;
-    /// Sampling above a part of the likeliest token's probability.
+    /// Least probability of a sampled token, relative to the likeliest one.
     MinP = "min_p", [OpenAiChat, Ollama], Refused;
-    /// Texts at which the answer ends.
+    /// Sequences at which the answer ends.
     Stop = "stop", [OpenAiChat, Anthropic, Gemini, GeminiInteractions, Ollama], Refused;
     /// Seed of the sampling.
     Seed = "seed", [OpenAiChat, Gemini, GeminiInteractions, Ollama], LeftOut;
-    /// How much a reasoning model may think.
+    /// Reasoning effort of the model.
     Effort = "effort", Interface::ALL, LeftOut;
-    /// Whether the model may, must or must not ask for a tool.
+    /// Requirement or prohibition of tool calls.
     ToolChoice = "tool_choice",
         [OpenAiChat, OpenAiResponses, Anthropic, Gemini, GeminiInteractions], Refused;
-    /// Whether it may ask for several at once.
+    /// Permission of several tool calls in one answer.
     ParallelToolCalls = "parallel_tool_calls",
         [OpenAiChat, OpenAiResponses, Anthropic], Refused;
-    /// Penalty of tokens by how often they were said.
+    /// Penalty of tokens by how often they occurred.
     FrequencyPenalty = "frequency_penalty", [OpenAiChat, Gemini, Ollama], Refused;
-    /// Penalty of tokens that were said.
+    /// Penalty of tokens that occurred at all.
     PresencePenalty = "presence_penalty", [OpenAiChat, Gemini, Ollama], Refused;
     /// Biases of single tokens.
     LogitBias = "logit_bias", [OpenAiChat], Refused;
-    /// The provider's tier of service, which has its own price.
+    /// Service tier of the provider, which has its own price.
     ServiceTier = "service_tier", [OpenAiChat, OpenAiResponses, Anthropic], Refused;
-    /// Whether the provider may keep the call.
+    /// Permission for the provider to store the call.
     Store = "store", OPENAI, LeftOut;
-    /// The caller's own marks of the call.
+    /// Key-value pairs that the caller attaches to the call.
     Metadata = "metadata", OPENAI, LeftOut;
-    /// The person behind the call.
+    /// Identifier of the end user.
     User = "user", [OpenAiChat, OpenAiResponses, Anthropic], LeftOut;
-    /// The same, as a hash.
+    /// Identifier of the end user, hashed.
     SafetyIdentifier = "safety_identifier", OPENAI, LeftOut;
-    /// What calls of one prefix have in common.
+    /// Key that groups calls with a common prefix in the provider's cache.
     PromptCacheKey = "prompt_cache_key", OPENAI, LeftOut;
-    /// How long a prefix is kept.
+    /// Time that the provider caches a prefix.
     PromptCacheRetention = "prompt_cache_retention", OPENAI, LeftOut;
-    /// How long-winded the answer is.
+    /// Length and detail of the answer.
     Verbosity = "verbosity", OPENAI, Refused;
-    /// A search of the provider's own before the answer.
+    /// Web search by the provider before the answer.
     WebSearchOptions = "web_search_options", [OpenAiChat], Refused;
-    /// Whether text or sound is answered.
+    /// Output types: text, audio.
     Modalities = "modalities", [OpenAiChat], Refused;
-    /// The provider's own check of the answer.
+    /// Moderation of the answer by the provider.
     Moderation = "moderation", OPENAI, Refused;
-    /// A text that the answer resembles, which makes it faster.
+    /// Expected answer, which speeds up answers that are close to it.
     Prediction = "prediction", [OpenAiChat], LeftOut;
     /// A JSON object as the answer, without a schema.
     JsonObject = "json_object",
         [OpenAiChat, OpenAiResponses, Gemini, GeminiInteractions, Ollama], Refused;
     /// A JSON Schema of the answer.
     Schema = "schema", Interface::ALL, Refused;
-    /// The name of such a schema.
+    /// Name of the answer's schema.
     SchemaName = "schema.name", OPENAI, LeftOut;
-    /// What it is for.
+    /// Purpose of the answer's schema.
     SchemaDescription = "schema.description", OPENAI, LeftOut;
-    /// Whether the answer must keep to it.
+    /// Enforcement of the answer's schema.
     SchemaStrict = "schema.strict", OPENAI, LeftOut;
-    /// Whether a tool's arguments must keep to its schema.
+    /// Enforcement of a tool's argument schema.
     ToolStrict = "tools.strict", [OpenAiChat, OpenAiResponses, Anthropic], LeftOut;
-    /// How closely a picture is looked at.
+    /// Resolution at which the model sees an image.
     ImageDetail = "image.detail", OPENAI, LeftOut;
-    /// Whether a tool failed.
+    /// Error mark of a tool result.
     ResultError = "tool_result.is_error", [Anthropic, Gemini, GeminiInteractions], LeftOut;
-    /// Who among several spoke.
+    /// Name of the speaker among several of one role.
     MessageName = "messages.name", [OpenAiChat], LeftOut;
-    /// Marks up to which the provider keeps what it has read.
+    /// Cache breakpoints within the prompt.
     CacheControl = "cache_control", [Anthropic], LeftOut;
-    /// Anthropic's switch of thinking.
+    /// Anthropic's switch of extended thinking.
     Thinking = "thinking", [Anthropic], LeftOut;
-    /// What Anthropic drops out of a long conversation.
+    /// Anthropic's rules for shortening a long conversation.
     ContextManagement = "context_management", [Anthropic], LeftOut;
-    /// Where Anthropic computes.
+    /// Region of Anthropic's inference.
     InferenceGeo = "inference_geo", [Anthropic], Refused;
-    /// How fast Anthropic computes.
+    /// Anthropic's choice of a faster inference.
     Speed = "speed", [Anthropic], LeftOut;
-    /// Features of Anthropic that are not settled yet.
+    /// Anthropic's beta features.
     Betas = "anthropic-beta", [Anthropic], LeftOut;
-    /// How OpenAI sums up what was thought.
+    /// Summary of the reasoning in OpenAI's responses.
     ReasoningSummary = "reasoning.summary", [OpenAiResponses], LeftOut;
-    /// What OpenAI's responses tell in addition.
+    /// Additional output of OpenAI's responses.
     Include = "include", [OpenAiResponses], LeftOut;
-    /// What OpenAI's responses do with a conversation that is too long.
+    /// Treatment of conversations that are too long for OpenAI's responses.
     Truncation = "truncation", [OpenAiResponses], Refused;
-    /// Calls of hosted tools at most.
+    /// Most calls of hosted tools.
     MaxToolCalls = "max_tool_calls", [OpenAiResponses], LeftOut;
     /// Tools that the provider runs itself.
     HostedTools = "hosted_tools", [OpenAiResponses, Anthropic], LeftOut;
-    /// Instructions within the conversation.
+    /// System messages within the conversation.
     SystemInPlace = "messages.system", [OpenAiChat, OpenAiResponses, Anthropic, Ollama], LeftOut;
-    /// What a model of another maker thought.
+    /// Reasoning by a model of another maker.
     ForeignThinking = "thinking_of_another", [], LeftOut;
-    /// Documents.
+    /// Documents within a message.
     Documents = "documents",
         [OpenAiChat, OpenAiResponses, Anthropic, Gemini, GeminiInteractions], Refused;
-    /// Recorded sound.
+    /// Sound recordings within a message.
     AudioInput = "input_audio", [OpenAiChat, Gemini], Refused;
-    /// Fields of parts, turns and tools that only another interface has.
+    /// Native fields of another interface.
     ForeignFields = "fields_of_another", [], LeftOut;
     /// A part that only another interface understands.
     ForeignPart = "parts_of_another", [], Refused;
 }
 
 impl ChatField {
-    /// Whether a value says what would be without it, so that no provider needs to know the field.
+    /// True if a value is the default of every provider, so that the field need not be sent.
     pub fn is_neutral(self, value: &Value) -> bool {
         if value.is_null() {
             return true;
@@ -225,6 +225,7 @@ impl ChatField {
             Self::LogitBias => value.as_object().is_some_and(serde_json::Map::is_empty),
             Self::ParallelToolCalls => *value == true,
             Self::Verbosity => *value == "medium",
+            // Both leave the choice to the provider.
             Self::ServiceTier => ["auto", "default"].iter().any(|tier| *value == **tier),
             Self::Modalities => value.as_array().is_some_and(|list| {
                 list.len() == 1 && list.iter().all(|modality| *modality == "text")

@@ -1,4 +1,4 @@
-//! What models take and give at most, as far as it is published.
+//! Published token limits of models.
 
 use std::collections::BTreeMap;
 
@@ -6,16 +6,16 @@ use serde::Deserialize;
 
 use crate::metering::snapshot_base;
 
-/// What one model takes and gives at most.
+/// Token limits of one model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ModelLimit {
-    /// Tokens of a prompt.
+    /// Most tokens of a prompt.
     pub input_tokens: u64,
-    /// Tokens of an answer, thoughts included.
+    /// Most tokens of an answer, reasoning included.
     pub output_tokens: u32,
 }
 
-/// The limits of the models that are known.
+/// Table of token limits by provider and model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModelLimits(BTreeMap<(String, String), ModelLimit>);
 
@@ -29,7 +29,7 @@ struct Entry {
 }
 
 impl ModelLimits {
-    /// Reads a table: a JSON list of `{provider, model, input_tokens, output_tokens}`.
+    /// Parses a table: a JSON list of `{provider, model, input_tokens, output_tokens}`.
     ///
     /// # Errors
     /// The text is not such a list.
@@ -42,9 +42,10 @@ impl ModelLimits {
         Ok(Self(entries.into_iter().map(limit).collect()))
     }
 
-    /// The limit of a model, or of the model that it is a snapshot of.
+    /// Returns the limits of a model, or of the model that it is a dated snapshot of.
     pub fn find(&self, provider: &str, model: &str) -> Option<ModelLimit> {
         let known = |name: &str| self.0.get(&(provider.to_owned(), name.to_owned())).copied();
+        // Snapshots are published faster than this table changes.
         known(model).or_else(|| known(snapshot_base(model)?))
     }
 }

@@ -1,5 +1,14 @@
-//! A conversation with a model in the platform's own form: every provider's dialect is written
-//! from it, and every front door reads into it.
+//! A conversation with a model in the platform's own form, independent of any provider.
+//!
+//! - this file: [`ChatRequest`] and what it has besides messages.
+//! - `part`: messages and their parts; `reply`: [`ChatReply`]; `service`: embeddings, transcription
+//!   and speech.
+//! - `field`: the optional fields, and their support by each provider interface.
+//! - `limits`: published token limits of models.
+//!
+//! Provider dialects (executor) write their requests from these types, and the gateway's compatible
+//! endpoints read theirs into them. The types are stored in the log: a field may be added with a
+//! default, never renamed. No name of a provider's JSON belongs here except as a string value.
 
 mod field;
 mod limits;
@@ -22,22 +31,22 @@ pub use part::{
 pub use reply::ChatReply;
 pub use service::{ModelService, PackedVector, RECORDING_LIMIT, ServiceReply};
 
-/// A question to a model, whole.
+/// A whole request to a model.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChatRequest {
-    /// The model: `auto`, `local`, a provider's name, or `PROVIDER/MODEL`; in a call that is
-    /// about to be made, the name that the provider knows.
+    /// `auto`, `local`, a provider's name, or `PROVIDER/MODEL`; in a call that is about to be sent,
+    /// the name that the provider knows.
     pub model: String,
-    /// The system prompt.
+    /// System prompt before all messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
-    /// What was said so far, the oldest first.
+    /// Messages so far, the oldest first.
     pub messages: Vec<Message>,
-    /// Tools that the model may ask for.
+    /// Tools that the model may call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<ToolSpec>,
-    /// Whether it may, must or must not ask for one.
+    /// Requirement or prohibition of tool calls.
     #[serde(default, skip_serializing_if = "ToolChoice::is_auto")]
     pub tool_choice: ToolChoice,
     /// Most tokens of the answer; as many as the model has room for when absent.
@@ -49,62 +58,62 @@ pub struct ChatRequest {
     /// Nucleus sampling, 0 to 1; the provider's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top_p: Option<f64>,
-    /// Texts at which the answer ends.
+    /// Sequences at which the answer ends.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stop: Vec<String>,
-    /// Seed of the sampling, for providers that have one.
+    /// Seed of the sampling, for providers that support one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<i64>,
-    /// JSON Schema of the answer.
+    /// JSON Schema that the answer must satisfy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<Value>,
-    /// What the caller says of the schema.
+    /// Name and strictness of the schema.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema_spec: Option<SchemaSpec>,
-    /// Whether the answer must be a JSON object, whatever its fields.
+    /// True if the answer must be a JSON object, of any fields.
     #[serde(default, skip_serializing_if = "is_false")]
     pub json_object: bool,
-    /// How much a reasoning model may think: `low`, `medium`, `high`, as the provider names it.
+    /// Reasoning effort: `low`, `medium`, `high`, as the provider names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effort: Option<String>,
-    /// Tools that the provider runs itself, as their interface names them.
+    /// Tools that the provider runs itself, in the form of their interface.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub native_tools: Vec<NativePart>,
-    /// Further fields, with their values in the words of OpenAI or, where only Anthropic has the
-    /// field, of Anthropic.
+    /// Further fields. Their values have OpenAI's form or, where only Anthropic has the field,
+    /// Anthropic's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<ChatField, Value>,
-    /// Fields that the platform does not know, for providers whose operator lets them through.
+    /// Fields unknown to the platform, for providers whose operator lets them through.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub extra_body: Map<String, Value>,
-    /// Models that are asked, in this order, when [`ChatRequest::model`] cannot answer.
+    /// Models that are tried, in this order, if [`ChatRequest::model`] cannot answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fallbacks: Vec<String>,
-    /// What only the interface that it came by can say of the request as a whole.
+    /// Fields of the request that only the interface of its origin has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub native: Option<NativeFields>,
-    /// The interface that the request came by; absent for the platform's own agents.
+    /// Interface by which the request arrived; absent for the platform's own agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub door: Option<Interface>,
-    /// What is asked for in place of an answer. Nothing is said then, and nothing limits an answer.
+    /// Service that is requested in place of an answer; there are no messages then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ModelService>,
-    /// Where the conversation may travel.
+    /// Places to which the conversation may be sent.
     #[serde(default, skip_serializing_if = "Privacy::is_any")]
     pub privacy: Privacy,
 }
 
-/// What a caller says of the schema of an answer.
+/// Description of an answer's schema.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SchemaSpec {
-    /// Its name.
+    /// Name of the schema, which some providers require.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// What it is for.
+    /// Purpose of the schema, for the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Whether the answer must keep to it; the provider's default when absent.
+    /// True if the provider must enforce the schema; the provider's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strict: Option<bool>,
 }
@@ -115,26 +124,26 @@ fn is_false(flag: &bool) -> bool {
 }
 
 impl ChatRequest {
-    /// One prompt to a model.
+    /// Creates a request of one user prompt.
     pub fn prompt(model: impl Into<String>, prompt: impl Into<String>) -> Self {
         let messages = vec![Message::text(Role::User, prompt)];
         Self { model: model.into(), messages, ..Self::default() }
     }
 }
 
-/// Where a conversation may travel.
+/// Places to which a conversation may be sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Privacy {
-    /// To every provider that is configured.
+    /// Every configured provider.
     #[default]
     Any,
-    /// To machines of the person or the operator only: no cloud, no proxy, no look-up of names.
+    /// Machines of the user or the operator only: no cloud, no proxy, no look-up of names.
     Local,
 }
 
 impl Privacy {
-    /// Whether nothing is restricted.
+    /// True if nothing is restricted.
     pub fn is_any(&self) -> bool {
         *self == Self::Any
     }
@@ -152,53 +161,53 @@ impl FromStr for Privacy {
     }
 }
 
-/// A tool that the model may ask for.
+/// A tool that the model may call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ToolSpec {
-    /// Its name.
+    /// Name, unique in the request.
     pub name: String,
-    /// What it is for.
+    /// Purpose of the tool, for the model.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// JSON Schema of its arguments, an object.
     pub parameters: Value,
-    /// Whether its arguments must keep to the schema; the provider's default when absent.
+    /// True if the provider must enforce the schema; the provider's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strict: Option<bool>,
-    /// Anthropic's `cache_control`.
+    /// Anthropic's `cache_control` of the tool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache_control: Option<Value>,
-    /// What only the interface that it came by can say of it.
+    /// Fields of the tool that only the interface of its origin has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub native: Option<NativeFields>,
 }
 
 impl ToolSpec {
-    /// A tool by its name, what it is for and the schema of its arguments.
+    /// Creates a tool from its name, its purpose and the schema of its arguments.
     pub fn new(name: impl Into<String>, description: impl Into<String>, parameters: Value) -> Self {
         let (name, description) = (name.into(), description.into());
         Self { name, description, parameters, strict: None, cache_control: None, native: None }
     }
 }
 
-/// Whether the model may ask for tools.
+/// Requirement or prohibition of tool calls.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToolChoice {
-    /// It may.
+    /// The model may call tools.
     #[default]
     Auto,
-    /// It must not.
+    /// The model must not call a tool.
     None,
-    /// It must ask for some tool.
+    /// The model must call some tool.
     Required,
-    /// It must ask for this one.
+    /// The model must call this tool.
     Named(String),
 }
 
 impl ToolChoice {
-    /// Whether nothing is demanded.
+    /// True for the providers' default.
     pub fn is_auto(&self) -> bool {
         *self == Self::Auto
     }

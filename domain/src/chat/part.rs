@@ -1,34 +1,34 @@
-//! What a turn of a conversation is made of: parts in their order. What only one interface can say
-//! stays with the part as that interface wrote it.
+//! Messages and their parts. Fields that only one provider interface has stay with the part in the
+//! form of that interface.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// An interface of model providers: the words and the form of its requests and answers.
+/// A provider interface: the fields and the form of its requests and answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Interface {
-    /// OpenAI's chat completions.
+    /// OpenAI's chat completions interface.
     #[serde(rename = "openai_chat")]
     OpenAiChat,
-    /// OpenAI's responses.
+    /// OpenAI's responses interface.
     #[serde(rename = "openai_responses")]
     OpenAiResponses,
-    /// Anthropic's messages.
+    /// Anthropic's messages interface.
     #[serde(rename = "anthropic")]
     Anthropic,
-    /// Google's `generateContent`.
+    /// Google's `generateContent` interface.
     #[serde(rename = "gemini")]
     Gemini,
-    /// Google's interactions.
+    /// Google's interactions interface.
     #[serde(rename = "gemini_interactions")]
     GeminiInteractions,
-    /// Ollama's own.
+    /// Ollama's own chat interface.
     #[serde(rename = "ollama")]
     Ollama,
 }
 
 impl Interface {
-    /// All of them.
+    /// All interfaces in the order of declaration.
     pub const ALL: [Self; 6] = [
         Self::OpenAiChat,
         Self::OpenAiResponses,
@@ -38,7 +38,7 @@ impl Interface {
         Self::Ollama,
     ];
 
-    /// The name, as the file of providers has it.
+    /// Name in the providers' configuration file.
     pub fn name(self) -> &'static str {
         match self {
             Self::OpenAiChat => "openai_chat",
@@ -51,24 +51,24 @@ impl Interface {
     }
 }
 
-/// Fields of a part, a turn or a tool that only one interface has. Written to that interface again,
-/// they replace what the platform would write in their place.
+/// Fields of a part, a message or a tool that only one interface has. In a request to that
+/// interface they replace what the platform would write.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NativeFields {
-    /// Whose fields they are.
+    /// Interface that defines the fields.
     pub interface: Interface,
-    /// The fields, by their names there.
+    /// The fields by their names in that interface.
     pub fields: Map<String, Value>,
 }
 
 impl NativeFields {
-    /// The fields, unless there are none.
+    /// Creates native fields; `None` if there are none.
     pub fn of(interface: Interface, fields: Map<String, Value>) -> Option<Self> {
         (!fields.is_empty()).then_some(Self { interface, fields })
     }
 
-    /// Puts the fields of an interface into what is written for it.
+    /// Writes the fields into `block` if they belong to this interface.
     pub fn write(native: Option<&Self>, interface: Interface, block: &mut Value) {
         let native = native.filter(|native| native.interface == interface);
         if let (Some(native), Value::Object(block)) = (native, block) {
@@ -77,63 +77,63 @@ impl NativeFields {
     }
 }
 
-/// A part, a tool or an item that means something to one interface alone, as it came.
+/// A part, a tool or an item that only one interface understands, in the form of that interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NativePart {
-    /// Who understands it.
+    /// Interface that understands it.
     pub interface: Interface,
-    /// The block.
+    /// The JSON that the interface defines.
     pub block: Value,
 }
 
-/// Who said something.
+/// Speaker of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// The person, or the program that speaks for them; tools' results too.
+    /// The user, or the program that speaks for them; tool results have this role too.
     User,
-    /// The model.
+    /// The model that answers.
     Assistant,
-    /// The operator of the conversation, where it stands in the conversation.
+    /// The operator, at its place within the conversation.
     System,
-    /// The same, by OpenAI's younger word.
+    /// The operator too, by OpenAI's newer name.
     Developer,
 }
 
-/// One turn of a conversation.
+/// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Message {
-    /// Who said it.
+    /// Speaker of the message.
     pub role: Role,
-    /// What was said, in order.
+    /// Content in order.
     pub parts: Vec<Part>,
-    /// The name of who said it, among several of a role.
+    /// Name of the speaker among several of one role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// What only the interface that it came by can say of it.
+    /// Fields of the message that only the interface of its origin has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub native: Option<NativeFields>,
 }
 
 impl Message {
-    /// A turn of these parts.
+    /// Creates a message of these parts.
     pub fn new(role: Role, parts: Vec<Part>) -> Self {
         Self { role, parts, name: None, native: None }
     }
 
-    /// A turn of text alone.
+    /// Creates a message of one text.
     pub fn text(role: Role, text: impl Into<String>) -> Self {
         Self::new(role, vec![Part::text(text)])
     }
 }
 
-/// A part of a turn.
+/// Part of a message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Part {
-    /// Text.
+    /// Plain or marked-up text.
     Text(TextPart),
     /// An image as bytes.
     Image(ImagePart),
@@ -141,27 +141,27 @@ pub enum Part {
     ImageUrl(ImageUrlPart),
     /// A document: a PDF, a text.
     File(FilePart),
-    /// Recorded sound.
+    /// A sound recording as bytes.
     Audio(AudioPart),
-    /// The model asks for a tool.
+    /// A tool call by the model.
     ToolCall(ToolCall),
-    /// What a tool answered.
+    /// Result of a tool call.
     ToolResult(ToolResultPart),
-    /// What a reasoning model thought.
+    /// Reasoning of the model.
     Thinking(ThinkingPart),
-    /// The model says why it does not answer.
+    /// Refusal by the model to answer.
     Refusal(RefusalPart),
-    /// What one interface alone understands.
+    /// A part that only one interface understands.
     Native(NativePart),
 }
 
 impl Part {
-    /// Text, with nothing besides.
+    /// Creates a text part with no further fields.
     pub fn text(text: impl Into<String>) -> Self {
         Self::Text(TextPart { text: text.into(), ..TextPart::default() })
     }
 
-    /// The mark up to which the provider is asked to keep what it has read.
+    /// Returns the cache breakpoint: the provider is asked to cache the prompt up to this part.
     pub fn cache_control(&self) -> Option<&Value> {
         match self {
             Self::Text(TextPart { cache_control, .. })
@@ -175,16 +175,16 @@ impl Part {
     }
 }
 
-/// Text.
+/// Text of a message.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TextPart {
-    /// The text.
+    /// The text itself, in UTF-8.
     pub text: String,
-    /// Anthropic's `cache_control`.
+    /// Anthropic's `cache_control` of the part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache_control: Option<Value>,
-    /// What only the interface that it came by can say of it.
+    /// Fields of the part that only the interface of its origin has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub native: Option<NativeFields>,
 }
@@ -193,17 +193,17 @@ pub struct TextPart {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImagePart {
-    /// Its media type, as `image/png`.
+    /// Media type, as `image/png`.
     pub media_type: String,
-    /// The bytes in base64.
+    /// Image bytes in base64.
     pub data: String,
-    /// How closely it is looked at, in OpenAI's words: `low`, `high`, `auto`, `original`.
+    /// Resolution at which the model sees it, in OpenAI's terms: `low`, `high`, `auto`, `original`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// Anthropic's `cache_control`.
+    /// Anthropic's `cache_control` of the part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache_control: Option<Value>,
-    /// What only the interface that it came by can say of it.
+    /// Fields of the part that only the interface of its origin has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub native: Option<NativeFields>,
 }
@@ -212,106 +212,106 @@ pub struct ImagePart {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageUrlPart {
-    /// Where it is.
+    /// Address of the image.
     pub url: String,
-    /// How closely it is looked at, in OpenAI's words: `low`, `high`, `auto`, `original`.
+    /// Resolution at which the model sees it, in OpenAI's terms: `low`, `high`, `auto`, `original`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// Anthropic's `cache_control`.
+    /// Anthropic's `cache_control` of the part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache_control: Option<Value>,
-    /// What only the interface that it came by can say of it.
+    /// Fields of the part that only the interface of its origin has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub native: Option<NativeFields>,
 }
 
-/// A document: its bytes, its text, or where the provider finds it. One of the three is there.
+/// A document: its bytes, its text, or its address. Exactly one of the three is set.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FilePart {
-    /// Its media type, as `application/pdf`.
+    /// Media type, as `application/pdf`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub media_type: String,
-    /// The bytes in base64.
+    /// Document bytes in base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
-    /// The text of a document of plain text.
+    /// Content of a plain text document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// Where the provider fetches it.
+    /// Address from which the provider fetches it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// Its name.
+    /// Name of the file, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Anthropic's `cache_control`.
+    /// Anthropic's `cache_control` of the part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache_control: Option<Value>,
-    /// What only the interface that it came by can say of it.
+    /// Fields of the part that only the interface of its origin has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub native: Option<NativeFields>,
 }
 
-/// Recorded sound.
+/// A sound recording.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AudioPart {
-    /// The format, as OpenAI names it: `wav`, `mp3`.
+    /// Format in OpenAI's terms: `wav`, `mp3`.
     pub format: String,
-    /// The bytes in base64.
+    /// Recording bytes in base64.
     pub data: String,
-    /// What only the interface that it came by can say of it.
+    /// Fields of the part that only the interface of its origin has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub native: Option<NativeFields>,
 }
 
-/// The model asks for a tool.
+/// A tool call by the model.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ToolCall {
-    /// Its id, unique in the conversation.
+    /// Identifier, unique in the conversation.
     pub id: String,
-    /// The tool's name.
+    /// Name of the called tool.
     pub name: String,
-    /// The arguments, as the model wrote them: a JSON object, if it kept to the rules. A model that
-    /// wrote none has written `{}`.
+    /// Arguments as the model wrote them: a JSON object, if it kept to the schema; `{}` if it wrote
+    /// none.
     pub arguments: String,
-    /// Anthropic's `cache_control`.
+    /// Anthropic's `cache_control` of the part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache_control: Option<Value>,
-    /// What only the interface that it came by can say of it.
+    /// Fields of the part that only the interface of its origin has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub native: Option<NativeFields>,
 }
 
-/// What a tool answered.
+/// Result of a tool call.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ToolResultPart {
-    /// The call's id.
+    /// Identifier of the tool call.
     pub id: String,
-    /// The tool's name.
+    /// Name of the called tool; empty if the interface does not repeat it.
     #[serde(default)]
     pub name: String,
-    /// The answer, when it is one text.
+    /// The result, if it is one text.
     #[serde(default)]
     pub text: String,
-    /// The answer, when it is more than one text: then [`ToolResultPart::text`] is empty.
+    /// The result, if it is more than one text: then [`ToolResultPart::text`] is empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<Part>,
-    /// Whether the tool failed.
+    /// True if the tool failed.
     #[serde(default)]
     pub is_error: bool,
-    /// Anthropic's `cache_control`.
+    /// Anthropic's `cache_control` of the part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache_control: Option<Value>,
-    /// What only the interface that it came by can say of it.
+    /// Fields of the part that only the interface of its origin has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub native: Option<NativeFields>,
 }
 
 impl ToolResultPart {
-    /// The texts of the answer, one after the other; pictures are none.
+    /// Returns the texts of the result, joined by line breaks; images are left out.
     pub fn all_text(&self) -> String {
         let texts = self.parts.iter().filter_map(|part| match part {
             Part::Text(TextPart { text, .. }) => Some(text.as_str()),
@@ -328,27 +328,27 @@ impl ToolResultPart {
     }
 }
 
-/// What a reasoning model thought.
+/// Reasoning of the model.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ThinkingPart {
-    /// The thought, or the provider's summary of it; empty when it is told to nobody.
+    /// The reasoning, or the provider's summary of it; empty if the provider hides it.
     pub text: String,
-    /// The provider's mark, which it must get back unchanged.
+    /// Provider's signature of the reasoning, which must be sent back unchanged.
     #[serde(default)]
     pub signature: String,
-    /// What only the interface that it came by can say of it.
+    /// Fields of the part that only the interface of its origin has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub native: Option<NativeFields>,
 }
 
-/// The model says why it does not answer.
+/// Refusal by the model to answer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RefusalPart {
-    /// Why.
+    /// Reason that the model gives.
     pub text: String,
-    /// What only the interface that it came by can say of it.
+    /// Fields of the part that only the interface of its origin has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub native: Option<NativeFields>,
 }

@@ -1,4 +1,4 @@
-//! What a model answered.
+//! The whole answer of a model.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -7,60 +7,60 @@ use super::part::{Interface, NativeFields, Part, RefusalPart, TextPart, Thinking
 use super::service::ServiceReply;
 use crate::metering::Usage;
 
-/// What a model answered, whole: the output of a step that was given a whole request.
+/// A whole answer of a model: the output of a step that sent a whole request.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ChatReply {
-    /// The text.
+    /// Concatenated text parts.
     pub text: String,
-    /// What the model thought aloud, when the provider tells.
+    /// Concatenated reasoning, if the provider reveals it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub thinking: String,
-    /// The provider's mark of the thought.
+    /// Provider's signature of the reasoning.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub signature: String,
-    /// Tools that it asks for.
+    /// Tools that the model calls, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
-    /// The answer part by part, in its order; empty when it is no more than one thought, one text
-    /// and the tools, in this order: see [`ChatReply::parts`].
+    /// The answer part by part, in order. Empty if it is at most one reasoning part, one text and
+    /// the tool calls, in this order: then [`ChatReply::ordered_parts`] rebuilds it.
     #[serde(default, skip_serializing_if = "Vec::is_empty", rename = "parts")]
     pub stored_parts: Vec<Part>,
-    /// Why it stopped: `stop`, `length`, `tool_calls`, `content_filter`, `pause`, or the provider's
-    /// own word when it is none of these.
+    /// Reason for the end: `stop`, `length`, `tool_calls`, `content_filter`, `pause`, or the
+    /// provider's own word if it is none of these.
     pub finish: String,
-    /// Why it stopped, in the provider's own word.
+    /// Reason for the end in the provider's own word.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub native_finish: String,
-    /// The text at which it stopped, of those that the caller named.
+    /// The stop sequence that ended the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_sequence: Option<String>,
-    /// The tier that served the call, by the provider's word.
+    /// Service tier that served the call, in the provider's word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_tier: Option<String>,
-    /// The interface of the provider; absent in answers of earlier programs.
+    /// Interface of the provider; absent in answers stored by earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<Interface>,
-    /// What only the provider's interface can say of the answer as a whole.
+    /// Fields of the answer that only the provider's interface has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub native: Option<NativeFields>,
-    /// What came of a service that was asked for in place of an answer.
+    /// Result of a service that was requested in place of an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceReply>,
-    /// The provider's name.
+    /// Name of the provider that answered.
     pub provider: String,
-    /// The model, by its own word.
+    /// Name of the model that answered, as the provider reports it.
     pub model: String,
-    /// Quantities in disjoint classes.
+    /// Quantities by meter, for billing.
     pub usage: Usage,
-    /// False when the quantities are our estimate.
+    /// True if the provider reported the usage; false if it is estimated.
     pub confirmed: bool,
-    /// The provider's usage block, as it came.
+    /// Usage block of the provider, unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raw_usage: Option<Value>,
 }
 
 impl ChatReply {
-    /// The answer part by part, in its order.
+    /// Returns the answer part by part, in order.
     pub fn parts(&self) -> Vec<Part> {
         if !self.stored_parts.is_empty() {
             return self.stored_parts.clone();
@@ -70,6 +70,7 @@ impl ChatReply {
             signature: self.signature.clone(),
             native: None,
         };
+        // A signature without text is kept: the provider wants it back.
         let is_thought = !thinking.text.is_empty() || !thinking.signature.is_empty();
         let thinking = is_thought.then_some(Part::Thinking(thinking));
         let text = (!self.text.is_empty()).then(|| Part::text(self.text.clone()));
@@ -77,7 +78,7 @@ impl ChatReply {
         thinking.into_iter().chain(text).chain(calls).collect()
     }
 
-    /// Puts the parts of an answer in; what sums them up is filled from them.
+    /// Sets the parts of the answer, and the fields that sum them up.
     pub fn set_parts(&mut self, parts: Vec<Part>) {
         (self.text, self.thinking, self.signature) = Default::default();
         self.tool_calls.clear();
@@ -92,13 +93,14 @@ impl ChatReply {
                 Part::ToolCall(call) => self.tool_calls.push(call.clone()),
                 _ => {}
             }
+        // The usual order is rebuilt from the other fields: storing it would double every answer.
         }
         if self.parts() != parts {
             self.stored_parts = parts;
         }
     }
 
-    /// Why the model does not answer, in its words; empty when it does.
+    /// Returns the model's words for refusing to answer; empty if it did not refuse.
     pub fn refusal(&self) -> String {
         let words = self.stored_parts.iter().filter_map(|part| match part {
             Part::Refusal(RefusalPart { text, .. }) => Some(text.as_str()),

@@ -1,82 +1,81 @@
-//! What a model does besides answering: vectors of texts, the words of a recording, speech.
+//! Services of models besides answers: embeddings, transcription and speech.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-/// Bytes of a recording at most: in base64, with what belongs to it, it is one payload of the log.
+/// Most bytes of a recording: in base64, with its fields, it must fit into one payload of the log.
 pub const RECORDING_LIMIT: usize = 12_000_000;
 
-/// What is asked of a model in place of an answer.
+/// A service that is requested in place of an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ModelService {
-    /// Texts as vectors.
+    /// Embeds texts as vectors.
     Embed {
-        /// The texts.
+        /// Texts to embed, one vector each.
         texts: Vec<String>,
-        /// Numbers of a vector; the model's own when absent.
+        /// Length of each vector; the model's own when absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         dimensions: Option<u32>,
     },
-    /// The words of a recording.
+    /// Transcribes a recording.
     Transcribe {
-        /// The file's name, whose ending tells its format.
+        /// File name, whose extension gives the format.
         file_name: String,
-        /// The file's media type.
+        /// Media type of the file.
         media_type: String,
-        /// Its bytes, in base64.
+        /// Recording bytes in base64.
         data: String,
-        /// What is spoken in it, by ISO 639-1; found out by the model when absent.
+        /// Spoken language by ISO 639-1; detected by the model when absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         language: Option<String>,
-        /// Words that the recording may have.
+        /// Words that may occur, as a hint.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         prompt: Option<String>,
     },
-    /// A text, spoken.
+    /// Reads a text aloud.
     Speak {
-        /// The text.
+        /// Text that is spoken.
         text: String,
-        /// Whose voice, by the provider's name for it.
+        /// Voice by the provider's name for it.
         voice: String,
-        /// `mp3`, `opus`, `aac`, `flac`, `wav` or `pcm`.
+        /// Format of the recording: `mp3`, `opus`, `aac`, `flac`, `wav` or `pcm`.
         format: String,
     },
 }
 
-/// What came of a service. The words of a recording are the reply's text.
+/// Result of a service. A transcript is the reply's text and has no variant here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ServiceReply {
     /// One vector for each text, in order.
     Vectors {
-        /// The vectors.
+        /// Vectors in the order of the texts.
         vectors: Vec<PackedVector>,
     },
-    /// Spoken text.
+    /// A recording of the text.
     Speech {
-        /// The file's media type.
+        /// Media type of the recording.
         media_type: String,
-        /// Its bytes, in base64.
+        /// Recording bytes in base64.
         data: String,
     },
 }
 
-/// A vector as base64 of 32 bits for each number, the least significant byte first: exact, and as
-/// OpenAI's interface has it.
+/// A vector in base64 of little-endian 32-bit floats: exact, and the form of OpenAI's interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PackedVector(String);
 
 impl PackedVector {
-    /// Packs numbers.
+    /// Packs a vector's numbers.
     pub fn pack(numbers: &[f32]) -> Self {
         let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
         Self(STANDARD.encode(bytes))
     }
 
-    /// The numbers; `None` when it is no vector.
+    /// Unpacks the numbers; `None` if the text is no vector.
     pub fn numbers(&self) -> Option<Vec<f32>> {
         let bytes = STANDARD.decode(&self.0).ok()?;
         let chunks = bytes.chunks_exact(4);
@@ -84,7 +83,7 @@ impl PackedVector {
         chunks.remainder().is_empty().then(|| chunks.map(number).collect())?
     }
 
-    /// The base64.
+    /// The packed base64 text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

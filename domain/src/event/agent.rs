@@ -1,30 +1,30 @@
-//! Events of an agent, version 1.
+//! Payloads of agent events, version 1.
 
 use serde::{Deserialize, Serialize};
 
 use crate::id::{AgentId, GraphId, GraphVersion};
 use crate::payload::PayloadRef;
 
-/// `agent.created.v1` and `agent.updated.v1`: what the agent is from now on.
+/// `agent.created.v1` and `agent.updated.v1`: the agent's definition from now on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Defined {
-    /// The agent's name.
+    /// Name of the agent, unique in its tenant.
     pub name: String,
-    /// The graph of one node that each of its runs is a run of.
+    /// Graph of one node that all runs of the agent execute.
     pub graph: GraphId,
-    /// Its version.
+    /// Version of that graph.
     pub version: GraphVersion,
-    /// The definition as it was given, a JSON object.
+    /// Definition as the caller sent it, a JSON object.
     pub definition: PayloadRef,
 }
 
-/// `agent.spawned.v1`: this run is a run of an agent. Stands in the run's stream.
+/// `agent.spawned.v1`: the run executes an agent. Recorded in the run's stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spawned {
-    /// The agent.
+    /// Agent that the run executes.
     pub agent: AgentId,
 }
 
-/// `agent.terminated.v1`: the agent runs no more.
+/// `agent.terminated.v1`: the agent starts no further runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terminated {}

@@ -1,22 +1,23 @@
-//! Events of a graph, version 1.
+//! Payloads of graph events, version 1.
 
 use serde::{Deserialize, Serialize};
 
 use crate::id::GraphVersion;
 use crate::payload::PayloadRef;
 
-/// `graph.registered.v1`: a version of a graph may be executed from now on.
+/// `graph.registered.v1`: this version of the graph can be executed from now on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registered {
-    /// The graph's name.
+    /// Name of the graph, unique in its tenant.
     pub name: String,
-    /// The content-addressed version.
+    /// Content address of the version.
     pub version: GraphVersion,
-    /// How many nodes it has.
+    /// Number of nodes in the manifest.
     pub nodes: u32,
-    /// The canonical manifest.
+    /// Canonical JSON form of the manifest.
     pub manifest: PayloadRef,
-    /// Made for a fork from another version: it is not the graph's latest, and not listed.
+    /// True if the version was derived for a fork. It is neither the graph's latest version nor
+    /// listed.
     #[serde(default, skip_serializing_if = "is_false")]
     pub is_derived: bool,
 }

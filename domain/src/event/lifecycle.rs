@@ -1,4 +1,7 @@
-//! Events by which people and programs steer a run, version 1: pause, signals, decisions, forks.
+//! Payloads of events that control a run from outside, version 1: pause, retry, amendment, signals,
+//! decisions, imports and forks.
+//!
+//! The commands behind them are in `run/control.rs`, `run/amend.rs` and `run/family.rs`.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -11,16 +14,16 @@ use crate::run::{Budget, Resolution};
 use crate::stream::Seq;
 use crate::time::{Span, Timestamp};
 
-/// `run.paused.v1`: no further step starts; those under way are finished and recorded.
+/// `run.paused.v1`: no further step starts. Steps that are under way finish and are recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Paused {
-    /// Why, in the words of who paused: only in events of before; else words of the platform.
+    /// Reason in platform text; in events of older versions, the person's own words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<PlatformText>,
-    /// The same, sealed.
+    /// Reason in the person's words, as a sealed payload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason_at: Option<PayloadRef>,
-    /// Whether it is paused because a run that it belongs to is.
+    /// True if the run is paused because its parent run is.
     #[serde(default, skip_serializing_if = "is_false")]
     pub inherited: bool,
 }
@@ -28,172 +31,173 @@ pub struct Paused {
 /// `run.resumed.v1`: steps start again. The time of the pause does not count against the budget.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resumed {
-    /// Whether it goes on because a run that it belongs to does.
+    /// True if the pause of the parent run ends, false if the run's own pause does.
     #[serde(default, skip_serializing_if = "is_false")]
     pub inherited: bool,
-    /// Whether another pause goes on: its own, or that of a run that it belongs to.
+    /// True if the run stays paused for the other cause: its own pause or its parent's.
     #[serde(default, skip_serializing_if = "is_false")]
     pub stays_paused: bool,
-    /// How long it stood still: open questions, signals and sleeps end that much later. Absent
-    /// while another pause goes on, and in events of before.
+    /// Length of the pause; open approvals, signals and sleeps are extended by it. Absent while the
+    /// other pause continues, and in events of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stood: Option<Span>,
 }
 
-/// `run.reopened.v1`: a failed run, or one that was cancelled with the run that it belongs to, goes
-/// on.
+/// `run.reopened.v1`: a run continues that had failed, or that was cancelled together with its
+/// parent run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reopened {
-    /// The steps that get another series of tries.
+    /// Steps that get a new series of attempts.
     pub steps: Vec<StepId>,
-    /// How often it has gone on after its end, this time included; absent in events of before.
+    /// Number of times the run has been reopened, including this one; absent in events of older
+    /// versions.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub reopenings: u32,
-    /// How long it stood still: open questions, signals and sleeps end that much later.
+    /// Time since the run ended; open approvals, signals and sleeps are extended by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stood: Option<Span>,
-    /// Whether `budget.wall` is counted anew from here, since it was used up.
+    /// True if `budget.wall` restarts in full, because it had been used up.
     #[serde(default, skip_serializing_if = "is_false")]
     pub restarts_wall: bool,
-    /// What it may spend in all from here on, by the run that it belongs to.
+    /// New total budget, set by the parent run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<Budget>,
 }
 
-/// `run.amended.v1`: the run may spend something else from here on.
+/// `run.amended.v1`: the run's budget changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Amended {
-    /// What it may spend in all.
+    /// New total budget, including what has been spent.
     pub budget: Budget,
-    /// Why, in the words of who amended: only in events of before; else words of the platform.
+    /// Reason in platform text; in events of older versions, the person's own words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<PlatformText>,
-    /// The same, sealed.
+    /// Reason in the person's words, as a sealed payload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason_at: Option<PayloadRef>,
 }
 
-/// `run.signal.awaited.v1`: a step waits for an outside event.
+/// `run.signal.awaited.v1`: a step waits for an external event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignalAwaited {
-    /// The step that waits.
+    /// Step that waits.
     pub step: StepId,
-    /// The name of the event.
+    /// Name of the awaited event.
     pub signal: SignalName,
-    /// When the step stops waiting, and fails.
+    /// Time at which the step gives up waiting and fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,
 }
 
-/// `run.signal.received.v1`: an outside event. It goes to the first step that waits for its name;
-/// if none does, it is kept for the next one.
+/// `run.signal.received.v1`: an external event arrived. The first step that waits for its name
+/// consumes it; without such a step it is queued for the next one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignalReceived {
-    /// Its identity: the same one again changes nothing.
+    /// Id chosen by the sender; a second event with the same id has no effect.
     pub id: Uuid,
-    /// Its name.
+    /// Name of the event, by which steps wait for it.
     pub signal: SignalName,
-    /// What it carries, as JSON.
+    /// Content of the event, as JSON.
     pub payload: PayloadRef,
 }
 
-/// `run.step.asked.v1`: somebody must decide what becomes of a step.
+/// `run.step.asked.v1`: a person must decide what becomes of a step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepAsked {
-    /// The step.
+    /// Step that waits for the decision.
     pub step: StepId,
-    /// The try in question.
+    /// Attempt that failed or was lost.
     pub attempt: u32,
-    /// True when nobody knows what came of the try, false when it failed.
+    /// True if the attempt's outcome is unknown, false if it failed.
     pub unknown: bool,
 }
 
-/// `run.step.resolved.v1`: the decision.
+/// `run.step.resolved.v1`: a person decided what becomes of a step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepResolved {
-    /// The step.
+    /// Step that was decided about.
     pub step: StepId,
-    /// The try in question.
+    /// Attempt that failed or was lost.
     pub attempt: u32,
-    /// What becomes of it.
+    /// Decision about the step.
     pub resolution: Resolution,
-    /// What the step yielded, when it is taken for completed.
+    /// Output of the step, if the decision is that it completed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<PayloadRef>,
-    /// Who decided.
+    /// Actor that decided.
     pub by: ActorId,
-    /// Why, in that person's words: only in events of before; else words of the platform.
+    /// Reason in platform text; in events of older versions, the person's own words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<PlatformText>,
-    /// The same, sealed.
+    /// Reason in the person's words, as a sealed payload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason_at: Option<PayloadRef>,
 }
 
-/// `run.step.skipped.v1`: the run goes on without a step that failed, by decision.
+/// `run.step.skipped.v1`: the run continues without a failed step, by decision of a person.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepSkipped {
-    /// The step.
+    /// Step that the run does without.
     pub step: StepId,
-    /// Its last try.
+    /// Last attempt of the step.
     pub attempt: u32,
-    /// Other nodes that will never run because of it.
+    /// Further nodes that will never run because of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<NodeId>,
 }
 
-/// `run.checkpoint.saved.v1`: somebody marked this point of the run. The state itself is a cache
-/// beside the log.
+/// `run.checkpoint.saved.v1`: a caller marked this point of the run. The state itself is not in the
+/// event; snapshots are a cache beside the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointSaved {
-    /// What the mark is for: only in events of before.
+    /// Label in platform text; in events of older versions, the person's own words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<PlatformText>,
-    /// The same, sealed.
+    /// Label in the person's words, as a sealed payload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_at: Option<PayloadRef>,
 }
 
-/// `run.imported.v1`: all that stands before it was written elsewhere and came as a file. It is
-/// history: nothing follows, and nothing of it is this log's own doing.
+/// `run.imported.v1`: all earlier events of the stream were read from a run file. The run is
+/// read-only history: no event follows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Imported {
-    /// Who imported it.
+    /// Actor that imported the file.
     pub by: ActorId,
     /// SHA-256 of the file, as hexadecimal digits.
     pub file_hash: String,
-    /// The fingerprint of the key that signed the file; absent when it was not signed.
+    /// Fingerprint of the key that signed the file; absent if it was not signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signer: Option<String>,
 }
 
-/// `run.forked.v1`: a run whose history up to here is a part of another one's.
+/// `run.forked.v1`: the run starts with a prefix of another run's history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forked {
-    /// The run that it begins as.
+    /// Run whose history is inherited.
     pub parent: RunId,
-    /// The last event of it that counts here; the end of a commit.
+    /// Last inherited event; always the end of a commit.
     pub seq: Seq,
-    /// The hash of that commit's record, as hexadecimal digits.
+    /// Hash of that commit's record, as hexadecimal digits.
     pub hash: String,
-    /// The fingerprint of the state there.
+    /// Fingerprint of the parent's state after that event.
     pub fold: Fingerprint,
-    /// The graph.
+    /// Graph that the fork executes.
     pub graph: GraphId,
-    /// The version from here on.
+    /// Graph version from here on; differs from the parent's if nodes were changed.
     pub version: GraphVersion,
-    /// Other inputs, when they were changed.
+    /// Changed inputs of the run; absent if the parent's are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<PayloadRef>,
-    /// What the fork itself may spend.
+    /// Budget of the fork itself; the parent's spending does not count.
     pub budget: Budget,
-    /// What was changed, in short, as `model`, `nodes.summary.prompt`, `inputs.doc`.
+    /// Paths of the changes, as `model`, `nodes.summary.prompt` or `inputs.doc`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<String>,
-    /// BLAKE3 of the request, so that a retry is recognised.
+    /// BLAKE3 of the request, by which a retry of the request is recognised.
     pub request_hash: String,
-    /// Whether the parent was imported: whatever its questions were answered with and has had no
-    /// consequence yet, they are asked anew.
+    /// True if the parent was imported. Approvals whose answer has had no effect yet are then
+    /// requested anew.
     #[serde(default, skip_serializing_if = "is_false")]
     pub of_import: bool,
 }

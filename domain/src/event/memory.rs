@@ -1,28 +1,28 @@
-//! Events of a memory, version 1: what is remembered of one subject.
+//! Payloads of memory events, version 1: texts remembered about one subject.
 
 use serde::{Deserialize, Serialize};
 
 use crate::memory::{MemoryId, Subject};
 use crate::payload::PayloadRef;
 
-/// `memory.stored.v1`: something is remembered from now on.
+/// `memory.stored.v1`: a text is remembered from now on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stored {
-    /// Which memory.
+    /// Id of the remembered text.
     pub memory: MemoryId,
-    /// Whom or what it is about.
+    /// Person or thing that the text is about.
     pub subject: Subject,
-    /// What it says.
+    /// Remembered text, as a sealed payload.
     pub text: PayloadRef,
-    /// What it takes of a prompt, in tokens, estimated high.
+    /// Estimated length in tokens, rounded up.
     pub tokens: u32,
-    /// From 0 to 1000.
+    /// Importance from 0 to 1000.
     pub importance: u16,
 }
 
-/// `memory.forgotten.v1`: it is remembered no longer; its text is erased.
+/// `memory.forgotten.v1`: a text is no longer remembered, and its payload is erased.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forgotten {
-    /// Which memory.
+    /// Id of the forgotten text.
     pub memory: MemoryId,
 }

@@ -1,4 +1,15 @@
-//! The closed enum of everything that can have happened, with the written type of each event.
+//! Events: the closed enum of everything that a stream can record, with the wire type of each.
+//!
+//! - [`run`]: creation, steps, model calls, usage and the end of a run.
+//! - [`turn`]: turns and tool calls of an agent, and child runs.
+//! - [`control`]: pause, retry, amendment, signals, decisions and forks from outside.
+//! - [`graph`], [`agent`], [`memory`], [`request`], [`token`]: events of the other nouns.
+//! - `event_text`: deserialises an event whose type is known before its data.
+//! - `upcast`: turns old versions of an event into the current one.
+//!
+//! The payload structs are wire forms: their fields are never renamed or removed. A change of form
+//! is a new version and an upcaster. Deciders create events, the event store writes them, and
+//! `evolve` and the projections read them; no rule belongs here.
 
 pub mod agent;
 pub mod graph;
@@ -15,8 +26,8 @@ pub use upcast::{DecodeError, decode, decode_text};
 
 use serde::{Deserialize, Serialize};
 
-/// An event. The written type ends in the version of its form; an old form is never edited, it is
-/// read through an upcaster.
+/// An event. Its wire type ends in the version of its form. An old form is never edited; it is read
+/// through an upcaster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", content = "data")]
 #[expect(missing_docs, reason = "each variant is documented at its struct")]
@@ -138,8 +149,8 @@ pub enum Event {
 }
 
 impl Event {
-    /// Whether another run may have written it into a run's stream: who follows the log wakes the
-    /// run, whoever wrote it.
+    /// True for events that a parent or child run may write into a run's stream. Followers of the
+    /// log wake the run on such an event, even if its own executor has written it.
     pub fn is_from_another_run(&self) -> bool {
         matches!(
             self,
@@ -152,7 +163,7 @@ impl Event {
         )
     }
 
-    /// The written type, as `run.step.completed.v1`.
+    /// Returns the wire type, as `run.step.completed.v1`.
     pub fn type_name(&self) -> &'static str {
         match self {
             Self::GraphRegistered(_) => "graph.registered.v1",

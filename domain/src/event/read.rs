@@ -1,5 +1,7 @@
-//! Reading an event from its written text: the type is known before the data is read, so the data
-//! goes into its form at once and nothing is kept in between.
+//! Deserialises an event whose wire type is known before its data.
+//!
+//! Serde reads an adjacently tagged enum without a buffer only if the tag comes first. Presenting
+//! the event as a map of two entries, `type` first, sends the data straight into its struct.
 
 use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
@@ -7,14 +9,14 @@ use serde::{Deserialize, forward_to_deserialize_any};
 
 use super::Event;
 
-/// An event as a map of two entries, the type first.
+/// An event as a map of two entries, `type` first.
 struct Written<'a> {
     type_name: &'a str,
     data: &'a str,
     given: usize,
 }
 
-/// Reads an event of a current form from its type and the JSON of its data.
+/// Deserialises an event of a current version from its wire type and the JSON of its data.
 pub(super) fn read(type_name: &str, data: &str) -> Result<Event, serde_json::Error> {
     Event::deserialize(Written { type_name, data, given: 0 })
 }
@@ -40,6 +42,7 @@ impl<'de> MapAccess<'de> for Written<'de> {
         }
         let mut data = serde_json::Deserializer::from_str(self.data);
         let value = seed.deserialize(&mut data)?;
+        // The deserialiser stops after one value; trailing text would pass unnoticed.
         data.end()?;
         Ok(value)
     }

@@ -1,4 +1,4 @@
-//! Events of requests that carried an idempotency key, version 1.
+//! Payloads of events of requests under an idempotency key, version 1.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -8,26 +8,26 @@ use crate::payload::PayloadRef;
 /// `request.accepted.v1`: the key is bound to this request for ever.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
-    /// BLAKE3 of who asks, method, path, query and body, as hexadecimal digits; in older logs of
+    /// BLAKE3 of actor, method, path, query and body, as hexadecimal digits; in older logs of
     /// method, path and body.
     pub request_hash: String,
 }
 
-/// `request.answered.v1`: what was answered, and is answered whenever the request is sent again.
+/// `request.answered.v1`: the response, which is repeated whenever the request is sent again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answered {
-    /// The HTTP status.
+    /// HTTP status of the response.
     pub status: u16,
-    /// The media type of the body.
+    /// Media type of the response body.
     pub media_type: String,
-    /// The body, byte for byte.
+    /// Response body, byte for byte.
     pub body: PayloadRef,
 }
 
-/// `request.applied.v1`, in the stream of what it changed: this commit carries out a request. The
-/// same request again changes nothing there.
+/// `request.applied.v1`: the commit carries out a request. Recorded in the stream that the request
+/// changes, so that a repeated request has no second effect there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
-    /// The request; its stream is `request/UUID`.
+    /// Id of the request; its stream is `request/UUID`.
     pub request: Uuid,
 }

@@ -1,4 +1,6 @@
-//! Events of a run, version 1.
+//! Payloads of a run's own events, version 1: creation, steps, model calls, usage and its end.
+//!
+//! Agent turns and child runs are in [`super::turn`], control from outside in [`super::control`].
 
 use serde::{Deserialize, Serialize};
 
@@ -12,64 +14,65 @@ use crate::payload::PayloadRef;
 use crate::run::{Budget, Fallback, Origin, Routing};
 use crate::time::Timestamp;
 
-/// `run.created.v1`: a graph version is to be executed.
+/// `run.created.v1`: a run of a graph version begins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Created {
-    /// The graph.
+    /// Graph that the run executes.
     pub graph: GraphId,
-    /// Its pinned version.
+    /// Graph version to which the run is pinned.
     pub version: GraphVersion,
-    /// The inputs.
+    /// Inputs of the run, a JSON object.
     pub input: PayloadRef,
-    /// What the run may spend.
+    /// Budget of the run, including its child runs.
     pub budget: Budget,
-    /// Where its conversations may travel at most.
+    /// Farthest that the run's conversations may travel.
     #[serde(default, skip_serializing_if = "Privacy::is_any")]
     pub privacy: Privacy,
-    /// BLAKE3 of the request that created it, so that a retry is recognised.
+    /// BLAKE3 of the request that created the run, by which a retry of the request is recognised.
     pub request_hash: String,
-    /// The run that it belongs to, when it is one within another.
+    /// Parent run, if this is a child run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
 }
 
-/// `run.step.scheduled.v1`: the graph-step command; an executor may take it.
+/// `run.step.scheduled.v1`: the step is ready, and an executor may start it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepScheduled {
-    /// The step.
+    /// Step that became ready.
     pub step: StepId,
 }
 
-/// `run.step.started.v1`: an executor is about to perform the step. Durable before any effect.
+/// `run.step.started.v1`: an executor is about to perform the step. Committed before any effect of
+/// it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepStarted {
-    /// The step.
+    /// Step that starts.
     pub step: StepId,
-    /// The try, from 1.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// Who performs it.
+    /// Executor process that performs it.
     pub executor: ExecutorId,
 }
 
-/// `run.map.expanded.v1`: a map node has become this many items.
+/// `run.map.expanded.v1`: a map node expands into this many items.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MapExpanded {
-    /// The map node.
+    /// Map node that expands.
     pub node: NodeId,
-    /// How many items.
+    /// Number of items.
     pub width: u32,
-    /// How many of them may be in flight at once.
+    /// Maximum number of items in flight at once.
     pub max_parallel: u32,
 }
 
-/// `run.step.completed.v1`.
+/// `run.step.completed.v1`: the step succeeded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepCompleted {
-    /// The step.
+    /// Step that completed.
     pub step: StepId,
-    /// The try that succeeded.
+    /// Attempt that succeeded.
     pub attempt: u32,
-    /// What it yielded; absent for nodes that yield nothing.
+    /// Output of the step; absent for nodes without output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<PayloadRef>,
     /// Nodes that will never run because of this outcome.
@@ -77,149 +80,149 @@ pub struct StepCompleted {
     pub skipped: Vec<NodeId>,
 }
 
-/// `run.step.failed.v1`: a try failed.
+/// `run.step.failed.v1`: an attempt failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepFailed {
-    /// The step.
+    /// Step whose attempt failed.
     pub step: StepId,
-    /// The try.
+    /// Number of the failed attempt.
     pub attempt: u32,
-    /// Why.
+    /// Failure of the attempt.
     pub error: Failure,
-    /// Whether no further try follows.
+    /// True if no further attempt follows by itself.
     pub last: bool,
     /// Nodes that will never run because of this outcome.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<NodeId>,
 }
 
-/// `run.step.unknown.v1`: the executor died after the intent, the outcome is not known.
+/// `run.step.unknown.v1`: the executor died after the intent, so the outcome is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepUnknown {
-    /// The step.
+    /// Step whose outcome is unknown.
     pub step: StepId,
-    /// The try whose outcome is unknown.
+    /// Attempt that the executor was performing.
     pub attempt: u32,
 }
 
-/// `run.step.retried.v1`: another try will start.
+/// `run.step.retried.v1`: another attempt will start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepRetried {
-    /// The step.
+    /// Step that is attempted again.
     pub step: StepId,
-    /// The number of the new try.
+    /// Number of the new attempt.
     pub attempt: u32,
-    /// When it may start: the back-off, its jitter drawn.
+    /// Earliest start: the back-off with its jitter already drawn.
     pub due: Timestamp,
-    /// Who is not asked again, when the new try asks somebody else.
+    /// Model that the step must not call again, if the new attempt falls back to another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
 }
 
-/// `run.branch.decided.v1`: which way a branch node goes.
+/// `run.branch.decided.v1`: a branch node chose one of its cases.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BranchDecided {
-    /// The branch node.
+    /// Branch node that chose.
     pub node: NodeId,
-    /// The case taken: its index in the manifest; the number of cases means `else`.
+    /// Index of the case in the manifest; the number of cases means `else`.
     pub case: u32,
 }
 
-/// `run.timer.set.v1`: the step waits until a moment.
+/// `run.timer.set.v1`: a step sleeps until a time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimerSet {
-    /// The step that waits.
+    /// Step that sleeps.
     pub step: StepId,
-    /// Until when.
+    /// Time at which the sleep ends.
     pub due: Timestamp,
 }
 
-/// `run.timer.fired.v1`: the moment has come.
+/// `run.timer.fired.v1`: the sleep has ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimerFired {
-    /// The step that waited.
+    /// Step that slept.
     pub step: StepId,
 }
 
-/// `run.approval.requested.v1`: a person is asked.
+/// `run.approval.requested.v1`: a step waits for a person's approval.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApprovalRequested {
-    /// The question.
+    /// Id of the approval request.
     pub approval: ApprovalId,
-    /// The step that waits.
+    /// Step that waits.
     pub step: StepId,
-    /// Who may answer.
+    /// Role that may answer; `owner` may always.
     pub role: String,
-    /// What is approved, as shown to the person.
+    /// Content to approve, exactly as shown to the person.
     pub content: PayloadRef,
-    /// SHA-256 of exactly that content; the answer must name it.
+    /// SHA-256 of that content; the answer must repeat it.
     pub content_hash: String,
-    /// When the question lapses.
+    /// Time after which no answer is accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,
 }
 
-/// `run.approval.granted.v1` and `run.approval.denied.v1`: the answer.
+/// `run.approval.granted.v1` and `run.approval.denied.v1`: a person answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApprovalAnswered {
-    /// The question.
+    /// Id of the approval request.
     pub approval: ApprovalId,
-    /// Who answered.
+    /// Actor that answered.
     pub by: ActorId,
-    /// SHA-256 of the content that was answered.
+    /// SHA-256 of the content that the person saw.
     pub content_hash: String,
-    /// Why, in the person's words: only in events of before; else words of the platform.
+    /// Reason in platform text; in events of older versions, the person's own words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<PlatformText>,
-    /// The same, sealed.
+    /// Reason in the person's words, as a sealed payload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason_at: Option<PayloadRef>,
 }
 
-/// `run.model_call.intended.v1`: a model is about to be called. Durable before the call.
+/// `run.model_call.intended.v1`: a model is about to be called. Committed before the call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelCallIntended {
-    /// The step.
+    /// Step that makes the call.
     pub step: StepId,
-    /// The try.
+    /// Attempt that makes the call.
     pub attempt: u32,
-    /// The agent's turn, from 1; 0 for an agent without tools.
+    /// Turn of the agent, from 1; 0 for an agent without tools.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub turn: u32,
-    /// The provider's name.
+    /// Configured name of the provider.
     pub provider: String,
-    /// The model, as the provider writes it.
+    /// Model id in the provider's spelling.
     pub model: String,
-    /// Why the router chose it.
+    /// Reason of the router for its choice.
     pub route: String,
-    /// What the router chose from; absent in logs of earlier programs.
+    /// Input of the router's choice; absent in older logs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub routing: Option<Box<Routing>>,
-    /// The name of the key that is used, never the key.
+    /// Name of the API key used, never the key itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// What was asked for and this provider does not take: it is left out of the request.
+    /// Request fields that this provider does not support and that are not sent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
-    /// The exact request.
+    /// Request exactly as it is sent.
     pub prompt: PayloadRef,
     /// Worst case of tokens, held against the budget until the call is settled.
     pub reserved_tokens: u64,
-    /// Worst case of money, held likewise; absent when the model has no price.
+    /// Worst case of cost, held likewise; absent if the model has no price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserved_cost: Option<Money>,
-    /// Tokens that are sent, as estimated: what is booked when nobody knows what became of the
-    /// call. Absent in logs of earlier programs.
+    /// Estimated input tokens, which are booked if the call's outcome stays unknown. Absent in
+    /// older logs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimated_tokens: Option<u64>,
-    /// What the estimate counts, for a call that is no chat; fresh tokens when absent.
+    /// Meter of the estimate for calls that are no chat; fresh input tokens if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimated_meter: Option<Meter>,
-    /// Most tokens of the answer, where the budget and not the caller set it.
+    /// Maximum output tokens, where the budget and not the caller limits them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_limit: Option<u32>,
-    /// What the provider is told to recognise the call by, should it be sent again: the same one
-    /// for every try that follows a try with an unknown outcome.
+    /// Key by which the provider recognises a repeated call. All attempts after an attempt of
+    /// unknown outcome use the same one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
 }
@@ -227,133 +230,135 @@ pub struct ModelCallIntended {
 /// `run.model_call.completed.v1`: a model answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelCallCompleted {
-    /// The step.
+    /// Step that made the call.
     pub step: StepId,
-    /// The try.
+    /// Attempt that made the call.
     pub attempt: u32,
-    /// The agent's turn, from 1; 0 for an agent without tools.
+    /// Turn of the agent, from 1; 0 for an agent without tools.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub turn: u32,
-    /// The model that answered, by its own word.
+    /// Model id that the provider reports to have answered.
     pub model: String,
-    /// Why it stopped: `stop`, `length`, ...
+    /// Reason why generation stopped: `stop`, `length`, ...
     pub finish: String,
     /// Milliseconds from the request to the last byte.
     pub duration_ms: u64,
-    /// Milliseconds to the first token.
+    /// Milliseconds from the request to the first token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_token_ms: Option<u64>,
-    /// The whole answer, a [`crate::chat::ChatReply`], when another turn follows.
+    /// Whole reply, a [`crate::chat::ChatReply`], if another turn follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<PayloadRef>,
 }
 
-/// `run.model_call.failed.v1`: the call failed with a known outcome.
+/// `run.model_call.failed.v1`: the call failed, with a known outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelCallFailed {
-    /// The step.
+    /// Step that made the call.
     pub step: StepId,
-    /// The try.
+    /// Attempt that made the call.
     pub attempt: u32,
-    /// The agent's turn, from 1; 0 for an agent without tools.
+    /// Turn of the agent, from 1; 0 for an agent without tools.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub turn: u32,
-    /// Why.
+    /// Failure of the call.
     pub error: Failure,
 }
 
-/// What is held against a budget for one call.
+/// Amounts held against a budget for one call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BudgetHold {
-    /// Tokens.
+    /// Held tokens, input and output together.
     #[serde(default)]
     pub tokens: u64,
-    /// Money.
+    /// Held cost, in the currency of the prices.
     #[serde(default)]
     pub cost: Money,
 }
 
-/// `run.usage.recorded.v1`: what one model call used and cost.
+/// `run.usage.recorded.v1`: usage and cost of one model call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsageRecorded {
-    /// The step.
+    /// Step that made the call.
     pub step: StepId,
-    /// The try.
+    /// Attempt that made the call.
     pub attempt: u32,
-    /// The agent's turn, from 1; 0 for an agent without tools.
+    /// Turn of the agent, from 1; 0 for an agent without tools.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub turn: u32,
-    /// The provider's name.
+    /// Configured name of the provider.
     pub provider: String,
-    /// The model priced.
+    /// Model whose price was applied.
     pub model: String,
     /// Quantities in disjoint classes.
     pub usage: Usage,
-    /// False when the outcome is unknown or the stream broke: the quantities are our estimate.
+    /// False if the outcome is unknown or the stream broke off: the quantities are then an
+    /// estimate.
     pub confirmed: bool,
-    /// What the call counts for against the budget at least, because nobody knows what it used or
-    /// what that costs: what was held for it.
+    /// Minimum that the call counts against the budget, because its usage or cost is unknown: the
+    /// amounts that were held for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<BudgetHold>,
-    /// The tier that served the call, by the provider's word, when it is not the usual one.
+    /// Service tier reported by the provider, if it is not the default one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_tier: Option<String>,
-    /// The cost; absent when the model has no price.
+    /// Cost by the price book; absent if the model has no price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub charge: Option<Charge>,
-    /// The cost by the provider's own word, in US dollars. It is kept beside ours and charged to
-    /// nobody.
+    /// Cost reported by the provider, in US dollars. Kept for comparison and charged to nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider_cost: Option<Money>,
 }
 
-/// `run.budget.exhausted.v1`: the next call could have gone over the budget, and was not made.
+/// `run.budget.exhausted.v1`: the next call might have exceeded the budget and was not made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BudgetExhausted {
-    /// The step that was not started.
+    /// Step that was not started.
     pub step: StepId,
-    /// Which limit.
+    /// Description of the limit that would have been exceeded.
     pub limit: PlatformText,
 }
 
-/// `run.migrated.v1`: the run goes on by another version of its graph. What was done stays done.
+/// `run.migrated.v1`: the run continues with another version of its graph. Finished steps stay
+/// finished.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Migrated {
-    /// The version until now.
+    /// Graph version so far.
     pub from: GraphVersion,
-    /// The version from now on.
+    /// Graph version from now on.
     pub to: GraphVersion,
 }
 
-/// `run.cancelled.v1`.
+/// `run.cancelled.v1`: a person or the parent run ended the run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cancelled {
-    /// Why, in the words of who cancelled: only in events of before; else words of the platform.
+    /// Reason in platform text; in events of older versions, the person's own words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<PlatformText>,
-    /// The same, sealed.
+    /// Reason in the person's words, as a sealed payload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason_at: Option<PayloadRef>,
-    /// Whether it is cancelled only because a run that it belongs to ended: it may go on with it.
+    /// True if the run was cancelled only because its parent run ended; it can then be reopened
+    /// together with the parent.
     #[serde(default, skip_serializing_if = "is_false")]
     pub inherited: bool,
 }
 
-/// `run.completed.v1`.
+/// `run.completed.v1`: the run ended successfully.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Completed {
-    /// What the run yielded; absent when the manifest names no output.
+    /// Output of the run; absent if the manifest names none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<PayloadRef>,
 }
 
-/// `run.failed.v1`.
+/// `run.failed.v1`: a failure ended the run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failed {
-    /// The step that decided it, when one did.
+    /// Step whose failure ended the run; absent if a budget or the output did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<StepId>,
-    /// Why.
+    /// Failure that ended the run.
     pub error: Failure,
 }
 

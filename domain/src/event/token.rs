@@ -1,26 +1,26 @@
-//! Events of a tenant's tokens, version 1: who may come in.
+//! Payloads of access token events, version 1. They form one stream for each tenant.
 
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ActorId, Name, TokenId};
 use crate::token::TokenHash;
 
-/// `token.issued.v1`: whoever shows the token that has this hash acts as somebody from now on.
+/// `token.issued.v1`: a bearer of the token with this hash acts as `actor` from now on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Issued {
-    /// Which token.
+    /// Id of the token.
     pub token: TokenId,
-    /// For whom it speaks.
+    /// Actor that the bearer acts as.
     pub actor: ActorId,
-    /// What they may answer for.
+    /// Roles whose approvals the bearer may answer.
     pub roles: Vec<Name>,
-    /// BLAKE3 of the token, as hexadecimal digits. The token itself stands nowhere.
+    /// BLAKE3 of the token, as hexadecimal digits. The token itself is stored nowhere.
     pub hash: TokenHash,
 }
 
-/// `token.revoked.v1`: it opens nothing any more, for ever.
+/// `token.revoked.v1`: the token is invalid for ever.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revoked {
-    /// Which token.
+    /// Id of the token.
     pub token: TokenId,
 }

@@ -1,8 +1,8 @@
-//! Events of an agent's turns and of runs within runs, version 1.
+//! Payloads of events of agent turns and child runs, version 1.
 //!
-//! A turn is one model call of an agent that has tools. The answer may ask for tools: calls are
-//! numbered within their turn from 0, in the order of the answer. Turn 0 comes before the first
-//! model call: it recalls what the agent remembers.
+//! A turn is one model call of an agent that has tools. Its answer may request tool calls, which
+//! are numbered within the turn from 0, in the order of the answer. Turn 0 precedes the first model
+//! call and recalls the agent's memories.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,167 +13,166 @@ use crate::money::Money;
 use crate::payload::PayloadRef;
 use crate::run::{Budget, CallNo};
 
-/// `run.tool_call.intended.v1`: a tool is about to be called. Durable before the call. The
-/// arguments stand in the turn's answer.
+/// `run.tool_call.intended.v1`: a tool is about to be called. Committed before the call. Its
+/// arguments are in the turn's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolCallIntended {
-    /// The step.
+    /// Step of the agent.
     pub step: StepId,
-    /// The try.
+    /// Attempt of that step.
     pub attempt: u32,
-    /// Which call.
+    /// Turn and number of the tool call.
     #[serde(flatten)]
     pub at: CallNo,
-    /// The tool's name.
+    /// Name of the tool, as the agent sees it.
     pub name: String,
 }
 
-/// `run.tool_call.queued.v1`: a tool call is a run that waits for a place among the runs within
-/// this one. It is intended later, by a `run.child.intended.v1` of the same call.
+/// `run.tool_call.queued.v1`: a tool call that is a child run waits, because the run has its
+/// maximum of open child runs. A later `run.child.intended.v1` of the same call starts it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolCallQueued {
-    /// The step.
+    /// Step of the agent.
     pub step: StepId,
-    /// The try.
+    /// Attempt of that step.
     pub attempt: u32,
-    /// Which call.
+    /// Turn and number of the tool call.
     #[serde(flatten)]
     pub at: CallNo,
-    /// The tool's name.
+    /// Name of the tool, as the agent sees it.
     pub name: String,
 }
 
-/// `run.tool_call.completed.v1`: a tool answered.
+/// `run.tool_call.completed.v1`: a tool returned a result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolCallCompleted {
-    /// The step.
+    /// Step of the agent.
     pub step: StepId,
-    /// The try.
+    /// Attempt of that step.
     pub attempt: u32,
-    /// Which call.
+    /// Turn and number of the tool call.
     #[serde(flatten)]
     pub at: CallNo,
-    /// What the model is told, a JSON text.
+    /// Result shown to the model, as JSON.
     pub result: PayloadRef,
 }
 
-/// `run.tool_call.failed.v1`: a tool failed, or the call was a bad one and nothing was called.
+/// `run.tool_call.failed.v1`: a tool failed, or the call was invalid and nothing was called.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolCallFailed {
-    /// The step.
+    /// Step of the agent.
     pub step: StepId,
-    /// The try.
+    /// Attempt of that step.
     pub attempt: u32,
-    /// Which call.
+    /// Turn and number of the tool call.
     #[serde(flatten)]
     pub at: CallNo,
-    /// Why.
+    /// Failure of the call.
     pub error: Failure,
-    /// What the model is told, a JSON text.
+    /// Error text shown to the model, as JSON.
     pub result: PayloadRef,
 }
 
-/// `run.tool_call.denied.v1`: the agent has no permission; nothing was called.
+/// `run.tool_call.denied.v1`: the agent lacks permission for the tool; nothing was called.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolCallDenied {
-    /// The step.
+    /// Step of the agent.
     pub step: StepId,
-    /// The try.
+    /// Attempt of that step.
     pub attempt: u32,
-    /// Which call.
+    /// Turn and number of the tool call.
     #[serde(flatten)]
     pub at: CallNo,
-    /// The tool's name.
+    /// Name of the tool that the model asked for.
     pub name: String,
-    /// What the model is told, a JSON text.
+    /// Refusal shown to the model, as JSON.
     pub result: PayloadRef,
 }
 
-/// `run.child.intended.v1`: a run of a graph within this run is about to be created. Durable before
-/// it exists.
+/// `run.child.intended.v1`: a child run is about to be created. Committed before it exists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChildIntended {
-    /// The step that waits for it.
+    /// Step that waits for the child run.
     pub step: StepId,
-    /// The try.
+    /// Attempt of that step.
     pub attempt: u32,
-    /// The tool call that it answers, when an agent asked for it.
+    /// Tool call that the child run answers; absent if the child run is the whole step.
     #[serde(flatten)]
     pub at: Option<CallNo>,
-    /// The run.
+    /// Id of the child run.
     pub child: RunId,
-    /// Its graph.
+    /// Graph that the child run executes.
     pub graph: GraphId,
-    /// The pinned version.
+    /// Graph version to which the child run is pinned.
     pub version: GraphVersion,
-    /// Its inputs, in this stream.
+    /// Inputs of the child run, as a payload of this stream.
     pub input: PayloadRef,
-    /// The canonical manifest, when the graph is to be registered first.
+    /// Canonical manifest, if the graph has to be registered first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<PayloadRef>,
-    /// What it may spend; tokens and money of it are held against this run's budget.
+    /// Budget of the child run; its tokens and cost are held against this run's budget.
     pub budget: Budget,
-    /// Where its prompts may travel.
+    /// Farthest that the child run's prompts may travel.
     #[serde(default, skip_serializing_if = "Privacy::is_any")]
     pub privacy: Privacy,
-    /// The agent that it is a run of.
+    /// Agent that the child run executes, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentId>,
 }
 
-/// `run.child.created.v1`: a run within this run exists. Written only when it is under way for a
-/// while: whoever goes on need not look again.
+/// `run.child.created.v1`: the child run exists. Recorded only if the child run takes a while, so
+/// that executors need not check its existence again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChildCreated {
-    /// The run.
+    /// Id of the child run.
     pub child: RunId,
 }
 
-/// `run.child.ended.v1`: a run within this run has ended and tells what came of it.
+/// `run.child.ended.v1`: a child run reported its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChildEnded {
-    /// The run.
+    /// Id of the child run.
     pub child: RunId,
-    /// Why it yielded nothing; absent when it completed.
+    /// Failure or cancellation of the child run; absent if it completed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
-    /// What it yielded, copied into this stream.
+    /// Output of the child run, copied into this stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<PayloadRef>,
-    /// Tokens that it and the runs within it used.
+    /// Tokens used by the child run and its descendants, over all its reopenings.
     pub tokens: u64,
-    /// Money that they cost.
+    /// Cost of the child run and its descendants, over all its reopenings.
     pub cost: Money,
-    /// How often it had gone on after an end before this one. One that is told of again counts with
-    /// what it used beyond what was told before.
+    /// Number of times the child run had been reopened before this end. A later report of the same
+    /// child counts only the usage beyond earlier reports.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub reopenings: u32,
-    /// How long it worked in all, in milliseconds; absent in events of before.
+    /// Active time of the child run in milliseconds; absent in events of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_ms: Option<u64>,
-    /// Whether it was cancelled only because this run, or one that this one belongs to, ended.
+    /// True if the child run was cancelled only because this run or an ancestor ended.
     #[serde(default, skip_serializing_if = "is_false")]
     pub inherited: bool,
 }
 
-/// `run.child.reopened.v1`: a run within this run that had ended goes on from where it was, and the
-/// step waits for it again. Durable before it goes on.
+/// `run.child.reopened.v1`: a child run that had ended continues, and the step waits for it again.
+/// Committed before it continues.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChildReopened {
-    /// The step that waits for it.
+    /// Step that waits for the child run.
     pub step: StepId,
-    /// The run.
+    /// Id of the child run.
     pub child: RunId,
-    /// How often it has gone on after an end, this time included.
+    /// Number of times the child run has been reopened, including this one.
     pub reopenings: u32,
-    /// The version of its graph that it goes on by, when that is another one.
+    /// Graph version with which the child run continues, if it changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<GraphVersion>,
-    /// What it may spend in all, what it used before included.
+    /// Total budget of the child run, including what it has spent.
     pub budget: Budget,
 }
 
-/// `run.parent.told.v1`: the run that this one belongs to knows how it ended.
+/// `run.parent.told.v1`: the parent run has recorded how this run ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParentTold {}
 

@@ -1,29 +1,29 @@
-//! Reading events: the current forms by serde, older forms through pure upcasters.
+//! Decodes events: current versions through serde, old versions through pure upcasters.
 
 use serde_json::Value;
 
 use super::Event;
 
-/// An event that this program cannot read.
+/// An event that this program cannot read, for example because a newer one wrote it.
 #[derive(Debug, thiserror::Error)]
 #[error("event `{type_name}` cannot be read: {reason}")]
 pub struct DecodeError {
-    /// The written type.
+    /// Wire type of the event, or `(none)`.
     pub type_name: String,
-    /// What is wrong with it.
+    /// Description of the mistake, by serde.
     pub reason: String,
 }
 
-/// An old form's written type, the written type that replaced it, and the pure change of its data.
+/// Old wire type, the wire type that replaces it, and a pure conversion of the data.
 type Upcaster = (&'static str, &'static str, fn(Value) -> Value);
 
-/// Every old form that may stand in a log. All forms are at their first version.
+/// All old forms that a log may contain. Empty: all forms are at their first version.
 const UPCASTERS: &[Upcaster] = &[];
 
-/// Reads an event from its written form, `{"type": ..., "data": ...}`.
+/// Decodes an event from its wire form, `{"type": ..., "data": ...}`.
 ///
 /// # Errors
-/// The type is not known, or the data does not have its form.
+/// The type is unknown, or the data does not have the form of its type.
 pub fn decode(written: Value) -> Result<Event, DecodeError> {
     let type_name = written.get("type").and_then(Value::as_str).unwrap_or("(none)").to_owned();
     let current = upcast(written, &type_name, UPCASTERS);
@@ -31,11 +31,11 @@ pub fn decode(written: Value) -> Result<Event, DecodeError> {
         .map_err(|error| DecodeError { type_name, reason: error.to_string() })
 }
 
-/// Reads an event from its written type and the JSON text of its data. The same as [`decode`], and
-/// faster, since a current form is read without a value in between.
+/// Decodes an event from its wire type and the JSON text of its data. Gives the same result as
+/// [`decode_event`], but faster: a current form is read without an intermediate [`Value`].
 ///
 /// # Errors
-/// The type is not known, or the data does not have its form.
+/// The type is unknown, or the data does not have the form of its type.
 pub fn decode_text(type_name: &str, data: &str) -> Result<Event, DecodeError> {
     let told = |error: serde_json::Error| DecodeError {
         type_name: type_name.to_owned(),
@@ -48,7 +48,7 @@ pub fn decode_text(type_name: &str, data: &str) -> Result<Event, DecodeError> {
     super::read::read(type_name, data).map_err(told)
 }
 
-/// Applies upcasters until the written type is a current one.
+/// Applies upcasters one after the other until the wire type is a current one.
 fn upcast(mut written: Value, type_name: &str, upcasters: &[Upcaster]) -> Value {
     let mut current = type_name.to_owned();
     while let Some((_, to, change)) = upcasters.iter().find(|(from, ..)| *from == current) {

@@ -1,43 +1,43 @@
-//! How much work may be done where it is asked for, before it is handed to others.
+//! Work that may be done on the calling thread before it is handed to a worker process.
 
 use super::ExprError;
 
-/// What may be touched where work is asked for, in bytes. Every bound of work counts in them.
+/// Bytes that evaluation may still touch on the calling thread. Every bound of work is in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allowance {
     left: u64,
 }
 
 impl Allowance {
-    /// Work that nobody notices, whatever it does with its bytes: a few milliseconds at most.
+    /// Allowance for work on a shared thread: a few milliseconds, whatever is done with the bytes.
     pub const IN_PLACE: Self = Self { left: 16 << 20 };
 
-    /// So many bytes.
+    /// Creates an allowance of `left` bytes.
     pub const fn of_bytes(left: u64) -> Self {
         Self { left }
     }
 
-    /// What is left of it.
+    /// Bytes that have not been taken.
     pub fn left(&self) -> u64 {
         self.left
     }
 
-    /// Takes so much of it.
+    /// Takes bytes from the allowance.
     ///
     /// # Errors
-    /// There is less.
+    /// [`BoundedEvalError::OverAllowance`] if fewer bytes are left; nothing is taken then.
     pub fn take(&mut self, bytes: u64) -> Result<(), Unevaluated> {
         self.left = self.left.checked_sub(bytes).ok_or(Unevaluated::TooMuch)?;
         Ok(())
     }
 }
 
-/// Why there is no value.
+/// Error of an evaluation within an allowance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unevaluated {
-    /// The expression has none.
+    /// The expression has an error; more allowance would not help.
     Mistake(ExprError),
-    /// It may cost more than the allowance: nothing is known of it.
+    /// The work may exceed the allowance. The expression was not evaluated: a worker must do it.
     TooMuch,
 }
 

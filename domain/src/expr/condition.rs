@@ -5,16 +5,16 @@ use cel::{Context, Program, Value};
 use super::work::work_of;
 use super::{Allowance, ExprError, Scope, Unevaluated};
 
-/// Bytes of one condition.
+/// Longest condition in bytes.
 const CONDITION_LIMIT: usize = 4 << 10;
-/// Operators, brackets and dots in one condition: evaluation recurses once for each.
+/// Most operators, brackets and dots of a condition: evaluation recurses once for each.
 const OPERATORS_LIMIT: usize = 256;
 
 pub(super) fn compile(source: &str) -> Result<Program, ExprError> {
     if source.len() > CONDITION_LIMIT {
         return Err(ExprError::new(format!("a condition has at most {CONDITION_LIMIT} bytes")));
     }
-    // Texts are not left out: how CEL quotes them is not decided here.
+    // Text literals are counted too: skipping them would need CEL's rules of quoting here.
     let is_operator = |byte: &u8| byte.is_ascii_punctuation() && !b"_,'\"".contains(byte);
     if source.bytes().filter(|byte| is_operator(byte)).count() > OPERATORS_LIMIT {
         let message = format!("a condition has at most {OPERATORS_LIMIT} operators and brackets");
@@ -24,13 +24,12 @@ pub(super) fn compile(source: &str) -> Result<Program, ExprError> {
         .map_err(|errors| explain(source, errors.errors.first().map_or((1, 0), |error| error.pos)))
 }
 
-/// Words that CEL keeps for itself: no name after a dot.
+/// Words that CEL reserves: none may follow a dot as a name.
 const WORDS: [&str; 4] = ["false", "in", "null", "true"];
-/// Characters of a condition that a message shows.
+/// Characters of a condition that an error message shows.
 const SHOWN_CHARS: usize = 30;
 
-/// What is wrong with a condition that cannot be read at `line` and `column`: the parser's own
-/// words are about its grammar.
+/// Explains a syntax error at `line` and `column`; the parser's own message is about its grammar.
 fn explain(source: &str, (line, column): (isize, isize)) -> ExprError {
     let (line, column) = (usize::try_from(line).unwrap_or(1), usize::try_from(column).unwrap_or(0));
     let rest = source.lines().nth(line.saturating_sub(1)).unwrap_or_default();
@@ -45,7 +44,7 @@ fn explain(source: &str, (line, column): (isize, isize)) -> ExprError {
     ExprError { message, line: Some(line.max(1)) }
 }
 
-/// A reserved word that stands as a name after a dot, and the name before it.
+/// Finds a reserved word that is used as a name after a dot, and the text before the dot.
 fn reserved_word(source: &str) -> Option<(&str, &str)> {
     let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     source.match_indices('.').find_map(|(dot, _)| {
@@ -56,10 +55,10 @@ fn reserved_word(source: &str) -> Option<(&str, &str)> {
     })
 }
 
-/// Which of the conditions is the first that holds; how many there are if none does.
+/// Returns the index of the first condition that is true, or their number if none is.
 ///
 /// # Errors
-/// One before cannot be read, names something undefined, or does not yield true or false.
+/// A condition up to that one cannot be parsed, uses an undefined name, or is not a boolean.
 pub fn first_holding(conditions: &[impl AsRef<str>], scope: &Scope) -> Result<usize, ExprError> {
     for (index, condition) in conditions.iter().enumerate() {
         if holds(condition.as_ref(), scope)? {
@@ -69,10 +68,10 @@ pub fn first_holding(conditions: &[impl AsRef<str>], scope: &Scope) -> Result<us
     Ok(conditions.len())
 }
 
-/// The same, if it costs no more than the allowance in any case.
+/// As [`first_true_condition`], if it is certain to cost no more than the allowance.
 ///
 /// # Errors
-/// As [`first_holding`], or it may cost more.
+/// As [`first_true_condition`], or [`BoundedEvalError::OverAllowance`].
 pub fn first_holding_within(
     conditions: &[impl AsRef<str>],
     scope: &Scope,
@@ -82,6 +81,8 @@ pub fn first_holding_within(
         let condition = condition.as_ref();
         let program = compile(condition)?;
         let weight = scope.weight_for(condition, allowance.left());
+        // Each condition is charged before it is evaluated: the ones after the first true one cost
+        // nothing.
         allowance.take(work_of(&program, weight))?;
         if evaluate(condition, &program, scope)? {
             return Ok(index);
@@ -90,15 +91,16 @@ pub fn first_holding_within(
     Ok(conditions.len())
 }
 
-/// Whether a condition holds.
+/// Evaluates a condition.
 ///
 /// # Errors
-/// It cannot be read, names something undefined, or does not yield true or false.
+/// It cannot be parsed, uses an undefined name, or is not a boolean.
 pub fn holds(source: &str, scope: &Scope) -> Result<bool, ExprError> {
     evaluate(source, &compile(source)?, scope)
 }
 
 fn evaluate(source: &str, program: &Program, scope: &Scope) -> Result<bool, ExprError> {
+    // Bounds the loops of every condition, also of one that no manifest check has seen.
     super::walk::refs(program)?;
     let mut context = Context::default();
     for (name, value) in scope.values_for(source) {
@@ -116,7 +118,7 @@ fn evaluate(source: &str, program: &Program, scope: &Scope) -> Result<bool, Expr
     }
 }
 
-/// What a value is, for people.
+/// The type of a value in words for error messages.
 fn type_name(value: &Value) -> &'static str {
     match value {
         Value::List(_) => "a list",

@@ -1,16 +1,16 @@
-//! What templates can call: a fixed list of filters and tests, whose work is bounded together.
+//! The filters and tests that templates can use: a fixed list, whose work is metered together.
 
 use minijinja::value::{Rest, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, Value, filters, tests};
 
 use super::meter::{Passage, charge, charge_list, charge_value};
 
-/// What one item of a list costs besides its text.
+/// Bytes that one list item counts besides its text.
 const ITEM_BYTES: usize = 48;
-/// Widest indent.
+/// Most spaces of an indent.
 const INDENT_LIMIT: usize = 64;
 
-/// The filters, in the order of the guide.
+/// Names of the filters, in the order of the user guide.
 pub(super) const FILTERS: [&str; 39] = [
     "upper",
     "lower",
@@ -53,7 +53,7 @@ pub(super) const FILTERS: [&str; 39] = [
     "zip",
 ];
 
-/// The tests of `x is NAME`.
+/// Names of the tests in `x is NAME`.
 pub(super) const TESTS: [&str; 22] = [
     "defined",
     "undefined",
@@ -79,7 +79,7 @@ pub(super) const TESTS: [&str; 22] = [
     "gt",
 ];
 
-/// Counts a text that a filter has made of one that was counted before: longer by a small factor at
+/// Charges for a text made from one that was charged already, and so longer by a small factor at
 /// most.
 fn charged(state: &mut State<'_, '_>, text: String) -> Result<String, Error> {
     charge(state, text.len(), text.len()).map(|()| text)
@@ -134,6 +134,7 @@ fn string(state: &mut State<'_, '_>, value: &Value) -> Text {
 
 fn replace(state: &mut State<'_, '_>, text: &str, from: &str, to: &str) -> Text {
     charge(state, text.len() + from.len(), 0)?;
+    // The length of the result is known before it is made, so an explosion is refused in time.
     let times = text.matches(from).count();
     let length = text.len().saturating_add(times.saturating_mul(to.len()));
     charge(state, length, length)?;
@@ -141,6 +142,7 @@ fn replace(state: &mut State<'_, '_>, text: &str, from: &str, to: &str) -> Text 
 }
 
 fn indent(state: &mut State<'_, '_>, text: &str, width: Option<usize>) -> Text {
+    // Without the cap, each line could grow by any number of spaces.
     let width = width.unwrap_or(4).min(INDENT_LIMIT);
     charge(state, text.len(), 0)?;
     let length = text.len() + text.matches('\n').count() * width;
@@ -166,7 +168,7 @@ fn lines(state: &mut State<'_, '_>, text: &str) -> Result<Vec<Value>, Error> {
     pieces(state, text, || text.lines())
 }
 
-/// The pieces of a text, counted before they are made.
+/// Splits a text into list items, and charges for them before they are made.
 fn pieces<'t, I: Iterator<Item = &'t str>>(
     state: &mut State<'_, '_>,
     text: &str,
@@ -183,6 +185,7 @@ fn join(state: &mut State<'_, '_>, list: &Value, by: Option<&str>) -> Text {
     let mut joined = String::new();
     for (index, item) in list.try_iter()?.enumerate() {
         let item = item.as_str().map_or_else(|| item.to_string(), str::to_owned);
+        // Charged item by item: the length of the whole is not known without rendering each item.
         let by = if index > 0 { by.unwrap_or_default() } else { "" };
         charge(state, by.len() + item.len(), by.len() + item.len())?;
         joined.push_str(by);
@@ -191,7 +194,7 @@ fn join(state: &mut State<'_, '_>, list: &Value, by: Option<&str>) -> Text {
     Ok(joined)
 }
 
-/// A filter of the library that goes over a list, and yields no more items than it has.
+/// Adds a filter of the library that reads a list and returns no more items than the list has.
 fn add_list_filter(
     environment: &mut Environment<'_>,
     name: &'static str,
@@ -251,6 +254,7 @@ fn add_lists(environment: &mut Environment<'_>) {
 }
 
 fn add_values(environment: &mut Environment<'_>) {
+    // These read one value and return one: the library's own versions need no meter.
     environment.add_filter("abs", filters::abs);
     environment.add_filter("round", filters::round);
     environment.add_filter("int", filters::int);

@@ -1,21 +1,23 @@
-//! What the filters of one rendering go over and yield, counted before it is done.
+//! Meters the bytes that the filters of one rendering read and return, before each does its work.
 //!
-//! Each filter charges the size of what it is given and of what it makes. A rendering in place may
-//! do little; one that runs out of it is done elsewhere, with the limits for all.
+//! Each filter is charged for the size of its input and of its result. A rendering within an
+//! allowance has a small limit; one that exceeds it is repeated in a worker process, with the
+//! limits of this file.
 
 use minijinja::value::ValueKind;
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
 use super::weight::NODE_BYTES;
 
-/// Bytes that the filters of one rendering may yield together.
+/// Most bytes that the filters of one rendering return together.
 const YIELD_LIMIT: u64 = 64 << 20;
-/// Bytes that the filters of one rendering may go over together.
+/// Most bytes that the filters of one rendering read together.
 const TOUCH_LIMIT: u64 = 8 << 30;
-/// The variable in which an environment has the limit of its filters; no template can name it.
+/// Global variable that holds an environment's filter limit. The space keeps templates from naming
+/// it.
 const LIMIT_VARIABLE: &str = "filter bytes";
 
-/// What the filters of one rendering may still do.
+/// Bytes that the filters of one rendering may still read and return.
 #[derive(Debug, Clone, Copy)]
 struct Meter {
     yields: u64,
@@ -37,6 +39,8 @@ impl Meter {
                 (self.touches, self.yields) = (touches, yields);
                 Ok(())
             }
+            // Reported as fuel, which the renderer takes for an exhausted allowance, not for an
+            // error of the template.
             _ if self.is_in_place => Err(Error::from(ErrorKind::OutOfFuel)),
             (None, _) => Err(refused("go over", TOUCH_LIMIT)),
             (_, None) => Err(refused("yield", YIELD_LIMIT)),
@@ -44,7 +48,7 @@ impl Meter {
     }
 }
 
-/// Lets the filters of an environment go over so many bytes in one rendering, and no more.
+/// Limits the filters of an environment to this many bytes in one rendering.
 pub(super) fn limit_filters(environment: &mut Environment<'_>, bytes: u64) {
     environment.add_global(LIMIT_VARIABLE, bytes);
 }
@@ -54,6 +58,8 @@ fn refused(what: &str, limit: u64) -> Error {
     Error::new(ErrorKind::InvalidOperation, message)
 }
 
+/// Returns the meter of this rendering. It lives in minijinja's state, of which each rendering has
+/// its own.
 fn meter<'a>(state: &'a mut State<'_, '_>) -> &'a mut Meter {
     if state.get_extension::<Meter>().is_none() {
         let limit = state.lookup(LIMIT_VARIABLE).and_then(|limit| u64::try_from(limit).ok());
@@ -62,7 +68,7 @@ fn meter<'a>(state: &'a mut State<'_, '_>) -> &'a mut Meter {
     state.get_or_insert_extension_with(|| Meter::of(None))
 }
 
-/// Counts what a filter is about to go over and to yield.
+/// Charges for the bytes that a filter is about to read and to return.
 pub(super) fn charge(
     state: &mut State<'_, '_>,
     touches: usize,
@@ -71,8 +77,8 @@ pub(super) fn charge(
     meter(state).take(touches as u64, yields as u64)
 }
 
-/// Counts the whole of a value as gone over, so many times; gives its size. No more of it is looked
-/// at than may be gone over.
+/// Charges for reading the whole of a value `times` times, and returns its size in bytes. Measuring
+/// stops where the meter would run out.
 pub(super) fn charge_value(
     state: &mut State<'_, '_>,
     value: &Value,
@@ -85,19 +91,19 @@ pub(super) fn charge_value(
     Ok(size.bytes)
 }
 
-/// How a filter goes over its list.
+/// How often a filter reads its list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Passage {
-    /// It looks at an end, or at how long it is.
+    /// Reads the length or an end of it.
     Glance,
-    /// It goes over it once.
+    /// Reads it once.
     Once,
-    /// It sorts it.
+    /// Sorts it: once for each halving of its length.
     Sort,
 }
 
-/// Counts what a filter of lists does: it yields as many items at most as there are, each with its
-/// arguments.
+/// Charges for a list filter: it returns at most as many items as the list has, each with the
+/// filter's arguments.
 pub(super) fn charge_list(
     state: &mut State<'_, '_>,
     list: &Value,
@@ -105,6 +111,7 @@ pub(super) fn charge_list(
     passage: Passage,
 ) -> Result<(), Error> {
     let length = list.len().map(|items| items as u64);
+    // The length of a text counts characters, and so reads it all.
     let is_known = length.is_some() && list.kind() != ValueKind::String;
     if passage == Passage::Glance && is_known {
         return charge(state, NODE_BYTES as usize, 0);
@@ -123,7 +130,7 @@ pub(super) fn charge_list(
     meter(state).take(yields, yields)
 }
 
-/// The size of a value, as far as it counts.
+/// Size of a value in bytes; measuring stops above `limit`.
 struct Size {
     bytes: u64,
     limit: u64,

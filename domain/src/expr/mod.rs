@@ -1,4 +1,16 @@
-//! Templates and conditions: pure, deterministic, bounded.
+//! Templates (minijinja) and conditions (CEL): pure, deterministic, with bounded work.
+//!
+//! - `scope`: the values that expressions see.
+//! - `template`, `filters`, `filter_meter`: rendering, its filters, and the metering of their work.
+//! - `condition`: evaluation of conditions.
+//! - `token_scan`, `condition_refs`, `refs`: the names that an expression uses, and the checks
+//!   before it is compiled, which bound the parsers' recursion.
+//! - `allowance`, `weight`, `condition_cost`: bounds of the work, for callers that evaluate on a
+//!   thread which others share.
+//!
+//! `template` and `condition` call all others. Each has a plain function, whose worst case may take
+//! seconds, and one that ends in `_within` and gives up if the work may exceed an allowance.
+//! Nothing here reads a clock, draws random numbers or does IO.
 
 mod allowance;
 mod condition;
@@ -20,13 +32,13 @@ pub use template::{render_text, render_text_within, render_value, render_value_w
 pub use weight::Weight;
 pub(crate) use work::pattern_states;
 
-/// An expression that cannot be read or has no value.
+/// Error of an expression that cannot be parsed or has no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ExprError {
-    /// What is wrong, and in which expression.
+    /// The error, with the expression that has it.
     pub message: String,
-    /// The line within the text, from 1, when known.
+    /// Line within the text, from 1, if known.
     pub line: Option<usize>,
 }
 
@@ -36,7 +48,7 @@ impl ExprError {
     }
 }
 
-/// Bytes of a message: a library may repeat a whole value in its own.
+/// Longest message in bytes: a library may repeat a whole value in its message.
 const MESSAGE_BYTES: usize = 2 << 10;
 
 fn cut(mut message: String) -> String {

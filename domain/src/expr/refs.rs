@@ -1,4 +1,4 @@
-//! Which nodes and variables an expression refers to, without evaluating it.
+//! The nodes and variables that an expression refers to, found without evaluating it.
 
 use std::collections::BTreeMap;
 
@@ -9,18 +9,18 @@ use super::tokens::{Form, scan};
 use super::{ExprError, condition};
 use crate::id::NodeId;
 
-/// Names, each with the line of the text, from 1, in which it first stands.
+/// Names, each with the line, from 1, where it is first used.
 pub type Named = BTreeMap<String, usize>;
 
 /// Functions that templates can call.
 const FUNCTIONS: [&str; 1] = ["range"];
 
-/// What an expression names.
+/// Names that an expression uses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Refs {
-    /// Nodes, by `nodes.NAME` or `nodes["NAME"]`.
+    /// Node names in `nodes.NAME` or `nodes["NAME"]`.
     pub nodes: Named,
-    /// Other variables, by their first name.
+    /// Other variables, by the first name of their path.
     pub variables: Named,
 }
 
@@ -34,10 +34,10 @@ impl Refs {
     }
 }
 
-/// What a template names.
+/// Returns the names that a template uses.
 ///
 /// # Errors
-/// The template cannot be read, or could cost more than the limits allow.
+/// The template cannot be parsed, or could cost more than the limits allow.
 pub fn refs_in_text(text: &str) -> Result<Refs, ExprError> {
     if !super::template::is_template(text) {
         return Ok(Refs::default());
@@ -55,14 +55,14 @@ pub fn refs_in_text(text: &str) -> Result<Refs, ExprError> {
             (refs, compiled.map_err(|error| explain(&error))?.undeclared_variables(false))
         }
     };
-    // What a loop names, and the names of arguments, are words too; the library knows which of
-    // them come from outside.
+    // The scan also collects loop variables and argument names. The library knows which names come
+    // from outside.
     refs.variables
         .retain(|name, _| names.contains(name.as_str()) && !FUNCTIONS.contains(&name.as_str()));
     Ok(refs)
 }
 
-/// The nodes that the strings within a checked value refer to.
+/// Returns the nodes that the strings within a checked value refer to.
 pub fn nodes_in_value(value: &Value) -> Vec<NodeId> {
     match value {
         Value::String(text) => {
@@ -75,10 +75,10 @@ pub fn nodes_in_value(value: &Value) -> Vec<NodeId> {
     }
 }
 
-/// What a condition names.
+/// Returns the names that a condition uses.
 ///
 /// # Errors
-/// The condition cannot be read, or could cost more than the limits allow.
+/// The condition cannot be parsed, or could cost more than the limits allow.
 pub fn refs_in_condition(source: &str) -> Result<Refs, ExprError> {
     condition::compile(source).and_then(|program| super::walk::refs(&program))
 }

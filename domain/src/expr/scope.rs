@@ -1,4 +1,4 @@
-//! What expressions see: `inputs`, `nodes`, and inside of a map `item` and `index`.
+//! The values that expressions see: `inputs`, `nodes` and, inside of a map, `item` and `index`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,32 +8,32 @@ use serde_json::{Map, Value, json};
 use super::weight::Weight;
 use crate::id::NodeId;
 
-/// Bytes that a node takes among the values of a text, besides its output.
+/// Bytes that a node counts among the values of a text, besides its output.
 const NODE_VIEW_BYTES: u64 = 1024;
 
 /// A node as expressions see it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeView {
-    /// `completed`, `failed`, `skipped` or `pending`.
+    /// One of `completed`, `failed`, `skipped` or `pending`.
     pub status: &'static str,
-    /// What it yielded; undefined when absent.
+    /// Output of the node; undefined in expressions when absent.
     pub output: Option<Arc<Value>>,
 }
 
-/// The values of one rendering.
+/// Values that one evaluation sees.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Scope {
-    /// The run's inputs.
+    /// Inputs of the run, an object.
     pub inputs: Arc<Value>,
-    /// The nodes that are waited for.
+    /// Nodes that the evaluated node waits for.
     pub nodes: BTreeMap<NodeId, NodeView>,
-    /// The map's item and its number.
+    /// Item of the enclosing map, and its `index`.
     pub item: Option<(Value, u32)>,
 }
 
 impl Scope {
-    /// The values that a text may mean, as one object. What the text does not name is left out: a
-    /// long document is not copied for a template that does not use it.
+    /// Returns the values that a text may use, as one object. Values whose name is not in the text
+    /// are left out, so that a long document is not copied for a template that does not use it.
     pub(super) fn values_for(&self, text: &str) -> Map<String, Value> {
         let mut values = Map::new();
         let named = |name: &str| text.contains(name);
@@ -55,7 +55,7 @@ impl Scope {
 }
 
 impl Scope {
-    /// The weight of the values that a text may mean, as [`Self::values_for`] takes them.
+    /// Returns the weight of the values that [`Self::values_for`] would return.
     pub(super) fn weight_for(&self, text: &str, limit: u64) -> Weight {
         let mut weight = Weight::default();
         let named = |name: &str| text.contains(name);
@@ -74,8 +74,8 @@ impl Scope {
         weight
     }
 
-    /// The value that a plain name like `inputs.text` or `nodes.a.output` means; `None` for any
-    /// other expression, and for what is not defined.
+    /// Returns the value of a plain path like `inputs.text` or `nodes.a.output`, without a copy;
+    /// `None` for any other expression and for an undefined path.
     pub(super) fn named(&self, expression: &str) -> Option<&Value> {
         let mut names = expression.split('.');
         let (first, mut names) = (names.next()?, names.map(|name| is_name(name).then_some(name)));

@@ -12,16 +12,16 @@ use super::tokens::{Form, Shape, scan};
 use super::weight::Weight;
 use super::{Allowance, ExprError, Scope, Unevaluated, filters};
 
-/// Instructions that one rendering may take.
+/// Most instructions of one rendering.
 const FUEL: u64 = 2_000_000;
-/// Bytes that one rendering may yield.
+/// Most bytes of rendered text.
 const OUTPUT_LIMIT: usize = 4 << 20;
-/// Bytes in memory that one rendered value may take, with all that is within it.
+/// Most bytes in memory of one rendered value, with everything within it.
 const RENDERED_LIMIT: u64 = 128 << 20;
-/// Bytes of one template.
+/// Longest template in bytes.
 const TEMPLATE_LIMIT: usize = 256 << 10;
 
-/// The environment of every template: chosen filters and tests, strict about what is undefined.
+/// Environment of every template: chosen filters and tests, strict about undefined values.
 pub(super) static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(environment);
 
 fn environment() -> Environment<'static> {
@@ -29,13 +29,15 @@ fn environment() -> Environment<'static> {
     filters::add(&mut environment);
     environment.add_function("range", minijinja::functions::range);
     environment.set_fuel(Some(FUEL));
+    // A misspelt name must fail, not render as nothing.
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    // Prompts are not HTML.
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_formatter(|out, state, value| {
         if value.is_undefined() || value.as_str().is_some() || value.is_number() {
             return minijinja::escape_formatter(out, state, value);
         }
-        // What is not text appears in text as JSON.
+        // Values other than text and numbers are written as JSON.
         let json = serde_json::to_string(value).map_err(|error| {
             minijinja::Error::new(ErrorKind::BadSerialization, error.to_string())
         })?;
@@ -44,14 +46,14 @@ fn environment() -> Environment<'static> {
     environment
 }
 
-/// The expression of a text that is nothing but one `{{ expression }}`.
+/// Returns the expression of a text that is nothing but one `{{ expression }}`.
 pub(super) fn sole_expression(text: &str) -> Option<&str> {
     let inner = text.trim().strip_prefix("{{")?.strip_suffix("}}")?;
     let is_sole = !["{{", "}}", "{%", "{#"].iter().any(|mark| inner.contains(mark));
     is_sole.then(|| inner.trim_start_matches('-').trim_end_matches('-'))
 }
 
-/// Whether anything in a text is to be evaluated.
+/// True if anything in a text is to be evaluated.
 pub(super) fn is_template(text: &str) -> bool {
     ["{{", "{%", "{#"].iter().any(|mark| text.contains(mark))
 }
@@ -63,7 +65,7 @@ pub(super) fn check_length(text: &str) -> Result<(), ExprError> {
     Ok(())
 }
 
-/// A text that refuses to grow beyond the limit.
+/// Buffer that refuses to grow beyond [`OUTPUT_LIMIT`].
 #[derive(Default)]
 struct Bounded(Vec<u8>);
 
@@ -84,15 +86,15 @@ impl io::Write for Bounded {
 /// Renders a template to text.
 ///
 /// # Errors
-/// The template is malformed, names something undefined, or exceeds a limit.
+/// The template is malformed, uses an undefined name, or exceeds a limit.
 pub fn render_text(text: &str, scope: &Scope) -> Result<String, ExprError> {
     Rendering::of(scope, None).text(text).map_err(mistake)
 }
 
-/// The same, if it costs no more than the allowance in any case.
+/// As [`render_text`], if it is certain to cost no more than the allowance.
 ///
 /// # Errors
-/// As [`render_text`], or it may cost more.
+/// As [`render_text`], or [`BoundedEvalError::OverAllowance`].
 pub fn render_text_within(
     text: &str,
     scope: &Scope,
@@ -102,7 +104,7 @@ pub fn render_text_within(
 }
 
 /// Renders every string within a value. A string that is nothing but one `{{ expression }}` keeps
-/// the type of what it yields; any other becomes text.
+/// the type of its value; any other becomes text.
 ///
 /// # Errors
 /// As [`render_text`].
@@ -110,10 +112,10 @@ pub fn render_value(value: &Value, scope: &Scope) -> Result<Value, ExprError> {
     Rendering::of(scope, None).value(value).map_err(mistake)
 }
 
-/// The same, if it costs no more than the allowance in any case.
+/// As [`render_value`], if it is certain to cost no more than the allowance.
 ///
 /// # Errors
-/// As [`render_value`], or it may cost more.
+/// As [`render_value`], or [`BoundedEvalError::OverAllowance`].
 pub fn render_value_within(
     value: &Value,
     scope: &Scope,
@@ -122,7 +124,7 @@ pub fn render_value_within(
     Rendering::of(scope, Some(allowance)).value(value)
 }
 
-/// Without an allowance nothing is too much.
+/// Converts the error of a rendering without allowance, which is never over it.
 fn mistake(error: Unevaluated) -> ExprError {
     match error {
         Unevaluated::Mistake(error) => error,
@@ -130,12 +132,12 @@ fn mistake(error: Unevaluated) -> ExprError {
     }
 }
 
-/// A rendering under way.
+/// One rendering in progress.
 struct Rendering<'a> {
     scope: &'a Scope,
-    /// What it may cost; without one, what the limits for all allow.
+    /// Allowance of the work; without one the limits of this file hold.
     allowance: Option<&'a mut Allowance>,
-    /// Bytes that what is rendered may still take.
+    /// Bytes that rendered values may still take.
     room: u64,
 }
 
@@ -182,7 +184,7 @@ impl<'a> Rendering<'a> {
     }
 
     fn expression(&mut self, expression: &str) -> Result<Value, Unevaluated> {
-        // Mostly it is the name of a value: that needs no interpreter.
+        // Most expressions are plain paths, which need no interpreter.
         match self.scope.named(expression.trim()) {
             Some(value) => {
                 self.make_room(value)?;
@@ -216,7 +218,8 @@ impl<'a> Rendering<'a> {
         Ok(())
     }
 
-    /// The environment of one text, with the fuel that it may take.
+    /// Returns the environment for one text: the shared one, or a clone whose fuel fits the
+    /// allowance.
     fn environment(&mut self, text: &str, shape: Shape) -> Result<Environments, Unevaluated> {
         let Some(allowance) = self.allowance.as_deref_mut() else {
             return Ok(Environments::Shared(&ENVIRONMENT));
@@ -232,7 +235,8 @@ impl<'a> Rendering<'a> {
         Ok(Environments::Own(Box::new(environment)))
     }
 
-    /// Why a rendering stopped: in place for want of what it was allowed, or by its own mistake.
+    /// Tells an exhausted allowance from an error of the template: with an allowance, running out
+    /// of fuel says nothing about the template.
     fn stopped(&self, error: &minijinja::Error) -> Unevaluated {
         match self.allowance {
             Some(_) if is_out_of_fuel(error) => Unevaluated::TooMuch,
@@ -241,28 +245,30 @@ impl<'a> Rendering<'a> {
     }
 }
 
-/// Bytes that reading a byte of a template counts for.
+/// Bytes charged for parsing one byte of a template.
 const COMPILE_BYTES: u64 = 16;
 
-/// Bytes that filters may go over in place however little there is.
+/// Bytes that filters may read however small the values are.
 const LEAST_FILTER_BYTES: u64 = 4 << 10;
 
-/// What one rendering in place may do. Each instruction may go over every value that an expression
-/// names, and over what the filters have made: that, times the instructions, is the bound.
+/// Fuel and filter bytes of one rendering within an allowance. The bound is instructions times the
+/// bytes that one instruction may read: every value that an expression names, and what filters
+/// made.
 struct Share {
     fuel: u64,
     filter_bytes: u64,
 }
 
 impl Share {
-    /// Takes what a text needs from the allowance; loops get a half of it.
+    /// Takes from the allowance what a text needs. Without loops the number of instructions is
+    /// known; with loops half of the allowance is spent on fuel.
     fn of(
         text: &str,
         shape: Shape,
         weight: Weight,
         allowance: &mut Allowance,
     ) -> Result<Self, Unevaluated> {
-        // What a loop names may be a list of all that its own list names.
+        // Within a loop, a name may stand for a list of everything that the loop's own list names.
         let names = shape.names.max(1).saturating_pow(shape.loops.saturating_add(1));
         let values = weight.bytes.saturating_mul(names).saturating_add(text.len() as u64).max(1);
         let filter_bytes =
@@ -294,7 +300,7 @@ fn too_heavy() -> ExprError {
     ExprError::new(format!("template: yields more than {RENDERED_LIMIT} bytes: yield less"))
 }
 
-/// The environment that all share, or one with less fuel.
+/// The shared environment, or one with less fuel.
 enum Environments {
     Shared(&'static Environment<'static>),
     Own(Box<Environment<'static>>),
@@ -311,11 +317,12 @@ impl std::ops::Deref for Environments {
     }
 }
 
-/// A template's mistake in the words of who wrote it: a limit as the limit, else the library's.
+/// Explains an error of a template in terms of its author: a limit as the limit, else the library's
+/// message.
 pub(super) fn explain(error: &minijinja::Error) -> ExprError {
     let message = match error.kind() {
         ErrorKind::OutOfFuel => format!("takes more than {FUEL} instructions: loop over less"),
-        // Whatever is written goes to `Bounded`, which refuses for one reason.
+        // [`BoundedOutput`] is the only writer, and fails for one reason.
         ErrorKind::WriteFailure => format!("yields more than {OUTPUT_LIMIT} bytes: yield less"),
         kind => match error.detail() {
             Some(detail) => format!("{kind}: {detail}"),
@@ -325,10 +332,10 @@ pub(super) fn explain(error: &minijinja::Error) -> ExprError {
     ExprError { message: format!("template: {message}"), line: error.line() }
 }
 
-/// The value of an expression as JSON.
+/// Converts the value of an expression to JSON.
 fn json_of(value: &Jinja) -> Result<Value, ExprError> {
     serde_json::to_value(value).map_err(|error| match error.to_string() {
-        // Arithmetic of templates is wider than JSON's numbers.
+        // minijinja computes with 128-bit integers, which JSON values cannot hold.
         reason if reason.contains("out of range") => ExprError::new(
             "template: yields a whole number beyond 64 bits: make it text with `| string`",
         ),

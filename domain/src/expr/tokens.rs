@@ -1,4 +1,4 @@
-//! A template by its tokens: what bounds the work of reading it, and what it names.
+//! Scans a template's tokens: bounds the work of parsing it, and collects the names that it uses.
 //!
 //! The library's own lexer cuts the text, so that a string that looks like the end of a block hides
 //! nothing. Parsing and compiling recurse once for each operator or bracket; a limit on them is a
@@ -10,45 +10,45 @@ use minijinja::syntax::SyntaxConfig;
 use super::filters::{FILTERS, TESTS};
 use super::{ExprError, Refs};
 
-/// Operators, brackets and dots in one expression.
+/// Most operators, brackets and dots of one expression.
 const OPERATORS_LIMIT: usize = 256;
-/// Texts or numbers put together in one expression.
+/// Most texts or numbers that one expression joins by `~` or `+`.
 const SUMS_LIMIT: usize = 32;
-/// Statements in one template.
+/// Most statements of one template.
 const STATEMENTS_LIMIT: usize = 512;
-/// Statements within statements.
+/// Most levels of nested statements.
 const NESTING_LIMIT: usize = 16;
-/// Loops within loops.
+/// Most levels of nested loops.
 const LOOPS_LIMIT: usize = 3;
-/// The statements there are. Variables cannot be set: a value that grows with each statement would
-/// have no bound.
+/// Statements that templates may use. `set` is not one: a value that grows with each statement
+/// would have no bound.
 const STATEMENTS: [&str; 8] = ["if", "elif", "else", "endif", "for", "endfor", "raw", "endraw"];
 const OPERATOR_WORDS: [&str; 7] = ["not", "and", "or", "in", "is", "if", "else"];
 
-/// Whether a text is a template, or an expression by itself.
+/// A template, or an expression by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     Template,
     Expression,
 }
 
-/// What bounds the work of evaluating a text.
+/// Properties of a text that bound the work of evaluating it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Shape {
-    /// Tokens: each is an instruction or two.
+    /// Number of tokens, each of which compiles to an instruction or two.
     pub(super) tokens: u64,
-    /// Names in the expression that has most of them: each may stand for all values there are.
+    /// Most names in one expression; each may stand for all values there are.
     pub(super) names: u64,
-    /// Loops within loops.
+    /// Deepest nesting of loops.
     pub(super) loops: u32,
-    /// Whether there are filters.
+    /// True if the text applies filters.
     pub(super) has_filters: bool,
 }
 
-/// Reads a text's tokens, and refuses what could exhaust its parser or its evaluation.
+/// Scans a text's tokens, and refuses what could exhaust its parser or its evaluation.
 ///
 /// # Errors
-/// The first thing that is not allowed, with its line.
+/// The first token that is not allowed, with its line.
 pub(super) fn scan(text: &str, form: Form) -> Result<(Refs, Shape), ExprError> {
     let mut scan = Scan::default();
     for token in tokenize(text, form == Form::Expression, SyntaxConfig::default()) {
@@ -61,7 +61,7 @@ pub(super) fn scan(text: &str, form: Form) -> Result<(Refs, Shape), ExprError> {
     Ok((scan.refs, scan.shape))
 }
 
-/// How far a reference to a node has been read.
+/// Progress through a reference to a node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Reading {
     #[default]
@@ -71,7 +71,7 @@ enum Reading {
     NodesBracket,
 }
 
-/// What stood before the token.
+/// Kind of the token before the current one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Before {
     #[default]
@@ -94,7 +94,7 @@ struct Scan {
     statements: usize,
     open: usize,
     loops: usize,
-    /// Names in the expression so far.
+    /// Names in the current expression.
     names: u64,
     shape: Shape,
 }
@@ -113,6 +113,7 @@ impl Scan {
                 at_most(self.statements, STATEMENTS_LIMIT, "statements in a template")?;
             }
             Token::Ident(name) => self.word(name, before)?,
+            // minijinja repeats text by `*`: a short template could make a value of any size.
             Token::Mul | Token::Pow => {
                 return Err("templates do not multiply: use the tool math.eval".to_owned());
             }
@@ -187,7 +188,7 @@ impl Scan {
         at_most(self.open, NESTING_LIMIT, "statements within each other")
     }
 
-    /// Follows `nodes.NAME` and `nodes["NAME"]`, the two ways to name a node.
+    /// Follows `nodes.NAME` and `nodes["NAME"]`, the two ways to refer to a node.
     fn reference(&mut self, token: &Token<'_>) -> Result<(), String> {
         let reading = std::mem::take(&mut self.reading);
         match (reading, token) {
@@ -210,7 +211,7 @@ impl Scan {
     }
 }
 
-/// What is waited for must be known before the run.
+/// Message for a computed node name: which nodes are waited for must be known before the run.
 pub(super) const NODE_BY_NAME: &str = "name the node, as `nodes.NAME.output`";
 
 fn at_most(count: usize, limit: usize, what: &str) -> Result<(), String> {

@@ -1,4 +1,5 @@
-//! What a condition in CEL names, and how deep its loops are, by a walk over its syntax tree.
+//! Collects the names that a CEL condition uses, and bounds its loops, by a walk over its syntax
+//! tree.
 
 use cel::Program;
 use cel::common::ast::{
@@ -8,8 +9,8 @@ use cel::common::ast::{
 use super::tokens::NODE_BY_NAME;
 use super::{ExprError, Refs};
 
-/// What a program names. The recursion is as deep as the condition has operators, which is bounded
-/// before it is compiled.
+/// Returns the names that a program uses. The recursion is as deep as the condition has operators,
+/// which are limited before it is compiled.
 ///
 /// # Errors
 /// A loop within a loop, or `nodes` without the name of a node.
@@ -22,7 +23,7 @@ pub(super) fn refs(program: &Program) -> Result<Refs, ExprError> {
 #[derive(Default)]
 struct Walk {
     refs: Refs,
-    /// Variables of the loops around.
+    /// Variables of the enclosing loops.
     bound: Vec<String>,
     loops: usize,
 }
@@ -34,6 +35,7 @@ impl Walk {
             Expr::Ident(name) => self.variable(name),
             Expr::Select(select) if is_nodes(&select.operand) => {
                 self.refs.node(&select.field, 1);
+                // `nodes` is counted as a variable too, as the template scanner does.
                 self.refs.variable("nodes", 1);
                 Ok(())
             }
@@ -73,9 +75,10 @@ impl Walk {
         target.into_iter().chain(&call.args).try_for_each(|item| self.expression(item))
     }
 
-    /// A loop's own variables are not the run's. Loops within loops multiply: one level is enough
-    /// for a condition.
+    /// Walks a loop, whose own variables are not the run's. Nested loops multiply the work: one
+    /// level is enough for a condition.
     fn comprehension(&mut self, inner: &ComprehensionExpr) -> Result<(), ExprError> {
+        // The list itself is outside of the loop: it may contain another loop's result.
         self.expression(&inner.iter_range)?;
         self.expression(&inner.accu_init)?;
         if self.loops > 0 {

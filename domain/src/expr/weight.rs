@@ -1,31 +1,31 @@
-//! What a value takes in memory, and how wide it is: the measure of what work on it can cost.
+//! Measures a value's memory and width, on which the cost of working with it depends.
 
 use serde_json::Value;
 
-/// Bytes that each value takes besides its text: a place in a list, with what it grows by.
+/// Bytes that each value counts besides its text: its slot in a list, with the list's growth.
 pub(super) const NODE_BYTES: u64 = 48;
-/// Bytes that each map takes besides its fields: its first leaf has room for eleven.
+/// Bytes that each map counts besides its fields: its first leaf has room for eleven.
 const MAP_BYTES: u64 = 640;
 
-/// How much a value is.
+/// Memory and width of a value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Weight {
-    /// Bytes in memory, at most so many.
+    /// Upper bound of its bytes in memory.
     pub bytes: u64,
-    /// Items of its longest list, or fields of its largest map.
+    /// Items of its longest list, or fields of its largest map if that is more.
     pub longest: u64,
 }
 
 impl Weight {
-    /// Weighs a value. One that is heavier than `limit` is not looked at further: the weight is
-    /// then above the limit, and says no more.
+    /// Measures a value. Measuring stops above `limit`: the result is then above the limit, and no
+    /// more is known.
     pub fn of(value: &Value, limit: u64) -> Self {
         let mut weight = Self::default();
         weight.add(value, limit);
         weight
     }
 
-    /// Adds a value.
+    /// Adds a value, unless the weight is above `limit` already.
     pub fn add(&mut self, value: &Value, limit: u64) {
         if self.bytes > limit {
             return;

@@ -1,19 +1,19 @@
-//! What a condition in CEL can cost at most, by its syntax tree and the weight of what it sees.
+//! Bounds the cost of a CEL condition by its syntax tree and the weight of the values that it sees.
 //!
-//! The library has no hook in its evaluation. Each part of the tree goes over every value that the
-//! condition names once at most; a loop does so once for each item. What is not known to be so, as
-//! loops one after another, has no bound here.
+//! The library has no hook to stop an evaluation. Each part of the tree reads every value that the
+//! condition names once at most, a loop once for each item. Anything not known to behave so, such
+//! as one loop after another, has no bound here and is left to a worker process.
 
 use cel::Program;
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue};
 
 use super::weight::Weight;
 
-/// No bound: it is more than any allowance.
+/// More than any allowance.
 const UNBOUNDED: u64 = u64::MAX;
-/// Bytes of what a condition itself may have written out.
+/// Bytes that the literals of a condition may have.
 const WRITTEN_BYTES: u64 = 4 << 10;
-/// Functions that go over what they are given once.
+/// Functions that read their arguments once.
 const FUNCTIONS: [&str; 13] = [
     "size",
     "contains",
@@ -29,10 +29,10 @@ const FUNCTIONS: [&str; 13] = [
     "@in",
     "@not_strictly_false",
 ];
-/// Bytes of a pattern whose states are counted; a longer one may have too many.
+/// Longest pattern in bytes whose states are counted; a longer one may have too many.
 const PATTERN_BYTES: usize = 64;
 
-/// Bytes that the evaluation of a program touches at most.
+/// Returns the most bytes that the evaluation of a program reads.
 pub(super) fn work_of(program: &Program, weight: Weight) -> u64 {
     let mut count = Count { names: 1, ..Count::default() };
     count.expression(program.expression(), false);
@@ -46,15 +46,15 @@ pub(super) fn work_of(program: &Program, weight: Weight) -> u64 {
     if count.loops == 0 {
         return straight;
     }
-    // The list of a loop may be put together of all that is named, and of literals.
+    // A loop's list may be built from everything that is named, and from literals.
     let items = weight.longest.saturating_mul(count.names).saturating_add(count.commas);
     let turns = if count.builds_list { items.saturating_mul(items) } else { items };
     straight.saturating_mul(turns.saturating_add(1))
 }
 
-/// States that a pattern without counted repetitions has at most.
+/// Returns the most states of a pattern without counted repetitions.
 pub(crate) fn pattern_states(pattern: &str) -> u64 {
-    // A class of Unicode, and what is not in a class, are the largest; any letter takes a few.
+    // A Unicode class and a negated class have the most states; any other letter has a few.
     let is_plain = pattern.is_ascii() && !["\\", "(?", "[^"].iter().any(|m| pattern.contains(m));
     let each = if is_plain { 32 } else { 2_000 };
     (pattern.len() as u64 + 1) * each
@@ -64,10 +64,10 @@ pub(crate) fn pattern_states(pattern: &str) -> u64 {
 struct Count {
     parts: u64,
     names: u64,
-    /// Items of lists and maps that are written out.
+    /// Items of list and map literals.
     commas: u64,
     loops: u64,
-    /// Whether a loop puts a list together, which grows with each of its turns.
+    /// True if a loop builds a list, which is copied as it grows with each turn.
     builds_list: bool,
     pattern_states: u64,
     is_unbounded: bool,
@@ -103,7 +103,7 @@ impl Count {
         target.into_iter().chain(&call.args).for_each(|item| self.expression(item, is_in_loop));
     }
 
-    /// A pattern goes over a text once with all of its states.
+    /// Counts a pattern, which reads a text once with all of its states.
     fn pattern(&mut self, pattern: &IdedExpr) {
         match &pattern.expr {
             Expr::Literal(LiteralValue::String(text))

@@ -1,4 +1,4 @@
-//! Reading a tool's call, and checking its arguments against what the tool declares.
+//! Decodes tool invocations and checks their arguments against the schema that the tool declares.
 
 use serde_json::{Map as Object, Value};
 
@@ -7,8 +7,8 @@ use super::manifest::Tool;
 use super::source::{Kind, Tree};
 use super::tools::ToolSpec;
 
-/// `tool: NAME` with `with` beside it, or `tool: {name, with}`. `beside` is that other field and
-/// its path.
+/// Decodes `tool: NAME` with `with` beside it, or `tool: {name, with}`. `beside` is the `with`
+/// field of the node and its path.
 pub(super) fn tool(
     decoder: &mut Decoder<'_>,
     tree: &Tree,
@@ -48,7 +48,7 @@ pub(super) fn tool(
     Some(Tool { name, with: arguments })
 }
 
-/// Names arguments that are missing, unknown or of another type.
+/// Reports arguments that are missing, unknown or of another type.
 fn check_arguments(
     decoder: &mut Decoder<'_>,
     spec: &ToolSpec,
@@ -63,7 +63,10 @@ fn check_arguments(
             _ => return decoder.add(with, path, "must be a map of arguments"),
         },
     };
+    // Tool schemas are one flat object: arguments are checked one by one, for a path and a hint
+    // each.
     let properties = spec.arguments["properties"].as_object().cloned().unwrap_or_default();
+    // An argument with a template in it is checked for its name alone: its value is not known yet.
     for (key, argument) in given {
         let path = format!("{path}.{key}");
         match properties.get(key) {
@@ -83,7 +86,7 @@ fn check_arguments(
     }
 }
 
-/// A value that no template changes is known before the run.
+/// Checks an argument's value if no template is in it: only then is it known before the run.
 fn check_literal(decoder: &mut Decoder<'_>, schema: &Value, argument: &Tree, path: &str) {
     let value = argument.value();
     if has_template(&value) {

@@ -1,4 +1,5 @@
-//! What must hold between nodes: references, branches, joins, fallbacks, no circles.
+//! Rules between nodes: references, branches, joins and fallbacks are valid, and there are no
+//! cycles.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,9 +13,10 @@ use super::sides::torn;
 use super::topology::{Edge, edges};
 use crate::time::Span;
 
-/// Checks the graph, and adds to each node's needs what its expressions refer to.
+/// Checks the graph, and adds to each node's `needs` the nodes that its expressions refer to.
 pub(super) fn check(graph: &mut Graph, places: &Places, mistakes: &mut Mistakes) {
     let mut check = Check { places, mistakes, numbers: BTreeMap::new() };
+    // Names first: every other rule looks nodes up by name.
     check.names(graph);
     for number in 0..graph.nodes.len() {
         check.mentions(graph, &places.mentions[number], Some(number));
@@ -22,6 +24,8 @@ pub(super) fn check(graph: &mut Graph, places: &Places, mistakes: &mut Mistakes)
     check.mentions(graph, &places.output, None);
     check.fallbacks(graph);
     let edges = edges(graph);
+    // The later checks walk the edges in topological order: with a cycle, or with nodes missing,
+    // they would report errors that are not there.
     if !check.circles(graph, &edges) && !places.is_partial {
         check.joins(graph, &edges);
         check.unused(graph, &edges);
@@ -43,6 +47,7 @@ impl Check<'_> {
         self.mistakes.add(at.place, &format!("{}{dot}{field}", at.path), message);
     }
 
+    /// Reports an error at the place where a name is used.
     fn add_at(&mut self, mention: &Mention, message: impl Into<String>) {
         self.mistakes.add(mention.at.place, &mention.at.path, message);
     }
@@ -62,7 +67,7 @@ impl Check<'_> {
         }
     }
 
-    /// The node that is meant; a name that nobody has is a mistake.
+    /// Returns the node that a name refers to; an unknown name is reported.
     fn known(&mut self, mention: &Mention) -> Option<usize> {
         let number = self.numbers.get(&mention.name).copied();
         if number.is_none() && !self.is_of_broken(&mention.name) {
@@ -73,14 +78,14 @@ impl Check<'_> {
         number
     }
 
-    /// Whether a name is that of a node that was told of already, or a part of it: expressions take
-    /// the hyphen of `fetch-page` for a minus.
+    /// True if a name is that of a node that failed to decode, or a part of it: expressions read
+    /// the hyphen of `fetch-page` as a minus, so that only `fetch` arrives here.
     fn is_of_broken(&self, name: &str) -> bool {
         let mut broken = self.places.broken.iter();
         broken.any(|broken| broken == name || broken.split('-').any(|part| part == name))
     }
 
-    /// What a node, or the graph's output, names.
+    /// Checks every name that a node, or the graph's output if `node` is `None`, uses.
     fn mentions(&mut self, graph: &mut Graph, mentions: &Mentions, node: Option<usize>) {
         for target in &mentions.targets {
             self.known(target);
@@ -95,7 +100,7 @@ impl Check<'_> {
         }
     }
 
-    /// A node that an expression names is waited for.
+    /// Makes a node wait for the node whose output it uses.
     fn reference(
         &mut self,
         graph: &mut Graph,
@@ -109,6 +114,7 @@ impl Check<'_> {
                 format!("`{name}` is a branch and has no output: refer to a node that it leads to");
             return self.add_at(mention, message);
         }
+        // The graph's output waits for every node anyway.
         let Some(node) = node else { return };
         if named == node {
             return self.add_at(mention, format!("`{name}` refers to its own output"));
@@ -146,7 +152,8 @@ impl Check<'_> {
         }
     }
 
-    /// Needs, branch targets and fallbacks together must not lead back. Whether one does.
+    /// Reports cycles over needs, branch targets and fallbacks together. Returns whether there are
+    /// any.
     fn circles(&mut self, graph: &Graph, edges: &[Edge]) -> bool {
         let mut map = DiGraphMap::<usize, ()>::new();
         for edge in edges {
@@ -154,6 +161,8 @@ impl Check<'_> {
         }
         for (from, node) in graph.nodes.iter().enumerate() {
             if let OnError::Fallback(other) = &node.on_error
+                // Fallbacks are no edges of the schedule, but a fallback that leads back would
+                // never start.
                 && let Some(to) = self.numbers.get(other.as_str())
             {
                 map.add_edge(from, *to, ());
@@ -189,7 +198,7 @@ impl Check<'_> {
         }
     }
 
-    /// A node whose output nobody uses is probably forgotten, unless it waits or asks.
+    /// Warns of nodes whose output is unused: probably forgotten, unless they wait or ask a person.
     fn unused(&mut self, graph: &Graph, edges: &[Edge]) {
         let mut used: BTreeSet<&str> =
             self.places.output.nodes.iter().map(|mention| mention.name.as_str()).collect();
@@ -200,6 +209,7 @@ impl Check<'_> {
             }
         }
         for (number, node) in graph.nodes.iter().enumerate() {
+            // A branch has no output, and people or time are waited for on purpose.
             let is_work =
                 !matches!(node.work, Work::Branch(_) | Work::Approval(_) | Work::Sleep(_));
             if is_work && !used.contains(node.id.as_str()) {
@@ -210,7 +220,7 @@ impl Check<'_> {
         }
     }
 
-    /// A wait that is longer than the run may last never comes to its end.
+    /// Warns of waits that are longer than the run's deadline: they cannot end.
     fn waits(&mut self, graph: &Graph) {
         let Some(deadline) = graph.budget.deadline else { return };
         for (number, node) in graph.nodes.iter().enumerate() {
@@ -226,9 +236,11 @@ impl Check<'_> {
         }
     }
 
-    /// Who runs although one of its inputs was skipped should provide for its absence.
+    /// Warns of nodes that run although an input may be skipped, and use its output without a
+    /// default.
     fn absent(&mut self, graph: &Graph, edges: &[Edge]) {
         let skippable = skippable(graph, edges);
+        // With `join: all` a node is skipped with its input, so that it never sees the absence.
         let lenient = (0..graph.nodes.len()).filter(|node| graph.nodes[*node].join != Join::All);
         let mentions = lenient.flat_map(|node| &self.places.mentions[node].nodes);
         for mention in mentions.chain(&self.places.output.nodes) {
@@ -245,7 +257,7 @@ impl Check<'_> {
     }
 }
 
-/// How long a node may wait for a person, an event or a time, and the field that says so.
+/// Returns the longest time that a node may wait for a person, an event or a time, and its field.
 fn longest_wait(work: &Work) -> Option<(&'static str, Span)> {
     match work {
         Work::Approval(approval) => approval.ttl.map(|ttl| ("approval.ttl", ttl)),
@@ -255,8 +267,8 @@ fn longest_wait(work: &Work) -> Option<(&'static str, Span)> {
     }
 }
 
-/// The nodes that may be skipped: a branch's targets, failures that are skipped, and whatever needs
-/// one of them.
+/// The nodes that may be skipped: branch targets, nodes whose failure is skipped, and whatever
+/// needs all inputs and has one of them.
 fn skippable(graph: &Graph, edges: &[Edge]) -> BTreeSet<usize> {
     let mut found: Vec<usize> = (0..graph.nodes.len())
         .filter(|node| matches!(graph.nodes[*node].on_error, OnError::Skip | OnError::Ask))
@@ -270,6 +282,7 @@ fn skippable(graph: &Graph, edges: &[Edge]) -> BTreeSet<usize> {
     while let Some(node) = found.pop() {
         if skippable.insert(node) {
             let next = follow.get(&node).into_iter().flatten();
+            // Skipping spreads only through nodes that need all of their inputs.
             found.extend(next.filter(|to| graph.nodes[**to].join == Join::All));
         }
     }

@@ -1,12 +1,12 @@
-//! Circles: nodes that wait for each other.
+//! Finds cycles: nodes that wait for each other.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use petgraph::algo::tarjan_scc;
 use petgraph::graphmap::DiGraphMap;
 
-/// A shortest way round each group of nodes that wait for each other, each beginning and ending
-/// with its first node.
+/// Returns a shortest cycle of each strongly connected group, beginning and ending with its
+/// smallest node, so that the message is short and the same every time.
 pub(super) fn circles(map: &DiGraphMap<usize, ()>) -> Vec<Vec<usize>> {
     let groups = tarjan_scc(map).into_iter();
     let mut circles: Vec<_> = groups.filter_map(|group| way_round(map, &group)).collect();
@@ -14,7 +14,7 @@ pub(super) fn circles(map: &DiGraphMap<usize, ()>) -> Vec<Vec<usize>> {
     circles
 }
 
-/// From the smallest node of a group back to it, by breadth-first search within the group.
+/// Searches breadth-first, within a group, from its smallest node back to that node.
 fn way_round(map: &DiGraphMap<usize, ()>, group: &[usize]) -> Option<Vec<usize>> {
     let start = *group.iter().min()?;
     let group: std::collections::BTreeSet<_> = group.iter().copied().collect();
@@ -25,6 +25,7 @@ fn way_round(map: &DiGraphMap<usize, ()>, group: &[usize]) -> Option<Vec<usize>>
             if came_from.contains_key(&next) {
                 continue;
             }
+            // The start gets its predecessor last, which closes the cycle.
             came_from.insert(next, node);
             if next == start {
                 return Some(way_back(&came_from, start));
@@ -35,6 +36,7 @@ fn way_round(map: &DiGraphMap<usize, ()>, group: &[usize]) -> Option<Vec<usize>>
     None
 }
 
+/// Follows the predecessors from `start` back to itself; the path in the order of the edges.
 fn way_back(came_from: &BTreeMap<usize, usize>, start: usize) -> Vec<usize> {
     let mut way = vec![start];
     let mut node = came_from[&start];

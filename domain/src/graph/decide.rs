@@ -1,4 +1,4 @@
-//! The rules of a graph: its versions are immutable and content-addressed.
+//! The rules of a graph's stream: versions are immutable and content-addressed.
 
 use std::collections::BTreeMap;
 
@@ -12,50 +12,50 @@ use crate::payload::{PayloadRef, PayloadSlot};
 use crate::request::derived_uuid;
 use crate::stream::Seq;
 
-/// The graph noun.
+/// Decider of the graph stream, which has one event a registered version.
 #[derive(Debug, Clone, Copy)]
 pub struct GraphNoun;
 
-/// What is known of a graph.
+/// State of a graph: its registered versions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GraphState {
-    /// The name.
+    /// Unique within the tenant; the graph's id is derived from it.
     pub name: String,
-    /// Manifests by version.
+    /// The canonical manifest of each version.
     pub versions: BTreeMap<GraphVersion, PayloadRef>,
     /// The version registered last.
     pub latest: Option<GraphVersion>,
-    /// The requests under an idempotency key that registered versions.
+    /// Idempotent requests that registered versions here.
     pub requests: AppliedRequests,
 }
 
-/// Registers a version.
+/// Command that registers a version; registering the latest version again changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Register {
-    /// The graph's name.
+    /// Name of the graph, which its id is derived from.
     pub name: String,
-    /// The version.
+    /// Hash of the canonical manifest, see [`Graph::compute_version`].
     pub version: GraphVersion,
-    /// How many nodes it has.
+    /// Number of nodes, for listings.
     pub nodes: u32,
-    /// The canonical manifest.
+    /// Canonical manifest, stored as a payload.
     pub manifest: PayloadSlot,
-    /// Whether it is made for a fork from another version, and does not become the latest.
+    /// True for the manifest of a fork or an amended run: it does not become the latest version.
     pub is_derived: bool,
 }
 
-/// Nothing about a valid manifest can be refused.
+/// Rejection of a graph command; never constructed, since a valid manifest is always accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a graph refuses nothing")]
 pub struct Never;
 
-/// The id of a graph: the same name, the same graph.
+/// Derives the id of a graph from tenant and name: the same name is the same graph.
 pub fn graph_id(tenant: &TenantId, name: &str) -> GraphId {
     GraphId(derived_uuid(&["graph/v1", tenant.as_str(), name]))
 }
 
 impl Graph {
-    /// The canonical manifest: RFC 8785, but for whole numbers beyond 2^53, which are not rounded.
+    /// Serialises the manifest by RFC 8785, except that whole numbers beyond 2^53 are not rounded.
     ///
     /// # Panics
     /// Never: a graph has text keys and finite numbers only.
@@ -64,7 +64,7 @@ impl Graph {
         canonical_json(&value)
     }
 
-    /// The version: the hash of the canonical manifest.
+    /// Computes the version: the hash of [`Graph::canonical_manifest`].
     pub fn version(&self) -> GraphVersion {
         GraphVersion::of(&self.canonical())
     }
@@ -87,6 +87,8 @@ impl Decider for GraphNoun {
         _context: &Context,
         next: Seq,
     ) -> Result<Vec<Event>, Never> {
+        // A derived version is known if it was ever registered. Any other one is repeated only if
+        // it is the latest: registering an older version again makes it the latest.
         let is_known = match command.is_derived {
             true => state.versions.contains_key(&command.version),
             false => state.latest.as_ref() == Some(&command.version),

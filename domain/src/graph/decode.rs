@@ -1,4 +1,8 @@
-//! From a tree to a graph, collecting every mistake on the way.
+//! The decoder that all `decode_*` files share: typed access to fields, and the errors found so
+//! far.
+//!
+//! Decoding never stops at an error: a value that cannot be used is reported and left out, so that
+//! one answer names everything that is wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,29 +20,29 @@ use crate::money::Money;
 use crate::run::Budget;
 use crate::time::Span;
 
-/// Where the parts of a graph stand, for the checks that follow.
+/// Positions of a graph's parts, for the checks that follow decoding.
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    /// Each usable node's path and place, by index.
+    /// Path and position of each usable node, by its index in the graph.
     pub(super) nodes: Vec<At>,
-    /// What each usable node names, by index.
+    /// Names used by each usable node, by its index in the graph.
     pub(super) mentions: Vec<Mentions>,
-    /// What the graph's output names.
+    /// Names used by the graph's output.
     pub(super) output: Mentions,
-    /// Names of nodes that are unusable, and are not missed by others.
+    /// Ids of nodes that failed to decode; references to them are not reported a second time.
     pub(super) broken: BTreeSet<String>,
-    /// Whether a node is unusable: what depends on all of them is not judged then.
+    /// True if a node failed to decode: checks over all nodes are skipped then.
     pub(super) is_partial: bool,
 }
 
-/// A place by path and line.
+/// A path in the manifest, as `nodes[2].map.over`, and its position in the text.
 #[derive(Debug, Clone, Default)]
 pub(super) struct At {
     pub(super) path: String,
     pub(super) place: Place,
 }
 
-/// What is named, and where.
+/// Names that a node's fields use, each with its place.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Mentions {
     /// Nodes whose output an expression uses.
@@ -49,26 +53,28 @@ pub(super) struct Mentions {
     pub(super) targets: Vec<Mention>,
 }
 
-/// One name.
+/// A name that an expression or a field uses.
 #[derive(Debug, Clone)]
 pub(super) struct Mention {
     pub(super) name: String,
     pub(super) at: At,
-    /// Whether the text provides for the value's absence.
+    /// True if the text provides for an absent value, for example by `default`.
     pub(super) is_guarded: bool,
 }
 
 impl Mentions {
-    /// Takes in what another names.
+    /// Adds the names of another part of the same node.
     pub(super) fn take(&mut self, other: Self) {
         self.nodes.extend(other.nodes);
         self.variables.extend(other.variables);
         self.targets.extend(other.targets);
     }
 
-    /// Takes in what an expression names.
+    /// Adds the names that an expression refers to.
     fn read(&mut self, tree: &Tree, path: &str, refs: &Refs) {
         let is_guarded = match &tree.kind {
+            // One guard covers all names of the text: a false negative would be a warning that
+            // cannot be silenced.
             Kind::Scalar(Value::String(text)) => GUARDS.iter().any(|guard| text.contains(guard)),
             _ => false,
         };
@@ -81,18 +87,19 @@ impl Mentions {
     }
 }
 
-/// Words by which an expression provides for a value that is absent.
+/// Words by which an expression provides for an absent value. They are looked for as text, so a hit
+/// may be wrong; it only suppresses a warning.
 const GUARDS: [&str; 5] = ["default", "| d(", "defined", ".status", "has("];
 
-/// What decoding carries along.
+/// State of decoding one manifest.
 pub(super) struct Decoder<'a> {
     pub(super) tools: &'a ToolCatalog,
     pub(super) mistakes: &'a mut Mistakes,
-    /// Ids of nodes that are no names: told once, where they are given.
+    /// Ids that are no valid node names: reported once, where they are defined.
     pub(super) invalid_ids: BTreeSet<String>,
 }
 
-/// The fields of a map that is being read; what is left over at the end is unknown.
+/// The fields of a map while it is decoded; those that nobody took by the end are unknown.
 pub(super) struct Fields<'t> {
     pub(super) path: String,
     left: BTreeMap<&'t str, &'t Tree>,
@@ -100,18 +107,18 @@ pub(super) struct Fields<'t> {
 }
 
 impl<'t> Fields<'t> {
-    /// Takes a field.
+    /// Takes a field; its name counts as known from then on.
     pub(super) fn take(&mut self, key: &'static str) -> Option<&'t Tree> {
         self.known.push(key);
         self.left.remove(key)
     }
 
-    /// Looks at a field that another reader takes.
+    /// Returns a field that another decoder will take.
     pub(super) fn get(&self, key: &str) -> Option<&'t Tree> {
         self.left.get(key).copied()
     }
 
-    /// The path of a field.
+    /// The path of a field, as `nodes[2].retry`.
     pub(super) fn at(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
@@ -126,7 +133,7 @@ impl Decoder<'_> {
         self.mistakes.warn(tree.place, path, message);
     }
 
-    /// The fields of a map, or a mistake.
+    /// The fields of a map; another kind of value is reported.
     pub(super) fn fields<'t>(&mut self, tree: &'t Tree, path: &str) -> Option<Fields<'t>> {
         let Kind::Map(fields) = &tree.kind else {
             self.add(tree, path, format!("must be a map, is {}", tree.kind_name()));
@@ -136,7 +143,7 @@ impl Decoder<'_> {
         Some(Fields { path: path.to_owned(), left, known: Vec::new() })
     }
 
-    /// Names the fields that nobody took.
+    /// Reports the fields that nobody took, with the known ones and a spelling hint.
     pub(super) fn finish(&mut self, fields: &Fields<'_>) {
         for (key, tree) in &fields.left {
             let hint = self.mistakes.hint(key, fields.known.iter().copied());
@@ -146,10 +153,12 @@ impl Decoder<'_> {
         }
     }
 
-    /// A field that is text.
+    /// Decodes text. Numbers and booleans are taken as text too: YAML types a plain `2` as a
+    /// number.
     pub(super) fn text(&mut self, tree: &Tree, path: &str) -> Option<String> {
         match &tree.kind {
             Kind::Scalar(Value::String(text)) => Some(text.clone()),
+            // YAML types a plain `1` or `true`, which authors mean as text here.
             Kind::Scalar(value @ (Value::Number(_) | Value::Bool(_))) => Some(value.to_string()),
             _ => {
                 self.add(tree, path, format!("must be text, is {}", tree.kind_name()));
@@ -158,7 +167,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// A field that is a whole number within bounds.
+    /// Decodes a whole number from `min` to `max`.
     pub(super) fn number(&mut self, tree: &Tree, path: &str, min: u64, max: u64) -> Option<u64> {
         let number = match &tree.kind {
             Kind::Scalar(value) => value.as_u64(),
@@ -171,7 +180,7 @@ impl Decoder<'_> {
         number
     }
 
-    /// A field whose text is read by its own rules.
+    /// Decodes text by the type's own parser, and reports the parser's error.
     pub(super) fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
         &mut self,
         tree: &Tree,
@@ -186,7 +195,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// A node's name: one that expressions can use.
+    /// Decodes a node's id, which must be a name that expressions can use.
     pub(super) fn node_id(&mut self, tree: &Tree, path: &str) -> Option<NodeId> {
         let text = self.text(tree, path)?;
         let id = node_name(&text);
@@ -199,13 +208,14 @@ impl Decoder<'_> {
         id
     }
 
-    /// A node that another one names.
+    /// Decodes the id of another node, and notes that it is referred to.
     pub(super) fn target(
         &mut self,
         tree: &Tree,
         path: &str,
         mentions: &mut Mentions,
     ) -> Option<NodeId> {
+        // Reported where the node is defined; a second error here would not help.
         if tree.as_str().is_some_and(|text| self.invalid_ids.contains(text)) {
             return None;
         }
@@ -215,7 +225,7 @@ impl Decoder<'_> {
         Some(id)
     }
 
-    /// One name or a list of names.
+    /// Decodes one node id or a list of them.
     pub(super) fn targets(
         &mut self,
         tree: &Tree,
@@ -229,7 +239,7 @@ impl Decoder<'_> {
         list.iter().enumerate().filter_map(target).collect()
     }
 
-    /// Takes in what the templates within a value name.
+    /// Notes the names used by the templates within a value.
     pub(super) fn templates(&mut self, tree: &Tree, path: &str, mentions: &mut Mentions) {
         match &tree.kind {
             Kind::Scalar(Value::String(text)) => {
@@ -249,7 +259,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// Takes in what an expression names, or notes why it cannot be read.
+    /// Notes the names used by an expression, or reports why it cannot be parsed.
     pub(super) fn expression(
         &mut self,
         tree: &Tree,
@@ -259,6 +269,7 @@ impl Decoder<'_> {
     ) {
         match read {
             Ok(refs) => mentions.read(tree, path, &refs),
+            // The invalid id is the cause and has been reported.
             Err(_) if self.names_invalid_id(tree) => {}
             Err(error) => {
                 let place = tree.line(error.line.unwrap_or(1));
@@ -267,13 +278,13 @@ impl Decoder<'_> {
         }
     }
 
-    /// Whether an expression names a node whose id is no name, and so cannot be read.
+    /// True if an expression refers to a node by an invalid id, which is why it cannot be parsed.
     fn names_invalid_id(&self, tree: &Tree) -> bool {
         let text = tree.as_str().unwrap_or_default();
         self.invalid_ids.iter().any(|id| text.contains(&format!("nodes.{id}")))
     }
 
-    /// A JSON Schema.
+    /// Decodes a JSON Schema; one that the platform does not accept is reported.
     pub(super) fn schema(&mut self, tree: &Tree, path: &str) -> Value {
         let schema = tree.value();
         if let Err(error) = check_schema(&schema) {
@@ -283,13 +294,13 @@ impl Decoder<'_> {
     }
 }
 
-/// A node's name, if a text is one.
+/// Parses a node name: `a-z`, `0-9` and `_`, beginning with a letter.
 fn node_name(text: &str) -> Option<NodeId> {
     let is_usable = text.starts_with(|c: char| c.is_ascii_lowercase()) && !text.contains('-');
     text.parse().ok().filter(|_| is_usable)
 }
 
-/// The node's name that is nearest to a text that is none.
+/// Suggests the valid node name that is nearest to a text.
 fn similar_name(text: &str) -> String {
     let is_taken = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let letters = text.to_ascii_lowercase();
@@ -297,10 +308,11 @@ fn similar_name(text: &str) -> String {
     let name = letters.trim_matches('_');
     let begins_well = name.starts_with(|c: char| c.is_ascii_lowercase());
     let name = if begins_well { name.to_owned() } else { format!("n{name}") };
+    // The longest valid name has 40 characters.
     name.chars().take(40).collect()
 }
 
-/// The ids of a graph's nodes that are no names.
+/// The ids of a graph's nodes that are no valid names.
 fn invalid_ids(tree: &Tree) -> BTreeSet<String> {
     let Some(Kind::List(nodes)) = tree.field("nodes").map(|nodes| &nodes.kind) else {
         return BTreeSet::new();
@@ -309,7 +321,7 @@ fn invalid_ids(tree: &Tree) -> BTreeSet<String> {
     ids.filter(|id| node_name(id).is_none()).map(str::to_owned).collect()
 }
 
-/// Reads a graph; `None` when there are no nodes to be checked further.
+/// Decodes a graph; `None` when there are no nodes to be checked further.
 pub(super) fn graph(
     tree: &Tree,
     tools: &ToolCatalog,
@@ -345,6 +357,7 @@ pub(super) fn graph(
         }
     };
     decoder.finish(&fields);
+    // Errors have been reported: the graph only serves the checks that follow.
     let name = name.unwrap_or_default();
     let budget = budget.unwrap_or_default();
     let graph = Graph { name, description, inputs, budget, nodes: nodes?, output };
@@ -352,7 +365,7 @@ pub(super) fn graph(
 }
 
 impl Decoder<'_> {
-    /// Limits of what may be spent; those that are not named are the given ones.
+    /// Decodes the limits of a run; those that are not given keep the values of `budget`.
     pub(super) fn budget(&mut self, tree: &Tree, path: &str, mut budget: Budget) -> Budget {
         let Some(mut fields) = self.fields(tree, path) else { return budget };
         if let Some(tree) = fields.take("tokens") {

@@ -1,12 +1,12 @@
-//! What a node's kind does not keep of the fields that nodes have: refused, with what would be
-//! right, so that no limit is taken and then not held.
+//! Refuses node fields that a kind of node would ignore, and says what would be right: no limit is
+//! accepted that nothing enforces.
 
 use super::decode::{Decoder, Fields};
 use super::manifest::{Approval, OnError, Signal, Work};
 use super::source::Tree;
 use crate::time::Span;
 
-/// Fields of a node that not every kind keeps, as they were given.
+/// The node fields that not every kind of node honours, as written in the manifest.
 pub(super) struct GivenFields<'t> {
     pub(super) retry: Option<&'t Tree>,
     pub(super) timeout: Option<&'t Tree>,
@@ -15,7 +15,7 @@ pub(super) struct GivenFields<'t> {
 }
 
 impl<'t> GivenFields<'t> {
-    /// Takes them from a node's fields.
+    /// Takes these fields from a node's fields.
     pub(super) fn take(fields: &mut Fields<'t>) -> Self {
         Self {
             retry: fields.take("retry"),
@@ -26,7 +26,7 @@ impl<'t> GivenFields<'t> {
     }
 }
 
-/// Refuses what the node's kind ignores.
+/// Refuses `retry`, `timeout` and `on_unknown` where the node's kind ignores them.
 pub(super) fn check_fields(
     decoder: &mut Decoder<'_>,
     fields: &Fields<'_>,
@@ -42,7 +42,7 @@ pub(super) fn check_fields(
     }
 }
 
-/// Why a kind of node does not take a field; `None` if it keeps it.
+/// Returns the reason why a kind of node does not take a field; `None` if it does.
 fn reason_to_refuse(field: &str, work: &Work) -> Option<&'static str> {
     match (field, work) {
         ("retry", Work::Branch(_)) => {
@@ -62,7 +62,7 @@ fn reason_to_refuse(field: &str, work: &Work) -> Option<&'static str> {
     }
 }
 
-/// Refuses a map that asks: its items are not decided about one by one.
+/// Refuses `on_error: ask` on a map: its items are not decided about one by one.
 pub(super) fn check_map(
     decoder: &mut Decoder<'_>,
     fields: &Fields<'_>,
@@ -75,7 +75,7 @@ pub(super) fn check_map(
     }
 }
 
-/// Tells of two limits of one wait, of which only the nearer counts.
+/// Warns of two limits on one wait, of which only the shorter one counts.
 pub(super) fn check_waits(
     decoder: &mut Decoder<'_>,
     fields: &Fields<'_>,

@@ -1,4 +1,4 @@
-//! What a graph that a model proposed may use: what its plan was given, however deep it is nested.
+//! Checks that a graph proposed by a model uses only what its plan was granted, at any depth.
 
 use super::manifest::{
     Agent, Callee, Grants, Graph, Memory, Node, RECALL_TOOL, SPAWN_TOOL, ToolRef,
@@ -6,16 +6,17 @@ use super::manifest::{
 use super::manifest::{MapWork, Tool, Work};
 use super::mistake::Mistake;
 
-/// The tools that read or write what is remembered of a subject begin so.
+/// Prefix of the tools that read or write a subject's memory.
 const MEMORY_TOOLS: &str = "memory.";
 
 impl Grants {
-    /// Whether nothing is granted.
+    /// True if nothing is granted.
     pub fn is_empty(&self) -> bool {
         self.tools.is_empty() && self.memory_subject.is_none()
     }
 
     fn has_tool(&self, name: &str) -> bool {
+        // Memory is granted by subject, never by tool.
         if name.starts_with(MEMORY_TOOLS) {
             return self.memory_subject.is_some();
         }
@@ -26,7 +27,7 @@ impl Grants {
         self.tools.iter().any(|tool| matches!(tool, ToolRef::Agent(known) if known.name == name))
     }
 
-    /// A grant without a version is one of every version.
+    /// A grant without a version covers every version.
     fn has_graph(&self, callee: &Callee) -> bool {
         let is_it = |known: &Callee| {
             known.name == callee.name
@@ -44,8 +45,9 @@ impl Grants {
     }
 }
 
-/// What a proposed graph names beyond what was granted, in the order of its nodes. The granted
-/// subject is text, not a template.
+/// Returns each use of a tool, agent, graph or memory that was not granted, in the order of the
+/// nodes. The granted subject is compared as text: a template in its place is refused, since what
+/// it yields is not known before the run.
 pub fn find_beyond_grants(graph: &Graph, grants: &Grants) -> Vec<Mistake> {
     let mut check = GrantCheck { grants, mistakes: Vec::new() };
     for (index, node) in graph.nodes.iter().enumerate() {
@@ -94,6 +96,8 @@ impl GrantCheck<'_> {
         let Some(toolbox) = &agent.toolbox else { return };
         self.check_tools(&toolbox.tools, &format!("{path}.tools"));
         self.check_tools(&toolbox.spawn, &format!("{path}.spawn"));
+        // Without `memory` the executor has no subject to bind the tool to, and the model would
+        // choose it.
         let remembers = |tool: &ToolRef| {
             let ToolRef::Builtin(name) = tool else { return false };
             name.starts_with(MEMORY_TOOLS)
@@ -109,7 +113,7 @@ impl GrantCheck<'_> {
 
     fn check_tools(&mut self, tools: &[ToolRef], path: &str) {
         for (index, tool) in tools.iter().enumerate() {
-            // What it runs is checked by what it may spawn.
+            // What `agent.spawn` runs is checked by the toolbox's `spawn` list.
             let is_spawn = matches!(tool, ToolRef::Builtin(name) if name == SPAWN_TOOL);
             if !is_spawn && !self.grants.has(tool) {
                 self.refuse(&format!("{path}[{index}]"), describe_tool(tool));

@@ -1,4 +1,4 @@
-//! Checking values against JSON Schemas.
+//! Checks values against JSON Schemas, with bounds on the messages and, where asked, on the work.
 
 use std::fmt::{self, Write};
 
@@ -8,22 +8,21 @@ use super::schema_refs::extent_of;
 use super::schema_work::work_of;
 use crate::expr::Allowance;
 
-/// Messages listed at most.
+/// Most messages that one check returns.
 const LIMIT: usize = 20;
-/// Bytes of one message: the library repeats the value that is wrong, however long it is.
+/// Longest message in bytes: the library repeats the wrong value, however long it is.
 const MESSAGE_BYTES: usize = 500;
 
-/// Whether a value is a JSON Schema that this platform accepts: 2020-12, without remote references
-/// and without those that multiply.
+/// Accepts a JSON Schema: 2020-12, without remote references and without references that multiply.
 pub(super) fn check_schema(schema: &Value) -> Result<(), String> {
     extent_of(schema)?;
     jsonschema::validator_for(schema).map(drop).map_err(|error| shortened(&error))
 }
 
-/// What is wrong with a run's inputs, each with the place by JSON pointer. Empty when all is well.
+/// Returns the errors of a run's inputs, each with its JSON pointer; empty if the inputs are valid.
 ///
-/// It may take for ever, or more memory than there is: what strangers send is checked
-/// [within an allowance](check_inputs_within), or where that does no harm.
+/// Time and memory are not bounded here: inputs of strangers must be checked [within an
+/// allowance](check_inputs_within), or in a worker process that may be killed.
 pub fn check_inputs(schema: &Value, inputs: &Value) -> Vec<String> {
     match jsonschema::validator_for(schema) {
         Ok(validator) => {
@@ -38,7 +37,7 @@ pub fn check_inputs(schema: &Value, inputs: &Value) -> Vec<String> {
     }
 }
 
-/// The same, if it costs no more than the allowance in any case; nothing if it may.
+/// Checks inputs if the check is certain to cost no more than the allowance; `None` if it may not.
 pub fn check_inputs_within(
     schema: &Value,
     inputs: &Value,
@@ -49,7 +48,7 @@ pub fn check_inputs_within(
     Some(check_inputs(schema, inputs))
 }
 
-/// A text that is cut before it is long.
+/// Text that stops growing at [`MESSAGE_BYTES`].
 struct Short(String);
 
 impl Write for Short {

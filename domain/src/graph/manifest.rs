@@ -1,6 +1,7 @@
-//! The graph manifest as a value: what `POST /v1/graphs` accepts, with every default filled in.
+//! The types of the graph manifest: what `POST /v1/graphs` accepts, with every default filled in.
 //!
-//! Serialised, it is the canonical manifest whose hash is the graph's version.
+//! Serialised, they are the canonical manifest whose hash is the graph's version: a field's name or
+//! default can never change for manifests that exist.
 
 use std::collections::BTreeSet;
 
@@ -12,70 +13,71 @@ use crate::id::{GraphVersion, NodeId, SignalName};
 use crate::run::Budget;
 use crate::time::Span;
 
-/// A valid graph. Built by [`crate::graph::parse`]; the parser checks what the types cannot say.
+/// A valid graph. Built by [`crate::graph::parse_manifest`], which checks what the types cannot
+/// say.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Graph {
-    /// The name; with the tenant it decides the graph's id.
+    /// Name; with the tenant it decides the graph's id.
     pub name: String,
-    /// What it is for, in a sentence.
+    /// Purpose, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// JSON Schema of the inputs, an object.
     pub inputs: Value,
-    /// What one run may spend.
+    /// Limits of one run.
     pub budget: Budget,
-    /// The nodes, in the order of the manifest; their index is their number in the kernel.
+    /// Nodes in the order of the manifest; their index is their number in the kernel.
     pub nodes: Vec<Node>,
-    /// What a run yields: a value whose strings are templates.
+    /// Output of a run: a value whose strings are templates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Value>,
 }
 
-/// A node: what it does, when it may run, and what happens when it fails.
+/// A node: its work, when it may run, and what happens when it fails.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Node {
-    /// The name, unique in the graph.
+    /// Name, unique in the graph.
     pub id: NodeId,
     /// Nodes that it waits for: the declared ones, then those that its templates refer to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<NodeId>,
-    /// How many of its inputs must have succeeded.
+    /// Number of inputs that must have succeeded before it runs.
     #[serde(default)]
     pub join: Join,
-    /// How failed tries are repeated.
+    /// Policy for repeating failed tries.
     #[serde(default)]
     pub retry: Retry,
     /// Longest time of one try, or of one wait; the kind's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Span>,
-    /// What follows when all tries failed.
+    /// Policy once all tries have failed.
     #[serde(default)]
     pub on_error: OnError,
-    /// What follows when nobody knows what came of a try; absent means [`OnUnknown::Retry`].
+    /// Policy for a try whose outcome is unknown; absent means [`OnUnknown::Retry`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_unknown: Option<OnUnknown>,
-    /// What it does.
+    /// The node's kind and that kind's own fields.
     #[serde(flatten)]
     pub work: Work,
 }
 
-/// What follows when an executor died after the intent, so that the outcome is not known.
+/// Policy for a try whose outcome is unknown because its executor died after the intent was logged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnUnknown {
-    /// Another try; what the lost one may have used is recorded as unconfirmed.
+    /// Retries; what the lost try may have used is recorded as unconfirmed.
     #[default]
     Retry,
-    /// Another try if the effect is pure or its provider recognises the repeated call, else
+    /// Retries if the effect is pure or the provider recognises a repeated call, else as
     /// [`OnUnknown::Ask`].
     RetryIfIdempotent,
-    /// The step waits until the outcome is told, as found in the provider's own records.
+    /// Waits until the outcome is reported, as found in the provider's own records.
     Reconcile,
-    /// The step waits until somebody decides.
+    /// Waits until a person decides.
     Ask,
 }
 
-/// How many of a node's inputs must have succeeded before it runs.
+/// Number of a node's inputs that must have succeeded before it runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Join {
@@ -84,11 +86,11 @@ pub enum Join {
     All,
     /// The first that succeeds.
     Any,
-    /// This many.
+    /// At least this many.
     AtLeast(u32),
 }
 
-/// How failed tries are repeated.
+/// Policy for repeating failed tries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Retry {
@@ -109,46 +111,46 @@ impl Default for Retry {
     }
 }
 
-/// What follows when all tries of a node failed.
+/// Policy once all tries of a node have failed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnError {
-    /// The run fails.
+    /// Fails the run.
     #[default]
     Fail,
-    /// The node counts as skipped; the run goes on without it.
+    /// Counts the node as skipped; the run goes on without it.
     Skip,
-    /// Another node runs in its place, and its output stands for this one's.
+    /// Runs another node in its place, whose output stands for this one's.
     Fallback(NodeId),
-    /// The step waits until somebody decides: retry, skip or fail.
+    /// Waits until a person decides: retry, skip or fail.
     Ask,
 }
 
-/// What a node does.
+/// Work of a node, by kind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Work {
-    /// Asks a model.
+    /// Calls a model, in turns if it has tools.
     Agent(Agent),
-    /// Calls a tool.
+    /// Calls one tool.
     Tool(Tool),
     /// Chooses which nodes run.
     Branch(Branch),
-    /// Does the same work for each item of a list.
+    /// Repeats an agent or a tool for each item of a list.
     Map(Map),
-    /// Asks a person.
+    /// Asks a person for approval.
     Approval(Approval),
-    /// Waits.
+    /// Waits for a span of time.
     Sleep(Sleep),
-    /// Runs another graph.
+    /// Runs another graph as a child run.
     Graph(SubGraph),
-    /// Asks a model for a graph, and runs it.
+    /// Lets a model propose a graph, and runs it.
     Plan(Plan),
     /// Waits for an outside event.
     Signal(Signal),
 }
 
-/// A model call.
+/// A model call with its prompts and limits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Agent {
     /// `auto` (the router chooses), a provider's name (`local`), or `PROVIDER/MODEL`.
@@ -163,10 +165,10 @@ pub struct Agent {
     /// [`crate::chat::ChatRequest`]. The output is then a [`crate::chat::ChatReply`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
-    /// Where the prompt may travel.
+    /// Places where the prompt may be sent.
     #[serde(default, skip_serializing_if = "Privacy::is_any")]
     pub privacy: Privacy,
-    /// Most tokens of the answer.
+    /// Most tokens of one answer.
     pub max_tokens: u32,
     /// Sampling temperature, 0 to 2; the provider's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -178,14 +180,14 @@ pub struct Agent {
     /// Tools that the model may call, turn by turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub toolbox: Option<Toolbox>,
-    /// What it remembers.
+    /// Memory recalled before the first turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
 }
 
 impl Node {
-    /// How long a node that waits may wait: the nearest of what was given for it. For a sleep that
-    /// ends well it is its length.
+    /// Returns the longest time that a waiting node may wait: the shortest of its limits. For a
+    /// sleep that ends well it is the sleep's length.
     pub fn wait_limit(&self) -> Option<Span> {
         let own = match &self.work {
             Work::Approval(approval) => approval.ttl,
@@ -196,7 +198,7 @@ impl Node {
         own.into_iter().chain(self.timeout).min()
     }
 
-    /// Whether it is a sleep that its own `timeout` ends.
+    /// True if this is a sleep that its own `timeout` cuts short.
     pub fn sleeps_too_long(&self) -> bool {
         match &self.work {
             Work::Sleep(sleep) => self.timeout.is_some_and(|timeout| timeout < sleep.span),
@@ -206,31 +208,31 @@ impl Node {
 }
 
 impl Agent {
-    /// Whether it goes in turns: it has tools, or recalls something first.
+    /// True if the agent runs in turns: it has tools, or recalls memory first.
     pub fn has_turns(&self) -> bool {
         self.toolbox.is_some() || self.memory.is_some()
     }
 }
 
-/// Tools of an agent, and how far it may go with them.
+/// Tools of an agent, and the limits of using them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Toolbox {
-    /// The tools.
+    /// Tools, agents and graphs that the model may call.
     pub tools: Vec<ToolRef>,
-    /// The agents and graphs that [`SPAWN_TOOL`] may run: nothing else, and nothing by default.
+    /// The agents and graphs that [`SPAWN_TOOL`] may run; none by default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spawn: Vec<ToolRef>,
-    /// What bounds the agent.
+    /// Limits over all turns of the agent.
     #[serde(flatten)]
     pub limits: TurnLimits,
 }
 
-/// What bounds an agent with tools, besides its node's `timeout`.
+/// Limits of an agent with tools, besides its node's `timeout`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TurnLimits {
-    /// Most model calls.
+    /// Most model calls of the agent.
     pub max_turns: u32,
-    /// Most tool calls.
+    /// Most tool calls of the agent.
     pub max_tool_calls: u32,
     /// Most tokens, in and out, of all turns.
     pub max_total_tokens: u64,
@@ -242,60 +244,60 @@ impl Default for TurnLimits {
     }
 }
 
-/// A tool of an agent.
+/// Reference to a tool of an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToolRef {
     /// A built-in tool by its name, or [`SPAWN_TOOL`].
     Builtin(String),
-    /// A registered agent.
+    /// A registered agent as a tool.
     Agent(Callee),
-    /// A registered graph.
+    /// A registered graph as a tool.
     Graph(Callee),
 }
 
-/// The tool by which an agent runs the agents and graphs that its `spawn` names.
+/// Tool by which an agent runs the agents and graphs of its `spawn` list.
 pub const SPAWN_TOOL: &str = "agent.spawn";
 
-/// The tool that recalls what an agent remembers.
+/// Tool that recalls what an agent remembers.
 pub const RECALL_TOOL: &str = "memory.recall";
 
-/// What a tool of an agent runs.
+/// Reference to an agent or a graph that a tool runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Callee {
-    /// Its name.
+    /// Registered name of the agent or graph.
     pub name: String,
-    /// The version of a graph; the latest one when absent.
+    /// Pinned version of a graph; the latest one when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<GraphVersion>,
-    /// What it is for, told to the model.
+    /// Purpose, told to the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
 }
 
-/// What an agent remembers: recalled before its first turn, and told with the system prompt.
+/// Memory of an agent: recalled before its first turn, and added to the system prompt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
-    /// Whose memory: a template.
+    /// Subject whose memory it is: a template.
     pub subject: String,
-    /// What is looked for: a template; the prompt when absent.
+    /// Text to be looked for: a template; the prompt when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
     /// Most tokens that are recalled.
     pub max_tokens: u32,
 }
 
-/// A run of another graph.
+/// A child run of another graph.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SubGraph {
-    /// The graph's name.
+    /// Name of the registered graph.
     pub name: String,
-    /// The pinned version; the latest one when the step begins, if absent.
+    /// Pinned version; the latest one when the step begins, if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<GraphVersion>,
-    /// The inputs, an object whose strings are templates.
+    /// Inputs: an object whose strings are templates.
     pub inputs: Value,
-    /// What it may spend, within what this run has left.
+    /// Budget of the child, within what this run has left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<Budget>,
 }
@@ -303,54 +305,54 @@ pub struct SubGraph {
 /// An agent that proposes a graph, which is checked, registered and run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Who proposes.
+    /// The agent that proposes.
     pub agent: Agent,
-    /// Most proposals.
+    /// Most proposals until one is valid.
     pub max_turns: u32,
-    /// The inputs of the graph, an object whose strings are templates.
+    /// Inputs of the proposed graph: an object whose strings are templates.
     pub inputs: Value,
-    /// What the graph may spend, within what this run has left.
+    /// Budget of the child run, within what this run has left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<Budget>,
-    /// What the graph may use.
+    /// Tools, agents, graphs and memory that the proposed graph may use.
     #[serde(default, skip_serializing_if = "Grants::is_empty")]
     pub grants: Grants,
 }
 
-/// What a graph that a model proposes may use. Nothing else, and nothing by default.
+/// What a proposed graph may use: nothing else, and nothing by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grants {
     /// Tools, agents and graphs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<ToolRef>,
-    /// Whose memory: a template.
+    /// Subject whose memory may be used: a template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_subject: Option<String>,
 }
 
-/// A tool call.
+/// A call of one tool.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tool {
-    /// The tool's name, as `text.split`.
+    /// Name of the tool, as `text.split`.
     pub name: String,
-    /// The arguments, an object whose strings are templates.
+    /// Arguments: an object whose strings are templates.
     pub with: Value,
 }
 
-/// A choice between ways. The first case whose condition holds is taken, else `otherwise`.
+/// A choice between cases. The first case whose condition holds is taken, else `otherwise`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Branch {
-    /// The cases in order.
+    /// Cases in the order in which they are tried.
     pub cases: Vec<Case>,
     /// Nodes that run when no condition holds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub otherwise: Vec<NodeId>,
 }
 
-/// One way of a branch.
+/// One case of a branch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Case {
-    /// A condition in CEL over `inputs` and `nodes`.
+    /// Condition in CEL over `inputs` and `nodes`.
     pub when: String,
     /// Nodes that run when it holds.
     pub to: Vec<NodeId>,
@@ -359,42 +361,42 @@ pub struct Case {
 /// The same work for each item of a list. The output is the list of the items' outputs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Map {
-    /// The list: a template that yields one.
+    /// Template that yields the list.
     pub over: String,
     /// Most items in flight at once.
     pub max_parallel: u32,
-    /// What is done with `item` (its number is `index`): an agent or a tool.
+    /// Work on each `item` (its number is `index`): an agent or a tool.
     #[serde(flatten)]
     pub work: MapWork,
 }
 
-/// What a map does with each item.
+/// Work of a map on each item.
 #[expect(clippy::large_enum_variant, reason = "a graph has few maps")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MapWork {
-    /// Asks a model.
+    /// Calls a model for each item.
     Agent(Agent),
-    /// Calls a tool.
+    /// Calls a tool for each item.
     Tool(Tool),
 }
 
 /// A question to a person.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Approval {
-    /// Who may answer.
+    /// Role that may answer.
     pub role: String,
-    /// What is shown and approved: a template.
+    /// Content that is shown and approved: a template.
     pub show: String,
-    /// How long the question stands; for ever when absent.
+    /// Time after which the question lapses; never when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<Span>,
 }
 
-/// A wait.
+/// A wait for a span of time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sleep {
-    /// How long.
+    /// Length of the wait.
     #[serde(rename = "for")]
     pub span: Span,
 }
@@ -402,9 +404,9 @@ pub struct Sleep {
 /// A wait for an outside event, whose payload is the output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signal {
-    /// The name of the event.
+    /// Name of the event.
     pub name: SignalName,
-    /// How long; for ever when absent.
+    /// Longest wait; unlimited when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Span>,
 }
@@ -419,7 +421,7 @@ impl Graph {
         names.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// The node of a name.
+    /// Returns the node with this id.
     pub fn node(&self, id: &NodeId) -> Option<&Node> {
         self.nodes.iter().find(|node| node.id == *id)
     }

@@ -1,4 +1,4 @@
-//! What is wrong with a manifest, and where.
+//! Diagnostics: what is wrong with a manifest, and where.
 
 use std::fmt;
 
@@ -6,16 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use super::manifest::Graph;
 
-/// One mistake. Lines and columns count from 1.
+/// One error or warning. Lines and columns count from 1.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Mistake {
-    /// The line.
+    /// Line of the manifest's text, from 1.
     pub line: usize,
-    /// The column.
+    /// Column in that line, from 1.
     pub column: usize,
-    /// Where in the manifest, as `nodes[2].map.over`.
+    /// Path within the manifest, as `nodes[2].map.over`; empty for the manifest as a whole.
     pub path: String,
-    /// What is wrong, and what would be right.
+    /// The error, and what would be right.
     pub message: String,
 }
 
@@ -27,33 +27,34 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// A valid manifest.
+/// A graph that passed every check.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parsed {
-    /// The graph.
+    /// The decoded graph, with every default filled in.
     pub graph: Graph,
-    /// What is allowed and probably not meant.
+    /// Uses that are allowed and probably not meant.
     pub warnings: Vec<Mistake>,
 }
 
-/// Mistakes kept at most: a manifest with more is not worth a longer list.
+/// Most errors, and most warnings, that are kept: a longer list helps nobody.
 const LIMIT: usize = 100;
-/// Names that are looked for among those that are near them: each is compared with all there are.
+/// Most names for which a spelling hint is looked for: each costs a comparison with all known
+/// names.
 const HINTS_LIMIT: usize = 20;
 
-/// A place in the text.
+/// Line and column of the text, from 1.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) line: usize,
     pub(super) column: usize,
 }
 
-/// Mistakes and warnings as they are found.
+/// Errors and warnings collected so far.
 #[derive(Debug, Default)]
 pub(super) struct Mistakes {
     mistakes: Vec<Mistake>,
     warnings: Vec<Mistake>,
-    /// The first mistake that is not listed.
+    /// Position of the first error beyond the limit.
     left_out: Option<Place>,
     hints: usize,
 }
@@ -67,12 +68,12 @@ impl Mistakes {
         }
     }
 
-    /// Whether no more are listed: who looks for them may stop.
+    /// True if further errors are dropped: a search for more of them may stop.
     pub(super) fn is_full(&self) -> bool {
         self.mistakes.len() == LIMIT
     }
 
-    /// `; did you mean ...?`, when a known name is close. The first names only are looked for.
+    /// Returns `; did you mean ...?` if a known name is close, else an empty text.
     pub(super) fn hint<'a>(&mut self, name: &str, known: impl Iterator<Item = &'a str>) -> String {
         if self.hints == HINTS_LIMIT || self.is_full() {
             return String::new();
@@ -96,6 +97,7 @@ impl Mistakes {
     }
 
     pub(super) fn sorted(mut self) -> Vec<Mistake> {
+        // Checks run by topic; readers fix a manifest from top to bottom.
         self.mistakes.sort();
         self.mistakes.dedup();
         if let Some(place) = self.left_out {
@@ -111,14 +113,16 @@ pub(super) fn mistake(place: Place, path: &str, message: impl Into<String>) -> M
     Mistake { line, column, path: path.to_owned(), message: message.into() }
 }
 
-/// The known name that is meant, most likely: at most two letters away.
+/// The known name that is probably meant: the nearest of those at most two edits away.
 fn close<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let scored = known.map(|candidate| (distance(name, candidate), candidate));
     scored.filter(|(distance, _)| *distance <= 2).min().map(|(_, candidate)| candidate)
 }
 
-/// Levenshtein's distance of two short names.
+/// Levenshtein distance of two names, of which the first 40 characters count.
 fn distance(a: &str, b: &str) -> usize {
+    // One row of the table is enough: `row[j]` is the distance of the prefixes so far, `diagonal`
+    // the value up and to the left of it.
     let b: Vec<char> = b.chars().take(40).collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, left) in a.chars().take(40).enumerate() {

@@ -1,4 +1,19 @@
 //! The graph noun: manifests, their validation and their versions.
+//!
+//! [`parse_manifest`] runs three stages, of which none calls a later one:
+//!
+//! - `yaml`: text to a tree of values with positions; `diagnostic`: errors and warnings by
+//!   position.
+//! - `decoder` and the `decode_*` files: tree to [`manifest::Graph`], one file a kind of node;
+//!   `field_rules` refuses fields that a kind of node ignores.
+//! - `graph_check`: rules between nodes, by `cycle`, `branch_exclusion` and `topology` (edges).
+//!
+//! Beside them: `manifest` (the types), `versions` (the [`GraphNoun`] rules and the version hash),
+//! `tool_catalog` (tools a manifest may name), `grants` (limits of a proposed graph), and
+//! `schema_check`, `schema_refs`, `schema_cost` (JSON Schemas and the bounds of checking them).
+//!
+//! Nothing here evaluates a template or a condition, reads a log or knows a run's state:
+//! expressions are only parsed for the names that they use (`crate::expr`).
 
 mod call;
 mod check;
@@ -31,10 +46,10 @@ pub use tools::{ToolCatalog, ToolSpec};
 
 use mistake::Mistakes;
 
-/// Reads a manifest, YAML or JSON, and checks everything that can be checked before it runs.
+/// Parses a manifest, YAML or JSON, and checks everything that can be checked before it runs.
 ///
 /// # Errors
-/// Every mistake, by path and line.
+/// Every error found, sorted by position, at most 100 of them.
 pub fn parse(text: &str, tools: &ToolCatalog) -> Result<Parsed, Vec<Mistake>> {
     let mut mistakes = Mistakes::default();
     let tree = source::read(text).map_err(|mistake| vec![mistake])?;
@@ -48,24 +63,28 @@ pub fn parse(text: &str, tools: &ToolCatalog) -> Result<Parsed, Vec<Mistake>> {
     Err(mistakes.sorted())
 }
 
-/// Bytes of a manifest that is read where it is asked for.
+/// Largest manifest in bytes that [`parse_manifest_if_small`] takes.
 const SMALL_BYTES: usize = 16 << 10;
 
-/// The same, if it costs little in any case; nothing if it may cost more. References and patterns
-/// of schemas are what can make a short manifest dear, and an escape can hide their names.
+/// Parses a manifest if its validation is cheap whatever it contains; `None` if it might not be.
+///
+/// Schema references and patterns are what makes a short manifest expensive to check. They are
+/// looked for as text: a backslash is refused as well, since an escape could hide their names.
 pub fn parse_if_small(text: &str, tools: &ToolCatalog) -> Option<Result<Parsed, Vec<Mistake>>> {
     let is_dear = |mark: &str| text.contains(mark);
     let is_small = text.len() <= SMALL_BYTES
+        // A hit within a plain text only sends the manifest to a worker: no parsing is needed to
+        // decide.
         && !["\\", "$ref", "$dynamic", "$recursive", "pattern", "unevaluated"]
             .into_iter()
             .any(is_dear);
     is_small.then(|| parse(text, tools))
 }
 
-/// A manifest's text as a plain value, within the limits of size and depth.
+/// Reads a manifest's text as a plain value, within the limits of size and depth.
 ///
 /// # Errors
-/// It is not readable as YAML or JSON.
+/// The text is not readable as YAML or JSON.
 pub fn to_value(text: &str) -> Result<serde_json::Value, Mistake> {
     source::read(text).map(|tree| tree.value())
 }

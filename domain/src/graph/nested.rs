@@ -1,5 +1,4 @@
-//! Reading nodes that run a graph within the run: one that is registered, or one that a model
-//! proposes.
+//! Decodes nodes that run a graph within the run: a registered one, or one that a model proposes.
 
 use serde_json::{Map, Value};
 
@@ -11,10 +10,10 @@ use super::toolbox;
 use crate::id::{GraphVersion, Name};
 use crate::run::Budget;
 
-/// Proposals of a plan when the manifest names no limit.
+/// Proposals of a plan if the manifest sets no limit.
 const PLAN_TURNS: u64 = 3;
 
-/// `graph: {name, version, inputs, budget}`, or `graph: NAME`.
+/// Decodes `graph: {name, version, inputs, budget}` or `graph: NAME`.
 pub(super) fn graph(
     decoder: &mut Decoder<'_>,
     tree: &Tree,
@@ -42,7 +41,8 @@ pub(super) fn graph(
     Some(SubGraph { name: name?.to_string(), version, inputs, budget })
 }
 
-/// `plan: {model, system, prompt, max_tokens, max_turns, inputs, budget, tools, memory, ...}`.
+/// Decodes `plan: {model, system, prompt, max_tokens, max_turns, inputs, budget, tools, memory,
+/// ...}`.
 pub(super) fn plan(
     decoder: &mut Decoder<'_>,
     tree: &Tree,
@@ -61,7 +61,7 @@ pub(super) fn plan(
     Some(Plan { agent: agent?, max_turns, inputs, budget, grants })
 }
 
-/// `tools` and `memory: {subject}` of a plan.
+/// Decodes `tools` and `memory: {subject}` of a plan.
 fn grants(decoder: &mut Decoder<'_>, fields: &mut Fields<'_>, mentions: &mut Mentions) -> Grants {
     let tools = fields.take("tools");
     let tools = tools.and_then(|tree| toolbox::list(decoder, tree, &fields.at("tools")));
@@ -88,5 +88,6 @@ fn inputs(decoder: &mut Decoder<'_>, fields: &mut Fields<'_>, mentions: &mut Men
 
 fn budget(decoder: &mut Decoder<'_>, fields: &mut Fields<'_>) -> Option<Budget> {
     let tree = fields.take("budget")?;
+    // A child run without a limit of its own is bounded by what its parent has left.
     Some(decoder.budget(tree, &fields.at("budget"), Budget::UNBOUND))
 }

@@ -1,4 +1,4 @@
-//! Reading nodes.
+//! Decodes nodes: their common fields, and the kinds of node that have no file of their own.
 
 use serde_json::Value;
 
@@ -16,16 +16,17 @@ use super::waiting;
 use crate::expr;
 use crate::id::Name;
 
-/// Nodes of a graph at most.
+/// Most nodes of a graph.
 const NODES_LIMIT: usize = 10_000;
-/// What a node may do, as the manifest names it; the contract names more than this version runs.
+/// Kinds of node, by the manifest field that gives them; exactly one is in each node.
 pub const NODE_KINDS: [&str; 9] =
     ["agent", "tool", "branch", "map", "approval", "sleep", "graph", "plan", "signal"];
+/// Kinds that the contract names and this version does not run.
 const LATER_KINDS: [&str; 1] = ["plugin"];
-/// Tokens of an answer when the manifest names no limit.
+/// Most tokens of an answer if the manifest sets no limit.
 const MAX_TOKENS: u32 = 512;
 
-/// Reads all nodes that are usable; `None` when there is no list of them.
+/// Decodes all nodes that are usable; `None` when there is no list of them.
 pub(super) fn nodes(
     decoder: &mut Decoder<'_>,
     tree: &Tree,
@@ -75,6 +76,7 @@ fn node(
     let needs = fields.take("needs").map(|t| decoder.targets(t, &fields.at("needs"), mentions));
     let join = fields.take("join").map(|t| join(decoder, t, &fields.at("join")));
     let given = GivenFields::take(&mut fields);
+    // Each field is decoded even if an earlier one failed, so that all errors are reported at once.
     let retry = given.retry.map(|t| retry(decoder, t, &fields.at("retry")));
     let timeout = given.timeout.and_then(|t| decoder.parsed(t, &fields.at("timeout")));
     let on_error = given.on_error.map(|t| on_error(decoder, t, &fields.at("on_error"), mentions));
@@ -144,6 +146,7 @@ fn work(
     fields: &mut Fields<'_>,
     mentions: &mut Mentions,
 ) -> Option<Work> {
+    // Taken before the known kinds, for an error that says more than `unknown key`.
     for kind in LATER_KINDS {
         if let Some(tree) = fields.take(kind) {
             let message = format!("`{kind}` nodes are not available in this version");
@@ -181,7 +184,7 @@ fn work(
     }
 }
 
-/// Arguments beside what is no tool.
+/// Reports arguments beside a node that is no tool.
 fn refuse_arguments(decoder: &mut Decoder<'_>, with: Option<&(&Tree, String)>) {
     if let Some((with, path)) = with {
         decoder.add(with, path, "`with` belongs to a tool");
@@ -220,8 +223,8 @@ fn agent(
     Some(agent)
 }
 
-/// What every agent has: its model, its prompts and the limits of one call. A whole request stands
-/// in place of the prompt.
+/// Decodes what every agent has: its model, its prompts and the limits of one call. A whole request
+/// replaces the prompt.
 pub(super) fn asker(
     decoder: &mut Decoder<'_>,
     tree: &Tree,
@@ -275,7 +278,7 @@ pub(super) fn asker(
 /// Fields of an agent that a whole request has itself.
 const REQUEST_FIELDS: [&str; 5] = ["model", "system", "max_tokens", "temperature", "schema"];
 
-/// A whole request in place of a prompt.
+/// Decodes a whole request in place of a prompt.
 fn request(
     decoder: &mut Decoder<'_>,
     fields: &mut Fields<'_>,
@@ -385,7 +388,7 @@ fn map(decoder: &mut Decoder<'_>, tree: &Tree, path: &str, mentions: &mut Mentio
             None
         }
     };
-    // Only here the item is known.
+    // `item` and `index` are defined within the map only: elsewhere they are unknown variables.
     inner.variables.retain(|mention| mention.name != "item" && mention.name != "index");
     mentions.take(inner);
     decoder.finish(&fields);

@@ -1,4 +1,4 @@
-//! Reading how failed tries are repeated.
+//! Decodes retry policies.
 
 use super::decode::Decoder;
 use super::manifest::{BACKOFF_LIMIT, Retry};
@@ -6,10 +6,10 @@ use super::source::{Kind, Tree};
 use crate::run::{FAILURE_CODES, failure_code, retryable_codes};
 use crate::time::Span;
 
-/// Tries that a manifest may ask for.
+/// Most tries that a manifest may ask for.
 const TRIES_LIMIT: u64 = 100;
 
-/// `retry: {max, backoff, on}`.
+/// Decodes `retry: {max, backoff, on}`.
 pub(super) fn retry(decoder: &mut Decoder<'_>, tree: &Tree, path: &str) -> Retry {
     let mut retry = Retry::default();
     let Some(mut fields) = decoder.fields(tree, path) else { return retry };
@@ -27,7 +27,7 @@ pub(super) fn retry(decoder: &mut Decoder<'_>, tree: &Tree, path: &str) -> Retry
     retry
 }
 
-/// A wait that is kept: a longer one would be cut.
+/// Decodes a backoff; one above the limit is reported, since it would be cut to the limit unseen.
 fn backoff(decoder: &mut Decoder<'_>, tree: &Tree, path: &str) -> Option<Span> {
     let backoff: Span = decoder.parsed(tree, path)?;
     if backoff > BACKOFF_LIMIT {
@@ -46,7 +46,7 @@ fn codes(decoder: &mut Decoder<'_>, tree: &Tree, path: &str) -> Vec<String> {
     list.iter().enumerate().filter_map(code).collect()
 }
 
-/// A code that a failure can have, and that another try can help.
+/// Decodes a failure code that steps can fail with and that a retry can help.
 fn code(decoder: &mut Decoder<'_>, tree: &Tree, path: &str) -> Option<String> {
     let code = decoder.text(tree, path)?;
     let known = retryable_codes().collect::<Vec<_>>().join(", ");

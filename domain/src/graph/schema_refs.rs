@@ -1,36 +1,38 @@
-//! References within a schema: what it comes to when each is written out, once and bounded.
+//! Bounds the size of JSON Schemas whose references are written out.
 //!
 //! `$ref` multiplies: forty definitions that each name the next one twice are four kilobytes, and
-//! 2^40 rules. What a schema comes to is counted before it is taken, and one that comes to too much
-//! is refused with the place where it does. A schema may name itself where that goes into the value
-//! (a tree of nodes): the value then bounds it. Where it does not, no check would end.
+//! 2^40 rules. The rules are counted before a schema is accepted, and one with too many is refused
+//! with the place where they are. A schema may refer to itself where it descends into the value (a
+//! tree of nodes), because the value then bounds the check. Where it does not descend, no check
+//! would end.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// Rules that a schema may come to, its references written out.
+/// Most rules of a schema, its references written out.
 const RULES_LIMIT: u64 = 5_000;
-/// Levels of a schema, its references written out.
+/// Most levels of a schema, its references written out.
 const DEPTH_LIMIT: usize = 400;
-/// Keywords whose schemas apply to the same value, not to what is within it.
+/// Keywords whose schemas apply to the same value, not to a part of it.
 const SAME_VALUE: [&str; 9] =
     ["allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies"];
-/// Keywords whose content is a map of schemas, by names of whoever wrote it.
+/// Keywords whose content is a map of schemas under names of the author's choice.
 const NAMED: [&str; 4] = ["properties", "patternProperties", "dependentSchemas", "dependencies"];
-/// Keywords whose content is no schema.
+/// Keywords whose content is not a schema.
 const PLAIN: [&str; 4] = ["const", "enum", "default", "examples"];
 
-/// What a schema comes to.
+/// Size of a schema, its references written out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Extent {
-    /// Rules, its references written out once.
+    /// Number of rules, each recursive reference written out once.
     pub(super) rules: u64,
-    /// Whether it names itself, or names what is not in it: then the value decides.
+    /// True if the schema refers to itself, or to something outside: the rules applied then depend
+    /// on the value.
     pub(super) is_open: bool,
 }
 
-/// What a schema comes to; a definition that comes to too much is told with its path.
+/// Counts the rules of a schema; the error names the definition that has too many.
 pub(super) fn extent_of(schema: &Value) -> Result<Extent, String> {
     let mut walk =
         Walk { root: schema, known: BTreeMap::new(), open: Vec::new(), depth: 0, is_open: false };
@@ -41,18 +43,18 @@ pub(super) fn extent_of(schema: &Value) -> Result<Extent, String> {
 
 struct Walk<'a> {
     root: &'a Value,
-    /// What each definition comes to that was counted.
+    /// Rules of each definition that was counted already.
     known: BTreeMap<&'a str, u64>,
-    /// The definitions that are being counted, and whether each was reached without going into the
-    /// value.
+    /// The definitions being counted, outermost first, and whether each was reached without
+    /// descending into the value.
     open: Vec<(&'a str, bool)>,
     depth: usize,
     is_open: bool,
 }
 
 impl<'a> Walk<'a> {
-    /// What a schema, or a list of schemas, comes to. `is_same` says whether it applies to the
-    /// value of the definition around it.
+    /// Counts the rules of a schema, or of a list of schemas. `is_same` says whether it applies to
+    /// the value of the enclosing definition.
     fn rules(&mut self, schema: &'a Value, is_same: bool) -> Result<u64, String> {
         self.depth += 1;
         if self.depth > DEPTH_LIMIT {
@@ -104,14 +106,14 @@ impl<'a> Walk<'a> {
         Ok(rules)
     }
 
-    /// What a reference comes to.
+    /// Counts the rules that a reference stands for.
     fn target(&mut self, target: &'a str, is_same: bool) -> Result<u64, String> {
         let Some(path) = target.strip_prefix('#') else {
             self.is_open = true;
             return Ok(0);
         };
         let Some(schema) = self.root.pointer(path) else {
-            // An anchor, or nothing: the library says which.
+            // An anchor, or a pointer to nothing: the library reports the latter.
             self.is_open = true;
             return Ok(0);
         };
@@ -122,6 +124,8 @@ impl<'a> Walk<'a> {
         let is_root = path.is_empty();
         if around.is_some() || is_root {
             self.is_open = true;
+            // The cycle is harmless if any reference on it descends into the value. The root is
+            // never in `open`, so for it the whole stack counts.
             let after = around.map_or(0, |at| at + 1);
             let stays = is_same && self.open[after..].iter().all(|(_, is_same)| *is_same);
             if stays {

@@ -1,19 +1,19 @@
-//! What the check of a value against a schema can cost at most.
+//! Bounds the cost of checking a value against a schema.
 
 use serde_json::Value;
 
 use super::schema_refs::extent_of;
 use crate::expr::{Weight, pattern_states};
 
-/// Bytes that each rule touches besides its value: it is compiled before it is used.
+/// Bytes that each rule costs besides its value: it is compiled before it is used.
 const RULE_BYTES: u64 = 1 << 10;
-/// Bytes of patterns that are counted; more of them have no bound here.
+/// Most bytes of patterns that are bounded here.
 const PATTERN_BYTES: u64 = 256;
-/// Times that a rule goes over its value: once to judge it, once for its errors.
+/// Times that a rule reads its value: once to judge it, once to list its errors.
 const PASSES: u64 = 2;
 
-/// Bytes that a check touches at most: each rule goes over the whole value once for each
-/// alternative that it stands in. Nothing when there is no bound here.
+/// Returns the most bytes that a check touches: each rule reads the whole value once for each
+/// alternative that it is nested in. `None` if there is no bound.
 pub(super) fn work_of(schema: &Value, value: &Value, limit: u64) -> Option<u64> {
     let extent = extent_of(schema).ok().filter(|extent| !extent.is_open)?;
     let mut traits = Traits::default();
@@ -21,13 +21,14 @@ pub(super) fn work_of(schema: &Value, value: &Value, limit: u64) -> Option<u64> 
     let weight = Weight::of(value, limit);
     let bytes = weight.bytes.saturating_add(Weight::of(schema, limit).bytes);
     let each = bytes.saturating_mul(PASSES).saturating_mul(traits.depth);
+    // `uniqueItems` compares each item with all others.
     let each = if traits.is_unique { each.saturating_mul(weight.longest.max(1)) } else { each };
     let patterns = traits.pattern_states.saturating_mul(bytes);
     let rules = extent.rules.saturating_mul(each.saturating_add(RULE_BYTES));
     Some(rules.saturating_add(patterns.saturating_mul(extent.rules)))
 }
 
-/// What a schema has that makes it dear.
+/// Properties of a schema that make its check expensive.
 #[derive(Default)]
 struct Traits {
     depth: u64,
@@ -37,12 +38,14 @@ struct Traits {
 }
 
 impl Traits {
-    /// Takes a schema in; nothing if it has what no bound is known of.
+    /// Adds a schema; `None` if it uses a keyword whose cost has no known bound.
     fn add(&mut self, schema: &Value, depth: u64) -> Option<()> {
         self.depth = self.depth.max(depth);
         match schema {
             Value::Object(fields) => fields.iter().try_for_each(|(key, field)| {
                 match (key.as_str(), field) {
+                    // These keywords depend on the result of sibling rules, and an anchor is a
+                    // reference that `extent_of` does not follow.
                     ("unevaluatedProperties" | "unevaluatedItems", _) => return None,
                     ("$id" | "$anchor" | "$dynamicAnchor", Value::String(_)) => return None,
                     ("pattern", Value::String(pattern)) => self.pattern(pattern)?,
@@ -59,8 +62,8 @@ impl Traits {
         }
     }
 
-    /// A pattern that goes over a text once with its states: without looking around, back
-    /// references and counted repetitions.
+    /// Adds a pattern. Only those are bounded that match in one pass over the text: without
+    /// lookaround, back references and counted repetitions.
     fn pattern(&mut self, pattern: &str) -> Option<()> {
         self.pattern_bytes += pattern.len() as u64 + 1;
         self.pattern_states += pattern_states(pattern);

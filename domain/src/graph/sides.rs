@@ -1,25 +1,27 @@
-//! Which sides of branches a node depends on: one that needs two sides of a branch never runs.
+//! Finds nodes that need two exclusive sides of one branch, and so never run.
 //!
-//! Each side of each branch is a bit. A node carries the sides that cannot be taken when it runs;
-//! the sets grow along the edges, so the work is edges times bits.
+//! Each side of each branch is a bit. A node carries the set of sides that are excluded once it
+//! runs. The sets grow along the edges, so the work is edges times bits.
 
 use super::manifest::{Graph, Join, Work};
 use super::topology::Edge;
 
-/// Where the bits of each branch begin, and how many it has.
+/// Bit ranges of the branches: the first bit of each and its number of sides; `None` for other
+/// nodes.
 struct Sides {
     ranges: Vec<Option<(usize, usize)>>,
     words: usize,
 }
 
-/// The nodes that need all inputs and have some on different sides of one branch. Of a chain of
-/// such nodes the first is named. The graph has no circles.
+/// Returns the nodes that need all inputs and have some on different sides of one branch. Of a
+/// chain of such nodes only the first is returned. The graph must have no cycles.
 pub(super) fn torn(graph: &Graph, edges: &[Edge]) -> Vec<usize> {
     let sides = Sides::of(graph);
     let mut excluded: Vec<Vec<u64>> = vec![vec![0; sides.words]; graph.nodes.len()];
     let inputs = by_target(graph.nodes.len(), edges);
     let mut torn = Vec::new();
     for node in order(&inputs, graph.nodes.len()) {
+        // With another join a node runs on either side, and excludes nothing for those after it.
         if graph.nodes[node].join != Join::All {
             continue;
         }
@@ -45,6 +47,7 @@ impl Sides {
         let mut bits = 0;
         let mut range = |node: &super::manifest::Node| {
             let Work::Branch(branch) = &node.work else { return None };
+            // One more for `else`, even if the manifest gives no node for it.
             let count = branch.cases.len() + 1;
             bits += count;
             Some((bits - count, count))
@@ -53,7 +56,7 @@ impl Sides {
         Self { ranges, words: bits.div_ceil(64) }
     }
 
-    /// Of a branch that leads here directly, the sides that do not are excluded.
+    /// Excludes the sides of each branch with an edge to this node that have no such edge.
     fn exclude_other_ports(&self, inputs: &[Edge], set: &mut [u64]) {
         for edge in inputs {
             let Some((begin, count)) = self.ranges[edge.from] else { continue };
@@ -71,7 +74,7 @@ impl Sides {
         }
     }
 
-    /// Whether some branch has no side left.
+    /// True if every side of some branch is excluded.
     fn has_no_way(&self, set: &[u64]) -> bool {
         let is_excluded = |bit: usize| set[bit / 64] >> (bit % 64) & 1 == 1;
         let mut ranges = self.ranges.iter().flatten();
@@ -87,7 +90,7 @@ fn by_target(nodes: usize, edges: &[Edge]) -> Vec<Vec<Edge>> {
     inputs
 }
 
-/// The nodes, each after those it waits for.
+/// The nodes in topological order (Kahn's algorithm).
 fn order(inputs: &[Vec<Edge>], nodes: usize) -> Vec<usize> {
     let mut waits: Vec<usize> = inputs.iter().map(Vec::len).collect();
     let mut follow = vec![Vec::new(); nodes];

@@ -1,7 +1,8 @@
-//! Reading YAML (and so JSON) into a tree that remembers where everything stands.
+//! Parses YAML, and so JSON, into a tree that keeps the position of every value.
 //!
-//! Built from the parser's events, not by recursion, with limits on size, depth and count: what a
-//! stranger sends costs no more than the limits allow.
+//! The tree is built from the parser's events, without recursion and with limits on size, depth and
+//! count, because manifests come from strangers. Aliases, anchors and tags are refused: an alias
+//! can multiply a short text without bound.
 
 use std::collections::BTreeSet;
 
@@ -11,14 +12,14 @@ use serde_json::{Map, Number, Value};
 use super::mistake::{Mistake, Place, mistake};
 use crate::json::WholeNumberTooLarge;
 
-/// Bytes of a manifest.
+/// Largest manifest in bytes.
 const BYTES_LIMIT: usize = 1 << 20;
-/// Collections within collections.
+/// Most levels of nested collections.
 const DEPTH_LIMIT: usize = 64;
-/// Values in a manifest.
+/// Most values in a manifest.
 const VALUES_LIMIT: usize = 100_000;
 
-/// A value and where it stands.
+/// A value and the position where it begins.
 #[derive(Debug, Clone)]
 pub(super) struct Tree {
     pub(super) place: Place,
@@ -37,7 +38,7 @@ impl Tree {
         Self { place, kind }
     }
 
-    /// Where a line of the text stands; `line` counts from 1.
+    /// Position of a line within a text value; `line` counts from 1.
     pub(super) fn line(&self, line: usize) -> Place {
         match line.saturating_sub(1) {
             0 => self.place,
@@ -45,7 +46,7 @@ impl Tree {
         }
     }
 
-    /// The value without its places. As deep as [`DEPTH_LIMIT`] at most.
+    /// Converts to a plain value. Recursion is bounded by [`DEPTH_LIMIT`].
     pub(super) fn value(&self) -> Value {
         match &self.kind {
             Kind::Scalar(value) => value.clone(),
@@ -57,18 +58,18 @@ impl Tree {
         }
     }
 
-    /// A field of a map.
+    /// Returns a field if this is a map that has it.
     pub(super) fn field(&self, key: &str) -> Option<&Self> {
         let Kind::Map(fields) = &self.kind else { return None };
         fields.iter().find(|(name, _)| name == key).map(|(_, field)| field)
     }
 
-    /// The text, if it is one.
+    /// Returns the text if this is one.
     pub(super) fn as_str(&self) -> Option<&str> {
         if let Kind::Scalar(Value::String(text)) = &self.kind { Some(text) } else { None }
     }
 
-    /// What kind of value this is, for people.
+    /// The kind of value in words for error messages.
     pub(super) fn kind_name(&self) -> &'static str {
         match &self.kind {
             Kind::Scalar(Value::Null) => "nothing",
@@ -81,7 +82,7 @@ impl Tree {
     }
 }
 
-/// Reads a text.
+/// Parses a manifest's text, within the limits of this file.
 pub(super) fn read(text: &str) -> Result<Tree, Mistake> {
     let start = Place { line: 1, column: 1 };
     if text.len() > BYTES_LIMIT {
@@ -107,7 +108,8 @@ fn place(span: &Span) -> Place {
     Place { line: span.start.line(), column: span.start.col() + 1 }
 }
 
-/// A collection that is still open.
+/// A collection whose end has not been read; a map also has the keys seen and the key that waits
+/// for its value.
 enum Open {
     List(Place, Vec<Tree>),
     Map(Place, Vec<(String, Tree)>, BTreeSet<String>, Option<String>),
@@ -144,11 +146,13 @@ impl Builder {
             Event::DocumentStart(_) if self.root.is_some() => {
                 refuse("one manifest a file: a second document begins here")
             }
+            // Stream and document marks carry no value.
             _ => Ok(()),
         }
     }
 
     fn begin(&mut self, open: Open, place: Place) -> Result<(), Mistake> {
+        // A map without a waiting key expects a key, and YAML allows collections there.
         if let Some(Open::Map(.., None)) = self.open.last() {
             return Err(mistake(place, "", "a key must be text"));
         }
@@ -197,7 +201,7 @@ impl Builder {
     }
 }
 
-/// The value of a scalar by YAML's core schema; quoted ones are text.
+/// Resolves a scalar by YAML's core schema; quoted ones are text.
 fn resolve(text: &str, style: ScalarStyle) -> Result<Value, WholeNumberTooLarge> {
     if style != ScalarStyle::Plain {
         return Ok(Value::String(text.to_owned()));
@@ -210,7 +214,8 @@ fn resolve(text: &str, style: ScalarStyle) -> Result<Value, WholeNumberTooLarge>
     })
 }
 
-/// The number that a plain scalar is, if it is one.
+/// Parses a plain scalar as a number; `None` if it is text. Whole numbers beyond 64 bits are an
+/// error: a double would round them silently.
 fn number(text: &str) -> Result<Option<Number>, WholeNumberTooLarge> {
     if !text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c)) {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! Reading what an agent has besides its prompt: tools and memory.
+//! Decodes an agent's tools and memory.
 
 use std::collections::BTreeSet;
 
@@ -8,16 +8,17 @@ use super::nodes::template;
 use super::source::{Kind, Tree};
 use crate::id::{GraphVersion, Name};
 
-/// Tools of one agent at most: more confuse every model.
+/// Most tools of one agent: models choose badly among more.
 const TOOLS_LIMIT: usize = 64;
-/// Tokens that are recalled when the manifest names no limit.
+/// Most tokens recalled if the manifest sets no limit.
 const RECALL_TOKENS: u64 = 1_000;
 
-/// `tools`, `spawn`, `max_turns`, `max_tool_calls`, `max_total_tokens`.
+/// Decodes `tools`, `spawn`, `max_turns`, `max_tool_calls` and `max_total_tokens`.
 pub(super) fn toolbox(decoder: &mut Decoder<'_>, fields: &mut Fields<'_>) -> Option<Toolbox> {
     let tools = fields.take("tools");
     let spawn = fields.take("spawn");
     let mut limits = TurnLimits::default();
+    // A limit without `tools` would never be enforced: it is reported below.
     let mut lonely = None;
     let mut number = |key: &'static str, most: u64| {
         let tree = fields.take(key)?;
@@ -41,7 +42,7 @@ pub(super) fn toolbox(decoder: &mut Decoder<'_>, fields: &mut Fields<'_>) -> Opt
     Some(Toolbox { tools, spawn: spawn.unwrap_or_default(), limits })
 }
 
-/// What the tool to spawn may run.
+/// Decodes the agents and graphs that `agent.spawn` may run.
 fn spawn_list(
     decoder: &mut Decoder<'_>,
     tree: &Tree,
@@ -61,7 +62,7 @@ fn spawn_list(
     spawn
 }
 
-/// A list of tools, agents and graphs.
+/// Decodes a list of tools, agents and graphs, each of which may be there once.
 pub(super) fn list(decoder: &mut Decoder<'_>, tree: &Tree, path: &str) -> Option<Vec<ToolRef>> {
     let Kind::List(list) = &tree.kind else {
         decoder.add(tree, path, "must be a list of tools, as [math.eval, {graph: brief}]");
@@ -92,7 +93,7 @@ fn name_of(tool: &ToolRef) -> String {
     }
 }
 
-/// A built-in tool's name, `{agent: NAME}` or `{graph: NAME}`.
+/// Decodes a built-in tool's name, `{agent: NAME}` or `{graph: NAME}`.
 fn tool(decoder: &mut Decoder<'_>, tree: &Tree, path: &str) -> Option<ToolRef> {
     if !matches!(tree.kind, Kind::Map(_)) {
         let name = decoder.text(tree, path)?;
@@ -131,7 +132,7 @@ fn tool(decoder: &mut Decoder<'_>, tree: &Tree, path: &str) -> Option<ToolRef> {
     }
 }
 
-/// Whose memory it is: `subject` of a `memory`.
+/// Decodes `subject` of a `memory`: the template that names whose memory it is.
 pub(super) fn memory_subject(
     decoder: &mut Decoder<'_>,
     memory: &Tree,
@@ -146,7 +147,7 @@ pub(super) fn memory_subject(
     None
 }
 
-/// `memory: {subject, query, max_tokens}`.
+/// Decodes `memory: {subject, query, max_tokens}`.
 pub(super) fn memory(
     decoder: &mut Decoder<'_>,
     fields: &mut Fields<'_>,

@@ -1,15 +1,15 @@
-//! What validation must know of tools: their names and the shape of their arguments.
+//! The tools that validation knows: their names and the schemas of their arguments.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// A tool.
+/// A tool that nodes and agents may call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ToolSpec {
-    /// Its name, as `text.split`.
+    /// Unique name, as `text.split`.
     pub name: String,
-    /// What it does, in a sentence.
+    /// Purpose in a sentence, shown to models.
     pub description: String,
     /// JSON Schema of its arguments: an object with `properties` and `required`.
     pub arguments: Value,
@@ -22,17 +22,17 @@ pub struct ToolCatalog {
 }
 
 impl ToolCatalog {
-    /// A catalogue of these tools.
+    /// Builds a catalogue; of two tools with one name the last one counts.
     pub fn new(tools: Vec<ToolSpec>) -> Self {
         Self { tools: tools.into_iter().map(|tool| (tool.name.clone(), tool)).collect() }
     }
 
-    /// The tool of a name.
+    /// Returns the tool of a name.
     pub fn get(&self, name: &str) -> Option<&ToolSpec> {
         self.tools.get(name)
     }
 
-    /// All tools, by name.
+    /// All tools in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = &ToolSpec> {
         self.tools.values()
     }

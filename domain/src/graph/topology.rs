@@ -1,24 +1,25 @@
-//! The edges of a graph, as the kernel's scheduler takes them.
+//! The edges of a graph as the kernel's scheduler takes them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::manifest::{Graph, OnError, Work};
 use crate::id::NodeId;
 
-/// An edge. `port` is the case of a branch that makes it live; `None` means always.
+/// A dependency between two nodes. `port` is the case of a branch that makes it live; `None` means
+/// always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Edge {
-    /// Index of the node that is waited for.
+    /// Index of the node that must end first.
     pub from: usize,
-    /// Index of the node that waits.
+    /// Index of the node that depends on it.
     pub to: usize,
-    /// The case of a branch.
+    /// Index of the branch's case; `else` comes after all cases.
     pub port: Option<u32>,
 }
 
-/// The edges in deterministic order: branch targets first, then needs. A node that is a branch's
-/// target does not wait for that branch a second time, nor a fallback for the node that it
-/// replaces.
+/// Returns the edges in deterministic order. A branch's target does not wait for that branch a
+/// second time by `needs`, nor a fallback for the node that it replaces: the kernel has that edge
+/// already.
 pub fn edges(graph: &Graph) -> Vec<Edge> {
     let numbers: BTreeMap<&NodeId, usize> =
         graph.nodes.iter().enumerate().map(|(number, node)| (&node.id, number)).collect();
@@ -26,6 +27,7 @@ pub fn edges(graph: &Graph) -> Vec<Edge> {
     let mut targets = BTreeSet::new();
     for (from, node) in graph.nodes.iter().enumerate() {
         let Work::Branch(branch) = &node.work else { continue };
+        // `else` gets the port after the last case: the executor numbers choices in the same way.
         let ways = branch.cases.iter().map(|case| &case.to).chain([&branch.otherwise]);
         for (port, ids) in (0_u32..).zip(ways) {
             for to in ids.iter().filter_map(|id| numbers.get(id)) {

@@ -1,10 +1,10 @@
-//! Reading what waits for the outside: signals, and what to do about unknown outcomes.
+//! Decodes signals, and the policy for unknown outcomes.
 
 use super::decode::Decoder;
 use super::manifest::{OnUnknown, Signal};
 use super::source::{Kind, Tree};
 
-/// `signal: NAME`, or `signal: {name, timeout}`.
+/// Decodes `signal: NAME` or `signal: {name, timeout}`.
 pub(super) fn signal(decoder: &mut Decoder<'_>, tree: &Tree, path: &str) -> Option<Signal> {
     if !matches!(tree.kind, Kind::Map(_)) {
         return decoder.parsed(tree, path).map(|name| Signal { name, timeout: None });
@@ -23,7 +23,7 @@ pub(super) fn signal(decoder: &mut Decoder<'_>, tree: &Tree, path: &str) -> Opti
     Some(Signal { name: name?, timeout })
 }
 
-/// What follows when nobody knows what came of a try.
+/// Decodes the policy for a try whose outcome is unknown.
 pub(super) fn on_unknown(decoder: &mut Decoder<'_>, tree: &Tree, path: &str) -> Option<OnUnknown> {
     match decoder.text(tree, path)?.as_str() {
         "retry" => Some(OnUnknown::Retry),

@@ -1,38 +1,39 @@
-//! What a call can use at most, and what that costs.
+//! The most that a call can use, and what that costs.
 
 use super::Meter;
 use super::price::{PriceBook, PriceQuery};
 use crate::money::Money;
 
-/// What a call can use at most.
+/// Upper bounds of a call's usage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CallBound {
-    /// Tokens that are sent, of whatever class.
+    /// Tokens sent, of all classes.
     pub input_tokens: u64,
-    /// Tokens of the answer, of whatever class.
+    /// Tokens generated, of all classes.
     pub output_tokens: u64,
-    /// Milliseconds of a recording, whose model is billed by them or by its tokens.
+    /// Milliseconds of a recording, by which or by whose tokens the model is billed.
     pub audio_ms: u64,
-    /// Characters of a text that is spoken.
+    /// Characters of spoken text.
     pub characters: u64,
 }
 
 impl CallBound {
-    /// All tokens.
+    /// Tokens sent and generated; saturates.
     pub fn tokens(self) -> u64 {
         self.input_tokens.saturating_add(self.output_tokens)
     }
 }
 
 impl PriceBook {
-    /// What a call can cost at most, whatever class its tokens turn out to be of and whatever tier
-    /// of prompt or service it falls into; `None` when the model has no price.
+    /// Returns the highest cost of a call, whatever classes its tokens and whatever tiers of prompt
+    /// length and service it falls into; `None` if the model has no price.
     pub fn worst_cost(&self, query: PriceQuery<'_>, bound: CallBound) -> Option<Money> {
         let price = self.find(query)?;
         let worst = |quantity: u64, is_kind: fn(Meter) -> bool| {
             if quantity == 0 {
                 return Some(Money::ZERO);
             }
+            // The dearest rate of any class: which class tokens fall into is known after the call.
             let rates = price.all_rates(bound.input_tokens, query.service_tier);
             let rates = rates.flat_map(|rates| rates.iter());
             let rates = rates.filter(|(meter, _)| is_kind(**meter)).map(|(_, rate)| *rate);
@@ -44,7 +45,8 @@ impl PriceBook {
         let characters = worst(bound.characters, |meter| meter == Meter::Characters)?;
         let recording = match bound.audio_ms {
             0 => tokens?,
-            // A price by time and one by tokens are two ways to bill the same.
+            // A model is billed by time or by tokens, never both. Which one is not known here, so
+            // the sum bounds it.
             audio_ms => {
                 let time = worst(audio_ms, |meter| meter == Meter::AudioMs);
                 let ways: Vec<Money> = time.into_iter().chain(tokens).collect();
@@ -54,8 +56,8 @@ impl PriceBook {
         Some(recording + characters)
     }
 
-    /// Tokens of an answer that an amount of money is enough for, after a prompt of at most so many
-    /// tokens; `None` when the model has no price, or an answer costs nothing.
+    /// Returns the most tokens of an answer that an amount pays for, after a prompt of
+    /// `input_tokens`; `None` if the model has no price or an answer costs nothing.
     pub fn affordable_output(
         &self,
         query: PriceQuery<'_>,
@@ -66,6 +68,7 @@ impl PriceBook {
             let bound = CallBound { input_tokens, output_tokens, ..CallBound::default() };
             self.worst_cost(query, bound).map(Money::scaled)
         };
+        // The cost is linear in output tokens, so that two points give the price of one.
         let (prompt, with_token) = (cost(0)?, cost(1)?);
         let left = amount.scaled().saturating_sub(prompt).max(0);
         let tokens = left.checked_div(with_token - prompt)?;

@@ -1,5 +1,4 @@
-//! Prices of models: by class of usage, by the length of the prompt, by the tier of service that
-//! served the call, and what a call could cost at most.
+//! The price book: prices by meter, by the length of the prompt and by the tier of service.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +9,10 @@ use super::{Meter, Usage};
 use crate::money::{Currency, Money};
 use crate::time::Timestamp;
 
-/// Base models that stand behind one another at most.
+/// Most base models that may stand behind one another.
 const BASE_STEPS: usize = 4;
 
-/// What one model costs from some moment on: money per unit of each meter.
+/// Price of one model from some moment on: money per unit of each meter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Price {
@@ -21,68 +20,67 @@ pub struct Price {
     pub provider: String,
     /// The model's name as the provider writes it; `*` covers all of them.
     pub model: String,
-    /// When the price begins to hold, in milliseconds since the Unix epoch.
+    /// Start of validity, in milliseconds since the Unix epoch.
     pub from_ms: Timestamp,
-    /// What the provider bills in.
+    /// Currency in which the provider bills.
     pub currency: Currency,
-    /// Money per token, or per millisecond or character for models that are billed by them.
+    /// Money per token, or per millisecond or character for models billed by them.
     pub per_token: BTreeMap<Meter, Money>,
-    /// What calls with longer prompts cost, whole.
+    /// Prices of calls with longer prompts, which replace those above for the whole call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tiers: Vec<PriceTier>,
-    /// What calls cost that another tier of service served, by the provider's word for it. A tier
-    /// that is not here has no price.
+    /// Prices by service tier, in the provider's word for the tier. An unlisted tier has no price.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub services: BTreeMap<String, ServicePrice>,
 }
 
-/// What a call costs whose prompt is longer than so many tokens: a meter that is not here costs
-/// what it costs below.
+/// Price of calls whose prompt is longer than `above_tokens`. A meter not listed keeps the price of
+/// the tier below.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PriceTier {
-    /// Tokens of input, of all classes, up to which the tier below holds.
+    /// Input tokens, of all classes, up to which the tier below holds.
     pub above_tokens: u64,
     /// Money per token of each meter.
     pub per_token: BTreeMap<Meter, Money>,
 }
 
-/// What a tier of service costs.
+/// Price of a service tier.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServicePrice {
-    /// Money per token of each meter; one that is not here has no price.
+    /// Money per token of each meter; a meter not listed has no price.
     pub per_token: BTreeMap<Meter, Money>,
-    /// What calls with longer prompts cost.
+    /// Prices of calls with longer prompts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tiers: Vec<PriceTier>,
 }
 
-/// A model whose price is that of another one: a deployment under a name of its own.
+/// A deployment whose price is that of another model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BaseModel {
-    /// The provider of the deployment.
+    /// Provider of the deployment.
     pub provider: String,
-    /// The name of the deployment.
+    /// Model name of the deployment.
     pub model: String,
-    /// The model that it is: `PROVIDER/MODEL`.
+    /// Model whose price it has, as `PROVIDER/MODEL`.
     pub base: String,
 }
 
-/// The prices of an operator: they stand before those that the program brings.
+/// Prices of an operator, which take precedence over the built-in ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OperatorPrices {
-    /// Prices.
+    /// Prices that are looked up before the built-in ones.
     #[serde(default)]
     pub prices: Vec<Price>,
-    /// Models whose price is that of another one.
+    /// Deployments with the price of another model.
     #[serde(default)]
     pub base_models: Vec<BaseModel>,
 }
 
-/// An immutable version of the prices.
+/// An immutable version of all prices.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PriceBook {
     version: String,
@@ -91,52 +89,52 @@ pub struct PriceBook {
     base_models: BTreeMap<(String, String), String>,
 }
 
-/// What is asked of a price book.
+/// Key of a look-up in the price book.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PriceQuery<'a> {
-    /// The provider's name.
+    /// Name of the provider.
     pub provider: &'a str,
-    /// The model, as the provider writes it.
+    /// Name of the model, as the provider writes it.
     pub model: &'a str,
-    /// Whether it runs on machines of the person or the operator: without a price of its own it
-    /// has that of `local`.
+    /// True if the model runs on machines of the user or the operator. Without a price of its own
+    /// it then has that of `local`.
     pub is_local: bool,
-    /// The tier that served the call, by the provider's word; the usual one when absent.
+    /// Tier that served the call, in the provider's word; the default one when absent.
     pub service_tier: Option<&'a str>,
-    /// The moment of the call.
+    /// Time of the call, which selects the price by its start of validity.
     pub at: Timestamp,
 }
 
-/// The price of one model call: what each meter costs, and by which version of the book.
+/// Price of one model call: the cost of each meter, and the price book's version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Charge {
-    /// Currency of the amount.
+    /// Currency of all amounts.
     pub currency: Currency,
-    /// Exact amount of the whole call: the sum of the lines.
+    /// Exact cost of the whole call: the sum of the lines.
     pub amount: Money,
-    /// Exact amount of each meter that was used.
+    /// Exact cost of each meter used.
     pub lines: BTreeMap<Meter, Money>,
-    /// The price book's version: the first 16 hexadecimal digits of BLAKE3 of its file, or of its
-    /// file and the operator's.
+    /// Version of the price book: the first 16 hexadecimal digits of BLAKE3 of its file, or of its
+    /// file's version and the operator's file.
     pub price: String,
 }
 
-/// What is wrong with a file of prices.
+/// Error of a file of prices.
 #[derive(Debug, thiserror::Error)]
 pub enum PriceError {
-    /// It is not in its form.
+    /// The file is not JSON of the expected form.
     #[error("{0}")]
     Form(#[from] serde_json::Error),
-    /// It says what cannot be.
+    /// The file contains an impossible price.
     #[error("{0}")]
     Content(String),
 }
 
 impl PriceBook {
-    /// Reads a price book: a JSON list of [`Price`].
+    /// Parses a price book: a JSON list of [`Price`].
     ///
     /// # Errors
-    /// The text is not such a list, or a price in it cannot be one; the error says which.
+    /// The text is not such a list, or a price in it is invalid; the error names the model.
     pub fn parse(json: &str) -> Result<Self, PriceError> {
         let prices: Vec<Price> = serde_json::from_str(json)?;
         prices.iter().try_for_each(check_price)?;
@@ -144,13 +142,13 @@ impl PriceBook {
         Ok(Self { version: version_of(&[json]), prices, operator_prices, base_models })
     }
 
-    /// The book with an operator's own prices before it: a JSON object of [`OperatorPrices`]. The
-    /// version of the two together is another one.
+    /// Returns the book with an operator's prices added: a JSON object of [`OperatorPrices`]. The
+    /// result has another version.
     ///
     /// # Errors
-    /// As those of [`PriceBook::parse`]; a base model stands behind itself.
+    /// As [`PriceBook::parse_book`]; also if a base model leads back to itself.
     pub fn with_operator_prices(&self, json: &str) -> Result<Self, PriceError> {
-        // A struct may be written as a list as well: a list is none.
+        // serde reads a struct from a list as well, which would hide a mistaken file.
         let fields: serde_json::Map<String, Value> = serde_json::from_str(json)?;
         let OperatorPrices { prices, base_models } = serde_json::from_value(fields.into())?;
         prices.iter().try_for_each(check_price)?;
@@ -169,10 +167,10 @@ impl PriceBook {
         Ok(book)
     }
 
-    /// The book with base models of the file of providers.
+    /// Returns the book with the base models of the providers' configuration file.
     ///
     /// # Errors
-    /// As those of [`PriceBook::with_operator_prices`].
+    /// As [`PriceBook::with_operator_prices`].
     pub fn with_base_models(&self, base_models: Vec<BaseModel>) -> Result<Self, PriceError> {
         if base_models.is_empty() {
             return Ok(self.clone());
@@ -192,12 +190,12 @@ impl PriceBook {
         }
     }
 
-    /// The version, as it stands in each [`Charge`].
+    /// Version of the book, as each [`Charge`] names it.
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// The name under which a model has its price; `None` when names lead in a circle.
+    /// Returns the name under which a model has its price; `None` if base models form a cycle.
     fn base_of<'a>(&'a self, provider: &'a str, model: &'a str) -> Option<(&'a str, &'a str)> {
         let mut name = (provider, model);
         for _ in 0..=BASE_STEPS {
@@ -210,8 +208,8 @@ impl PriceBook {
         None
     }
 
-    /// The price of a model at a moment: the operator's before ours, the exact name before the
-    /// model that it is a snapshot of, the latest that had begun.
+    /// Returns the price of a model at a time. The operator's prices come before the built-in ones,
+    /// the exact name before the model that it is a dated snapshot of; the latest valid one counts.
     pub fn find(&self, query: PriceQuery<'_>) -> Option<&Price> {
         let (provider, model) = self.base_of(query.provider, query.model)?;
         let named = |name: &str| self.find_named(provider, name, query.at);
@@ -229,8 +227,8 @@ impl PriceBook {
         lists.find_map(|list| list.iter().filter(is_meant).max_by_key(|price| price.from_ms))
     }
 
-    /// What a call costs; `None` when the model, the tier that served it, or a meter that it used,
-    /// has no price.
+    /// Returns the cost of a call; `None` if the model, the tier that served it, or a meter that it
+    /// used has no price.
     pub fn charge(&self, query: PriceQuery<'_>, usage: &Usage) -> Option<Charge> {
         let price = self.find(query)?;
         let rates = price.rates(query.service_tier, usage.tokens_in())?;
@@ -244,7 +242,7 @@ impl PriceBook {
 }
 
 impl Price {
-    /// Money per unit for a prompt of this length, served so.
+    /// Money per unit, for a prompt of this length and a service tier.
     fn rates(&self, service_tier: Option<&str>, tokens: u64) -> Option<BTreeMap<Meter, Money>> {
         let (base, tiers) = match service_tier.filter(|tier| !is_usual(tier)) {
             None => (&self.per_token, &self.tiers),
@@ -255,13 +253,14 @@ impl Price {
         };
         let mut rates = base.clone();
         for tier in tiers.iter().filter(|tier| tokens > tier.above_tokens) {
+            // Tiers are sorted, so that the highest one reached is applied last.
             rates.extend(tier.per_token.iter().map(|(meter, rate)| (*meter, *rate)));
         }
         Some(rates)
     }
 
-    /// Everything that may be charged for a prompt of at most so many tokens. Who asks for no tier
-    /// may be served by any: a project's default is set at the provider.
+    /// Every price that may apply to a prompt of at most `tokens`. A call without a tier may be
+    /// served by any, since a project's default is set at the provider.
     pub(super) fn all_rates<'a>(
         &'a self,
         tokens: u64,
@@ -283,17 +282,18 @@ impl Price {
     }
 }
 
-/// Whether a tier is the one that a price without a tier is for.
+/// True if a tier is covered by a price without a tier.
 fn is_usual(tier: &str) -> bool {
     ["", "auto", "default", "standard", "standard_only", "on_demand"].contains(&tier)
 }
 
-/// The model that a name with a date at its end is a snapshot of: `gpt-4o-2024-08-06`,
-/// `claude-sonnet-4-5-20250929`, `claude-haiku-4-5@20251001`.
+/// Returns the model of a dated snapshot: `gpt-4o-2024-08-06`, `claude-sonnet-4-5-20250929`,
+/// `claude-haiku-4-5@20251001`.
 pub(crate) fn snapshot_base(model: &str) -> Option<&str> {
     let is_digits = |text: &str, count: usize| {
         text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit())
     };
+    // Anthropic and Vertex write the date as eight digits, OpenAI as YYYY-MM-DD.
     if let Some((base, date)) = model.rsplit_once(['-', '@'])
         && is_digits(date, 8)
     {
@@ -311,6 +311,7 @@ fn version_of(texts: &[&str]) -> String {
     let mut hasher = blake3::Hasher::new();
     for (place, text) in texts.iter().enumerate() {
         if place > 0 {
+            // A separator, so that two texts hash apart from their concatenation.
             hasher.update(&[0]);
         }
         hasher.update(text.as_bytes());

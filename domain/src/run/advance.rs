@@ -1,5 +1,5 @@
-//! What an executor did and is about to do becomes one commit: outcomes, then what they made
-//! ready, then the intents of what starts now, then the end.
+//! Turns an executor's report into one commit: outcomes first, then the steps that they made ready,
+//! then the intents of the steps that start, then the end of the run.
 
 use std::collections::BTreeSet;
 
@@ -18,6 +18,7 @@ use crate::platform_text;
 use crate::stream::Seq;
 use crate::time::Timestamp;
 
+/// Decides what an executor's report records.
 pub(super) fn advance(
     state: &RunState,
     command: Advance,
@@ -35,12 +36,15 @@ pub(super) fn advance(
     }
     let now = context.now;
     let mut commit = Building { state, events: Vec::new(), spent: state.spent, next, now };
+    // Results before intents: what a tool or model returned must be recorded before anything that
+    // builds on it.
     for moved in &command.moves {
         commit.told(moved)?;
     }
     for outcome in command.outcomes {
         commit.outcome(outcome)?;
     }
+    // These steps have no effect, so they need no start event; only their attempt is checked.
     for Outcome { step, attempt, result, skipped, .. } in command.instant {
         commit.check_next(&step, attempt, context)?;
         commit.result(step, attempt, result, skipped, None);
@@ -49,6 +53,7 @@ pub(super) fn advance(
         commit.end(end);
         return Ok(commit.events);
     }
+    // After the outcomes, so that work done in time is recorded even if the deadline has passed.
     if state.deadline().is_some_and(|deadline| deadline <= context.now) {
         commit.end(End::Failed { step: None, error: too_late(state, context.now) });
         return Ok(commit.events);
@@ -63,6 +68,8 @@ pub(super) fn advance(
     Ok(commit.events)
 }
 
+/// Rejects a report that names a step twice, except that a step may have a turn update and an
+/// outcome.
 fn told_once(command: &Advance) -> Result<(), Rejection> {
     let outcomes = command.outcomes.iter().chain(&command.instant).map(|outcome| &outcome.step);
     let mut moved = BTreeSet::new();
@@ -80,7 +87,7 @@ fn told_once(command: &Advance) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// Calls that were under way when the run ended are still recorded: their cost is real.
+/// Records the model calls that were in flight when the run ended: their cost is real.
 fn settle_after_the_end(
     state: &RunState,
     command: Advance,
@@ -90,6 +97,7 @@ fn settle_after_the_end(
     let mut commit =
         Building { state, events: Vec::new(), spent: state.spent, next: state.seq.plus(1), now };
     for outcome in command.outcomes {
+        // `call` is taken once the call is settled, so a second report of it records nothing.
         let under_way = state.steps.get(&outcome.step).is_some_and(|step| step.call.is_some());
         if let (true, Some(call)) = (under_way, outcome.call) {
             commit.call(&outcome.step, outcome.attempt, call, &outcome.result);
@@ -98,6 +106,7 @@ fn settle_after_the_end(
     if commit.events.is_empty() { Err(Rejection::Ended(ended)) } else { Ok(commit.events) }
 }
 
+/// Returns the failure of a run whose deadline has passed, with the limit that it exceeded.
 fn too_late(state: &RunState, now: Timestamp) -> FailureReport {
     let is_calendar = state.calendar_deadline().is_some_and(|deadline| deadline <= now);
     let message = if is_calendar {
@@ -110,7 +119,8 @@ fn too_late(state: &RunState, now: Timestamp) -> FailureReport {
     FailureReport::new("budget.exceeded", message)
 }
 
-/// A commit under construction.
+/// A commit under construction. `usage` is kept up to date with the events, so that each intent is
+/// checked against everything held before it in the same commit.
 pub(super) struct Building<'a> {
     pub(super) state: &'a RunState,
     pub(super) events: Vec<Event>,
@@ -120,9 +130,11 @@ pub(super) struct Building<'a> {
 }
 
 impl Building<'_> {
+    /// Pushes the events of an attempt's outcome.
     fn outcome(&mut self, outcome: Outcome) -> Result<(), Rejection> {
         let Outcome { step, attempt, result, call, skipped } = outcome;
         let was_sleeping = self.under_way(&step, attempt)?;
+        // A sleep has no effect, so its end is the outcome of the step.
         if was_sleeping {
             self.events.push(Event::TimerFired(run::TimerFired { step: step.clone() }));
         }
@@ -137,7 +149,10 @@ impl Building<'_> {
         Ok(())
     }
 
-    /// Whether the step is a sleep; an error unless this try of it is under way.
+    /// Returns whether the step is a sleep.
+    ///
+    /// # Errors
+    /// This attempt of the step is not under way.
     pub(super) fn under_way(&self, step: &StepId, attempt: u32) -> Result<bool, Rejection> {
         let not_under_way = || Rejection::NotUnderWay(step.clone());
         let known = self.state.steps.get(step).ok_or_else(not_under_way)?;
@@ -151,6 +166,7 @@ impl Building<'_> {
         Ok(matches!(known.status, StepStatus::Sleeping { .. }))
     }
 
+    /// Pushes the end of a model call, and its usage.
     fn call(&mut self, step: &StepId, attempt: u32, call: CallReport, result: &StepResult) {
         if let StepResult::Failed { error, .. } | StepResult::FailedAsking { error } = result {
             let error = error.clone().at(self.next);
@@ -163,13 +179,13 @@ impl Building<'_> {
         self.record_usage(step, attempt, &call, result.is_unknown());
     }
 
-    /// The turn of the call that is under way.
+    /// Returns the agent turn of the model call in flight; 0 if there is none.
     fn turn_of(&self, step: &StepId) -> u32 {
         let call = self.state.steps.get(step).and_then(|step| step.call.as_ref());
         call.map_or(0, |call| call.turn)
     }
 
-    /// A model answered.
+    /// Pushes the completion of a model call, unless the call failed.
     pub(super) fn completed_call(
         &mut self,
         step: &StepId,
@@ -190,7 +206,8 @@ impl Building<'_> {
         }));
     }
 
-    /// What a call used; what was held for it is free again, unless nobody knows what it used.
+    /// Pushes the usage of a call and releases its budget hold. If the usage or the cost is
+    /// unknown, the hold counts as spent, so that the budget stays an upper bound.
     pub(super) fn record_usage(
         &mut self,
         step: &StepId,
@@ -204,6 +221,8 @@ impl Building<'_> {
         }
         let Some(usage) = &call.usage else { return };
         let hold = held.map(|held| run::BudgetHold {
+            // A lost call may have used anything up to its hold; a confirmed one without a price
+            // may have cost anything up to it.
             tokens: if is_lost { held.reserved_tokens } else { 0 },
             cost: if is_lost || call.charge.is_none() { held.reserved_cost } else { Money::ZERO },
         });
@@ -224,6 +243,7 @@ impl Building<'_> {
         self.events.push(Event::UsageRecorded(recorded));
     }
 
+    /// Pushes the outcome of an attempt, and the retry or question that follows it.
     fn result(
         &mut self,
         step: StepId,
@@ -232,6 +252,7 @@ impl Building<'_> {
         skipped: Vec<crate::id::NodeId>,
         fallback: Option<Fallback>,
     ) {
+        // `Some(true)` asks about an unknown outcome, `Some(false)` about a failure.
         let asks = match result {
             StepResult::FailedAsking { .. } => Some(false),
             StepResult::UnknownAsking => Some(true),
@@ -276,7 +297,8 @@ impl Building<'_> {
         }
     }
 
-    /// Started steps need no `scheduled` of their own: the start says it.
+    /// Pushes `run.step.scheduled.v1` for steps that became ready. Steps that start in this commit
+    /// need none, since the start implies it.
     fn ready(&mut self, ready: Vec<StepId>, starts: &[Start]) -> Result<(), Rejection> {
         for step in ready {
             if self.state.steps.contains_key(&step) {
@@ -289,6 +311,7 @@ impl Building<'_> {
         Ok(())
     }
 
+    /// Starts steps in order, until one could exceed the budget: that one ends the run.
     fn starts(
         &mut self,
         executor: ExecutorId,
@@ -306,6 +329,7 @@ impl Building<'_> {
         Ok(())
     }
 
+    /// Checks that `reported` is the attempt that may start now.
     fn check_next(&self, step: &StepId, told: u32, context: &Context) -> Result<(), Rejection> {
         let current = self.next_attempt(step, context)?;
         if current == told {
@@ -314,7 +338,7 @@ impl Building<'_> {
         Err(Rejection::StaleAttempt { step: step.clone(), told, current })
     }
 
-    /// The number of the try that may start now.
+    /// Returns the number of the attempt that may start now.
     fn next_attempt(&self, step: &StepId, context: &Context) -> Result<u32, Rejection> {
         let Some(known) = self.state.steps.get(step) else {
             return Ok(1);
@@ -327,7 +351,7 @@ impl Building<'_> {
         }
     }
 
-    /// The limit that the intent could break, in words.
+    /// Describes the budget limit that the intent could exceed; `None` if the budget suffices.
     pub(super) fn over_budget(&self, intent: &Intent) -> Option<PlatformText> {
         let (what, more_tokens, more): (&'static str, u64, Money) = match intent {
             Intent::CallModel { reserved_tokens, reserved_cost, .. } => {
@@ -343,6 +367,7 @@ impl Building<'_> {
             _ => return None,
         };
         let (budget, spent) = (self.state.budget, self.spent);
+        // Without a price there is no upper bound of the cost, so a cost limit forbids the call.
         if let (Some(limit), Intent::CallModel { reserved_cost: None, .. }) = (budget.cost, intent)
         {
             return Some(platform_text!(
@@ -374,6 +399,7 @@ impl Building<'_> {
         ))
     }
 
+    /// Ends the run because its budget cannot cover the step.
     pub(super) fn exhausted(&mut self, step: StepId, limit: PlatformText) {
         let exhausted = run::BudgetExhausted { step: step.clone(), limit: limit.clone() };
         self.events.push(Event::BudgetExhausted(exhausted));
@@ -381,6 +407,7 @@ impl Building<'_> {
         self.end(End::Failed { step: Some(step), error });
     }
 
+    /// Pushes the start of a step with its intent.
     fn start(&mut self, executor: ExecutorId, start: Start, attempt: u32) {
         let Start { step, intent } = start;
         let started = run::StepStarted { step: step.clone(), attempt, executor };
@@ -388,7 +415,7 @@ impl Building<'_> {
         self.intend(&step, attempt, intent);
     }
 
-    /// What is about to be done.
+    /// Pushes the intent of a step and holds the budget that it needs.
     pub(super) fn intend(&mut self, step: &StepId, attempt: u32, intent: Intent) {
         let step = step.clone();
         match intent {
@@ -460,6 +487,7 @@ impl Building<'_> {
         }
     }
 
+    /// Pushes the intent of a child run and holds the child's whole budget.
     fn child(&mut self, step: StepId, attempt: u32, child: ChildIntent) {
         self.spent.hold_tokens(child.budget.tokens.unwrap_or(0));
         self.spent.reserved_cost += child.budget.cost.unwrap_or_default();
@@ -478,6 +506,7 @@ impl Building<'_> {
         }));
     }
 
+    /// Pushes the end of the run.
     fn end(&mut self, end: End) {
         self.events.push(match end {
             End::Completed { output } => {
@@ -492,6 +521,7 @@ impl Building<'_> {
     }
 }
 
+/// Returns the failure of a step whose executor died and that is not attempted again.
 fn unknown_outcome() -> FailureReport {
     let message =
         platform_text!("the executor died during the step, and no further try is allowed");

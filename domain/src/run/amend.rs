@@ -1,4 +1,4 @@
-//! Mending a run that goes on: another budget, another version of its graph.
+//! Amending a run: another budget, or another version of its graph.
 
 use std::collections::BTreeMap;
 
@@ -15,33 +15,34 @@ use crate::money::Money;
 use crate::stream::Seq;
 use crate::time::{Span, Timestamp};
 
-/// What a run gets in place of what it has.
+/// Command: changes the budget or the graph version of a run that is running or has failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AmendRun {
-    /// Other limits; those that are not named stay.
+    /// New limits; limits that are `None` stay.
     pub limits: NewLimits,
-    /// Another version of the graph. Whether it fits the state was found before, by the kernel.
+    /// New graph version. The kernel has checked before that it fits the state.
     pub version: Option<GraphVersion>,
-    /// The failed steps that end the run by its graph: they get another series of tries.
+    /// Failed steps that ended the run, by its graph; they get a new series of attempts.
     pub steps: Vec<StepId>,
-    /// Why.
+    /// Reason of the amendment, if one was given.
     pub reason: Option<Reason>,
 }
 
-/// Limits in place of those of a budget.
+/// Budget limits that replace those of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NewLimits {
-    /// Most tokens in and out.
+    /// Maximum tokens, input and output together.
     pub tokens: Option<u64>,
-    /// Most money.
+    /// Maximum cost, in the currency of the prices.
     pub cost: Option<Money>,
-    /// Longest time of work.
+    /// Maximum active time of the run.
     pub wall: Option<Span>,
-    /// Longest time from creation to end.
+    /// Maximum time from creation to end.
     pub deadline: Option<Span>,
 }
 
 impl NewLimits {
+    /// Returns the budget with these limits replaced.
     fn of(self, budget: Budget) -> Budget {
         Budget {
             tokens: self.tokens.or(budget.tokens),
@@ -52,6 +53,8 @@ impl NewLimits {
     }
 }
 
+/// Decides an amendment. A failed run is reopened by it; without any change it is rejected, since
+/// the run would fail again.
 pub(super) fn amend(
     state: &RunState,
     command: AmendRun,
@@ -85,13 +88,14 @@ pub(super) fn amend(
     if state.phase == Phase::Running {
         return Ok(changes);
     }
+    // The reopening comes first: `run.amended.v1` then changes a running run.
     let mut events = vec![Event::RunReopened(state.reopening(steps, now))];
     events.extend(changes);
     events.extend(state.reopened_children(budget));
     Ok(events)
 }
 
-/// Limits that are used up already would end the run at once.
+/// Rejects limits that are used up already: they would end the run at once.
 fn check_limits(state: &RunState, budget: Budget, now: Timestamp) -> Result<(), Rejection> {
     let used_up = |limit: &'static str, given: String, used: String| {
         Err(Rejection::LimitUsedUp { limit, given, used })
@@ -99,6 +103,7 @@ fn check_limits(state: &RunState, budget: Budget, now: Timestamp) -> Result<(), 
     if let Some(tokens) = budget.tokens.filter(|tokens| *tokens <= state.spent.tokens) {
         return used_up("budget.tokens", tokens.to_string(), state.spent.tokens.to_string());
     }
+    // Equal is allowed for cost: calls without cost may follow.
     if let Some(cost) = budget.cost.filter(|cost| *cost < state.spent.cost) {
         return used_up("budget.cost", cost.to_string(), state.spent.cost.to_string());
     }
@@ -113,8 +118,8 @@ fn check_limits(state: &RunState, budget: Budget, now: Timestamp) -> Result<(), 
     }
 }
 
-/// The node whose conversations may travel further by another version of the graph, if there is
-/// one: a run under way is never loosened.
+/// Finds a node of `other` whose conversations may travel farther than in `current`, the graph of
+/// the run. The privacy of a running run is never loosened.
 pub fn loosened_node(own: &Graph, other: &Graph) -> Option<NodeId> {
     let known: BTreeMap<&NodeId, Privacy> =
         own.nodes.iter().filter_map(|node| Some((&node.id, privacy(node)?))).collect();
@@ -125,10 +130,12 @@ pub fn loosened_node(own: &Graph, other: &Graph) -> Option<NodeId> {
     other.nodes.iter().find(is_looser).map(|node| node.id.clone())
 }
 
+/// Returns the privacy of a node that calls a model.
 fn privacy(node: &Node) -> Option<Privacy> {
     agent(node).map(|agent| agent.privacy)
 }
 
+/// Returns the agent of a node, or of each of its map items.
 fn agent(node: &Node) -> Option<&Agent> {
     match &node.work {
         Work::Agent(agent) => Some(agent),

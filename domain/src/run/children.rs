@@ -1,4 +1,5 @@
-//! Runs within a run: what is known of them, and what their end means.
+//! Child runs: runs that a step or tool call of this run started. Their state in the parent, and
+//! the effect of their end.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,113 +18,117 @@ use crate::request::derived_uuid;
 use crate::stream::Seq;
 use crate::time::{Span, Timestamp};
 
-/// Runs within runs within runs at most.
+/// Maximum nesting depth of child runs.
 pub const DEPTH_LIMIT: u32 = 4;
-/// Runs that one run may have within it at once.
+/// Maximum number of open child runs of one run. Further tool calls are queued.
 pub const WIDTH_LIMIT: usize = 64;
 
-/// When somebody looks whether a run within was created, if it has not ended before.
+/// Time after which an executor checks that a child run exists, unless the child run has ended
+/// before.
 const LOOK: Span = Span::seconds(10);
 
-/// The run that another one belongs to.
+/// Link from a child run to its parent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
-    /// The run.
+    /// Id of the parent run.
     pub run: RunId,
-    /// Its step that waits.
+    /// Step of the parent that waits for this run.
     pub step: StepId,
-    /// How many runs this one is within.
+    /// Nesting depth of this run: 1 for a child, 2 for a grandchild.
     pub depth: u32,
 }
 
-/// What a run takes over from who created it.
+/// Properties that a run takes over from its creator.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lineage {
-    /// The run that it belongs to.
+    /// Parent run, if this is a child run.
     pub origin: Option<Origin>,
-    /// The agent that it is a run of.
+    /// Agent that the run executes, if any.
     pub agent: Option<AgentId>,
 }
 
-/// A run within this one.
+/// A child run as its parent knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Child {
-    /// The step that waits for it.
+    /// Step that waits for the child run.
     pub step: StepId,
-    /// The try of that step.
+    /// Attempt of that step.
     pub attempt: u32,
-    /// The tool call that it answers.
+    /// Tool call that the child run answers; `None` if it is the whole step.
     pub at: Option<CallNo>,
-    /// Its graph.
+    /// Graph that the child run executes.
     pub graph: GraphId,
-    /// The pinned version.
+    /// Graph version to which it was pinned at its creation.
     pub version: GraphVersion,
-    /// Its inputs.
+    /// Inputs of the child run, in the parent's history.
     pub input: PayloadRef,
-    /// The manifest, when the graph is to be registered first.
+    /// Canonical manifest, if the graph has to be registered first.
     pub manifest: Option<PayloadRef>,
-    /// What it may spend.
+    /// Total budget of the child run.
     pub budget: Budget,
-    /// Where its prompts may travel.
+    /// Farthest that its prompts may travel.
     pub privacy: Privacy,
-    /// The agent that it is a run of.
+    /// Agent that it executes, if any.
     pub agent: Option<AgentId>,
-    /// When somebody looks whether it exists; absent once that is known.
+    /// Time of the next check that the child run exists, or runs again after a resumption; `None`
+    /// once that is certain.
     pub look: Option<Timestamp>,
-    /// What came of it; absent while it is under way.
+    /// Outcome of the child run; `None` while it is open.
     pub ended: Option<ChildOutcome>,
-    /// How often it went on after an end, as far as is known here.
+    /// Number of times the child run was reopened, as far as the parent knows.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub reopenings: u32,
-    /// The version of its graph by which it is to go on after its end.
+    /// Graph version with which it continues after its end, if it changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reopened_version: Option<GraphVersion>,
-    /// Its part of the run's fingerprint, as last printed.
+    /// Hash of this part, as last added to the run's fingerprint.
     #[serde(skip)]
     pub(super) print: u64,
 }
 
-/// What came of a run within this one.
+/// Outcome of a child run, as its parent knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChildOutcome {
-    /// Why it yielded nothing; absent when it completed.
+    /// Failure or cancellation; `None` if it completed.
     pub error: Option<Failure>,
-    /// What it yielded.
+    /// Output of the child run, in the parent's history.
     pub output: Option<PayloadRef>,
-    /// Whether it was cancelled only because this run, or one that this one belongs to, ended.
+    /// True if it was cancelled only because this run or an ancestor ended.
     #[serde(default, skip_serializing_if = "is_false")]
     pub inherited: bool,
 }
 
 impl ChildOutcome {
-    /// Whether the run may go on: it failed, or was cancelled only because this one ended.
+    /// True if the child run may continue: it failed, or was cancelled only because this run ended.
+    /// A cancellation by a person is final.
     pub fn is_reopenable(&self) -> bool {
         self.error.as_ref().is_some_and(|error| self.inherited || error.code != "run.cancelled")
     }
 }
 
-/// Tells a run what came of one within it.
+/// Command content: a child run reports its end to its parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChildReport {
-    /// The run within.
+    /// Id of the child run.
     pub child: RunId,
-    /// Why it yielded nothing; absent when it completed.
+    /// Failure or cancellation; `None` if it completed.
     pub error: Option<FailureReport>,
-    /// What it yielded.
+    /// Output of the child run, as a payload of the commit.
     pub output: Option<PayloadSlot>,
-    /// Tokens that it and the runs within it used.
+    /// Tokens used by the child run and its descendants, over all its reopenings.
     pub tokens: u64,
-    /// Money that they cost.
+    /// Cost of the child run and its descendants, over all its reopenings.
     pub cost: Money,
-    /// How often it had gone on after an end before this one.
+    /// Number of times it had been reopened before this end.
     pub reopenings: u32,
-    /// How long it worked, in milliseconds.
+    /// Active time of the child run, in milliseconds.
     pub active_ms: Option<u64>,
-    /// Whether it was cancelled only because a run that it belongs to ended.
+    /// True if it was cancelled only because an ancestor ended.
     pub inherited: bool,
 }
 
-/// The id of a run within a run: the same step, try and call, the same run.
+/// Returns the id of a child run. The same step, attempt and tool call always give the same id, so
+/// that an executor that repeats a creation finds the run.
 pub fn child_run_id(run: RunId, step: &StepId, attempt: u32, at: Option<CallNo>) -> RunId {
     let call = at.map_or_else(String::new, |at| format!("{}.{}", at.turn, at.call));
     let parts = ["child/v1", &run.to_string(), &step.to_string(), &attempt.to_string(), &call];
@@ -131,30 +136,31 @@ pub fn child_run_id(run: RunId, step: &StepId, attempt: u32, at: Option<CallNo>)
 }
 
 impl RunState {
-    /// Runs within this one that are under way.
+    /// Returns the child runs that have not reported their end.
     pub fn open_children(&self) -> impl Iterator<Item = (&RunId, &Child)> {
         self.children.iter().filter(|(_, child)| child.ended.is_none())
     }
 
-    /// How many runs this one is within.
+    /// Returns how many ancestors the run has; 0 for a run without a parent.
     pub fn depth(&self) -> u32 {
         self.origin.as_ref().map_or(0, |origin| origin.depth)
     }
 
-    /// Whether something remains to be done for other runs: those within it are not all over, or
-    /// the one that it belongs to does not know of its end.
+    /// True if work for other runs remains: a child run is open, or the parent does not know that
+    /// this run has ended.
     pub fn owes(&self) -> bool {
         self.open_children().next().is_some()
             || (self.phase.is_ended() && self.origin.is_some() && !self.told)
     }
 
-    /// What is left of the budget for runs within this one, in `shares` equal parts, when so much
-    /// is spent and held. A limit that this run does not have does not bind them.
+    /// Returns the budget of one of `shares` equal children, when `spent` is spent and held. Limits
+    /// that this run does not have stay unset.
     pub fn share(&self, spent: Spent, shares: u64, now: Timestamp) -> Budget {
         let shares = shares.max(1);
         let Spent { tokens, reserved_tokens, cost, reserved_cost } = spent;
         let used = tokens.saturating_add(reserved_tokens);
         let money = |limit: Money| {
+            // Rounded down, so that the shares together never exceed what is left.
             let left = limit.scaled() - (cost + reserved_cost).scaled();
             Money::from_scaled(left.max(0) / i128::from(shares))
         };
@@ -166,7 +172,7 @@ impl RunState {
         }
     }
 
-    /// When somebody must look whether a run within this one was created.
+    /// Returns the earliest time at which an executor must check that a child run exists.
     pub fn next_look(&self) -> Option<Timestamp> {
         self.open_children().filter_map(|(_, child)| child.look).min()
     }
@@ -178,7 +184,9 @@ impl RunState {
         }
     }
 
+    /// Folds `run.child.intended.v1`: holds the child's budget and lets the step wait.
     pub(super) fn intend_child(&mut self, event: &turn::ChildIntended, at: Timestamp) {
+        // A second intent of the same child must not hold its budget twice.
         if self.children.contains_key(&event.child) {
             return;
         }
@@ -198,11 +206,13 @@ impl RunState {
         self.open_account(event.child);
     }
 
+    /// Folds `run.child.ended.v1`: releases the hold and books the usage.
     pub(super) fn end_child(&mut self, event: &turn::ChildEnded) {
         let Some(child) = self.children.get(&event.child) else { return };
         if !child.takes_end(event.reopenings) {
             return;
         }
+        // An ended child holds nothing: only the usage beyond its earlier report is booked.
         let (step, budget, is_held) = (child.step.clone(), child.budget, child.ended.is_none());
         if is_held {
             let (tokens, cost) = self.child_hold(event.child, budget);
@@ -222,6 +232,7 @@ impl RunState {
 }
 
 impl Child {
+    /// Creates the state of a child run that was intended at `recorded_at`.
     fn new(event: &turn::ChildIntended, at: Timestamp) -> Self {
         Self {
             step: event.step.clone(),
@@ -234,6 +245,8 @@ impl Child {
             budget: event.budget,
             privacy: event.privacy,
             agent: event.agent,
+            // An executor may die between the intent and the creation; the check then creates the
+            // run.
             look: Some(at.after(LOOK)),
             ended: None,
             reopenings: 0,
@@ -242,7 +255,7 @@ impl Child {
         }
     }
 
-    /// Whether an end that is told is news: of a run that is waited for, or that went on since.
+    /// True if a reported end is new: of an open child run, or of one reopened since its last end.
     fn takes_end(&self, reopenings: u32) -> bool {
         match self.ended {
             Some(_) => reopenings > self.reopenings,
@@ -251,8 +264,8 @@ impl Child {
     }
 }
 
-/// A run within tells of its end. Told twice changes nothing; told after it went on, it counts
-/// anew, and a run that failed by the failure of it goes on.
+/// Decides the report of a child's end. A repeated report has no effect. A child that completes
+/// after all reopens this run, if the child's failure had ended it.
 pub(super) fn child_ended(
     state: &RunState,
     report: ChildReport,
@@ -276,11 +289,12 @@ pub(super) fn child_ended(
         active_ms: report.active_ms,
         inherited: report.inherited,
     };
+    // Both rules look at the state before this end is folded.
     let (reopened, revived) = (state.reopened_late(&ended), state.revived_by(&ended, now));
     Ok([Event::ChildEnded(ended)].into_iter().chain(reopened).chain(revived).collect())
 }
 
-/// Runs within exist.
+/// Decides which child runs are recorded as created: those whose existence is still to be checked.
 pub(super) fn children_created(state: &RunState, children: &[RunId]) -> Vec<Event> {
     let is_news =
         |child: &&RunId| state.children.get(child).is_some_and(|known| known.look.is_some());
@@ -288,7 +302,7 @@ pub(super) fn children_created(state: &RunState, children: &[RunId]) -> Vec<Even
     children.iter().filter(is_news).map(created).collect()
 }
 
-/// The run that this one belongs to has been told of its end.
+/// Decides that the parent has recorded the end of this run.
 pub(super) fn parent_told(state: &RunState) -> Result<Vec<Event>, Rejection> {
     if !state.phase.is_ended() {
         return Err(Rejection::NotEnded);

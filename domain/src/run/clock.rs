@@ -1,5 +1,5 @@
-//! The time of a run: what counts against `budget.wall` and `budget.deadline`, and how waits move
-//! when the run stands still.
+//! The clock of a run: which time counts against `budget.wall` and `budget.deadline`, and how open
+//! waits are extended by a pause.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,18 +8,18 @@ use super::state::{ApprovalState, Phase, RunState, Step, StepStatus};
 use crate::id::{ApprovalId, StepId};
 use crate::time::{Span, Timestamp};
 
-/// What is known of a run's time besides its creation and its pauses.
+/// Times of a run besides its creation and its pauses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Clock {
-    /// When the last event was recorded.
+    /// Time of the last folded event.
     pub(super) last_event: Timestamp,
-    /// How long nothing of the run could go on, because all of it waited for people, signals,
-    /// time or runs within it. What runs within worked meanwhile is taken off again.
+    /// Milliseconds in which nothing of the run could proceed, because all of it waited for people,
+    /// signals, timers or child runs. The active time of child runs is deducted again.
     pub(super) idle_ms: u64,
 }
 
 impl Step {
-    /// Whether something of the step could go on without anybody from outside.
+    /// True if something of the step can proceed without an external event.
     pub(super) fn is_active(&self) -> bool {
         match &self.status {
             StepStatus::Scheduled { .. } | StepStatus::Unknown => true,
@@ -32,13 +32,14 @@ impl Step {
 }
 
 impl RunState {
-    /// Whether all of the run waits: for people, signals, time, or runs within it.
+    /// True if all of the run waits for people, signals, timers or child runs.
     pub fn is_idle(&self) -> bool {
         self.phase == Phase::Running && !self.paused && self.active == 0 && !self.steps.is_empty()
     }
 
-    /// Notes the time of an event before it is folded.
+    /// Books the time since the last event, before the next event is folded.
     pub(super) fn advance_clock(&mut self, now: Timestamp) {
+        // The state before this event tells whether the time since the last one was idle.
         if self.is_idle() {
             let passed_ms = now.since(self.clock.last_event).0;
             self.clock.idle_ms = self.clock.idle_ms.saturating_add(passed_ms);
@@ -46,68 +47,73 @@ impl RunState {
         self.clock.last_event = now;
     }
 
-    /// How long the run has been idle until `now`.
+    /// Returns the idle time until `now`.
     fn idle_until(&self, now: Timestamp) -> Span {
         let passed = if self.is_idle() { now.since(self.clock.last_event) } else { Span(0) };
         add(Span(self.clock.idle_ms), passed)
     }
 
-    /// How long the run was paused, or failed and not yet reopened, until `now`.
+    /// Returns the time until `now` in which the run was paused, or had ended before it was
+    /// reopened.
     fn stood_until(&self, now: Timestamp) -> Span {
         let passed = self.stopped.map_or(Span(0), |since| now.since(since));
         add(self.stood, passed)
     }
 
-    /// How long the run has worked until `now`: the time that counts against `budget.wall`.
+    /// Returns the active time until `now`, which counts against `budget.wall`.
     pub fn active_time(&self, now: Timestamp) -> Span {
         let is_over = self.phase.is_ended();
+        // The clock of an ended run stops at its last event.
         let now = if is_over { now.min(self.clock.last_event) } else { now };
         let out = add(self.idle_until(now), self.stood_until(now));
         Span(now.since(self.created).0.saturating_sub(out.0))
     }
 
-    /// What is left of `budget.wall`; `None` without such a limit.
+    /// Returns the rest of `budget.wall`; `None` without that limit.
     pub fn wall_left(&self, now: Timestamp) -> Option<Span> {
         let used = self.active_time(now);
         self.budget.wall.map(|wall| Span(wall.0.saturating_sub(used.0)))
     }
 
-    /// When `budget.deadline` is over, counted from the creation whatever happens.
+    /// Returns the end of `budget.deadline`, which counts from creation without interruption.
     pub fn calendar_deadline(&self) -> Option<Timestamp> {
         self.budget.deadline.map(|deadline| self.created.after(deadline))
     }
 
-    /// When `budget.wall` is over; not known while the run is paused, or waits.
+    /// Returns the end of `budget.wall`; `None` while the run is paused or idle, since that time
+    /// does not count.
     pub fn wall_deadline(&self) -> Option<Timestamp> {
         let wall = self.budget.wall.filter(|_| !self.paused && !self.is_idle())?;
         let out = add(self.stood, Span(self.clock.idle_ms));
         Some(self.created.after(wall).after(out))
     }
 
-    /// When the run must end at the latest, as far as that is known now.
+    /// Returns the earliest time at which a budget limit ends the run, as far as it is known.
     pub fn deadline(&self) -> Option<Timestamp> {
         let calendar = self.calendar_deadline().filter(|_| !self.paused);
         self.wall_deadline().into_iter().chain(calendar).min()
     }
 
-    /// The time by which open waits are measured: it stands still while the run does.
+    /// Returns the time by which open waits expire: it stands still during a pause.
     pub(super) fn wait_time(&self, now: Timestamp) -> Timestamp {
         self.stopped.unwrap_or(now)
     }
 
-    /// Takes what a run within worked off the time in which this one only waited for it.
+    /// Deducts a child's active time from the idle time in which this run waited for it. The
+    /// deduction is bounded by the idle time since the child began.
     pub(super) fn charge_time(&mut self, active_ms: u64, idle_at_begin_ms: u64) {
         let grown_ms = self.clock.idle_ms.saturating_sub(idle_at_begin_ms);
         self.clock.idle_ms -= grown_ms.min(active_ms);
     }
 
-    /// Gives the run another `budget.wall` from now on.
+    /// Restarts `budget.wall` in full at `now`.
     pub(super) fn restart_wall(&mut self, now: Timestamp) {
         let passed = now.since(self.created).0;
+        // All time so far becomes pause, except the idle time, which is uncounted already.
         self.stood = Span(passed.saturating_sub(self.clock.idle_ms));
     }
 
-    /// Moves the ends of all open waits by the time that the run stood still.
+    /// Extends all open waits by the length of a pause.
     pub(super) fn shift_waits(&mut self, by: Span) {
         let is_open = |state: ApprovalState| state == ApprovalState::Open;
         let open: Vec<ApprovalId> = self
@@ -134,6 +140,7 @@ impl RunState {
     }
 }
 
+/// True if the step has a wait that a pause extends.
 fn has_timer(step: &Step) -> bool {
     let is_timed = matches!(
         step.status,
@@ -142,6 +149,7 @@ fn has_timer(step: &Step) -> bool {
     is_timed || (step.turns.is_some() && !step.is_ended())
 }
 
+/// Extends the waits of one step.
 fn shift_step(step: &mut Step, by: Span) {
     match &mut step.status {
         StepStatus::Sleeping { due } => *due = due.after(by),
@@ -151,10 +159,12 @@ fn shift_step(step: &mut Step, by: Span) {
         _ => {}
     }
     if let Some(turns) = step.turns.as_deref_mut() {
+        // The time limit of an agent counts from its beginning.
         turns.began = turns.began.after(by);
     }
 }
 
+/// Adds two spans; saturates at the maximum.
 fn add(one: Span, other: Span) -> Span {
     Span(one.0.saturating_add(other.0))
 }

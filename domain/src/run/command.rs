@@ -1,4 +1,4 @@
-//! What may be asked of a run.
+//! Commands to a run, and the reports and intents that they carry.
 
 use super::amend::AmendRun;
 use super::children::{ChildReport, Lineage};
@@ -20,104 +20,104 @@ use crate::time::{Span, Timestamp};
 /// A command to a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunCommand {
-    /// Begin a run.
+    /// Creates the run for a graph version.
     Create(CreateRun),
-    /// Record what an executor did and is about to do.
+    /// Records the work of an executor and its next intents.
     Advance(Advance),
-    /// Answer a question.
+    /// Answers an approval request.
     Answer(Answer),
-    /// Note that runs within this one exist.
+    /// Records that child runs exist.
     ChildrenCreated(Vec<RunId>),
-    /// Take in what came of a run within this one.
+    /// Records the end of a child run.
     ChildEnded(ChildReport),
-    /// Note that the run that this one belongs to knows of its end.
+    /// Records that the parent run knows of this run's end.
     ParentTold,
-    /// Go on by another version of the run's graph. Whether the version fits the state was found
-    /// before, by the kernel.
+    /// Continues with another version of the run's graph. The kernel has checked before that the
+    /// version fits the state.
     Migrate {
-        /// The version.
+        /// Graph version from now on.
         to: GraphVersion,
     },
-    /// End the run before its time.
+    /// Ends a running run; a person asks for it.
     Cancel {
-        /// Why.
+        /// Reason of the person, if one was given.
         reason: Option<Reason>,
     },
-    /// Start no further step.
+    /// Lets no further step start.
     Pause {
-        /// Why.
+        /// Reason of the person, if one was given.
         reason: Option<Reason>,
     },
-    /// Go on after a pause.
+    /// Ends a pause of the run itself.
     Resume,
-    /// Go on after a failure, with another series of tries.
+    /// Reopens a failed run with a new series of attempts.
     Retry {
-        /// Every step whose failure ended the run, and the maps of those that are items.
+        /// Steps whose failure ended the run, and the map nodes of those that are items.
         steps: Vec<StepId>,
     },
-    /// Do as a run that this one belongs to does.
+    /// Follows a pause, resumption or cancellation of the parent run.
     Inherit(FamilyCommand),
-    /// Go on after an end, because the run that it belongs to does.
+    /// Reopens an ended child run because its parent continues.
     Reopen(ReopenRun),
-    /// Get another budget or another version of the graph, and go on after a failure.
+    /// Changes the budget or graph version, and reopens the run if it has failed.
     Amend(AmendRun),
-    /// Take in an outside event.
+    /// Delivers an external event.
     Signal(Signal),
-    /// Decide what becomes of a step.
+    /// Decides what becomes of a failed or lost step.
     Resolve(Resolve),
-    /// Mark this point of the run.
+    /// Marks this point of the run with a checkpoint.
     Mark {
-        /// What for.
+        /// Label of the checkpoint, if one was given.
         label: Option<Reason>,
     },
-    /// Begin a run as a part of another one's history.
+    /// Creates the run as a fork of another one.
     Fork(ForkRun),
 }
 
-/// Begins a run.
+/// Command content: creates a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreateRun {
-    /// The graph.
+    /// Graph that the run executes.
     pub graph: GraphId,
-    /// Its version.
+    /// Graph version to which the run is pinned.
     pub version: GraphVersion,
-    /// The inputs.
+    /// Inputs of the run, a JSON object.
     pub input: PayloadSlot,
-    /// What the run may spend.
+    /// Budget of the run, including its child runs.
     pub budget: Budget,
-    /// Where its conversations may travel at most.
+    /// Farthest that the run's conversations may travel.
     pub privacy: Privacy,
-    /// BLAKE3 of the request.
+    /// BLAKE3 of the request, by which a retry of the request is recognised.
     pub request_hash: String,
-    /// What it takes over from who creates it.
+    /// Parent and agent of the run.
     pub lineage: Lineage,
 }
 
-/// What an executor did since it last wrote, and what it is about to do: one commit. The kernel's
-/// scheduler has answered before: `ready`, `skipped` and `end` are its words, so that the domain
-/// needs no kernel.
+/// Command content: an executor's work since its last report and its next intents, as one commit.
+/// The kernel's scheduler has computed `ready_steps`, `skipped` and `end` before, so that the
+/// domain does not depend on the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Advance {
-    /// Who.
+    /// Executor process that reports.
     pub executor: ExecutorId,
-    /// What happened within steps that go on, at most one move a step.
+    /// Progress within steps that continue, at most one update a step.
     pub moves: Vec<Move>,
-    /// Outcomes, in the order in which they were given to the scheduler.
+    /// Outcomes of attempts, in the order in which the scheduler received them.
     pub outcomes: Vec<Outcome>,
-    /// Steps that begin and end in this commit, because they have no effect: branches, empty maps,
+    /// Outcomes of steps without effect, which begin and end in this commit: branches, empty maps,
     /// and steps whose arguments cannot be built. Their `attempt` is the one that would have
     /// started.
     pub instant: Vec<Outcome>,
-    /// Steps that the scheduler made ready and that are still to be done.
+    /// Steps that became ready. Those that do not start in this commit are recorded as scheduled.
     pub ready: Vec<StepId>,
-    /// Steps that are started here.
+    /// Steps that start in this commit.
     pub starts: Vec<Start>,
-    /// The end of the run, when the scheduler says so.
+    /// End of the run, if the scheduler reports it.
     pub end: Option<End>,
 }
 
 impl Advance {
-    /// Of an executor that did nothing so far and is about to do nothing.
+    /// Creates a report without work or intents.
     pub fn empty(executor: ExecutorId) -> Self {
         Self {
             executor,
@@ -131,239 +131,242 @@ impl Advance {
     }
 }
 
-/// The outcome of one try.
+/// Outcome of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// The step.
+    /// Step that was attempted.
     pub step: StepId,
-    /// The try.
+    /// Number of the attempt.
     pub attempt: u32,
-    /// What came of it.
+    /// Result of the attempt, and what follows from it.
     pub result: StepResult,
-    /// The model call that was made, if one was.
+    /// Model call that the attempt made, if any.
     pub call: Option<CallReport>,
-    /// Nodes that will never run because of it.
+    /// Nodes that will never run because of the outcome.
     pub skipped: Vec<NodeId>,
 }
 
-/// What came of a try.
+/// Result of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StepResult {
-    /// It succeeded.
+    /// The step succeeded with a new output, or without one.
     Completed {
-        /// What it yielded.
+        /// Output of the step, as a payload of this commit.
         output: Option<PayloadSlot>,
-        /// The case that a branch took.
+        /// Index of the case that a branch took.
         case: Option<u32>,
     },
-    /// It yields what is in the log already.
+    /// The step succeeded with an output that is in the log already.
     Yielded {
-        /// What it yields.
+        /// Output of the step, as a payload of an earlier commit.
         output: Option<PayloadRef>,
     },
-    /// It failed; another try starts at `retry_at`, or none if that is absent.
+    /// The attempt failed, with another one to follow or not.
     Failed {
-        /// Why.
+        /// Failure of the attempt.
         error: FailureReport,
-        /// Start of the next try.
+        /// Start of the next attempt; `None` if the step has failed for good.
         retry_at: Option<Timestamp>,
     },
-    /// Its executor died. Another try starts at `retry_at`, or the step fails if that is absent.
+    /// The executor died during the attempt.
     Unknown {
-        /// Start of the next try.
+        /// Start of the next attempt; `None` if the step has failed for good.
         retry_at: Option<Timestamp>,
     },
-    /// It failed, and somebody must decide what becomes of the step.
+    /// The attempt failed, and a person must decide what becomes of the step.
     FailedAsking {
-        /// Why.
+        /// Failure of the attempt.
         error: FailureReport,
     },
-    /// Its executor died, and somebody must decide what becomes of the step.
+    /// The executor died, and a person must decide what becomes of the step.
     UnknownAsking,
-    /// By decision, another try starts now.
+    /// By decision of a person, another attempt starts now.
     Retried,
-    /// By decision, the run goes on without it.
+    /// By decision of a person, the run continues without the step.
     Skipped,
 }
 
 impl StepResult {
-    /// Whether nobody knows what was done.
+    /// True if the executor died, so that the effects of the attempt are unknown.
     pub(super) fn is_unknown(&self) -> bool {
         matches!(self, Self::Unknown { .. } | Self::UnknownAsking)
     }
 }
 
-/// What a finished model call told.
+/// Report of a finished model call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallReport {
-    /// The provider's name.
+    /// Configured name of the provider.
     pub provider: String,
-    /// The model that answered; for a failed call, the model asked.
+    /// Model that answered; for a failed call, the model that was called.
     pub model: String,
-    /// Why the model stopped; absent for a failed call.
+    /// Reason why generation stopped; `None` for a failed call.
     pub finish: Option<String>,
     /// Milliseconds from the request to the last byte.
     pub duration_ms: u64,
-    /// Milliseconds to the first token.
+    /// Milliseconds from the request to the first token.
     pub first_token_ms: Option<u64>,
-    /// Quantities in disjoint classes; absent when nothing was used.
+    /// Quantities in disjoint classes; `None` if nothing was used.
     pub usage: Option<Usage>,
-    /// False when the quantities are our estimate.
+    /// False if the quantities are an estimate.
     pub confirmed: bool,
-    /// The tier that served the call, by the provider's word, when it is not the usual one.
+    /// Service tier reported by the provider, if it is not the default one.
     pub service_tier: Option<String>,
-    /// The cost; absent when the model has no price.
+    /// Cost by the price book; `None` if the model has no price.
     pub charge: Option<Charge>,
-    /// The cost by the provider's own word, in US dollars.
+    /// Cost reported by the provider, in US dollars.
     pub provider_cost: Option<Money>,
-    /// Who is not asked again, when a failed call is followed by one to somebody else.
+    /// Model that the step must not call again, if a failed call is followed by one to another
+    /// model.
     pub fallback: Option<Fallback>,
-    /// How long the provider asks to be left alone, after a failed call. It is not written down:
-    /// the next try's due time tells it.
+    /// Wait that the provider asked for after a failed call. Not recorded itself: it is part of the
+    /// next attempt's due time.
     pub retry_after: Option<Span>,
 }
 
-/// A step that is about to be performed.
+/// Start of a step, with its intent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
-    /// The step.
+    /// Step that starts in this commit.
     pub step: StepId,
-    /// What will be done.
+    /// Effect that the step is about to have.
     pub intent: Intent,
 }
 
-/// What a started step is about to do.
+/// Effect that a step is about to have. It is committed before the effect, so that a crash leaves a
+/// trace of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Intent {
-    /// A pure computation: may be repeated at will.
+    /// A pure computation, which can be repeated at will.
     Compute,
-    /// A model call.
+    /// A call to a model.
     CallModel {
-        /// The agent's turn, from 1; 0 for an agent without tools.
+        /// Turn of the agent, from 1; 0 for an agent without tools.
         turn: u32,
-        /// The provider's name.
+        /// Configured name of the provider.
         provider: String,
-        /// The model.
+        /// Model id in the provider's spelling.
         model: String,
-        /// Why the router chose it.
+        /// Reason of the router for its choice.
         route: String,
-        /// What it was chosen from.
+        /// Input of the router's choice.
         routing: Option<Box<Routing<Table>>>,
-        /// The name of the key.
+        /// Name of the API key, never the key itself.
         key: Option<String>,
-        /// What the provider does not take.
+        /// Request fields that the provider does not support.
         left_out: Vec<String>,
-        /// The exact request.
+        /// Request exactly as it is sent.
         prompt: PayloadSlot,
-        /// Worst case of tokens.
+        /// Worst case of tokens, held against the budget.
         reserved_tokens: u64,
-        /// Worst case of money, when the model has a price.
+        /// Worst case of cost; `None` if the model has no price.
         reserved_cost: Option<Money>,
-        /// Tokens that are sent, as estimated.
+        /// Estimated input tokens of the request.
         estimated_tokens: Option<u64>,
-        /// What the estimate counts, for a call that is no chat.
+        /// Meter of the estimate, for calls that are no chat.
         estimated_meter: Option<Meter>,
-        /// Most tokens of the answer, where the budget and not the caller set it.
+        /// Maximum output tokens, where the budget and not the caller limits them.
         output_limit: Option<u32>,
-        /// What the provider recognises the call by, should it be sent again.
+        /// Key by which the provider recognises a repeated call.
         idempotency_key: Option<String>,
     },
     /// A tool call before an agent's first turn.
     CallTool {
-        /// Which call.
+        /// Turn and number of the tool call.
         at: CallNo,
-        /// The tool's name.
+        /// Name of the tool, as the agent sees it.
         name: String,
     },
-    /// A run within this one.
+    /// Creation of a child run.
     Child(ChildIntent),
-    /// A run within this one that had ended and goes on.
+    /// Reopening of a child run that had ended.
     ReopenChild(ChildReopening),
-    /// Becomes this many items; `ready` of the command holds the first of them.
+    /// Expansion of a map; `ready_steps` of the command holds its first items.
     Expand {
-        /// How many.
+        /// Number of items of the map.
         width: u32,
-        /// How many at once.
+        /// Maximum number of items in flight at once.
         max_parallel: u32,
     },
-    /// Waits.
+    /// A wait until a time.
     Sleep {
-        /// Until when.
+        /// Time at which the sleep ends.
         due: Timestamp,
     },
-    /// Waits for an outside event.
+    /// A wait for an external event.
     Await {
-        /// Its name.
+        /// Name of the awaited event.
         signal: SignalName,
-        /// When the step stops waiting.
+        /// Time at which the step gives up waiting and fails.
         expires: Option<Timestamp>,
     },
-    /// Asks a person.
+    /// A request for a person's approval.
     Ask {
-        /// The question.
+        /// Id of the approval request.
         approval: ApprovalId,
-        /// Who may answer.
+        /// Role that may answer; `owner` may always.
         role: String,
-        /// What is shown.
+        /// Content to approve, exactly as shown to the person.
         content: PayloadSlot,
-        /// SHA-256 of it.
+        /// SHA-256 of that content.
         content_hash: String,
-        /// When the question lapses.
+        /// Time after which no answer is accepted.
         expires: Option<Timestamp>,
     },
 }
 
-/// A run that is about to be created within this one.
+/// Intent to create a child run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChildIntent {
-    /// The tool call that it answers.
+    /// Tool call that the child run answers; `None` if it is the whole step.
     pub at: Option<CallNo>,
-    /// The run.
+    /// Id of the child run.
     pub child: RunId,
-    /// Its graph.
+    /// Graph that the child run executes.
     pub graph: GraphId,
-    /// The pinned version.
+    /// Graph version to which it is pinned.
     pub version: GraphVersion,
-    /// Its inputs.
+    /// Inputs of the child run.
     pub input: PayloadSlot,
-    /// The canonical manifest, when the graph is to be registered first.
+    /// Canonical manifest, if the graph has to be registered first.
     pub manifest: Option<PayloadSlot>,
-    /// What it may spend.
+    /// Budget of the child run, held against this run's budget.
     pub budget: Budget,
-    /// Where its prompts may travel.
+    /// Farthest that the child run's prompts may travel.
     pub privacy: Privacy,
-    /// The agent that it is a run of.
+    /// Agent that the child run executes, if any.
     pub agent: Option<AgentId>,
 }
 
-/// The end of a run.
+/// End of a run, as the scheduler reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// All is done.
+    /// All steps are done.
     Completed {
-        /// What the run yields.
+        /// Output of the run; `None` if the manifest names none.
         output: Option<PayloadSlot>,
     },
-    /// A failure ended it.
+    /// A failure ended the run.
     Failed {
-        /// The step that decided it.
+        /// Step whose failure ended the run; `None` if its output or budget did.
         step: Option<StepId>,
-        /// Why.
+        /// Failure that ended the run.
         error: FailureReport,
     },
 }
 
-/// Why somebody asks for something.
+/// Reason that accompanies a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
-    /// In words of the platform.
+    /// Text of the platform, which the event contains.
     Platform(PlatformText),
-    /// In a person's words: they are sealed.
+    /// Text of a person, which is sealed as a payload.
     Sealed(PayloadSlot),
 }
 
 impl Reason {
-    /// As an event has it: words of the platform, and where the person's lie.
+    /// Returns the two event fields of a reason: the platform's text, or the position of the
+    /// person's payload.
     pub(super) fn written(
         reason: Option<Self>,
         first: Seq,
@@ -376,17 +379,17 @@ impl Reason {
     }
 }
 
-/// The answer to a question.
+/// Command content: answers an approval request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// The question.
+    /// Id of the approval request.
     pub approval: ApprovalId,
     /// SHA-256 of the content that the person saw.
     pub content_hash: String,
-    /// Yes or no.
+    /// True to grant, false to deny.
     pub granted: bool,
-    /// Why.
+    /// Reason of the person, if one was given.
     pub reason: Option<Reason>,
-    /// The roles of who answers.
+    /// Roles of the person, one of which must be that of the request.
     pub roles: Vec<String>,
 }

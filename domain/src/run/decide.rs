@@ -1,4 +1,5 @@
-//! What follows from a command to a run.
+//! Decides which events a command to a run causes: dispatches to the rules, and holds those for
+//! creation, migration and approvals.
 
 use super::advance::advance;
 use super::children::{Lineage, child_ended, children_created, parent_told};
@@ -12,9 +13,10 @@ use crate::id::GraphVersion;
 use crate::stream::Seq;
 use crate::time::Timestamp;
 
-/// Who has this role may answer for every other one.
+/// Role that may answer approvals for every other role.
 const OWNER: &str = "owner";
 
+/// Dispatches a command to its rule.
 pub(super) fn decide(
     state: &RunState,
     command: RunCommand,
@@ -48,7 +50,8 @@ pub(super) fn decide(
     }
 }
 
-/// What was imported takes in nothing. A run that it claims to belong to has nothing to tell it.
+/// Rejects every command to an imported run. A command inherited from the parent has no effect
+/// instead, so that the parent does not see a failure.
 fn refuse_imported(command: &RunCommand) -> Result<Vec<Event>, Rejection> {
     match command {
         RunCommand::Inherit(_) => Ok(Vec::new()),
@@ -56,6 +59,7 @@ fn refuse_imported(command: &RunCommand) -> Result<Vec<Event>, Rejection> {
     }
 }
 
+/// Decides a migration; the same version has no effect.
 fn migrate(state: &RunState, to: GraphVersion) -> Result<Vec<Event>, Rejection> {
     let Some((_, from)) = &state.graph else { return Err(Rejection::NotFound) };
     if state.phase.is_ended() {
@@ -67,7 +71,8 @@ fn migrate(state: &RunState, to: GraphVersion) -> Result<Vec<Event>, Rejection> 
     Ok(vec![Event::RunMigrated(run::Migrated { from: from.clone(), to })])
 }
 
-/// The same request again changes nothing; another one under the same key is refused.
+/// Decides the creation. The same request has no effect; another request under the same idempotency
+/// key is rejected.
 fn create(state: &RunState, command: CreateRun, next: Seq) -> Result<Vec<Event>, Rejection> {
     if state.phase != Phase::New {
         let same = state.request_hash == command.request_hash;
@@ -87,6 +92,7 @@ fn create(state: &RunState, command: CreateRun, next: Seq) -> Result<Vec<Event>,
     Ok([created].into_iter().chain(spawned).collect())
 }
 
+/// Decides the answer to an approval. The same answer again has no effect.
 fn answer_approval(
     state: &RunState,
     answer: Answer,
@@ -98,9 +104,13 @@ fn answer_approval(
     if !answer.roles.iter().any(|role| *role == asked.role || role == OWNER) {
         return Err(Rejection::NotInRole(id, asked.role.clone()));
     }
+    // The hash binds the answer to what the person saw: content that has changed since must be
+    // shown again.
     if asked.content_hash != answer.content_hash {
         return Err(Rejection::ContentChanged(id));
     }
+    // Before the phase is checked, so that a repeated answer succeeds even after the end of the
+    // run.
     if asked.state != ApprovalState::Open {
         let same = (asked.state == ApprovalState::Granted) == answer.granted;
         return if same { Ok(Vec::new()) } else { Err(Rejection::AnsweredBefore(id)) };
@@ -108,6 +118,7 @@ fn answer_approval(
     if state.phase != Phase::Running {
         return Err(Rejection::Ended(state.phase));
     }
+    // During a pause the time of open waits stands still, so the approval has not expired.
     if has_expired(asked, state.wait_time(context.now)) {
         return Err(Rejection::ApprovalExpired(id));
     }

@@ -1,4 +1,9 @@
-//! What each event means for the state of a run. Total: any sequence of events folds.
+//! Folds events into the state of a run. Total: every sequence of events folds, because a log must
+//! stay readable whatever it holds.
+//!
+//! The match is spread over `evolve`, `evolve_control`, `evolve_calls` and `evolve_end`; each
+//! passes on what it does not know, and `evolve_end` ignores the rest. A new event must be added to
+//! one of them by hand.
 
 use super::fingerprint::Part;
 use super::state::{Approval, ApprovalState, Call, Phase, RunState, Spent, StepStatus};
@@ -9,8 +14,11 @@ use crate::id::{ApprovalId, NodeId, StepId};
 use crate::money::Money;
 use crate::time::Timestamp;
 
+/// Folds the events of steps, approvals and model calls.
 pub(super) fn evolve(state: &mut RunState, recorded: Recorded<'_>) {
     state.seq = recorded.seq;
+    // Before the event changes the state: whether the run was idle until now depends on the old
+    // state.
     state.advance_clock(recorded.time);
     match recorded.event {
         Event::RunCreated(created) => state.create(created, recorded.time),
@@ -46,6 +54,7 @@ pub(super) fn evolve(state: &mut RunState, recorded: Recorded<'_>) {
         Event::AgentSpawned(event) => state.agent = Some(event.agent),
         Event::ModelCallFailed(event) => state.release(&event.step),
         Event::UsageRecorded(event) => state.spend(event),
+        // These events carry no state of the run, or belong to another noun's stream.
         Event::TimerFired(_)
         | Event::BudgetExhausted(_)
         | Event::AgentCreated(_)
@@ -60,7 +69,7 @@ pub(super) fn evolve(state: &mut RunState, recorded: Recorded<'_>) {
     }
 }
 
-/// What people and programs decided from outside.
+/// Folds events by which people and programs control the run from outside.
 fn steering(state: &mut RunState, recorded: Recorded<'_>) {
     match recorded.event {
         Event::RunPaused(event) => state.take_pause(event, recorded.time),
@@ -90,7 +99,7 @@ fn steering(state: &mut RunState, recorded: Recorded<'_>) {
     }
 }
 
-/// Tool calls of agents, and runs within the run.
+/// Folds tool calls of agents and events of child runs.
 fn evolve_calls(state: &mut RunState, recorded: Recorded<'_>) {
     match recorded.event {
         Event::ToolCallIntended(event) => state.intend_tool(event, recorded.time),
@@ -107,12 +116,14 @@ fn evolve_calls(state: &mut RunState, recorded: Recorded<'_>) {
     }
 }
 
-/// How the run ended.
+/// Folds the end of the run.
 fn end(state: &mut RunState, recorded: Recorded<'_>) {
     match recorded.event {
         Event::RunCancelled(event) => {
             state.phase = Phase::Cancelled;
             state.is_cancel_inherited = event.inherited;
+            // A cancellation with the parent can be undone by a reopening; the time until then is a
+            // pause.
             if event.inherited {
                 state.stopped = Some(recorded.time);
             }
@@ -143,12 +154,15 @@ impl RunState {
         self.origin.clone_from(&created.origin);
     }
 
+    /// Sets the status of a step.
     pub(super) fn set(&mut self, id: &StepId, status: StepStatus) {
         self.change(id, |step| step.status = status);
     }
 
     fn start(&mut self, event: &run::StepStarted, at: Timestamp) {
         self.change(&event.step, |step| {
+            // A start of the same attempt is a takeover by another executor, which continues with
+            // the same child run.
             if step.attempt != event.attempt {
                 step.child = None;
             }
@@ -181,6 +195,7 @@ impl RunState {
         let error = self.own_failure(&event.error);
         self.change(&event.step, |step| {
             step.attempt = event.attempt;
+            // Only known failures count towards the retry policy; lost attempts do not.
             step.failures += 1;
             step.lost_call = None;
             step.error = Some(error);
@@ -189,7 +204,8 @@ impl RunState {
         self.skip(&event.skipped);
     }
 
-    /// Nobody knows what came of the try: a call that is sent again says that it is the same one.
+    /// Folds `run.step.unknown.v1`. The idempotency key of the lost call is kept, so that the
+    /// provider recognises the repeated call.
     fn lose(&mut self, id: &StepId) {
         self.change(id, |step| {
             step.status = StepStatus::Unknown;
@@ -197,6 +213,7 @@ impl RunState {
         });
     }
 
+    /// Marks nodes as skipped.
     fn skip(&mut self, nodes: &[NodeId]) {
         for node in nodes {
             self.set(&StepId::node(node.clone()), StepStatus::Skipped);
@@ -219,6 +236,7 @@ impl RunState {
         self.approvals.insert(event.approval, approval);
     }
 
+    /// Folds the answer to an approval.
     fn answer(&mut self, event: &run::ApprovalAnswered, answer: ApprovalState) {
         let id: ApprovalId = event.approval;
         let reason_at = event.reason_at.map(|reference| self.own(reference));
@@ -230,7 +248,9 @@ impl RunState {
         }
     }
 
+    /// Folds `run.model_call.intended.v1`: holds the worst case of the call.
     fn intend(&mut self, event: &run::ModelCallIntended, at: Timestamp) {
+        // Turn 0 is an agent without tools: it has no turns to keep.
         if event.turn > 0 {
             self.begin_turn(&event.step, at);
         }
@@ -255,8 +275,10 @@ impl RunState {
         });
     }
 
+    /// Releases the budget hold of the step's model call, if one is in flight.
     pub(super) fn release(&mut self, id: &StepId) {
         let is_held = self.steps.get(id).is_some_and(|step| step.call.is_some());
+        // `update_step` is called only if a call is in flight: it would mark the step as changed.
         let mut held = None;
         if is_held {
             self.change(id, |step| held = step.call.take());
@@ -274,7 +296,7 @@ impl RunState {
 }
 
 impl Spent {
-    /// What a call used and cost, as far as the budget goes.
+    /// Books the usage and cost of a call. The hold of a call of unknown usage is a lower bound.
     pub(super) fn spend(&mut self, usage: &run::UsageRecorded) {
         let hold = usage.hold.unwrap_or_default();
         let cost = usage.charge.as_ref().map_or(Money::ZERO, |charge| charge.amount);
@@ -282,21 +304,26 @@ impl Spent {
         self.cost += cost.max(hold.cost);
     }
 
+    /// Holds the worst case of a call.
     pub(super) fn hold(&mut self, call: &Call) {
         self.hold_tokens(call.reserved_tokens);
         self.reserved_cost += call.reserved_cost;
     }
 
+    /// Holds tokens; saturates at the maximum.
     pub(super) fn hold_tokens(&mut self, tokens: u64) {
         self.reserved_tokens = self.reserved_tokens.saturating_add(tokens);
     }
 
+    /// Releases the hold of a call.
     pub(super) fn release(&mut self, call: &Call) {
         self.release_amounts(call.reserved_tokens, call.reserved_cost);
     }
 
+    /// Releases tokens and cost; saturates at zero.
     pub(super) fn release_amounts(&mut self, tokens: u64, cost: Money) {
         self.reserved_tokens = self.reserved_tokens.saturating_sub(tokens);
+        // Saturating, since logs are folded as they are, even if a release exceeds its hold.
         let left = self.reserved_cost.scaled().saturating_sub(cost.scaled());
         self.reserved_cost = Money::from_scaled(left);
     }

@@ -1,11 +1,11 @@
-//! The codes with which a step can fail: the one list of them.
+//! The list of all codes with which a step can fail.
 
-/// A code that the failure of a step can have.
+/// A code with which a step can fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FailureCode {
-    /// The code, as `provider.timeout`.
+    /// Stable text form, as `provider.timeout`.
     pub code: &'static str,
-    /// Whether another try may help; such a failure is repeated as the node's `retry` says.
+    /// True if another attempt may help; the node's `retry` policy then applies.
     pub is_retryable: bool,
 }
 
@@ -17,7 +17,7 @@ const fn lasting(code: &'static str) -> FailureCode {
     FailureCode { code, is_retryable: false }
 }
 
-/// Every code, in order.
+/// All failure codes, in alphabetical order.
 pub const FAILURE_CODES: [FailureCode; 34] = [
     lasting("agent.limit"),
     lasting("approval.denied"),
@@ -55,12 +55,12 @@ pub const FAILURE_CODES: [FailureCode; 34] = [
     lasting("tool.unknown"),
 ];
 
-/// The entry of a code, if a step can fail with it.
+/// Finds the entry of a code; `None` if no step fails with it.
 pub fn failure_code(code: &str) -> Option<&'static FailureCode> {
     FAILURE_CODES.iter().find(|known| known.code == code)
 }
 
-/// The codes that are repeated, in order.
+/// Returns the retryable codes, in alphabetical order.
 pub fn retryable_codes() -> impl Iterator<Item = &'static str> {
     FAILURE_CODES.iter().filter(|known| known.is_retryable).map(|known| known.code)
 }

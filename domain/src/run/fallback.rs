@@ -1,67 +1,69 @@
-//! Who may be asked when a model call failed: the rules of falling back.
+//! Rules of fallback: which model may be called after a failed model call.
 
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, PlatformCode};
 
-/// Most providers that one step is handed on to.
+/// Maximum number of fallbacks of one step.
 pub const HOPS_LIMIT: usize = 8;
 
-/// Whose key pays for a call.
+/// Owner of an API key, who pays for the call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyOwner {
-    /// The person or the tenant: bring your own key.
+    /// The person or tenant that brought the key.
     #[default]
     User,
-    /// The operator of the platform, who bills for it.
+    /// The operator of the platform, who bills for the use of the key.
     Platform,
 }
 
 impl KeyOwner {
-    /// Whether a key may be used, where the caller does or does not have one of their own. Who
-    /// brought a key is never moved to the platform's, whatever became of their own: it would be
-    /// another's bill.
+    /// Returns whether a key may be used, given whether the caller has a key of their own. Callers
+    /// with own keys never fall back to a platform key, whatever happened to their own: it would be
+    /// somebody else's bill.
     pub fn may_pay(self, caller_has_own: bool) -> bool {
         self == Self::User || !caller_has_own
     }
 }
 
-/// A model that was asked: at whose door, and with which key.
+/// A model that was called, with its provider and key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Candidate {
-    /// The provider's name.
+    /// Configured name of the provider.
     pub provider: String,
-    /// The model, as the provider writes it.
+    /// Model id in the provider's spelling.
     pub model: String,
-    /// The key's name, never the key.
+    /// Name of the API key, never the key itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
 }
 
-/// The next try asks somebody else.
+/// Decision that the next attempt calls another model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fallback {
-    /// Who is not asked again by this step.
+    /// Model that the step must not call again.
     pub from: Candidate,
-    /// Why: the code of the failure.
+    /// Code of the failure that caused the fallback.
     pub reason: PlatformCode,
 }
 
-/// Who may be asked after a failure.
+/// Models that may be called after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Successor {
-    /// Nobody: the failure is the request's own, or a verdict that must not be dodged.
+    /// None: the request itself is at fault, or the failure is a refusal that must not be
+    /// circumvented.
     Nobody,
-    /// A model that holds more.
+    /// A model with a larger context window.
     Larger,
-    /// Any other that would do.
+    /// Any other suitable model.
     Other,
 }
 
-/// Who may be asked after a failure of this kind.
+/// Returns which models may be called after this failure.
 pub fn successor<D>(error: &Failure<D>) -> Successor {
     match error.code.as_str() {
+        // An equally small context window would fail in the same way.
         "provider.context_exceeded" => Successor::Larger,
         "byok.bad_key"
         | "byok.missing_key"

@@ -1,6 +1,6 @@
-//! Runs within runs when somebody steers one of them: a pause, a resumption and a cancellation
-//! reach the whole family, and a run that goes on after a failure takes along what the failure
-//! ended.
+//! Commands that spread between parent and child runs. Pause, resumption and cancellation of a run
+//! reach all its descendants. A run that continues after a failure takes along the children that
+//! the failure ended.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,64 +18,66 @@ use crate::payload::PayloadRef;
 use crate::platform_text;
 use crate::time::{SPAN_LIMIT, Span, Timestamp};
 
-/// By whose word a run is paused.
+/// Causes of a pause. A run continues only once both are gone.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PauseCauses {
-    /// Somebody paused this run.
+    /// True if a person paused this run.
     pub own: bool,
-    /// A run that it belongs to is paused.
+    /// True if the parent run is paused.
     pub inherited: bool,
 }
 
-/// What reaches the runs within a run when it is told to that one.
+/// Command that a run passes on to its child runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FamilyCommand {
-    /// End before their time.
+    /// End, because the parent has ended.
     Cancel,
-    /// Start no further step.
+    /// Start no further step, because the parent is paused.
     Pause,
-    /// Go on after a pause.
+    /// End the inherited pause.
     Resume,
 }
 
-/// What a run has heard of the use of one within it.
+/// Usage of a child run that this run has booked so far. A child reports totals, so that only the
+/// difference to the account is new.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ChildAccount {
-    /// For how long this run had been idle when that one began, in milliseconds.
+    /// Idle time of this run when the child began, in milliseconds.
     idle_at_begin_ms: u64,
-    /// Tokens that are counted here already.
+    /// Tokens booked so far.
     tokens: u64,
-    /// Money that is counted here already.
+    /// Cost booked so far, in the currency of the prices.
     cost: Money,
-    /// Milliseconds of work that are counted here already.
+    /// Active time booked so far, in milliseconds.
     active_ms: u64,
 }
 
-/// How a run within goes on after its end.
+/// Intent to reopen a child run that had ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChildReopening {
-    /// The run.
+    /// Id of the child run.
     pub child: RunId,
-    /// The version of its graph, when that is to be another one.
+    /// Graph version with which it continues, if it changes.
     pub version: Option<GraphVersion>,
-    /// What it may spend in all, what it used before included.
+    /// Total budget of the child run, including what it has spent.
     pub budget: Budget,
 }
 
-/// What the run that it belongs to asks of a run that ended: to go on.
+/// Command content: reopens an ended child run, because its parent continues.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReopenRun {
-    /// How often it will have gone on after an end. One that has done so already changes nothing.
+    /// Number of reopenings that the run will have had. A run that has had as many ignores the
+    /// command.
     pub reopenings: u32,
-    /// Its failed steps that end a run, by its graph.
+    /// Failed steps that ended the run, by its graph.
     pub steps: Vec<StepId>,
-    /// What it may spend in all.
+    /// Total budget of the run, including what it has spent.
     pub budget: Budget,
-    /// The version of its graph that it goes on by.
+    /// Graph version with which the run continues.
     pub version: GraphVersion,
 }
 
-/// The run does as one does that it belongs to. One that has ended has nothing to do.
+/// Decides a command passed on by the parent. It has no effect on a run that has ended.
 pub(super) fn inherit(
     state: &RunState,
     command: FamilyCommand,
@@ -94,6 +96,7 @@ pub(super) fn inherit(
     }
 }
 
+/// Decides a pause; `inherited` tells whether the parent or a person causes it.
 pub(super) fn pause(
     state: &RunState,
     (reason, reason_at): (Option<PlatformText>, Option<PayloadRef>),
@@ -109,6 +112,7 @@ pub(super) fn pause(
     Ok(if is_known { Vec::new() } else { vec![paused()] })
 }
 
+/// Decides a resumption; it ends one cause, and the run stays paused for the other.
 pub(super) fn resume(
     state: &RunState,
     inherited: bool,
@@ -122,6 +126,8 @@ pub(super) fn resume(
     let PauseCauses { own, inherited: by_parent } = state.pause;
     let (is_known, is_other) = if inherited { (by_parent, own) } else { (own, by_parent) };
     if !is_known {
+        // A person cannot resume a run whose parent is paused; the parent's own resumption,
+        // repeated, has no effect.
         let is_waiting = is_other && !inherited;
         return if is_waiting { Err(Rejection::PausedAbove) } else { Ok(Vec::new()) };
     }
@@ -130,6 +136,7 @@ pub(super) fn resume(
     Ok(vec![Event::RunResumed(lifecycle::Resumed { inherited, stays_paused, stood })])
 }
 
+/// Decides a cancellation; a cancelled run ignores it.
 pub(super) fn cancel(
     state: &RunState,
     (reason, reason_at): (Option<PlatformText>, Option<PayloadRef>),
@@ -146,12 +153,14 @@ pub(super) fn cancel(
     }
 }
 
-/// A run goes on because the one that it belongs to does.
+/// Decides the reopening of a child run by its parent. A person's cancellation and a completion are
+/// final.
 pub(super) fn reopen_within(
     state: &RunState,
     command: ReopenRun,
     now: Timestamp,
 ) -> Result<Vec<Event>, Rejection> {
+    // A repeated command must not reopen a run that has ended again meanwhile.
     if state.reopenings >= command.reopenings && state.phase != Phase::New {
         return Ok(Vec::new());
     }
@@ -174,21 +183,22 @@ pub(super) fn reopen_within(
     Ok(events)
 }
 
-/// The step to another version of the graph, if it is another one.
+/// Returns the migration to another graph version; `None` if the run has that version.
 pub(super) fn migration(state: &RunState, to: GraphVersion) -> Option<Event> {
     let (_, from) = state.graph.as_ref()?;
     (*from != to).then(|| Event::RunMigrated(run::Migrated { from: from.clone(), to }))
 }
 
 impl RunState {
-    /// How long the run stands still until now, as an event may say it.
+    /// Returns how long the run has been paused or ended until `now`, at most [`SPAN_LIMIT`], since
+    /// an event cannot hold a longer span.
     fn standing_time(&self, now: Timestamp) -> Span {
         let stood = self.stopped.map_or(Span(0), |since| now.since(since));
         stood.min(SPAN_LIMIT)
     }
 
-    /// The event by which the run goes on: with another series of tries for `steps`, and for those
-    /// whose run within was cancelled for good.
+    /// Builds the event that reopens the run, with a new series of attempts for `steps` and for the
+    /// steps whose child run a person cancelled.
     pub(super) fn reopening(&self, mut steps: Vec<StepId>, now: Timestamp) -> lifecycle::Reopened {
         for (_, child) in self.ended_children(false) {
             if child.at.is_none() && !steps.contains(&child.step) {
@@ -199,13 +209,13 @@ impl RunState {
         lifecycle::Reopened { steps, reopenings, stood, restarts_wall: false, budget: None }
     }
 
-    /// Whether the failure ended runs within that can go on.
+    /// True if the run's failure cancelled child runs that can continue.
     pub(super) fn has_ended_children(&self) -> bool {
         self.ended_children(true).next().is_some()
     }
 
-    /// Runs within whose steps still wait for them although they were cancelled: because this run
-    /// ended, or for good.
+    /// Returns the child runs that were cancelled while a step waited for them: because this run
+    /// ended (`is_inherited`), or by a person.
     fn ended_children(&self, is_inherited: bool) -> impl Iterator<Item = (&RunId, &Child)> {
         self.children.iter().filter(move |(run, child)| {
             let ended = child.ended.as_ref();
@@ -217,7 +227,7 @@ impl RunState {
         })
     }
 
-    /// Whether the step under way is one that takes what comes of the run.
+    /// True if a started step still waits for the outcome of this child run.
     fn is_awaited(&self, run: RunId, child: &Child) -> bool {
         let Some(step) = self.steps.get(&child.step) else { return false };
         matches!(step.status, StepStatus::Started { .. })
@@ -230,15 +240,18 @@ impl RunState {
             }
     }
 
-    /// Runs within that were cancelled only because this one ended go on with it, as far as its
-    /// budget goes.
+    /// Builds the events that reopen child runs cancelled only because this run ended, as far as
+    /// the budget suffices for them.
     pub(super) fn reopened_children(&self, budget: Budget) -> Vec<Event> {
+        // Holds of the children reopened so far, so that together they stay within the budget.
         let mut spent = self.spent;
         let ended = self.ended_children(true);
         let events = ended.map(|(run, child)| {
             let used = self.account(*run);
             let left = left_of(budget, spent);
             let budget = Budget {
+                // The child keeps its budget, but gets no more than this run can still hold beyond
+                // the usage booked.
                 tokens: at_most(child.budget.tokens, left.tokens.map(|left| used.tokens + left)),
                 cost: at_most(child.budget.cost, left.cost.map(|left| used.cost + left)),
                 ..child.budget
@@ -256,7 +269,8 @@ impl RunState {
         events.collect()
     }
 
-    /// A run within that ended only because this one had is heard by one that goes on again.
+    /// Builds the event that reopens a child whose inherited cancellation is reported only after
+    /// this run continued.
     pub(super) fn reopened_late(&self, ended: &turn::ChildEnded) -> Option<Event> {
         let child = self.children.get(&ended.child)?;
         let is_due =
@@ -272,9 +286,10 @@ impl RunState {
         })
     }
 
-    /// What follows when a run within completes after all whose failure ended this one: this one
-    /// goes on, with what the failure ended besides.
+    /// Builds the events that reopen this run when a child completes whose failure had ended it.
     pub(super) fn revived_by(&self, ended: &turn::ChildEnded, now: Timestamp) -> Vec<Event> {
+        // Only the failure of the step that consists of this child is undone; other failures
+        // remain.
         let failed = self.failed_step.as_ref().filter(|_| self.phase == Phase::Failed);
         let is_cause = |id: &&StepId| {
             let is_its =
@@ -286,28 +301,30 @@ impl RunState {
         [reopened].into_iter().chain(self.reopened_children(self.budget)).collect()
     }
 
+    /// Returns the account of a child run; zero for an unknown one.
     fn account(&self, run: RunId) -> ChildAccount {
         self.accounts.get(&run).copied().unwrap_or_default()
     }
 
-    /// What a run within used as far as this one has heard, in tokens and money.
+    /// Returns the tokens and cost that a child run has reported so far.
     pub fn heard_use(&self, child: RunId) -> (u64, Money) {
         let account = self.account(child);
         (account.tokens, account.cost)
     }
 
-    /// What is held for a run within: what it may spend beyond what is counted here already.
+    /// Returns the tokens and cost held for a child run: its budget beyond what is booked already.
     pub(super) fn child_hold(&self, child: RunId, budget: Budget) -> (u64, Money) {
         let account = self.account(child);
         (beyond(budget.tokens, account.tokens), beyond_cost(budget.cost, account.cost))
     }
 
+    /// Notes the idle time at which a child run begins or continues.
     pub(super) fn open_account(&mut self, child: RunId) {
         let idle_at_begin_ms = self.clock.idle_ms;
         self.accounts.entry(child).or_default().idle_at_begin_ms = idle_at_begin_ms;
     }
 
-    /// Counts what a run within used beyond what was counted before.
+    /// Books the usage of a child run beyond its earlier reports.
     pub(super) fn charge_child(&mut self, event: &turn::ChildEnded) {
         let before = self.account(event.child);
         let tokens = event.tokens.saturating_sub(before.tokens);
@@ -317,6 +334,8 @@ impl RunState {
         let active_ms = event.active_ms.unwrap_or(before.active_ms);
         let worked_ms = active_ms.saturating_sub(before.active_ms);
         self.charge_time(worked_ms, before.idle_at_begin_ms);
+        // Reports are totals: the account keeps the last one, and a late smaller one does not lower
+        // the tokens.
         let (tokens, cost) = (event.tokens.max(before.tokens), event.cost);
         self.accounts.insert(event.child, ChildAccount { tokens, cost, active_ms, ..before });
     }
@@ -324,6 +343,7 @@ impl RunState {
     pub(super) fn reopen_child(&mut self, event: &turn::ChildReopened, now: Timestamp) {
         let (tokens, cost) = self.child_hold(event.child, event.budget);
         let Some(child) = self.children.get_mut(&event.child) else { return };
+        // An open child holds its budget already; holding it again would count it twice.
         if child.ended.take().is_none() {
             return;
         }
@@ -372,7 +392,8 @@ impl RunState {
         }
     }
 
-    /// Runs within are paused with this one, and somebody must see to it that they go on with it.
+    /// Schedules a check of all open child runs now: they are paused with this run, and an executor
+    /// must resume them.
     fn look_after_children(&mut self, now: Timestamp) {
         let open: Vec<RunId> = self.open_children().map(|(run, _)| *run).collect();
         for run in open {
@@ -391,7 +412,10 @@ impl RunState {
         if let Some(budget) = event.budget {
             self.budget = budget;
         }
+        // Events of older versions have no number and did not shift waits; folding them must not
+        // change.
         if event.reopenings > 0 {
+            // The parent has to learn of the next end as well.
             (self.reopenings, self.told) = (event.reopenings, false);
             self.shift_waits(event.stood.unwrap_or_default());
         }
@@ -405,7 +429,7 @@ impl RunState {
     }
 }
 
-/// Another series of tries; the time of an agent's turns begins anew where it is named.
+/// Resets a step for a new series of attempts. `turns_began` restarts the time limit of its agent.
 fn begin_tries(step: &mut Step, turns_began: Option<Timestamp>) {
     step.failures = 0;
     step.status = match step.map {
@@ -418,7 +442,7 @@ fn begin_tries(step: &mut Step, turns_began: Option<Timestamp>) {
 }
 
 impl Building<'_> {
-    /// A run within goes on, and the step waits for it again.
+    /// Pushes the intent to reopen a child run and holds the rest of its budget.
     pub(super) fn reopen_child(&mut self, step: StepId, reopening: ChildReopening) {
         let ChildReopening { child, version, budget } = reopening;
         let (tokens, cost) = self.state.child_hold(child, budget);
@@ -431,7 +455,7 @@ impl Building<'_> {
     }
 }
 
-/// What is left of a budget when so much is spent and held.
+/// Returns the rest of a budget when `spent` is spent and held.
 fn left_of(budget: Budget, spent: Spent) -> Budget {
     let used = spent.tokens.saturating_add(spent.reserved_tokens);
     let used_cost = (spent.cost + spent.reserved_cost).scaled();
@@ -443,6 +467,7 @@ fn left_of(budget: Budget, spent: Spent) -> Budget {
     }
 }
 
+/// Returns the lower of two limits; `None` does not bind.
 fn at_most<T: Ord>(limit: Option<T>, other: Option<T>) -> Option<T> {
     match (limit, other) {
         (Some(limit), Some(other)) => Some(limit.min(other)),
@@ -450,10 +475,12 @@ fn at_most<T: Ord>(limit: Option<T>, other: Option<T>) -> Option<T> {
     }
 }
 
+/// Returns the tokens of a limit that are not yet used; 0 without a limit.
 fn beyond(limit: Option<u64>, used: u64) -> u64 {
     limit.unwrap_or(0).saturating_sub(used)
 }
 
+/// Returns the cost of a limit that is not yet used; zero without a limit.
 fn beyond_cost(limit: Option<Money>, used: Money) -> Money {
     let limit = limit.unwrap_or_default().scaled();
     Money::from_scaled(limit.saturating_sub(used.scaled()).max(0))

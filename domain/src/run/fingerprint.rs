@@ -1,7 +1,11 @@
-//! The fingerprint of a run's state, kept up to date at the cost of what changed.
+//! Fingerprint of a run's state, updated at the cost of what changed.
 //!
-//! Each step and each question has a print of its own; the state's is the sum of them, hashed with
-//! what there is once. A commit prints only what it touched: its cost does not grow with the graph.
+//! Each step, approval and child run is hashed by itself. The state's fingerprint is the wrapping
+//! sum of these hashes, hashed together with the single fields. A commit hashes only the parts that
+//! it touched, so that its cost does not grow with the graph.
+//!
+//! The hash covers field and variant names of the serialised parts. A field that is added must be
+//! left out while it has its default value: fingerprints in existing logs would change otherwise.
 
 use serde::Serialize;
 
@@ -9,7 +13,7 @@ use super::state::RunState;
 use crate::decider::Fingerprint;
 use crate::id::{ApprovalId, RunId, StepId};
 
-/// A part of the state that changed since the last print.
+/// Part of the state that is hashed by itself.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Part {
     Step(StepId),
@@ -18,7 +22,7 @@ pub(super) enum Part {
 }
 
 impl RunState {
-    /// The fingerprint of the state as it is.
+    /// Rehashes the changed parts and returns the fingerprint of the state.
     pub fn fingerprint(&mut self) -> Fingerprint {
         for part in std::mem::take(&mut self.changed) {
             self.print_part(&part);
@@ -28,11 +32,11 @@ impl RunState {
             (&self.graph, &self.input, &self.request_hash, &self.budget),
             (&self.spent, &self.output, &self.error),
         );
-        // A run that keeps nothing to itself prints as if there were no such word.
+        // A run without a privacy limit hashes as if the field did not exist: older logs have none.
         let privacy = (!self.privacy.is_any()).then_some(self.privacy);
         let once = privacy.map_or_else(|| print(&once), |privacy| print(&(&once, privacy)));
         let plain = self.with_lineage(once);
-        // What few runs have is printed only where it is there.
+        // Each later group of fields is hashed only where it is set, for the sake of existing logs.
         let steered = (self.paused, self.stood, &self.signals, &self.lineage);
         let is_plain =
             !self.paused && self.stood.0 == 0 && self.signals.is_empty() && self.lineage.is_empty();
@@ -45,7 +49,8 @@ impl RunState {
         Fingerprint(if self.is_imported { print(&(asked, "imported")) } else { asked })
     }
 
-    /// A run that belongs to no other one and to no agent prints as if there were no such words.
+    /// Adds parent and agent to the hash. A run without either hashes as if the fields did not
+    /// exist.
     fn with_lineage(&self, once: u64) -> u64 {
         if self.origin.is_none() && self.agent.is_none() {
             return once;
@@ -53,9 +58,11 @@ impl RunState {
         print(&(once, &self.origin, &self.agent, self.told))
     }
 
-    /// Prints everything anew, as a state that was read needs it.
+    /// Rehashes all parts, for a state that was decoded from a snapshot.
     pub(super) fn print_all(&mut self) {
         self.changed.clear();
+        // A sum does not depend on the order of the parts, and one summand can be replaced without
+        // the others.
         let mut sum = 0_u64;
         let mut add = |print: &mut u64, now: u64| {
             *print = now;
@@ -76,6 +83,7 @@ impl RunState {
         self.prints = sum;
     }
 
+    /// Rehashes one part and replaces its summand.
     fn print_part(&mut self, part: &Part) {
         let (print_before, now) = match part {
             Part::Step(id) => {
@@ -98,10 +106,10 @@ impl RunState {
     }
 }
 
-/// Bytes that most parts take at most, as JSON.
+/// Buffer capacity that suffices for most parts as JSON.
 const PART_BYTES: usize = 256;
 
-/// The first eight bytes of BLAKE3 of the value as JSON.
+/// Returns the first eight bytes of BLAKE3 of the value as JSON.
 fn print(value: &impl Serialize) -> u64 {
     let mut bytes = Vec::with_capacity(PART_BYTES);
     // Serialising plain values into memory cannot fail.

@@ -1,7 +1,7 @@
-//! Forks: a run whose history begins in another one's.
+//! Forks: runs whose history begins with a prefix of another run's.
 //!
-//! A reference to a payload within a state counts events over the whole history: those of the
-//! ancestors first, then the run's own. Within an event it counts those of its own stream.
+//! A payload reference in a state counts events over the whole history: the ancestors' events
+//! first, then the run's own. A reference in an event counts the events of its own stream.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,23 +16,23 @@ use crate::payload::PayloadRef;
 use crate::stream::{Seq, StreamKey};
 use crate::time::{Span, Timestamp};
 
-/// A run that a history begins in.
+/// A run from which a fork inherits history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ancestor {
-    /// The run.
+    /// Id of the ancestor.
     pub run: RunId,
-    /// How many events of the history stand in it and in those before it.
+    /// Number of events of the whole history in this ancestor and those before it.
     pub upto: Seq,
 }
 
-/// A reference of an event of a run's own stream, as a state with these ancestors counts.
+/// Converts a reference of the run's own stream into one over the whole history.
 pub fn own(lineage: &[Ancestor], reference: PayloadRef) -> PayloadRef {
     let before = lineage.last().map_or(0, |ancestor| ancestor.upto.0);
     PayloadRef { seq: reference.seq.plus(before), ..reference }
 }
 
-/// The stream that a payload of a state stands in, and its place there. `own` is the stream of the
-/// run itself.
+/// Returns the stream that holds a payload of a state, and its reference there. `own_stream` is the
+/// stream of the run itself.
 pub fn locate(
     lineage: &[Ancestor],
     own: &StreamKey,
@@ -40,6 +40,7 @@ pub fn locate(
 ) -> (StreamKey, PayloadRef) {
     let mut before = Seq(0);
     for ancestor in lineage {
+        // Ancestors are sorted, the oldest first: the first that reaches the event holds it.
         if reference.seq <= ancestor.upto {
             let stream = StreamKey::run(own.tenant.clone(), ancestor.run);
             return (stream, since(reference, before));
@@ -50,17 +51,18 @@ pub fn locate(
 }
 
 impl RunState {
+    /// Converts a reference of the run's own stream into one over the whole history.
     pub(super) fn own(&self, reference: PayloadRef) -> PayloadRef {
         own(&self.lineage, reference)
     }
 
-    /// A failure of an event of the run's own stream, as the state counts.
+    /// Converts the detail of a failure of the run's own stream likewise.
     pub(super) fn own_failure(&self, failure: &Failure) -> Failure {
         failure.clone().map_detail(|detail| Some(self.own(detail)))
     }
 
-    /// A failure of the state, to be written once more. The detail of one that an ancestor had
-    /// stays there: an event names payloads of its own stream only.
+    /// Prepares a failure of the state for another event. A detail that is in an ancestor's stream
+    /// is dropped: an event refers to payloads of its own stream only.
     pub fn failure_again<T>(&self, failure: &Failure) -> Failure<Detail<T>> {
         let before = self.lineage.last().map_or(Seq(0), |ancestor| ancestor.upto);
         let is_own = |detail: &PayloadRef| detail.seq > before;
@@ -68,7 +70,8 @@ impl RunState {
         failure.clone().map_detail(place)
     }
 
-    /// Turns the parent's state into the fork's: nothing is spent, nothing is under way.
+    /// Folds `run.forked.v1`: turns the parent's state into the fork's, with nothing spent and
+    /// nothing in flight.
     pub(super) fn fork(&mut self, forked: &Forked, at: Timestamp) {
         let before = self.lineage.last().map_or(Seq(0), |ancestor| ancestor.upto);
         let upto = before.plus(forked.seq.0);
@@ -87,15 +90,16 @@ impl RunState {
         self.begin_again(forked.of_import);
         self.leave_children();
         self.inherit_turns(forked, at);
+        // The parent has paid for its own work; the fork's budget counts only what the fork does.
         self.spent = Spent::default();
         // An event names payloads of its own stream only.
         self.tables.clear();
         self.requests = AppliedRequests::default();
     }
 
-    /// What the parent has under way is the parent's: the fork does it itself. Open questions are
-    /// asked anew, under their own ids; those of an imported parent also if they were answered and
-    /// nothing came of it yet.
+    /// Resets steps that the parent has in flight: the fork performs them itself. Open approvals
+    /// are requested anew under their own ids; those of an imported parent also if they were
+    /// answered without effect so far.
     fn begin_again(&mut self, of_import: bool) {
         let open = |id: &ApprovalId| {
             let asked = self.approvals.get(id);
@@ -114,6 +118,7 @@ impl RunState {
             });
         }
         let mut lapsed = Vec::new();
+        // The summands of removed parts leave the fingerprint with them.
         self.approvals.retain(|_, asked| {
             let is_open = asked.state == ApprovalState::Open;
             if is_open {
@@ -128,7 +133,7 @@ impl RunState {
 }
 
 impl RunState {
-    /// Runs within the parent are the parent's.
+    /// Forgets child runs: they belong to the parent.
     fn leave_children(&mut self) {
         let has_own = |step: &Step| step.child.is_some() || !step.awaits.is_empty();
         for id in self.steps_that(has_own) {
@@ -145,7 +150,7 @@ impl RunState {
         self.is_cancel_inherited = false;
     }
 
-    /// An agent goes on after its last answer if it was asked the same; else it begins anew.
+    /// Keeps the turns of agents if only the model was changed; otherwise agents begin anew.
     fn inherit_turns(&mut self, forked: &Forked, now: Timestamp) {
         let is_same = forked.changes.iter().all(|change| is_of_model(change));
         for id in self.steps_that(|step| step.turns.is_some()) {
@@ -156,16 +161,18 @@ impl RunState {
         }
     }
 
+    /// Returns the ids of the steps for which the predicate holds.
     fn steps_that(&self, is: impl Fn(&Step) -> bool) -> Vec<StepId> {
         self.steps.iter().filter(|(_, step)| is(step)).map(|(id, _)| id.clone()).collect()
     }
 }
 
-/// Whether a change is who is asked, and not what: `model` or `nodes.NAME.model`.
+/// True if a change concerns the model and not the prompt: `model` or `nodes.NAME.model`.
 fn is_of_model(change: &str) -> bool {
     change == "model" || (change.starts_with("nodes.") && change.ends_with(".model"))
 }
 
+/// Subtracts the events before an ancestor or the run's own stream from a reference.
 fn since(reference: PayloadRef, before: Seq) -> PayloadRef {
     PayloadRef { seq: Seq(reference.seq.0 - before.0), ..reference }
 }

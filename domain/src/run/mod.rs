@@ -1,4 +1,28 @@
-//! The run noun: one execution of a graph, from its creation to its end.
+//! The run: one execution of a graph, from its creation to its end.
+//!
+//! `decide` and `evolve` are the two entrances; [`Run`] joins them to the event store.
+//!
+//! Commands become events:
+//! - `decide`: dispatches a command to its rule; creation, migration and approvals.
+//! - `advance`: an executor's report becomes one commit, with the help of `turn_update` (agent
+//!   turns).
+//! - `children`: child runs are created, and report their end.
+//! - `family`: pause, resumption, cancellation and reopening spread between parents and children.
+//! - `control`: retries, signals, decisions about steps, checkpoints and forks.
+//! - `amend`: a new budget or graph version.
+//! - `command`, `rejection`: the commands, and the reasons to reject them.
+//!
+//! Events become state:
+//! - `evolve`: dispatches an event; `state`: the state; `turns`: the agent turns in it.
+//! - `clock`: the time that counts against the budget. `lineage`: history that a fork inherits.
+//! - `fingerprint`: hash of the state. `snapshot`, `compact_steps`: the state as bytes.
+//!
+//! Rules without a state, which the executor asks directly:
+//! - `retry`, `fallback`, `failure_code`: what follows a failure. `routing`: record of a model
+//!   choice.
+//!
+//! The kernel's scheduler decides which steps become ready, and the executor calls it: nothing here
+//! walks the graph to schedule.
 
 mod advance;
 mod amend;
@@ -52,11 +76,12 @@ use crate::once::{AppliedRequests, RemembersRequests};
 use crate::request::derived_uuid;
 use crate::stream::Seq;
 
-/// The rules of a run.
+/// Marker type that carries the [`Decider`] of runs.
 #[derive(Debug, Clone, Copy)]
 pub struct Run;
 
-/// The id of a run that was asked for under an idempotency key: the same key, the same run.
+/// Returns the id of the run that a request with this idempotency key creates. The same tenant and
+/// key always give the same id, so that a repeated request finds its run.
 pub fn run_id_for_key(tenant: &TenantId, key: &str) -> RunId {
     RunId(derived_uuid(&["run/v1", tenant.as_str(), key]))
 }

@@ -1,4 +1,4 @@
-//! What happened within a step that goes on: an agent's turns and the runs that it waits for.
+//! Progress within a step that continues: an agent's turns, its tool calls and its child runs.
 
 use std::collections::BTreeSet;
 
@@ -12,85 +12,85 @@ use crate::failure::FailureReport;
 use crate::id::{ExecutorId, StepId};
 use crate::payload::PayloadSlot;
 
-/// What an agent did within its step, and what it is about to do.
+/// Progress of an agent within its step since the last commit, and its next intents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Move {
-    /// The step.
+    /// Step of the agent.
     pub step: StepId,
-    /// The try.
+    /// Attempt of that step that is under way.
     pub attempt: u32,
-    /// The turn's answer, when it came and another turn follows.
+    /// Answer of the turn in flight, if it has arrived and another turn follows.
     pub answered: Option<Answered>,
-    /// Tool calls that are over.
+    /// Results of tool calls of the current turn.
     pub told: Vec<Told>,
-    /// What begins now.
+    /// Intents that are recorded now.
     pub next: Vec<Next>,
 }
 
-/// The answer of a turn.
+/// Answer of a turn's model call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answered {
-    /// The model call.
+    /// Report of the model call.
     pub call: CallReport,
-    /// The answer, a [`crate::chat::ChatReply`].
+    /// Whole reply, a [`crate::chat::ChatReply`].
     pub answer: PayloadSlot,
 }
 
-/// The outcome of a tool call. A call that fails or is denied need not have been intended.
+/// Result of a tool call. A call that fails or is denied may lack an intent: nothing was called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
-    /// Which call.
+    /// Turn and number of the tool call.
     pub at: CallNo,
-    /// What came of it.
+    /// Success or failure of the call.
     pub outcome: ToolOutcome,
-    /// What the model is told, a JSON text.
+    /// Result shown to the model, as JSON.
     pub result: PayloadSlot,
 }
 
-/// What came of a tool call.
+/// Success or failure of a tool call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToolOutcome {
-    /// It succeeded.
+    /// The tool returned a result.
     Completed,
-    /// It failed, or was a bad one.
+    /// The tool failed, or the call was invalid and nothing was called.
     Failed(FailureReport),
-    /// The agent may not call this tool.
+    /// The agent lacks permission for this tool.
     Denied {
-        /// The tool's name.
+        /// Name of the tool that the model asked for.
         name: String,
     },
 }
 
-/// What begins within a step.
+/// Intent of an agent within its step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
-    /// A tool call.
+    /// A tool call that starts now.
     Tool {
-        /// Which call.
+        /// Turn and number of the tool call.
         at: CallNo,
-        /// The tool's name.
+        /// Name of the tool, as the agent sees it.
         name: String,
     },
-    /// A tool call whose run waits for a place.
+    /// A tool call whose child run waits, since the run has its maximum of open child runs.
     QueuedTool {
-        /// Which call.
+        /// Turn and number of the tool call.
         at: CallNo,
-        /// The tool's name.
+        /// Name of the tool, as the agent sees it.
         name: String,
     },
-    /// A model call, or a run within this one.
+    /// A model call or a child run.
     Begin(Intent),
 }
 
 impl Move {
-    /// Nothing yet.
+    /// Creates an update without results or intents.
     pub fn of(step: StepId, attempt: u32) -> Self {
         Self { step, attempt, answered: None, told: Vec::new(), next: Vec::new() }
     }
 }
 
 impl Building<'_> {
-    /// What happened within a step.
+    /// Pushes the answer and tool results of an update, after checking the whole update.
     pub(super) fn told(&mut self, moved: &Move) -> Result<(), Rejection> {
         self.check(moved)?;
         let (step, attempt) = (&moved.step, moved.attempt);
@@ -119,15 +119,16 @@ impl Building<'_> {
         Ok(())
     }
 
-    /// What begins within a step; false when the budget ended the run.
+    /// Pushes the intents of an update. Returns false if the budget ended the run.
     pub(super) fn begin(&mut self, executor: ExecutorId, moved: Move) -> bool {
         let Move { step, attempt, next, .. } = moved;
+        // Without intents no takeover is recorded: results alone may come from any executor.
         if next.is_empty() {
             return true;
         }
         let known = self.state.steps.get(&step).map(|known| &known.status);
         if !matches!(known, Some(StepStatus::Started { executor: by, .. }) if *by == executor) {
-            // Another one goes on where the first one left it.
+            // Another executor has taken the step over; the start records whose intents follow.
             let step = step.clone();
             self.events.push(Event::StepStarted(run::StepStarted { step, attempt, executor }));
         }
@@ -155,7 +156,7 @@ impl Building<'_> {
         true
     }
 
-    /// Whether a move is one that the state allows.
+    /// Checks that an update follows from the state.
     fn check(&self, moved: &Move) -> Result<(), Rejection> {
         let step = || moved.step.clone();
         self.under_way(&moved.step, moved.attempt)?;
@@ -163,12 +164,13 @@ impl Building<'_> {
             self.state.steps.get(&moved.step).ok_or_else(|| Rejection::NotUnderWay(step()))?;
         let turn = current_turn(known, moved).ok_or_else(|| Rejection::NotUnderWay(step()))?;
         let fresh = moved.answered.is_some();
+        // A new answer begins a new turn, whose calls the state does not know yet.
         let turns = known.turns.as_deref().filter(|_| !fresh);
         let mut ended = BTreeSet::new();
         for told in &moved.told {
             let is_over = turns.and_then(|turns| turns.call(told.at)).is_some_and(|c| c.is_ended());
             let is_new = ended.insert(told.at);
-            // What completes was intended before.
+            // Only an intended call can complete; a failed or denied one may never have been made.
             let is_made = told.outcome != ToolOutcome::Completed || knows(turns, told.at);
             if told.at.turn != turn || is_over || !is_new || !is_made {
                 return Err(Rejection::ToolCallEnded(step()));
@@ -177,6 +179,8 @@ impl Building<'_> {
         self.check_begins(moved, turns, turn, &ended)
     }
 
+    /// Checks the intents of an update: tool calls of the current turn that are new, one child run
+    /// for each open call, and the next model call only once all calls have ended.
     fn check_begins(
         &self,
         moved: &Move,
@@ -188,6 +192,7 @@ impl Building<'_> {
         let open = calls.filter(|(_, call)| !call.is_ended());
         let mut open: BTreeSet<CallNo> = open
             .map(|(call, _)| CallNo { turn, call: *call })
+            // Calls that end in this very update no longer block the next model call.
             .filter(|at| !ended.contains(at))
             .collect();
         for next in &moved.next {
@@ -212,11 +217,13 @@ impl Building<'_> {
     }
 }
 
+/// True if the turn has this tool call already.
 fn knows(turns: Option<&Turns>, at: CallNo) -> bool {
     turns.and_then(|turns| turns.call(at)).is_some()
 }
 
-/// The turn that a move speaks of: the one that it answers, or the last that was answered.
+/// Returns the turn that an update belongs to: the turn that it answers, or the last answered one.
+/// `None` if the update does not follow from the step's state.
 fn current_turn(known: &Step, moved: &Move) -> Option<u32> {
     let last = known.turns.as_deref().map_or(0, Turns::last);
     match (&moved.answered, &known.call) {

@@ -1,11 +1,11 @@
-//! Steps that are over and say little, in a few bytes each: of a long run that is nearly all.
+//! Compact encoding of finished steps, a few bytes each; they are most of a long run's state.
 //!
 //! ```text
-//! for each node: length of its name · name · number of its steps · its steps in their order
-//! a step: flags: 1 byte · item · [try] · [failures] · [output: place · index] · [case]
+//! for each node: length of its name · name · number of its steps · its steps in order
+//! a step: flags: 1 byte · item · [attempt] · [failures] · [output: seq · index] · [case]
 //! ```
 //!
-//! Numbers are LEB128. Items and places of outputs are written as differences from those before.
+//! Numbers are LEB128. Items and the sequence numbers of outputs are deltas to the step before.
 
 use std::collections::BTreeMap;
 
@@ -16,16 +16,19 @@ use crate::id::{NodeId, StepId};
 use crate::payload::PayloadRef;
 use crate::stream::Seq;
 
+/// Flag of a skipped step; without it the step completed.
 const IS_SKIPPED: u8 = 1;
 const IS_ITEM: u8 = 2;
+/// Flag of an attempt other than 1, which is by far the most common.
 const HAS_TRY: u8 = 4;
 const HAS_FAILURES: u8 = 8;
 const HAS_OUTPUT: u8 = 16;
 const HAS_CASE: u8 = 32;
 
-/// Whether a step has nothing that the packed form does not.
+/// True if the compact form holds everything about the step.
 fn is_packed(step: &Step) -> bool {
-    // Every field is named: what a step gets besides must be thought of here.
+    // Destructured without `..`: a new field of the step does not compile until it is considered
+    // here.
     let Step {
         status,
         attempt: _,
@@ -47,7 +50,7 @@ fn is_packed(step: &Step) -> bool {
         && (turns.is_none() && child.is_none() && awaits.is_empty() && lost_call.is_none())
 }
 
-/// Writes the other steps as they are: the part of a state that is JSON.
+/// Serialises the other steps, which stay in the JSON part of a snapshot.
 pub(super) fn write_others<S: Serializer>(
     steps: &BTreeMap<StepId, Step>,
     to: S,
@@ -55,15 +58,16 @@ pub(super) fn write_others<S: Serializer>(
     to.collect_map(steps.iter().filter(|(_, step)| !is_packed(step)))
 }
 
-/// What differences are taken from.
+/// The step before, from which deltas are taken.
 #[derive(Default)]
 struct Before {
     item: u32,
     output: u64,
 }
 
-/// Appends all steps that can be packed.
+/// Appends all steps that have a compact form.
 pub(super) fn write(steps: &BTreeMap<StepId, Step>, bytes: &mut Vec<u8>) {
+    // Steps are sorted by node, so each node's name is written once.
     let mut packed = steps.iter().filter(|(_, step)| is_packed(step)).peekable();
     while let Some((first, _)) = packed.peek() {
         let node = first.node.clone();
@@ -80,6 +84,7 @@ pub(super) fn write(steps: &BTreeMap<StepId, Step>, bytes: &mut Vec<u8>) {
     }
 }
 
+/// Appends one step; `item` is its index in a map.
 fn write_step(bytes: &mut Vec<u8>, before: &mut Before, item: Option<u32>, step: &Step) {
     let flag = |is: bool, flag: u8| if is { flag } else { 0 };
     bytes.push(
@@ -101,7 +106,7 @@ fn write_step(bytes: &mut Vec<u8>, before: &mut Before, item: Option<u32>, step:
         push(bytes, u64::from(step.failures));
     }
     if let Some(PayloadRef { seq, index }) = step.output {
-        // The sign stands in the lowest bit: a later item may have an earlier output.
+        // Zigzag: the sign is the lowest bit, since a later item may have an earlier output.
         let difference = seq.0.wrapping_sub(before.output).cast_signed();
         push(bytes, ((difference << 1) ^ (difference >> 63)).cast_unsigned());
         push(bytes, u64::from(index));
@@ -112,7 +117,7 @@ fn write_step(bytes: &mut Vec<u8>, before: &mut Before, item: Option<u32>, step:
     }
 }
 
-/// Reads what [`write`] appended; nothing for anything else.
+/// Decodes the steps that [`write_compact_steps`] appended; `None` for other bytes.
 pub(super) fn read(mut bytes: &[u8]) -> Option<BTreeMap<StepId, Step>> {
     let mut steps = Vec::new();
     while !bytes.is_empty() {
@@ -121,7 +126,8 @@ pub(super) fn read(mut bytes: &[u8]) -> Option<BTreeMap<StepId, Step>> {
         let node: NodeId = std::str::from_utf8(name).ok()?.parse().ok()?;
         bytes = rest;
         let count = usize::try_from(pull(&mut bytes)?).ok()?;
-        // Each step has at least its flags.
+        // Each step takes at least one byte, so corrupt input cannot reserve more than its own
+        // length.
         steps.reserve(count.min(bytes.len()));
         let mut before = Before::default();
         for _ in 0..count {
@@ -132,6 +138,7 @@ pub(super) fn read(mut bytes: &[u8]) -> Option<BTreeMap<StepId, Step>> {
     Some(steps.into_iter().collect())
 }
 
+/// Decodes one step and its index in a map.
 fn read_step(bytes: &mut &[u8], before: &mut Before) -> Option<(Option<u32>, Step)> {
     let flags = *bytes.split_off_first()?;
     let has = |flag: u8| flags & flag != 0;
@@ -158,6 +165,7 @@ fn read_step(bytes: &mut &[u8], before: &mut Before) -> Option<(Option<u32>, Ste
     Some((item, step))
 }
 
+/// Appends a number as LEB128.
 fn push(bytes: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         bytes.push((number & 0x7f) as u8 | 0x80);
@@ -166,6 +174,7 @@ fn push(bytes: &mut Vec<u8>, mut number: u64) {
     bytes.push((number & 0x7f) as u8);
 }
 
+/// Decodes a LEB128 number; `None` if it is cut off or exceeds 64 bits.
 fn pull(bytes: &mut &[u8]) -> Option<u64> {
     let mut number = 0_u64;
     for shift in (0..64).step_by(7) {

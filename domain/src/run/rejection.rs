@@ -1,4 +1,4 @@
-//! Why a command to a run is refused.
+//! Reasons for which a command to a run is rejected.
 
 use std::fmt;
 
@@ -6,156 +6,157 @@ use crate::id::{ApprovalId, RunId, SignalName, StepId};
 use crate::run::{Phase, Resolution};
 use crate::stream::Seq;
 
-/// A command that contradicts the state of the run. Nothing was recorded.
+/// Rejection of a command that contradicts the run's state. Nothing was recorded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     /// The run does not exist.
     #[error("there is no such run")]
     NotFound,
-    /// The run exists, and was asked for by another request.
+    /// The run exists and was created by another request under the same key.
     #[error("this idempotency key was used for another request: use a new key")]
     IdempotencyMismatch,
-    /// The run came as a file.
+    /// The run was imported from a file, and is read-only.
     #[error(
         "the run was imported: it is history, and nothing is added to it; fork it, and the new run \
         goes on: convergio runs fork RUN --at EVENT"
     )]
     Imported,
-    /// The run has ended.
+    /// The command needs a running run, and the run has ended.
     #[error("the run has ended ({0}): nothing can be changed")]
     Ended(Phase),
-    /// An outcome for a step that nobody started.
+    /// An outcome was reported for a step of which no attempt is under way.
     #[error("step {0} is not under way")]
     NotUnderWay(StepId),
-    /// An outcome for another try than the one under way.
+    /// An outcome was reported for another attempt than the current one.
     #[error("step {step}: try {told} was reported, try {current} is under way")]
     StaleAttempt {
-        /// The step.
+        /// Step that was reported.
         step: StepId,
-        /// The try reported.
+        /// Attempt that was reported.
         told: u32,
-        /// The try under way.
+        /// Attempt that is under way.
         current: u32,
     },
-    /// A start of a step that is not scheduled.
+    /// A step was started that is not ready to start.
     #[error("step {0} is not scheduled")]
     NotScheduled(StepId),
-    /// A step was made ready twice.
+    /// A step was reported as ready for a second time.
     #[error("step {0} was scheduled before")]
     ScheduledBefore(StepId),
-    /// One command speaks of a step twice.
+    /// One command reports a step twice.
     #[error("step {0} is told of twice in one command")]
     ToldTwice(StepId),
-    /// A tool call that is over, or that nobody asked for.
+    /// A result was reported for a tool call that has ended or was never requested.
     #[error("step {0}: the tool call is not under way")]
     ToolCallEnded(StepId),
-    /// What begins within the step does not follow from where it stands.
+    /// An intent does not follow from the state of the agent's turn.
     #[error("step {0}: its turn is not over, or what begins is not of it")]
     TurnOpen(StepId),
-    /// The run within does not exist.
+    /// The child run does not exist in this run.
     #[error("there is no run {0} within this run")]
     NoSuchChild(RunId),
-    /// The run has not ended.
+    /// The command needs an ended run, and the run is running.
     #[error("the run has not ended")]
     NotEnded,
-    /// The question does not exist in this run.
+    /// The approval request does not exist in this run.
     #[error("there is no approval {0} in this run")]
     NoSuchApproval(ApprovalId),
-    /// The question is for others.
+    /// The actor lacks the role that may answer the approval.
     #[error("approval {0} is for the role `{1}`, which your token does not have: ask who has it")]
     NotInRole(ApprovalId, String),
-    /// The question was answered otherwise.
+    /// The approval was answered differently before.
     #[error("approval {0} was answered otherwise before")]
     AnsweredBefore(ApprovalId),
-    /// The question lapsed.
+    /// The approval request has expired.
     #[error("approval {0} has expired")]
     ApprovalExpired(ApprovalId),
-    /// The answer names other content than the question.
+    /// The answer names other content than the approval request.
     #[error("approval {0} is for other content: read it again and answer with its content_hash")]
     ContentChanged(ApprovalId),
-    /// A step would start while the run is paused.
+    /// A step was started while the run is paused.
     #[error("the run is paused: no step starts")]
     Paused,
-    /// The run has ended, and is to be resumed.
+    /// An ended run cannot be resumed.
     #[error(
         "the run has ended ({0}) and cannot be resumed: fork it at an earlier event, or retry it \
         if it failed"
     )]
     NotResumable(Phase),
-    /// Only failed runs are retried.
+    /// Only a failed run can be retried.
     #[error("the run has not failed ({0}): only failed steps of a failed run can be retried")]
     NotFailed(Phase),
-    /// No step's failure ended the run.
+    /// The failure of the run was not that of a step.
     #[error(
         "no failed step ended the run: mend what did with `convergio runs amend`, a larger budget \
         or a corrected graph, and the run goes on with all that is done"
     )]
     NothingToRetry,
-    /// An amendment that changes nothing of a run that failed.
+    /// An amendment of a failed run changes nothing.
     #[error("nothing is amended: name a limit or a graph that the run does not have yet")]
     NothingAmended,
-    /// A limit that the run has gone beyond already.
+    /// A new limit is lower than what has been used already.
     #[error("{limit}: {used} are used already, {given} would end the run at once: raise it")]
     LimitUsedUp {
-        /// Which limit.
+        /// Name of the limit in the manifest, as `budget.tokens`.
         limit: &'static str,
-        /// What it would be.
+        /// Requested value of the limit.
         given: String,
-        /// What is used.
+        /// Amount used so far.
         used: String,
     },
-    /// The run is paused because a run that it belongs to is.
+    /// The run is paused because its parent run is.
     #[error("the run that this one belongs to is paused: resume that one")]
     PausedAbove,
-    /// The step is to be retried and has not failed.
+    /// A step is to be retried that has not failed.
     #[error("step {0} has not failed")]
     HasNotFailed(StepId),
-    /// The run has taken in as many outside events as it may.
+    /// The run has received its maximum of signals.
     #[error("a run takes {} signals at most", super::steer::SIGNALS_LIMIT)]
     TooManySignals,
-    /// No node of the run's graph waits for the event.
+    /// No node of the run's graph waits for the signal.
     #[error(
         "no node of the run's graph waits for a signal `{signal}`{}",
         names_of(.names)
     )]
     UnknownSignal {
-        /// The name that was sent.
+        /// Name of the signal that was sent.
         signal: SignalName,
-        /// The names that the graph waits for, in order.
+        /// Names that the graph waits for, in alphabetical order.
         names: Vec<SignalName>,
     },
-    /// Nobody asks what becomes of the step.
+    /// No decision about the step is pending.
     #[error("step {0} does not wait for a decision")]
     NotUndecided(StepId),
-    /// It was decided otherwise.
+    /// The step was decided differently before.
     #[error("step {0} was decided otherwise before ({1})")]
     DecidedBefore(StepId, Resolution),
-    /// The decision does not fit what is asked.
+    /// The decision does not fit the step's outcome.
     #[error(
         "step {step} cannot be decided as `{resolution}` that way: a step of unknown outcome is \
         `completed` (with its output), `failed` or `retry`; a failed one is `retry`, `skip` or \
         `failed`"
     )]
     NoSuchDecision {
-        /// The step.
+        /// Step to decide about.
         step: StepId,
-        /// What was decided.
+        /// Decision that was sent.
         resolution: Resolution,
-        /// Whether its outcome is unknown; else it failed.
+        /// True if the step's outcome is unknown, false if the step failed.
         unknown: bool,
     },
-    /// A fork would begin after the end.
+    /// The run had ended at the event at which it was to be forked.
     #[error("the run had ended ({0}) at event {1}: fork it at an earlier event")]
     NotForkable(Phase, Seq),
 }
 
-/// Names that a message lists at most.
+/// Maximum number of names in a message.
 const SHOWN_NAMES: usize = 20;
 
-/// The names that would be right.
+/// Lists the valid names for an error message.
 fn names_of(names: &[SignalName]) -> String {
     let shown: Vec<String> =
         names.iter().take(SHOWN_NAMES).map(|name| format!("`{name}`")).collect();
+    // A graph can wait for hundreds of signals; the message stays readable.
     match names.len().checked_sub(SHOWN_NAMES) {
         _ if names.is_empty() => ": it waits for none".to_owned(),
         None | Some(0) => format!(": it waits for {}", shown.join(", ")),

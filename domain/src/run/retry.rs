@@ -1,11 +1,12 @@
-//! When a failed try is repeated.
+//! Times at which a failed step is attempted again.
 
 use crate::failure::Failure;
 use crate::graph::manifest::{BACKOFF_LIMIT, Retry};
 use crate::time::{Span, Timestamp};
 
-/// The start of the next try after `attempt` failed, or `None` when there is none. The wait doubles
-/// with each try; `jitter` (0 to 1000) stretches it by up to a half, so that tries do not meet.
+/// Returns the start of the attempt after `attempt` failed; `None` if there is none. The wait
+/// doubles with each attempt. `jitter` (0 to 1000) adds up to half of it, so that steps that failed
+/// together do not retry together.
 pub fn next_try<D>(
     policy: &Retry,
     attempt: u32,
@@ -17,28 +18,30 @@ pub fn next_try<D>(
     if !error.retryable || !listed || attempt >= policy.max {
         return None;
     }
+    // The clamp keeps the shift within 64 bits; `BACKOFF_LIMIT` is reached long before.
     let doubled = policy.backoff.0.saturating_mul(1 << (attempt.clamp(1, 32) - 1));
     let wait = doubled.min(BACKOFF_LIMIT.0);
     let stretch = wait / 2 * u64::from(jitter.min(1000)) / 1000;
     Some(now.after(Span(wait + stretch)))
 }
 
-/// The start of the next try, which keeps to what a provider asked for at `now`: to be left alone
-/// for the span `hint`.
+/// Postpones the next attempt to the end of the wait that a provider asked for at `now`; `hint` is
+/// its length.
 pub fn keep_to_hint(due: Timestamp, now: Timestamp, hint: Option<Span>) -> Timestamp {
     due.max(now.after(hint.unwrap_or_default()))
 }
 
-/// Tries of a step after which even a crash is not followed by another one.
+/// Number of attempts after which a step is given up even if only its executors died.
 const CRASHED_TRIES: u32 = 100;
-/// Wait after the second try in a row whose executor died; it doubles from there.
+/// Wait in milliseconds after the second attempt in a row whose executor died; it doubles from
+/// there.
 const CRASHED_WAIT_MS: u64 = 10;
-/// Longest such wait.
+/// Maximum of that wait, in milliseconds.
 const CRASHED_WAIT_LIMIT_MS: u64 = 10_000;
 
-/// The start of the next try after the executor of `attempt` died, or `None` when there is none. At
-/// once after the first; then executors that take each other for dead leave one of them the time to
-/// finish.
+/// Returns the start of the attempt after the executor of `attempt` died; `None` if there is none.
+/// The first repetition starts at once. Later ones wait, so that of several executors that take
+/// each other for dead one has time to finish.
 pub fn next_try_after_crash(attempt: u32, now: Timestamp) -> Option<Timestamp> {
     let wait_ms = match attempt {
         0 | 1 => 0,

@@ -1,4 +1,5 @@
-//! What a model was chosen from: it stands with the call, so that the choice can be made again.
+//! Record of the router's choice of a model, kept with the call so that replay can repeat the
+//! choice.
 
 use std::collections::BTreeSet;
 
@@ -8,126 +9,129 @@ use super::state::RunState;
 use crate::payload::{PayloadRef, PayloadSlot};
 use crate::stream::Seq;
 
-/// Tables of a run that are remembered, so that one that is used again is not stored again.
+/// Maximum number of candidate tables that a run remembers, so that a table in use is not stored
+/// again with every call.
 const TABLES_LIMIT: usize = 4;
 
-/// What the router was asked, and what it answered besides the choice.
+/// Input of the router's choice, and its output besides the chosen model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Routing<At = PayloadRef> {
-    /// What there was to choose from.
+    /// Models to choose from.
     pub candidates: Candidates<At>,
-    /// Tokens that are sent, estimated high.
+    /// Estimated input tokens, rounded up.
     pub tokens_in: u64,
-    /// Most tokens of the answer.
+    /// Maximum output tokens of the call.
     pub tokens_out: u64,
-    /// Whether nothing may leave the premises.
+    /// True if only models on own machines were allowed.
     #[serde(default, skip_serializing_if = "is_false")]
     pub local: bool,
-    /// Index of the only candidate wanted.
+    /// Index of the only candidate allowed, if the model was pinned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinned: Option<u32>,
-    /// The platform that came first on that machine, when one of the candidates is of it.
+    /// Platform that this machine prefers, if one of the candidates runs on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefers: Option<Platform>,
-    /// The print of all verdicts in their order, as 16 hexadecimal digits; absent when there is
-    /// only one.
+    /// Digest of the verdicts about all candidates in order, as 16 hexadecimal digits; absent if
+    /// there is only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdicts: Option<String>,
 }
 
-/// What there is to choose from.
+/// Models that the router chose from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Candidates<At = PayloadRef> {
-    /// The one that is called.
+    /// A single candidate: the model that is called.
     One(Traits),
-    /// A list of [`Offered`], as a payload that calls share while it stays the same.
+    /// A list of [`RouterCandidate`] in a payload, which later calls share while it is unchanged.
     Table(At),
 }
 
-/// Where a table lies that a commit names.
+/// Position of a candidate table within a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Table {
-    /// In the commit itself.
+    /// A payload of this commit.
     New(PayloadSlot),
-    /// In an earlier one of the run.
+    /// A payload of an earlier commit of the run.
     Known(PayloadRef),
 }
 
 /// A model that the router could choose.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offered {
-    /// The provider's name.
+    /// Configured name of the provider.
     pub provider: String,
-    /// The model, as the provider writes it.
+    /// Model id in the provider's spelling.
     pub model: String,
-    /// The name of the key, never the key.
+    /// Name of the API key, never the key itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// What is known of it.
+    /// Properties that the router knew.
     #[serde(flatten)]
     pub traits: Traits,
 }
 
-/// What the router knew of a model. A price is in 1e-15 currency units a token.
+/// Properties of a model that the router knew when it chose. Prices are in 1e-15 units of the price
+/// book's currency for each token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traits {
-    /// What serves it.
+    /// Software or service that runs the model.
     pub platform: Platform,
-    /// Whether it computes on machines of the person or the operator.
+    /// True if the model runs on a machine of the person or the operator.
     #[serde(default, skip_serializing_if = "is_false")]
     pub local: bool,
-    /// Whether it failed lately.
+    /// True if recent calls of the model failed.
     #[serde(default, skip_serializing_if = "is_false")]
     pub failing: bool,
-    /// What it can do.
+    /// Capabilities of the model.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub can: BTreeSet<Ability>,
-    /// Price of an input token; absent when nobody knows it.
+    /// Price of an input token, in 1e-15 currency units; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price_in: Option<u64>,
-    /// Price of an output token, likewise.
+    /// Price of an output token, in 1e-15 currency units; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price_out: Option<u64>,
-    /// Tokens of input and output together, when known.
+    /// Context window in tokens, input and output together; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<u64>,
-    /// From 0 to 1000.
+    /// Configured quality from 0 to 1000.
     pub quality: u32,
 }
 
-/// What serves a model.
+/// Software or service that runs a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Platform {
-    /// Apple MLX.
+    /// Apple MLX, on this machine.
     Mlx,
-    /// Ollama.
+    /// A server of the Ollama project.
     Ollama,
-    /// llama.cpp.
+    /// A server of the llama.cpp project.
     LlamaCpp,
     /// An endpoint that speaks the OpenAI protocol.
     OpenaiCompatible,
-    /// A cloud provider's own interface.
+    /// A cloud provider's own API.
     CloudApi,
 }
 
-/// What a model can do.
+/// Capability of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ability {
     /// It can call tools.
     Tools,
-    /// It can answer in a form that is asked for.
+    /// It can answer by a given JSON schema.
     Json,
-    /// It can see pictures.
+    /// It accepts images as input.
     Vision,
-    /// It can hear.
+    /// It accepts audio as input.
     Audio,
 }
 
 impl Routing<Table> {
-    /// As an event of the commit that begins at `first` has it.
+    /// Resolves the table's position, where `first` is the sequence number of the commit's first
+    /// event.
     pub(super) fn at(self, first: Seq) -> Routing {
         let candidates = match self.candidates {
             Candidates::One(traits) => Candidates::One(traits),
@@ -140,10 +144,12 @@ impl Routing<Table> {
 }
 
 impl RunState {
-    /// Notes the table of a call, the last used last.
+    /// Remembers the candidate table of a call. The most recently used table is last, and the first
+    /// is dropped at the limit.
     pub(super) fn note_table(&mut self, routing: &Routing) {
         let Candidates::Table(reference) = routing.candidates else { return };
         let reference = self.own(reference);
+        // A repeated table moves to the end, so that tables in use are not dropped.
         self.tables.retain(|known| *known != reference);
         if self.tables.len() == TABLES_LIMIT {
             self.tables.remove(0);

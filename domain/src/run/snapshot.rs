@@ -1,20 +1,25 @@
-//! A state written down, so that it need not be folded again. What is derived is derived anew when
-//! it is read: the fingerprint of what was read tells whether it is what was written.
+//! Snapshots: the state as bytes, so that loading a run need not fold its whole history.
+//!
+//! Derived fields are computed anew on decoding. The reader compares the fingerprint with the
+//! recorded one, so that a faulty snapshot is not used.
 //!
 //! ```text
-//! mark: 1 byte · length of the JSON: u64, little endian
-//! the state as JSON, without the packed steps · packed steps
+//! format mark: 1 byte · length of the JSON: u64, little endian
+//! the state as JSON, without compact steps · compact steps
 //! ```
 
 use super::packed;
 use super::state::{RunState, Step};
 
-/// Begins every state; another form has another one.
+/// Format number at the start of every snapshot. Change it with every change of the format, so that
+/// older snapshots are ignored.
 const MARK: u8 = 2;
 
 impl RunState {
+    /// Encodes the state; `None` only if it cannot be serialised.
     pub(super) fn snapshot(&self) -> Option<Vec<u8>> {
         let json = serde_json::to_vec(self).ok()?;
+        // 9 bytes of header; a compact step takes about 8.
         let mut bytes = Vec::with_capacity(json.len() + 8 * self.steps.len() + 9);
         bytes.push(MARK);
         bytes.extend_from_slice(&u64::try_from(json.len()).ok()?.to_le_bytes());
@@ -23,6 +28,7 @@ impl RunState {
         Some(bytes)
     }
 
+    /// Decodes a state and recomputes its counters and hashes.
     pub(super) fn recall(bytes: &[u8]) -> Option<Self> {
         let (MARK, rest) = bytes.split_first().map(|(mark, rest)| (*mark, rest))? else {
             return None;
@@ -32,6 +38,7 @@ impl RunState {
         let (json, steps) = rest.split_at_checked(length)?;
         let mut state: Self = serde_json::from_slice(json).ok()?;
         state.steps.append(&mut packed::read(steps)?);
+        // Counters and hashes are not serialised: a stored one could contradict the steps.
         let runnable = state.steps.values().filter(|step| step.is_runnable()).count();
         state.runnable = u32::try_from(runnable).ok()?;
         state.queued_calls = state.steps.values().map(Step::queued_call_count).sum();

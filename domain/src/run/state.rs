@@ -1,4 +1,5 @@
-//! What is known of a run: the fold of its events.
+//! State of a run, to which its events fold. Fields that the wire form or the fingerprint includes
+//! keep their names for ever.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -27,29 +28,29 @@ use crate::payload::PayloadRef;
 use crate::stream::Seq;
 use crate::time::{Span, Timestamp};
 
-/// What one run may spend. A missing limit does not bind.
+/// Limits on what a run may spend, including its child runs. A missing limit does not bind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Budget {
-    /// Most tokens in and out.
+    /// Maximum tokens, input and output together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<u64>,
-    /// Most money, in the currency of the prices.
+    /// Maximum cost, in the currency of the prices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<Money>,
-    /// Longest time that the run may work. Pauses, and times in which all of it waits for people,
-    /// signals or time, do not count.
+    /// Maximum active time. Pauses do not count, nor does time in which all of the run waits for
+    /// people, signals or timers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wall: Option<Span>,
-    /// Longest time from creation to end, whatever happens meanwhile.
+    /// Maximum time from creation to end, without interruption.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Span>,
 }
 
 impl Budget {
-    /// No limit.
+    /// A budget without limits.
     pub const UNBOUND: Self = Self { tokens: None, cost: None, wall: None, deadline: None };
 
-    /// The narrower of two, limit by limit.
+    /// Returns the lower of each pair of limits.
     #[must_use]
     pub fn within(self, other: Self) -> Self {
         fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
@@ -73,143 +74,143 @@ impl Default for Budget {
     }
 }
 
-/// Where a run stands.
+/// Phase of a run's life.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// No event yet.
+    /// No event has been recorded.
     #[default]
     New,
-    /// Under way.
+    /// The run is under way, perhaps paused or waiting.
     Running,
-    /// Ended well.
+    /// The run ended successfully.
     Completed,
-    /// Ended by a failure.
+    /// The run ended by a failure; it can be reopened.
     Failed,
-    /// Ended by a person.
+    /// The run was ended by a person or its parent.
     Cancelled,
 }
 
 impl Phase {
-    /// Whether nothing can happen any more.
+    /// True if the run has ended. A failed or inherited end can still be undone by a reopening.
     pub fn is_ended(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
     }
 }
 
-/// Where a step stands.
+/// Status of a step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StepStatus {
-    /// May be taken by an executor, not before `due`.
+    /// Ready to start, but not before `due`.
     Scheduled {
         /// Earliest start; `None` means at once.
         due: Option<Timestamp>,
     },
-    /// An executor performs it; its intent is durable.
+    /// An executor performs the step; its intent is committed.
     Started {
-        /// Who.
+        /// Executor process that performs it.
         executor: ExecutorId,
-        /// When the try began.
+        /// Time at which the attempt began.
         at: Timestamp,
     },
-    /// Its executor died; the outcome is not known.
+    /// The executor died; the outcome is unknown.
     Unknown,
-    /// A sleep, until its time.
+    /// Sleeps until a time.
     Sleeping {
-        /// Until when.
+        /// Time at which the sleep ends.
         due: Timestamp,
     },
-    /// Waits for a person.
+    /// Waits for a person's approval.
     Asking {
-        /// The question.
+        /// Id of the approval request.
         approval: ApprovalId,
     },
-    /// Waits for an outside event.
+    /// Waits for an external event.
     Awaiting {
-        /// The name of the event.
+        /// Name of the awaited event.
         signal: SignalName,
-        /// When it stops waiting.
+        /// Time at which the step gives up waiting and fails.
         expires: Option<Timestamp>,
-        /// What the event carried, once it has come.
+        /// Content of the event, once it has arrived.
         received: Option<PayloadRef>,
     },
-    /// Somebody must decide what becomes of it.
+    /// Waits for a person's decision after a failure or a lost attempt.
     Undecided {
-        /// Whether nobody knows what came of the try; else it failed.
+        /// True if the attempt's outcome is unknown, false if it failed.
         unknown: bool,
-        /// The decision, and the output that goes with it, once there is one.
+        /// Decision, and the output that goes with it, once there is one.
         decision: Option<(Resolution, Option<PayloadRef>)>,
     },
-    /// A map whose items run.
+    /// A map node whose items run.
     Expanded,
-    /// Done.
+    /// The step succeeded, or counts as such by decision.
     Completed,
-    /// All tries failed.
+    /// The step failed and no attempt follows.
     Failed,
-    /// Will never run.
+    /// The step will never run.
     Skipped,
 }
 
-/// What is known of a step.
+/// State of a step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// Where it stands.
+    /// Current status of the step.
     pub status: StepStatus,
-    /// The number of the last try; 0 before the first.
+    /// Number of the last attempt; 0 before the first.
     pub attempt: u32,
-    /// What it yielded.
+    /// Output of the step, in the run's history.
     pub output: Option<PayloadRef>,
-    /// The case a branch took.
+    /// Index of the case that a branch took.
     pub case: Option<u32>,
-    /// Width and parallelism of an expanded map.
+    /// Width and maximum parallelism of an expanded map.
     pub map: Option<(u32, u32)>,
-    /// Tokens held for a model call that is under way, its provider and model.
+    /// Model call in flight, with its budget hold.
     pub call: Option<Call>,
-    /// Tries that failed; tries with unknown outcomes are not among them.
+    /// Number of failed attempts; attempts of unknown outcome do not count.
     pub failures: u32,
-    /// Why the last try failed.
+    /// Failure of the last attempt.
     pub error: Option<Failure>,
-    /// Who is not asked again, and why.
+    /// Models that the step must not call again, with the reasons.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub avoid: Vec<Fallback>,
-    /// The turns of an agent with tools.
+    /// Turns of an agent with tools.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turns: Option<Box<Turns>>,
-    /// The run that the last try consists of.
+    /// Child run that the last attempt consists of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub child: Option<RunId>,
-    /// Runs that it waits for.
+    /// Child runs that the step waits for.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub awaits: BTreeSet<RunId>,
-    /// How a lost call is recognised by its provider; the next try says the same.
+    /// Idempotency key of a lost model call, which the next attempt repeats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_call: Option<String>,
-    /// Its part of the run's fingerprint, as last printed.
+    /// Hash of this part, as last added to the run's fingerprint.
     #[serde(skip)]
     pub(super) print: u64,
 }
 
-/// A model call that is under way.
+/// A model call in flight, with its budget hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
-    /// The agent's turn, from 1; 0 for an agent without tools.
+    /// Turn of the agent, from 1; 0 for an agent without tools.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub turn: u32,
-    /// The provider's name.
+    /// Configured name of the provider.
     pub provider: String,
-    /// The model.
+    /// Model id in the provider's spelling.
     pub model: String,
-    /// Worst case of tokens.
+    /// Worst case of tokens, held against the budget.
     pub reserved_tokens: u64,
-    /// Worst case of money.
+    /// Worst case of cost, held against the budget; zero without a price.
     pub reserved_cost: Money,
-    /// Tokens that were sent, as estimated.
+    /// Estimated input tokens of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimated_tokens: Option<u64>,
-    /// What the estimate counts, for a call that is no chat; fresh tokens when absent.
+    /// Meter of the estimate for calls that are no chat; fresh input tokens if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimated_meter: Option<Meter>,
-    /// How the provider recognises the call, should it be sent again.
+    /// Key by which the provider recognises a repeated call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
 }
@@ -234,7 +235,7 @@ impl Step {
         }
     }
 
-    /// Whether an executor can do something about the step right now.
+    /// True if an executor can work on the step right now.
     pub(super) fn is_runnable(&self) -> bool {
         use StepStatus::{Scheduled, Started, Unknown};
         match self.status {
@@ -244,7 +245,7 @@ impl Step {
         }
     }
 
-    /// Whether a try of the step is under way: the log takes its outcome, and nothing else.
+    /// True if an attempt is under way. The log then accepts its outcome and nothing else.
     pub fn is_under_way(&self) -> bool {
         use StepStatus::{Asking, Awaiting, Expanded, Sleeping, Started, Undecided, Unknown};
         matches!(
@@ -259,169 +260,170 @@ impl Step {
         )
     }
 
-    /// Whether the step has come to its end.
+    /// True if the step completed, failed or was skipped.
     pub fn is_ended(&self) -> bool {
         use StepStatus::{Completed, Failed, Skipped};
         matches!(self.status, Completed | Failed | Skipped)
     }
 }
 
-/// The answer to a question so far.
+/// Answer to an approval request so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ApprovalState {
-    /// Not answered.
+    /// Nobody has answered yet.
     Open,
-    /// Answered with yes.
+    /// Answered with yes: the step completes.
     Granted,
-    /// Answered with no.
+    /// Answered with no: the step fails.
     Denied,
 }
 
-/// A question to a person.
+/// State of an approval request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval {
-    /// The step that waits.
+    /// Step that waits for the answer.
     pub step: StepId,
-    /// Who may answer.
+    /// Role that may answer; `owner` may always.
     pub role: String,
-    /// SHA-256 of what is approved.
+    /// SHA-256 of the content to approve.
     pub content_hash: String,
-    /// When the question lapses.
+    /// Time after which no answer is accepted.
     pub expires: Option<Timestamp>,
-    /// The answer.
+    /// Answer, or that none has come yet.
     pub state: ApprovalState,
-    /// The reason given with the answer: only of answers of before.
+    /// Reason of the answer in platform text; in events of older versions, the person's own words.
     pub reason: Option<PlatformText>,
-    /// The same, sealed.
+    /// Reason in the person's words, as a sealed payload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason_at: Option<PayloadRef>,
-    /// Its part of the run's fingerprint, as last printed.
+    /// Hash of this part, as last added to the run's fingerprint.
     #[serde(skip)]
     pub(super) print: u64,
 }
 
-/// What has been spent and is held.
+/// Amounts that are spent, and amounts that are held for calls and child runs in flight.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spent {
-    /// Tokens of settled calls.
+    /// Tokens of settled calls and of child runs.
     pub tokens: u64,
-    /// Tokens held for calls under way.
+    /// Tokens held for calls and child runs in flight.
     pub reserved_tokens: u64,
-    /// Money of settled calls.
+    /// Cost of settled calls and of child runs.
     pub cost: Money,
-    /// Money held for calls under way.
+    /// Cost held for calls and child runs in flight.
     pub reserved_cost: Money,
 }
 
-/// The fold of a run's events. Written down, it is the content of a checkpoint, but for the steps
-/// that are packed.
+/// State of a run. Serialised, it is the content of a snapshot, except for the steps with a compact
+/// form.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunState {
-    /// The last event folded.
+    /// Sequence number of the last folded event.
     pub seq: Seq,
-    /// Where the run stands.
+    /// Phase of the run's life.
     pub phase: Phase,
-    /// When it was created.
+    /// Time of creation; of a fork, time of the fork.
     pub created: Timestamp,
-    /// The pinned graph version.
+    /// Graph and the version to which the run is pinned.
     pub graph: Option<(GraphId, GraphVersion)>,
-    /// The inputs.
+    /// Inputs of the run, in its history.
     pub input: Option<PayloadRef>,
-    /// BLAKE3 of the request that created it.
+    /// BLAKE3 of the request that created the run.
     pub request_hash: String,
-    /// What it may spend.
+    /// Budget, including later amendments.
     pub budget: Budget,
-    /// Where its conversations may travel at most.
+    /// Farthest that the run's conversations may travel.
     pub privacy: Privacy,
-    /// What it has spent.
+    /// Usage and holds counted against the budget.
     pub spent: Spent,
-    /// Every step that has been heard of.
+    /// All steps that any event has named.
     #[serde(serialize_with = "packed::write_others")]
     pub steps: BTreeMap<StepId, Step>,
-    /// How many of them an executor can do something about now: kept so that no commit has to look
-    /// at every step.
+    /// Number of runnable steps, kept so that no commit has to visit every step.
     #[serde(skip)]
     pub(super) runnable: u32,
-    /// How many tool calls wait for a place for their run; kept for the same reason.
+    /// Number of tool calls queued for a child run, kept for the same reason.
     #[serde(skip)]
     pub(super) queued_calls: u32,
-    /// How many of them could go on without anybody from outside: while there is none, the run is
-    /// idle.
+    /// Number of steps that can proceed without an external event. The run is idle while it is
+    /// zero.
     #[serde(skip)]
     pub(super) active: u32,
-    /// Every question asked.
+    /// All approval requests, answered ones included.
     pub approvals: BTreeMap<ApprovalId, Approval>,
-    /// What the run yielded.
+    /// Output of the run, in its history.
     pub output: Option<PayloadRef>,
-    /// Why it failed.
+    /// Failure that ended the run.
     pub error: Option<Failure>,
-    /// The step that decided its failure, when one did.
+    /// Step whose failure ended the run, if one did.
     pub failed_step: Option<StepId>,
-    /// The run that it belongs to.
+    /// Parent run, if this is a child run.
     pub origin: Option<Origin>,
-    /// The agent that it is a run of.
+    /// Agent that the run executes, if any.
     pub agent: Option<AgentId>,
-    /// Runs within it.
+    /// Child runs, ended ones included.
     pub children: BTreeMap<RunId, Child>,
-    /// Whether the run that it belongs to knows of its end.
+    /// True if the parent run has recorded this run's end.
     pub told: bool,
-    /// How often it went on after its end.
+    /// Number of times the run has been reopened.
     pub reopenings: u32,
-    /// Whether it was cancelled only because a run that it belongs to ended.
+    /// True if the run was cancelled only because its parent run ended.
     pub is_cancel_inherited: bool,
-    /// What was heard so far of the use of runs within it.
+    /// Usage that child runs have reported so far.
     pub(super) accounts: BTreeMap<RunId, ChildAccount>,
-    /// Whether no step may start, by somebody's word.
+    /// True if no step may start.
     pub paused: bool,
-    /// By whose word it is paused.
+    /// Causes of the pause.
     pub pause: PauseCauses,
-    /// Its time besides creation and pauses.
+    /// Times besides creation and pauses.
     pub(super) clock: Clock,
-    /// Since when it is paused, or has failed.
+    /// Begin of the current pause, or time of the failure; `None` while the run runs.
     pub(super) stopped: Option<Timestamp>,
-    /// How long it stood still, not counted against the budget.
+    /// Total length of earlier pauses, which does not count against the budget.
     pub(super) stood: Span,
-    /// Outside events that no step has taken yet, the oldest first.
+    /// External events that no step has consumed yet, the oldest first.
     pub signals: BTreeMap<SignalName, VecDeque<PayloadRef>>,
-    /// Every outside event that was taken in.
+    /// Ids of all external events received, by which repeated ones are recognised.
     pub(super) signals_seen: BTreeSet<Uuid>,
-    /// The runs that its history begins in, the oldest first.
+    /// Ancestors whose history the run inherits, the oldest first.
     pub lineage: Vec<Ancestor>,
-    /// Tables that models were chosen from, the last used last: at most 4.
+    /// Candidate tables of recent model calls, the most recently used last; at most 4.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<PayloadRef>,
-    /// Whether it came as a file: it is history.
+    /// True if the run was imported from a file and is read-only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_imported: bool,
-    /// The requests under an idempotency key that steered it.
+    /// Requests under an idempotency key that have taken effect.
     #[serde(default, skip_serializing_if = "AppliedRequests::is_empty")]
     pub requests: AppliedRequests,
-    /// What changed since the last fingerprint.
+    /// Parts that changed since the fingerprint was last computed.
     #[serde(skip)]
     pub(super) changed: BTreeSet<Part>,
-    /// The sum of the prints of all parts.
+    /// Wrapping sum of the hashes of all parts.
     #[serde(skip)]
     pub(super) prints: u64,
 }
 
 impl RunState {
-    /// The step of a whole node.
+    /// Returns the step of a whole node.
     pub fn node(&self, node: &NodeId) -> Option<&Step> {
         self.steps.get(&StepId::node(node.clone()))
     }
 
-    /// Whether the run ended before a step of it did: nothing comes of the step any more, unless
-    /// the run is reopened.
+    /// True if the run ended before the step did. Nothing comes of the step then, unless the run is
+    /// reopened.
     pub fn is_abandoned(&self, step: &Step) -> bool {
         self.phase.is_ended() && !step.is_ended()
     }
 
-    /// Changes one step, keeping the counts of runnable and active ones.
+    /// Updates one step, and the counters that depend on it. The only way to change a step.
     pub(super) fn change(&mut self, id: &StepId, change: impl FnOnce(&mut Step)) {
+        // Events of unknown steps fold too: until its status is set, such a step counts as skipped.
         let unheard = || Step::new(StepStatus::Skipped);
         self.changed.insert(Part::Step(id.clone()));
         let step = self.steps.entry(id.clone()).or_insert_with(unheard);
+        // Differences keep the counters exact without visiting the other steps.
         let (was_runnable, was_active) = (step.is_runnable(), step.is_active());
         let queued_calls = step.queued_call_count();
         change(step);
@@ -430,24 +432,27 @@ impl RunState {
         self.queued_calls = self.queued_calls + step.queued_call_count() - queued_calls;
     }
 
-    /// When somebody must look at the run next.
+    /// Returns when an executor must look at the run next.
     pub fn wake(&self) -> Wake {
         if self.is_imported {
             return Wake::Done;
         }
         if self.phase != Phase::Running {
-            // A call that was under way at the end is still to be settled: its cost is real.
+            // A call in flight at the end is still to be settled: its cost is real.
             let is_due = self.spent.reserved_tokens > 0 || self.owes();
             return if is_due { Wake::Now } else { Wake::Done };
         }
+        // No deadline applies during a pause, and a resumption wakes the run anyway.
         if self.paused {
             return Wake::Parked;
         }
-        // What a fork makes ready, by a graph of its own, is not in its first event.
+        // The steps that a fork makes ready by its own graph are not in its first event, so an
+        // executor must schedule them.
         let is_new_fork = self.seq == Seq(1) && !self.lineage.is_empty();
         if self.runnable > 0 || self.steps.is_empty() || is_new_fork || self.may_begin_queued() {
             return Wake::Now;
         }
+        // The deadline wakes the run even if no step does: an executor must then end it.
         let mut due = self.deadline().into_iter().chain(self.next_look()).min();
         for step in self.steps.values() {
             match self.step_wake(step) {
@@ -459,11 +464,12 @@ impl RunState {
         due.map_or(Wake::Parked, Wake::At)
     }
 
-    /// Whether a tool call waits for a place for its run, and there is one.
+    /// True if a queued tool call can start its child run now.
     fn may_begin_queued(&self) -> bool {
         self.queued_calls > 0 && self.open_children().count() < WIDTH_LIMIT
     }
 
+    /// Returns when a step needs attention; [`Wake::Done`] if never by itself.
     fn step_wake(&self, step: &Step) -> Wake {
         match &step.status {
             StepStatus::Scheduled { due: Some(due) } | StepStatus::Sleeping { due } => {
@@ -477,6 +483,8 @@ impl RunState {
         }
     }
 
+    /// Returns when an approval needs attention: at its expiry while it is open, at once when it is
+    /// answered.
     fn approval_wake(&self, approval: ApprovalId) -> Wake {
         match self.approvals.get(&approval) {
             Some(Approval { state: ApprovalState::Open, expires, .. }) => {

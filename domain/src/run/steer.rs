@@ -1,5 +1,4 @@
-//! What people and programs decide about a run from outside: retries, signals, decisions about
-//! steps, marks, forks.
+//! Control of a run from outside: retries, signals, decisions about steps, checkpoints and forks.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -15,75 +14,77 @@ use crate::payload::PayloadSlot;
 use crate::stream::Seq;
 use crate::time::Timestamp;
 
-/// Outside events that a run takes in at most.
+/// Maximum number of external events that a run receives.
 pub const SIGNALS_LIMIT: usize = 10_000;
 
-/// What becomes of a step that somebody decides about.
+/// Decision about a failed or lost step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Resolution {
-    /// Another try.
+    /// Attempt the step again.
     Retry,
-    /// It counts as done.
+    /// Treat the step as completed.
     Completed,
-    /// It has failed for good.
+    /// Let the step fail for good.
     Failed,
-    /// The run goes on without it.
+    /// Continue the run without the step.
     Skip,
 }
 
-/// An outside event on its way to a run.
+/// Command content: delivers an external event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signal {
-    /// Its identity: the same one again changes nothing.
+    /// Id chosen by the sender; a second event with the same id has no effect.
     pub id: Uuid,
-    /// Its name.
+    /// Name of the event, by which steps wait for it.
     pub signal: SignalName,
-    /// What it carries, as JSON.
+    /// Content of the event, as JSON.
     pub payload: PayloadSlot,
 }
 
-/// A decision about a step.
+/// Command content: decides what becomes of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolve {
-    /// The step.
+    /// Step to decide about.
     pub step: StepId,
-    /// What becomes of it.
+    /// Decision about the step.
     pub resolution: Resolution,
-    /// What it yielded, when it is taken for completed.
+    /// Output of the step, if the decision is that it completed.
     pub output: Option<PayloadSlot>,
-    /// Why.
+    /// Reason of the person, if one was given.
     pub reason: Option<Reason>,
 }
 
-/// Begins a run as a part of another one's history.
+/// Command content: creates a run that inherits another run's history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForkRun {
-    /// The run that it begins as.
+    /// Run whose history is inherited.
     pub parent: RunId,
-    /// The last event of it that counts, the end of a commit.
+    /// Last inherited event; always the end of a commit.
     pub seq: Seq,
-    /// The hash of that commit's record.
+    /// Hash of that commit's record, as hexadecimal digits.
     pub hash: String,
-    /// The fingerprint of the state there.
+    /// Fingerprint of the parent's state after that event.
     pub fold: Fingerprint,
-    /// The graph.
+    /// Graph that the fork executes.
     pub graph: GraphId,
-    /// The version from here on.
+    /// Graph version from here on.
     pub version: GraphVersion,
-    /// Other inputs.
+    /// Changed inputs; `None` keeps the parent's.
     pub input: Option<PayloadSlot>,
-    /// What the fork may spend.
+    /// Budget of the fork itself.
     pub budget: Budget,
-    /// What was changed, in short.
+    /// Paths of the changes, as `model` or `nodes.summary.prompt`.
     pub changes: Vec<String>,
-    /// BLAKE3 of the request.
+    /// BLAKE3 of the request, by which a retry of the request is recognised.
     pub request_hash: String,
-    /// Whether the parent was imported.
+    /// True if the parent was imported from a file.
     pub of_import: bool,
 }
 
-/// A failed run goes on from its failed steps, and what the failure ended goes on with it.
+/// Decides a retry. A failed run continues from its failed steps, and children that its failure
+/// cancelled continue with it. If neither exists, the retry is accepted only if `budget.wall` was
+/// used up, which then restarts.
 pub(super) fn retry(
     state: &RunState,
     steps: Vec<StepId>,
@@ -97,6 +98,8 @@ pub(super) fn retry(
     check_failed(state, &steps)?;
     let mut reopened = state.reopening(steps, now);
     if reopened.steps.is_empty() && !state.has_ended_children() {
+        // Without anything to attempt again, the run would fail at once; a used-up time limit can
+        // be restarted.
         if !has_used_up_wall(state, now) {
             return Err(Rejection::NothingToRetry);
         }
@@ -107,7 +110,7 @@ pub(super) fn retry(
     Ok(events)
 }
 
-/// Every step that is to be retried must have failed.
+/// Checks that every step to be retried has failed.
 pub(super) fn check_failed(state: &RunState, steps: &[StepId]) -> Result<(), Rejection> {
     let has_failed = |step: &&StepId| {
         state.steps.get(step).is_some_and(|known| known.status == StepStatus::Failed)
@@ -118,15 +121,16 @@ pub(super) fn check_failed(state: &RunState, steps: &[StepId]) -> Result<(), Rej
     }
 }
 
-/// Whether the run failed because its working time was over, and its calendar time is not.
+/// True if the run failed because its active time was used up, and its calendar deadline has not
+/// passed.
 fn has_used_up_wall(state: &RunState, now: Timestamp) -> bool {
     let is_late = state.calendar_deadline().is_some_and(|deadline| deadline <= now);
     let is_over = state.wall_left(now) == Some(crate::time::Span(0));
     state.failed_step.is_none() && is_over && !is_late
 }
 
-/// The failed steps of a run that end it by its graph: those that the graph does without are not
-/// among them.
+/// Returns the failed steps that end the run by its graph, which excludes those whose failure the
+/// graph tolerates.
 pub fn fatal_steps(state: &RunState, graph: &Graph) -> Vec<StepId> {
     let is_fatal = |id: &StepId| {
         let node = graph.node(&id.node);
@@ -136,11 +140,11 @@ pub fn fatal_steps(state: &RunState, graph: &Graph) -> Vec<StepId> {
     failed.map(|(id, _)| id.clone()).filter(is_fatal).collect()
 }
 
-/// Whether a signal that is sent can be of use: some node of the run's graph waits for its name.
-/// `names` are those that the graph waits for. One that was taken in before is taken again.
+/// Checks that a signal can have an effect: a node of the run's graph waits for its name. `names`
+/// are the names that the graph waits for. A repeated signal is accepted.
 ///
 /// # Errors
-/// The run has ended, or would keep the signal for ever.
+/// The run has ended, or no node would ever consume the signal.
 pub fn check_signal(
     state: &RunState,
     signal: &Signal,
@@ -159,11 +163,13 @@ pub fn check_signal(
     Err(Rejection::UnknownSignal { signal: signal.signal.clone(), names: names.to_vec() })
 }
 
+/// Decides the receipt of an external event; a repeated one has no effect.
 pub(super) fn signal(state: &RunState, signal: Signal, next: Seq) -> Result<Vec<Event>, Rejection> {
     if state.signals_seen.contains(&signal.id) {
         return Ok(Vec::new());
     }
     going(state)?;
+    // Ids are kept for the run's whole life, so their number must be bounded.
     if state.signals_seen.len() >= SIGNALS_LIMIT {
         return Err(Rejection::TooManySignals);
     }
@@ -172,6 +178,7 @@ pub(super) fn signal(state: &RunState, signal: Signal, next: Seq) -> Result<Vec<
     Ok(vec![Event::SignalReceived(received)])
 }
 
+/// Decides a person's resolution of a step; the same resolution again has no effect.
 pub(super) fn resolve(
     state: &RunState,
     command: Resolve,
@@ -188,6 +195,8 @@ pub(super) fn resolve(
         return if same { Ok(Vec::new()) } else { Err(Rejection::DecidedBefore(step, *before)) };
     }
     going(state)?;
+    // A lost attempt may have had effects, so the step cannot be skipped as if it had none; a
+    // failed one has no output to complete with.
     let allowed = match (unknown, resolution) {
         (true, Resolution::Skip) | (false, Resolution::Completed) => false,
         _ => output.is_none() || resolution == Resolution::Completed,
@@ -209,7 +218,7 @@ pub(super) fn resolve(
     })])
 }
 
-/// Marks a point of the run, whether it goes on or not.
+/// Decides a checkpoint, whether the run is running or has ended.
 pub(super) fn mark(
     state: &RunState,
     label: Option<Reason>,
@@ -222,7 +231,7 @@ pub(super) fn mark(
     }
 }
 
-/// The same request again changes nothing.
+/// Decides the creation of a fork; the same request has no effect.
 pub(super) fn fork(state: &RunState, command: ForkRun, next: Seq) -> Result<Vec<Event>, Rejection> {
     if state.phase != Phase::New {
         let same = state.request_hash == command.request_hash;
@@ -243,11 +252,11 @@ pub(super) fn fork(state: &RunState, command: ForkRun, next: Seq) -> Result<Vec<
     })])
 }
 
-/// Whether a fork can begin with this state. A run that failed without a failed step, as by its
-/// output or its budget, can be forked at its end: all that was done stands.
+/// Checks that a fork can begin with this state. A run that failed without a failed step, for
+/// example by its output or budget, can be forked at its end: all finished steps stay finished.
 ///
 /// # Errors
-/// The run had ended there.
+/// The run had ended at that event.
 pub fn check_fork_point(state: &RunState) -> Result<(), Rejection> {
     if state.phase == Phase::Failed && !state.is_failed_by_step() {
         return Ok(());
@@ -258,6 +267,7 @@ pub fn check_fork_point(state: &RunState) -> Result<(), Rejection> {
     })
 }
 
+/// Checks that the run is running.
 fn going(state: &RunState) -> Result<(), Rejection> {
     match state.phase {
         Phase::New => Err(Rejection::NotFound),
@@ -267,7 +277,7 @@ fn going(state: &RunState) -> Result<(), Rejection> {
 }
 
 impl RunState {
-    /// The run stood still until now.
+    /// Ends a pause and adds its length to the total.
     pub(super) fn go_on(&mut self, now: Timestamp) {
         if let Some(since) = self.stopped.take() {
             self.stood.0 = self.stood.0.saturating_add(now.since(since).0);
@@ -275,14 +285,16 @@ impl RunState {
         self.paused = false;
     }
 
-    /// Whether a step that failed ended the run.
+    /// True if the failure of a step ended the run.
     pub fn is_failed_by_step(&self) -> bool {
         let step = self.failed_step.as_ref().and_then(|step| self.steps.get(step));
         step.is_some_and(|step| step.status == StepStatus::Failed)
     }
 
+    /// Folds `run.signal.awaited.v1`; a queued event is consumed at once.
     pub(super) fn await_signal(&mut self, event: &lifecycle::SignalAwaited) {
         let received = self.signals.get_mut(&event.signal).and_then(|kept| kept.pop_front());
+        // An empty queue is removed, so that equal states have equal fingerprints.
         if self.signals.get(&event.signal).is_some_and(|kept| kept.is_empty()) {
             self.signals.remove(&event.signal);
         }
@@ -290,6 +302,7 @@ impl RunState {
         self.set(&event.step, StepStatus::Awaiting { signal, expires, received });
     }
 
+    /// Folds `run.signal.received.v1`; without a waiting step the event is queued.
     pub(super) fn receive(&mut self, event: &lifecycle::SignalReceived) {
         self.signals_seen.insert(event.id);
         let payload = self.own(event.payload);
@@ -297,6 +310,7 @@ impl RunState {
             matches!(status, StepStatus::Awaiting { signal, received: None, .. }
                 if *signal == event.signal)
         };
+        // Steps are sorted by id, so every replay finds the same one.
         let waiting = self.steps.iter().find(|(_, step)| waits(&step.status));
         let Some(id) = waiting.map(|(id, _)| id.clone()) else {
             return self.signals.entry(event.signal.clone()).or_default().push_back(payload);

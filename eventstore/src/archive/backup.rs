@@ -1,4 +1,4 @@
-//! A copy of an embedded log's folder while a process uses it.
+//! Online backup of an embedded log's folder while a process uses it.
 
 use std::path::Path;
 
@@ -9,7 +9,8 @@ use super::unusable;
 use crate::error::LogError;
 use crate::private_files::{create_private_file, create_private_folder, write_private_file};
 
-/// Copies the log at one moment, and its key, into a new folder; the folder in use is only read.
+/// Copies a consistent snapshot of the log, and its key, into a new folder. The folder in use is
+/// only read.
 ///
 /// # Errors
 /// There is no log, the target exists, or it cannot be written.
@@ -25,17 +26,18 @@ pub fn backup_embedded(from: &Path, to: &Path) -> Result<(), LogError> {
     }
     create_private_folder(to).map_err(|error| unusable(to, &error))?;
     let partial = to.join("log.db.new");
-    // SQLite writes into an empty file, and makes none that others may read.
+    // `VACUUM INTO` accepts an empty file, and would create one with the umask's mode.
     create_private_file(&partial).map_err(|error| unusable(&partial, &error))?;
     let name = partial.display().to_string();
     if let Err(error) = connection.execute("VACUUM INTO ?", [name]) {
-        // It takes room where there may be none. The reason is told, not that it stays.
+        // A leftover takes room where there may be none. The caller gets the reason of the failure.
         let _removed = remove_partial(&partial);
         return Err(told(error));
     }
     let finish = || {
         std::fs::File::open(&partial)?.sync_all()?;
-        // The key first: a log without its key is not opened.
+        // The key is written first: a log without its key cannot be opened, and the rename of the
+        // log is what makes the backup valid.
         let key = Zeroizing::new(std::fs::read(from.join("payload.key"))?);
         write_private_file(&to.join("payload.key"), &key)?;
         std::fs::rename(&partial, to.join("log.db"))?;
@@ -44,7 +46,7 @@ pub fn backup_embedded(from: &Path, to: &Path) -> Result<(), LogError> {
     finish().map_err(|error| unusable(to, &error))
 }
 
-/// Removes what a copy left that did not come to its end.
+/// Removes the file of a copy that failed.
 fn remove_partial(partial: &Path) -> Result<(), LogError> {
     match std::fs::remove_file(partial) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -1,4 +1,4 @@
-//! Writing an archive: the whole log, going on where the last file ends, or one stream.
+//! Writing an archive: the whole log, continued where the last segment ends, or one stream.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::private_files::create_private_folder;
 use crate::record::{Hash, Outline, Position, RawRecord};
 use crate::seal::{MasterKey, PayloadKeys, seal_again};
 
-/// Records read at once.
+/// Records per read.
 const PAGE: usize = 256;
 
 struct Exporter<'a> {
@@ -26,8 +26,9 @@ struct Exporter<'a> {
     done: Inventory,
 }
 
-/// Writes what the archive does not have yet; gives what was added. `key` seals the payloads, and
-/// must be the log's own. With a stream, only that one, into an empty folder.
+/// Appends to the archive the records that it lacks, and returns what was added. `key` seals the
+/// payloads and must be the log's own. With a stream, only that one is written, into an empty
+/// folder.
 ///
 /// # Errors
 /// The log cannot be read, the folder cannot be written, or the archive is of another log or key.
@@ -41,9 +42,11 @@ pub async fn export(
     let archive_key = ArchiveKey::of(key);
     let (previous, records) = match segment::end(&files(folder)?)? {
         None => (segment::FIRST, 0),
+        // A single stream is a copy of its own and cannot continue an archive of the whole log.
         Some(_) if stream.is_some() => {
             return Err(LogError::Unavailable(format!("{} is not empty", folder.display())));
         }
+        // With another payload key the archive could be opened with neither key as a whole.
         Some(end) if end.print == archive_key.print => {
             continues(log, folder, &end).await?;
             (end.hash, end.records)
@@ -61,8 +64,8 @@ pub async fn export(
     Ok(exporter.done)
 }
 
-/// Checks that an archive's last record stands in the log where it stood: else this is another
-/// log, or one that has lost records which the archive still has.
+/// Checks that the archive's last record is in the log at the same position. Otherwise this is
+/// another log, or one that has lost records which the archive still has.
 async fn continues(log: &dyn EventLog, folder: &Path, end: &End) -> Result<(), LogError> {
     let Some(before) = end.records.checked_sub(1) else { return Ok(()) };
     let found = log.read_raw(Scan::All(Position(before)), 1).await?;
@@ -77,7 +80,8 @@ async fn continues(log: &dyn EventLog, folder: &Path, end: &End) -> Result<(), L
 }
 
 impl Exporter<'_> {
-    /// Positions are dense, so the archive's length is where to go on.
+    /// Exports the whole log. Positions are dense, so the archive's number of records is the
+    /// position to continue after.
     async fn all(&mut self, mut at: Position) -> Result<(), LogError> {
         loop {
             let records = self.log.read_raw(Scan::All(at), PAGE).await?;
@@ -108,9 +112,12 @@ impl Exporter<'_> {
         let mut payloads = Vec::with_capacity(outline.payloads.len());
         for (index, meta) in (0_u16..).zip(&outline.payloads) {
             let place = PayloadSlot(index).at(outline.seq);
+            // Opened and sealed again instead of copied: providers store payloads differently, and
+            // only an opening tells an erased payload from a lost one.
             let opening = self.log.opening(&record.stream, place).await?;
             let key = self.key.key(&record.stream.tenant)?;
-            // Sealing is deterministic: every log gives the same bytes.
+            // Sealing is deterministic: archives of the same records are equal byte for byte on
+            // every provider.
             let sealed =
                 opening.map(|opening| seal_again(&key, &record.stream, place, &opening, meta));
             payloads.push(sealed.transpose()?);
@@ -120,8 +127,9 @@ impl Exporter<'_> {
         if self.open.is_full() { self.flush() } else { Ok(()) }
     }
 
-    /// Ends the open file, if it holds anything.
+    /// Writes the open segment if it holds a record, and starts the next one.
     fn flush(&mut self) -> Result<(), LogError> {
+        // A segment without a record would have no end to continue from.
         if self.open.records() == 0 {
             return Ok(());
         }

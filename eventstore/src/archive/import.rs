@@ -1,4 +1,4 @@
-//! Making a log from an archive: every record again, with the hash it had.
+//! Restoring a log from an archive: every record with the hash that it had.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,31 +14,32 @@ use crate::log::{Archived, EventLog};
 use crate::prepare::Prepared;
 use crate::record::{Body, Head};
 
-/// What an archive is read into.
+/// Kind of log that an archive is imported into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Import {
-    /// An empty log, or one that an earlier try has begun to fill.
+    /// An empty log, or one that an interrupted import has begun to fill.
     Restore,
-    /// A log with streams of its own.
+    /// A log that has streams of its own.
     Merge,
 }
 
-/// What an archive held that was imported.
+/// Summary of an import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImportedArchive {
-    /// What it holds.
+    /// Contents of the archive, whether or not the log had them already.
     pub held: Inventory,
-    /// Whether it was written by who has the payload key. Archives of earlier programs do not say:
-    /// when they are merged, runs that have not ended rest until somebody goes on with them.
+    /// True if every segment was written by a holder of the payload key. Archives of earlier
+    /// versions do not prove it: when they are merged, unfinished runs stay parked until they are
+    /// resumed.
     pub is_authentic: bool,
 }
 
-/// Appends every record of an archive that the log does not have; gives what the archive holds.
-/// It can be done again after it was interrupted.
+/// Appends every record of an archive that the log lacks. The import may be repeated after an
+/// interruption: records that are there already are recognised by their commit ids.
 ///
 /// # Errors
-/// The archive is corrupt or was written by who does not have the key, a stream of the log is
-/// another, or the log does not take a record.
+/// The archive is corrupt or was not written by a holder of the key, a stream of the log differs,
+/// or the log does not accept a record.
 pub async fn import(
     log: &dyn EventLog,
     key: &[u8; 32],
@@ -48,6 +49,7 @@ pub async fn import(
     let key = ArchiveKey::of(key);
     let Inspected { found: held, ends, authorship } = inspect(folder, Some(&key))?;
     let tail = log.read_all(crate::Position::START, 0).await?.tail;
+    // An interrupted restore has left a prefix of this archive; a longer log is another one.
     if how == Import::Restore && tail.0 > held.records {
         let reason = format!("the log has {} records, more than the archive", tail.0);
         return Err(AppendError::Unavailable(reason));
@@ -63,7 +65,7 @@ pub async fn import(
     };
     for path in files(folder)? {
         let file = Segment::read(&path)?;
-        // It may have become another one since it was looked at.
+        // The file may have been replaced since the first pass.
         if file.check_key(&path, &key)? != authorship && is_authentic {
             return Err(corrupt(&path, "it was changed meanwhile").into());
         }
@@ -77,11 +79,11 @@ pub async fn import(
 struct Importer<'a> {
     log: &'a dyn EventLog,
     heads: HashMap<StreamKey, Head>,
-    /// Runs that are not done, folded: when they want to be looked at is not in the chain.
+    /// Unfinished runs, folded: their wake times are not in the hash chain and must be computed.
     runs: HashMap<StreamKey, RunState>,
-    /// The last event of each stream.
+    /// Last event of each stream in the archive.
     ends: HashMap<String, Seq>,
-    /// Whether runs rest that have not ended.
+    /// True if unfinished runs are parked instead of being resumed.
     runs_rest: bool,
 }
 
@@ -105,7 +107,7 @@ impl Importer<'_> {
             prev_hash: entry.previous,
             hash: entry.hash,
             canonical: entry.body.to_vec(),
-            // Nothing stands for what is erased.
+            // An erased payload is represented by empty bytes.
             sealed: payloads.map(|sealed| sealed.unwrap_or_default().to_vec()).collect(),
             wake,
             stream: stream.clone(),
@@ -114,6 +116,7 @@ impl Importer<'_> {
             is_continued: false,
         };
         let head = self.log.restore(Archived::new(prepared)?).await?;
+        // A commit that is there already returns its own head: another hash is another history.
         if head.hash != entry.hash {
             let reason = format!("{stream} of the log is another from event {next} on");
             return Err(corrupt(path, &reason).into());
@@ -135,7 +138,8 @@ impl Importer<'_> {
             self.runs.remove(stream);
             return wake;
         }
-        // A part of a run wakes nobody: what follows may be its end.
+        // Only a stream's last record wakes its run: an executor must not resume a run whose end is
+        // still to be imported.
         let last = body.seq.plus(body.events.len() as u64 - 1);
         let is_whole = self.ends.get(&stream_name(body)) == Some(&last);
         if is_whole && !self.runs_rest { wake } else { Wake::Parked }

@@ -1,8 +1,14 @@
-//! A second, independent copy of a log: files of records and sealed payloads, chained by hash, from
-//! which any provider's log can be made again.
+//! Archives: an independent second copy of a log in files ("segments") of records and sealed
+//! payloads, chained by hash, from which the log of any provider can be restored.
 //!
-//! What is in a file does not depend on the provider: the same records in the same order are the
-//! same bytes. The files alone tell nothing of payloads: the key is not in them.
+//! The bytes of a segment do not depend on the provider: the same records in the same order give
+//! the same bytes. Segments alone reveal nothing about payloads, since the payload key is not in
+//! them.
+//!
+//! Map: `segment` is the file format, which all others use. `export` appends what the archive
+//! lacks, `import` restores into a log, `backup` copies the folder of an embedded log without the
+//! format of this module. [`verify_archive`] checks an archive without a log. Not here: files of
+//! single runs (`run_file`).
 
 mod backup;
 mod export;
@@ -22,35 +28,35 @@ use crate::error::LogError;
 use crate::record::{Body, Hash};
 use segment::{ArchiveKey, Authorship, Segment};
 
-/// What an archive holds.
+/// Number of segments, records and events in an archive.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Inventory {
-    /// Files.
+    /// Number of segment files.
     pub segments: u64,
-    /// Records.
+    /// Number of records.
     pub records: u64,
-    /// Events in them.
+    /// Number of events in the records.
     pub events: u64,
 }
 
-/// Reads every file and checks every hash.
+/// Reads every segment and checks every hash.
 ///
 /// # Errors
-/// [`LogError::Corrupt`] names the first file that is not what was written.
+/// [`LogError::Corrupt`] names the first segment that is damaged.
 pub fn verify(folder: &Path) -> Result<Inventory, LogError> {
     Ok(inspect(folder, None)?.found)
 }
 
-/// An archive that was read whole.
+/// Result of reading a whole archive.
 struct Inspected {
     found: Inventory,
-    /// The end of each stream, by tenant and name.
+    /// Last event and hash of each stream, by tenant and name.
     ends: HashMap<String, (Seq, Hash)>,
-    /// Who wrote all of it.
+    /// Weakest authorship among the segments.
     authorship: Authorship,
 }
 
-/// Reads every file and checks every hash; with a key also who wrote each.
+/// Reads every segment and checks every hash; with a key also each segment's authentication.
 fn inspect(folder: &Path, key: Option<&ArchiveKey>) -> Result<Inspected, LogError> {
     let (mut found, mut authorship) = (Inventory::default(), Authorship::KeyHolder);
     let mut previous = segment::FIRST;
@@ -58,6 +64,7 @@ fn inspect(folder: &Path, key: Option<&ArchiveKey>) -> Result<Inspected, LogErro
     for path in files(folder)? {
         let segment = Segment::read(&path)?;
         segment.follows(&path, previous, found.records)?;
+        // One segment without authentication makes the whole archive unauthenticated.
         if key.map(|key| segment.check_key(&path, key)).transpose()? == Some(Authorship::Unknown) {
             authorship = Authorship::Unknown;
         }
@@ -80,12 +87,12 @@ fn inspect(folder: &Path, key: Option<&ArchiveKey>) -> Result<Inspected, LogErro
     Ok(Inspected { found, ends, authorship })
 }
 
-/// The name of a record's stream among all tenants' streams.
+/// Returns the name of a record's stream that is unique across tenants.
 fn stream_name(body: &Body) -> String {
     format!("{}:{}", body.tenant, body.stream)
 }
 
-/// The files of an archive, in order.
+/// Lists an archive's segment files in order: their names are padded record numbers.
 fn files(folder: &Path) -> Result<Vec<PathBuf>, LogError> {
     let entries = std::fs::read_dir(folder).map_err(|error| unusable(folder, &error))?;
     let mut files = Vec::new();

@@ -1,9 +1,9 @@
-//! A file of an archive: a header, records each with its payloads, and a trailer with the hash of
-//! all before it. The header names the hash of the file before it.
+//! The segment file of an archive: a header, records each with its payloads, and a trailer with a
+//! hash over everything before it. The header holds the hash of the previous segment.
 //!
-//! A file is authenticated with a key that is derived from the payload key: whoever knows no more
-//! than an archive's files cannot make another one. Files of earlier programs ("CVGARCH1") lack
-//! that.
+//! Segments are authenticated with a key that is derived from the payload key: a reader of an
+//! archive cannot forge another segment. Segments of earlier versions ("CVGARCH1") are not
+//! authenticated.
 //!
 //! ```text
 //! header   "CVGARCH2" · hash of the previous file (32) · records before it (8) · key print (16)
@@ -25,12 +25,12 @@ use crate::private_files::write_private_file;
 use crate::record::{Body, Hash, chain};
 
 pub(super) const ENDING: &str = "cvgarchive";
-/// What the first file names as the hash before it.
+/// Previous hash in the header of the first segment, and of a stream's first record.
 pub(super) const FIRST: Hash = [0; 32];
-/// Bytes after which a file is ended.
+/// Size in bytes after which a segment is finished.
 const FILE_BYTES: usize = 64 << 20;
 const MAGIC: &[u8; 8] = b"CVGARCH2";
-/// Begins files that are not authenticated.
+/// Magic of segments without authentication.
 const MAGIC_BEFORE: &[u8; 8] = b"CVGARCH1";
 const HEADER_BYTES: usize = 8 + 32 + 8 + 16;
 const TRAILER_BYTES: usize = 5 + 8 + 32 + 32;
@@ -41,12 +41,12 @@ const PAYLOAD: u8 = 2;
 const ERASED: u8 = 3;
 const TRAILER: u8 = 9;
 
-/// What an archive's files are known by, derived from the payload key.
+/// Keys of an archive's segments, derived from the payload key.
 #[derive(Clone)]
 pub(super) struct ArchiveKey {
-    /// Tells which key sealed the payloads, without telling the key. Everybody can read it.
+    /// Public fingerprint of the payload key that sealed the payloads.
     pub(super) print: [u8; 16],
-    /// Authenticates files.
+    /// Secret key that authenticates segments.
     authentication: [u8; 32],
 }
 
@@ -59,7 +59,7 @@ impl ArchiveKey {
         Self { print, authentication }
     }
 
-    /// The word of who has the key for a file's content and the number of its records.
+    /// Computes the authentication tag of a segment's content and its number of records.
     fn authenticate(&self, records: u64, content: &[u8]) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new_keyed(&self.authentication);
         hasher.update(&records.to_le_bytes());
@@ -68,16 +68,16 @@ impl ArchiveKey {
     }
 }
 
-/// What is known of who wrote a file.
+/// Proof of a segment's author.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Authorship {
-    /// Who has the key.
+    /// A holder of the payload key.
     KeyHolder,
-    /// Anybody who has seen a file of the archive: it is of an earlier program.
+    /// Anybody who has read a segment of the archive: the segment is of an earlier version.
     Unknown,
 }
 
-/// A file that is being written, in memory until it is whole.
+/// A segment that is being written; in memory until it is finished.
 pub(super) struct SegmentWriter {
     bytes: Vec<u8>,
     before: u64,
@@ -99,7 +99,7 @@ impl SegmentWriter {
         self.records
     }
 
-    /// Records of the archive up to the end of this file.
+    /// Returns the number of records in the archive up to the end of this segment.
     pub(super) fn total(&self) -> u64 {
         self.before + self.records
     }
@@ -108,7 +108,7 @@ impl SegmentWriter {
         self.bytes.len() >= FILE_BYTES
     }
 
-    /// A record, with its sealed payloads; `None` for one that is erased.
+    /// Appends a record with its sealed payloads; `None` for an erased payload.
     pub(super) fn push(
         &mut self,
         previous: &Hash,
@@ -129,14 +129,14 @@ impl SegmentWriter {
     fn entry(&mut self, kind: u8, parts: &[&[u8]]) {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         self.bytes.push(kind);
-        // Records and payloads are far below 4 GiB (`Limits`).
+        // The length always fits: records and payloads are far below 4 GiB (`LogLimits`).
         self.bytes.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
         for part in parts {
             self.bytes.extend_from_slice(part);
         }
     }
 
-    /// Writes the file whole or not at all; gives its hash. Nothing is added afterwards.
+    /// Writes the segment atomically and returns its hash. Nothing may be pushed afterwards.
     pub(super) fn finish(&mut self, folder: &Path) -> Result<Hash, LogError> {
         let word = self.key.authenticate(self.records, &self.bytes);
         let length = (TRAILER_BYTES as u32 - 5).to_le_bytes();
@@ -146,7 +146,9 @@ impl SegmentWriter {
         self.bytes.extend_from_slice(word.as_bytes());
         let hash: Hash = *blake3::hash(&self.bytes).as_bytes();
         self.bytes.extend_from_slice(&hash);
+        // Padded, so that the order of names is the order of records.
         let path = folder.join(format!("{:020}.{ENDING}", self.before + 1));
+        // The folder is synced too, or the name could be lost in a power failure.
         let write = || {
             write_private_file(&path, &self.bytes)?;
             File::open(folder)?.sync_all()
@@ -156,21 +158,21 @@ impl SegmentWriter {
     }
 }
 
-/// A file as it was read, its own hash checked.
+/// A segment that was read; the hash in its trailer was checked.
 pub(super) struct Segment {
     bytes: Vec<u8>,
-    /// Where its trailer begins.
+    /// Offset of the trailer.
     end: usize,
     previous: Hash,
     pub(super) before: u64,
     pub(super) print: [u8; 16],
     pub(super) records: u64,
     pub(super) hash: Hash,
-    /// The word of who wrote it.
+    /// Authentication tag; `None` in segments of version 1.
     word: Option<blake3::Hash>,
 }
 
-/// A record of a file.
+/// A record of a segment.
 pub(super) struct Entry<'a> {
     pub(super) previous: Hash,
     pub(super) hash: Hash,
@@ -179,7 +181,7 @@ pub(super) struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// The body, if its hash and its payloads are right.
+    /// Decodes the body after checking its hash and its number of payloads.
     pub(super) fn record(&self, path: &Path) -> Result<Body, LogError> {
         if chain(&self.previous, self.body) != self.hash {
             return Err(corrupt(path, "the hash of a record is not that of its body"));
@@ -201,6 +203,7 @@ impl Segment {
             return Err(corrupt(path, "the file is cut short"));
         };
         let (content, trailer) = bytes.split_at(end);
+        // Version 2 hashes the authentication tag as well, version 1 the content only.
         let hashed = if is_authenticated { &bytes[..bytes.len() - 32] } else { content };
         let hash: Hash = *blake3::hash(hashed).as_bytes();
         let is_ours = content.starts_with(MAGIC) || !is_authenticated;
@@ -217,14 +220,17 @@ impl Segment {
         Ok(Self { previous, before, print, records, hash, word, end, bytes })
     }
 
-    /// Who wrote it, if that can be who has the key.
+    /// Checks the key's fingerprint and the authentication tag.
+    ///
+    /// # Errors
+    /// The payloads were sealed with another key, or the tag is wrong.
     pub(super) fn check_key(&self, path: &Path, key: &ArchiveKey) -> Result<Authorship, LogError> {
         if self.print != key.print {
             return Err(corrupt(path, "its payloads were sealed with another key"));
         }
         match self.word {
             None => Ok(Authorship::Unknown),
-            // Compared in constant time.
+            // `blake3::Hash` compares in constant time.
             Some(word) if word == key.authenticate(self.records, &self.bytes[..self.end]) => {
                 Ok(Authorship::KeyHolder)
             }
@@ -232,7 +238,7 @@ impl Segment {
         }
     }
 
-    /// Checks that it comes after a file with this hash, and so many records.
+    /// Checks that the segment continues an archive that ends with this hash and number of records.
     pub(super) fn follows(&self, path: &Path, hash: Hash, records: u64) -> Result<(), LogError> {
         if self.previous != hash || self.before != records {
             return Err(corrupt(path, "it does not follow the file before it: one is missing"));
@@ -240,10 +246,11 @@ impl Segment {
         Ok(())
     }
 
-    /// Its records.
+    /// Parses the records with their payloads.
     pub(super) fn entries(&self, path: &Path) -> Result<Vec<Entry<'_>>, LogError> {
         let mut rest = &self.bytes[HEADER_BYTES..self.end];
         let mut found: Vec<Entry<'_>> = Vec::new();
+        // An entry's head is its kind (1 byte) and its length (4 bytes).
         while let Some((head, after)) = rest.split_at_checked(5) {
             let length = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
             let Some((bytes, after)) = after.split_at_checked(length) else { break };
@@ -276,18 +283,18 @@ fn number(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// Where an archive ends.
+/// End of an archive.
 pub(super) struct End {
-    /// The last file's hash.
+    /// Hash of the last segment.
     pub(super) hash: Hash,
-    /// Records up to it.
+    /// Number of records in the archive.
     pub(super) records: u64,
     pub(super) print: [u8; 16],
-    /// The hash of the last record.
+    /// Hash of the last record.
     pub(super) last: Hash,
 }
 
-/// Where an archive ends; `None` if it is empty.
+/// Reads the end of an archive; `None` if it is empty.
 pub(super) fn end(files: &[PathBuf]) -> Result<Option<End>, LogError> {
     let Some(path) = files.last() else { return Ok(None) };
     let file = Segment::read(path)?;

@@ -1,4 +1,4 @@
-//! Checkpoints as files: a folder for each stream, a file for each checkpoint.
+//! [`CheckpointFolder`]: one folder per stream, one file per checkpoint.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -10,21 +10,21 @@ use super::{Checkpoint, Checkpoints};
 use crate::error::LogError;
 use crate::private_files::{create_private_file, create_private_folder};
 
-/// Begins every file; the last digit is the version of the form.
+/// Magic bytes of every file; the last digit is the version of the format.
 const MARK: &[u8; 8] = b"CVGCKPT1";
-/// The mark, two numbers, the record's hash, and the hash of the rest of the file.
+/// Length of the header: magic, hash of the rest, two sequence numbers, and the record's hash.
 const HEAD: usize = 8 + 8 + 8 + 32 + 32;
-/// Largest state that is kept.
+/// Maximum bytes of a state that is stored.
 const STATE_LIMIT: usize = 256 << 20;
 
-/// A folder of checkpoints.
+/// Checkpoints in a folder.
 #[derive(Debug, Clone)]
 pub struct CheckpointFolder {
     path: PathBuf,
 }
 
 impl CheckpointFolder {
-    /// The folder; it is made when the first checkpoint is kept.
+    /// Uses this folder, which is created with the first checkpoint.
     pub fn new(path: &Path) -> Self {
         Self { path: path.to_owned() }
     }
@@ -40,7 +40,7 @@ impl CheckpointFolder {
         let partial = folder.join(format!("{}.new", checkpoint.seq));
         let written = write_whole(&partial, &folder.join(checkpoint.seq.to_string()), checkpoint);
         if written.is_err() {
-            // It takes room where there may be none.
+            // A leftover takes room where there may be none.
             let _removed = fs::remove_file(&partial);
         }
         written
@@ -65,9 +65,10 @@ impl Checkpoints for CheckpointFolder {
         let checkpoint = read.ok().and_then(|_| decode(&bytes));
         if checkpoint.is_none() {
             tracing::warn!(%stream, %seq, "a checkpoint is damaged and is not used");
-            // The next one is not hidden behind it.
+            // Removed, or it would hide the intact checkpoint before it.
             let _removed = fs::remove_file(&path);
         }
+        // A file under the name of another event was moved, and is as good as none.
         checkpoint.filter(|checkpoint| checkpoint.seq == seq)
     }
 
@@ -92,14 +93,14 @@ impl Checkpoints for CheckpointFolder {
     }
 }
 
-/// Writes a checkpoint whole or not at all; it need not survive a power cut.
+/// Writes a checkpoint atomically, without a sync: it need not survive a power failure.
 fn write_whole(partial: &Path, path: &Path, checkpoint: &Checkpoint) -> io::Result<()> {
     let mut file = create_private_file(partial)?;
     file.write_all(&encode(checkpoint))?;
     fs::rename(partial, path)
 }
 
-/// Files below a folder.
+/// Counts the files below a folder.
 fn count(folder: &Path) -> usize {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
     let paths = entries.flatten().map(|entry| entry.path());

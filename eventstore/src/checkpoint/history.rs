@@ -1,4 +1,4 @@
-//! Streams at any of their events: from checkpoints, through the histories that they inherit.
+//! Loading streams at any event: from checkpoints, and through the histories that forks inherit.
 
 use convergio_domain::decider::{Decider, Inherited};
 use convergio_domain::event::Event;
@@ -10,22 +10,22 @@ use crate::error::LogError;
 use crate::record::Record;
 use crate::repository::{Loaded, Repository};
 
-/// Events between two checkpoints at least.
+/// Minimum number of events between two checkpoints.
 const EVERY: u64 = 1000;
-/// The event at which a stream's first checkpoint is due.
+/// Sequence number from which on a stream's first checkpoint is due.
 pub(crate) const FIRST: Seq = Seq(EVERY);
-/// The event of a fork from which on its first checkpoint is due.
+/// Sequence number of a fork's event from which on its first checkpoint is due.
 const AFTER_FORKING: Seq = Seq(2);
-/// Bytes of a state that count as one event more between two checkpoints: those of large states lie
-/// further apart, so that all of a stream are not larger than its log.
+/// State bytes that count as one more event between two checkpoints. Large states are written less
+/// often, so that a stream's checkpoints do not outgrow its log.
 const BYTES_AN_EVENT: u64 = 128;
-/// Records read at once, at first and at most.
+/// Records per read: first small, then doubled up to the limit.
 const FIRST_PAGE: usize = 2;
 const PAGE: usize = 256;
 
 impl Repository {
-    /// A stream as it was at an event; `None` if it has no such event. With `whole`, the commits
-    /// that end at or before the event are folded, else every event up to it.
+    /// Loads a stream as it was at an event; `None` if it has no such event. With `whole_commits`,
+    /// only commits that end at or before the event are folded; otherwise every event up to it.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -36,7 +36,7 @@ impl Repository {
         whole: bool,
     ) -> Result<Option<Loaded<D>>, LogError> {
         let mut loaded = self.begin::<D>(stream, Some(at)).await?;
-        // The event is near a checkpoint: what comes after it is not read.
+        // The event is usually near a checkpoint: little after it is read in vain.
         let mut page = FIRST_PAGE;
         loop {
             let after = loaded.head.map_or(Seq(0), |head| head.seq);
@@ -77,7 +77,7 @@ impl Repository {
         Ok(())
     }
 
-    /// What a stream begins with when it is folded: its last checkpoint, or nothing.
+    /// Loads the last checkpoint at or before an event, or an empty stream.
     pub(crate) async fn begin<D: Decider>(
         &self,
         stream: &StreamKey,
@@ -101,6 +101,8 @@ impl Repository {
         let record = records
             .first()
             .filter(|record| record.hash == found.hash && record.last_seq() == found.seq);
+        // A checkpoint is untrusted: the record must exist and the fingerprint recomputed from the
+        // state must equal the one in the hash chain.
         let state = record.and_then(|record| {
             let mut state = D::recall(&found.state)?;
             let computed = D::fingerprint(&mut state)?;
@@ -108,7 +110,8 @@ impl Repository {
         });
         let (Some(record), Some(state)) = (record, state) else {
             tracing::warn!(%stream, seq = %found.seq, "a checkpoint is not what the log says");
-            // It would be found again and again; if it stays, the same happens again.
+            // Removed, or each load would reject it again. If removal fails, that is all that
+            // happens.
             let _dropped = checkpoints.drop_all(Some(stream));
             return Ok(None);
         };
@@ -118,17 +121,19 @@ impl Repository {
         Ok(Some(Loaded { head, last_first, due, state, ..Loaded::new(stream) }))
     }
 
-    /// Takes in the part of another stream that a first event names.
+    /// Loads the history of the parent stream that a first event names.
     pub(crate) fn inherit<'a, D: Decider>(
         &'a self,
         loaded: &'a mut Loaded<D>,
         first: &'a Event,
     ) -> BoxFuture<'a, Result<(), LogError>> {
         let inherited = D::inherits(first);
+        // Boxed, since loading the parent may inherit in turn.
         Box::pin(async move {
             let Some(Inherited { id, seq, fold }) = inherited else { return Ok(()) };
             let parent = StreamKey { id, ..loaded.stream.clone() };
             let is_there = |found: &Loaded<D>| found.head.is_some_and(|head| head.seq == seq);
+            // The caller of `execute_from` may have supplied the parent already.
             let at_hand = loaded.origin.take().filter(|found| found.stream == parent);
             let found = match at_hand.filter(|found| is_there(found)) {
                 Some(found) => Some(*found),
@@ -143,21 +148,22 @@ impl Repository {
                 return Err(LogError::corrupt(&loaded.stream, &reason));
             }
             loaded.state = found.state;
-            // Forking writes no state. The first checkpoint comes with the next commit: from then
-            // on who reads the fork need not read the parent.
+            // The fork itself is not checkpointed, so that forking stays cheap. The next commit is:
+            // from then on loading the fork does not read the parent.
             loaded.due = AFTER_FORKING;
             Ok(())
         })
     }
 
-    /// Keeps a checkpoint if the last one is far behind.
+    /// Writes a checkpoint if one is due.
     pub(crate) fn keep_if_far<D: Decider>(&self, loaded: &mut Loaded<D>) {
         if loaded.head.is_some_and(|head| head.seq >= loaded.due) {
             self.keep(loaded);
         }
     }
 
-    /// Keeps a checkpoint of a stream as it was loaded; tells whether there is one now.
+    /// Writes a checkpoint of a loaded stream; returns false if there is no store, no event, or the
+    /// noun has no snapshots.
     pub fn keep<D: Decider>(&self, loaded: &mut Loaded<D>) -> bool {
         let (Some(checkpoints), Some(head)) = (&self.checkpoints, loaded.head) else {
             return false;
@@ -170,7 +176,7 @@ impl Repository {
     }
 }
 
-/// From which event on the checkpoint after one of this size is due.
+/// Returns the sequence number from which on the checkpoint after one of this size is due.
 fn next_due(seq: Seq, bytes: usize) -> Seq {
     seq.plus(EVERY.max(bytes as u64 / BYTES_AN_EVENT))
 }

@@ -1,8 +1,12 @@
-//! Checkpoints: states of long streams kept beside the log, so that they need not be folded anew.
+//! Checkpoints: states of long streams, stored beside the log, so that streams need not be folded
+//! from their first event.
 //!
-//! They are a cache. One is used only if the log has the record that it names, and if the state in
-//! it has the fingerprint that stands in that record. Without any of them everything is as it was,
-//! and takes longer.
+//! They are a cache. A checkpoint is used only if the log holds the record that it names, and if
+//! its state has the fingerprint of that record. Losing all of them costs time only.
+//!
+//! Map: `files` stores checkpoints in a folder; `history` is the part of
+//! [`Repository`](crate::Repository) that loads streams at any event and decides when a checkpoint
+//! is due. Not here: how a noun encodes its state (crate `domain`).
 
 mod files;
 mod history;
@@ -15,31 +19,31 @@ use convergio_domain::stream::{Seq, StreamKey};
 use crate::error::LogError;
 use crate::record::Hash;
 
-/// A state as it was after a commit.
+/// State of a stream after a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// The first event of the commit.
+    /// Sequence number of the commit's first event.
     pub first: Seq,
-    /// The last event of the commit.
+    /// Sequence number of the commit's last event.
     pub seq: Seq,
-    /// The hash of its record.
+    /// Hash of the commit's record.
     pub hash: Hash,
-    /// The state, as its noun writes it.
+    /// State in its noun's own encoding.
     pub state: Vec<u8>,
 }
 
-/// Where checkpoints are kept. What is there may vanish, or be wrong, at any moment.
+/// Storage of checkpoints. Its contents may vanish or be damaged at any time.
 pub trait Checkpoints: Send + Sync + 'static {
-    /// Keeps a checkpoint of a stream; it may fail, and nothing is lost.
+    /// Stores a checkpoint of a stream. A failure is not reported, since nothing is lost.
     fn keep(&self, stream: &StreamKey, checkpoint: Checkpoint);
 
-    /// The last checkpoint of a stream at an event or before it.
+    /// Loads the last checkpoint of a stream at or before an event.
     fn last(&self, stream: &StreamKey, at: Seq) -> Option<Checkpoint>;
 
-    /// The last events of a stream's checkpoints, ascending.
+    /// Lists the sequence numbers of a stream's checkpoints, ascending.
     fn list(&self, stream: &StreamKey) -> Vec<Seq>;
 
-    /// Forgets the checkpoints of a stream, or all; gives how many there were.
+    /// Removes the checkpoints of a stream, or all; returns their number.
     ///
     /// # Errors
     /// They cannot be removed.

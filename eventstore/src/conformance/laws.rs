@@ -1,4 +1,4 @@
-//! Laws that hold on every provider. Each takes a fresh log.
+//! Laws that every provider obeys. Each takes a fresh log.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::{Log, READY, commit, event, stream};
 use crate::{AppendError, Commit, Head, Limits, Position, Record, Scan, verify};
 
-/// The next record of a tail.
+/// Waits for the next record of a tail.
 async fn next(
     tail: &mut (impl StreamExt<Item = Result<Arc<Record>, crate::LogError>> + Unpin),
 ) -> Arc<Record> {
@@ -23,7 +23,7 @@ async fn next(
     next.expect("in time").expect("more").expect("readable")
 }
 
-/// Appends one commit after the other; gives the last head.
+/// Appends `count` commits one after the other; returns the last head.
 async fn fill(log: &Log, stream: &StreamKey, count: usize) -> Head {
     let mut head = log.head(stream).await.expect("readable");
     for number in 0..count {
@@ -32,7 +32,7 @@ async fn fill(log: &Log, stream: &StreamKey, count: usize) -> Head {
     head.expect("at least one")
 }
 
-/// Of writers that expect the same head one wins, and the others are told by whom.
+/// Of writers that expect the same head one wins; the others get the winner's head.
 pub async fn of_n_rivals_exactly_one_wins(log: Log) {
     let stream = stream();
     let mut head = None;
@@ -57,7 +57,7 @@ pub async fn of_n_rivals_exactly_one_wins(log: Log) {
     assert_eq!(log.head(&stream).await.expect("readable"), head);
 }
 
-/// A storm on one stream: everybody gets on, nothing is doubled, nothing is lost.
+/// Many writers on one stream: each makes progress, nothing is duplicated, nothing is lost.
 pub async fn writers_that_try_again_all_get_their_turn(log: Log) {
     const WRITERS: usize = 24;
     const EACH: usize = 5;
@@ -88,7 +88,7 @@ pub async fn writers_that_try_again_all_get_their_turn(log: Log) {
     assert_eq!(ids, told);
 }
 
-/// What is wrong with one commit is not the others' fault, though they are written together.
+/// A rejected commit does not affect others that are written in the same group.
 pub async fn a_conflict_leaves_the_others_alone(log: Log) {
     let streams: Vec<_> = (0..32).map(|_| stream()).collect();
     let mut heads = Vec::new();
@@ -112,7 +112,7 @@ pub async fn a_conflict_leaves_the_others_alone(log: Log) {
     }
 }
 
-/// A head that is not the stream's is a conflict, wherever it comes from.
+/// An expected head that is not the stream's is a conflict, be it stale, future or missing.
 pub async fn stale_future_and_missing_heads_are_conflicts(log: Log) {
     let stream = stream();
     let first = log.append(commit(&stream, None, "a")).await.expect("new");
@@ -128,7 +128,8 @@ pub async fn stale_future_and_missing_heads_are_conflicts(log: Log) {
     assert_eq!(log.read_stream(&stream, Seq(0), 10).await.expect("readable").len(), 2);
 }
 
-/// The same commit again gives the first head, also after others; another body is an error.
+/// Appending a commit again returns its first head, also after other commits; the same id with
+/// another body is an error.
 pub async fn the_same_commit_is_appended_once_for_ever(log: Log) {
     let stream = stream();
     let first = commit(&stream, None, "a");
@@ -143,7 +144,7 @@ pub async fn the_same_commit_is_appended_once_for_ever(log: Log) {
     assert_eq!(log.read_stream(&stream, Seq(0), 10).await.expect("readable").len(), 2);
 }
 
-/// A retry may overtake its first try: both are told the same.
+/// A retry that overtakes its first try: both get the same head.
 pub async fn a_commit_that_races_itself_is_one_commit(log: Log) {
     let stream = stream();
     let mut head = None;
@@ -161,11 +162,12 @@ pub async fn a_commit_that_races_itself_is_one_commit(log: Log) {
     assert_eq!(head.map(|head| head.seq), Some(Seq(10)));
 }
 
-/// Who stops waiting leaves a whole commit or none, and may ask again.
+/// A cancelled append leaves a whole commit or none, and may be retried.
 pub async fn an_append_that_nobody_waits_for_is_whole_or_absent(log: Log) {
     let (stream, mut head) = (stream(), None);
     for round in 0..30_u64 {
         let next = commit(&stream, head, &round.to_string());
+        // Delays from 0 to 3 ms cancel the append before, during and after its write.
         let waited = Duration::from_micros(round * round * 7 % 3000);
         // Given up early or late.
         let _given_up = tokio::time::timeout(waited, log.append(next.clone())).await;
@@ -176,7 +178,7 @@ pub async fn an_append_that_nobody_waits_for_is_whole_or_absent(log: Log) {
     assert_eq!(log.read_stream(&stream, Seq(0), 100).await.expect("readable").len(), 30);
 }
 
-/// Tails and pages say the same, in order, while many append.
+/// Tails and pages return the same records in the same order while many writers append.
 pub async fn a_follower_sees_every_record_once_and_in_order_while_64_append(log: Log) {
     let mut tail = log.tail(Position::START);
     let mut writers = JoinSet::new();
@@ -202,7 +204,7 @@ pub async fn a_follower_sees_every_record_once_and_in_order_while_64_append(log:
     assert_eq!(seen, all);
 }
 
-/// Who follows one stream sees all of it from any event on, and nothing else.
+/// A tail of one stream returns all of it from any event on, and nothing else.
 pub async fn a_follower_of_one_stream_sees_it_and_no_other(log: Log) {
     let (ours, others) = (stream(), stream());
     let mut first = commit(&ours, None, "a");
@@ -237,7 +239,7 @@ pub async fn a_follower_of_one_stream_sees_it_and_no_other(log: Log) {
     assert_eq!(next(&mut tail).await.first_seq(), Seq(2));
 }
 
-/// Pages of any size and from anywhere are parts of the same history.
+/// Pages of any size and start are parts of the same history.
 pub async fn pages_are_parts_of_one_history(log: Log) {
     let stream = stream();
     let mut head = None;
@@ -259,7 +261,7 @@ pub async fn pages_are_parts_of_one_history(log: Log) {
     }
 }
 
-/// What is written is what is read: raw and read records agree, and every hash is the chain's.
+/// Raw and decoded reads agree, and every hash is that of the chain.
 pub async fn raw_records_are_what_is_read(log: Log) {
     let streams = [stream(), stream(), stream()];
     for round in 1..=4 {
@@ -283,7 +285,7 @@ pub async fn raw_records_are_what_is_read(log: Log) {
     assert_eq!(ours, expected[3..8]);
 }
 
-/// The same id of another tenant is another stream.
+/// The same stream id of another tenant is another stream.
 pub async fn tenants_do_not_share_streams(log: Log) {
     let ours = stream();
     let mut theirs = ours.clone();
@@ -297,7 +299,7 @@ pub async fn tenants_do_not_share_streams(log: Log) {
     assert_eq!(log.head(&ours).await.expect("readable"), Some(head));
 }
 
-/// Payloads come back; what was never there is nothing.
+/// Payloads are read as they were written; a payload that never existed is `None`.
 pub async fn payloads_come_back_and_what_is_unknown_is_nothing(log: Log) {
     let stream = stream();
     let text = "long ".repeat(120_000);
@@ -318,7 +320,7 @@ pub async fn payloads_come_back_and_what_is_unknown_is_nothing(log: Log) {
     }
 }
 
-/// An erased payload stays erased, whatever is appended again, and the chain holds.
+/// An erased payload stays erased, even if its commit is appended again, and the chain holds.
 pub async fn an_erased_payload_is_gone_and_the_chain_holds(log: Log) {
     let stream = stream();
     let first = commit(&stream, None, "personal");
@@ -335,7 +337,7 @@ pub async fn an_erased_payload_is_gone_and_the_chain_holds(log: Log) {
     assert_eq!((found.records, found.payloads, found.erased), (2, 1, 1));
 }
 
-/// What is too large is told, and nothing of it is there.
+/// A commit that exceeds a limit is rejected as a whole.
 pub async fn limits_are_told(log: Log) {
     let stream = stream();
     let base = || commit(&stream, None, "x");
@@ -362,7 +364,7 @@ pub async fn limits_are_told(log: Log) {
     assert_eq!(log.head(&stream).await.expect("readable"), None);
 }
 
-/// The largest commit that the limits allow is taken whole.
+/// The largest commit that the limits allow is accepted.
 pub async fn the_largest_commit_is_taken_whole(log: Log) {
     let stream = stream();
     let mut many = commit(&stream, None, "x");
@@ -380,7 +382,7 @@ pub async fn the_largest_commit_is_taken_whole(log: Log) {
     assert_eq!(found.last().map(|record| record.head()), Some(head));
 }
 
-/// When a stream wants to be looked at is what its last commit says.
+/// The wake index holds what each stream's last commit says.
 pub async fn the_wake_index_follows_the_last_commit(log: Log) {
     let (stream, mut head) = (stream(), None);
     let steps = [

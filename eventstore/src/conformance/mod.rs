@@ -1,8 +1,9 @@
-//! The contract of a log as code that every provider is held against: laws, writers that go on
-//! whatever happens, and random histories compared with the log in memory. Only with the feature
-//! `test-util`.
+//! The contract of a log as code that every provider is held against. Only with the feature
+//! `test-util`. Everything here panics where a log violates the contract.
 //!
-//! Everything here panics where a log is not as it must be.
+//! Map: `laws` are single properties, `workload` runs writers through crashes and restarts, `model`
+//! compares random histories with the log in memory. Providers' tests call them; nothing here may
+//! know a provider other than [`MemoryLog`](crate::MemoryLog).
 
 pub mod laws;
 pub mod model;
@@ -21,18 +22,18 @@ use uuid::Uuid;
 
 use crate::{Commit, EventLog, Head, Payload};
 
-/// A log under test.
+/// The log under test.
 pub type Log = Arc<dyn EventLog>;
 
-/// Longest wait for something that must come.
+/// Maximum time to wait for something that must happen.
 pub const READY: Duration = Duration::from_secs(120);
 
-/// A stream of its own.
+/// Returns the key of a new stream.
 pub fn stream() -> StreamKey {
     StreamKey::request("default".parse().expect("a name"), Uuid::now_v7())
 }
 
-/// A commit of one event that carries its text as a payload too.
+/// Builds a commit of one event that carries its text as a payload too.
 pub fn commit(stream: &StreamKey, expected: Option<Head>, text: &str) -> Commit {
     Commit {
         stream: stream.clone(),
@@ -54,15 +55,15 @@ pub fn commit(stream: &StreamKey, expected: Option<Head>, text: &str) -> Commit 
     }
 }
 
-/// An event with a text in it.
+/// Builds an event that holds a text.
 pub fn event(text: &str) -> Event {
     Event::RequestAccepted(request::Accepted { request_hash: text.into() })
 }
 
-/// Asks until there is an answer.
+/// Polls until there is a value.
 ///
 /// # Panics
-/// There is none within [`READY`].
+/// There is no value within [`READY_TIMEOUT`].
 pub async fn eventually<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
     let until = Instant::now() + READY;
     loop {

@@ -1,4 +1,4 @@
-//! Random histories: whatever is asked of a log and of the log in memory, the answers are alike.
+//! Random histories: a log and the log in memory give the same results for the same operations.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,38 +11,38 @@ use uuid::Uuid;
 use super::{Log, commit, event, stream};
 use crate::{AppendError, Commit, EventLog, Head, MemoryLog};
 
-/// Streams of a history.
+/// Number of streams in a history.
 pub const STREAMS: usize = 3;
 
-/// What a writer expects.
+/// Head that a writer expects.
 #[derive(Debug, Clone, Copy)]
 pub enum Expected {
-    /// The stream's head.
+    /// The stream's current head.
     Head,
-    /// A new stream.
+    /// No head, as for a new stream.
     Nothing,
-    /// The head as it was some commits ago.
+    /// The head some commits ago.
     Earlier(usize),
-    /// The head with another hash.
+    /// The current head with another hash.
     Wrong,
 }
 
-/// One thing asked of a log.
+/// An operation on a log.
 #[derive(Debug, Clone)]
 pub enum Op {
-    /// Appends to one of the streams so many events.
+    /// Appends so many events to the stream of this index.
     Append(usize, usize, Expected),
-    /// Appends one of the commits tried before again.
+    /// Appends one of the earlier commits again.
     Again(usize),
-    /// Appends one of them with other events.
+    /// Appends one of the earlier commits with other events.
     Changed(usize),
-    /// Erases the first payload of a stream's record that begins with an event.
+    /// Erases the first payload of the record that begins with this event.
     Erase(usize, Seq),
-    /// Closes the log and opens it again.
+    /// Closes and reopens the log.
     Reopen,
 }
 
-/// An answer, without what differs from log to log.
+/// Result of an operation, without positions, which differ between logs.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
     Appended(Seq, [u8; 32]),
@@ -51,7 +51,7 @@ enum Answer {
     Erased(bool),
 }
 
-/// One of the two logs, with its heads: positions differ from log to log.
+/// One of the two logs, with its own heads: positions differ between logs.
 struct Side {
     log: Log,
     heads: BTreeMap<usize, Vec<Head>>,
@@ -115,8 +115,8 @@ impl Side {
     }
 }
 
-/// Asks both the same, and compares every answer and in the end everything that can be read. The
-/// log seals payloads with this key.
+/// Applies the operations to both logs, and compares every result and finally everything that can
+/// be read. The log under test must seal payloads with this key.
 pub async fn agree(ops: &[Op], key: [u8; 32], log: Log, reopen: impl AsyncFn(Log) -> Log) {
     let streams: Vec<StreamKey> = (0..STREAMS).map(|_| stream()).collect();
     let side = |log: Log| Side { log, heads: BTreeMap::new(), tried: Vec::new() };

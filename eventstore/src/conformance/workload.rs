@@ -1,4 +1,5 @@
-//! Writers that go on whatever happens, and the check that nothing they were told is untrue.
+//! Writers that keep appending through crashes and restarts, and the check that every
+//! acknowledgement was true.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,10 +12,10 @@ use uuid::Uuid;
 use super::{Log, commit, eventually, stream};
 use crate::{AppendError, EventLog, Head};
 
-/// What a writer was told: its commits in order, with their heads.
+/// A writer's acknowledged commits in order, with their heads.
 type Told = Vec<(Uuid, Head)>;
 
-/// Writers at work, each alone on its stream.
+/// Running writers, each alone on its own stream.
 pub struct Writers {
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicU64>,
@@ -22,7 +23,7 @@ pub struct Writers {
 }
 
 impl Writers {
-    /// Sets so many to work.
+    /// Starts so many writers.
     pub fn start(log: &Log, count: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::new(AtomicU64::new(0));
@@ -34,7 +35,7 @@ impl Writers {
         Self { stop, acknowledged, tasks }
     }
 
-    /// Commits acknowledged so far.
+    /// Returns the number of commits acknowledged so far.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
     }
@@ -46,10 +47,10 @@ impl Writers {
             .await;
     }
 
-    /// Lets every writer end its commit, and checks each stream; gives the number of commits.
+    /// Lets every writer finish its commit, and checks each stream; returns the number of commits.
     ///
     /// # Panics
-    /// Something that a writer was told is not true.
+    /// An acknowledged commit is missing or differs.
     pub async fn finish(self, log: Log) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         let told: BTreeMap<_, _> = self.tasks.join_all().await.into_iter().collect();
@@ -66,13 +67,14 @@ async fn write(log: Log, stop: Arc<AtomicBool>, acknowledged: Arc<AtomicU64>) ->
     let (stream, mut head, mut told) = (stream(), None, Vec::new());
     while !stop.load(Ordering::Relaxed) {
         let mut commit = commit(&stream, head, &told.len().to_string());
+        // Few payloads keep the writers fast: on a cluster each costs messages of its own.
         if told.len() % 8 != 0 {
             commit.payloads.clear();
         }
         let appended = loop {
             match log.append(commit.clone()).await {
                 Ok(appended) => break appended,
-                // The same commit again is the same commit.
+                // Retrying with the same id is safe: the commit is appended at most once.
                 Err(AppendError::Unavailable(_) | AppendError::Busy) => {}
                 Err(error) => panic!("alone on its stream, and told: {error}"),
             }
@@ -84,7 +86,7 @@ async fn write(log: Log, stop: Arc<AtomicBool>, acknowledged: Arc<AtomicU64>) ->
     (stream, told)
 }
 
-/// The stream holds exactly what was told, in order.
+/// Checks that the stream holds exactly the acknowledged commits, in order.
 async fn check(log: &dyn EventLog, stream: &StreamKey, told: &Told) {
     let mut found = Vec::new();
     loop {

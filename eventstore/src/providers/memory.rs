@@ -1,4 +1,5 @@
-//! The log in memory: for tests and for looking at things. Nothing survives the process.
+//! [`MemoryLog`]: the log in memory, for tests and for inspecting files. Nothing survives the
+//! process. It is the model that other providers are compared with.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,12 +26,13 @@ use crate::signature::ExportSigner;
 use crate::stream_tail::{Feeds, follow_stream};
 use crate::tail::{self, BACKLOG};
 
-/// A log whose records live as long as the process.
+/// A log whose records live as long as the process. Clones share one log.
 #[derive(Clone)]
 pub struct MemoryLog {
     shared: Arc<Shared>,
 }
 
+/// State that all clones share.
 struct Shared {
     keys: MasterKey,
     state: Mutex<State>,
@@ -41,7 +43,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     records: Vec<Arc<Record>>,
-    /// Indices of each stream's records.
+    /// Indices into `records`, by stream.
     streams: BTreeMap<StreamKey, Vec<usize>>,
     commits: BTreeMap<(StreamKey, Uuid), usize>,
     sealed: BTreeMap<(StreamKey, PayloadRef), Vec<u8>>,
@@ -55,12 +57,12 @@ impl Default for MemoryLog {
 }
 
 impl MemoryLog {
-    /// An empty log.
+    /// Creates an empty log with a fixed payload key.
     pub fn new() -> Self {
         Self::sealed_with([7; 32])
     }
 
-    /// An empty log whose payloads are sealed with this key.
+    /// Creates an empty log that seals payloads with this key.
     pub fn sealed_with(payload_key: [u8; 32]) -> Self {
         let (live, _) = broadcast::channel(BACKLOG);
         let keys = MasterKey::new(payload_key);
@@ -79,7 +81,7 @@ impl Shared {
         let before = state.records.len();
         let record = state.append(prepared)?;
         if state.records.len() > before {
-            // Nobody following is fine.
+            // An error means that there are no followers.
             let _followers = self.live.send(Arc::clone(&record));
             self.feeds.tell(&record);
         }
@@ -105,7 +107,7 @@ impl Shared {
     }
 }
 
-/// A record as it would be written.
+/// Converts a record to its raw form.
 fn raw(record: &Record) -> Result<RawRecord, LogError> {
     let body = record.body.canonical();
     let body = body.map_err(|error| LogError::corrupt(&record.stream, &error))?;
@@ -125,7 +127,7 @@ impl State {
         Some(self.records[*last].head())
     }
 
-    /// A payload as it is stored; an empty one was erased.
+    /// Returns a payload as it is stored; `None` if it was erased, which leaves empty bytes.
     fn stored(
         &self,
         stream: &StreamKey,
@@ -155,7 +157,7 @@ impl State {
             return Err(AppendError::Conflict { actual });
         }
         let index = self.records.len();
-        // What is empty was erased before it was archived.
+        // Empty bytes mark a payload that was erased before it was archived.
         for (slot, sealed) in (0_u16..).zip(prepared.sealed) {
             let reference = PayloadRef { seq: prepared.body.seq, index: slot };
             self.sealed.insert((prepared.stream.clone(), reference), sealed);
@@ -228,7 +230,7 @@ impl EventLog for MemoryLog {
         after: Seq,
     ) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
         let feed = self.shared.feeds.subscribe(stream);
-        // A follower does not keep the log: it ends with it.
+        // A weak reference, so that a follower does not keep the log alive but ends with it.
         let (shared, stream) = (Arc::downgrade(&self.shared), stream.clone());
         let read = Box::new(move |after, limit| {
             let shared = shared.upgrade();

@@ -1,4 +1,4 @@
-//! Putting a payload together from those that it is built on.
+//! Assembly of a payload from those that it is a delta of.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use crate::error::LogError;
 use crate::record::PayloadMeta;
 use crate::seal::{Opening, Own, TenantKey, opening};
 
-/// A payload as it is stored: what is its own.
+/// A payload as stored: its metadata and the part that no other payload holds.
 struct Stored {
     meta: PayloadMeta,
     own: Own,
 }
 
-/// A payload in the making: asks for stored ones until it has all.
+/// A payload in assembly: it asks for stored payloads until it has all.
 pub(crate) struct Assembly {
     target: PayloadRef,
     stored: BTreeMap<PayloadRef, Stored>,
@@ -28,19 +28,22 @@ impl Assembly {
         Self { target, stored: BTreeMap::new(), wanted: vec![target] }
     }
 
-    /// The next stored payload that is needed.
+    /// Returns the next stored payload that is needed.
     pub(crate) fn wants(&self) -> Option<PayloadRef> {
         self.wanted.last().copied()
     }
 
-    /// Takes in what was asked for.
+    /// Adds the payload that [`Self::next_wanted`] asked for.
+    ///
+    /// # Errors
+    /// The delta refers to a later payload, or to too many.
     pub(crate) fn add(&mut self, meta: PayloadMeta, own: Own) -> Result<(), LogError> {
         let Some(reference) = self.wanted.pop() else { return Ok(()) };
         if let Some(reuse) = &meta.reuse {
             let sources = reuse.quotes.iter().map(|quote| quote.from);
             let sources = sources.chain(reuse.base.as_ref().map(|base| base.from));
             for source in sources {
-                // Earlier ones only: no circle, and an end.
+                // References point backwards only, so assembly terminates even on a forged record.
                 if source >= reference {
                     return Err(broken(self.target, "it is built on a later one"));
                 }
@@ -49,6 +52,7 @@ impl Assembly {
                 }
             }
         }
+        // Bounds memory on a forged record; the writer's own limits stay below it.
         let limit = usize::from(DEPTH_LIMIT) * (QUOTES_LIMIT + 1);
         if self.stored.len() + self.wanted.len() > limit {
             return Err(broken(self.target, "it is built on too many others"));
@@ -57,7 +61,7 @@ impl Assembly {
         Ok(())
     }
 
-    /// The whole text, checked against the chain.
+    /// Assembles the whole text and checks it against its commitment.
     pub(crate) fn finish(self, key: &TenantKey, stream: &StreamKey) -> Result<Opening, LogError> {
         let target = self.target;
         let (Stored { meta, own }, text) = self.assembled()?;
@@ -65,6 +69,8 @@ impl Assembly {
     }
 
     fn assembled(mut self) -> Result<(Stored, Vec<u8>), LogError> {
+        // From the payload back to the first of its chain; texts are then built forwards,
+        // iteratively, because a chain may be hundreds of deltas deep.
         let mut row = vec![self.target];
         while let Some(base) = row.last().and_then(|last| self.base(*last)) {
             row.push(base);
@@ -83,7 +89,8 @@ impl Assembly {
         Some(self.stored.get(&reference)?.meta.reuse.as_ref()?.base.as_ref()?.from)
     }
 
-    /// A payload, given the one that it is built on. What is before the change is not copied.
+    /// Builds a payload's text from that of its base. The text is changed in place: the shared
+    /// prefix is not copied.
     fn build(&self, mut text: Vec<u8>, reference: PayloadRef) -> Option<Vec<u8>> {
         let Stored { meta, own } = self.stored.get(&reference)?;
         let Some(reuse) = &meta.reuse else { return Some(own.bytes.clone()) };
@@ -120,7 +127,7 @@ impl Assembly {
         let Stored { meta, own } = self.stored.get(&quote.from)?;
         let start = usize::try_from(quote.start).ok()?;
         let end = start.checked_add(usize::try_from(quote.bytes).ok()?)?;
-        // What is quoted is stored whole.
+        // Copies refer to payloads that are stored whole; a delta here would recurse.
         if meta.reuse.as_ref().is_some_and(|reuse| *reuse != Reuse::default()) {
             return None;
         }

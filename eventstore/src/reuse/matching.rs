@@ -1,16 +1,20 @@
-//! What two texts have in common.
+//! Common parts of texts: shared beginnings and ends, and copies found by a rolling hash (as in
+//! rsync).
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// Bytes that a quote is found by: one of these, at a multiple of its length in the source.
+/// Length of the blocks that sources are indexed by, at multiples of it. A copy is found if it
+/// holds one such block.
 const BLOCK: usize = 64;
-/// The shortest quote that is worth its mention.
+/// Minimum length of a copy in bytes: any copy of this length holds a whole indexed block, and
+/// saves more than its description costs.
 pub(super) const LEAST_QUOTE: usize = 2 * BLOCK;
-/// An odd number with well mixed bits (the golden ratio in 64 bits).
+/// Base of the polynomial hash: an odd number with well mixed bits (2^64 divided by the golden
+/// ratio).
 const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// Bytes that both texts begin with, and bytes that both end with; in neither do they overlap.
+/// Returns the lengths of the common prefix and suffix, which do not overlap in either text.
 pub(super) fn ends(a: &[u8], b: &[u8]) -> (usize, usize) {
     let prefix = common(a, b);
     let (a, b) = (&a[prefix..], &b[prefix..]);
@@ -18,7 +22,7 @@ pub(super) fn ends(a: &[u8], b: &[u8]) -> (usize, usize) {
     (prefix, pairs.take_while(|(x, y)| x == y).count())
 }
 
-/// Bytes that both begin with; in strides, since transcripts are long.
+/// Returns the length of the common prefix, compared in strides, since transcripts are long.
 fn common(a: &[u8], b: &[u8]) -> usize {
     const STRIDE: usize = 256;
     let strides = a.chunks_exact(STRIDE).zip(b.chunks_exact(STRIDE));
@@ -26,18 +30,19 @@ fn common(a: &[u8], b: &[u8]) -> usize {
     begin + a[begin..].iter().zip(&b[begin..]).take_while(|(x, y)| x == y).count()
 }
 
-/// A part of a text that a source says too.
+/// A range that a text and a source have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Found {
+    /// Index of the source.
     pub(super) source: usize,
-    /// In the source.
+    /// Offset in the source.
     pub(super) start: usize,
-    /// In the text.
+    /// Offset in the text.
     pub(super) at: usize,
     pub(super) bytes: usize,
 }
 
-/// The parts of a text that the sources say too, in order, not overlapping, at most `limit`.
+/// Finds ranges of a text that the sources hold, in order, without overlap, at most `limit`.
 pub(super) fn quotes(text: &[u8], sources: &[&[u8]], limit: usize) -> Vec<Found> {
     let blocks = index(sources);
     let mut found: Vec<Found> = Vec::new();
@@ -63,7 +68,7 @@ pub(super) fn quotes(text: &[u8], sources: &[&[u8]], limit: usize) -> Vec<Found>
     found
 }
 
-/// Where blocks begin in the sources, by their hash.
+/// Indexes the sources' blocks by their hash: source and offset.
 fn index(sources: &[&[u8]]) -> HashMap<u64, (usize, usize), BuildHasherDefault<AsIs>> {
     let mut blocks = HashMap::default();
     for (number, source) in sources.iter().enumerate() {
@@ -74,7 +79,8 @@ fn index(sources: &[&[u8]]) -> HashMap<u64, (usize, usize), BuildHasherDefault<A
     blocks
 }
 
-/// The longest common part around a block that may be the same, if it is worth a quote.
+/// Extends a block match in both directions; `None` if the hashes collided or the range is too
+/// short. It does not extend before `free`, where the previous range ends.
 fn grown(
     text: &[u8],
     sources: &[&[u8]],
@@ -90,7 +96,7 @@ fn grown(
     (bytes >= LEAST_QUOTE).then_some(part)
 }
 
-/// A polynomial over the bytes, so that it can be moved by one byte.
+/// Hashes a block as a polynomial of its bytes, which can be rolled by one byte.
 fn hash_of(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |hash: u64, byte| step(hash, *byte))
 }
@@ -99,6 +105,7 @@ fn step(hash: u64, byte: u8) -> u64 {
     hash.wrapping_mul(MULTIPLIER).wrapping_add(u64::from(byte) + 1)
 }
 
+/// Moves the hash by one byte: removes `gone` at the front and appends `come`.
 fn roll(hash: u64, gone: u8, come: u8) -> u64 {
     const HIGHEST: u64 = power(BLOCK - 1);
     let rest = hash.wrapping_sub(HIGHEST.wrapping_mul(u64::from(gone) + 1));
@@ -114,7 +121,7 @@ const fn power(times: usize) -> u64 {
     result
 }
 
-/// The keys are hashes already.
+/// Hasher for keys that are hashes already.
 #[derive(Default)]
 struct AsIs(u64);
 
@@ -130,7 +137,7 @@ impl Hasher for AsIs {
     }
 
     fn write_u64(&mut self, number: u64) {
-        // The table looks at the highest bits, the polynomial mixes the lower ones less.
+        // The hash table uses the highest bits; the polynomial mixes the lower ones less.
         self.0 = number ^ number.rotate_left(32);
     }
 }

@@ -1,9 +1,13 @@
-//! What a payload shares with earlier ones of its stream, so that it is stored once. A transcript
-//! is a chain of payloads, each of which holds what is new: a prompt is the one before it, cut
-//! somewhere, with something new, and the end of the one before.
+//! Deduplication of payloads within a stream: text that earlier payloads hold is stored once. The
+//! prompts of an agent form a chain: each is the previous one, cut somewhere, with new text in the
+//! middle and the same end.
 //!
-//! The commitment is over the whole text, so what is put together is checked against the chain.
-//! What others are built on is part of them: when it is erased, so are they.
+//! The commitment covers the whole text, so that an assembled payload is checked against the hash
+//! chain. A payload that others are deltas of is part of them: erasing it erases them too.
+//!
+//! Map: this file is the form of a [`PayloadDelta`], which the hash chain holds. `source_cache`
+//! finds deltas when a commit is prepared, by `matching` texts; `assembly` puts a payload together
+//! when it is read. Encryption (`seal`) comes after deduplication and is not known here.
 
 mod assembly;
 mod matching;
@@ -15,50 +19,51 @@ use serde::{Deserialize, Serialize};
 pub(crate) use assembly::Assembly;
 pub(crate) use recent::Recent;
 
-/// Payloads that hang on each other in a row, at most; then one is stored whole.
+/// Maximum length of a chain of deltas; the next payload is stored whole.
 pub(crate) const DEPTH_LIMIT: u16 = 512;
-/// Quotes in one payload.
+/// Maximum number of copies in one payload.
 pub(crate) const QUOTES_LIMIT: usize = 16;
 
-/// What of a payload is stored elsewhere in its stream.
+/// Parts of a payload that earlier payloads of its stream hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Reuse {
-    /// The payload whose beginning and end it has.
+    /// Earlier payload that has the same beginning and end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<Base>,
-    /// What between them is said by other payloads, in order.
+    /// Copies from other payloads between them, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quotes: Vec<Quote>,
 }
 
-/// An earlier payload with the same beginning and end.
+/// The earlier payload that a delta starts from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Base {
-    /// Which one.
+    /// Reference of the earlier payload.
     pub from: PayloadRef,
-    /// Bytes that both begin with.
+    /// Number of leading bytes that both share.
     pub prefix: u64,
-    /// Bytes that both end with.
+    /// Number of trailing bytes that both share.
     pub suffix: u64,
-    /// How many payloads this one hangs on, one behind the other.
+    /// Length of the chain of deltas below this payload.
     pub depth: u16,
 }
 
-/// Bytes of an earlier payload that is stored whole.
+/// A range of an earlier payload that is stored whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quote {
-    /// Which one.
+    /// Reference of the earlier payload.
     pub from: PayloadRef,
-    /// Where they begin there.
+    /// Offset of the range in the earlier payload.
     pub start: u64,
-    /// Where they begin here.
+    /// Offset of the range in this payload.
     pub at: u64,
-    /// How many.
+    /// Length of the range in bytes.
     pub bytes: u64,
 }
 
 impl Reuse {
-    /// The parts of a text of `length` bytes that are its own; `None` if the rule does not fit it.
+    /// Returns the ranges of a text of `length` bytes that no other payload holds; `None` if the
+    /// delta does not fit that length.
     pub(crate) fn own_parts(&self, length: usize) -> Option<Vec<std::ops::Range<usize>>> {
         let (prefix, suffix) = match &self.base {
             Some(base) => (usize::try_from(base.prefix).ok()?, usize::try_from(base.suffix).ok()?),
@@ -82,7 +87,7 @@ impl Reuse {
         Some(parts)
     }
 
-    /// What of a text is its own, to be stored.
+    /// Returns the bytes of a text that no other payload holds, which are stored.
     pub(crate) fn own(&self, text: &[u8]) -> Option<Vec<u8>> {
         let parts = self.own_parts(text.len())?;
         Some(parts.into_iter().flat_map(|part| &text[part]).copied().collect())

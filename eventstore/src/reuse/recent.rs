@@ -1,4 +1,4 @@
-//! Payloads of late, by stream, at hand for the next ones to be built on.
+//! Cache of recent payloads by stream, from which deltas of the next ones are made.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,26 +14,26 @@ use crate::error::LogError;
 use crate::log::EventLog;
 use crate::record::{Head, PayloadMeta};
 
-/// Prompts below this size are stored whole.
+/// Minimum bytes of a prompt that is stored as a delta.
 const LEAST_PROMPT: usize = 1024;
-/// What must be shared to be worth a base.
+/// Minimum bytes that a prompt must share with a base.
 const LEAST_SHARED: usize = 512;
-/// Longest text that is searched for quotes.
+/// Maximum bytes of text that are searched for copies.
 const SEARCHED: usize = 1 << 20;
-/// Prompts kept of a stream; several agents may talk in turns.
+/// Cached prompts per stream; several agents of a run may alternate.
 const PROMPTS: usize = 8;
-/// Other payloads kept of a stream.
+/// Cached inputs and outputs per stream.
 const SOURCES: usize = 16;
-/// Bytes of other payloads that are searched for at once.
+/// Maximum bytes of inputs and outputs that one search indexes.
 const SOURCE_BYTES: usize = 4 << 20;
-/// Bytes kept of all streams.
+/// Maximum bytes of the cache.
 const KEPT_BYTES: usize = 64 << 20;
-/// Streams kept.
+/// Maximum number of streams in the cache.
 const STREAMS: usize = 1024;
-/// Events read back of a stream that is not at hand.
+/// Number of events that are read back of a stream that is not cached.
 const LOOK_BACK: u64 = 256;
 
-/// A payload at hand.
+/// A cached payload.
 #[derive(Debug, Clone)]
 struct Kept {
     reference: PayloadRef,
@@ -42,12 +42,12 @@ struct Kept {
     bytes: Bytes,
 }
 
-/// What is at hand of a stream.
+/// Cached payloads of a stream.
 #[derive(Debug, Clone, Default)]
 struct Stream {
     prompts: VecDeque<Kept>,
     sources: VecDeque<Kept>,
-    /// Whether nothing was written before that might be of use and is not at hand.
+    /// True if no earlier payload of the stream could be useful and is missing here.
     is_complete: bool,
     bytes: usize,
     used: u64,
@@ -60,13 +60,13 @@ struct Streams {
     clock: u64,
 }
 
-/// Payloads of late.
+/// Thread-safe cache of recent payloads, least recently used streams evicted first.
 #[derive(Default)]
 pub(crate) struct Recent {
     streams: Mutex<Streams>,
 }
 
-/// How the payloads of a commit are stored, and what will be at hand once it is.
+/// Deltas of a commit's payloads, and the cache entry that becomes valid with the commit.
 #[derive(Default)]
 pub(crate) struct Planned {
     pub(crate) reuse: Vec<Option<Reuse>>,
@@ -78,7 +78,7 @@ impl Recent {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks for what the payloads of a commit share with earlier ones. `next` is the number of
+    /// Finds deltas of a commit's payloads against earlier ones. `next` is the sequence number of
     /// its first event.
     pub(crate) async fn plan(
         &self,
@@ -92,11 +92,12 @@ impl Recent {
             return Planned::default();
         }
         let fresh = || Stream { is_complete: head.is_none(), ..Stream::default() };
+        // A copy, because the new payloads become valid only if the commit succeeds.
         let mut stream = self.lock().streams.get(key).cloned().unwrap_or_else(fresh);
         if let (false, Some(head)) = (stream.is_complete, head)
             && payloads.iter().any(is_prompt)
         {
-            // Without it the prompt is stored whole.
+            // Best effort: if reading back fails, the prompt is stored whole.
             stream = read_back(log, key, head.seq).await.unwrap_or(stream);
         }
         let mut reuse = Vec::with_capacity(payloads.len());
@@ -111,7 +112,7 @@ impl Recent {
         Planned { reuse, stream: Some(stream) }
     }
 
-    /// The commit is in the log: what it brought can be built on.
+    /// Applies a plan once its commit is in the log; only then may later payloads refer to it.
     pub(crate) fn written(&self, key: &StreamKey, planned: Planned) {
         let Some(mut stream) = planned.stream else { return };
         let mut streams = self.lock();
@@ -129,7 +130,7 @@ impl Recent {
         }
     }
 
-    /// Nothing more is built on what is at hand of a stream.
+    /// Removes a stream: no later payload refers to what it holds.
     pub(crate) fn forget(&self, key: &StreamKey) {
         let mut streams = self.lock();
         let gone = streams.streams.remove(key).map_or(0, |stream| stream.bytes);
@@ -165,8 +166,8 @@ impl Stream {
         }
     }
 
-    /// What a prompt shares with what is at hand. Only texts about the same person are built on
-    /// each other, since they are erased together.
+    /// Finds the delta of a prompt. Only payloads about the same person are combined, since they
+    /// are erased together.
     fn shared(&self, payload: &Payload) -> Option<Reuse> {
         let text = &payload.bytes;
         let usable = self
@@ -188,7 +189,8 @@ impl Stream {
         (base.is_some() || !quotes.is_empty()).then_some(Reuse { base, quotes })
     }
 
-    /// What of the new part others say, newest first; what is older than the base is in it.
+    /// Finds copies in the part that the base does not hold, in the newest sources first. Older
+    /// sources than the base are part of its text.
     fn quotes(
         &self,
         text: &[u8],
@@ -222,7 +224,7 @@ impl Stream {
     }
 }
 
-/// The last payloads of a stream that somebody else wrote, or that made room.
+/// Reads back the last payloads of a stream that another process wrote, or that was evicted.
 async fn read_back(log: &dyn EventLog, key: &StreamKey, head: Seq) -> Result<Stream, LogError> {
     let after = Seq(head.0.saturating_sub(LOOK_BACK));
     let records = log.read_stream(key, after, usize::try_from(LOOK_BACK).unwrap_or(256)).await?;
@@ -240,7 +242,7 @@ async fn read_back(log: &dyn EventLog, key: &StreamKey, head: Seq) -> Result<Str
         let wanted = named.iter().rev().filter(|(_, meta)| is_wanted(meta)).take(limit);
         wanted.map(|(reference, _)| *reference).min()
     };
-    // One prompt is enough to go on from.
+    // One prompt suffices: it is the base of the next one.
     let first = [
         newest(&|meta| meta.purpose == Purpose::Prompt, 1),
         newest(&|meta| meta.purpose != Purpose::Prompt, SOURCES),

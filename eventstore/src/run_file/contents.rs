@@ -1,4 +1,5 @@
-//! A run's file on its way into a log: read to its end, its payloads sealed for their new place.
+//! Contents of a run file on their way into a log: read to the end, with payloads sealed by the
+//! log's own key.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,38 +17,39 @@ use super::{FILE_BYTES, FileError};
 use crate::record::Record;
 use crate::seal::{Opening, PayloadKeys, TenantKey, seal_again};
 
-/// All that a file holds. Nothing of it is of use before the file was read to its end.
+/// Contents of a run file. They must not be used before the file was read to its end, where the
+/// signature is checked.
 pub(super) struct Contents {
-    /// The run.
+    /// Stream of the run.
     pub(super) stream: StreamKey,
-    /// Its events.
+    /// Number of the run's events, inherited ones not counted.
     pub(super) events: u64,
-    /// Graph versions, in the order in which they are named.
+    /// Graph versions with their manifests, in the order in which records name them.
     pub(super) graphs: Vec<(GraphVersion, (Graph, Bytes))>,
-    /// The streams of its history, the oldest first; the run's own is the last.
+    /// Streams of the run's history, the oldest ancestor first and the run's own last.
     pub(super) parts: Vec<StreamPart>,
-    /// The fingerprint of the key that signed it.
+    /// Fingerprint of the key that signed the file.
     pub(super) signer: Option<String>,
-    /// SHA-256 of the file.
+    /// SHA-256 of the file, as hexadecimal digits.
     pub(super) hash: String,
 }
 
-/// The records of a stream.
+/// Records of one stream.
 pub(super) struct StreamPart {
     pub(super) stream: StreamKey,
     pub(super) records: Vec<ReadRecord>,
 }
 
-/// A record with its canonical body.
+/// A record with its canonical body and sealed payloads.
 pub(super) struct ReadRecord {
     pub(super) record: Arc<Record>,
     pub(super) canonical: Vec<u8>,
-    /// Its payloads; those that are not in the file are empty, as erased ones are.
+    /// Sealed payloads by index. Those that are not in the file are empty, like erased ones.
     pub(super) sealed: Vec<Vec<u8>>,
 }
 
 impl Contents {
-    /// Reads a file of at most 1 GiB to its end.
+    /// Reads a file of at most [`FILE_BYTES`] to its end.
     pub(super) fn read(path: &Path, keys: &dyn PayloadKeys) -> Result<Self, ImportError> {
         let bytes = std::fs::metadata(path).map_err(|error| wrong(1, &error))?.len();
         if bytes > FILE_BYTES {
@@ -100,7 +102,8 @@ fn seal_payload(
     Ok(())
 }
 
-/// A manifest, if its graph is the one of that name.
+/// Parses a manifest and checks that the graph's id is derived from its name: a file must not
+/// register a version under another graph.
 fn parse(run: &StreamKey, graph: GraphId, manifest: &[u8], line: u64) -> Result<Graph, FileError> {
     let parsed: Graph = serde_json::from_slice(manifest)
         .map_err(|error| wrong(line, &format!("the manifest: {error}")))?;

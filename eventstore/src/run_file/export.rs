@@ -1,4 +1,4 @@
-//! Writing a run's file, a record at a time.
+//! Exporting a run file, a record at a time.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -25,29 +25,30 @@ use crate::repository::Repository;
 use crate::seal::{Opening, hex};
 use crate::signature::ExportSigner;
 
-/// Records read at once.
+/// Records per read; small, since their payloads are read too.
 const PAGE: usize = 64;
 
+/// State of an export between two pieces.
 struct Exporter {
     repository: Repository,
-    /// The streams that are still to be written, the oldest first, each up to an event.
+    /// Streams that are still to be written, the oldest first, each up to an event.
     streams: VecDeque<(StreamKey, Seq)>,
     payloads: bool,
     read: VecDeque<Arc<Record>>,
     at: Seq,
     graph: Option<GraphId>,
     written: BTreeSet<GraphVersion>,
-    /// Of all lines so far.
+    /// Hash of all lines so far.
     hasher: Sha256,
-    /// Who signs, until that is done.
+    /// Signer; taken when the signature is written.
     signer: Option<ExportSigner>,
 }
 
-/// The file of a run as it stands, in pieces that end with a line; `None` if there is no such run.
+/// Exports a run as it is now, in pieces that end with a line; `None` if there is no such run.
 ///
 /// # Errors
-/// The log cannot be read; while pieces are made: also that a manifest was erased, or that a record
-/// is of an older form, whose bytes are not at hand.
+/// The log cannot be read. While pieces are produced also: a manifest was erased, or a record was
+/// written in an older event version, whose bytes cannot be reproduced.
 pub async fn export(
     repository: Repository,
     run: StreamKey,
@@ -87,7 +88,7 @@ pub async fn export(
     Ok(Some(futures_util::StreamExt::chain(first, pieces)))
 }
 
-/// The streams that a run's history stands in, the oldest first, each up to an event.
+/// Lists the streams of a run's history, the oldest ancestor first, each up to the inherited event.
 async fn history(
     repository: &Repository,
     run: StreamKey,
@@ -103,13 +104,13 @@ async fn history(
     Ok(streams)
 }
 
-/// The line before an ancestor's records.
+/// Writes the line before an ancestor's records.
 fn begin((stream, seq): &(StreamKey, Seq), lines: &mut Vec<u8>) -> Result<(), LogError> {
     push(lines, &Line::Ancestor(AncestorLine { run: RunId(stream.id), seq: *seq }))
 }
 
 impl Exporter {
-    /// The next lines: those of a record, and the signature at the end.
+    /// Produces the next piece: the lines of a record, and finally the signature.
     async fn next(&mut self) -> Result<Option<Bytes>, LogError> {
         if let Some(piece) = self.piece().await? {
             self.hasher.update(&piece);
@@ -123,7 +124,7 @@ impl Exporter {
         Ok(Some(Bytes::from(line)))
     }
 
-    /// The lines of the next record.
+    /// Produces the lines of the next record.
     async fn piece(&mut self) -> Result<Option<Bytes>, LogError> {
         let mut lines = Vec::new();
         self.next_stream(&mut lines)?;
@@ -131,7 +132,7 @@ impl Exporter {
         if self.read.is_empty() && self.at < *end {
             self.read = self.repository.log().read_stream(stream, self.at, PAGE).await?.into();
         }
-        // What was appended since the header was written is not in the file.
+        // Records that were appended after the header was written are not part of the file.
         let next = self.read.pop_front().filter(|record| record.last_seq() <= *end);
         let Some(record) = next else { return Ok(None) };
         self.at = record.last_seq();
@@ -140,7 +141,7 @@ impl Exporter {
         Ok(Some(Bytes::from(lines)))
     }
 
-    /// Goes on with the next stream when one is written.
+    /// Moves to the next stream when one is written.
     fn next_stream(&mut self, lines: &mut Vec<u8>) -> Result<(), LogError> {
         let is_written = self.streams.front().is_some_and(|(_, end)| self.at >= *end);
         if !is_written || self.streams.len() == 1 {
@@ -155,7 +156,7 @@ impl Exporter {
         }
     }
 
-    /// Graph versions that the record names and none before it did.
+    /// Writes the graph versions that a record is the first to name.
     async fn graphs(&mut self, record: &Record, lines: &mut Vec<u8>) -> Result<(), LogError> {
         for event in &record.body.events {
             let version = match event {
@@ -201,6 +202,7 @@ impl Exporter {
     async fn record(&self, record: &Record, lines: &mut Vec<u8>) -> Result<(), LogError> {
         let body = record.body.canonical();
         let body = body.map_err(|error| LogError::corrupt(&record.stream, &error))?;
+        // Events are upcast when decoded, so an older record does not encode to its original bytes.
         if chain(&record.prev_hash, &body) != record.hash {
             let reason = "it was written in an older form, which cannot be exported";
             return Err(LogError::corrupt(&record.stream, reason));
@@ -211,7 +213,8 @@ impl Exporter {
         let recorded_at = record.recorded_at;
         push(lines, &Line::Record(RecordLine { prev_hash, hash, recorded_at, body }))?;
         for (index, meta) in (0_u16..).zip(&record.body.payloads) {
-            // Without what models were chosen from, the choice could not be made again.
+            // Router candidates are always exported: without them the choice of a model cannot be
+            // replayed.
             if !self.payloads && meta.purpose != Purpose::Candidates {
                 continue;
             }

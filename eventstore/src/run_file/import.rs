@@ -1,6 +1,6 @@
-//! Putting a run's file into a log: read and checked whole first, then written all or not at all,
-//! where the log can. What was imported is history: its last event says who imported which file,
-//! and nothing is added to it.
+//! Importing a run file: it is read and checked as a whole first, and then written atomically,
+//! where the log can. An imported run is history: its last event names importer and file, and
+//! nothing is appended to it.
 
 use std::path::Path;
 
@@ -25,80 +25,81 @@ use crate::record::{Head, Position};
 use crate::repository::{CommitError, Repository};
 use crate::seal::{MasterKey, PayloadKeys};
 
-/// Records of a log that are compared at once.
+/// Records per read while comparing with the log.
 const PAGE: usize = 256;
 
-/// Who imports, and what is demanded of the file.
+/// Options of an import.
 #[derive(Debug, Clone, Copy)]
 pub struct ImportOptions<'a> {
-    /// Who imports, and when.
+    /// Importing actor and time.
     pub context: &'a Context,
-    /// The fingerprint of the key that must have signed the file.
+    /// Fingerprint of the key that must have signed the file; `None` accepts any.
     pub signer: Option<&'a str>,
 }
 
-/// What an import came to.
+/// Summary of an import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Imported {
-    /// The run.
+    /// Stream of the run.
     pub stream: StreamKey,
-    /// Its events.
+    /// Number of the run's events in the file.
     pub events: u64,
-    /// Records of the file that the log did not have.
+    /// Number of records that the log did not have.
     pub added: u64,
-    /// The fingerprint of the key that signed the file; none if it is not signed.
+    /// Fingerprint of the key that signed the file; `None` if it is not signed.
     pub signer: Option<String>,
 }
 
-/// Why nothing was imported.
+/// Error of an import. An invalid file changes nothing; a log that fails midway may keep graph
+/// versions and, where it cannot write atomically, a part of the records.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// The file is not right.
+    /// The file is malformed, or its hashes or signature do not match.
     #[error(transparent)]
     File(#[from] FileError),
-    /// Another signature was demanded.
+    /// The file is not signed by the demanded key.
     #[error("it must be signed by {demanded}, and {found}: nothing was changed")]
     Signer {
-        /// The fingerprint that was demanded.
+        /// Fingerprint that was demanded.
         demanded: String,
-        /// What is said of the file.
+        /// Description of the signature that the file has.
         found: String,
     },
-    /// The log has another run under this id.
+    /// The log has a different run under this id.
     #[error("{stream} of the log is another from event {seq} on: nothing was changed")]
     Conflict {
-        /// The run.
+        /// Stream that differs.
         stream: StreamKey,
-        /// The first event of the first record that differs.
+        /// First event of the first record that differs.
         seq: Seq,
     },
-    /// The log has a part of the run, and does not take the rest from a file.
+    /// The log has a part of the run, and a file must not extend it.
     #[error(
         "{stream} of the log ends before event {seq}, and a file adds nothing to a run that is \
         there: import it into a folder of its own; nothing was changed"
     )]
     Longer {
-        /// The run.
+        /// Stream that is incomplete in the log.
         stream: StreamKey,
-        /// The first event that the log does not have.
+        /// First event that the log does not have.
         seq: Seq,
     },
-    /// The log cannot be read or written.
+    /// Reading the log failed.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The log does not take the records.
+    /// The log does not accept the records.
     #[error(transparent)]
     Append(#[from] AppendError),
-    /// The log does not take a graph version.
+    /// The log does not accept a graph version.
     #[error("a graph version cannot be registered: {0}")]
     Graph(String),
 }
 
-/// Imports a file under the run's own id. `key` seals the payloads and must be the log's own. What
-/// the log has already stays as it is, and is the log's own if it was.
+/// Imports a file under the run's own id. `key` seals the payloads and must be the log's own.
+/// Streams that the log has already stay as they are, without an import mark.
 ///
 /// # Errors
-/// See [`ImportError`]. A file that is wrong anywhere changes nothing.
+/// See [`RunImportError`]. A file with an error anywhere changes nothing.
 pub async fn import(
     repository: &Repository,
     key: &[u8; 32],
@@ -116,6 +117,7 @@ pub async fn import(
     let (log, mut archived, mut added) = (repository.log(), Vec::new(), 0);
     let mut state = RunState::default();
     for part in contents.parts {
+        // Each part continues the state of the one before it: a fork inherits its parent's.
         let is_known = is_known(&*log, &part).await?;
         part.records.iter().for_each(|read| fold(&mut state, read));
         if is_known {
@@ -129,6 +131,7 @@ pub async fn import(
         register(repository, &contents.stream, &version, manifest, options.context).await?;
     }
     if !archived.is_empty() {
+        // Graph versions come first: a run must never name a version that its log does not have.
         log.restore_all(archived).await?;
     }
     let Contents { stream, events, signer, .. } = contents;
@@ -149,7 +152,7 @@ fn fold(state: &mut RunState, read: &ReadRecord) {
     read.record.events().for_each(|recorded| Run::evolve(state, recorded));
 }
 
-/// Whether the log has all records of a stream; it must have all of them or none.
+/// Returns whether the log has all records of a stream; it must have all of them or none.
 async fn is_known(log: &dyn EventLog, part: &StreamPart) -> Result<bool, ImportError> {
     if log.head(&part.stream).await?.is_none() {
         return Ok(false);
@@ -169,15 +172,15 @@ async fn is_known(log: &dyn EventLog, part: &StreamPart) -> Result<bool, ImportE
     Ok(true)
 }
 
-/// The event that ends an imported stream.
+/// The event that ends an imported stream, and what its record needs.
 struct Mark<'a> {
     event: &'a Event,
-    /// The state that it follows.
+    /// State of the stream before the event.
     state: &'a RunState,
     context: &'a Context,
 }
 
-/// The records of a stream as the log takes them, and the mark behind them.
+/// Converts a stream's records for the log, followed by the import mark.
 fn records(
     part: StreamPart,
     mark: Mark<'_>,
@@ -195,7 +198,8 @@ fn records(
             body: record.body.clone(),
             canonical,
             sealed,
-            // A run that goes on by itself would do again what was done elsewhere.
+            // Parked: an executor that resumed the run would repeat effects that happened
+            // elsewhere.
             wake: Wake::Parked,
             fresh: Vec::new(),
             is_continued: false,
@@ -206,7 +210,7 @@ fn records(
 }
 
 impl Mark<'_> {
-    /// The mark's record, after the stream's last one.
+    /// Builds the mark's record after the stream's last one.
     fn record(
         &self,
         stream: StreamKey,
@@ -221,7 +225,7 @@ impl Mark<'_> {
         let commit = Commit {
             stream,
             id: Uuid::now_v7(),
-            // Where it will stand is not known yet, and not needed to chain it.
+            // The position is unknown until the import, and not part of the hash.
             expected: Some(Head { position: Position::START, ..last }),
             time,
             actor: self.context.actor.clone(),
@@ -236,7 +240,8 @@ impl Mark<'_> {
     }
 }
 
-/// Registers a version that the log does not have; the latest one stays the latest.
+/// Registers a graph version that the log does not have; the graph's latest version stays the
+/// latest.
 async fn register(
     repository: &Repository,
     run: &StreamKey,
@@ -264,7 +269,7 @@ async fn put(
         version: GraphVersion::of(&manifest),
         nodes: u32::try_from(graph.nodes.len()).unwrap_or(u32::MAX),
         manifest: PayloadSlot(0),
-        // The latest version stays the latest.
+        // A derived version does not become the graph's latest one.
         is_derived: true,
     };
     let (media_type, purpose) = ("application/json".to_owned(), Purpose::Manifest);

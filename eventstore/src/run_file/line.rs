@@ -1,4 +1,4 @@
-//! The lines of a run's file, as they are written.
+//! The form of a run file's lines.
 
 use convergio_domain::id::{GraphId, GraphVersion, RunId, TenantId};
 use convergio_domain::payload::PayloadRef;
@@ -7,7 +7,7 @@ use convergio_domain::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// One line.
+/// A line, tagged by its kind.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Line<'a> {
@@ -19,25 +19,25 @@ pub(super) enum Line<'a> {
     Signature(SignatureLine),
 }
 
-/// Which run, and where the file ends.
+/// First line: the run, and where the file ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Header {
-    /// The form of the file.
+    /// Format version of the file.
     pub format: u32,
-    /// The owner.
+    /// Tenant that owns the run.
     pub tenant: TenantId,
-    /// The run.
+    /// Id of the run.
     pub run: RunId,
-    /// The number of its last event.
+    /// Sequence number of the run's last event.
     pub seq: Seq,
-    /// The hash of its last record, as hexadecimal digits.
+    /// Hash of the run's last record, as hexadecimal digits.
     pub hash: String,
-    /// Whether the payloads' plaintexts are in the file, but those that were erased.
+    /// True if the file holds the plaintexts of all payloads that were not erased.
     pub payloads: bool,
 }
 
-/// A run that the history begins in: its records up to an event stand after this line.
+/// An ancestor of a fork: its records up to an event follow this line.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AncestorLine {
@@ -70,24 +70,24 @@ pub(super) struct PayloadLine {
     #[serde(rename = "ref")]
     pub(super) reference: PayloadRef,
     pub(super) salt: String,
-    /// A plaintext that is text.
+    /// The plaintext, if it is UTF-8 without control characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) text: Option<String>,
-    /// Any other one.
+    /// Any other plaintext, in base 64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) base64: Option<String>,
 }
 
-/// Who vouches for all lines before this one, the last.
+/// Last line: an Ed25519 signature of all lines before it.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SignatureLine {
-    /// The public key.
+    /// Public key as hexadecimal digits.
     pub(super) key: String,
     pub(super) signature: String,
 }
 
-/// Bytes from exactly so many hexadecimal digits.
+/// Decodes exactly 2·N lower-case hexadecimal digits.
 pub(super) fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digit = |byte: u8| char::from(byte).to_digit(16).filter(|_| !byte.is_ascii_uppercase());
     let pairs = text.as_bytes().chunks_exact(2);

@@ -1,6 +1,6 @@
-//! A run as a file: JSON lines that hold the graph versions, every record as it was written with
-//! its hashes, and the payloads with the salts of their commitments. Whoever has the file can check
-//! it, replay it, and put it into a log of their own.
+//! Run files: a run as JSON lines with its graph versions, every record as it was written with its
+//! hashes, and the payloads with the salts of their commitments. Whoever has the file can check it,
+//! replay it, and import it into another log.
 //!
 //! ```text
 //! {"run": {"format": 2, "tenant", "run", "seq", "hash", "payloads"}}     first line
@@ -11,8 +11,12 @@
 //! {"signature": {"key", "signature"}}      last line: Ed25519 over SHA-256 of all lines before it
 //! ```
 //!
-//! The hashes show that a file is whole; who exported it, only the signature shows. Files of format
-//! 1 have none.
+//! The hashes prove that a file is complete; only the signature proves who exported it. Files of
+//! format 1 have none.
+//!
+//! Map: `line` is the form of the lines. `export` writes files; `reader` reads and checks them line
+//! by line, for `in_memory` (a whole [`RunFile`]) and for `contents`, which `import` puts into a
+//! log. Not here: copies of whole logs (`archive`).
 
 mod contents;
 mod export;
@@ -27,21 +31,21 @@ pub use line::Header;
 pub use read::{Item, Reader};
 pub use whole::{AncestorFile, RunFile};
 
-/// The form that is written: signed.
+/// Format that is written: signed.
 pub const FORMAT: u32 = 2;
-/// The form without a signature, which is read too.
+/// Format without a signature, which can be read too.
 const UNSIGNED_FORMAT: u32 = 1;
-/// Bytes of one line at most.
+/// Maximum bytes of one line. A payload of 16 MiB takes about 22 MiB in base 64.
 const LINE_BYTES: usize = 40 << 20;
-/// Bytes of a file that is held in memory at most.
+/// Maximum bytes of a file that is held in memory.
 const FILE_BYTES: u64 = 1 << 30;
 
-/// What is wrong with a file, and in which line.
+/// Error of reading a run file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {reason}")]
 pub struct FileError {
-    /// From 1.
+    /// Number of the line, from 1.
     pub line: u64,
-    /// What is wrong, and what would be right.
+    /// Description of the error, and what would be right.
     pub reason: String,
 }

@@ -1,4 +1,5 @@
-//! Reading a run's file: nothing is believed that its hashes do not say.
+//! Reading a run file line by line. The file is untrusted: every record is checked against its
+//! hashes, every payload against its commitment.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -24,50 +25,51 @@ use crate::record::{Body, Hash, Position, Record, chain};
 use crate::seal::{Opening, hex};
 use crate::signature::signer_of;
 
-/// What a line holds.
+/// Checked content of a line.
 pub enum Item {
-    /// A graph version that the records after it name.
+    /// A graph version that later records name.
     Graph {
-        /// Its graph.
+        /// Id of the graph.
         graph: GraphId,
-        /// The version.
+        /// Version: the hash of the manifest.
         version: GraphVersion,
-        /// The manifest, canonical.
+        /// Canonical JSON of the manifest.
         manifest: Bytes,
     },
-    /// A record, and its body as it was written.
+    /// A record with its canonical body.
     Record(Arc<Record>, Vec<u8>),
-    /// The plaintext of a payload of the record before it.
+    /// The plaintext and salt of a payload of the last record.
     Payload(PayloadRef, Opening),
 }
 
-/// Reads a file line by line, and checks each.
+/// Reader of a run file.
 pub struct Reader<R> {
     lines: R,
     number: u64,
     buffer: Vec<u8>,
     header: Header,
     stream: StreamKey,
-    /// The stream whose records are being read, and its last event in the file.
+    /// Stream whose records are being read, and its last event in the file.
     current: StreamKey,
     until: Seq,
-    /// The ancestor that was read before it.
+    /// Ancestor that was read before it: stream, last event and hash.
     before: Option<(StreamKey, Seq, Hash)>,
+    /// Last event, its hash, and the number of records so far.
     last: (Seq, Hash, u64),
     graphs: Vec<GraphVersion>,
-    /// What the last record commits to, and how long it is.
+    /// Commitments and lengths of the last record's payloads that were not read yet.
     commitments: BTreeMap<PayloadRef, (String, u64)>,
-    /// Of all lines so far.
+    /// Hash of all lines so far.
     hasher: Sha256,
-    /// The fingerprint of the key that signed them, once that was read.
+    /// Fingerprint of the key that signed them, once the signature was read.
     signer: Option<String>,
 }
 
 impl Reader<BufReader<File>> {
-    /// Opens a file.
+    /// Opens a file and reads its first line.
     ///
     /// # Errors
-    /// It cannot be read, or does not begin as a run's file.
+    /// The file cannot be read, or is not a run file.
     pub fn open(path: &Path) -> Result<Self, FileError> {
         let file = File::open(path);
         Self::new(BufReader::new(file.map_err(|error| wrong(1, &error))?))
@@ -75,10 +77,10 @@ impl Reader<BufReader<File>> {
 }
 
 impl<R: BufRead> Reader<R> {
-    /// Begins with the first line.
+    /// Starts reading with the first line.
     ///
     /// # Errors
-    /// It is not that of a run's file, or of a form that this program does not know.
+    /// The line is not that of a run file, or of an unknown format.
     pub fn new(mut lines: R) -> Result<Self, FileError> {
         let mut buffer = Vec::new();
         let mut hasher = Sha256::new();
@@ -113,37 +115,37 @@ impl<R: BufRead> Reader<R> {
         })
     }
 
-    /// The first line.
+    /// Returns the content of the first line.
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// The run.
+    /// Returns the stream of the run.
     pub fn stream(&self) -> &StreamKey {
         &self.stream
     }
 
-    /// The fingerprint of the key that signed the file, once it was read to its end; none for a
-    /// file that is not signed.
+    /// Returns the fingerprint of the key that signed the file, once it was read to its end; `None`
+    /// if it is not signed.
     pub fn signer(&self) -> Option<&str> {
         self.signer.as_deref()
     }
 
-    /// SHA-256 of what was read so far, as hexadecimal digits: of the file, once it was read to its
-    /// end.
+    /// Returns the SHA-256 of the lines read so far, as hexadecimal digits; of the file, once it
+    /// was read to its end.
     pub fn hash(&self) -> String {
         hex(&self.hasher.clone().finalize())
     }
 
-    /// The number of the line read last.
+    /// Returns the number of the last line, from 1.
     pub fn line(&self) -> u64 {
         self.number
     }
 
-    /// The next line's content; `None` after the last.
+    /// Reads the next content; `None` after the last line.
     ///
     /// # Errors
-    /// The line is not what its hashes say, or the file ends too early.
+    /// The line does not match its hashes, or the file ends too early.
     pub fn next_item(&mut self) -> Result<Option<Item>, FileError> {
         self.next_line().map_err(|reason| FileError { line: self.number, reason })
     }
@@ -161,6 +163,7 @@ impl<R: BufRead> Reader<R> {
         if self.signer.is_some() {
             return Err("nothing follows the signature".into());
         }
+        // Taken out while the line borrows it, and put back for its capacity.
         let buffer = std::mem::take(&mut self.buffer);
         let line: Line<'_> =
             serde_json::from_slice(&buffer).map_err(|error| format!("not a line: {error}"))?;
@@ -187,7 +190,7 @@ impl<R: BufRead> Reader<R> {
         item.map(Some)
     }
 
-    /// Whether the file may end here.
+    /// Checks that the file may end here.
     fn check_end(&self) -> Result<(), String> {
         let is_own = self.current == self.stream && self.last.0 == self.until;
         if !is_own || hex(&self.last.1) != self.header.hash {
@@ -199,7 +202,7 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    /// The fingerprint of the key that signed all lines before this one.
+    /// Verifies the signature of all lines before this one; returns the key's fingerprint.
     fn signer_of(&self, line: &SignatureLine) -> Result<String, String> {
         if self.header.format != FORMAT {
             return Err(format!("a file of format {} has no signature", self.header.format));
@@ -211,7 +214,7 @@ impl<R: BufRead> Reader<R> {
         signer.ok_or_else(|| "the file is not what its key signed: it was changed".into())
     }
 
-    /// The records of another run begin.
+    /// Starts the records of an ancestor.
     fn ancestor(&mut self, line: &AncestorLine) -> Result<(), String> {
         let is_begun = self.current == self.stream && self.last.0 > Seq(0);
         let is_cut = self.current != self.stream && self.last.0 < self.until;
@@ -230,7 +233,8 @@ impl<R: BufRead> Reader<R> {
         self.until = until;
     }
 
-    /// Whether a stream begins with the history that stands before it in the file.
+    /// Checks that a fork's first event names the history before it in the file, and that any other
+    /// first event names none.
     fn follows(&self, first: &Event) -> Result<(), String> {
         let named = match first {
             Event::RunForked(forked) => {
@@ -264,6 +268,7 @@ impl<R: BufRead> Reader<R> {
         let (prev_hash, hash) = (hash_of(&line.prev_hash)?, hash_of(&line.hash)?);
         let canonical = line.body.get().as_bytes();
         if self.current != self.stream && self.last.0 == self.until {
+            // The ancestor is complete, so the next record is the run's own.
             self.enter(self.stream.clone(), self.header.seq);
         }
         let (seq, before, records) = self.last;
@@ -287,6 +292,7 @@ impl<R: BufRead> Reader<R> {
             self.follows(&body.events[0])?;
         }
         self.names_known(&body)?;
+        // Positions in a file are its records' numbers, ancestors included.
         let position = Position(records + 1);
         let (recorded_at, stream) = (line.recorded_at, self.current.clone());
         let record = Record { position, recorded_at, stream, prev_hash, hash, body };
@@ -302,7 +308,7 @@ impl<R: BufRead> Reader<R> {
         Ok(Item::Record(Arc::new(record), canonical.to_vec()))
     }
 
-    /// Whether the graph versions that a record names stand before it.
+    /// Checks that the graph versions which a record names precede it.
     fn names_known(&self, body: &Body) -> Result<(), String> {
         for event in &body.events {
             let version = match event {
@@ -337,15 +343,16 @@ impl<R: BufRead> Reader<R> {
     }
 }
 
-/// Takes a line in as it stands in the file.
+/// Hashes a line with its line break.
 fn update(hasher: &mut Sha256, line: &[u8]) {
     hasher.update(line);
     hasher.update(b"\n");
 }
 
-/// Reads a line without its end; false at the end of the file.
+/// Reads a line without its line break; false at the end of the file.
 fn read_line(lines: &mut impl BufRead, buffer: &mut Vec<u8>) -> Result<bool, String> {
     buffer.clear();
+    // One byte more than allowed tells a line that is too long from one that fits exactly.
     let limit = LINE_BYTES as u64 + 1;
     let mut limited = std::io::Read::take(lines, limit);
     let read = limited.read_until(b'\n', buffer).map_err(|error| error.to_string())?;

@@ -1,4 +1,4 @@
-//! A run's file read whole: the run itself, and the runs that its history begins in.
+//! [`RunFile`]: a run file in memory, with the run and its ancestors.
 
 use std::collections::BTreeMap;
 use std::io::BufRead;
@@ -18,28 +18,28 @@ use super::read::{Item, Reader, wrong};
 use super::{FILE_BYTES, FileError};
 use crate::record::Record;
 
-/// A whole file, in memory.
+/// A run file in memory.
 pub struct RunFile {
-    /// Its first line.
+    /// Content of the first line.
     pub header: Header,
-    /// The run.
+    /// Stream of the run.
     pub stream: StreamKey,
-    /// Graph versions.
+    /// Graph versions that the records name.
     pub graphs: BTreeMap<GraphVersion, Graph>,
-    /// The runs that a fork's history begins in, the oldest first.
+    /// Ancestors of a fork, the oldest first.
     pub ancestors: Vec<AncestorFile>,
-    /// Records; their positions are their numbers in the file.
+    /// Records of the run; their positions are their numbers in the file.
     pub records: Vec<Arc<Record>>,
-    /// Plaintexts.
+    /// Plaintexts of the run's payloads.
     pub payloads: BTreeMap<PayloadRef, Bytes>,
 }
 
-/// A run that another one's history begins in, as far as it counts there.
+/// An ancestor of a fork, up to the inherited event.
 #[derive(Default)]
 pub struct AncestorFile {
-    /// Its records.
+    /// Records of the ancestor.
     pub records: Vec<Arc<Record>>,
-    /// Plaintexts.
+    /// Plaintexts of the ancestor's payloads.
     pub payloads: BTreeMap<PayloadRef, Bytes>,
 }
 
@@ -47,7 +47,7 @@ impl RunFile {
     /// Reads and checks a file of at most 1 GiB.
     ///
     /// # Errors
-    /// It cannot be read, is too large, or is not what its hashes say.
+    /// The file cannot be read, is too large, or does not match its hashes.
     pub fn open(path: &Path) -> Result<Self, FileError> {
         let bytes = std::fs::metadata(path).map_err(|error| wrong(1, &error))?.len();
         if bytes > FILE_BYTES {
@@ -56,14 +56,14 @@ impl RunFile {
         Self::read(Reader::open(path)?)
     }
 
-    /// Takes in what a reader reads.
+    /// Collects everything from a reader.
     ///
     /// # Errors
-    /// The first line that is wrong.
+    /// Error of the first line that is wrong.
     pub fn read<R: BufRead>(mut reader: Reader<R>) -> Result<Self, FileError> {
         let (header, stream) = (reader.header().clone(), reader.stream().clone());
         let mut graphs = BTreeMap::new();
-        // The part that is read; what was read before it are ancestors.
+        // The stream that is being read; the ones before it are ancestors.
         let (mut part, mut ancestors) = (AncestorFile::default(), Vec::new());
         while let Some(item) = reader.next_item()? {
             match item {
@@ -87,7 +87,7 @@ impl RunFile {
         Ok(Self { header, stream, graphs, ancestors, records, payloads })
     }
 
-    /// What a fork begins with: the state of its parent there.
+    /// Folds the state that a fork inherits from its ancestors; `None` if the run is no fork.
     pub fn inherited(&self) -> Option<RunState> {
         let mut state = RunState::default();
         for record in self.ancestors.iter().flat_map(|ancestor| &ancestor.records) {

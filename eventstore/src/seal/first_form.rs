@@ -1,15 +1,15 @@
-//! Payloads that earlier programs sealed: read for ever, written no more.
+//! The first form of sealed payloads: read for ever, written no more.
 //!
-//! One key did all three: salt, nonce and cipher. The nonce followed from the commitment alone, and
-//! stood nowhere; what was encrypted was packed, so that another packing of one plaintext met the
-//! same nonce.
+//! One key served for salt, nonce and cipher. The nonce was derived from the commitment alone and
+//! not stored; the compressed bytes were encrypted, so another compression of one plaintext reused
+//! its nonce.
 
 use chacha20poly1305::aead::{Aead, KeyInit, Payload as Input};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 
 use super::{NONCE_BYTES, SALT_BYTES, TenantKey};
 
-/// Keyed BLAKE3 of what is used for one purpose at one place.
+/// Computes the keyed BLAKE3 of bytes at a place, separated by purpose: 1 is a salt, 2 a nonce.
 fn derive(key: &TenantKey, purpose: u8, place: &str, bytes: &[u8]) -> blake3::OutputReader {
     let mut hasher = blake3::Hasher::new_keyed(&key.data);
     hasher.update(place.as_bytes());
@@ -30,7 +30,7 @@ fn nonce(key: &TenantKey, place: &str, commitment: &str) -> XNonce {
     nonce.into()
 }
 
-/// What was encrypted, if this is what it was and the key is the same.
+/// Decrypts and authenticates; `None` if the bytes were changed, moved, or sealed with another key.
 pub(super) fn decrypt(
     key: &TenantKey,
     place: &str,
@@ -42,7 +42,7 @@ pub(super) fn decrypt(
     cipher.decrypt(&nonce(key, place, commitment), input).ok()
 }
 
-/// Encrypts as earlier programs did, so that there is something to read.
+/// Encrypts as earlier programs did, to have test data.
 #[cfg(test)]
 pub(super) fn encrypt(key: &TenantKey, place: &str, packed: &[u8], commitment: &str) -> Vec<u8> {
     let cipher = XChaCha20Poly1305::new((&key.data).into());

@@ -1,4 +1,4 @@
-//! Keys: one master key, a data key for each tenant, and a key of its own for each purpose.
+//! Keys: one master key, a data key per tenant, and keys derived from it per purpose.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,10 +12,11 @@ const SALT_CONTEXT: &str = "convergio payload 2 salt";
 const NONCE_CONTEXT: &str = "convergio payload 2 nonce";
 const CIPHER_CONTEXT: &str = "convergio payload 2 cipher";
 
-/// A tenant's data key, and what is derived from it: no key both hashes and encrypts.
+/// A tenant's data key and the keys derived from it. No key both hashes and encrypts. Zeroed on
+/// drop.
 #[derive(Clone)]
 pub struct TenantKey {
-    /// The data key itself: payloads of the first form are read with it.
+    /// Data key; payloads of the first form are opened with it.
     pub(super) data: [u8; 32],
     salt: [u8; 32],
     nonce: [u8; 32],
@@ -37,19 +38,19 @@ impl std::fmt::Debug for TenantKey {
 }
 
 impl TenantKey {
-    /// The keys of a tenant's data key.
+    /// Derives the keys from a tenant's data key.
     pub fn new(data: [u8; 32]) -> Self {
         let key = |context| blake3::derive_key(context, &data);
         let (salt, nonce, cipher) = (key(SALT_CONTEXT), key(NONCE_CONTEXT), key(CIPHER_CONTEXT));
         Self { data, salt, nonce, cipher }
     }
 
-    /// The salt of a plaintext at a place.
+    /// Derives the salt of a plaintext at a place.
     pub(super) fn salt(&self, place: &str, plaintext: &[u8]) -> [u8; SALT_BYTES] {
         hash_at(&self.salt, place, &[plaintext])
     }
 
-    /// The nonce of what is encrypted at a place: other bytes, another nonce.
+    /// Derives the nonce of a message at a place: other bytes, another nonce.
     pub(super) fn nonce<const N: usize>(
         &self,
         place: &str,
@@ -60,8 +61,8 @@ impl TenantKey {
     }
 }
 
-/// Keyed BLAKE3 of a place and what is there. Each part has its length before it, so that no two
-/// lists of parts are the same bytes.
+/// Computes the keyed BLAKE3 of a place and parts. Each part is preceded by its length, so that no
+/// two lists of parts give the same input.
 fn hash_at<const N: usize>(key: &[u8; 32], place: &str, parts: &[&[u8]]) -> [u8; N] {
     let mut hasher = blake3::Hasher::new_keyed(key);
     for part in [place.as_bytes()].iter().chain(parts) {
@@ -73,20 +74,20 @@ fn hash_at<const N: usize>(key: &[u8; 32], place: &str, parts: &[&[u8]]) -> [u8;
     hash
 }
 
-/// Where tenants' data keys come from.
+/// Source of tenants' keys.
 pub trait PayloadKeys: Send + Sync + 'static {
-    /// The key of a tenant.
+    /// Returns the keys of a tenant.
     ///
     /// # Errors
-    /// The key cannot be had.
+    /// The key is not available.
     fn key(&self, tenant: &TenantId) -> Result<TenantKey, LogError>;
 }
 
-/// One master key; tenants' keys are derived from it.
+/// A master key from which all tenants' keys are derived. Zeroed on drop.
 #[derive(Clone)]
 pub(crate) struct MasterKey {
     key: [u8; 32],
-    /// The one that was asked for last: most processes serve one tenant.
+    /// Cache of the last tenant: most processes serve one.
     last: Arc<Mutex<Option<(TenantId, TenantKey)>>>,
 }
 

@@ -1,4 +1,4 @@
-//! Plaintexts made smaller before they are encrypted.
+//! Compression of plaintexts before encryption.
 
 use std::cell::RefCell;
 
@@ -13,12 +13,12 @@ thread_local! {
         RefCell::new(Decompressor::new().ok());
 }
 
-/// Fast: payloads are many and small.
+/// A fast level: payloads are many and small.
 const COMPRESSION_LEVEL: i32 = 1;
-/// Shorter ones hardly become smaller.
+/// Minimum bytes of a plaintext that is compressed; shorter ones hardly shrink.
 const LEAST_PACKED: usize = 96;
 
-/// The plaintext compressed, if that makes it smaller.
+/// Compresses a plaintext; `None` if that does not make it smaller.
 pub(super) fn pack(plaintext: &[u8]) -> Option<Vec<u8>> {
     if plaintext.len() < LEAST_PACKED {
         return None;
@@ -28,7 +28,8 @@ pub(super) fn pack(plaintext: &[u8]) -> Option<Vec<u8>> {
     (packed.len() < plaintext.len()).then_some(packed)
 }
 
-/// What [`pack`] made, if it has not more than `plaintext_bytes`, a record's word for it.
+/// Decompresses a plaintext of at most `plaintext_bytes`. That number comes from a record and is
+/// untrusted, so it is capped as well.
 pub(super) fn unpack(packed: &[u8], plaintext_bytes: u64) -> Option<Vec<u8>> {
     let limit = usize::try_from(plaintext_bytes).unwrap_or(usize::MAX).min(Limits::PAYLOADS_BYTES);
     DECOMPRESSOR

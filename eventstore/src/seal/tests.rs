@@ -1,4 +1,4 @@
-//! Both forms, what they share, and what opens neither.
+//! Tests of both forms of sealed payloads, and of what must not open.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,8 @@ use super::{
 
 const PLAINTEXT: &str = "a golden word, grüße";
 
-/// What another implementation makes of the plaintext with the key of sevens: commitment and bytes.
+/// Commitment and bytes that another implementation computes for the plaintext with a key of
+/// sevens.
 const FIRST_FORM: [&str; 2] = [
     "59aaf4065d75957b48f858dcbb4f8743976a5bb61f1534fc5e9819218a52f306",
     "7a9a841331710e3503393e5a10a50ea5dcf719fc964011f68a88f4287bcd8e20295f521de4cecf",
@@ -44,7 +45,7 @@ fn unhex(digits: &str) -> Vec<u8> {
     pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
 }
 
-/// The opening of a payload that is stored whole.
+/// Opens a payload that is stored whole.
 fn read(sealed: &[u8], commitment: &str, at: PayloadRef, most: u64) -> Result<Opening, LogError> {
     let own: Own = open(&key(), &stream(), at, sealed, commitment, most)?;
     opening(&key(), &stream(), at, own.bytes.clone(), &own, commitment)
@@ -55,7 +56,7 @@ fn meta(commitment: String, bytes: u64) -> PayloadMeta {
     PayloadMeta { commitment, bytes, media_type, purpose, subject: None, reuse: None }
 }
 
-/// The payload as earlier programs sealed it; gives the commitment too.
+/// Seals a payload as earlier programs did; returns the commitment too.
 fn sealed_before(plaintext: &[u8], at: PayloadRef) -> (Vec<u8>, String) {
     let place = place(&stream(), at);
     let commitment = commit(&first_form::salt(&key(), &place, plaintext), plaintext);

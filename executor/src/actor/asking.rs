@@ -1,5 +1,5 @@
-//! What a model is asked in a turn: the prompts of the manifest, then all that was answered and
-//! called so far, read from the log.
+//! The conversation of a model call in a turn: the prompts of the manifest, then all answers and
+//! tool results so far, read from the log.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,31 +26,31 @@ use super::plan::Plan;
 use super::proposals;
 use crate::outputs::{Extra, OutputError};
 
-/// Tool calls of one turn at most.
+/// Maximum tool calls of one turn.
 const AT_ONCE_LIMIT: usize = 24;
-/// Bytes of a tool's answer that a model is told.
+/// Maximum bytes of a tool result that a model reads; the rest is cut.
 const TOLD_LIMIT: usize = 32 << 10;
 
-/// What happens within a step in the commit that is being made.
+/// Update of a step within the commit in preparation.
 pub(super) struct Moving {
     pub(super) moved: Move,
-    /// The turn's answer, when it is in this commit.
+    /// The turn's answer, if it is in this commit.
     pub(super) reply: Option<Arc<ChatReply>>,
-    /// What tools answered, by their numbers; whether they failed.
+    /// Tool results in this commit with their call numbers; true for failures.
     pub(super) results: Vec<(CallNo, Value, bool)>,
 }
 
-/// Who goes in turns.
+/// The agent of a step that goes in turns.
 #[derive(Clone, Copy)]
 pub(crate) enum Asker<'a> {
     /// An agent with tools or memory.
     Agent(&'a Agent),
-    /// An agent that proposes graphs.
+    /// An agent that proposes graphs, of a plan node.
     Plan(&'a PlanNode),
 }
 
 impl<'a> Asker<'a> {
-    /// Who does the work of a step, if it goes in turns.
+    /// Returns the agent of a step's work; `None` if the step does not go in turns.
     pub(crate) fn of(work: &'a Work, item: Option<u32>) -> Option<Self> {
         use convergio_domain::graph::manifest::MapWork;
         match (work, item) {
@@ -72,10 +72,11 @@ impl<'a> Asker<'a> {
         }
     }
 
-    /// How far it may go; `None` when it does not go in turns.
+    /// Returns the limits of the agent; `None` if it does not go in turns.
     fn limits(self) -> Option<TurnLimits> {
         match self {
             Self::Agent(agent) => {
+                // Memory without tools still needs a turn for the recall.
                 let of_memory = agent.memory.as_ref().map(|_| TurnLimits::default());
                 agent.toolbox.as_ref().map(|toolbox| toolbox.limits).or(of_memory)
             }
@@ -85,7 +86,7 @@ impl<'a> Asker<'a> {
         }
     }
 
-    /// Why it may not go on, if it may not.
+    /// Returns the failure of the first limit that is reached: turns, tokens or time.
     pub(super) fn exhausted(
         self,
         turns: &Turns,
@@ -115,7 +116,7 @@ impl<'a> Asker<'a> {
         Some(failure("agent.limit", message))
     }
 
-    /// Whether so many tool calls are too many.
+    /// Returns the failure of too many tool calls, in all or in one turn.
     pub(super) fn too_many(self, calls: usize, at_once: usize) -> Option<UnsealedFailure> {
         let limit = self.limits().unwrap_or_default().max_tool_calls;
         if at_once > AT_ONCE_LIMIT {
@@ -130,7 +131,7 @@ impl<'a> Asker<'a> {
 }
 
 impl Actor {
-    /// The next model call of a step that goes in turns.
+    /// Prepares the next model call of a step that goes in turns.
     pub(super) async fn ask_turn(
         &mut self,
         plan: &mut Plan,
@@ -158,7 +159,7 @@ impl Actor {
         self.model_call(plan, request, calling).await
     }
 
-    /// The memory's call before the first turn.
+    /// Renders the arguments of the memory recall before the first turn.
     pub(super) async fn recall_args(
         &self,
         memory: &Memory,
@@ -171,7 +172,7 @@ impl Actor {
         Ok(json!({"subject": subject, "query": query, "tokens": memory.max_tokens}))
     }
 
-    /// Adds what was said so far; gives the number of the last turn.
+    /// Appends the conversation so far; returns the number of the last turn.
     async fn transcript(
         &mut self,
         request: &mut ChatRequest,
@@ -179,6 +180,7 @@ impl Actor {
         moving: Option<&Moving>,
     ) -> Result<u32, OutputError> {
         let turns = self.run.state.steps.get(step).and_then(|step| step.turns.clone());
+        // Results of this commit have no payload reference yet.
         let fresh = moving.map_or(&[][..], |moving| &moving.results);
         let mut last = 0;
         if let Some(turns) = turns.as_deref() {
@@ -201,7 +203,7 @@ impl Actor {
         Ok(last)
     }
 
-    /// What the calls of a turn answered: those in the log, and those of this commit.
+    /// Loads the tool results of a turn: those in the log, and those of this commit.
     async fn results<'a>(
         &mut self,
         calls: impl Iterator<Item = (&'a u32, &'a ToolState)>,
@@ -217,11 +219,12 @@ impl Actor {
         }
         let fresh = fresh.iter().filter(|(at, ..)| at.turn == turn);
         results.extend(fresh.map(|(at, value, is_error)| (at.call, told(value), *is_error)));
+        // Tools end in any order; providers expect results in the order of their calls.
         results.sort_by_key(|(call, ..)| *call);
         Ok(results)
     }
 
-    /// A turn's answer, from the log.
+    /// Loads a turn's answer from the log.
     pub(super) async fn reply(&mut self, reference: PayloadRef) -> Result<ChatReply, OutputError> {
         let value = self.outputs.recall(reference).await?;
         serde_json::from_value(Value::clone(&value)).map_err(|error| {
@@ -231,11 +234,12 @@ impl Actor {
     }
 }
 
-/// What an asker needs to be told besides its prompts.
+/// Adds instructions to the system prompt that the manifest does not write itself.
 fn frame(request: &mut ChatRequest, asker: Asker<'_>, grants: Option<&Grants>) {
     let more = match asker {
         Asker::Plan(_) => grants.map(proposals::instructions),
-        // Not as a form of every answer: one that calls a tool has another.
+        // Not as the request's schema: that would bind every answer, and those that call tools have
+        // none.
         Asker::Agent(Agent { schema: Some(schema), toolbox: Some(_), .. }) => {
             request.schema = None;
             Some(format!(
@@ -254,7 +258,7 @@ fn add_to_system(request: &mut ChatRequest, more: &str) {
     request.system = Some(system.map_or_else(|| more.to_owned(), |s| format!("{s}\n\n{more}")));
 }
 
-/// What was recalled goes with the system prompt.
+/// Appends the recalled memories to the system prompt.
 fn remember(request: &mut ChatRequest, opening: &[(u32, String, bool)]) {
     let texts = opening.iter().filter(|(_, text, is_error)| !is_error && text != "[]");
     let texts: Vec<&str> = texts.map(|(_, text, _)| text.as_str()).collect();
@@ -263,8 +267,8 @@ fn remember(request: &mut ChatRequest, opening: &[(u32, String, bool)]) {
     }
 }
 
-/// A turn as messages: what the model said, part by part as it said it, and what it was told then.
-/// `before` is the conversation so far.
+/// Builds the messages of a turn: the model's answer, part by part in its order, then the tool
+/// results. `earlier_messages` is the conversation so far.
 fn said(
     reply: &ChatReply,
     turn: u32,
@@ -273,9 +277,10 @@ fn said(
 ) -> Vec<Message> {
     let mut parts = reply.parts();
     let mut calls = Vec::new();
+    // Ids must be unique within the conversation, whichever provider gave them.
     for part in &mut parts {
         if let Part::ToolCall(call) = part {
-            // Some servers count the calls of each answer from the beginning.
+            // Some servers number the calls of each answer from zero, others leave the id empty.
             if call.id.is_empty() || has_call(before, &call.id) {
                 call.id = format!("call_{turn}_{}", calls.len());
             }
@@ -297,6 +302,7 @@ fn said(
         Message { native: native_of(reply), ..Message::new(Role::Assistant, parts) },
         Message::new(Role::User, answers),
     ];
+    // Some providers reject a message without parts.
     messages.retain(|message| !message.parts.is_empty());
     messages
 }
@@ -306,7 +312,7 @@ fn has_call(messages: &[Message], id: &str) -> bool {
     parts.any(|part| matches!(part, Part::ToolCall(call) if call.id == id))
 }
 
-/// What goes back with the turn as a whole: thoughts that have no other place.
+/// Returns the provider fields to send back with the answer: reasoning that has no part of its own.
 fn native_of(reply: &ChatReply) -> Option<NativeFields> {
     const SENT_BACK: [&str; 2] = ["extra_content", "reasoning_details"];
     let native = reply.native.as_ref()?;
@@ -317,7 +323,7 @@ fn native_of(reply: &ChatReply) -> Option<NativeFields> {
         .flatten()
 }
 
-/// What a model is told of a value: its text, or the JSON that it is; not more than it can bear.
+/// Returns a tool result as a model reads it: a string as it is, else JSON, cut at the limit.
 fn told(value: &Value) -> String {
     let mut text = match value {
         Value::String(text) => text.clone(),
@@ -326,6 +332,7 @@ fn told(value: &Value) -> String {
     if text.len() > TOLD_LIMIT {
         let bytes = text.len();
         let mut end = TOLD_LIMIT;
+        // Cutting within a UTF-8 sequence would panic.
         while !text.is_char_boundary(end) {
             end -= 1;
         }

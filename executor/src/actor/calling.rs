@@ -1,4 +1,5 @@
-//! One model call on its way: a model chosen, the exact request stored, the intent written down.
+//! Preparation of one model call: a model chosen, the exact request stored, the intent written
+//! down.
 
 use std::time::Duration;
 
@@ -17,23 +18,23 @@ use super::plan::Plan;
 use crate::model::{Api, Choice, ServiceCall, WrittenRequest, ask, bound};
 use crate::outputs::OutputError;
 
-/// An answer that is limited by the budget has at least so many tokens; else the budget is used up.
+/// Minimum tokens of an answer that the budget limits; with fewer the budget counts as used up.
 const LEAST_ANSWER_TOKENS: u64 = 16;
 
-/// Where a call belongs, and what becomes of its answer.
+/// Place of a model call, and the form of its output.
 pub(super) struct Calling<'a> {
     pub(super) step: &'a StepId,
     pub(super) attempt: u32,
-    /// The agent's turn, from 1; 0 for an agent without tools.
+    /// Turn of the agent, from 1; 0 for an agent without tools.
     pub(super) turn: u32,
     pub(super) timeout: Duration,
     pub(super) answers: Answers,
-    /// Whether the manifest lets it be tried again at all.
+    /// True if the manifest allows another attempt.
     pub(super) is_repeatable: bool,
 }
 
 impl Actor {
-    /// The intent of a call, its request stored, and its launch.
+    /// Chooses a model, stores the exact request, and returns the intent and the effect.
     pub(super) async fn model_call(
         &mut self,
         plan: &mut Plan,
@@ -47,7 +48,7 @@ impl Actor {
         let need = ask::need(&request);
         let known = self.run.state.steps.get(step);
         let avoid = known.map(|step| step.avoid.clone()).unwrap_or_default();
-        // One run stays with one deployment of an alias: its prompts are cached there.
+        // One run stays with one deployment of an alias, whose provider caches the prompt.
         let chance = self.run.stream.id.as_u64_pair().1;
         let models = self.shared.models.expand_models(&request.model, &request.fallbacks, chance);
         if service.is_some() {
@@ -55,6 +56,7 @@ impl Actor {
         }
         let choice = self.shared.models.choose_after(&models, &need, &avoid).await;
         let choice = choice.map_err(OutputError::Failure)?;
+        // Before the body is written: the budget may set the limit of the answer.
         let hold = self.hold_for(plan, &mut request, &choice);
         let request = ChatRequest { model: choice.model.clone(), ..request };
         let written = choice.provider.write(request);
@@ -97,14 +99,15 @@ impl Actor {
         Ok((intent, Launch { step: step.clone(), attempt, at: None, timeout, work }))
     }
 
-    /// Where this run's conversations may travel at most: by its own word and by its tenant's.
+    /// Returns the strictest of the run's and the tenant's limit on where conversations may be
+    /// sent.
     pub(super) fn privacy(&self) -> Privacy {
         let tenant = &self.run.stream.tenant;
         self.run.state.privacy.max(self.shared.models.privacy_of(tenant))
     }
 
-    /// What is held for a call: the most that it can use and cost. An answer whose length nobody
-    /// limited is as long as the model can make it, or as what is left of the budget pays for.
+    /// Computes the budget hold of a call: the most that it can use and cost. An answer without a
+    /// limit is bounded by the model's maximum, or by what is left of the budget if that is less.
     fn hold_for(&self, plan: &Plan, request: &mut ChatRequest, choice: &Choice) -> CallHold {
         let info = choice.provider.info();
         let is_open = request.max_tokens.is_none() && request.service.is_none();
@@ -113,6 +116,7 @@ impl Actor {
         let query = PriceQuery { service_tier, ..self.shared.price_query(info, &choice.model) };
         let mut output_limit = None;
         if is_open {
+            // Below the minimum the full bound stays, which exceeds the budget and so ends the run.
             let affordable = self.affordable_output(plan, query, bound);
             if (LEAST_ANSWER_TOKENS..bound.output_tokens).contains(&affordable) {
                 bound.output_tokens = affordable;
@@ -121,6 +125,7 @@ impl Actor {
         }
         let cost = self.shared.prices.worst_cost(query, bound);
         if is_open {
+            // Anthropic's API requires a limit; elsewhere an absent one leaves it to the provider.
             let is_demanded = matches!(info.api, Api::Anthropic { .. });
             let demanded = choice.max_output_tokens.filter(|_| is_demanded);
             request.max_tokens = output_limit.or(demanded);
@@ -128,7 +133,7 @@ impl Actor {
         CallHold { bound, cost, output_limit }
     }
 
-    /// Tokens of an answer that what is left of the budget is enough for.
+    /// Returns the answer tokens that the rest of the budget pays for.
     fn affordable_output(&self, plan: &Plan, query: PriceQuery<'_>, bound: CallBound) -> u64 {
         let left = self.run.state.share(plan.spent, 1, self.shared.now());
         let tokens = left.tokens.map(|tokens| tokens.saturating_sub(bound.input_tokens));
@@ -139,19 +144,21 @@ impl Actor {
     }
 }
 
-/// What is booked when nobody knows what became of a call: of what, if it is no chat, and how much.
+/// Returns the usage to record if the call's outcome is lost: its meter (`None` for fresh input
+/// tokens) and quantity.
 fn estimate(service: Option<ServiceCall>, input_tokens: u64) -> (Option<Meter>, u64) {
     match service.map(ServiceCall::estimate) {
+        // Fresh input is the default meter, which the event leaves out.
         Some((meter, quantity)) => (Some(meter).filter(|m| *m != Meter::InFresh), quantity),
         None => (None, input_tokens),
     }
 }
 
-/// What is held against the budget for a call.
+/// Budget hold of a call.
 struct CallHold {
     bound: CallBound,
-    /// Absent when the model has no price.
+    /// Maximum cost; `None` when the model has no price.
     cost: Option<Money>,
-    /// The limit of the answer, where the budget sets it.
+    /// Limit of the answer in tokens, where the budget sets it.
     output_limit: Option<u32>,
 }

@@ -1,5 +1,5 @@
-//! Runs within a run: creating them, cancelling them, and telling the run that they belong to how
-//! they ended. Everything here may be done twice.
+//! Child runs: creating and cancelling them, and reporting their end to the parent run. Every
+//! operation here is idempotent, since a crash may repeat it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,42 +28,42 @@ use super::{Actor, ActorError, Shared};
 use crate::failures::{detail_payload, seal_failure};
 use crate::outputs::OutputError;
 
-/// Wait before a log that is not available is tried again.
+/// Delay before an unavailable log is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// A run that is about to be created.
+/// A child run that is about to be created.
 pub(super) struct NewChild {
     pub(super) run: RunId,
     pub(super) child: Child,
     origin: Origin,
 }
 
-/// A graph that is to be run within this run.
+/// Graph of a child run.
 pub(super) struct Callee<'a> {
     pub(super) graph: GraphId,
     pub(super) version: GraphVersion,
     pub(super) manifest: &'a Graph,
     pub(super) agent: Option<AgentId>,
-    /// Whether the graph is to be registered first.
+    /// True if the graph must be registered first.
     pub(super) is_new: bool,
 }
 
-/// Which run within this one, and what it gets.
+/// Inputs, budget and place of a child run.
 pub(super) struct Wanted {
     pub(super) step: StepId,
     pub(super) attempt: u32,
     pub(super) at: Option<CallNo>,
     pub(super) inputs: Value,
-    /// What it may spend by the word of who asks.
+    /// Limit that the caller sets on the child's budget.
     pub(super) budget: Budget,
-    /// Parts into which what is left is divided.
+    /// Parts into which the remaining budget is divided.
     pub(super) shares: u64,
     pub(super) privacy: convergio_domain::chat::Privacy,
 }
 
 impl Actor {
-    /// Runs that are under way may not exist yet, if an executor died before it created them, or
-    /// may not go on yet with this one.
+    /// Creates open child runs that do not exist, because an executor died first, and reopens or
+    /// resumes those that must go on with this run.
     pub(super) async fn ensure_children(&mut self) -> Result<(), ActorError> {
         if self.run.state.phase.is_ended() {
             return Ok(());
@@ -73,10 +73,12 @@ impl Actor {
         let (log, now) = (self.shared.repository.log(), self.shared.now());
         let mut looked = Vec::new();
         for (run, child) in open {
+            // A child without a check time is known to exist.
             let Some(look) = child.look else { continue };
             looked.extend((look <= now).then_some(run));
             let stream = StreamKey::run(self.run.stream.tenant.clone(), run);
             let exists = log.head(&stream).await?.is_some();
+            // A child past its check time is visited even if it exists: it may wait to go on.
             if !exists || look <= now {
                 let (shared, parent) = (Arc::clone(&self.shared), self.run.stream.clone());
                 let new = NewChild { run, origin: origin(&self.run, &child.step), child };
@@ -86,7 +88,7 @@ impl Actor {
         self.note_created(looked).await
     }
 
-    /// Others may have left something to be done for runs within.
+    /// Ensures the child runs if a check of one is due, after another writer changed the run.
     pub(super) async fn look_after_children(&mut self) -> Result<(), ActorError> {
         if is_look_due(&self.run.state, self.shared.now()) {
             self.ensure_children().await?;
@@ -94,7 +96,7 @@ impl Actor {
         Ok(())
     }
 
-    /// What exists is not looked for again.
+    /// Records child runs that exist, so that they are not checked again.
     async fn note_created(&mut self, children: Vec<RunId>) -> Result<(), ActorError> {
         if children.is_empty() {
             return Ok(());
@@ -102,13 +104,14 @@ impl Actor {
         let (command, context) = (RunCommand::ChildrenCreated(children), self.shared.context());
         let repository = &self.shared.repository;
         match repository.commit(&mut self.run, command, Vec::new(), &context).await {
-            // Others wrote first: it is noted by the next one who looks.
+            // Another writer was first: the next check records it.
             Ok(_) | Err(CommitError::Conflict) => self.rebuild(),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// The intent of a run within this one, its payloads stored; a failure says why it may not be.
+    /// Prepares a child run: checks its inputs, stores its payloads and returns its intent and
+    /// effect. A failure says why the run is not possible.
     pub(super) async fn child(
         &self,
         plan: &mut Plan,
@@ -138,6 +141,8 @@ impl Actor {
             let message = platform_text!("runs within runs go {} deep at most", DEPTH_LIMIT);
             return Err(failure("agent.limit", message));
         }
+        // What the child may spend is taken from the parent's rest, so the sum never exceeds its
+        // budget.
         let left = state.share(plan.spent, wanted.shares, self.shared.now());
         let budget = left.within(callee.manifest.budget).within(wanted.budget);
         if budget.tokens == Some(0) {
@@ -161,22 +166,23 @@ impl Actor {
             input,
             manifest,
             budget,
+            // A child may be stricter about privacy than its parent, never less strict.
             privacy: privacy.max(self.privacy()),
             agent: callee.agent,
         };
-        // What is to be created is read from the state, once the intent is in it.
+        // The effect reads the child from the state, once the intent is folded into it.
         let launch = Launch { step, attempt, at, timeout: Duration::MAX, work: Work::Child(run) };
         Ok((intent, launch))
     }
 
-    /// The run of a launch, as its durable intent has it.
+    /// Returns the child run of an effect, as its durable intent describes it.
     pub(super) fn new_child(&self, run: RunId) -> Option<Box<NewChild>> {
         let child = self.run.state.children.get(&run)?.clone();
         let origin = origin(&self.run, &child.step);
         Some(Box::new(NewChild { run, child, origin }))
     }
 
-    /// Nodes that may still ask a model: they share what is left of the budget.
+    /// Counts the nodes that may still call a model: they share the remaining budget.
     pub(super) fn spenders(&self) -> u64 {
         let may_spend = |node: &&convergio_domain::graph::manifest::Node| {
             let asks = match &node.work {
@@ -196,8 +202,8 @@ fn origin(run: &Loaded<Run>, step: &StepId) -> Origin {
     Origin { run: RunId(run.stream.id), step: step.clone(), depth: run.state.depth() + 1 }
 }
 
-/// Creates a run within another one, or lets it go on, however often it takes. One that can never
-/// be created has ended before it began.
+/// Creates a child run, or lets it go on, and retries until the log takes it. A child that can
+/// never be created is reported as failed before it started.
 pub(super) async fn create(
     shared: &Shared,
     parent: &StreamKey,
@@ -209,6 +215,7 @@ pub(super) async fn create(
             Ok(()) => return DoneResult::Created,
             Err(error) => error,
         };
+        // A failure that no retry cures is reported; an unavailable log is waited for.
         if let Some(failure) = error.verdict() {
             let (failure, payloads) = seal_failure(failure);
             match report(shared, parent, never(new.run, failure), payloads).await {
@@ -225,6 +232,7 @@ pub(super) async fn create(
     }
 }
 
+/// Builds the report of a child that failed before it started.
 fn never(child: RunId, error: FailureReport) -> ChildReport {
     ChildReport {
         child,
@@ -241,6 +249,7 @@ fn never(child: RunId, error: FailureReport) -> ChildReport {
 async fn try_create(shared: &Shared, parent: &StreamKey, new: &NewChild) -> Result<(), ActorError> {
     let child = &new.child;
     let stream = StreamKey::run(parent.tenant.clone(), new.run);
+    // It exists: a crash came between the creation and its record, or the child must go on.
     if shared.repository.log().head(&stream).await?.is_some() {
         return align(shared, parent, new).await;
     }
@@ -255,6 +264,7 @@ async fn try_create(shared: &Shared, parent: &StreamKey, new: &NewChild) -> Resu
         input: PayloadSlot(0),
         budget: child.budget,
         privacy: child.privacy,
+        // A repeated creation has the same id and hash, and is a no-op.
         request_hash: format!("{}/{}", new.origin.run, new.origin.step),
         lineage,
     };
@@ -263,6 +273,7 @@ async fn try_create(shared: &Shared, parent: &StreamKey, new: &NewChild) -> Resu
     Ok(())
 }
 
+/// Registers a proposed graph, whose manifest the parent stored with its intent.
 async fn register(
     shared: &Shared,
     parent: &StreamKey,
@@ -310,8 +321,8 @@ fn payload(bytes: Bytes, purpose: Purpose) -> Payload {
     Payload { bytes, media_type: "application/json".into(), purpose, subject: None }
 }
 
-/// What a run that has ended owes to others: runs within it are cancelled, and when they are all
-/// over, the run that it belongs to is told.
+/// Settles an ended run with its relatives: cancels open child runs and, once all have ended,
+/// reports the end to the parent.
 pub(crate) async fn farewell(shared: &Shared, run: &mut Loaded<Run>) -> Result<(), ActorError> {
     if !run.state.phase.is_ended() || !run.state.owes() {
         return Ok(());
@@ -321,25 +332,28 @@ pub(crate) async fn farewell(shared: &Shared, run: &mut Loaded<Run>) -> Result<(
         cancel(shared, run, *child).await?;
     }
     let Some(origin) = run.state.origin.clone() else { return Ok(()) };
+    // The report must have the total: tokens still held are not settled yet.
     if !open.is_empty() || run.state.spent.reserved_tokens > 0 {
         return Ok(());
     }
     let (told, output) = told(shared, run).await?;
     let parent = StreamKey::run(run.stream.tenant.clone(), origin.run);
     match report(shared, &parent, told, output).await {
-        // Who does not know of this run need not be told.
+        // A parent that does not know this run needs no report.
         Ok(()) | Err(ActorError::Rejected(_)) => {}
         Err(error) => return Err(error),
     }
     note_parent_told(shared, run).await
 }
 
-/// Others may still write to a run that has ended: then it is noted after them.
+/// Records that the parent was notified. Others may still write to an ended run, so the command is
+/// retried after them.
 async fn note_parent_told(shared: &Shared, run: &mut Loaded<Run>) -> Result<(), ActorError> {
     let (command, context) = (|_: &_, _| (RunCommand::ParentTold, Vec::new()), shared.context());
     shared.repository.execute_on(run, &context, command).await.map_err(ActorError::from)
 }
 
+/// Builds the report of an ended run for its parent, with the payload that it copies.
 pub(super) async fn told(
     shared: &Shared,
     run: &Loaded<Run>,
@@ -350,6 +364,7 @@ pub(super) async fn told(
     if let (None, Some(reference)) = (&error, state.output) {
         match opened(shared, &run.stream, reference).await {
             Ok(bytes) => output = Some(payload(bytes, Purpose::Output)),
+            // The output was erased: to the parent that is a failure.
             Err(ActorError::Failure(erased)) => error = Some(erased),
             Err(other) => return Err(other),
         }
@@ -371,11 +386,11 @@ pub(super) async fn told(
         active_ms: Some(state.active_time(shared.now()).0),
         inherited: state.is_cancel_inherited,
     };
-    // A run that failed yields nothing: there is one payload at most.
+    // A failed run has no output, so there is one payload at most.
     Ok((report, output.or(detail).into_iter().collect()))
 }
 
-/// A failure as another stream's command names it: its detail is copied, unless it was erased.
+/// Prepares a failure for another stream: its detail is copied, unless it was erased.
 async fn carry_failure(
     shared: &Shared,
     stream: &StreamKey,
@@ -417,13 +432,14 @@ pub(super) async fn report(
     Ok(())
 }
 
-/// Cancels a run within one that has ended. If it does not exist yet it is created first, so that
-/// nobody creates it later.
+/// Cancels a child of an ended run. One that does not exist yet is created first, so that no
+/// executor creates it later.
 async fn cancel(shared: &Shared, run: &Loaded<Run>, child: RunId) -> Result<(), ActorError> {
     let stream = StreamKey::run(run.stream.tenant.clone(), child);
     let command = |_: &_, _| (RunCommand::Inherit(FamilyCommand::Cancel), Vec::new());
     let cancelled = shared.repository.submit::<Run>(&stream, &shared.context(), command).await;
     match cancelled.map_err(ActorError::from) {
+        // An ended child needs no cancellation.
         Ok(_) | Err(ActorError::Rejected(Rejection::Ended(_))) => Ok(()),
         Err(ActorError::Rejected(Rejection::NotFound)) => {
             let Some(known) = run.state.children.get(&child) else { return Ok(()) };
@@ -440,7 +456,7 @@ async fn cancel(shared: &Shared, run: &Loaded<Run>, child: RunId) -> Result<(), 
     }
 }
 
-/// A graph that is registered under a name, in a version or the latest one.
+/// Finds a registered graph by name, in the given version or the latest one.
 pub(super) async fn registered(
     shared: &Shared,
     stream: &StreamKey,

@@ -1,5 +1,5 @@
-//! Outcomes that arrive without an effect of ours: landed tasks, sleeps that are over, answered
-//! questions, and steps whose executor died.
+//! Results that arrive without a new effect: finished tasks, expired sleeps, answered approvals,
+//! ended child runs, and steps whose executor died.
 
 use std::sync::Arc;
 
@@ -21,11 +21,13 @@ use super::effect::{Done, DoneResult};
 use super::places::PlaceKind;
 
 impl Actor {
-    /// Takes in everything that has come to an end.
+    /// Collects everything that has ended.
     pub(super) fn collect(&mut self) {
+        // Without waiting: effects that are still in flight are collected by a later iteration.
         while let Some(landed) = self.effects.try_join_next() {
             self.landed(landed);
         }
+        // A paused run records effects that were in flight, and lets nothing else go on.
         if self.run.state.paused {
             return;
         }
@@ -39,26 +41,28 @@ impl Actor {
         self.done.extend(returned);
     }
 
-    /// A task that performed a step has come to its end.
+    /// Handles the end of an effect's task.
     pub(super) fn landed(&mut self, landed: Result<Done, JoinError>) {
         // A panic is caught inside of the task; only an abort of the runtime gets here.
         let Ok(done) = landed else { return };
+        // Freed even if the result is void: capacity counts what is in flight.
         self.in_flight.remove(&(done.step.clone(), done.at));
         let state = &self.run.state;
         let is_void = !state.phase.is_ended() && !is_current(state, &done.step, done.attempt);
-        // A run that was created goes on by itself.
+        // A created child needs no record: its own end reports back.
         if !is_void && !matches!(done.result, DoneResult::Created) {
             self.done.push(done);
         }
     }
 
+    /// Returns the result of a waiting step that has ended by now.
     fn ended(&self, id: &StepId, now: Timestamp) -> Option<Done> {
         let step = self.run.state.steps.get(id)?;
         let result = match &step.status {
             StepStatus::Sleeping { due } if *due <= now => self.awoken(id),
             StepStatus::Asking { approval } => {
                 let approval = self.run.state.approvals.get(approval)?;
-                // A reason that is sealed is opened first: see `collect_outside`.
+                // A sealed reason must be loaded first: see `collect_external_inputs`.
                 answered(approval, approval.reason.as_deref(), now)
                     .filter(|_| approval.reason_at.is_none())?
             }
@@ -68,8 +72,10 @@ impl Actor {
                 let message = platform_text!("the signal did not come in time: raise the timeout");
                 refused("signal.timeout", message)
             }
+            // This process still runs the effect: its own result will come.
             StepStatus::Started { .. } | StepStatus::Unknown if self.flies(id) => return None,
             StepStatus::Unknown => DoneResult::Interrupted,
+            // Exposed: an effect may have reached the world before the executor died.
             StepStatus::Started { .. } if step.is_exposed() => DoneResult::Interrupted,
             StepStatus::Started { .. } => self.turn_over(step)?,
             _ => return None,
@@ -78,7 +84,7 @@ impl Actor {
         Some(Done { step: id.clone(), attempt: step.attempt, at: None, result, call })
     }
 
-    /// How a sleep ends whose time is over: by the node's `timeout`, it may be one of a failure.
+    /// Returns the outcome of an expired sleep: a failure if the node's `timeout` was shorter.
     fn awoken(&self, id: &StepId) -> DoneResult {
         let node = self.graph.graph.node(&id.node);
         if node.is_some_and(Node::sleeps_too_long) {
@@ -90,23 +96,25 @@ impl Actor {
         DoneResult::Completed(None)
     }
 
-    /// Whether an effect of the step is under way, or has ended and is not in the log yet.
+    /// Returns whether an effect of the step is in flight, or its result is not in the log yet.
     fn flies(&self, id: &StepId) -> bool {
         self.in_flight.keys().any(|(step, _)| step == id)
             || self.done.iter().any(|done| done.step == *id)
     }
 
-    /// An agent whose tools have all answered is to ask its model again.
+    /// Returns a result for an agent whose tools have all answered, if its model may be called
+    /// again.
     fn turn_over(&self, step: &Step) -> Option<DoneResult> {
         let is_over = step.turns.as_deref().is_some_and(Turns::is_complete);
         let may_ask = || self.may_start() && self.free_places().has_place(PlaceKind::ModelCall);
         (is_over && may_ask()).then_some(DoneResult::TurnOver)
     }
 
-    /// Runs within this one that have ended, and whose steps do not know it yet.
+    /// Returns results for child runs that have ended and whose step has not recorded it.
     fn returned(&self) -> Vec<Done> {
         let state = &self.run.state;
         let returned = state.children.iter().filter_map(|(run, child)| {
+            // A child whose end the parent has not recorded is still open.
             let outcome = child.ended.as_ref()?;
             let step = state.steps.get(&child.step)?;
             let is_due = matches!(step.status, StepStatus::Started { .. })
@@ -131,8 +139,10 @@ impl Actor {
         returned.collect()
     }
 
-    /// What a call may have cost whose outcome nobody knows: its input was sent, most likely.
+    /// Builds the usage report of a call whose outcome is lost: most likely its input was
+    /// processed.
     fn unconfirmed(&self, id: &StepId, call: &Call) -> CallReport {
+        // Records of early versions have no estimate: derive the input from the hold.
         let input = call.estimated_tokens.unwrap_or_else(|| {
             let answer = self.agent(id).map_or(0, |agent| u64::from(agent.max_tokens));
             call.reserved_tokens.saturating_sub(answer)
@@ -163,7 +173,7 @@ impl Actor {
         }
     }
 
-    /// The agent that a step asks, if it asks one.
+    /// Returns the agent that a step calls, if it calls one.
     pub(super) fn agent(&self, id: &StepId) -> Option<&convergio_domain::graph::manifest::Agent> {
         match (&self.graph.find_node(&id.node)?.work, id.item) {
             (Work::Agent(agent), None) => Some(agent),
@@ -181,7 +191,7 @@ impl Actor {
     }
 }
 
-/// What an answer makes of its step.
+/// Returns the outcome of an approval that was answered or has expired; `None` while it is open.
 pub(super) fn answered(
     approval: &Approval,
     reason: Option<&str>,

@@ -1,4 +1,4 @@
-//! Making a plan durable, and only then acting on it.
+//! Writing a plan to the log, and only then acting on it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::effect::{DoneResult, Launch, Work, failure, perform};
 use super::plan::Plan;
 use super::{Actor, ActorError, Flight, no_run};
 
-/// Waits between tries to write when the log is not available.
+/// Delays between attempts to write while the log is unavailable; the last one repeats.
 const LOG_RETRY: [Duration; 5] = [
     Duration::from_millis(50),
     Duration::from_millis(200),
@@ -26,18 +26,18 @@ const LOG_RETRY: [Duration; 5] = [
     Duration::from_secs(2),
 ];
 
-/// How a commit went.
+/// Result of writing a plan.
 enum Written {
     Done,
-    /// Others wrote first; the state is up to date, the plan is not.
+    /// Another writer was first; the state is up to date, the plan is not.
     Overtaken,
-    /// The log takes nothing so large.
+    /// The commit exceeds the log's limits.
     TooLarge(AppendError),
 }
 
 impl Actor {
-    /// Writes a plan, then launches its effects. Without a turn that was taken before the plan was
-    /// made, it waits for one.
+    /// Writes a plan, then launches its effects. Without a write turn acquired before the plan was
+    /// made, it acquires one for each attempt.
     pub(super) async fn commit(
         &mut self,
         plan: Plan,
@@ -49,6 +49,7 @@ impl Actor {
             Written::Overtaken => self.overtaken().await,
             Written::TooLarge(error) => self.narrow(&advance, taken, error),
             Written::Done => {
+                // The order below matters: results leave the actor only once the log has them.
                 self.done.drain(..taken);
                 self.forget_used_evaluations();
                 self.scheduler = scheduler;
@@ -69,8 +70,8 @@ impl Actor {
         }
     }
 
-    /// Writes until the log takes it, somebody was faster, or the executor stops. Outcomes are not
-    /// thrown away because a disk is full for a while.
+    /// Writes until the log accepts the plan, another writer is first, or the executor stops.
+    /// Results survive a full disk.
     async fn write(
         &mut self,
         advance: &Advance,
@@ -90,7 +91,8 @@ impl Actor {
             let (run, payloads) = (&mut self.run, payloads.to_vec());
             let written =
                 repository.commit_in_turn(&current_turn, run, command, payloads, &context).await;
-            // Nobody waits because the log cannot be written.
+            // Released before the delay below: other writers must not wait because the log is
+            // unavailable.
             drop(current_turn);
             let error = match written {
                 Ok(0) => return Err(ActorError::EmptyPlan),
@@ -100,7 +102,8 @@ impl Actor {
                 }
                 Err(CommitError::Conflict) => return Ok(Written::Overtaken),
                 Err(CommitError::Rejected(rejection)) => {
-                    // Only cost that is known already may come after the end.
+                    // Expected only after the end of the run, which accepts nothing but costs that
+                    // are still held.
                     debug_assert!(self.run.state.phase.is_ended(), "refused: {rejection}");
                     return Err(rejection.into());
                 }
@@ -112,7 +115,7 @@ impl Actor {
             }
             self.check_begun()?;
             if self.run.head != head {
-                // Others wrote meanwhile: the plan may contradict what they said.
+                // Another writer was first: the plan may contradict its events.
                 return Ok(Written::Overtaken);
             }
             tracing::warn!(stream = %self.run.stream, %error, "the log is not writable");
@@ -124,8 +127,8 @@ impl Actor {
         }
     }
 
-    /// The plan was too large for the log: the next one holds one outcome alone, or one start. If
-    /// it was no more than that, its step fails; what it used stands.
+    /// Narrows the next commit to a single outcome or start after the log refused one as too large.
+    /// If it was that narrow already, its step fails; what the step used is still recorded.
     fn narrow(
         &mut self,
         advance: &Advance,
@@ -139,6 +142,7 @@ impl Actor {
         if !is_narrowest {
             return Ok(());
         }
+        // If the plan had results, the first of them is to blame, else its start.
         let started = advance.starts.first().map(|start| start.step.clone());
         match (self.done.first_mut().filter(|_| taken > 0), started) {
             (Some(done), _) if !matches!(done.result, DoneResult::Failed(_)) => {
@@ -160,18 +164,19 @@ impl Actor {
         Ok(())
     }
 
-    /// What the run was taken up from may never have become durable.
+    /// Returns an error if the run has no record: the one that it was loaded from failed to become
+    /// durable.
     pub(super) fn check_begun(&self) -> Result<(), ActorError> {
         if self.run.head.is_none() { Err(no_run(&self.run.stream)) } else { Ok(()) }
     }
 
-    /// Others changed the run.
+    /// Reloads derived state after another writer changed the run.
     pub(super) async fn overtaken(&mut self) -> Result<(), ActorError> {
         self.check_begun()?;
         self.renew().await
     }
 
-    /// Brings the waiting steps in line with what was written.
+    /// Tracks the steps of a written commit: scheduled, waiting, and due for another attempt.
     fn note_steps(&mut self, advance: &Advance) {
         for step in &advance.ready {
             self.note_scheduled(step.clone(), None);
@@ -180,6 +185,7 @@ impl Actor {
             self.note_queued_calls(&moved.step);
         }
         for start in &advance.starts {
+            // Waits have no effect in flight, so they are tracked by step.
             let waits = |intent: &Intent| {
                 matches!(intent, Intent::Sleep { .. } | Intent::Ask { .. } | Intent::Await { .. })
             };
@@ -202,9 +208,11 @@ impl Actor {
         }
     }
 
+    /// Returns the start of the next attempt that an outcome schedules.
     fn retry_at(&self, outcome: &Outcome) -> Option<Timestamp> {
         match outcome.result {
             StepResult::Failed { retry_at, .. } | StepResult::Unknown { retry_at } => retry_at,
+            // The domain chose the time of a retry that a person asked for; read it from the state.
             StepResult::Retried => match self.run.state.steps.get(&outcome.step)?.status {
                 StepStatus::Scheduled { due } => due,
                 _ => None,
@@ -213,17 +221,18 @@ impl Actor {
         }
     }
 
-    /// Begins the effects whose intents are durable now.
+    /// Launches the effects whose intents are durable now.
     fn launch(&mut self, launches: Vec<Launch>, first: Seq) {
         debug_assert!(self.run.state.seq >= first || launches.is_empty());
-        // A budget that ran out ends the run in place of a turn.
+        // If the budget ran out, the commit ended the run in place of the turn.
         if self.run.state.phase.is_ended() {
             return;
         }
         for launch in launches {
             let Some(step) = self.run.state.steps.get(&launch.step) else { continue };
-            // A budget that ran out ends the run in place of the start.
+            // If the budget ran out, the commit has no start event for the step.
             let StepStatus::Started { at, .. } = step.status else { continue };
+            // The token is a child of the executor's, so the end of the grace cancels all effects.
             let cancel = self.shared.stopped.child_token();
             let is_agent = step.call.is_some() || step.turns.is_some();
             let flight = Flight { is_agent, cancel: cancel.clone() };
@@ -237,7 +246,7 @@ impl Actor {
         }
     }
 
-    /// The run has ended: what is still under way is stopped, and its cost recorded.
+    /// Stops everything in flight of a run that has ended, and records the costs.
     pub(super) async fn settle(&mut self) -> Result<(), ActorError> {
         self.abandon().await;
         self.collect();
@@ -246,7 +255,7 @@ impl Actor {
             let plan = self.settlement();
             match self.commit(plan, None).await {
                 Ok(()) => {}
-                // Nothing of it was under way: there is nothing to settle.
+                // Nothing was in flight, so there is nothing to settle.
                 Err(ActorError::Rejected(_)) => return Ok(()),
                 Err(error) => return Err(error),
             }
@@ -254,7 +263,7 @@ impl Actor {
         Ok(())
     }
 
-    /// Stops all effects and takes in what came of them.
+    /// Cancels all effects and collects their results.
     pub(super) async fn abandon(&mut self) {
         for flight in self.in_flight.values() {
             flight.cancel.cancel();
@@ -265,12 +274,13 @@ impl Actor {
     }
 }
 
-/// Whether the log may take the same commit later.
+/// Returns whether the log may accept the same commit later.
 fn is_passing(error: &AppendError) -> bool {
     matches!(error, AppendError::Busy | AppendError::Unavailable(_) | AppendError::Full)
 }
 
-/// Whether this try of a step is under way. Others may have ended it, and planned the next one.
+/// Returns whether an attempt is still in progress. Another writer may have ended it and scheduled
+/// the next.
 pub(super) fn is_current(state: &RunState, step: &StepId, attempt: u32) -> bool {
     let known = state.steps.get(step);
     known.is_some_and(|known| known.attempt == attempt && known.is_under_way())

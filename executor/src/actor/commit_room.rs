@@ -1,45 +1,45 @@
-//! How much one commit may hold. Whatever does not fit goes on in the next one, so that the width
-//! of a graph is never the width of a commit.
+//! Size of the commit in preparation, and its limits. What exceeds them goes into the next commit,
+//! so that the width of a graph is never the width of a commit.
 
 use convergio_domain::id::NodeId;
 use convergio_eventstore::Limits;
 
-/// Events that one outcome leads to at most: a timer, an unknown try, the call's two, a branch, the
-/// step's own two, and those of its map.
+/// Maximum events of one outcome: a timer, an unknown attempt, two of the call, a branch, two of
+/// the step, and those of its map.
 const OUTCOME_EVENTS: usize = 8;
-/// Events of a start at most: scheduled, started, intended.
+/// Maximum events of a start: scheduled, started, intended.
 const START_EVENTS: usize = 3;
-/// Bytes of an event in the body at most, without names of skipped nodes: ids, a message, the
-/// words of a route.
+/// Maximum bytes of an event in the body, without the names of skipped nodes: ids, a message, and
+/// the reason of a route.
 const EVENT_BYTES: usize = 1024;
-/// Bytes of the body that nobody plans with: the envelope and the descriptions of payloads.
+/// Bytes of the body that are not planned with: the envelope and the payload descriptors.
 const BODY_RESERVE: usize = 64 << 10;
 
-/// What a commit may hold at most.
+/// Limits of one commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CommitLimits {
-    /// Outcomes of the actor.
+    /// Maximum results of effects and waits.
     pub(super) outcomes: usize,
-    /// Steps that start.
+    /// Maximum steps that start.
     pub(super) starts: usize,
-    /// Steps that begin and end in it.
+    /// Maximum steps that start and end in it.
     pub(super) instants: usize,
-    /// Steps that are noted as ready.
+    /// Maximum steps that are recorded as ready.
     pub(super) ready: usize,
-    /// Events.
+    /// Maximum events in the body.
     events: usize,
-    /// Bytes of the events.
+    /// Maximum bytes of the events.
     body_bytes: usize,
-    /// Bytes of payloads after which nothing more is taken in.
+    /// Bytes of payloads beyond which nothing more is added.
     payload_bytes: usize,
-    /// Payloads after which nothing more starts.
+    /// Number of payloads from which on nothing more starts.
     payloads: usize,
-    /// Payloads after which no turn is taken in: it may bring many.
+    /// Number of payloads from which on no turn is added, since it may bring many.
     turn_payloads: usize,
 }
 
 impl CommitLimits {
-    /// What a commit may hold that the log took so far.
+    /// The usual limits, well below those of the log.
     pub(super) const WHOLE: Self = Self {
         outcomes: 24,
         starts: 24,
@@ -52,7 +52,7 @@ impl CommitLimits {
         turn_payloads: 12,
     };
 
-    /// One outcome alone, or one start alone.
+    /// A single outcome or start, up to the limits of the log itself.
     const LEAST: Self = Self {
         outcomes: 1,
         starts: 0,
@@ -65,8 +65,8 @@ impl CommitLimits {
         turn_payloads: Limits::PAYLOADS,
     };
 
-    /// What the next commit may hold after the log found one too large: one outcome alone, so that
-    /// what was paid stands whatever follows from it; or one start alone.
+    /// Limits of the commit after one that the log refused as too large: a single outcome, so that
+    /// its costs are recorded whatever follows from it, or a single start.
     pub(super) fn narrowest(has_outcomes: bool) -> Self {
         if has_outcomes {
             Self::LEAST
@@ -76,7 +76,7 @@ impl CommitLimits {
     }
 }
 
-/// What a commit in the making holds so far.
+/// Running totals of the commit in preparation.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CommitRoom {
     pub(super) limits: CommitLimits,
@@ -94,13 +94,13 @@ impl CommitRoom {
         Self { limits, events: 0, body_bytes: 0, payload_bytes: 0, payloads, starts, instants }
     }
 
-    /// Adds an outcome, and the nodes that will never run because of it.
+    /// Adds an outcome and the nodes that it skips.
     pub(super) fn add_outcome(&mut self, skipped: &[NodeId]) {
         self.add_events(OUTCOME_EVENTS);
         self.body_bytes += skipped.iter().map(|node| node.as_str().len() + 3).sum::<usize>();
     }
 
-    /// Adds a step that begins and ends at once.
+    /// Adds a step that starts and ends at once.
     pub(super) fn add_instant(&mut self, skipped: &[NodeId]) {
         self.instants += 1;
         self.add_outcome(skipped);
@@ -118,13 +118,13 @@ impl CommitRoom {
         self.body_bytes += count * EVENT_BYTES;
     }
 
-    /// Adds a payload.
+    /// Adds a payload of `bytes` bytes.
     pub(super) fn add_payload(&mut self, bytes: usize) {
         self.payloads += 1;
         self.payload_bytes += bytes;
     }
 
-    /// Whether nothing more starts in this commit.
+    /// Returns whether no further step may start in this commit.
     pub(super) fn is_full(&self) -> bool {
         self.has_no_bytes()
             || self.starts >= self.limits.starts
@@ -132,28 +132,29 @@ impl CommitRoom {
             || self.payloads >= self.limits.payloads
     }
 
-    /// Whether nothing more is concluded in this commit: its events or bytes are used up.
+    /// Returns whether the events or bytes are used up, so that nothing more may be concluded.
     pub(super) fn has_no_bytes(&self) -> bool {
         self.payload_bytes > self.limits.payload_bytes
             || self.events + OUTCOME_EVENTS > self.limits.events
             || self.body_bytes + OUTCOME_EVENTS * EVENT_BYTES > self.limits.body_bytes
     }
 
-    /// Whether an outcome waits for the next commit.
+    /// Returns whether a result must wait for the next commit.
     pub(super) fn has_no_room_for(&self, is_turn: bool) -> bool {
         self.has_no_bytes()
             || (is_turn && self.payloads >= self.limits.turn_payloads)
             || self.payloads >= self.limits.payloads
     }
 
-    /// How many steps may still be noted as ready.
+    /// Returns the number of steps that may still be recorded as ready.
     pub(super) fn ready_count(&self) -> usize {
         let by_events = self.limits.events.saturating_sub(self.events);
         let by_bytes = self.limits.body_bytes.saturating_sub(self.body_bytes) / EVENT_BYTES;
         self.limits.ready.min(by_events).min(by_bytes)
     }
 
-    /// Whether so many bytes more would be too many for this commit: they go into the next one.
+    /// Returns whether `bytes` more exceed the commit. The first payload always fits, or a large
+    /// one would never be written.
     pub(super) fn is_too_much(&self, bytes: usize) -> bool {
         self.payloads > 0 && self.payload_bytes + bytes > self.limits.payload_bytes
     }

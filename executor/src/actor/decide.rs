@@ -1,4 +1,4 @@
-//! Steps that somebody must decide about, or has decided about, in the commit that is being made.
+//! Decisions of people about failed or unknown steps, applied to the commit in preparation.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::plan::Plan;
 use crate::graphs::CompiledGraph;
 
 impl Plan {
-    /// What a decision makes of a step.
+    /// Translates a decision about a step to the result that the domain records.
     pub(super) fn decided(
         &mut self,
         done: &Done,
@@ -36,7 +36,7 @@ impl Plan {
         }
     }
 
-    /// What the kernel is answered, if it asked about the step.
+    /// Returns the answer to the kernel, if it waits for one about the step.
     pub(super) fn answer_to_question(&self, graph: &CompiledGraph, done: &Done) -> Option<Answer> {
         let DoneResult::Decided(resolution, _) = &done.result else { return None };
         let number = graph.number(&done.step.node)?;
@@ -50,7 +50,7 @@ impl Plan {
         })
     }
 
-    /// Answers the kernel's question; gives the other nodes that will never run.
+    /// Answers the kernel about a step; returns the other nodes that will never run.
     pub(super) fn answer(
         &mut self,
         graph: &CompiledGraph,
@@ -63,20 +63,21 @@ impl Plan {
         if let (StepResult::Failed { error, .. }, Some(step)) =
             (result, state.steps.get(&done.step))
         {
-            // The reason is the one for which it was asked about.
+            // The failure that led to the question is kept as the reason.
             let known = step.error.as_ref();
             *error = known.map_or_else(given_up, |error| state.failure_again(error));
         }
-        // The kernel has asked: it takes the answer.
+        // The kernel has asked, so it accepts the answer.
         let Ok(delta) = self.scheduler.answer(number, answer) else { return Vec::new() };
         let mut skipped = self.absorb(graph, &delta);
         skipped.retain(|node| *node != done.step.node);
-        // Another try of it waits for its time like any other.
+        // Another attempt waits for its time like any other.
         self.fresh.retain(|step| *step != done.step);
         skipped
     }
 
-    /// A failure that the kernel asks about, or one that stands.
+    /// Returns a failure as one that a person must decide about, if the kernel asks; else it
+    /// decides the run.
     pub(super) fn failed_or_asking(
         &mut self,
         graph: &CompiledGraph,
@@ -98,7 +99,7 @@ impl Plan {
 }
 
 impl Actor {
-    /// A step that has failed, as the log knows it.
+    /// Finds a failed step that ends the run, as the log has it.
     pub(super) fn known_failure(&self) -> Option<(StepId, FailureReport)> {
         let is_fatal = |id: &StepId| {
             let node = self.graph.find_node(&id.node);

@@ -1,4 +1,4 @@
-//! Effects: what is done in the world once its intent is durable.
+//! Effects: model calls, tool calls and the creation of child runs, once their intents are durable.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -30,32 +30,31 @@ use crate::model::{
 };
 use crate::tool;
 
-/// Arguments beyond this size are worked on outside of the threads that serve everybody.
+/// Maximum bytes of arguments that a pure tool handles on an async worker thread.
 const INLINE_BYTES: usize = 64 << 10;
-/// Longest pause that a provider asks for, and that is waited for while somebody waits for the
-/// answer.
+/// Maximum pause requested by a provider that is waited for while a client waits for the answer.
 const LONGEST_AWAITED_PAUSE: Duration = Duration::from_secs(10);
-/// Largest output of a step.
+/// Maximum bytes of a step's output.
 const OUTPUT_LIMIT: usize = 4 << 20;
 
-/// An effect to begin.
+/// An effect to launch after its commit.
 pub(super) struct Launch {
     pub(super) step: StepId,
     pub(super) attempt: u32,
-    /// The tool call of an agent that it is.
+    /// The tool call of an agent, if it is one.
     pub(super) at: Option<CallNo>,
     pub(super) timeout: Duration,
     pub(super) work: Work,
 }
 
-/// What is done.
+/// The work of an effect.
 pub(super) enum Work {
     Tool {
         name: String,
         args: Value,
     },
     Model(ModelCall),
-    /// Creates a run within this one.
+    /// Creates a child run, or lets it go on.
     Child(RunId),
 }
 
@@ -66,7 +65,7 @@ pub(super) struct ModelCall {
     pub(super) body: Bytes,
     pub(super) media_type: String,
     pub(super) headers: Vec<(&'static str, String)>,
-    /// What is asked for in place of an answer.
+    /// Service other than chat, such as embeddings or speech.
     pub(super) service: Option<ServiceCall>,
     pub(super) idempotency_key: String,
     pub(super) answers: Answers,
@@ -74,75 +73,75 @@ pub(super) struct ModelCall {
 }
 
 impl ModelCall {
-    /// Whether the provider asks to be left alone for longer than somebody who waits for the answer
-    /// is kept waiting: they are told, and ask again themselves.
+    /// Returns whether the provider asks for a longer pause than a waiting client is kept for. The
+    /// client gets the failure and may ask again itself.
     fn is_paused_too_long(&self, error: &ModelError) -> bool {
         let is_awaited = self.answers == Answers::Whole;
         is_awaited && error.retry_after.is_some_and(|pause| pause > LONGEST_AWAITED_PAUSE)
     }
 }
 
-/// What an answer becomes as the output of its step.
+/// Form in which an answer becomes the output of its step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answers {
-    /// Its text.
+    /// The answer's text, as a JSON string.
     Text,
-    /// The JSON that its text is.
+    /// The text parsed as JSON.
     Json,
-    /// The whole of it. Who asked hears it piece by piece: once it has begun it is not begun
-    /// anew behind their back.
+    /// The whole reply. It was streamed to the client piece by piece, so once begun it must not be
+    /// restarted unnoticed.
     Whole,
-    /// The whole of it: another turn may follow.
+    /// The whole reply of a turn; another turn may follow.
     Turn,
 }
 
-/// What came of a step.
+/// Result of an effect, or of a wait.
 #[derive(Debug, Clone)]
 pub(super) struct Done {
     pub(super) step: StepId,
     pub(super) attempt: u32,
-    /// The tool call of an agent that it was.
+    /// The tool call of an agent, if it was one.
     pub(super) at: Option<CallNo>,
     pub(super) result: DoneResult,
     pub(super) call: Option<CallReport>,
 }
 
 impl Done {
-    /// The start of the next try, not before the provider wants to be asked again.
+    /// Returns the start of the next attempt, not before the provider accepts calls again.
     pub(super) fn keep_to_hint(&self, due: Timestamp, now: Timestamp) -> Timestamp {
         let hint = self.call.as_ref().and_then(|call| call.retry_after);
         keep_to_hint(due, now, hint)
     }
 }
 
-/// What came of a try.
+/// Outcome of an attempt.
 #[derive(Debug, Clone)]
 pub(super) enum DoneResult {
     /// It yielded a value, or nothing.
     Completed(Option<Arc<Value>>),
-    /// A branch took this case.
+    /// A branch took the case of this number.
     Chosen(u32),
-    /// It failed.
+    /// The attempt failed; whether another one follows is the domain's rule.
     Failed(UnsealedFailure),
     /// A turn of an agent was answered.
     Answered(Box<ChatReply>),
-    /// Every tool of an agent's turn has answered.
+    /// Every tool call of an agent's turn has ended.
     TurnOver,
-    /// A run within this one was created.
+    /// A child run was created.
     Created,
-    /// A run within this one has yielded what is in the log.
+    /// A child run ended with this output, which is in the log.
     Yielded(Option<PayloadRef>),
-    /// The same, with its value.
+    /// A child run ended, and its output has been loaded.
     Opened(Option<(PayloadRef, Arc<Value>)>),
-    /// Nobody knows what came of it.
+    /// The outcome is unknown: the executor died or was stopped.
     Interrupted,
-    /// Somebody decided what becomes of it, and perhaps what it yielded.
+    /// A person decided about the step, and may have given its output.
     Decided(Resolution, Option<Arc<Value>>),
 }
 
-/// Performs a launch to its end. A panic of a tool or an adapter is a failure of the step.
+/// Runs an effect to its end. A panic of a tool or a provider adapter fails the step.
 ///
-/// What is large is boxed where it begins: this future is moved several times on its way to its
+/// Large futures are boxed where they begin: this one is moved several times on its way to its
 /// task, which for a small tool would cost more than the call.
 pub(super) async fn perform(
     shared: Arc<Shared>,
@@ -157,7 +156,8 @@ pub(super) async fn perform(
     let effect = async {
         match work {
             Work::Tool { name, args } if !tool::is_pure(&name) => {
-                // A call is the same one in all tries of its step: turns are kept over tries.
+                // The name is the same in all attempts of the step, because turns are kept over
+                // attempts.
                 let call = at.map(|at| format!("/{}/{}", at.turn, at.call));
                 let origin = format!("{}/{step}{}", stream.name(), call.unwrap_or_default());
                 let scope = shared.tool_scope(&stream, origin, started);
@@ -181,6 +181,7 @@ pub(super) async fn perform(
             },
         }
     };
+    // Tools and adapters are foreign code: their panic must not take the actor down.
     let caught = AssertUnwindSafe(effect).catch_unwind().instrument(span.clone()).await;
     let (result, call) = caught.unwrap_or_else(|_| {
         let message =
@@ -192,7 +193,8 @@ pub(super) async fn perform(
     done
 }
 
-/// A tool's outcome, or a failure when its time is over: what it does then is not heard any more.
+/// Awaits a tool's outcome; a failure after `timeout`. The tool is then dropped, or runs on
+/// unheard.
 async fn within(timeout: Duration, call: impl Future<Output = DoneResult>) -> DoneResult {
     tokio::time::timeout(timeout, call).await.unwrap_or_else(|_| {
         let message =
@@ -202,6 +204,7 @@ async fn within(timeout: Duration, call: impl Future<Output = DoneResult>) -> Do
 }
 
 async fn call_tool(name: String, args: Value, now: Timestamp) -> DoneResult {
+    // Arguments are small as a rule, and a task of its own costs more than such a call.
     let called = if size_of(&args) <= INLINE_BYTES {
         tool::call(&name, &args, now)
     } else {
@@ -219,7 +222,7 @@ fn outcome(called: Result<Value, UnsealedFailure>) -> DoneResult {
     }
 }
 
-/// Bytes of text in a value: what makes a pure tool slow.
+/// Returns the bytes of text in a value, which determine how long a pure tool takes.
 fn size_of(value: &Value) -> usize {
     match value {
         Value::String(text) => text.len(),
@@ -246,14 +249,15 @@ pub(super) fn failure(code: &'static str, message: PlatformText) -> UnsealedFail
     UnsealedFailure::new(code, message)
 }
 
-/// A model's answer that should have been JSON.
+/// Builds the failure of an answer that should have been JSON. It is retryable: a model may do
+/// better.
 pub(super) fn not_json(error: &dyn fmt::Display) -> UnsealedFailure {
     let message = platform_text!("the answer is not the JSON that was asked for");
     let failure = failure("provider.invalid_answer", message);
     UnsealedFailure { retryable: true, ..failure }.with_cause(error)
 }
 
-/// A model call under way, and where it belongs.
+/// A model call in progress, and its place in the run.
 struct Asked<'a> {
     shared: &'a Shared,
     stream: &'a StreamKey,
@@ -269,18 +273,21 @@ impl Asked<'_> {
         cancel: &CancellationToken,
     ) -> (DoneResult, Option<CallReport>) {
         let mut answer = self.send(&call, None, cancel).await;
+        // A call refused for load goes to another model if one would do.
         if let Err(refusal) = &answer
             && refusal.is_load_refusal
             && !call.is_paused_too_long(refusal)
             && !cancel.is_cancelled()
             && self.fallback(&call, &refusal.clone().into_failure()).await.is_none()
         {
-            // Nobody else would do: it is the same try still, for nothing was done.
+            // There is no other model. It is still the same attempt, because the provider did
+            // nothing.
             answer = self.send(&call, Some(refusal), cancel).await;
         }
         match answer {
             Ok(answer) => {
                 let mut report = self.report(&call, &answer);
+                // A waiting client judges the reply itself; a step needs one that is usable.
                 let use_check = match call.answers {
                     Answers::Whole => answer.check_size(),
                     _ => answer.check_use(call.provider.name()),
@@ -299,8 +306,8 @@ impl Asked<'_> {
         }
     }
 
-    /// Sends the call when it is its turn. One that was refused because the provider has too many
-    /// waits until it is let in.
+    /// Sends the call when the provider's limits admit it. One that was refused for load waits
+    /// until it is admitted.
     async fn send(
         &self,
         call: &ModelCall,
@@ -343,12 +350,13 @@ impl Asked<'_> {
         }
     }
 
-    /// The hop to somebody else after a failure, if somebody would do.
+    /// Returns the fallback to another model after a failure, if one would do.
     async fn fallback(&self, call: &ModelCall, failure: &UnsealedFailure) -> Option<Fallback> {
         let asked = (call.provider.name(), call.model.as_str());
         call.question.fallback(&self.shared.models, asked, failure).await
     }
 
+    /// Builds the report of an answered call, with its cost by the price book.
     fn report(&self, call: &ModelCall, answer: &ChatAnswer) -> CallReport {
         let provider = call.provider.name();
         let query = PriceQuery {
@@ -371,7 +379,8 @@ impl Asked<'_> {
         }
     }
 
-    /// A call that was cancelled by us has no known outcome; what it used so far is recorded.
+    /// Handles a failed call. If this executor cancelled it the outcome is unknown; usage so far is
+    /// recorded.
     async fn failed(
         &self,
         call: &ModelCall,
@@ -399,6 +408,7 @@ impl Asked<'_> {
         if is_cancelled {
             return (DoneResult::Interrupted, Some(report));
         }
+        // Tells a streaming client how long the provider wants to be left alone.
         if let Some(pause) = error.retry_after {
             let (step, attempt) = (self.step.to_string(), self.attempt);
             let retry_after_ms = u64::try_from(pause.as_millis()).ok();
@@ -408,28 +418,30 @@ impl Asked<'_> {
         let is_heard = call.answers == Answers::Whole && error.has_begun;
         let is_paused_too_long = call.is_paused_too_long(&error);
         let failure = error.into_failure();
+        // A reply that was partly streamed cannot be handed to another model unnoticed.
         if !is_heard {
             report.fallback = self.fallback(call, &failure).await;
         }
+        // A pause that is too long for a waiting client is no obstacle to another model.
         let may_wait = !is_paused_too_long || report.fallback.is_some();
         let retryable = failure.retryable && !is_heard && may_wait;
         (DoneResult::Failed(UnsealedFailure { retryable, ..failure }), Some(report))
     }
 }
 
-/// Why the model stopped, in a word of ours: the reply has the provider's own.
+/// Maps the provider's finish reason to a closed set; the reply keeps the provider's own word.
 fn finish_word(finish: &str) -> &'static str {
     const WORDS: [&str; 5] = ["content_filter", "length", "pause", "stop", "tool_calls"];
     WORDS.into_iter().find(|word| *word == finish).unwrap_or("other")
 }
 
-/// Rounded up to a millisecond: nobody comes too early.
+/// Converts a duration, rounded up to a millisecond, so that nobody retries too early.
 fn span(duration: Duration) -> Span {
     let ms = duration.as_nanos().div_ceil(1_000_000);
     Span(u64::try_from(ms).unwrap_or(u64::MAX))
 }
 
-/// The answer as the value that the manifest asks for.
+/// Converts the answer to the output that the manifest asks for.
 fn value_of(call: &ModelCall, answer: ChatAnswer) -> DoneResult {
     let read = match call.answers {
         Answers::Text => return completed(Value::String(answer.text())),
@@ -442,7 +454,7 @@ fn value_of(call: &ModelCall, answer: ChatAnswer) -> DoneResult {
             serde_json::to_value(answer.into_reply(call.provider.name())).map_err(JsonError::from)
         }
     };
-    // Vectors and sound are as large as they are: the log takes what has been checked.
+    // Vectors and audio are large by nature, and their size was checked: the log's limit applies.
     let limit = if call.service.is_some() { Limits::PAYLOAD_BYTES } else { OUTPUT_LIMIT };
     match read {
         Ok(value) => completed_within(value, limit),

@@ -1,8 +1,9 @@
-//! What strangers wrote, evaluated: in place if it is small, else elsewhere.
+//! Evaluation of templates, conditions, schemas and manifests: in place within an allowance, else
+//! outside of the actor.
 //!
-//! A plan is made in one go, in its turn to write. What is dear is not waited for in it: the plan
-//! is given up, others may write, and when the answer is there another plan is made, which finds
-//! it.
+//! A plan is made in one go, during the run's write turn, which must not wait for an expensive
+//! evaluation. Such a plan is abandoned with `OutputError::Evaluation`, others may write, and once
+//! the result is there a new plan finds it under the job's fingerprint.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,23 +24,24 @@ use super::prepare::failed;
 use super::{Actor, ActorError};
 use crate::outputs::OutputError;
 
-/// Wait before what cannot be evaluated now is tried again.
+/// Delay before an evaluation that was refused as busy is tried again.
 const BUSY_WAIT: Duration = Duration::from_secs(1);
 
-/// What was evaluated elsewhere.
+/// Result of an evaluation outside of the actor.
 pub(super) struct Evaluated {
     answer: Result<Answer, EvaluationError>,
     is_used: AtomicBool,
 }
 
 impl Actor {
-    /// Every template within a value, rendered.
+    /// Renders every template within a value.
     pub(super) async fn render(
         &self,
         template: &Value,
         scope: &Scope,
     ) -> Result<Value, OutputError> {
         let allowance = &mut Allowance::IN_PLACE.clone();
+        // Most templates are small: a job would cost more than the evaluation.
         match in_place(render_value_within(template, scope, allowance)) {
             Some(rendered) => rendered,
             None => {
@@ -53,7 +55,7 @@ impl Actor {
         }
     }
 
-    /// Texts, rendered.
+    /// Renders texts; the first error fails all of them.
     pub(super) async fn render_texts(
         &self,
         templates: &[&str],
@@ -74,7 +76,7 @@ impl Actor {
         }
     }
 
-    /// The first of the conditions that holds; how many there are if none does.
+    /// Returns the number of the first condition that holds; their count if none does.
     pub(super) async fn first_holding(
         &self,
         conditions: &[&str],
@@ -94,7 +96,7 @@ impl Actor {
         }
     }
 
-    /// What is wrong with a value by a schema.
+    /// Returns the violations of a schema by a value.
     pub(super) async fn check(
         &self,
         schema: &Value,
@@ -111,7 +113,7 @@ impl Actor {
         }
     }
 
-    /// The graph of a manifest, or its mistakes.
+    /// Parses a manifest to its graph, or returns its mistakes.
     pub(super) async fn parse(
         &self,
         text: String,
@@ -127,12 +129,14 @@ impl Actor {
         }
     }
 
-    /// What came of a job that is done elsewhere; the plan is to be given up if it is not done yet.
+    /// Returns the result of a job that runs outside of the actor. Without one, the returned error
+    /// abandons the plan and carries the job.
     async fn evaluated(&self, job: Job) -> Result<Answer, OutputError> {
         let (job, print) = with_print(job).await?;
         let Some(known) = self.evaluated.get(&print) else {
             return Err(OutputError::Evaluation(Box::new(job)));
         };
+        // Marked, so that the commit which uses the result can drop it.
         known.is_used.store(true, Ordering::Relaxed);
         known.answer.clone().map_err(|error| {
             let message = platform_text!("an evaluation took more than it may");
@@ -140,25 +144,26 @@ impl Actor {
         })
     }
 
-    /// Whether the plan that is being made uses what was evaluated elsewhere.
+    /// Returns whether the plan in preparation uses the result of an outside evaluation.
     pub(super) fn has_used_evaluation(&self) -> bool {
         self.evaluated.values().any(|known| known.is_used.load(Ordering::Relaxed))
     }
 
-    /// What a commit has made use of is not needed any more.
+    /// Drops the results that a commit has used.
     pub(super) fn forget_used_evaluations(&mut self) {
         self.evaluated.retain(|_, known| !known.is_used.load(Ordering::Relaxed));
     }
 
-    /// Waits for an evaluation, while whatever else happens to the run is taken in. An end, or a
-    /// pause, is not kept waiting.
+    /// Waits for an evaluation, and handles everything else that happens to the run meanwhile. The
+    /// end or a pause of the run stops the wait.
     pub(super) async fn wait_for_evaluation(
         &mut self,
         job: Job,
         signal: &Notify,
     ) -> Result<(), ActorError> {
-        // The plan that was given up took steps from those that are ready.
+        // The abandoned plan had taken steps from the ready ones.
         self.rebuild()?;
+        // The next plan decides anew which results it uses.
         self.evaluated.values().for_each(|known| known.is_used.store(false, Ordering::Relaxed));
         let (job, print) = with_print(job).await?;
         let evaluator = self.shared.config.evaluator.clone();
@@ -166,6 +171,7 @@ impl Actor {
         let evaluation = async {
             loop {
                 match evaluator.evaluate_apart(&tenant, &job).await {
+                    // The evaluator has no capacity for this tenant now.
                     Err(EvaluationError::Busy(reason)) => {
                         tracing::warn!(reason, "a run waits for an evaluation");
                         tokio::time::sleep(BUSY_WAIT).await;
@@ -198,7 +204,7 @@ impl Actor {
     }
 }
 
-/// A job and what it is; large ones are hashed outside of the threads that serve everybody.
+/// Computes a job's fingerprint on a blocking thread, since a large job takes long to hash.
 async fn with_print(job: Job) -> Result<(Job, Print), OutputError> {
     let hashed = tokio::task::spawn_blocking(move || {
         let print = job.print();
@@ -210,7 +216,7 @@ async fn with_print(job: Job) -> Result<(Job, Print), OutputError> {
     })
 }
 
-/// What was evaluated, unless it was too much.
+/// Returns the result of an evaluation in place; `None` if it exceeded the allowance.
 fn in_place<T>(evaluated: Result<T, Unevaluated>) -> Option<Result<T, OutputError>> {
     match evaluated {
         Ok(value) => Some(Ok(value)),

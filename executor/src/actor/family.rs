@@ -1,7 +1,6 @@
-//! What a run does because of the runs that it belongs to: before anything of it is called, it asks
-//! whether one of them has ended or is paused. A pause or a cancellation that was acknowledged
-//! stands in every run of the family that existed then; this is for those that were created since,
-//! and for a family whose steering was interrupted.
+//! The influence of ancestor runs. Before a run calls anything, it checks whether an ancestor has
+//! ended or is paused. An acknowledged pause or cancellation is recorded in every run of the family
+//! that existed then; this check covers runs created since, and steering that was interrupted.
 
 use convergio_domain::id::RunId;
 use convergio_domain::run::{FamilyCommand, Phase, Run, RunCommand, RunState, Step, StepStatus};
@@ -11,7 +10,7 @@ use convergio_eventstore::{Loaded, LogError};
 use super::{Actor, ActorError, Shared, no_run};
 
 impl Actor {
-    /// Does as the runs that this one belongs to do.
+    /// Cancels or pauses the run like its ancestors, or resumes it if their pause is over.
     pub(super) async fn follow_ancestors(&mut self) -> Result<(), ActorError> {
         if !is_to_ask(&self.run.state) {
             return Ok(());
@@ -24,16 +23,18 @@ impl Actor {
         repository.steer_descendants(&ancestor, &context, command).await?;
         repository.refresh(&mut self.run).await?;
         if !self.run.state.phase.is_ended() && !self.run.state.paused {
-            // It is not in the log yet, and could not be told: it is taken up again when it is.
+            // The run's first record is not durable yet, so it could not be steered: it is loaded
+            // again later.
             return Err(no_run(&self.run.stream));
         }
         self.rebuild()?;
         self.follow_late_resumption().await
     }
 
-    /// The pause may have ended between the look and the word of it.
+    /// Resumes the run if the ancestor's pause ended between the check and the steering.
     async fn follow_late_resumption(&mut self) -> Result<(), ActorError> {
         let state = &self.run.state;
+        // A pause of the run's own is not lifted by its family.
         if state.phase != Phase::Running || !state.pause.inherited {
             return Ok(());
         }
@@ -53,8 +54,8 @@ impl Actor {
     }
 }
 
-/// Whether the run is about to call something for the first time, or again after its executor left
-/// it; or is paused with its family.
+/// Returns whether the ancestors must be checked: the run is about to call something for the first
+/// time or again after a crash, or is paused with its family.
 fn is_to_ask(state: &RunState) -> bool {
     let may_call = |step: &Step| match step.status {
         StepStatus::Scheduled { .. } | StepStatus::Unknown => true,
@@ -66,8 +67,8 @@ fn is_to_ask(state: &RunState) -> bool {
     is_within && (state.pause.inherited || (!state.paused && is_about_to()))
 }
 
-/// The outermost run that this one belongs to and that has ended; else the outermost that is
-/// paused. A run that went on by itself after its end was told is not held by those around it.
+/// Finds the outermost ancestor that has ended, else the outermost that is paused. A run that went
+/// on by itself after its end was reported is not bound by its ancestors.
 async fn steering_ancestor(
     shared: &Shared,
     run: &Loaded<Run>,
@@ -78,11 +79,13 @@ async fn steering_ancestor(
     while let Some(within) = origin {
         let stream = StreamKey::run(run.stream.tenant.clone(), within.run);
         let ancestor = shared.repository.load::<Run>(&stream).await?;
+        // The chain ends at a parent that has recorded the child's end.
         let is_open = |known: &convergio_domain::run::Child| known.ended.is_none();
         if !ancestor.state.children.get(&child).is_some_and(is_open) {
             break;
         }
         (child, origin) = (within.run, ancestor.state.origin.clone());
+        // An end outweighs a pause, whichever is further out.
         let is_cancelled = matches!(found, Some((_, FamilyCommand::Cancel)));
         if ancestor.state.phase.is_ended() {
             found = Some((ancestor, FamilyCommand::Cancel));

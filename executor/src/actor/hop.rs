@@ -1,26 +1,27 @@
-//! Who is asked next when a model call failed.
+//! The choice of another model after a failed model call.
 
 use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::run::{Candidate, Fallback, HOPS_LIMIT, Successor, successor};
 
 use crate::model::{ModelCatalog, Need};
 
-/// What a step asks for, so that somebody else can be asked.
+/// Requirements of a step, from which another model can be chosen.
 pub(super) struct Question {
-    /// The models that may be asked, in this order.
+    /// Models that the manifest allows, in order of preference.
     pub(super) models: Vec<String>,
     pub(super) need: Need,
-    /// The name of the key that is used.
+    /// Name of the key that was used.
     pub(super) key: Option<String>,
-    /// Who handed the step on before.
+    /// Models that failed this step before.
     pub(super) avoid: Vec<Fallback>,
-    /// Whether the manifest lets it be tried again at all.
+    /// True if the manifest allows another attempt.
     pub(super) is_repeatable: bool,
 }
 
 impl Question {
-    /// The hop to somebody else, if the rules allow one and somebody would do. A failure that may
-    /// be an accident is not followed by one: the same model is asked once more.
+    /// Returns the fallback to another model, if the rules allow one and another model would do. A
+    /// retryable failure of a healthy model counts as an accident: the same model is asked once
+    /// more.
     pub(super) async fn fallback(
         &self,
         models: &ModelCatalog,
@@ -39,6 +40,7 @@ impl Question {
         }
         let fallback = Fallback { from, reason: failure.code.clone() };
         let avoid: Vec<_> = self.avoid.iter().chain([&fallback]).cloned().collect();
+        // Last, because it ranks all candidates again.
         models.has_other(&self.models, &self.need, &avoid).await.then_some(fallback)
     }
 }

@@ -1,4 +1,5 @@
-//! What is to become of an agent's tool call, as far as its manifest alone tells.
+//! The verdict on an agent's tool call, as far as its manifest alone decides it. Replay compares it
+//! with the log.
 
 use std::fmt;
 
@@ -8,38 +9,38 @@ use convergio_domain::graph::manifest::Agent;
 use super::toolbox::{Bad, Good, Tools};
 use crate::memory::is_memory;
 
-/// What becomes of a call.
+/// Fate of a requested tool call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// It is made.
+    /// The call is made.
     Made,
-    /// It is not allowed.
+    /// The agent may not call the tool.
     Denied,
-    /// There is no such tool, or the arguments are wrong.
+    /// The tool does not exist, or the arguments do not fit.
     Wrong,
 }
 
-/// The verdict on a call.
+/// The verdict on a tool call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Judged {
-    /// The tool, if there is one.
+    /// Name of the tool, if it exists.
     name: Option<String>,
-    /// What may become of the call: more than one thing where it depends on what is not in the
-    /// manifest.
+    /// Possible fates: several where inputs or registered graphs, which the manifest does not have,
+    /// make the difference.
     fates: &'static [Fate],
 }
 
-/// The verdict on a call of an agent.
+/// Judges a requested call by the agent's manifest.
 pub(crate) fn judged(agent: &Agent, call: &ToolCall) -> Judged {
     let tools = agent.toolbox.as_ref().map_or_else(Tools::none, Tools::of_manifest);
     let verdict = |name, fates| Judged { name, fates };
     match tools.check(call) {
-        // Whose memory it is about depends on the inputs.
+        // The memory's subject depends on the run's inputs.
         Ok(Good::Builtin { name, .. }) if agent.memory.is_some() && is_memory(&name) => {
             verdict(Some(name), &[Fate::Made, Fate::Denied])
         }
         Ok(Good::Builtin { name, .. }) => verdict(Some(name), &[Fate::Made]),
-        // What it would run may want other inputs, or be gone.
+        // The graph or agent that it runs may want other inputs, or be gone.
         Ok(Good::Run { name, .. } | Good::Spawn { name, .. }) => {
             verdict(Some(name), &[Fate::Made, Fate::Wrong])
         }
@@ -49,7 +50,7 @@ pub(crate) fn judged(agent: &Agent, call: &ToolCall) -> Judged {
 }
 
 impl Judged {
-    /// Whether this may have become of the call.
+    /// Returns whether the recorded fate is one that the verdict allows.
     pub(crate) fn allows(&self, fate: Fate, name: Option<&str>) -> bool {
         self.fates.contains(&fate) && (name.is_none() || name == self.name.as_deref())
     }

@@ -1,7 +1,27 @@
-//! One run in memory: an actor that turns outcomes into commits, and commits into effects.
+//! One run in memory: an actor that commits results and intents, and runs effects once their
+//! intents are durable.
 //!
-//! It owns the folded state, the kernel's scheduler and the steps under way. It keeps nothing that
-//! the log does not have: it may vanish at any moment, and another one goes on.
+//! An actor owns the folded state, the kernel's scheduler and the effects in flight. It holds
+//! nothing that the log does not have, or could not have again: it may vanish at any moment, and
+//! another one resumes the run.
+//!
+//! How one iteration of the loop goes:
+//!
+//! - `run_loop` collects results (`inbox`, `external_input`), asks `planning` for the next commit,
+//!   has `commit` write it, and waits when nothing can be done.
+//! - `planning` fills a `commit_plan` within `commit_size` and `capacity`: results first
+//!   (`resolution` for decided steps, `turns` for agents), then steps that start (`prepare`,
+//!   `reopen`, `queued_calls`), then the end of the run.
+//! - `prepare` turns a step into an intent and an effect, with templates rendered by `evaluate`,
+//!   the request built by `transcript` and `model_call`, and candidates recorded by
+//!   `candidate_tables`.
+//! - `turns`, `transcript`, `agent_tools`, `tool_check`, `proposals`: agents with tools or memory,
+//!   and plan nodes.
+//! - `effect` runs an intent in the world, with `fallback` to another model and a span by `trace`.
+//! - `children`, `reopen`, `family`: child runs, and the runs that this one is within.
+//!
+//! Nothing here has an effect before its intent is committed, decides what an event does to a run,
+//! or speaks to a provider itself.
 
 mod asking;
 mod calling;
@@ -69,7 +89,7 @@ use effect::Done;
 use evaluate::Evaluated;
 use places::ReadySteps;
 
-/// What all actors of an executor share.
+/// Services and settings that all actors of an executor share.
 pub(crate) struct Shared {
     pub(crate) config: ExecutorConfig,
     pub(crate) actor: ActorId,
@@ -80,9 +100,9 @@ pub(crate) struct Shared {
     pub(crate) live: LiveHub,
     pub(crate) model_calls: Arc<Semaphore>,
     pub(crate) value_room: Arc<ValueRoom>,
-    /// No step starts any more; those under way may finish.
+    /// Cancelled when a shutdown begins: no step starts any more, those in flight may finish.
     pub(crate) stopping: CancellationToken,
-    /// Steps under way are abandoned.
+    /// Cancelled when the grace is over: effects in flight are abandoned.
     pub(crate) stopped: CancellationToken,
 }
 
@@ -91,7 +111,7 @@ impl Shared {
         self.repository.clock().now()
     }
 
-    /// What a model's price is looked up by, now and at the usual tier of service.
+    /// Builds the query of a model's price, for now and the default service tier.
     pub(super) fn price_query<'a>(
         &self,
         provider: &'a ProviderConfig,
@@ -106,7 +126,7 @@ impl Shared {
         }
     }
 
-    /// What a tool of a step may use. The origin names the call for ever.
+    /// Builds the scope of a tool call. `origin` is the permanent name of the call.
     pub(crate) fn tool_scope(
         &self,
         stream: &StreamKey,
@@ -128,7 +148,7 @@ impl Shared {
     }
 }
 
-/// Why an actor gives up its run.
+/// Error that makes an actor leave its run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ActorError {
     #[error(transparent)]
@@ -154,7 +174,7 @@ pub(crate) enum ActorError {
 }
 
 impl ActorError {
-    /// The reason to end the run, when trying again cannot help.
+    /// Returns the failure that ends the run, if retrying cannot help.
     pub(crate) fn verdict(&self) -> Option<UnsealedFailure> {
         match self {
             Self::Failure(failure) | Self::Graph(GraphError::Broken(failure)) => {
@@ -181,11 +201,11 @@ impl From<CommitError<Rejection>> for ActorError {
     }
 }
 
-/// An effect under way in this process: a step's, or one of its tool calls'.
+/// Key of an effect in flight: its step and, for a tool call of an agent, the call.
 type FlightKey = (StepId, Option<CallNo>);
 
 struct Flight {
-    /// Whether it is an agent's: these have a limit of their own.
+    /// True for a step of an agent: those are limited separately.
     is_agent: bool,
     cancel: CancellationToken,
 }
@@ -197,35 +217,37 @@ pub(crate) struct Actor {
     graph: Arc<CompiledGraph>,
     scheduler: Scheduler,
     outputs: Outputs,
-    /// Steps that may start.
+    /// Steps that may start, now or at a time.
     ready: ReadySteps,
-    /// Tool calls whose runs wait for a place.
+    /// Tool calls whose child runs wait for capacity.
     queued_calls: BTreeSet<(StepId, CallNo)>,
-    /// Steps that come to an end without an effect of ours: sleeps, questions, and those that an
-    /// executor left behind when it died.
+    /// Steps that end without an effect of this actor: sleeps, approvals, signals, and steps that
+    /// another executor left when it died.
     waiting: BTreeSet<StepId>,
-    /// The lists of maps, rendered once.
+    /// Lists that `map` nodes iterate over, each rendered once.
     lists: BTreeMap<NodeId, Arc<Vec<Value>>>,
-    /// Tables that models were chosen from and that lie in the log; `None` until one is needed.
+    /// Candidate tables that the log has, by digest; `None` until one is needed.
     tables: Option<Vec<(tables::Print, PayloadRef)>>,
-    /// What the kernel made ready and the log does not know yet, in the kernel's order.
+    /// Steps that the kernel made ready and the log has not scheduled yet, in the kernel's order.
     unrecorded: VecDeque<StepId>,
     effects: JoinSet<Done>,
     in_flight: BTreeMap<FlightKey, Flight>,
-    /// Outcomes that are not in the log yet.
+    /// Results that are not in the log yet.
     done: Vec<Done>,
-    /// What the next commit may hold.
+    /// Limits of the next commit.
     limits: CommitLimits,
-    /// Steps that are to fail when they begin: what they would send is more than the log takes.
+    /// Steps that must fail when they start, because their prompt or payload exceeds the log's
+    /// limit.
     oversized: BTreeMap<StepId, UnsealedFailure>,
-    /// The failure that decides the run, until its end is in the log.
+    /// The failure that decides the run, until the run's end is in the log.
     failed: Option<(StepId, Failure)>,
-    /// What was evaluated elsewhere, until a commit has made use of it.
+    /// Results of evaluations outside of the actor, until a commit has used them.
     evaluated: BTreeMap<Print, Evaluated>,
 }
 
 impl Actor {
-    /// Folds a run: from its last record if that is at hand, else from the log.
+    /// Folds a run from its last record if that is at hand, else from the log, and brings it in
+    /// line with the runs that it is related to.
     pub(crate) async fn load(
         shared: Arc<Shared>,
         stream: &StreamKey,
@@ -235,11 +257,14 @@ impl Actor {
             Some(record) => shared.repository.load_from::<Run>(record).await?,
             None => shared.repository.load::<Run>(stream).await?,
         };
+        // An imported run is history of another installation: executing it would repeat its
+        // effects.
         if run.state.is_imported {
             return Err(ActorError::Imported);
         }
         let (graph, version) = run.state.graph.clone().ok_or_else(|| no_run(stream))?;
         let graph = shared.graphs.get(&shared.repository, &stream.tenant, graph, &version).await?;
+        // The scheduler's delta is not kept here: `rebuild_derived` computes it again.
         let (scheduler, _) = scheduler::restore(&graph, &run.state).map_err(ActorError::Failure)?;
         let lineage = run.state.lineage.clone();
         let (log, room) = (shared.repository.log(), Arc::clone(&shared.value_room));
@@ -264,14 +289,15 @@ impl Actor {
             failed: None,
             evaluated: BTreeMap::new(),
         };
+        // Ancestors first: a cancelled or paused family must not create further runs.
         actor.rebuild()?;
         actor.follow_ancestors().await?;
         actor.ensure_children().await?;
         Ok(actor)
     }
 
-    /// Brings everything in line with the state, after others changed it. They may have moved the
-    /// run to another version of its graph.
+    /// Reloads what depends on the run's graph version, after another writer may have migrated the
+    /// run, and rebuilds everything derived from the state.
     async fn renew(&mut self) -> Result<(), ActorError> {
         if let Some((graph, version)) = self.run.state.graph.clone() {
             let (repository, tenant) = (&self.shared.repository, &self.run.stream.tenant);
@@ -280,15 +306,18 @@ impl Actor {
         self.rebuild()
     }
 
-    /// Brings what is derived in line with the state. Outcomes of steps that are not under way any
-    /// more are void; those that are not yet written are not looked for again.
+    /// Rebuilds everything derived from the state. Results of attempts that are no longer current
+    /// are dropped; steps with a pending result are not waited for again.
     fn rebuild(&mut self) -> Result<(), ActorError> {
         let state = &self.run.state;
+        // The costs of an ended run are still settled, so its results stay.
         if !state.phase.is_ended() {
             self.done.retain(|done| is_current(state, &done.step, done.attempt));
         }
         let concluded = self.done.iter().filter(|done| done.at.is_none()).map(|done| &done.step);
         let concluded: BTreeSet<StepId> = concluded.cloned().collect();
+        // Rebuilt from the state rather than adjusted: the state is the only truth after a
+        // conflict.
         let (scheduler, delta) =
             scheduler::restore(&self.graph, state).map_err(ActorError::Failure)?;
         self.scheduler = scheduler;
@@ -319,7 +348,7 @@ impl Actor {
         Ok(())
     }
 
-    /// Notes a step that may start now, or from a time on.
+    /// Tracks a step that may start now, or at a time.
     fn note_scheduled(&mut self, step: StepId, due: Option<Timestamp>) {
         match due {
             Some(due) => self.ready.insert_later(due, step),
@@ -328,7 +357,8 @@ impl Actor {
     }
 }
 
-/// The wake index names streams that have events: a log that has none there is behind.
+/// The wake index names only streams with events, so a log without events of the stream lags
+/// behind.
 fn no_run(stream: &StreamKey) -> ActorError {
     ActorError::Log(LogError::Unavailable(format!("{stream} has no events yet")))
 }

@@ -1,5 +1,5 @@
-//! What comes from outside of the executor: signals, decisions about steps, and what the manifest
-//! says of tries whose outcome nobody knows.
+//! Inputs from outside of the executor: signals, decisions about steps, sealed answers to
+//! approvals; and the manifest's rules for attempts with an unknown outcome.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::effect::{Done, DoneResult};
 use super::{Actor, ActorError};
 use crate::outputs::OutputError;
 
-/// What a step that waits for the outside has got.
+/// An input that a waiting step has received.
 enum Got {
     Signal(PayloadRef),
     Decision(Resolution, Option<PayloadRef>),
@@ -24,7 +24,7 @@ enum Got {
 }
 
 impl Actor {
-    /// Takes in signals and decisions that have come.
+    /// Collects the signals, decisions and sealed answers that have arrived.
     pub(super) async fn collect_outside(&mut self) -> Result<(), ActorError> {
         if self.run.state.paused {
             return Ok(());
@@ -44,6 +44,7 @@ impl Actor {
                     value.map(|value| DoneResult::Decided(resolution, value))
                 }
             };
+            // A failure to load an input fails the step, not the run.
             let result = result.unwrap_or_else(DoneResult::Failed);
             self.waiting.remove(&step);
             self.done.push(Done { step, attempt, at: None, result, call: None });
@@ -51,6 +52,7 @@ impl Actor {
         Ok(())
     }
 
+    /// Returns the input that a waiting step has received, if any.
     fn got(&self, id: &StepId) -> Option<(StepId, u32, Got)> {
         let step = self.run.state.steps.get(id)?;
         let got = match &step.status {
@@ -66,7 +68,7 @@ impl Actor {
         Some((id.clone(), step.attempt, got))
     }
 
-    /// An answer with its reason, unless that was erased.
+    /// Resolves an approval with its reason; an erased reason counts as none.
     async fn answer(
         &mut self,
         approval: ApprovalId,
@@ -79,6 +81,7 @@ impl Actor {
         Ok(known.and_then(|known| answered(known, reason, now)))
     }
 
+    /// Loads a payload; an erased one is a failure of the step.
     async fn carried(
         &mut self,
         payload: PayloadRef,
@@ -90,7 +93,7 @@ impl Actor {
         }
     }
 
-    /// Whether a try whose outcome nobody knows may be followed by another one, by the manifest.
+    /// Returns whether the manifest allows another attempt after one with an unknown outcome.
     pub(super) fn may_repeat(&self, done: &Done) -> bool {
         let node = self.graph.find_node(&done.step.node);
         match node.and_then(|node| node.on_unknown).unwrap_or_default() {
@@ -100,7 +103,8 @@ impl Actor {
         }
     }
 
-    /// A step without a call has no effect; a call is recognised by some providers.
+    /// Returns whether repeating the step is safe: it made no call, or its provider recognises
+    /// repeats by their idempotency key.
     fn is_idempotent(&self, step: &StepId) -> bool {
         let call = self.run.state.steps.get(step).and_then(|step| step.call.as_ref());
         call.is_none_or(|call| {
@@ -111,9 +115,11 @@ impl Actor {
         })
     }
 
-    /// The same for a try and for those that follow it because nobody knows what came of it.
+    /// Returns the idempotency key of a call. An attempt that follows one with an unknown outcome
+    /// uses the key of that call again.
     pub(super) fn idempotency_key(&self, step: &StepId, attempt: u32, turn: u32) -> String {
         let lost = self.run.state.steps.get(step).and_then(|step| step.lost_call.clone());
+        // The key is derived and not drawn, so that a repeated plan yields the same one.
         lost.unwrap_or_else(|| {
             let stream = &self.run.stream;
             let (run, step) = (stream.id.to_string(), step.to_string());

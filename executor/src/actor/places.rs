@@ -1,5 +1,5 @@
-//! Places: what a step needs before it may start. Whatever counts as work asks for its place here
-//! first, so that a run whose places are all taken waits and does not turn.
+//! Capacity of a run: the limits on steps, model calls and child runs in flight. Whatever counts as
+//! work checks its capacity here first, so that a run at its limits waits instead of spinning.
 
 use std::collections::BTreeSet;
 
@@ -9,32 +9,32 @@ use convergio_domain::time::Timestamp;
 
 use super::Actor;
 
-/// What a step needs besides a place among the steps that are under way in its run.
+/// Capacity that a step needs besides the limit of steps in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum PlaceKind {
-    /// Nothing.
+    /// None besides the step itself.
     Step,
-    /// A place among the model calls of its run.
+    /// A model call of the run.
     ModelCall,
-    /// A place among the runs within its run.
+    /// A child run of the run.
     ChildRun,
 }
 
 const PLACE_KINDS: [PlaceKind; 3] = [PlaceKind::Step, PlaceKind::ModelCall, PlaceKind::ChildRun];
 
-/// How many places of each kind are free.
+/// Remaining capacity of each kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct FreePlaces {
-    /// Steps that may be under way besides those that are.
+    /// Further steps that may be in flight.
     pub(super) steps: usize,
-    /// Steps that may ask a model.
+    /// Further model calls that may be in flight.
     pub(super) model_calls: usize,
-    /// Runs that may begin within the run.
+    /// Further child runs that may be open.
     pub(super) child_runs: usize,
 }
 
 impl FreePlaces {
-    /// Whether a step that needs this may start.
+    /// Returns whether a step of this kind may start.
     pub(super) fn has_place(&self, kind: PlaceKind) -> bool {
         self.steps > 0
             && match kind {
@@ -45,7 +45,7 @@ impl FreePlaces {
     }
 }
 
-/// Steps that may start, by what they need: now, or from a time on.
+/// Steps that may start now, by the capacity that they need, or at a later time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct ReadySteps {
     now: [BTreeSet<StepId>; 3],
@@ -63,7 +63,7 @@ impl ReadySteps {
         self.later.insert((due, step));
     }
 
-    /// Steps whose time has come: they are to be added to those that may start now.
+    /// Removes the steps whose time has come, to be added to those that may start now.
     pub(super) fn take_due(&mut self, now: Timestamp) -> Vec<StepId> {
         let mut due_steps = Vec::new();
         while self.later.first().is_some_and(|(due, _)| *due <= now) {
@@ -72,34 +72,35 @@ impl ReadySteps {
         due_steps
     }
 
-    /// Takes the first step that may start and has a place.
+    /// Removes the first step, by id, that may start now and has capacity.
     pub(super) fn pop_first(&mut self, places: &FreePlaces) -> Option<(PlaceKind, StepId)> {
         let kinds = PLACE_KINDS.into_iter().filter(|kind| places.has_place(*kind));
         let first = |kind: PlaceKind| Some((kind, self.now[kind as usize].first()?.clone()));
+        // By id over all kinds, so that the order does not depend on the kinds that have capacity.
         let (kind, step) = kinds.filter_map(first).min_by(|(_, one), (_, two)| one.cmp(two))?;
         self.now[kind as usize].remove(&step);
         Some((kind, step))
     }
 
-    /// Whether a step that may start now has a place.
+    /// Returns whether a step that may start now has capacity.
     pub(super) fn has_startable(&self, places: &FreePlaces) -> bool {
         let is_waiting = |kind: &PlaceKind| !self.now[*kind as usize].is_empty();
         PLACE_KINDS.iter().any(|kind| is_waiting(kind) && places.has_place(*kind))
     }
 
-    /// When the next step may start that may not start now.
+    /// Returns the earliest start of the steps that may not start yet.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
         self.later.first().map(|(due, _)| *due)
     }
 
-    /// Forgets everything.
+    /// Removes all steps, before they are rebuilt from the state.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
 }
 
 impl Actor {
-    /// What a step needs before it starts.
+    /// Returns the capacity that a step needs to start.
     pub(super) fn place_kind(&self, step: &StepId) -> PlaceKind {
         if self.is_agent(step) {
             return PlaceKind::ModelCall;
@@ -111,9 +112,10 @@ impl Actor {
         }
     }
 
-    /// The places that are free before anything is planned.
+    /// Returns the capacity before anything is planned.
     pub(super) fn free_places(&self) -> FreePlaces {
         let config = &self.shared.config;
+        // An agent with several tool calls in flight still counts as one.
         let agents = self.in_flight.iter().filter(|(_, flight)| flight.is_agent);
         let agents: BTreeSet<&StepId> = agents.map(|((step, _), _)| step).collect();
         let child_runs = self.run.state.open_children().count();
@@ -136,7 +138,7 @@ mod tests {
     }
 
     proptest! {
-        /// What counts as startable is started: the two never disagree.
+        /// `has_startable` and `pop_first` never disagree.
         #[test]
         fn a_step_is_startable_exactly_if_one_is_given_out(
             waiting in prop::collection::vec((0_usize..3, 0_u32..50), 0..40),

@@ -1,4 +1,5 @@
-//! What the next commit holds: outcomes, the scheduler's answers to them, and what starts next.
+//! The next commit in preparation: outcomes, the scheduler's answers to them, and the steps that
+//! start next.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -29,40 +30,40 @@ use crate::failures::detail_bytes;
 use crate::graphs::CompiledGraph;
 use crate::outputs::Extra;
 
-/// A commit in the making, with what follows once it is durable.
+/// A commit in preparation, with the effects that follow once it is durable.
 pub(super) struct Plan {
     pub(super) advance: Advance,
     pub(super) payloads: Vec<Payload>,
     /// The scheduler as it stands after the commit.
     pub(super) scheduler: Scheduler,
-    /// Effects to begin after the commit.
+    /// Effects to launch after the commit.
     pub(super) launches: Vec<Launch>,
-    /// Values that the commit stores, to be kept at hand.
+    /// Values that the commit stores, to be cached.
     pub(super) values: Vec<(PayloadSlot, Arc<Value>)>,
-    /// Tables that the commit stores, to be named by later calls.
+    /// Candidate tables that the commit stores, for reference by later calls.
     pub(super) tables: Vec<(Print, PayloadSlot)>,
-    /// How many of the actor's outcomes are in it.
+    /// Number of the actor's results that are in the plan.
     pub(super) taken: usize,
-    /// What happens within steps that go on.
+    /// Updates of steps that go on in turns.
     pub(super) moving: BTreeMap<StepId, Moving>,
-    /// What is spent and held with this commit.
+    /// Budget used and held after this commit.
     pub(super) spent: Spent,
     pub(super) now: Timestamp,
     pub(super) extra: Extra,
-    /// What the kernel made ready and the log does not know yet.
+    /// Steps that the kernel made ready and the log has not scheduled yet.
     pub(super) fresh: VecDeque<StepId>,
     pub(super) result: RunResult,
     pub(super) failed: Option<(StepId, FailureReport)>,
     pub(super) room: CommitRoom,
-    /// Places that are free besides what the commit takes.
+    /// Capacity left besides what the commit takes.
     pub(super) places: FreePlaces,
-    /// Whether the run's time is over: the commit ends it.
+    /// True if the run's deadline has passed: the commit ends the run.
     is_late: bool,
-    /// Whether a try whose outcome nobody knows may be followed by another one.
+    /// True if an attempt with an unknown outcome may be followed by another one.
     pub(super) may_repeat: bool,
 }
 
-/// How far a commit in the making had come.
+/// A point in the preparation to roll back to.
 pub(super) struct Draft {
     payloads: usize,
     values: usize,
@@ -78,6 +79,7 @@ impl Plan {
         Self {
             advance,
             payloads: Vec::new(),
+            // A copy: if the commit fails, the actor's scheduler must be as before.
             scheduler: actor.scheduler.clone(),
             launches: Vec::new(),
             values: Vec::new(),
@@ -97,8 +99,9 @@ impl Plan {
         }
     }
 
-    /// Whether nothing would be written: nothing was done, and nothing can be begun now.
+    /// Returns whether nothing would be written.
     pub(super) fn is_empty(&self) -> bool {
+        // Destructured without `..`, so that a new field cannot be forgotten here.
         let Advance { executor: _, moves, outcomes, instant, ready, starts, end } = &self.advance;
         moves.is_empty()
             && (outcomes.is_empty() && instant.is_empty())
@@ -107,13 +110,13 @@ impl Plan {
             && !self.is_late
     }
 
-    /// Whether an outcome waits for the next commit: a turn may bring many payloads.
+    /// Returns whether a result must wait for the next commit; a turn may bring many payloads.
     pub(super) fn has_no_room(&self, done: &Done) -> bool {
         let is_turn = done.at.is_some() || matches!(done.result, DoneResult::Answered(_));
         self.room.has_no_room_for(is_turn)
     }
 
-    /// How far the commit in the making has come.
+    /// Marks the current point of the preparation.
     pub(super) fn draft(&self) -> Draft {
         Draft {
             payloads: self.payloads.len(),
@@ -124,14 +127,15 @@ impl Plan {
         }
     }
 
-    /// Bytes of the largest payload that was added since.
+    /// Returns the bytes of the largest payload added since the savepoint.
     pub(super) fn largest_payload_since(&self, draft: &Draft) -> usize {
         let added = &self.payloads[draft.payloads..];
         added.iter().map(|payload| payload.bytes.len()).max().unwrap_or(0)
     }
 
-    /// Takes back what was stored and held since.
+    /// Removes the payloads and budget holds added since the savepoint.
     pub(super) fn discard_since(&mut self, draft: Draft) {
+        // Outcomes and starts are added after the check of sizes, so they need no rollback.
         self.payloads.truncate(draft.payloads);
         self.values.truncate(draft.values);
         self.tables.truncate(draft.tables);
@@ -144,7 +148,7 @@ impl Plan {
         self.advance.starts.push(start);
     }
 
-    /// Adds an effect to begin after the commit; it takes its places.
+    /// Adds an effect to launch after the commit, and takes its capacity.
     pub(super) fn add_launch(&mut self, launch: Launch) {
         let places = &mut self.places;
         places.steps = places.steps.saturating_sub(1);
@@ -156,7 +160,7 @@ impl Plan {
         self.launches.push(launch);
     }
 
-    /// Stores bytes with the commit.
+    /// Stores bytes with the commit and returns their slot.
     pub(super) fn store(
         &mut self,
         bytes: Vec<u8>,
@@ -170,6 +174,7 @@ impl Plan {
             purpose: why,
             subject: None,
         });
+        // The commit's size limits keep the number of payloads far below `u16::MAX`.
         PayloadSlot(u16::try_from(self.payloads.len() - 1).unwrap_or(u16::MAX))
     }
 
@@ -186,29 +191,29 @@ impl Plan {
         })
     }
 
-    /// Holds something against the budget.
+    /// Holds tokens and money against the budget.
     pub(super) fn hold(&mut self, tokens: u64, cost: Money) {
         self.spent.reserved_tokens = self.spent.reserved_tokens.saturating_add(tokens);
         self.spent.reserved_cost += cost;
     }
 
-    /// Holds what an intent may cost.
+    /// Holds the maximum cost of an intent.
     pub(super) fn hold_intent(&mut self, intent: &Intent) {
         if let Intent::CallModel { reserved_tokens, reserved_cost, .. } = intent {
             self.hold(*reserved_tokens, reserved_cost.unwrap_or_default());
         }
     }
 
-    /// Stores a step's output with the commit.
+    /// Stores a JSON value with the commit, to be cached once it is durable.
     pub(super) fn store_value(&mut self, value: &Arc<Value>, why: Purpose) -> PayloadSlot {
-        // Serialising a JSON value into memory cannot fail: its keys are strings.
+        // Serialising a JSON value cannot fail: its keys are strings.
         let bytes = serde_json::to_vec(&**value).unwrap_or_default();
         let slot = self.store(bytes, "application/json", why);
         self.values.push((slot, Arc::clone(value)));
         slot
     }
 
-    /// Takes the scheduler's answer in; gives the nodes that will never run.
+    /// Adopts a delta of the scheduler; returns the nodes that will never run.
     pub(super) fn absorb(&mut self, graph: &CompiledGraph, delta: &Delta) -> Vec<NodeId> {
         self.result = delta.result;
         self.fresh.extend(delta.ready.iter().map(|ready| graph.step(ready.node, ready.item)));
@@ -220,13 +225,13 @@ impl Plan {
         skipped
     }
 
-    /// An outcome that an executor's task or a person brought.
+    /// Adds a result of an effect, a wait or a person.
     pub(super) fn take(&mut self, graph: &CompiledGraph, state: &RunState, done: &Done) {
         let attempt = done.attempt;
         self.conclude(graph, state, done, attempt, false);
     }
 
-    /// Turns what came of a step into outcomes: the step's, and its map's if it was the last item.
+    /// Concludes an attempt: adds the outcome of the step, and that of its map after the last item.
     pub(super) fn conclude(
         &mut self,
         graph: &CompiledGraph,
@@ -239,6 +244,8 @@ impl Plan {
         let failures = state.steps.get(&done.step).map_or(0, |step| step.failures);
         let mut result = self.result_of(node, done, failures, attempt);
         let (skipped, map) = match (verdict(&result), self.answer_to_question(graph, done)) {
+            // A decided step is answered to the kernel, which waits for it, instead of being
+            // completed again.
             (_, Some(answer)) => (self.answer(graph, state, done, answer, &mut result), None),
             (Some(verdict), None) => self.tell(graph, state, &done.step, verdict, &result),
             (None, None) => (Vec::new(), None),
@@ -253,17 +260,20 @@ impl Plan {
             self.room.add_outcome(&outcome.skipped);
             self.advance.outcomes.push(outcome);
         }
+        // The map follows its last item, so that a reader sees all items before it.
         if let Some(outcome) = map {
             self.room.add_outcome(&outcome.skipped);
             self.advance.outcomes.push(outcome);
         }
     }
 
+    /// Translates a result to what the domain records, and stores its payloads.
     fn result_of(&mut self, node: &Node, done: &Done, failures: u32, attempt: u32) -> StepResult {
         match &done.result {
             DoneResult::Completed(value) => {
                 let draft = self.draft();
                 let output = value.as_ref().map(|value| self.store_value(value, Purpose::Output));
+                // Too large for the log: the step fails instead of the whole commit.
                 let bytes = self.largest_payload_since(&draft);
                 if bytes > Limits::PAYLOAD_BYTES {
                     self.discard_since(draft);
@@ -281,6 +291,7 @@ impl Plan {
             DoneResult::Failed(error) => {
                 let jitter = jitter();
                 let is_handed_on = done.call.as_ref().is_some_and(|call| call.fallback.is_some());
+                // A fallback goes to another model, so there is no reason to wait.
                 let retry_at = match is_handed_on {
                     true => Some(self.now),
                     false => next_try(&node.retry, failures + 1, error, self.now, jitter)
@@ -311,7 +322,8 @@ impl Plan {
         }
     }
 
-    /// Tells the scheduler, and takes its answer in.
+    /// Reports an outcome to the scheduler and adopts its delta. Returns the skipped nodes and,
+    /// after the last item of a map, the map's outcome.
     fn tell(
         &mut self,
         graph: &CompiledGraph,
@@ -325,7 +337,7 @@ impl Plan {
             Some(item) => self.scheduler.complete_item(number, item, verdict),
             None => self.scheduler.complete(number, verdict),
         };
-        // The kernel refuses outcomes of items whose map has failed already: they are only
+        // The kernel rejects outcomes of items whose map has failed already: they are only
         // recorded.
         let Ok(delta) = told else { return (Vec::new(), None) };
         let skipped = self.absorb(graph, &delta);
@@ -344,6 +356,7 @@ impl Plan {
         }
     }
 
+    /// Builds the outcome of a map whose last item concluded.
     fn map_outcome(
         &mut self,
         state: &RunState,
@@ -358,18 +371,18 @@ impl Plan {
         Some(Outcome { step, attempt, result, call: None::<CallReport>, skipped })
     }
 
-    /// Outcomes that the state does not have yet.
+    /// Returns the outcomes that the folded state does not have yet.
     pub(super) fn extra(&self) -> &Extra {
         &self.extra
     }
 
-    /// Whether the kernel says that the run is over.
+    /// Returns whether the kernel regards the run as over.
     pub(super) fn is_over(&self) -> bool {
         self.result != RunResult::Running
     }
 }
 
-/// What the scheduler is told; nothing while another try follows.
+/// Translates a result to the scheduler's outcome; `None` while another attempt follows.
 fn verdict(result: &StepResult) -> Option<Verdict> {
     match result {
         StepResult::Completed { case, .. } => Some(Verdict::Done { choice: *case }),
@@ -381,10 +394,11 @@ fn verdict(result: &StepResult) -> Option<Verdict> {
     }
 }
 
-/// Drawn once per failed try, and logged as the due time of the next one.
+/// Draws the jitter of a retry, in thousandths. It is drawn once per failed attempt, and the log
+/// keeps the resulting due time, so replay does not draw again.
 fn jitter() -> u16 {
     let mut bytes = [0; 2];
-    // Without randomness there is no jitter, and the back-off alone must do.
+    // Without randomness the back-off must do alone.
     let drawn = getrandom::fill(&mut bytes).is_ok();
     if drawn { u16::from_le_bytes(bytes) % 1001 } else { 0 }
 }

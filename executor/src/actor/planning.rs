@@ -1,5 +1,5 @@
-//! The next commit: outcomes first, then what may start, then the end of the run. What does not fit
-//! goes on in the next one.
+//! Planning of the next commit: results first, then steps that may start, then the end of the run.
+//! What exceeds the commit's size goes into the next one.
 
 use std::collections::VecDeque;
 
@@ -19,7 +19,7 @@ use super::{Actor, ActorError};
 use crate::outputs::OutputError;
 
 impl Actor {
-    /// What remains to be written of a run that has ended.
+    /// Plans the costs that remain to be recorded of a run that has ended.
     pub(super) fn settlement(&mut self) -> Plan {
         let mut plan = Plan::new(self);
         for done in self.done.iter().take(plan.room.limits.outcomes.max(1)) {
@@ -32,8 +32,8 @@ impl Actor {
         plan
     }
 
-    /// The next commit. It is empty if nothing can be done now: what waits for a place or for a
-    /// time stays where it is.
+    /// Plans the next commit. It is empty if nothing can be done now: steps without capacity or
+    /// before their time stay where they are.
     pub(super) async fn plan(&mut self) -> Result<Plan, ActorError> {
         let mut plan = Plan::new(self);
         plan.failed = self.failed.clone().map(|(step, error)| (step, error.again()));
@@ -44,6 +44,7 @@ impl Actor {
         }
         if plan.is_over() {
             plan.advance.end = self.end_in(&mut plan).await?;
+            // The run ends in this commit: nothing may start in it any more.
             plan.advance.starts.clear();
             plan.launches.clear();
             plan.moving.values_mut().for_each(|moving| moving.moved.next.clear());
@@ -54,7 +55,7 @@ impl Actor {
         Ok(plan)
     }
 
-    /// Takes in as many outcomes as the commit has room for.
+    /// Adds as many results as the commit has room for.
     async fn take_outcomes(&mut self, plan: &mut Plan) -> Result<(), ActorError> {
         let mut next = 0;
         while let Some(done) = self.done.get(next).cloned() {
@@ -68,22 +69,25 @@ impl Actor {
         Ok(())
     }
 
-    /// Notes what is ready and does not start, as far as there is room; the rest is noted by the
-    /// commits that follow.
+    /// Records steps that are ready but do not start, as far as there is room; later commits record
+    /// the rest.
     fn note_ready(&self, plan: &mut Plan) {
         let known = |step: &StepId| self.run.state.steps.contains_key(step);
+        // Steps in the state were scheduled by an earlier commit.
         plan.fresh.retain(|step| !known(step));
         let count = plan.room.ready_count().min(plan.fresh.len());
         plan.advance.ready = plan.fresh.drain(..count).collect();
     }
 
-    /// Starts what may start and has a place, and concludes at once what needs no effect.
+    /// Starts the steps that may start and have capacity. Steps without an effect are concluded at
+    /// once.
     async fn start_steps(&mut self, plan: &mut Plan) -> Result<(), ActorError> {
         let mut waiting = VecDeque::new();
         while !plan.is_over() && !plan.room.is_full() {
             let Some(step) = self.next_step(plan, &mut waiting) else { break };
             self.begin(plan, step).await?;
-            // What is dear is begun by itself: nobody evaluates it twice for the sake of others.
+            // A step with an expensive evaluation goes alone: if the commit is rejected, only that
+            // one evaluation is repeated.
             if self.has_used_evaluation() {
                 break;
             }
@@ -93,8 +97,8 @@ impl Actor {
         Ok(())
     }
 
-    /// The next step that has a place: of those that the log knows, then of those that the kernel
-    /// has just made ready. The latter wait in their order.
+    /// Takes the next step that has capacity: first of those that the log has scheduled, then of
+    /// those that the kernel has just made ready, in their order.
     fn next_step(&mut self, plan: &mut Plan, waiting: &mut VecDeque<StepId>) -> Option<StepId> {
         if let Some((_, step)) = self.ready.pop_first(&plan.places) {
             return Some(step);
@@ -102,6 +106,7 @@ impl Actor {
         while let Some(step) = plan.fresh.pop_front() {
             let has_place = plan.places.has_place(self.place_kind(&step));
             if has_place && !self.is_of_new_map(&step) {
+                // Steps without capacity keep their order for the next commit.
                 return Some(step);
             }
             waiting.push_back(step);
@@ -109,7 +114,8 @@ impl Actor {
         None
     }
 
-    /// Items start one commit after their map: their map's own outcome must find it under way.
+    /// Returns whether the map of an item is new in this commit. Items start one commit later,
+    /// because the domain must find their map expanded.
     fn is_of_new_map(&self, step: &StepId) -> bool {
         let map = |_| self.run.state.node(&step.node).is_none_or(|node| node.map.is_none());
         step.item.is_some_and(map)
@@ -122,6 +128,7 @@ impl Actor {
             return Ok(());
         }
         let before = plan.draft();
+        // Moved out for the call: `prepare_step` needs it beside the whole plan.
         let extra = std::mem::take(&mut plan.extra);
         let prepared = self.prepare(plan, &step, attempt, &extra).await;
         plan.extra = extra;
@@ -158,13 +165,16 @@ impl Actor {
         Ok(())
     }
 
+    /// Concludes a step that starts and ends in the same commit.
     fn conclude_now(&self, plan: &mut Plan, step: StepId, attempt: u32, result: DoneResult) {
         let done = Done { step, attempt, at: None, result, call: None };
         plan.conclude(&self.graph, &self.run.state, &done, attempt, true);
     }
 
-    /// The end of the run, if this commit has room for it.
+    /// Plans the end of the run; `None` if this commit has no room for it.
     async fn end_in(&mut self, plan: &mut Plan) -> Result<Option<End>, ActorError> {
+        // In a commit narrowed to a single outcome the end must wait, since its output may be what
+        // the log refuses.
         let is_alone = plan.advance.outcomes.is_empty() && plan.advance.instant.is_empty();
         if plan.room.limits.starts == 0 && !is_alone {
             return Ok(None);
@@ -189,14 +199,14 @@ impl Actor {
     }
 }
 
-/// The end of a run that yields a value; none if it goes into a commit of its own.
+/// Ends a run with its output; `None` if the output needs a commit of its own.
 fn yield_output(plan: &mut Plan, value: Value) -> Option<End> {
-    // Mostly it is what the last step yielded.
+    // Usually the output is what the last step yielded, and stored already.
     let stored = plan.values.iter().find(|(_, stored)| **stored == value);
     if let Some((slot, _)) = stored {
         return Some(End::Completed { output: Some(*slot) });
     }
-    // Serialising a JSON value into memory cannot fail: its keys are strings.
+    // Serialising a JSON value cannot fail: its keys are strings.
     let bytes = serde_json::to_vec(&value).unwrap_or_default();
     let (count, limit) = (bytes.len(), Limits::PAYLOAD_BYTES);
     if count > limit {
@@ -215,7 +225,7 @@ fn yield_output(plan: &mut Plan, value: Value) -> Option<End> {
     Some(End::Completed { output: Some(output) })
 }
 
-/// What a step would send or show is more than the log takes.
+/// Builds the failure of a step that would write a larger payload than the log takes.
 pub(super) fn too_large(step: &StepId, bytes: usize) -> UnsealedFailure {
     let limit = Limits::PAYLOAD_BYTES;
     let message = platform_text!("step {}: {} bytes in one piece: at most {}", step, bytes, limit);

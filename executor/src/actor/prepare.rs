@@ -1,4 +1,4 @@
-//! What a step is about to do: its templates rendered, its model chosen, its intent written down.
+//! Preparation of a step that starts: templates rendered, a model chosen, the intent written down.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,23 +29,23 @@ use crate::model::ask;
 use crate::outputs::{Extra, OutputError};
 use crate::tool;
 
-/// Longest list that a map runs over.
+/// Maximum items of the list that a map iterates over.
 const MAP_WIDTH_LIMIT: usize = 100_000;
-/// Longest time of one try when the manifest names none.
+/// Time limit of an attempt when the manifest names none.
 pub(super) const TIMEOUT: Span = Span::seconds(120);
 
-/// What a step is about to do.
+/// A step that is about to start, or is over at once.
 pub(super) enum Prepared {
-    /// It starts; what has an effect is launched after the commit.
+    /// The step starts; its effects are launched after the commit.
     Start { intent: Intent, launches: Vec<Launch> },
-    /// It becomes items.
+    /// The step is a map and expands to items.
     Expand { width: u32, max_parallel: u32, intent: Intent },
-    /// It is over already.
+    /// The step needs no effect and is concluded in the same commit.
     Instant(DoneResult),
 }
 
 impl Actor {
-    /// Prepares one step. A failure is the step's own.
+    /// Prepares one step. A returned failure is the step's, and does not end the run by itself.
     pub(super) async fn prepare(
         &mut self,
         plan: &mut Plan,
@@ -57,6 +57,7 @@ impl Actor {
         let Some(node) = graph.find_node(&step.node) else {
             return Err(OutputError::Failure(invalid(no_node(step))));
         };
+        // Agents with tools or memory go in turns; all others are a single effect or none.
         if let Some(asker) = Asker::of(&node.work, step.item) {
             return self.begin_turns(plan, (step, attempt), asker, extra).await;
         }
@@ -82,6 +83,7 @@ impl Actor {
                 Ok(Prepared::Start { intent: Intent::Sleep { due }, launches: Vec::new() })
             }
             (Work::Graph(graph), _) => self.sub_graph(plan, start, graph, &scope).await,
+            // Plans always go in turns, see `TurnAgent::from_work`.
             (Work::Plan(_), _) => {
                 Err(OutputError::Failure(invalid(platform_text!("a plan goes in turns"))))
             }
@@ -93,7 +95,7 @@ impl Actor {
         }
     }
 
-    /// What the templates of a step may see.
+    /// Builds the scope that the templates of a step may read.
     pub(super) async fn scope_of(
         &mut self,
         step: &StepId,
@@ -110,7 +112,7 @@ impl Actor {
         Ok(scope)
     }
 
-    /// A run of another graph.
+    /// Prepares a child run of another graph.
     async fn sub_graph(
         &mut self,
         plan: &mut Plan,
@@ -129,7 +131,9 @@ impl Actor {
         };
         let node = self.graph.find_node(&start.step.node);
         let timeout = node.and_then(|node| node.timeout);
-        // A run that waits for people does not work, and is over in time all the same.
+        // A child run that waits for people uses no working time, yet must end before the deadline
+        // as well.
+        // The time limit counts both as working time and as calendar time.
         let limit = Budget { wall: timeout, deadline: timeout, ..UNBOUND };
         let wanted = Wanted {
             step: start.step.clone(),
@@ -147,7 +151,7 @@ impl Actor {
         Ok(Prepared::Start { intent: Intent::Child(child), launches: vec![launch] })
     }
 
-    /// The list of a map, rendered once while the run is in memory.
+    /// Returns the list of a map; it is rendered once while the run is in memory.
     async fn list(
         &mut self,
         map: &Map,
@@ -157,6 +161,7 @@ impl Actor {
         if let Some(list) = self.lists.get(node) {
             return Ok(Arc::clone(list));
         }
+        // A string, so that a template of one expression keeps its type.
         let over = Value::String(map.over.clone());
         let list = match self.render(&over, scope).await? {
             Value::Array(list) if list.len() <= MAP_WIDTH_LIMIT => Arc::new(list),
@@ -191,6 +196,7 @@ impl Actor {
         list.get(item as usize).cloned().ok_or_else(missing)
     }
 
+    /// Expands a map. An empty list completes it at once.
     async fn expand(
         &mut self,
         map: &Map,
@@ -220,6 +226,7 @@ impl Actor {
             None if agent.schema.is_some() => Answers::Json,
             None => Answers::Text,
         };
+        // Turn 0 marks a call of an agent without tools.
         let Start { step, attempt, timeout, is_repeatable } = start;
         let calling = Calling { step, attempt, turn: 0, timeout, answers, is_repeatable };
         let request = self.asked(agent, scope).await?;
@@ -227,6 +234,7 @@ impl Actor {
         Ok(Prepared::Start { intent, launches: vec![launch] })
     }
 
+    /// Prepares a question to a person; its content is stored and named by a hash.
     async fn ask(
         &mut self,
         plan: &mut Plan,
@@ -236,10 +244,11 @@ impl Actor {
     ) -> Result<Prepared, OutputError> {
         let shown = Value::String(approval.show.clone());
         let content = self.render(&shown, scope).await?;
-        // Serialising a JSON value into memory cannot fail: its keys are strings.
+        // Serialising a JSON value cannot fail: its keys are strings.
         let bytes = serde_json::to_vec(&content).unwrap_or_default();
         let content_hash = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
         let intent = Intent::Ask {
+            // A random id is fine here: it is an intent that the log keeps, and replay reads it.
             approval: ApprovalId(Uuid::now_v7()),
             role: approval.role.clone(),
             content: plan.store(bytes, "application/json", Purpose::Output),
@@ -249,7 +258,7 @@ impl Actor {
         Ok(Prepared::Start { intent, launches: Vec::new() })
     }
 
-    /// What the run yields.
+    /// Renders the run's output; `None` if the graph declares none.
     pub(super) async fn output(&mut self, plan: &Plan) -> Result<Option<Value>, OutputError> {
         let graph = Arc::clone(&self.graph);
         let Some(output) = &graph.graph.output else { return Ok(None) };
@@ -259,7 +268,7 @@ impl Actor {
     }
 }
 
-/// A step about to start.
+/// An attempt of a step that is about to start.
 struct Start<'a> {
     step: &'a StepId,
     attempt: u32,
@@ -282,18 +291,22 @@ impl Actor {
         scope: &Scope,
     ) -> Result<Prepared, OutputError> {
         let args = self.render(&tool.with, scope).await?;
+        // Checked before the intent: arguments that no tool takes must not fill the log.
         tool::check_size(&tool.name, &args).map_err(OutputError::Failure)?;
         let work = EffectWork::Tool { name: tool.name.clone(), args };
+        // Tool nodes name neither tool nor arguments in their intent: both follow from the manifest
+        // and the outputs in the log.
         Ok(Prepared::Start { intent: Intent::Compute, launches: vec![start.launch(work)] })
     }
 
+    /// Evaluates the conditions of a branch; the number of cases stands for the default.
     async fn choose(&self, branch: &Branch, scope: &Scope) -> Result<Prepared, OutputError> {
         let conditions: Vec<&str> = branch.cases.iter().map(|case| case.when.as_str()).collect();
         let taken = self.first_holding(&conditions, scope).await?;
         Ok(Prepared::Instant(DoneResult::Chosen(u32::try_from(taken).unwrap_or(u32::MAX))))
     }
 
-    /// What an agent asks, its templates rendered.
+    /// Renders an agent's templates to a chat request.
     pub(super) async fn asked(
         &self,
         agent: &Agent,

@@ -1,4 +1,5 @@
-//! Graphs that a model proposes: read from its answer, checked, and run within the run.
+//! Graphs that a model proposes: read from its answer, checked against its grants, and run as child
+//! runs.
 
 use convergio_domain::chat::ChatReply;
 use convergio_domain::failure::UnsealedFailure;
@@ -19,18 +20,18 @@ use super::{Actor, ActorError};
 use crate::outputs::{Extra, OutputError};
 use crate::tool;
 
-/// Nodes of a proposed graph at most.
+/// Maximum nodes of a proposed graph.
 const NODES_LIMIT: usize = 64;
-/// Mistakes that a model is told at once.
+/// Maximum mistakes that a model is told of at once.
 const MISTAKES_LIMIT: usize = 20;
-/// What the call is named that checks and runs a proposal.
+/// Name of the tool call that stands for checking and running a proposal.
 const RUN: &str = "graph.run";
 
-/// What a model that proposes graphs is told, before the list of what it may use.
+/// Instructions for a model that proposes graphs, before the list of its grants.
 const INSTRUCTIONS: &str = include_str!("proposals.txt");
 
-/// What a model that proposes graphs is told: what it was given, and nothing else. The subject of
-/// the grants is text.
+/// Builds the instructions for a model that proposes graphs. The memory subject of the grants must
+/// have been rendered.
 pub(super) fn instructions(grants: &Grants) -> String {
     let mut text = INSTRUCTIONS.to_owned();
     let lines: Vec<String> = grants.tools.iter().filter_map(grant_line).collect();
@@ -44,7 +45,7 @@ pub(super) fn instructions(grants: &Grants) -> String {
     text
 }
 
-/// How a tool, an agent or a graph is used in a proposal.
+/// Describes how a granted tool, agent or graph is used in a proposal.
 fn grant_line(tool: &ToolRef) -> Option<String> {
     let callee_line = |kind: &str, form: &str, callee: &Callee| {
         let does = callee.description.as_deref().unwrap_or_default();
@@ -68,7 +69,7 @@ fn grant_line(tool: &ToolRef) -> Option<String> {
 }
 
 impl Actor {
-    /// A model has proposed a graph. Good ones are run; what is wrong with others is told to it.
+    /// Handles a model's proposal: a valid graph is run, mistakes go back to the model.
     pub(super) async fn proposed(
         &mut self,
         plan: &mut Plan,
@@ -94,7 +95,7 @@ impl Actor {
         self.after_calls(plan, &at).await
     }
 
-    /// Runs a proposal that had to wait for a place.
+    /// Runs a proposal that waited for capacity.
     pub(super) async fn run_queued_proposal(
         &mut self,
         plan: &mut Plan,
@@ -103,6 +104,7 @@ impl Actor {
         text: &str,
     ) -> Result<(), ActorError> {
         let name = self.proposal_name(at);
+        // Checked again: what the graph names may have changed since.
         let proposal = self.read_granted_proposal(plan, at, node, (text, &name)).await?;
         let checked = match proposal {
             Ok(graph) => self.run_proposal(plan, at, node, &graph, true).await?,
@@ -151,7 +153,7 @@ impl Actor {
             at: Some(at.call),
             inputs,
             budget: node.budget.unwrap_or(UNBOUND).within(limit),
-            // One part stays for a better proposal, should this one fail.
+            // One share stays for a better proposal, should this one fail.
             shares: self.spenders() + 1,
             privacy: node.agent.privacy,
         };
@@ -171,13 +173,13 @@ impl Actor {
         })
     }
 
-    /// The name of graphs that are proposed here: nobody else's.
+    /// Returns the name of graphs that this node proposes, unique to it.
     fn proposal_name(&self, at: &At) -> String {
         let of = format!("{}/{}", self.graph.graph.name, at.step.node);
         format!("plan-{}", &blake3_hex(&of)[..16])
     }
 
-    /// Templates of a value, rendered for a step.
+    /// Renders the templates of a value in the scope of a step.
     pub(super) async fn rendered(
         &mut self,
         step: &StepId,
@@ -189,7 +191,7 @@ impl Actor {
     }
 }
 
-/// No limit by the word of who asks.
+/// No limit set by the caller.
 pub(super) const UNBOUND: Budget = Budget::UNBOUND;
 
 fn blake3_hex(text: &str) -> String {
@@ -198,7 +200,7 @@ fn blake3_hex(text: &str) -> String {
 }
 
 impl Actor {
-    /// What a plan was given, its subject as text.
+    /// Returns the grants of a plan node, with the memory subject rendered.
     pub(super) async fn plan_grants(
         &mut self,
         step: &StepId,
@@ -211,7 +213,7 @@ impl Actor {
         Ok(Grants { memory_subject, ..node.grants.clone() })
     }
 
-    /// The graph in an answer, if it uses nothing but what the plan was given.
+    /// Reads the graph in an answer, and rejects one that uses more than it was granted.
     async fn read_granted_proposal(
         &mut self,
         plan: &mut Plan,
@@ -234,7 +236,7 @@ impl Actor {
         Ok(if beyond.is_empty() { Ok(graph) } else { Err(beyond) })
     }
 
-    /// The graph in an answer, under a name of ours.
+    /// Reads the graph in an answer, and names it.
     async fn read_proposal(
         &self,
         text: &str,
@@ -261,13 +263,14 @@ impl Actor {
     }
 }
 
-/// A mistake of the whole answer.
+/// Wraps a mistake of the whole answer.
 fn whole(message: String) -> Vec<Mistake> {
     vec![Mistake { line: 1, column: 1, path: String::new(), message }]
 }
 
-/// The manifest in an answer, under a name of ours.
+/// Extracts the manifest from an answer, and names it.
 fn manifest_in(text: &str, name: &str) -> Result<String, Vec<Mistake>> {
+    // Models wrap JSON in prose or code fences: take all between the outermost braces.
     let object = text.find('{').zip(text.rfind('}')).filter(|(from, to)| from < to);
     let Some((from, to)) = object else {
         return Err(whole("the answer must be one JSON object".to_owned()));
@@ -276,6 +279,7 @@ fn manifest_in(text: &str, name: &str) -> Result<String, Vec<Mistake>> {
     let mut value =
         value.map_err(|error| whole(format!("the answer cannot be read as JSON: {error}")))?;
     value["name"] = json!(name);
+    // Inputs and budget are the plan node's to set, not the model's.
     for ours in ["inputs", "budget"] {
         value.as_object_mut().and_then(|fields| fields.remove(ours));
     }

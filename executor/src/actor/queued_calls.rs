@@ -1,5 +1,4 @@
-//! Tool calls whose runs wait for a place among the runs within a run: they begin, in their order,
-//! as soon as there is one.
+//! Tool calls whose child runs wait for capacity. They begin, in order, as soon as there is some.
 
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ use super::{Actor, ActorError};
 use crate::outputs::OutputError;
 
 impl Actor {
-    /// Brings the calls of a step that wait for a place in line with the state.
+    /// Tracks the queued calls of a step anew from the state.
     pub(super) fn note_queued_calls(&mut self, step: &StepId) {
         let known = self.run.state.steps.get(step).filter(|known| known.is_under_way());
         let turns = known.and_then(|known| known.turns.as_deref());
@@ -29,13 +28,14 @@ impl Actor {
         self.queued_calls.extend(queued.into_iter().map(|call| (step.clone(), call)));
     }
 
-    /// Begins the runs of calls that had to wait, as far as there are places.
+    /// Begins the child runs of queued calls, as far as there is capacity.
     pub(super) async fn begin_queued_calls(&mut self, plan: &mut Plan) -> Result<(), ActorError> {
         for (step, call) in self.queued_calls.clone() {
             if plan.is_over() || plan.room.is_full() || !plan.places.has_place(PlaceKind::ChildRun)
             {
                 break;
             }
+            // A step that an earlier result of this commit concluded needs its calls no more.
             let is_concluded = plan.advance.outcomes.iter().any(|outcome| outcome.step == step);
             let attempt = self.run.state.steps.get(&step).map(|known| known.attempt);
             if let Some(attempt) = attempt.filter(|_| !is_concluded) {
@@ -71,7 +71,8 @@ impl Actor {
         self.after_calls(plan, &at).await
     }
 
-    /// The run of an agent's tool call. What it names may have changed since it was checked.
+    /// Begins the child run of an agent's queued call. What it names may have changed since it was
+    /// checked.
     async fn run_queued_call(
         &mut self,
         plan: &mut Plan,

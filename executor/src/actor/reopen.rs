@@ -1,4 +1,4 @@
-//! Runs within a run that ended and go on: in another try of their step they begin where they
+//! Child runs that go on after their end: in another attempt of their step they continue where they
 //! failed, so that nothing that they paid for is paid again.
 
 use std::sync::Arc;
@@ -24,9 +24,9 @@ use crate::migration::obstacle;
 use crate::outputs::OutputError;
 
 impl Actor {
-    /// What the step does with the run that its last try consisted of: takes what it yielded since,
-    /// or lets it go on. Nothing if a run of its own must begin: the work is another one, or
-    /// somebody cancelled the run.
+    /// Continues the child run of the step's last attempt: takes the output that it has by now, or
+    /// reopens it. Returns `None` if a new child is needed, because the work differs or a person
+    /// cancelled the old one.
     pub(super) async fn go_on_with_child(
         &mut self,
         plan: &mut Plan,
@@ -38,6 +38,7 @@ impl Actor {
         let is_other = known.graph != callee.graph
             || wanted.privacy.max(self.privacy()) > known.privacy
             || !self.has_same_inputs(&known, &wanted.inputs).await?;
+        // Other inputs or a stricter privacy would mix two pieces of work in one run.
         if is_other {
             return Ok(None);
         }
@@ -46,6 +47,7 @@ impl Actor {
         }
         let stream = StreamKey::run(self.run.stream.tenant.clone(), run);
         let child = self.shared.repository.load::<Run>(&stream).await?.state;
+        // A child that cannot be moved to the wanted version stays as it ended; a new one begins.
         if !ended.is_reopenable() || !self.fits_version(&child, callee).await? {
             return Ok(None);
         }
@@ -72,7 +74,7 @@ impl Actor {
     ) -> Result<bool, OutputError> {
         match self.outputs.open(known.input).await {
             Ok(given) => Ok(*given == *inputs),
-            // Erased inputs are nobody's any more.
+            // Erased inputs cannot be compared, and must not be used again.
             Err(OutputError::Failure(_)) => Ok(false),
             Err(error) => Err(error),
         }
@@ -89,7 +91,7 @@ impl Actor {
         Ok(Prepared::Instant(DoneResult::Opened(opened)))
     }
 
-    /// Whether the run can go on by the version that is asked for now.
+    /// Returns whether the child can go on with the graph version that the step names now.
     async fn fits_version(
         &self,
         child: &RunState,
@@ -104,7 +106,8 @@ impl Actor {
             && obstacle(&own.graph, callee.manifest, child).is_none())
     }
 
-    /// What the run may spend in all: as much again as a new one could, and what it used.
+    /// Computes the total budget of a reopened child: what a new child would get, plus what it has
+    /// used.
     fn budget_again(
         &self,
         plan: &mut Plan,
@@ -115,6 +118,7 @@ impl Actor {
         let (state, now) = (&self.run.state, self.shared.now());
         let left = state.share(plan.spent, wanted.shares, now);
         let more = left.within(callee.manifest.budget).within(wanted.budget);
+        // Zero tokens would fail at the first call; better to say it here.
         if more.tokens == Some(0) {
             let message =
                 platform_text!("nothing is left of budget.tokens for a run within: raise it");
@@ -136,8 +140,8 @@ fn longer(span: Span, used: Span) -> Span {
     Span(span.0.saturating_add(used.0)).min(SPAN_LIMIT)
 }
 
-/// Brings a run within that exists in line with what the run that it belongs to wants of it: it
-/// goes on after its end, and after a pause.
+/// Brings an existing child run in line with its parent: reopens it after its end, and resumes it
+/// after a pause.
 pub(super) async fn align(
     shared: &Shared,
     parent: &StreamKey,
@@ -145,6 +149,7 @@ pub(super) async fn align(
 ) -> Result<(), ActorError> {
     let stream = StreamKey::run(parent.tenant.clone(), new.run);
     let state = shared.repository.load::<Run>(&stream).await?.state;
+    // An id of an imported run is taken; executing it would repeat its effects.
     if state.is_imported {
         let message = platform_text!("the run within would be {}, which was imported", new.run);
         return Err(ActorError::Failure(failure("run.imported", message)));
@@ -163,7 +168,7 @@ pub(super) async fn align(
     Ok(())
 }
 
-/// Lets a run within go on after its end. One that cannot tells again how it ended.
+/// Reopens a child run. One that cannot go on reports its end again.
 async fn reopen(
     shared: &Shared,
     parent: &StreamKey,
@@ -207,7 +212,7 @@ async fn graph_of(
     Ok(shared.graphs.get(repository, tenant, child.graph, version).await?)
 }
 
-/// Whether somebody must see to a run within now.
+/// Returns whether a check of a child run is due.
 pub(super) fn is_look_due(state: &RunState, now: Timestamp) -> bool {
     state.next_look().is_some_and(|look| look <= now)
 }

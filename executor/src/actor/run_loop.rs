@@ -1,5 +1,5 @@
-//! The life of an actor: it plans and commits while there is work that has its place, waits for
-//! whatever wakes it, and leaves when nothing of its run is under way.
+//! The loop of an actor: it plans and commits while there is work with capacity, waits for a
+//! result, an event or a time, and leaves when nothing of its run is in flight.
 
 use std::time::Duration;
 
@@ -16,29 +16,30 @@ use super::{Actor, ActorError, farewell};
 use crate::alarm::sleep_until;
 use crate::failures::seal_failure;
 
-/// Wait before an actor that could not go on tries again. It keeps its outcomes meanwhile.
+/// Delay before an actor that could not go on tries again. It keeps its results meanwhile.
 const RETRY_WAIT: Duration = Duration::from_secs(1);
-/// Turns of the loop without a commit or a wait, after which something is wrong.
+/// Iterations without a commit or a wait that are taken for a defect.
 const IDLE_TURNS_LIMIT: u32 = 1_000;
 
-/// What an actor comes to in one turn of its loop.
+/// Outcome of one iteration of the loop.
 enum Turn {
-    /// It wrote, and goes on.
+    /// A commit was written; the loop goes on.
     Written,
-    /// It waited, and goes on.
+    /// The actor waited; the loop goes on.
     Waited,
-    /// Nothing of the run is under way here.
+    /// Nothing of the run is in flight here; the actor leaves until the given wake-up.
     Leave(Wake),
 }
 
 impl Actor {
-    /// Works until nothing more can be done now. `signal` tells of events that others appended.
+    /// Runs until nothing more can be done now. `signal` announces events of other writers.
     pub(crate) async fn run(mut self, signal: &Notify) -> Result<Wake, ActorError> {
         let mut idle_turns = 0;
         loop {
-            // Even a loop that never waits lets others work.
+            // Even a loop that never waits must let other tasks run.
             tokio::task::coop::consume_budget().await;
             let seq = self.run.state.seq;
+            // Between two iterations nothing refers to the cached values.
             if self.outputs.make_room() {
                 self.lists.clear();
             }
@@ -55,10 +56,11 @@ impl Actor {
                 }
                 Err(error) => error,
             };
-            // What the run was taken up from may never have become durable: nothing was done then.
+            // The actor may have started from a record whose commit failed; then there is nothing
+            // to recover.
             let is_begun = self.run.head.is_some();
             match error.verdict() {
-                // Boxed, as all that is rare: each run begins by moving the room for it.
+                // Boxed, as everything rare: otherwise each run would move the space for it.
                 Some(failure) => Box::pin(self.fail_run(failure)).await?,
                 None if error.is_passing() && is_begun => {
                     Box::pin(self.take_up_again(&error)).await?;
@@ -68,7 +70,9 @@ impl Actor {
         }
     }
 
+    /// Collects, plans and commits once, or waits if there is nothing to commit.
     async fn turn(&mut self, signal: &Notify) -> Result<Turn, ActorError> {
+        // An ended run only settles costs and relatives; nothing of it may start.
         if self.run.state.phase.is_ended() {
             self.settle().await?;
             farewell(&self.shared, &mut self.run).await?;
@@ -83,18 +87,19 @@ impl Actor {
             };
             let plan = match self.plan().await {
                 Err(ActorError::Evaluation(job)) => {
-                    // Others may write meanwhile.
+                    // Other writers may take their turn meanwhile.
                     drop(write_turn);
                     Box::pin(self.wait_for_evaluation(*job, signal)).await?;
                     return Ok(Turn::Waited);
                 }
                 plan => plan?,
             };
+            // An empty plan is not written: the log takes no commit without events.
             if !plan.is_empty() {
                 self.commit(plan, Some(write_turn)).await?;
                 return Ok(Turn::Written);
             }
-            // What it took in has no consequence.
+            // The results in the plan have no consequence.
             self.done.drain(..plan.taken);
         }
         if self.in_flight.is_empty() {
@@ -104,15 +109,16 @@ impl Actor {
         Ok(Turn::Waited)
     }
 
-    /// Waits for the turn to write, and takes in what others have written meanwhile: a plan that is
-    /// made before its turn is out of date for as long as others wait too. Nothing when no work is
-    /// left then.
+    /// Acquires the write turn of the stream, and adopts what others wrote before it. A plan made
+    /// without the turn would be out of date for as long as others wait as well. Returns `None` if
+    /// no work is left then.
     async fn take_write_turn(&mut self) -> Result<Option<WriteTurn>, ActorError> {
         let repository = &self.shared.repository;
         let write_turn = repository.take_turn(&self.run.stream).await;
         if !repository.is_behind(&self.run) {
             return Ok(Some(write_turn));
         }
+        // Waiting for the turn took time: what was folded before may be stale.
         repository.refresh(&mut self.run).await?;
         self.overtaken().await?;
         if self.run.state.phase.is_ended() {
@@ -124,14 +130,14 @@ impl Actor {
         Ok(self.has_work().then_some(write_turn))
     }
 
-    /// Steps whose time has come may start.
+    /// Moves steps whose start time has come to those that may start now.
     fn promote_due(&mut self) {
         for step in self.ready.take_due(self.shared.now()) {
             self.note_scheduled(step, None);
         }
     }
 
-    /// Whether the next commit would hold something: whatever counts here has its place.
+    /// Returns whether the next commit would hold anything that also has capacity.
     fn has_work(&self) -> bool {
         !self.done.is_empty()
             || self.is_late(self.shared.now())
@@ -139,18 +145,20 @@ impl Actor {
             || (self.may_start() && self.can_start_one())
     }
 
-    /// Whether the run's time is over.
+    /// Returns whether the run's deadline has passed.
     pub(super) fn is_late(&self, now: Timestamp) -> bool {
         self.run.state.deadline().is_some_and(|deadline| deadline <= now)
     }
 
-    /// Whether steps may start at all.
+    /// Returns whether steps may start: the run is not paused, and the limit of steps is not
+    /// reached.
     pub(super) fn may_start(&self) -> bool {
         !self.shared.stopping.is_cancelled()
             && !self.run.state.paused
             && self.in_flight.len() < self.shared.config.steps_per_run
     }
 
+    /// Returns whether a ready step or a queued call has capacity.
     fn can_start_one(&self) -> bool {
         let places = self.free_places();
         !self.unrecorded.is_empty()
@@ -158,15 +166,16 @@ impl Actor {
             || (!self.queued_calls.is_empty() && places.child_runs > 0)
     }
 
-    /// Waits for an outcome, for an event of others, for a time, or for the end of the grace.
+    /// Waits for a result, an event of another writer, a time, or the end of the grace.
     async fn wait(&mut self, signal: &Notify) -> Result<(), ActorError> {
+        // The earliest of the deadline, the next retry, and the ends of sleeps and waits.
         let due = [self.run.state.deadline(), self.ready.next_due()];
         let due = due.into_iter().flatten().chain(self.wakes()).min();
         let alarm = sleep_until(due, self.shared.repository.clock());
         let stopped = self.shared.stopped.clone();
         let wanted = self.outputs.wanted();
         tokio::select! {
-            // Large values are let go before the next turn.
+            // The next iteration drops the large values.
             () = wanted => {}
             Some(done) = self.effects.join_next() => self.landed(done),
             () = signal.notified() => {
@@ -181,7 +190,7 @@ impl Actor {
         Ok(())
     }
 
-    /// When steps that wait by themselves come to an end.
+    /// Returns the times at which waiting steps end by themselves.
     fn wakes(&self) -> impl Iterator<Item = Timestamp> {
         let state = &self.run.state;
         self.waiting.iter().filter_map(|id| match &state.steps.get(id)?.status {
@@ -192,8 +201,8 @@ impl Actor {
         })
     }
 
-    /// Takes the run up from the log again, with the outcomes that are not in it yet: what was paid
-    /// is not thrown away because the log cannot be read for a while.
+    /// Reloads the run from the log and keeps the results that are not in it yet: answers that were
+    /// paid for must survive an outage of the log.
     async fn take_up_again(&mut self, error: &ActorError) -> Result<(), ActorError> {
         tracing::warn!(stream = %self.run.stream, %error, "the run waits for its log");
         loop {
@@ -216,9 +225,10 @@ impl Actor {
         self.renew().await
     }
 
-    /// Ends the run by what trying again cannot help. What was paid stands first, each outcome by
-    /// itself.
+    /// Ends the run with a failure that no retry can cure. Pending results are committed first, one
+    /// a commit, so that their costs are recorded.
     async fn fail_run(&mut self, error: UnsealedFailure) -> Result<(), ActorError> {
+        // A state that cannot be rebuilt cannot be planned on: then only the end is written.
         let is_readable = self.rebuild().is_ok();
         while is_readable && !self.done.is_empty() && !self.run.state.phase.is_ended() {
             let write_turn = match self.take_write_turn().await {
@@ -226,6 +236,7 @@ impl Actor {
                 Ok(None) => continue,
                 Err(_) => break,
             };
+            // One result a commit: a result that the log rejects must not take the others with it.
             self.limits = CommitLimits::narrowest(true);
             let Ok(plan) = self.plan().await else { break };
             if plan.is_empty() {
@@ -244,7 +255,7 @@ impl Actor {
             let command = |_: &_, _| (RunCommand::Advance(advance.clone()), payloads.clone());
             match repository.execute_on(&mut self.run, &context, command).await {
                 Ok(()) | Err(CommitError::Conflict) => {}
-                // Others ended it.
+                // Another writer ended the run.
                 Err(CommitError::Rejected(_)) if self.run.state.phase.is_ended() => {}
                 Err(error) => return Err(error.into()),
             }
@@ -254,7 +265,7 @@ impl Actor {
 }
 
 impl ActorError {
-    /// Whether the same may go well later.
+    /// Returns whether the same operation may succeed later.
     fn is_passing(&self) -> bool {
         match self {
             Self::Log(error) => matches!(error, LogError::Unavailable(_)),

@@ -1,7 +1,6 @@
-//! What traces say of an effect, by OpenTelemetry's names for generative AI.
+//! Trace spans of effects, named by OpenTelemetry's semantic conventions for generative AI.
 //!
-//! Prompts and answers are not in them; the run's id and the step lead to the log, which is the
-//! truth.
+//! Prompts and answers are not recorded; the run's id and the step lead to the log, which has them.
 
 use convergio_domain::metering::Usage;
 use convergio_domain::stream::StreamKey;
@@ -10,7 +9,7 @@ use tracing::{Span, info_span};
 
 use super::effect::{Done, DoneResult, Launch, Work};
 
-/// The span of an effect, from its dispatch to its outcome.
+/// Opens the span of an effect, from its launch to its result.
 pub(super) fn of(stream: &StreamKey, launch: &Launch) -> Span {
     let (run, step, attempt) = (stream.id, &launch.step, launch.attempt);
     match &launch.work {
@@ -56,7 +55,7 @@ pub(super) fn of(stream: &StreamKey, launch: &Launch) -> Span {
     }
 }
 
-/// Notes on the span what came of the effect.
+/// Records the result of an effect on its span.
 pub(super) fn note(span: &Span, done: &Done) {
     if span.is_disabled() {
         return;

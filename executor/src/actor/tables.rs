@@ -1,4 +1,4 @@
-//! The tables that models were chosen from: stored once while they stay the same.
+//! Candidate tables: the models that a call was chosen from, stored once while they stay the same.
 
 use convergio_domain::payload::{PayloadRef, Purpose};
 use convergio_domain::run::{Offered, Routing, Table, lineage};
@@ -9,16 +9,17 @@ use super::Actor;
 use super::plan::Plan;
 use crate::model::verdict::Routed;
 
-/// What tells one table from another.
+/// SHA-256 of a table's JSON, which identifies equal tables.
 pub(super) type Print = [u8; 32];
 
 impl Actor {
-    /// What a call was chosen from, as its intent has it.
+    /// Records the candidates of a call for its intent.
     pub(super) async fn routing(
         &mut self,
         plan: &mut Plan,
         routed: Routed,
     ) -> Result<Box<Routing<Table>>, LogError> {
+        // A single candidate is written into the event itself, without a table.
         if routed.offered.len() > 1 {
             self.know_tables().await?;
         }
@@ -26,7 +27,7 @@ impl Actor {
         Ok(Box::new(routed.written(|offered| plan.table(known, offered))))
     }
 
-    /// Looks at the tables that this run wrote before it was taken up.
+    /// Loads the digests of the tables that this run wrote before it was loaded.
     async fn know_tables(&mut self) -> Result<(), LogError> {
         if self.tables.is_some() {
             return Ok(());
@@ -45,9 +46,9 @@ impl Actor {
 }
 
 impl Plan {
-    /// Where the table lies: in an earlier commit, or in this one.
+    /// Finds an equal table in an earlier commit or in this one, else stores it.
     fn table(&mut self, known: &[(Print, PayloadRef)], offered: &[Offered]) -> Table {
-        // Serialising plain values into memory cannot fail.
+        // Serialising plain values cannot fail.
         let bytes = serde_json::to_vec(offered).unwrap_or_default();
         let print = print(&bytes);
         if let Some((_, reference)) = known.iter().find(|(other, _)| *other == print) {

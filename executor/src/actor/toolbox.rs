@@ -1,4 +1,4 @@
-//! The tools of one agent: what its model is told of them, and which calls are good ones.
+//! The tools of one agent: their description for the model, and the check of requested calls.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::graphs::{CompiledGraph, GraphError};
 use crate::outputs::OutputError;
 use crate::tool;
 
-/// Bytes of a call's arguments at most.
+/// Maximum bytes of a call's arguments.
 const ARGUMENTS_LIMIT: usize = 1 << 20;
 
 /// The tools of one agent.
@@ -42,7 +42,7 @@ enum Does {
     Run(Target),
 }
 
-/// What a call runs.
+/// Graph that a call runs, or the graph of an agent.
 #[derive(Clone)]
 pub(super) struct Target {
     pub(super) graph: GraphId,
@@ -51,31 +51,32 @@ pub(super) struct Target {
     pub(super) compiled: Arc<CompiledGraph>,
 }
 
-/// A call that may be made.
+/// A requested call that may be made.
 pub(super) enum Good {
-    /// Of a built-in tool.
+    /// A call of a built-in tool.
     Builtin { name: String, args: Value },
-    /// Of a graph.
+    /// A call that runs a graph.
     Run { name: String, target: Box<Target>, inputs: Value },
-    /// Of what the arguments name.
+    /// A call that runs the agent or graph named by its arguments.
     Spawn { name: String, args: Value },
 }
 
-/// A call that is not made.
+/// A requested call that is not made.
 pub(super) enum Bad {
     /// The agent may not call this tool.
     Denied { name: String },
-    /// There is no such tool, or the arguments are wrong; the text tells the model why.
+    /// The tool does not exist, or the arguments do not fit; the text explains it to the model.
     Wrong { error: Box<UnsealedFailure>, text: String },
 }
 
 impl Tools {
-    /// None.
+    /// An agent without tools.
     pub(super) fn none() -> Self {
         Self { tools: Vec::new() }
     }
 
-    /// As the manifest names them: what those stand for that run something is not known.
+    /// The tools as the manifest alone describes them: graphs and agents behind them are not
+    /// resolved.
     pub(super) fn of_manifest(toolbox: &Toolbox) -> Self {
         let catalog = tool::catalog();
         let tools = toolbox.tools.iter().filter_map(|tool| match tool {
@@ -87,13 +88,14 @@ impl Tools {
         Self { tools: tools.collect() }
     }
 
-    /// What a model is told.
+    /// Returns the specs that the request carries.
     pub(super) fn specs(&self) -> Vec<ToolSpec> {
         self.tools.iter().map(|tool| tool.spec.clone()).collect()
     }
 
-    /// Whether a call is a good one.
+    /// Checks a requested call: name, permission and arguments.
     pub(super) fn check(&self, call: &ToolCall) -> Result<Good, Bad> {
+        // Models use the name on the wire, and sometimes the manifest's.
         let is_it = |tool: &&Tool| tool.name == call.name || tool.spec.name == call.name;
         let Some(tool) = self.tools.iter().find(is_it) else { return Err(self.refuse(call)) };
         if !self.permits(&tool.name) {
@@ -109,12 +111,13 @@ impl Tools {
                     Err(Bad::Wrong { error: Box::new(error), text })
                 }
             },
+            // A graph chosen by the arguments has no schema of its own here.
             Does::Spawn => match check_inputs(&tool.spec.parameters, &args) {
                 mistakes if mistakes.is_empty() => Ok(Good::Spawn { name, args }),
                 mistakes => Err(wrong(mistakes.join("; "))),
             },
             Does::Run(target) => {
-                // What may be dear is checked where the run is made.
+                // A check that may be expensive is left to the preparation of the child run.
                 let allowance = &mut Allowance::IN_PLACE.clone();
                 let mistakes = check_inputs_within(&tool.spec.parameters, &args, allowance);
                 let mistakes = mistakes.unwrap_or_default();
@@ -126,13 +129,15 @@ impl Tools {
         }
     }
 
-    /// Whether the kernel's rules allow a call: what is not among the tools is denied.
+    /// Returns whether the kernel permits the tool: all tools that the agent does not list are
+    /// denied.
     fn permits(&self, name: &str) -> bool {
         let allowed: Vec<String> = self.tools.iter().map(|tool| tool.name.clone()).collect();
         tool::permit(&allowed, name).is_ok()
     }
 
-    /// A tool that the agent does not have.
+    /// Rejects a call of a tool that the agent does not have. One that exists elsewhere is denied,
+    /// any other is unknown.
     fn refuse(&self, call: &ToolCall) -> Bad {
         let known = tool::catalog();
         let known =
@@ -153,11 +158,12 @@ fn wrong(text: String) -> Bad {
     Bad::Wrong { error: Box::new(error), text }
 }
 
-/// The arguments that a model wrote: an object.
+/// Parses the arguments that a model wrote; they must be an object.
 fn arguments(call: &ToolCall) -> Result<Value, Bad> {
     if call.arguments.len() > ARGUMENTS_LIMIT {
         return Err(wrong(format!("the arguments have more than {ARGUMENTS_LIMIT} bytes")));
     }
+    // Some models send an empty string for a call without arguments.
     if call.arguments.trim().is_empty() {
         return Ok(Value::Object(Map::new()));
     }
@@ -169,13 +175,13 @@ fn arguments(call: &ToolCall) -> Result<Value, Bad> {
     }
 }
 
-/// A tool's name as every provider takes it.
+/// Returns a tool's name as every provider accepts it: without dots.
 fn wire(name: &str) -> String {
     name.replace('.', "-")
 }
 
 impl Actor {
-    /// The tools of an agent, with what they stand for now.
+    /// Resolves the tools of an agent against the graphs and agents registered now.
     pub(super) async fn tools(&self, toolbox: Option<&Toolbox>) -> Result<Tools, OutputError> {
         let Some(toolbox) = toolbox else { return Ok(Tools::none()) };
         let catalog = tool::catalog();
@@ -199,7 +205,7 @@ impl Actor {
         Ok(Tools { tools })
     }
 
-    /// What the call of [`SPAWN_TOOL`] runs: an agent or a graph by its name, of those that the
+    /// Resolves a call of [`SPAWN_TOOL`]: an agent or a graph by name, among those that the
     /// manifest names.
     pub(super) async fn spawned(
         &self,
@@ -240,7 +246,7 @@ impl Actor {
         Ok(Target { graph, version, agent: Some(id), compiled })
     }
 
-    /// A registered graph, ready to be run.
+    /// Resolves a registered graph and compiles it.
     pub(super) async fn graph_target(
         &self,
         name: &str,
@@ -260,6 +266,7 @@ impl Actor {
         let (shared, tenant) = (&self.shared, &self.run.stream.tenant);
         let compiled = shared.graphs.get(&shared.repository, tenant, graph, version).await;
         compiled.map_err(|error| match error {
+            // A broken graph is the step's failure; an unreadable log is not.
             GraphError::Log(error) => OutputError::Log(error),
             GraphError::Broken(failure) => OutputError::Failure(failure),
         })
@@ -276,13 +283,14 @@ impl From<OutputError> for ActorError {
     }
 }
 
-/// Whether what is to be spawned is among what the manifest names.
+/// Checks that the manifest grants the agent or graph to be spawned.
 fn check_spawn(granted: &[ToolRef], args: &Value) -> Result<(), OutputError> {
     let is_granted = |tool: &ToolRef| match tool {
         ToolRef::Agent(callee) => args["agent"] == callee.name.as_str(),
         ToolRef::Graph(callee) => args["graph"] == callee.name.as_str(),
         ToolRef::Builtin(_) => false,
     };
+    // Arguments that name neither fail later, with a message of their own.
     let is_named = args["agent"].is_string() || args["graph"].is_string();
     if !is_named || granted.iter().any(is_granted) {
         return Ok(());
@@ -304,7 +312,7 @@ fn spawn_name(tool: &ToolRef) -> String {
     }
 }
 
-/// The version of a graph that the manifest names for it.
+/// Returns the version that the manifest pins for a graph.
 fn pinned_version<'a>(granted: &'a [ToolRef], name: &str) -> Option<&'a GraphVersion> {
     granted.iter().find_map(|tool| match tool {
         ToolRef::Graph(callee) if callee.name == name => callee.version.as_ref(),
@@ -346,7 +354,7 @@ fn builtin_tool(spec: &Described) -> Tool {
     Tool { name, spec, does: Does::Builtin }
 }
 
-/// A tool that runs something of which only the name is known: any object may be its inputs.
+/// A tool whose graph or agent is not resolved: any object may be its inputs.
 fn unknown_tool(name: &str) -> Tool {
     let spec = ToolSpec::new(wire(name), "", json!({}));
     Tool { name: name.to_owned(), spec, does: Does::Spawn }

@@ -1,5 +1,5 @@
-//! Agents that go in turns: an answer that asks for tools becomes tool calls, their outcomes become
-//! the next model call. Each is in the log before the next begins.
+//! Agents that go in turns: an answer that requests tools becomes tool calls, and their results
+//! become the next model call. Each is in the log before the next begins.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,10 +28,10 @@ use super::{Actor, ActorError};
 use crate::memory::is_memory;
 use crate::outputs::{Extra, OutputError};
 
-/// Events of one thing that happens within a step at most.
+/// Maximum events of one update within a step.
 const MOVE_EVENTS: usize = 2;
 
-/// A tool call of a step.
+/// Place of a tool call: its step, attempt and number.
 #[derive(Clone)]
 pub(super) struct At {
     pub(super) step: StepId,
@@ -39,9 +39,9 @@ pub(super) struct At {
     pub(super) call: CallNo,
 }
 
-/// A tool call that is a run.
+/// A tool call that becomes a child run.
 pub(super) struct RunCall {
-    /// The tool's name, unless the log has the call already.
+    /// Name of the tool; `None` if the log has the call's intent already.
     pub(super) name: Option<String>,
     pub(super) target: Target,
     pub(super) inputs: Value,
@@ -56,12 +56,12 @@ impl Plan {
         })
     }
 
-    /// The answer of a turn that this commit holds.
+    /// Returns the answer of a turn that this commit holds.
     pub(super) fn reply(&self, step: &StepId) -> Option<&Arc<ChatReply>> {
         self.moving.get(step)?.reply.as_ref()
     }
 
-    /// A tool call is over.
+    /// Adds the result of a tool call that completed or was denied.
     pub(super) fn told(&mut self, at: &At, outcome: ToolOutcome, result: Value) {
         self.room.add_events(MOVE_EVENTS);
         let is_error = outcome != ToolOutcome::Completed;
@@ -72,11 +72,12 @@ impl Plan {
         moving.results.push((at.call, Value::clone(&value), is_error));
     }
 
-    /// A tool call has failed: what the model is told is the detail of the failure.
+    /// Adds a failed tool call. The text that the model reads is also the detail of the failure.
     pub(super) fn tool_failed(&mut self, at: &At, error: UnsealedFailure, text: String) {
         self.room.add_events(MOVE_EVENTS);
         let value = Value::String(text);
         let slot = self.store_value(&Arc::new(value.clone()), Purpose::Output);
+        // The report shares the payload of the result instead of storing the text twice.
         let error = error.map_detail(|_| None);
         let error = FailureReport { detail: Some(Detail::New(slot)), ..error };
         let outcome = ToolOutcome::Failed(error);
@@ -89,20 +90,21 @@ impl Plan {
         self.next(at, Next::Tool { at: at.call, name }, None);
     }
 
-    /// A tool call whose run waits for a place.
+    /// Adds a tool call whose child run waits for capacity.
     pub(super) fn queue_tool(&mut self, at: &At, name: String) {
         self.next(at, Next::QueuedTool { at: at.call, name }, None);
     }
 
     pub(super) fn next(&mut self, at: &At, next: Next, launch: Option<Launch>) {
         self.room.add_events(MOVE_EVENTS);
+        // An intent and its launch belong together: the launch follows the intent's commit.
         self.moving(&at.step, at.attempt).moved.next.push(next);
         if let Some(launch) = launch {
             self.add_launch(launch);
         }
     }
 
-    /// Whether every call of the step's last turn is over with this commit.
+    /// Returns whether every call of the step's last turn has a result with this commit.
     fn is_turn_over(&self, step: &StepId, turns: Option<&Turns>) -> bool {
         let Some(Moving { moved, .. }) = self.moving.get(step) else {
             return turns.is_some_and(Turns::is_complete);
@@ -112,6 +114,7 @@ impl Plan {
             Next::Tool { at, .. } | Next::QueuedTool { at, .. } => !is_told(at),
             Next::Begin(_) => false,
         };
+        // A new answer in this commit replaces the recorded turn as the last one.
         let known = turns.filter(|_| moved.answered.is_none());
         let is_over = |turns: &Turns| {
             let turn = turns.last();
@@ -123,7 +126,7 @@ impl Plan {
 }
 
 impl Actor {
-    /// An outcome of a step that may go in turns.
+    /// Applies a result, which may belong to a turn of an agent.
     pub(super) async fn progress(&mut self, plan: &mut Plan, done: Done) -> Result<(), ActorError> {
         plan.taken += 1;
         let graph = Arc::clone(&self.graph);
@@ -144,6 +147,7 @@ impl Actor {
                 self.tool_ended(plan, at, done.result, asker).await
             }
             (_, _, DoneResult::Yielded(Some(reference))) => {
+                // The value is loaded here because the plan's other methods are not async.
                 let value = self.outputs.open(*reference).await?;
                 let result = DoneResult::Opened(Some((*reference, value)));
                 plan.take(&self.graph, &self.run.state, &Done { result, ..done });
@@ -156,6 +160,8 @@ impl Actor {
         }
     }
 
+    /// Handles a model's answer of a turn: the final answer concludes the step, requested tools are
+    /// called.
     async fn answered(
         &mut self,
         plan: &mut Plan,
@@ -173,6 +179,7 @@ impl Actor {
             return Ok(());
         }
         let asked = reply.tool_calls.len();
+        // Counted before the answer is recorded: it would count its own calls otherwise.
         let before = self.turns(&done.step).map_or(0, Turns::call_count);
         let mut at = self.take_answer(plan, done, reply);
         if let Some(error) = asker.too_many(before + asked, asked) {
@@ -197,7 +204,7 @@ impl Actor {
         self.after_calls(plan, &at).await
     }
 
-    /// Puts an answer after which the step goes on into the commit; gives its first call.
+    /// Records an answer after which the step goes on; returns the place of its first call.
     pub(super) fn take_answer(
         &mut self,
         plan: &mut Plan,
@@ -218,7 +225,7 @@ impl Actor {
         self.run.state.steps.get(step)?.turns.as_deref()
     }
 
-    /// One call that an answer asks for.
+    /// Handles one requested call: denies it, fails it, launches it or begins its child run.
     async fn call(
         &mut self,
         plan: &mut Plan,
@@ -241,6 +248,7 @@ impl Actor {
             }
         };
         let (name, target, inputs) = match good {
+            // The subject is rendered at call time, so the check cannot be part of `AgentTools`.
             Good::Builtin { name, args } => {
                 if self.is_of_another(&at.step, asker, &name, &args).await? {
                     let text = "you remember nothing of others: use your own subject".into();
@@ -266,6 +274,7 @@ impl Actor {
                 }
             }
         };
+        // The budget is checked later; only the number of open child runs limits here.
         if plan.places.has_place(PlaceKind::ChildRun) {
             let call = RunCall { name: Some(name), target, inputs };
             self.spawn(plan, at, call, asker, asked).await?;
@@ -275,7 +284,7 @@ impl Actor {
         Ok(())
     }
 
-    /// Whether a call is about somebody else's memory than the manifest gives the agent.
+    /// Returns whether a memory call names another subject than the one that the manifest grants.
     async fn is_of_another(
         &mut self,
         step: &StepId,
@@ -286,13 +295,14 @@ impl Actor {
         let Some(memory) = asker.agent().memory.as_ref().filter(|_| is_memory(name)) else {
             return Ok(false);
         };
-        // Whatever the template names had ended before the agent began.
+        // Everything that the subject's template names had ended before the agent began.
         let scope = self.scope_of(step, &Extra::default()).await?;
         let own = self.recall_args(memory, &asker.agent().prompt, &scope).await?;
         Ok(args["subject"] != own["subject"])
     }
 
-    /// Begins the run of a tool call; what is wrong with it is told to the model.
+    /// Begins the child run of a tool call. A failure to prepare it becomes the call's result,
+    /// which the model reads.
     pub(super) async fn spawn(
         &mut self,
         plan: &mut Plan,
@@ -316,7 +326,7 @@ impl Actor {
             at: Some(at.call),
             inputs,
             budget: Budget { wall: left, deadline: left, ..UNBOUND },
-            // Every call of the turn may be a run; one part stays for the agent itself.
+            // Every call of the turn may be a run; one share stays for the agent itself.
             shares: asked as u64 + 1,
             privacy: asker.agent().privacy,
         };
@@ -342,7 +352,7 @@ impl Actor {
         Launch { step: at.step.clone(), attempt: at.attempt, at: Some(at.call), timeout, work }
     }
 
-    /// What is left of the time of a step that goes in turns.
+    /// Returns the time that remains to a step that goes in turns, in milliseconds.
     pub(super) fn time_left(&self, step: &StepId) -> Span {
         let now = self.shared.now();
         let passed_ms = self.turns(step).map_or(0, |turns| now.since(turns.began).0);
@@ -355,7 +365,7 @@ impl Actor {
         Duration::from_millis(timeout.unwrap_or(TIMEOUT).0)
     }
 
-    /// A tool call has come to its end.
+    /// Handles the end of a tool call.
     async fn tool_ended(
         &mut self,
         plan: &mut Plan,
@@ -372,6 +382,8 @@ impl Actor {
                     Some(reference) => Some((reference, self.outputs.open(reference).await?)),
                     None => None,
                 };
+                // The output of a proposed graph is the output of its plan node; no further turn
+                // follows.
                 if matches!(asker, Asker::Plan(_)) {
                     let at = Done {
                         step: at.step,
@@ -391,14 +403,14 @@ impl Actor {
                 plan.tool_failed(&at, error, text);
                 return self.after_calls(plan, &at).await;
             }
-            // It was stopped, and is called again by who goes on.
+            // The call was interrupted; whoever resumes the run makes it again.
             _ => return Ok(()),
         };
         plan.told(&at, outcome, value);
         self.after_calls(plan, &at).await
     }
 
-    /// All that is known of a failure.
+    /// Loads the full text of a failure; if that was erased, its message must do.
     async fn failure_text(&mut self, error: &UnsealedFailure) -> Result<String, ActorError> {
         if let Some(Detail::Known(reference)) = error.detail {
             match self.outputs.open(reference).await {
@@ -410,7 +422,7 @@ impl Actor {
         Ok(error.full_text().to_owned())
     }
 
-    /// When every tool has answered, the model is asked again, unless the agent has gone too far.
+    /// Calls the model again once every tool call of the turn has ended, unless a limit is reached.
     pub(super) async fn after_calls(&mut self, plan: &mut Plan, at: &At) -> Result<(), ActorError> {
         let graph = Arc::clone(&self.graph);
         let Some(node) = graph.find_node(&at.step.node) else { return Ok(()) };
@@ -419,6 +431,7 @@ impl Actor {
         if !plan.is_turn_over(&at.step, turns.as_ref()) {
             return Ok(());
         }
+        // Without capacity the step is collected again as `ToolsAnswered`, see `inbox`.
         if !self.may_start() || !plan.places.has_place(PlaceKind::ModelCall) {
             self.waiting.insert(at.step.clone());
             return Ok(());
@@ -426,6 +439,7 @@ impl Actor {
         let mut turns = turns.unwrap_or_else(|| unbegun(self.shared.now()));
         let moving = plan.moving.remove(&at.step);
         let answered = moving.as_ref().and_then(|moving| moving.moved.answered.as_ref());
+        // The usage of an answer in this commit is not folded yet, but counts against the limits.
         if let Some(usage) = answered.and_then(|answered| answered.call.usage.as_ref()) {
             turns.tokens = turns.tokens.saturating_add(usage.tokens());
         }
@@ -436,6 +450,7 @@ impl Actor {
         let next = match asker.exhausted(&turns, asked, timeout, now) {
             Some(error) => Err(OutputError::Failure(error)),
             None => {
+                // Both are moved out for the call, which needs them beside the whole plan.
                 let extra = std::mem::take(&mut plan.extra);
                 let who = (&at.step, at.attempt);
                 let next = self.ask_turn(plan, who, asker, left, &extra, moving.as_ref()).await;
@@ -456,7 +471,7 @@ impl Actor {
         Ok(())
     }
 
-    /// The step fails, and what it did before stands.
+    /// Fails the step; what its turns did stays in the log.
     fn give_up(&self, plan: &mut Plan, at: &At, error: UnsealedFailure) {
         let (step, attempt) = (at.step.clone(), at.attempt);
         let result = DoneResult::Failed(error);
@@ -464,7 +479,8 @@ impl Actor {
         plan.take(&self.graph, &self.run.state, &done);
     }
 
-    /// How a step that goes in turns begins, or goes on in a further try.
+    /// Prepares the start of a step that goes in turns, or its next attempt, which continues the
+    /// turns.
     pub(super) async fn begin_turns(
         &mut self,
         plan: &mut Plan,
@@ -481,6 +497,7 @@ impl Actor {
                     self.ask_turn(plan, who, asker, timeout, extra, None).await?;
                 return Ok(Prepared::Start { intent, launches: vec![launch] });
             };
+            // The first effect of an agent with memory is the recall, as call 0 of turn 0.
             let scope = self.scope_of(step, extra).await?;
             let args = self.recall_args(memory, &asker.agent().prompt, &scope).await?;
             let call = CallNo { turn: 0, call: 0 };
@@ -489,6 +506,7 @@ impl Actor {
             return Ok(Prepared::Start { intent, launches: vec![launch] });
         };
         if turns.is_complete() {
+            // A new attempt does not reset the limits of the turns.
             if let Some(error) = asker.exhausted(&turns, turns.last(), timeout, self.shared.now()) {
                 return Err(OutputError::Failure(error));
             }
@@ -500,7 +518,8 @@ impl Actor {
         Ok(Prepared::Start { intent: Intent::Compute, launches })
     }
 
-    /// Calls whose executor died: they are made again, by the same names.
+    /// Launches the calls again whose executor died. They keep their numbers and thus their
+    /// idempotency keys.
     async fn lost_calls(
         &mut self,
         step: &StepId,
@@ -512,6 +531,7 @@ impl Actor {
         let turn = turns.last();
         let lost = turns.calls().iter().filter(|(_, call)| **call == ToolState::Intended);
         let lost: Vec<u32> = lost.map(|(call, _)| *call).collect();
+        // No turn was answered yet: the lost call is the recall before the first turn.
         let Some(answered) = turns.done.last() else {
             let Some(memory) = &asker.agent().memory else { return Ok(Vec::new()) };
             let scope = self.scope_of(step, extra).await?;
@@ -537,7 +557,7 @@ fn unbegun(now: convergio_domain::time::Timestamp) -> Turns {
     Turns { began: now, opening: Default::default(), done: Vec::new(), tokens: 0 }
 }
 
-/// The last answer as the output of its step.
+/// Builds the step's outcome from the agent's last answer.
 fn yielded(text: String, is_json: bool) -> DoneResult {
     if !is_json {
         return completed(Value::String(text));

@@ -1,5 +1,5 @@
-//! Names that an operator gives to several deployments: each call goes to one of them by weight,
-//! and to the others when that one cannot answer.
+//! Model aliases: an operator's names for several deployments. Each call goes to one deployment,
+//! chosen by weight; the others are its fallbacks.
 
 use std::collections::BTreeMap;
 
@@ -7,19 +7,19 @@ use serde::Deserialize;
 
 use super::error::ModelError;
 
-/// Deployments of one alias at most.
+/// Maximum number of deployments behind one alias.
 const TARGETS_LIMIT: usize = 64;
-/// Greatest weight.
+/// Maximum weight of one deployment, so that the sum of all weights cannot overflow.
 const WEIGHT_LIMIT: u32 = 1_000_000;
 
 /// A deployment behind an alias.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AliasTarget {
-    /// The model: `PROVIDER/MODEL`.
+    /// The deployment's model as `PROVIDER/MODEL`.
     pub model: String,
-    /// How many calls of all go to it, in proportion to the other weights; 0: only when the others
-    /// cannot answer.
+    /// Share of calls relative to the other weights; defaults to 1. With 0 the deployment is only a
+    /// fallback.
     #[serde(default = "one")]
     pub weight: u32,
 }
@@ -28,15 +28,16 @@ fn one() -> u32 {
     1
 }
 
-/// The aliases of an operator.
+/// The operator's aliases and the deployments behind each of them, in the order of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Aliases(BTreeMap<String, Vec<AliasTarget>>);
 
 impl Aliases {
-    /// The aliases of the file of providers.
+    /// Checks the aliases of the provider file against the names of the configured `providers`.
     ///
     /// # Errors
-    /// A name or a deployment cannot be one.
+    /// `request.invalid`: a name is empty or reserved, or a target is malformed; the message names
+    /// it.
     pub fn new(
         aliases: BTreeMap<String, Vec<AliasTarget>>,
         providers: &[&str],
@@ -46,6 +47,7 @@ impl Aliases {
                 let message = format!("the file of providers: alias `{name}`: {why}");
                 Err(ModelError::new("request.invalid", false, message))
             };
+            // `auto` and `local` are model selectors: an alias of that name would shadow them.
             if name.is_empty() || ["auto", "local"].contains(&name.as_str()) {
                 return wrong("this name means something else".to_owned());
             }
@@ -66,16 +68,20 @@ impl Aliases {
         Ok(Self(aliases))
     }
 
-    /// The names.
+    /// Returns the names of all aliases, in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 
-    /// What is behind a name, as often first as its weight says; the rest by falling weight.
-    /// `chance` is a number that is spread evenly over all of its range.
+    /// Returns the deployments behind `name` in the order in which they are tried: first the one
+    /// that `chance` selects in proportion to the weights, then the rest by falling weight.
+    /// `chance` must be uniformly distributed over the whole range of `u64`; the same value selects
+    /// the same deployment.
     pub(super) fn targets(&self, name: &str, chance: u64) -> Option<Vec<&str>> {
         let targets = self.0.get(name)?;
         let total: u64 = targets.iter().map(|target| u64::from(target.weight)).sum();
+        // Without any weight the remainder is 0 and no deployment is hit: the order of the file
+        // holds.
         let mut at = chance.checked_rem(total).unwrap_or(0);
         let is_hit = |target: &AliasTarget| {
             let weight = u64::from(target.weight);
@@ -83,6 +89,7 @@ impl Aliases {
             at = at.saturating_sub(weight);
             is_hit
         };
+        // Cumulative weights: the remainder walks down the list until a weight covers it.
         let first = targets.iter().position(is_hit).unwrap_or(0);
         let mut rest: Vec<&AliasTarget> = targets.iter().collect();
         let first = rest.remove(first);

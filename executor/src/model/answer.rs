@@ -1,4 +1,5 @@
-//! An answer as it grows, piece by piece, until it is whole or broken.
+//! An answer under construction: pieces of a stream are appended until the answer is complete or
+//! broken off.
 
 use std::time::Instant;
 
@@ -15,35 +16,44 @@ use super::error::ModelError;
 use super::json_piece::size;
 use super::{scrub, usage};
 
-/// Bytes on the wire at most: a stream wraps each token in about 250 bytes.
+/// Maximum bytes received for one answer. A stream wraps each token in about 250 bytes, so this is
+/// room for about 250,000 tokens.
 const WIRE_LIMIT: usize = 64 << 20;
-/// Bytes of a usage block that are kept.
+/// Maximum bytes of a provider's usage block that is recorded; a larger one is counted and dropped.
 const USAGE_LIMIT: usize = 16 << 10;
-/// Letters of the name of a model.
+/// Maximum characters of a model's name as a provider reports it.
 pub(super) const NAME_LIMIT: usize = 200;
-/// The finish of an answer that is nonsense by the provider's own word.
+/// Finish reason for answers that the provider itself reports as unusable, such as a malformed
+/// call.
 pub(super) const MALFORMED: &str = "malformed";
 
-/// An answer under way.
+/// Collects what a provider sends for one chat call: parts, finish reason, model name and usage.
 pub(super) struct Answer {
+    /// Creation of the call, from which durations are measured.
     begun: Instant,
-    /// Whether the provider may have read the request, and bills it.
+    /// True if the provider may have received the request and may bill for it.
     pub(super) is_asked: bool,
-    /// What it is made of.
+    /// The parts of the answer received so far.
     pub(super) parts: Drafts,
+    /// Finish reason: the platform's word for it if there is one, else the provider's.
     finish: Option<String>,
-    /// The provider's own word for why it stopped.
+    /// Finish reason in the provider's own word.
     native_finish: String,
     stop_sequence: Option<String>,
     service_tier: Option<String>,
+    /// Fields of the whole answer that only the provider's interface has, merged over all pieces.
     fields: Value,
     model: String,
-    /// Whether the listener knows who answers.
+    /// True once the listener was told the model's name.
     is_named: bool,
+    /// The provider's usage block, not interpreted yet.
     usage: Option<Value>,
+    /// Number of content pieces received: at least as many tokens were generated.
     pieces: u64,
     first_token_ms: Option<u64>,
+    /// Bytes received on the wire.
     received: usize,
+    /// True once the provider has said that its stream is over.
     ended: bool,
 }
 
@@ -68,51 +78,60 @@ impl Answer {
         }
     }
 
-    /// Whether the model has begun to answer.
+    /// Returns whether any content has been received.
     pub(super) fn has_begun(&self) -> bool {
         self.first_token_ms.is_some()
     }
 
-    /// Whether the model has said why it stopped: nothing but counts can follow.
+    /// Returns whether a finish reason was received: only usage counts may follow.
     pub(super) fn is_finished(&self) -> bool {
         self.finish.is_some()
     }
 
-    /// Whether the provider has said that nothing follows.
+    /// Returns whether the provider has marked the end of its stream.
     pub(super) fn is_ended(&self) -> bool {
         self.ended
     }
 
-    /// Nothing follows.
+    /// Marks the end of the stream: nothing that follows is read.
     pub(super) fn end(&mut self) {
         self.ended = true;
     }
 
-    /// Counts bytes that came.
+    /// Counts bytes received on the wire.
+    ///
+    /// # Errors
+    /// The sum exceeds `WIRE_LIMIT`.
     pub(super) fn receive(&mut self, bytes: usize) -> Result<(), TooLarge> {
         self.received += bytes;
         if self.received > WIRE_LIMIT { Err(TooLarge) } else { Ok(()) }
     }
 
-    /// Whether what was taken in is within its limits.
+    /// Checks the collected parts against their limits.
+    ///
+    /// # Errors
+    /// The answer has too many bytes, parts or tool calls.
     pub(super) fn check(&self) -> Result<(), TooLarge> {
         self.parts.check()
     }
 
+    /// Counts a content piece and notes the time of the first one.
     fn begin(&mut self) {
         self.pieces += 1;
         self.first_token_ms.get_or_insert(millis(self.begun));
     }
 
-    /// A piece of the text.
+    /// Appends a piece of text.
     pub(super) fn say(&mut self, text: &str) {
+        // Providers send empty deltas for role and finish events. They carry no token and must not
+        // count as the first one.
         if !text.is_empty() {
             self.begin();
             self.parts.say(text);
         }
     }
 
-    /// A piece of the thought.
+    /// Appends a piece of the model's reasoning.
     pub(super) fn think(&mut self, text: &str) {
         if !text.is_empty() {
             self.begin();
@@ -120,7 +139,7 @@ impl Answer {
         }
     }
 
-    /// A piece of the words with which the model refuses.
+    /// Appends a piece of the text in which the model declines to answer.
     pub(super) fn refuse(&mut self, text: &str) {
         if !text.is_empty() {
             self.begin();
@@ -128,26 +147,27 @@ impl Answer {
         }
     }
 
-    /// Begins a call of a tool.
+    /// Begins a tool call; `key` is the provider's index by which later pieces refer to it.
     pub(super) fn begin_call(&mut self, key: Option<u64>, id: &str, name: &str) {
         self.begin();
         self.parts.begin_call(key, id, name);
     }
 
-    /// A whole call of a tool.
+    /// Appends a tool call that arrived in one piece.
     pub(super) fn call(&mut self, id: &str, name: &str, arguments: &str) {
         self.begin_call(None, id, name);
         let place = self.parts.newest();
         self.parts.write_arguments(place, arguments);
     }
 
-    /// A piece of the arguments of a call.
+    /// Appends a piece of a tool call's arguments; `place` is the index of its part.
     pub(super) fn write_arguments(&mut self, place: Option<usize>, text: &str) {
         self.begin();
         self.parts.write_arguments(place, text);
     }
 
-    /// Why the model stopped: in our word if there is one, else in the provider's.
+    /// Sets the finish reason and closes all parts. `finish` is the platform's word for it; without
+    /// one `native_finish`, the provider's, is used.
     pub(super) fn finish(&mut self, known: Option<&'static str>, said: &str) {
         let said = scrub::name(said, 64);
         self.finish = Some(known.map_or_else(|| said.clone(), str::to_owned));
@@ -155,44 +175,50 @@ impl Answer {
         self.parts.close_all();
     }
 
-    /// The text at which it stopped, of those that the caller named.
+    /// Sets the stop sequence, of those in the request, at which the model stopped.
     pub(super) fn stop_at(&mut self, text: &Value) {
         if let Some(text) = text.as_str() {
             self.stop_sequence = Some(text.to_owned());
         }
     }
 
-    /// The tier that served the call.
+    /// Sets the service tier that handled the call, as reported by the provider.
     pub(super) fn serve_by(&mut self, tier: &Value) {
         if let Some(tier) = tier.as_str() {
             self.service_tier = Some(scrub::name(tier, 64));
         }
     }
 
-    /// What only the interface says of the answer as a whole; a stream says it in pieces.
+    /// Merges fields of the whole answer that only the provider's interface has. A stream sends
+    /// them in several pieces.
     pub(super) fn add_fields(&mut self, fields: Map<String, Value>) {
         let fields = Value::Object(fields);
+        // These fields are outside the parts but share their limit.
         self.parts.add_bytes(size(&fields));
         merge(&mut self.fields, fields);
     }
 
-    /// The model's name, by its own word.
+    /// Sets the model's name as reported by the provider, which may be more exact than the
+    /// requested one.
     pub(super) fn name(&mut self, model: &Value) {
         if let Some(model) = model.as_str().filter(|model| !model.is_empty()) {
             self.model = scrub::name(model, NAME_LIMIT);
         }
     }
 
-    /// A usage block: the last one counts.
+    /// Replaces the usage block: providers send running totals, so the last block with counts is
+    /// right.
     pub(super) fn count(&mut self, block: &Value) {
-        // Some end a stream with a block of zeros after the true one.
+        // Some servers end a stream with a block of zeros after the real one: it must not erase the
+        // counts.
         let is_empty = |usage: &Value| !has_count(usage);
+        // A later block replaces the earlier one only if it counts something.
         if block.is_object() && (self.usage.as_ref().is_none_or(is_empty) || has_count(block)) {
             self.usage = Some(block.clone());
         }
     }
 
-    /// A part of the usage block: what it names replaces what was told before.
+    /// Merges a partial usage block: fields it names replace those received before.
     pub(super) fn count_more(&mut self, block: &Value) {
         let Value::Object(more) = block else { return };
         let usage = self.usage.get_or_insert_with(|| Value::Object(Map::new()));
@@ -202,9 +228,12 @@ impl Answer {
         }
     }
 
-    /// What the listener has not heard. `read` reads the provider's usage block.
+    /// Returns the pieces that the listener has not received yet. `read` interprets the usage
+    /// block.
     pub(super) fn fresh(&mut self, read: UsageReader) -> Vec<Piece> {
         let mut pieces = Vec::new();
+        // The begin event carries the prompt's usage, which Anthropic reports before the first
+        // token.
         if !self.is_named && !self.model.is_empty() {
             self.is_named = true;
             let usage = self.usage.as_ref().and_then(read).unwrap_or_default();
@@ -215,11 +244,15 @@ impl Answer {
         pieces
     }
 
-    /// Whether the answer, which has ended, is one.
+    /// Checks that an answer whose stream has ended is usable.
+    ///
+    /// # Errors
+    /// `provider.unavailable` without a finish reason, `provider.invalid_answer` if the provider
+    /// calls its own answer malformed. Both may be retried.
     pub(super) fn verdict(&self, provider: &str) -> Result<(), ModelError> {
         match self.finish.as_deref() {
-            // A gateway in between may end a broken stream as if it were whole; it cannot invent
-            // a reason why the answer ended.
+            // A gateway in between may close a broken stream cleanly, but it cannot invent a finish
+            // reason: its absence is the only sign that the answer was cut.
             None => {
                 let message = format!("{provider} broke off: the answer ended in the middle");
                 Err(ModelError::unavailable(message))
@@ -232,7 +265,8 @@ impl Answer {
         }
     }
 
-    /// The whole answer. `read` reads the provider's usage block.
+    /// Builds the complete answer. `body` is the request, from which missing usage is estimated;
+    /// `read` interprets the provider's usage block.
     pub(super) fn finished(
         self,
         interface: Interface,
@@ -242,6 +276,8 @@ impl Answer {
         let (usage, confirmed) = self.usage(body, read);
         let asks = self.parts.calls() > 0;
         let is_in_schema = self.parts.is_in_schema() && !asks;
+        // Clients branch on `tool_calls`: some providers report `stop` with calls in the answer,
+        // and a schema answered by a forced tool is reported as a call.
         let finish = match self.finish.unwrap_or_default() {
             finish if finish == "stop" && asks => "tool_calls".to_owned(),
             finish if finish == "tool_calls" && is_in_schema => "stop".to_owned(),
@@ -269,29 +305,31 @@ impl Answer {
         }
     }
 
-    /// The error with what was used before: it was made, and may be billed.
+    /// Adds to `error` the usage of the answer so far: the provider may bill for a broken answer.
     pub(super) fn broken(self, error: ModelError, body: &Bytes, read: UsageReader) -> ModelError {
         let partial_usage = self.is_asked.then(|| self.broken_usage(body, read));
         let has_begun = self.has_begun();
         ModelError { partial_usage, has_begun, duration_ms: millis(self.begun), ..error }
     }
 
-    /// What an answer used that broke off: the provider makes more than it has told of, and what
-    /// came is counted at least.
+    /// Usage of a broken answer. The provider's last count lags behind what it generated, so output
+    /// tokens are at least the estimate over the received text.
     fn broken_usage(&self, body: &Bytes, read: UsageReader) -> Usage {
         let estimate = self.estimate(body);
         let Some(mut usage) = self.usage.as_ref().and_then(read) else { return estimate };
         let missing = estimate.tokens_out().saturating_sub(usage.tokens_out());
+        // Only text is added: nothing tells how much of the rest was reasoning.
         if missing > 0 {
             *usage.0.entry(Meter::OutText).or_default() += missing;
         }
+        // The provider may not have counted the prompt yet.
         if usage.tokens_in() == 0 {
             usage.0.insert(Meter::InFresh, estimate.tokens_in());
         }
         usage
     }
 
-    /// The usage, and whether the provider told it.
+    /// Returns the usage and true if the provider reported it, or an estimate and false.
     fn usage(&self, body: &Bytes, read: UsageReader) -> (Usage, bool) {
         if let Some(usage) = self.usage.as_ref().and_then(read) {
             return (usage, true);
@@ -299,6 +337,7 @@ impl Answer {
         (self.estimate(body), false)
     }
 
+    /// Estimates the usage from the texts of the request and of the answer so far.
     fn estimate(&self, body: &Bytes) -> Usage {
         let texts = texts(body);
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
@@ -306,7 +345,7 @@ impl Answer {
     }
 }
 
-/// Whether a usage block counts anything.
+/// Returns whether a usage block holds any number other than zero.
 fn has_count(block: &Value) -> bool {
     match block {
         Value::Number(count) => count.as_f64() != Some(0.0),
@@ -316,11 +355,13 @@ fn has_count(block: &Value) -> bool {
     }
 }
 
-/// Reads a provider's usage block into disjoint classes.
+/// Reads a provider's usage block into disjoint meters; `None` if the block is not usable.
 pub(super) type UsageReader = fn(&Value) -> Option<Usage>;
 
-/// The texts of a request, read back from its body, whatever its dialect.
+/// Returns all prompt texts of a request body, whatever its dialect. Used to estimate tokens and to
+/// detect errors that quote the prompt.
 pub(super) fn texts(body: &Bytes) -> Vec<String> {
+    // The fields in which the dialects put prompts; tools and settings are no prompt.
     const PARTS: [&str; 6] =
         ["system", "systemInstruction", "instructions", "messages", "contents", "input"];
     let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
@@ -331,7 +372,8 @@ pub(super) fn texts(body: &Bytes) -> Vec<String> {
     texts
 }
 
-/// Every text in a value that is not a word of the dialect or a picture.
+/// Collects all strings below `value` except those that are keywords of a wire format or binary
+/// data.
 fn collect(value: &Value, texts: &mut Vec<String>) {
     const WORDS: [&str; 7] = ["role", "type", "id", "media_type", "mimeType", "data", "image_url"];
     match value {
@@ -345,7 +387,7 @@ fn collect(value: &Value, texts: &mut Vec<String>) {
     }
 }
 
-/// Whether a usage block is kept as it came.
+/// Returns whether a usage block may be recorded as it came.
 pub(super) fn is_small(usage: &Value) -> bool {
     usage.to_string().len() <= USAGE_LIMIT
 }

@@ -1,4 +1,5 @@
-//! What an agent asks: a request from its manifest, what it needs of a model, and its limit.
+//! The chat request of an agent: built from its manifest, with what it requires of a model and the
+//! restrictions on service requests.
 
 use convergio_domain::chat::{
     ChatRequest, FilePart, ModelService, Part, SchemaSpec, TextPart, ToolResultPart,
@@ -10,12 +11,12 @@ use serde_json::Value;
 
 use super::route::Need;
 
-/// Least room for an answer whose length nobody limited.
+/// Output tokens assumed for an answer whose length the request does not limit.
 const LEAST_ANSWER: u32 = 256;
 /// Tokens of a picture of usual size.
 const IMAGE_TOKENS: u64 = 1600;
 
-/// The request of an agent with a prompt, rendered.
+/// Builds the request of an agent from its rendered system prompt and prompt.
 pub(crate) fn of_prompt(agent: &Agent, system: Option<String>, prompt: String) -> ChatRequest {
     ChatRequest {
         system,
@@ -25,6 +26,8 @@ pub(crate) fn of_prompt(agent: &Agent, system: Option<String>, prompt: String) -
         schema_spec: agent
             .schema
             .as_ref()
+            // A provider refuses the whole request if the schema cannot be strict: only such a
+            // schema asks for it.
             .filter(|schema| is_strict(schema))
             .map(|_| SchemaSpec { strict: Some(true), ..SchemaSpec::default() }),
         privacy: agent.privacy,
@@ -32,18 +35,27 @@ pub(crate) fn of_prompt(agent: &Agent, system: Option<String>, prompt: String) -
     }
 }
 
-/// The request of an agent that is given a whole one.
+/// Builds the request of an agent whose manifest yields a complete request as a value. The agent's
+/// privacy may only be tightened.
+///
+/// # Errors
+/// `request.invalid`: the value is not a chat request.
 pub(crate) fn of_value(agent: &Agent, value: Value) -> Result<ChatRequest, UnsealedFailure> {
     let request: Result<ChatRequest, _> = serde_json::from_value(value);
     let mut request = request.map_err(|error| {
         let message = platform_text!("agent.request must yield a chat request");
         UnsealedFailure::new("request.invalid", message).with_cause(error)
     })?;
+    // The manifest's level is a floor: the rendered request may come from a caller.
     request.privacy = request.privacy.max(agent.privacy);
     Ok(request)
 }
 
-/// A request for a service says nothing else: what stood beside it would be ignored.
+/// Checks that a service request (embeddings, transcription, speech) has nothing but a model beside
+/// it: other fields would be ignored silently.
+///
+/// # Errors
+/// `request.invalid`: there are further fields, or this is not the first turn of an agent.
 pub(crate) fn check_service(request: &ChatRequest, turn: u32) -> Result<(), UnsealedFailure> {
     let Some(service) = &request.service else { return Ok(()) };
     let alone = ChatRequest {
@@ -62,7 +74,8 @@ pub(crate) fn check_service(request: &ChatRequest, turn: u32) -> Result<(), Unse
     Err(UnsealedFailure::new("request.invalid", message))
 }
 
-/// What a request needs of a model.
+/// Returns what a request requires of a model: room for its tokens, privacy, and whether the
+/// provider must fetch URLs. Token counts are estimates.
 pub(crate) fn need(request: &ChatRequest) -> Need {
     if let Some(service) = &request.service {
         let privacy = request.privacy;
@@ -80,19 +93,21 @@ pub(crate) fn need(request: &ChatRequest) -> Need {
     }
 }
 
-/// Tokens that a model must hold at once.
+/// Estimated tokens that a model must hold in its context at once for a service.
 fn service_tokens(service: &ModelService) -> u64 {
     match service {
-        // Each has a context of its own.
+        // Each text is embedded on its own, so only the longest must fit.
         ModelService::Embed { texts, .. } => {
             texts.iter().map(|text| tokens(text)).max().unwrap_or(0)
         }
-        // How much of a model's context a recording takes, its provider knows.
+        // A recording's share of the context is known to its provider only; the prompt alone is
+        // counted.
         ModelService::Transcribe { prompt, .. } => prompt.as_deref().map_or(0, tokens),
         ModelService::Speak { text, .. } => tokens(text),
     }
 }
 
+/// Estimated tokens of one part of a message.
 fn tokens_of(part: &Part) -> u64 {
     match part {
         Part::Text(TextPart { text, .. }) => tokens(text),
@@ -102,7 +117,7 @@ fn tokens_of(part: &Part) -> u64 {
             tokens(text) + parts.iter().map(tokens_of).sum::<u64>()
         }
         Part::Image(_) | Part::ImageUrl(_) => IMAGE_TOKENS,
-        // A page of a document is a picture and a text; bytes are more than that.
+        // Base64 bytes overestimate a document, whose pages are read as text and as pictures.
         Part::File(FilePart { data, text, .. }) => {
             tokens(text.as_deref().unwrap_or("")) + tokens(data.as_deref().unwrap_or(""))
         }
@@ -112,20 +127,23 @@ fn tokens_of(part: &Part) -> u64 {
     }
 }
 
-/// Tokens of a text, as English has them: one for every four bytes, and some for the chat's frame.
-/// A model is not passed over for less: the provider says itself what is too long for it.
+/// Estimated tokens of a text: one for every four bytes, as in English, and four for the chat
+/// template. An underestimate only delays an error: the provider reports itself that a prompt is
+/// too long.
 fn tokens(text: &str) -> u64 {
     text.len() as u64 / 4 + 4
 }
 
-/// Whether a provider would take the schema as a strict one: an object, every object within it
-/// closed, every field required.
+/// Returns whether providers accept the schema in strict mode: an object, every object in it closed
+/// (`additionalProperties: false`) and every property required.
 fn is_strict(schema: &Value) -> bool {
     schema["type"] == "object" && is_closed(schema)
 }
 
+/// Returns whether the schema and all schemas within it describe closed objects or no objects.
 fn is_closed(schema: &Value) -> bool {
     let kind = &schema["type"];
+    // `type` may be a list, such as `["object", "null"]`.
     let names_object = |kind: &Value| *kind == "object";
     let is_object = names_object(kind)
         || kind.as_array().is_some_and(|kinds| kinds.iter().any(names_object))
@@ -133,6 +151,8 @@ fn is_closed(schema: &Value) -> bool {
     let fields = schema["properties"].as_object().map_or(0, serde_json::Map::len);
     let required = schema["required"].as_array().map_or(0, Vec::len);
     let is_closed_object = schema["additionalProperties"] == false && required == fields;
+    // All values are searched, also below keywords such as `enum`: a false "open" only gives up
+    // strict mode.
     let inner: Vec<&Value> = match schema {
         Value::Object(parts) => parts.values().collect(),
         Value::Array(parts) => parts.iter().collect(),

@@ -1,6 +1,5 @@
-//! How many tokens a request can have at most, so that what is held for a call is never too little.
-//! A byte-level tokenizer makes no more than one token of a byte; pictures and files are bounded by
-//! what providers document.
+//! Worst-case usage of a call, so that its budget hold is never too small. A byte-level tokenizer
+//! makes at most one token of a byte; pictures and files are bounded by what providers document.
 
 use convergio_domain::chat::{
     AudioPart, ChatRequest, FilePart, ModelService, NativePart, Part, RefusalPart, TextPart,
@@ -10,26 +9,27 @@ use convergio_domain::metering::CallBound;
 
 use super::service::recording_bytes;
 
-/// Tokens by which a chat's form encloses a message, a part or a tool, at most.
+/// Maximum tokens that a chat template adds to a message, a part or a tool.
 const FRAME_TOKENS: u64 = 16;
-/// Tokens by which providers explain to their models that there are tools, at most.
+/// Maximum tokens with which a provider introduces tools or a schema to its model.
 const TOOLS_FRAME_TOKENS: u64 = 1_000;
-/// Tokens of a picture at most, at the closest look.
+/// Maximum tokens of a picture at the highest level of detail.
 const IMAGE_TOKENS: u64 = 10_000;
-/// The same for the small models of OpenAI that count pictures many times over.
+/// Maximum tokens of a picture for the small OpenAI models that multiply picture tokens.
 const DEAR_IMAGE_TOKENS: u64 = 50_000;
-/// Tokens of a file for each byte of its base64 at most: its pages are read as texts and as
+/// Maximum tokens of a file per byte of its base64: its pages are read both as text and as
 /// pictures.
 const FILE_TOKENS_PER_BYTE: u64 = 4;
-/// Tokens of a file that the provider fetches itself, at most: a whole context.
+/// Maximum tokens of a file that the provider fetches by its URL: a whole context window.
 const FETCHED_TOKENS: u64 = 1_000_000;
-/// Milliseconds of a recording for each of its bytes at most: a thousand bits a second, a fraction
-/// of what the sparest codecs of speech take.
+/// Maximum milliseconds of a recording per byte. This is one kilobit per second, a fraction of what
+/// the most economical speech codecs need.
 const AUDIO_MS_PER_BYTE: u64 = 8;
-/// Tokens of an answer of a model of which nothing is known, at most.
+/// Maximum tokens of an answer of a model whose output limit is unknown.
 const UNKNOWN_ANSWER_TOKENS: u32 = 131_072;
 
-/// What a request to a model can use at most.
+/// Returns the most that a request to `model` can use. `max_output_tokens` is the model's own
+/// limit, which counts when the request names none.
 pub(crate) fn bound_of(
     request: &ChatRequest,
     model: &str,
@@ -44,8 +44,8 @@ pub(crate) fn bound_of(
     CallBound { input_tokens, output_tokens, ..CallBound::default() }
 }
 
-/// What a service can use at most. A recording is heard as no more tokens than it has bytes, and
-/// has no more words; no format of sound takes less than a byte for so many milliseconds.
+/// Returns the most that a service can use. A recording has at most as many input tokens as bytes,
+/// and its transcript at most as many output tokens.
 fn service_bound(service: &ModelService, output_tokens: u64) -> CallBound {
     match service {
         ModelService::Embed { texts, .. } => {
@@ -58,18 +58,20 @@ fn service_bound(service: &ModelService, output_tokens: u64) -> CallBound {
             let prompt = FRAME_TOKENS + prompt.as_deref().map_or(0, bytes);
             CallBound {
                 input_tokens: recording.saturating_add(prompt),
+                // Words are spoken more slowly than codecs produce bytes.
                 output_tokens: output_tokens.min(recording),
                 audio_ms: recording.saturating_mul(AUDIO_MS_PER_BYTE),
                 characters: 0,
             }
         }
         ModelService::Speak { text, .. } => {
+            // Speech is billed by characters alone, so there is no bound on tokens.
             CallBound { characters: text.chars().count() as u64, ..CallBound::default() }
         }
     }
 }
 
-/// Tokens that are sent at most.
+/// Maximum input tokens of a chat request.
 fn input_bound(request: &ChatRequest, model: &str) -> u64 {
     let image = if model.contains("4o-mini") { DEAR_IMAGE_TOKENS } else { IMAGE_TOKENS };
     let messages = request.messages.iter().map(|message| {
@@ -82,15 +84,18 @@ fn input_bound(request: &ChatRequest, model: &str) -> u64 {
     });
     let native_tools = request.native_tools.iter().map(native_bound);
     let has_tools = !request.tools.is_empty() || !request.native_tools.is_empty();
+    // Providers describe tools to their models in a system prompt of their own.
     let frame = if has_tools { TOOLS_FRAME_TOKENS } else { FRAME_TOKENS };
     let schema =
         request.schema.as_ref().map_or(0, |schema| TOOLS_FRAME_TOKENS + bytes(&schema.to_string()));
     let system = request.system.as_deref().map_or(0, bytes);
+    // Unknown fields may carry prompt text, so their bytes count as tokens too.
     let extra = bytes(&serde_json::Value::from(request.extra_body.clone()).to_string());
     let all = messages.chain(tools).chain(native_tools).fold(0_u64, u64::saturating_add);
     all.saturating_add(frame + schema + system + extra)
 }
 
+/// Maximum input tokens of one part; `image_tokens` is the bound of a picture.
 fn part_bound(part: &Part, image: u64) -> u64 {
     let tokens = match part {
         Part::Text(TextPart { text, .. }) | Part::Refusal(RefusalPart { text, .. }) => bytes(text),
@@ -100,6 +105,7 @@ fn part_bound(part: &Part, image: u64) -> u64 {
             });
             bytes(text) + bytes(signature) + native
         }
+        // Pictures are scaled by the provider: their bytes say nothing about their tokens.
         Part::Image(_) | Part::ImageUrl(_) => image,
         Part::File(file) => file_bound(file),
         Part::Audio(AudioPart { data, .. }) => bytes(data),
@@ -115,7 +121,9 @@ fn part_bound(part: &Part, image: u64) -> u64 {
     tokens.saturating_add(FRAME_TOKENS)
 }
 
+/// Maximum input tokens of a document, whichever of its sources the provider reads.
 fn file_bound(file: &FilePart) -> u64 {
+    // The sources are added although a provider reads only one of them: a bound may be too high.
     let data = file.data.as_deref().map_or(0, bytes).saturating_mul(FILE_TOKENS_PER_BYTE);
     let text = file.text.as_deref().map_or(0, bytes);
     let fetched = if file.url.is_some() { FETCHED_TOKENS } else { 0 };

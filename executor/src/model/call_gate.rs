@@ -1,4 +1,5 @@
-//! The door to one provider with one key: calls wait at it for a place, and give it on.
+//! The queue of calls to one provider with one key: each call waits for a permit and returns it
+//! when it ends.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -11,38 +12,42 @@ use super::call_queue::CallQueue;
 use super::concurrency::{CallStart, ConcurrencyLimit, LoadRefusal, Pressure};
 use super::error::ModelError;
 
-/// A waiting call's end of the line: a place, or why there is none.
+/// A waiting call's end of the channel: receives a permit, or the error why there is none.
 type Waiter = oneshot::Sender<Result<CallPlace, ModelError>>;
 
-/// Places for calls, as many as the provider was seen to take.
+/// Permits for concurrent calls, as many as the provider was seen to accept. Clones share one
+/// queue.
 #[derive(Clone)]
 pub(super) struct CallGate(Arc<Mutex<GateState>>);
 
+/// The concurrency limit and the queue, behind one lock.
 struct GateState {
-    /// The provider's name, for the log.
+    /// The provider's name, for log lines.
     name: String,
     limit: ConcurrencyLimit,
     queue: CallQueue<Waiter>,
 }
 
-/// A place that a call has. Dropped, it is given on.
+/// A permit to have one call in flight. Dropping it frees the slot without saying anything about
+/// the provider's capacity.
 pub(super) struct CallPlace {
     gate: CallGate,
+    /// Taken by the method that reports the outcome, so that dropping does not release twice.
     start: Option<CallStart>,
 }
 
 impl CallGate {
-    /// A gate that lets at most `maximum` calls in at once.
+    /// Creates a gate that admits at most `maximum` calls at once.
     pub(super) fn new(name: &str, maximum: u32) -> Self {
         let (name, limit) = (name.to_owned(), ConcurrencyLimit::new(maximum));
         Self(Arc::new(Mutex::new(GateState { name, limit, queue: CallQueue::new() })))
     }
 
-    /// Waits for a place for a call of a run, or for one that was refused and is sent again. A wait
-    /// that is dropped leaves its place to the next.
+    /// Waits for a permit for a call of `run`; calls that were refused before go first. Dropping
+    /// the future leaves the permit to the next call.
     ///
     /// # Errors
-    /// Those of [`CallGate::fail_all`].
+    /// Those given to [`CallGate::fail_waiters`].
     pub(super) async fn enter(
         &self,
         run: Option<RunId>,
@@ -51,6 +56,7 @@ impl CallGate {
         let (waiter, place) = oneshot::channel();
         {
             let mut state = self.state();
+            // The caller has no permit while it waits: a refused call gave its own back.
             match was_refused {
                 true => state.queue.push_refused(waiter),
                 false => state.queue.push(run, waiter),
@@ -60,30 +66,31 @@ impl CallGate {
         place.await.unwrap_or_else(|_| Err(ModelError::unavailable("the gate was taken down")))
     }
 
-    /// Fails all calls that wait: what one of them found out holds for the others.
+    /// Fails all waiting calls with `error`: what one call found out holds for the others.
     pub(super) fn fail_all(&self, error: &ModelError) {
         let waiters: Vec<Waiter> = {
             let mut state = self.state();
             std::iter::from_fn(|| state.queue.pop()).collect()
         };
         for waiter in waiters {
-            // Who does not wait any more need not be told.
+            // A receiver that is gone needs no error.
             let _gone = waiter.send(Err(error.clone()));
         }
     }
 
-    /// Gives what places there are to those who wait.
+    /// Sends the free permits to the calls whose turn it is.
     fn hand_out(&self) {
-        // The lock is released first: a place that is dropped takes it again.
+        // The lock is released first: a permit that is dropped below takes it again.
         let next = self.state().take_next(Instant::now());
         for (waiter, start) in next {
             let place = CallPlace { gate: self.clone(), start: Some(start) };
-            // A place that nobody takes is dropped, and so given on.
+            // A failed send drops the permit, which grants it to the next call.
             let _gone = waiter.send(Ok(place));
         }
     }
 
-    /// Opens again when the pause is over.
+    /// Grants permits again when the provider's pause is over. The task holds a weak reference, so
+    /// that it does not keep a removed gate alive.
     fn hand_out_at(&self, end: Instant) {
         let gate: Weak<Mutex<GateState>> = Arc::downgrade(&self.0);
         tokio::spawn(async move {
@@ -100,11 +107,12 @@ impl CallGate {
 }
 
 impl GateState {
-    /// The calls whose turn it is, and their places.
+    /// Returns the calls whose turn it is, each with its started slot.
     fn take_next(&mut self, now: Instant) -> Vec<(Waiter, CallStart)> {
         let mut next = Vec::new();
         while self.limit.has_place(now.into_std()) {
             let Some(waiter) = self.queue.pop() else { break };
+            // Calls that stopped waiting are dropped here, before they use up a slot.
             if waiter.is_closed() {
                 continue;
             }
@@ -113,8 +121,10 @@ impl GateState {
         next
     }
 
+    /// Records an overload refusal, and logs a lowered limit.
     fn refuse(&mut self, start: CallStart, refusal: LoadRefusal, now: Instant) -> Pressure {
         let before = self.limit.limit();
+        // Logged only when the limit falls, not for every refusal of a burst.
         let pressure = self.limit.refuse(start, refusal, now.into_std());
         if self.limit.limit() < before {
             let (provider, limit) = (&self.name, self.limit.limit());
@@ -125,7 +135,7 @@ impl GateState {
 }
 
 impl CallPlace {
-    /// The provider let the call in.
+    /// Reports that the provider accepted the call.
     pub(super) fn pass(mut self) {
         if let Some(start) = self.start.take() {
             self.gate.state().limit.pass(start);
@@ -133,9 +143,11 @@ impl CallPlace {
         }
     }
 
-    /// The provider refused the call because it has too many; `hint` is how long it asks to be left
-    /// alone.
+    /// Reports that the provider refused the call for overload; `hint` is the pause that it asked
+    /// for. Returns what the refusal says about the provider.
     pub(super) fn refuse(mut self, hint: Option<Duration>) -> Pressure {
+        // Cannot happen: only `report_*` and dropping take the start, and each of them consumes the
+        // permit.
         let Some(start) = self.start.take() else { return Pressure::Crowded };
         let (refusal, now) = (LoadRefusal { hint, jitter: jitter() }, Instant::now());
         let (pressure, pause_end) = {
@@ -159,10 +171,10 @@ impl Drop for CallPlace {
     }
 }
 
-/// From 0 to 1000, so that callers do not meet.
+/// Returns a random number from 0 to 1000, which spreads the retries of several processes.
 fn jitter() -> u16 {
     let mut bytes = [0; 2];
-    // Without randomness there is no jitter, and the pause alone must do.
+    // Without a random source the pause alone must do.
     let is_random = getrandom::fill(&mut bytes).is_ok();
     if is_random { u16::from_le_bytes(bytes) % 1001 } else { 0 }
 }

@@ -1,18 +1,18 @@
-//! Who is next: calls that wait for a place with a provider, first come first served within a run
-//! and run by run.
+//! The order in which calls wait for a permit: first come, first served within a run, round robin
+//! between runs.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use convergio_domain::id::RunId;
 
-/// Calls that wait, in the order in which places are handed out.
+/// Waiting calls in the order in which permits are granted to them.
 #[derive(Debug)]
 pub(super) struct CallQueue<T> {
-    /// Calls that the provider refused: they had their turn before all others.
+    /// Calls that the provider refused for overload: they had their turn already and go first.
     refused: VecDeque<T>,
     /// Calls that were not sent yet, by run; no list is empty.
     by_run: BTreeMap<Option<RunId>, VecDeque<T>>,
-    /// The runs that have calls here, the next one first.
+    /// Runs with waiting calls, each once, the next one first.
     turns: VecDeque<Option<RunId>>,
 }
 
@@ -21,21 +21,22 @@ impl<T> CallQueue<T> {
         Self { refused: VecDeque::new(), by_run: BTreeMap::new(), turns: VecDeque::new() }
     }
 
-    /// A call of a run; calls without one count as a run of their own.
+    /// Adds a call of a run. Calls without a run share a turn of their own.
     pub(super) fn push(&mut self, run: Option<RunId>, call: T) {
         let calls = self.by_run.entry(run).or_default();
+        // A run is in `turns` exactly while it has waiting calls.
         if calls.is_empty() {
             self.turns.push_back(run);
         }
         calls.push_back(call);
     }
 
-    /// A call that was refused and is sent again.
+    /// Adds a call that was refused and is to be sent again.
     pub(super) fn push_refused(&mut self, call: T) {
         self.refused.push_back(call);
     }
 
-    /// The next call: a refused one, else the first of the run whose turn it is.
+    /// Removes the next call: a refused one, else the first of the run whose turn it is.
     pub(super) fn pop(&mut self) -> Option<T> {
         if let Some(call) = self.refused.pop_front() {
             return Some(call);
@@ -46,6 +47,7 @@ impl<T> CallQueue<T> {
         if calls.is_empty() {
             self.by_run.remove(&run);
         } else {
+            // The run goes to the end, so that a run with many calls does not delay others.
             self.turns.push_back(run);
         }
         call

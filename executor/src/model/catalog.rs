@@ -1,4 +1,4 @@
-//! Which models there are: those of all configured providers, as candidates for the router.
+//! The catalogue of models: those of all configured providers, as candidates for the router.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,45 +19,47 @@ use super::http::HttpProvider;
 use super::policy::PrivacyPolicy;
 use super::watched::Watched;
 
-/// How long a list of models is good for.
+/// Time for which a provider's list of models is served from the cache.
 const FRESH: Duration = Duration::from_secs(30);
-/// How long a cloud that cannot be asked is not asked again: every step would wait for it.
+/// Time for which a cloud provider whose list failed is not asked again: every step would wait for
+/// it.
 const ABSENT: Duration = Duration::from_secs(30);
-/// The same for a server on one's own machine, which may be about to start.
+/// The same for a server on this machine, which may be starting.
 const ABSENT_LOCAL: Duration = Duration::from_millis(500);
-/// The quality of a model of which nothing is known.
+/// Quality of a model whose name has no number of parameters.
 const QUALITY: u32 = 500;
 
-/// A model that could answer.
+/// A model at a provider that could answer a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
-    /// The provider's name.
+    /// The provider's name, as in its configuration.
     pub provider: String,
-    /// The model, as the provider writes it.
+    /// The model's name, as the provider writes it.
     pub model: String,
-    /// Where it computes.
+    /// Cloud, or local to the user or the operator.
     pub class: ProviderClass,
-    /// What serves it.
+    /// The server software or cloud that runs the model.
     pub platform: Platform,
-    /// Tokens of input and output together, when known.
+    /// Context window in tokens, input and output together, if known.
     pub context_tokens: Option<u64>,
-    /// Most tokens of an answer, when known.
+    /// Maximum tokens of an answer, if known.
     pub max_output_tokens: Option<u32>,
-    /// Price of an input token, in 1e-15 currency units; absent when the model is unpriced.
+    /// Price of an input token in 1e-15 units of the price book's currency; absent if the model has
+    /// no price.
     pub price_in: Option<u64>,
     /// Price of an output token, likewise.
     pub price_out: Option<u64>,
-    /// What it can do.
+    /// Features that the router may require of a model.
     pub capabilities: Capabilities,
-    /// The name of the key that it is asked with.
+    /// Name of the key with which the provider is called.
     pub key: Option<String>,
-    /// False when it failed lately.
+    /// False while the provider's breaker advises against it.
     pub healthy: bool,
-    /// From 0 to 1000: a guess by the number of parameters in its name.
+    /// Rank from 0 to 1000, guessed from the number of parameters in the model's name.
     pub quality: u32,
 }
 
-/// All providers of this process.
+/// All providers of this process, with prices, limits, aliases and the privacy policy.
 pub struct ModelCatalog {
     entries: Vec<Entry>,
     prices: Arc<PriceBook>,
@@ -66,42 +68,45 @@ pub struct ModelCatalog {
     policy: PrivacyPolicy,
 }
 
-/// A provider, and what it answered when it was last asked for its models.
+/// A provider with the list of models that it last gave.
 pub(super) struct Entry {
     pub(super) provider: Arc<Watched>,
     listed: Mutex<Option<Listed>>,
 }
 
+/// The cached result of a provider's list.
 struct Listed {
+    /// Instant after which the list is fetched again.
     until: Instant,
     answer: Result<Vec<ModelInfo>, ModelError>,
 }
 
-/// What could be found, and why there is not more.
+/// The offers that match a selector, and the errors of providers that could not be asked.
 #[derive(Default)]
 pub(super) struct Found<'a> {
     pub(super) offers: Vec<(Offer, &'a Entry)>,
     pub(super) errors: Vec<ModelError>,
 }
 
-/// What a manifest's `model` asks for.
+/// A manifest's `model`, parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wanted<'a> {
-    /// `auto`: any model that chats.
+    /// `auto`: any chat model.
     Any,
-    /// Every model, for who lists them.
+    /// Every model of every kind; used to list them.
     Every,
-    /// `local`: any model on machines of the person or the operator.
+    /// `local`: any model on machines of the user or the operator.
     Local,
-    /// `PROVIDER`: any model of it.
+    /// `PROVIDER`: any chat model of this provider.
     Provider(&'a str),
-    /// `PROVIDER/MODEL`: this one.
+    /// `PROVIDER/MODEL`: this model of this provider.
     Model(&'a str, &'a str),
-    /// `MODEL`: this one, at whoever has it.
+    /// `MODEL`: this model, at any provider that has it.
     Anywhere(&'a str),
 }
 
 impl<'a> Wanted<'a> {
+    /// Parses a selector by its form alone: names are not checked against the configuration.
     pub(super) fn parse(text: &'a str) -> Self {
         match text.split_once('/') {
             Some((provider, model)) => Self::Model(provider, model),
@@ -119,23 +124,25 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    /// What does something else than chat is never chosen.
+    /// Returns whether the selector may choose this model. Models that do not chat are chosen by
+    /// name only.
     fn takes_model(self, model: &ModelInfo) -> bool {
         self.is_name() || self == Self::Every || !model.is_no_chat
     }
 
-    /// Whether it is a model's name.
+    /// Returns whether the selector names a single model.
     pub(super) fn is_name(self) -> bool {
         matches!(self, Self::Model(..) | Self::Anywhere(_))
     }
 
-    /// A cloud lists models for every purpose: without a name, those with a price are meant.
+    /// Returns whether the selector matches the offer. Clouds list models for every purpose:
+    /// without a model's name only those with a price or in the configuration are meant.
     fn takes_offer(self, offer: &Offer, is_configured: bool) -> bool {
         let is_known =
             offer.class == ProviderClass::Local || offer.price_in.is_some() || is_configured;
         match self {
             Self::Model(_, model) | Self::Anywhere(model) => {
-                // Ollama's names without a tag mean the latest.
+                // In Ollama a name without a tag means the tag `latest`.
                 offer.model == model || offer.model.strip_suffix(":latest") == Some(model)
             }
             Self::Every => true,
@@ -145,10 +152,10 @@ impl<'a> Wanted<'a> {
 }
 
 impl ModelCatalog {
-    /// A catalogue of these providers.
+    /// Creates a catalogue of these providers, without limits, aliases or a privacy policy.
     ///
     /// # Errors
-    /// A provider's URL is not one, or the machine has no usable TLS.
+    /// A provider's URL is malformed, or the machine has no usable TLS.
     pub fn new(configs: Vec<ProviderConfig>, prices: Arc<PriceBook>) -> Result<Self, ModelError> {
         let entry = |config| {
             let provider = Arc::new(Watched::new(HttpProvider::new(config)?));
@@ -159,63 +166,66 @@ impl ModelCatalog {
         Ok(Self { entries, prices, limits, aliases, policy: PrivacyPolicy::default() })
     }
 
-    /// The same catalogue, which knows what models take and give at most.
+    /// Returns the catalogue with published token limits of models.
     #[must_use]
     pub fn with_limits(self, limits: ModelLimits) -> Self {
         Self { limits, ..self }
     }
 
-    /// The same catalogue with an operator's names for several deployments.
+    /// Returns the catalogue with the operator's aliases.
     #[must_use]
     pub fn with_aliases(self, aliases: Aliases) -> Self {
         Self { aliases, ..self }
     }
 
-    /// The names for several deployments.
+    /// Returns the operator's aliases.
     pub fn aliases(&self) -> &Aliases {
         &self.aliases
     }
 
-    /// The same catalogue, held to a privacy that no request can loosen.
+    /// Returns the catalogue with a privacy policy that no request can loosen.
     #[must_use]
     pub fn held_to(self, policy: PrivacyPolicy) -> Self {
         Self { policy, ..self }
     }
 
-    /// The privacy that holds for everybody.
+    /// Returns the privacy level that holds for every tenant.
     pub(super) fn privacy(&self) -> Privacy {
         self.policy.all
     }
 
-    /// The privacy that holds for a tenant whatever it asks for.
+    /// Returns the lowest privacy level that a tenant's requests get, whatever they ask for.
     pub fn privacy_of(&self, tenant: &TenantId) -> Privacy {
         self.policy.of(tenant)
     }
 
-    /// Whether one of the wanted providers may be asked for what must not leave the premises.
+    /// Returns whether one of the selected providers may receive prompts that must stay on the
+    /// premises.
     pub(super) fn has_private(&self, wanted: Wanted<'_>) -> bool {
         let is_wanted = |entry: &&Entry| wanted.takes_provider(entry.provider.info());
         self.entries.iter().filter(is_wanted).any(|entry| entry.provider.is_private())
     }
 
-    /// Whether one of the wanted providers would be private if it were confirmed.
+    /// Returns whether one of the selected providers would be private if an operator confirmed it.
     pub(super) fn has_unconfirmed(&self, wanted: Wanted<'_>) -> bool {
         let mut infos = self.entries.iter().map(|entry| entry.provider.info());
         infos.any(|info| info.is_unconfirmed && wanted.takes_provider(info))
     }
 
-    /// The providers, to be managed rather than chosen from.
+    /// Returns all providers, for managing them rather than choosing among them.
     pub fn providers(&self) -> impl Iterator<Item = Arc<dyn Provider>> {
         self.entries.iter().map(|entry| Arc::clone(&entry.provider) as Arc<dyn Provider>)
     }
 
-    /// The models that a tenant can name: those without a price, and what does not chat, too.
+    /// Lists every model that a tenant can name, including models without a price and models that
+    /// do not chat.
     pub async fn offers(&self, tenant: &TenantId) -> Vec<Offer> {
         let found = self.find(Wanted::Every, self.privacy_of(tenant)).await;
         found.offers.into_iter().map(|(offer, _)| offer).collect()
     }
 
-    /// What a text asks for. Who names no provider of ours names a model.
+    /// Parses a selector. A text that begins with no configured provider's name is taken as the
+    /// name of a model, which may contain slashes.
     pub(super) fn wanted<'a>(&self, text: &'a str) -> Wanted<'a> {
         match Wanted::parse(text) {
             Wanted::Provider(name) | Wanted::Model(name, _) if !self.names().contains(&name) => {
@@ -225,41 +235,46 @@ impl ModelCatalog {
         }
     }
 
-    /// Whether a provider runs on machines of the person or the operator.
+    /// Returns whether a provider runs on machines of the user or the operator.
     pub(crate) fn is_local(&self, provider: &str) -> bool {
         let mut infos = self.entries.iter().map(|entry| entry.provider.info());
         infos.any(|info| info.name == provider && info.class == ProviderClass::Local)
     }
 
-    /// All providers.
+    /// Returns all providers with their cached lists.
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter()
     }
 
-    /// Whether there is no provider at all.
+    /// Returns whether no provider is configured.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The names of the providers.
+    /// Returns the names of the providers, in the order of the configuration.
     pub(super) fn names(&self) -> Vec<&str> {
         let mut names: Vec<_> = self.entries.iter().map(|entry| entry.provider.name()).collect();
         names.dedup();
         names
     }
 
-    /// The models that are wanted, by provider in the order of the configuration. All providers
-    /// are asked at once; one that does not answer does not stand in the way of the others.
-    /// Who must not be told of the request is not asked either, nor is anybody at the platform's
-    /// cost by those who have a key of their own.
+    /// Finds the offers that match a selector, by provider in the order of the configuration.
+    ///
+    /// All providers are asked for their models at once; one that fails does not hide the others.
+    /// With a privacy other than `any` only private providers are asked. Callers with a key of
+    /// their own never fall back to providers at the platform's cost.
     pub(super) async fn find(&self, wanted: Wanted<'_>, privacy: Privacy) -> Found<'_> {
         let is_wanted = |entry: &&Entry| {
             let may_be_told = privacy == Privacy::Any || entry.provider.is_private();
             may_be_told && wanted.takes_provider(entry.provider.info())
         };
         let mut entries: Vec<&Entry> = self.entries.iter().filter(is_wanted).collect();
+        // Judged over the providers that match: a key for another provider does not exclude the
+        // platform's.
         let has_own = entries.iter().any(|entry| entry.provider.info().is_own());
         entries.retain(|entry| entry.provider.info().owner.may_pay(has_own));
+        // Concurrently: a provider that is slow to answer would otherwise add its time to every
+        // choice.
         let lists = join_all(entries.iter().map(|entry| entry.models(privacy))).await;
         let mut found = Found::default();
         for (entry, list) in entries.into_iter().zip(lists) {
@@ -269,11 +284,14 @@ impl ModelCatalog {
                 Err(error) => found.errors.push(error),
                 Ok(models) => {
                     let is_configured = !config.models.is_empty();
+                    // Kind first, then name and price: prices are looked up for matching models
+                    // only.
                     let models = models.iter().filter(|model| wanted.takes_model(model));
                     let is_taken = |offer: &Offer| wanted.takes_offer(offer, is_configured);
                     let (taken, others): (Vec<Offer>, Vec<Offer>) =
                         models.map(offer).partition(is_taken);
-                    // Who names a provider means one of its models, though none has a price.
+                    // A selector that names only a provider means one of its models, even if none
+                    // has a price.
                     let is_unpriced = taken.is_empty() && matches!(wanted, Wanted::Provider(_));
                     let offers = if is_unpriced { others } else { taken };
                     found.offers.extend(offers.into_iter().map(|offer| (offer, entry)));
@@ -283,6 +301,8 @@ impl ModelCatalog {
         found
     }
 
+    /// Builds the offer of one model: price by the price book, limits by the provider or else as
+    /// published.
     fn offer(&self, entry: &Entry, model: &ModelInfo) -> Offer {
         let config = entry.provider.info();
         let is_cloud = config.class == ProviderClass::Cloud;
@@ -298,8 +318,9 @@ impl ModelCatalog {
             let money = price?.per_token.get(&meter)?;
             Some(u64::try_from(money.scaled()).unwrap_or(u64::MAX))
         };
+        // A price without any output meter is that of an embedding model.
         let embeds = price.is_some_and(|price| !price.per_token.keys().any(|m| m.is_output()));
-        // MLX's server takes a schema and ignores it.
+        // MLX's server accepts a schema and ignores it, so it must not be chosen for one.
         let json = config.platform != Platform::Mlx;
         Offer {
             provider: config.name.clone(),
@@ -310,7 +331,8 @@ impl ModelCatalog {
                 .map(|limit| limit.input_tokens.saturating_add(u64::from(limit.output_tokens)))),
             max_output_tokens: model.max_output_tokens.or(limit.map(|limit| limit.output_tokens)),
             price_in: per_token(Meter::InFresh),
-            // What yields no tokens costs nothing for them.
+            // Embedding models have no output tokens and therefore no price of them: absent would
+            // read as unknown.
             price_out: per_token(Meter::OutText).or_else(|| embeds.then_some(0)),
             capabilities: Capabilities { json, ..Capabilities::default() },
             key: config.key_name().map(str::to_owned),
@@ -319,17 +341,18 @@ impl ModelCatalog {
         }
     }
 
-    /// What is published of a model, or of the one that it is.
+    /// Returns the published limits of a model, or of the base model of a deployment.
     fn limit_of(&self, config: &ProviderConfig, model: &ModelInfo) -> Option<ModelLimit> {
         let base = model.base_model.as_deref().and_then(|base| base.split_once('/'));
+        // A deployment's own name means nothing to the published limits.
         let (provider, name) = base.unwrap_or((&config.name, &model.id));
         self.limits.find(provider, name)
     }
 }
 
 impl Entry {
-    /// The models that may be used. A server on one's own machine is asked even when its models
-    /// are configured: llama.cpp answers for a model that it does not have with the one it has.
+    /// Returns the models that may be used now. A server on this machine is asked even if its
+    /// models are configured: llama.cpp answers for any name with the one model that it has loaded.
     async fn models(&self, privacy: Privacy) -> Result<Vec<ModelInfo>, ModelError> {
         let config = self.provider.info();
         if let Some(missing) = config.missing_key() {
@@ -339,8 +362,9 @@ impl Entry {
             return Ok(config.models.clone());
         }
         let listed = match self.listed().await {
-            // A server too busy to list its models can still have them. Where they compute is not
-            // known then: Ollama hands some on to its maker's cloud.
+            // A server too busy to list its models may still serve them. Private requests must not
+            // rely on that: whether Ollama hands a model to its maker's cloud is known from the
+            // list only.
             Err(_) if !config.models.is_empty() && privacy.is_any() => {
                 return Ok(config.models.clone());
             }
@@ -349,6 +373,7 @@ impl Entry {
         if config.models.is_empty() {
             return Ok(listed);
         }
+        // A configured model that the server does not list is not loaded there: it is dropped.
         let told = |model: &ModelInfo| {
             let found = listed.iter().find(|listed| listed.id == model.id)?;
             let context_tokens = model.context_tokens.or(found.context_tokens);
@@ -357,7 +382,8 @@ impl Entry {
         Ok(config.models.iter().filter_map(told).collect())
     }
 
-    /// The provider's list, asked for by one caller at a time. An old list is better than none.
+    /// Returns the provider's list from the cache, or fetches it. The lock is held meanwhile, so
+    /// that concurrent callers share one request. After a failure the previous list is served.
     async fn listed(&self) -> Result<Vec<ModelInfo>, ModelError> {
         let mut listed = self.listed.lock().await;
         if let Some(listed) = listed.as_ref().filter(|listed| Instant::now() < listed.until) {
@@ -370,22 +396,24 @@ impl Entry {
             Err(_) if is_local => ABSENT_LOCAL,
             Err(_) => ABSENT,
         };
+        // An old list is better than none: its models are most likely still there.
         let answer = asked.or_else(|error| old.map_or(Err(error), |old| old.answer));
         *listed = Some(Listed { until: Instant::now() + span, answer: answer.clone() });
         answer
     }
 }
 
-/// A guess at how able a model is, for want of better: each doubling of its parameters counts the
-/// same. `smollm2-135m` is 350, `qwen3:8b` 600, `llama-3.3-70b` 800.
+/// Guesses a model's quality from its number of parameters: each doubling counts 50. `smollm2-135m`
+/// is 350, `qwen3:8b` 600, `llama-3.3-70b` 800.
 fn quality(id: &str) -> u32 {
     let id = id.to_lowercase();
     let words = id.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '.');
     let millions = words.filter_map(millions).max();
+    // The scale ends at 1000, which is about a trillion parameters.
     millions.map_or(QUALITY, |millions| (millions.max(1).ilog2() * 50).min(1000))
 }
 
-/// A number of parameters in millions, as `135m`, `1.5b` or `e4b` say it.
+/// Parses a number of parameters, such as `135m`, `1.5b` or `e4b`, into millions.
 fn millions(word: &str) -> Option<u64> {
     let word = word.trim_start_matches('e');
     let (number, unit) = word.split_at_checked(word.len().checked_sub(1)?)?;

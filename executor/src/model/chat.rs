@@ -1,4 +1,5 @@
-//! Who answers, and what an answer is.
+//! The interface of a model provider: the [`Provider`] trait and the calls and answers that cross
+//! it.
 
 use std::time::Duration;
 
@@ -19,105 +20,106 @@ use super::config::{ModelInfo, ProviderConfig};
 use super::error::ModelError;
 use super::service::{ServiceCall, check_reply};
 
-/// A call that is about to be made: its exact bytes are in the log already.
+/// A call about to be sent. Its exact bytes are recorded in the log before.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
-    /// The model, which some providers want in the URL.
+    /// The model's name, which some providers expect in the URL.
     pub model: &'a str,
-    /// What [`Provider::write`] gave.
+    /// The body returned by [`Provider::write_request`].
     pub body: &'a Bytes,
-    /// The media type that it gave.
+    /// The media type returned with the body.
     pub media_type: &'a str,
-    /// The headers that it gave.
+    /// The headers returned with the body.
     pub headers: &'a [(&'static str, String)],
-    /// Longest time from the moment the call is sent to the end of its answer. Waiting for a place
-    /// with the provider does not count.
+    /// Longest time from sending the call to the end of its answer. Waiting for a permit does not
+    /// count.
     pub timeout: Duration,
-    /// What the provider may recognise the call by, should it be sent again.
+    /// Key by which a provider may recognise the call if it is sent again.
     pub idempotency_key: Option<&'a str>,
-    /// How it comes to its turn.
+    /// The call's place in the queue for this provider.
     pub admission: Admission<'a>,
 }
 
-/// How a call comes to its turn when others want the same provider.
+/// The conditions under which a call competes with others for the same provider.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Admission<'a> {
-    /// The run that it belongs to: runs take turns.
+    /// The run that the call belongs to: runs are served round robin.
     pub run: Option<RunId>,
-    /// Places for the calls of the whole process, to all providers: one is taken while the call is
-    /// under way, none while it waits for the provider.
+    /// Permits that bound the calls of the whole process to all providers. A permit is taken while
+    /// the call is in flight, not while it waits for the provider's own permit.
     pub process_places: Option<&'a Semaphore>,
-    /// Whether a call that the provider refuses because it has too many waits and is sent again,
-    /// for as long as [`Call::timeout`]. Else the refusal is told at once.
+    /// True if a call that is refused for overload queues again for as long as
+    /// [`ProviderCall::timeout`]; otherwise the refusal is returned at once.
     pub waits_out_refusals: bool,
-    /// The refusal that it was answered before, if it was: then it comes before calls that were not
-    /// sent yet.
+    /// The overload refusal that the call got before, if any; it then queues ahead of calls that
+    /// were not sent yet.
     pub refusal: Option<&'a ModelError>,
 }
 
-/// A request as a provider wants it.
+/// A request in a provider's wire format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrittenRequest {
-    /// The exact bytes.
+    /// The exact bytes to send.
     pub body: Bytes,
-    /// Their media type.
+    /// The media type of the body.
     pub media_type: String,
-    /// Headers that belong to it.
+    /// Headers that belong to this request, apart from those of every call.
     pub headers: Vec<(&'static str, String)>,
-    /// What was asked for and does not stand in it, because the provider does without.
+    /// Fields of the request that the provider does not support and that were left out.
     pub left_out: Vec<ChatField>,
-    /// The names of those of its fields that only another interface has.
+    /// Names of the left-out fields that only another provider's interface has.
     pub native_names: Vec<&'static str>,
 }
 
 impl WrittenRequest {
-    /// The names of what does not stand in it: of fields that only another interface has their own,
-    /// as far as they are known.
+    /// Returns the names of all left-out fields. Fields of another interface are listed by their
+    /// own names where these are known.
     pub fn left_out_names(&self) -> Vec<String> {
         let fields = self
             .left_out
             .iter()
+            // The generic name would say nothing beside the fields' own names.
             .filter(|field| **field != ChatField::ForeignFields || self.native_names.is_empty());
         let names = fields.map(|field| field.name()).chain(self.native_names.iter().copied());
         names.map(str::to_owned).collect()
     }
 }
 
-/// An answer, whole.
+/// A complete answer of a chat or service call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChatAnswer {
-    /// What the model answered, in its order.
+    /// The parts of the answer in the order in which the model made them.
     pub parts: Vec<Part>,
-    /// Why it stopped: in our word if there is one, else in the provider's.
+    /// Finish reason: the platform's word for it if there is one, else the provider's.
     pub finish: String,
-    /// Why it stopped, in the provider's own word.
+    /// Finish reason in the provider's own word.
     pub native_finish: String,
-    /// The text at which it stopped, of those that the caller named.
+    /// The stop sequence, of those in the request, at which the model stopped.
     pub stop_sequence: Option<String>,
-    /// The tier that served the call, by the provider's word.
+    /// The service tier that handled the call, as reported by the provider.
     pub service_tier: Option<String>,
-    /// The provider's interface.
+    /// The wire format in which the answer came.
     pub interface: Interface,
-    /// What only the interface can say of the answer as a whole.
+    /// Fields of the whole answer that only this interface has.
     pub native: Option<NativeFields>,
-    /// The model, by its own word.
+    /// The model's name as reported by the provider.
     pub model: String,
-    /// Quantities in disjoint classes.
+    /// Usage in disjoint meters.
     pub usage: Usage,
-    /// False when the provider told no quantities and they are our estimate.
+    /// False if the provider reported no usage and `usage` is an estimate.
     pub confirmed: bool,
-    /// The provider's usage block, as it came.
+    /// The provider's usage block as it came.
     pub raw_usage: Option<Value>,
-    /// What came of a service that was asked for in place of an answer.
+    /// The result of a service call, which has no answer of a model.
     pub service: Option<ServiceReply>,
-    /// Milliseconds from the request to the last byte.
+    /// Milliseconds from sending the request to the last byte.
     pub duration_ms: u64,
-    /// Milliseconds to the first piece of text.
+    /// Milliseconds from sending the request to the first content.
     pub first_token_ms: Option<u64>,
 }
 
 impl ChatAnswer {
-    /// The text.
+    /// Returns the answer's text parts, joined.
     pub fn text(&self) -> String {
         let texts = self.parts.iter().filter_map(|part| match part {
             Part::Text(TextPart { text, .. }) => Some(text.as_str()),
@@ -126,7 +128,7 @@ impl ChatAnswer {
         texts.collect()
     }
 
-    /// What the model thought aloud.
+    /// Returns the model's reasoning, joined.
     pub fn thinking(&self) -> String {
         let thoughts = self.parts.iter().filter_map(|part| match part {
             Part::Thinking(ThinkingPart { text, .. }) => Some(text.as_str()),
@@ -135,7 +137,7 @@ impl ChatAnswer {
         thoughts.collect()
     }
 
-    /// Tools that it asks for.
+    /// Returns the tool calls of the answer, in order.
     pub fn tool_calls(&self) -> Vec<ToolCall> {
         let calls = self.parts.iter().filter_map(|part| match part {
             Part::ToolCall(call) => Some(call.clone()),
@@ -144,13 +146,14 @@ impl ChatAnswer {
         calls.collect()
     }
 
-    /// Whether an agent of the platform can go on with it: whoever asked for the answer itself is
-    /// told why it ended, an agent would take what there is for the whole.
+    /// Checks that an agent can continue with the answer. A caller of the chat API sees the finish
+    /// reason itself; an agent would take a cut answer for the whole.
     ///
     /// # Errors
     /// The provider filtered it, the model refused, or it broke off by the provider's own word.
     pub fn check_use(&self, provider: &str) -> Result<(), ModelError> {
         let is_refusal = |part: &Part| matches!(part, Part::Refusal(_));
+        // Some models decline and answer nevertheless: text beside a refusal is an answer.
         let is_refused = self.parts.iter().any(is_refusal) && self.text().is_empty();
         let why = match self.finish.as_str() {
             "content_filter" => "filtered the answer",
@@ -165,7 +168,7 @@ impl ChatAnswer {
         Err(ModelError::new("provider.content_filtered", false, message))
     }
 
-    /// Whether the log takes it.
+    /// Checks that the answer fits a payload of the log.
     ///
     /// # Errors
     /// `request.too_large`: it says what would fit.
@@ -173,7 +176,7 @@ impl ChatAnswer {
         self.service.as_ref().map_or(Ok(()), check_reply)
     }
 
-    /// The answer as the output of a step.
+    /// Converts the answer into the output of a step.
     pub fn into_reply(self, provider: &str) -> ChatReply {
         let mut reply = ChatReply {
             finish: self.finish,
@@ -195,51 +198,51 @@ impl ChatAnswer {
     }
 }
 
-/// Words of providers for an answer that did not come to its end.
+/// Finish reasons with which providers mark an answer that was cut.
 const BREAKS: [&str; 6] =
     ["abort", "aborted", "cancelled", "error", "insufficient_system_resource", "network_error"];
 
-/// A piece of an answer, as it came.
+/// A streamed fragment of an answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Piece {
-    /// What it is of.
+    /// The kind of content, or the event that the fragment announces.
     pub kind: LiveKind,
-    /// Which part of the answer it is of, from 0.
+    /// Index of the part that the fragment belongs to, from 0.
     pub part: u32,
-    /// Bytes of the pieces of this part before it, of whatever kind.
+    /// Bytes of all earlier fragments of this part, of whatever kind.
     pub offset: u64,
-    /// The piece.
+    /// The fragment's text; JSON for native blocks and fields.
     pub text: String,
-    /// Pieces of the provider's so far: about as many tokens.
+    /// Content pieces that the provider has sent so far: about as many tokens.
     pub tokens_out: u64,
 }
 
-/// Hears each piece as it comes. The first is an empty one of [`LiveKind::Call`]: the provider has
-/// begun to answer.
+/// Receives each fragment as it comes. The first one is empty and of [`LiveKind::Call`]: the
+/// provider has begun to respond.
 pub type Sink<'a> = &'a (dyn Fn(Piece) + Send + Sync);
 
-/// Who answers.
+/// A provider of models that can be called.
 #[async_trait]
 pub trait Provider: Send + Sync {
-    /// What is known about it.
+    /// Returns the provider's configuration.
     fn info(&self) -> &ProviderConfig;
 
-    /// The name used in manifests.
+    /// Returns the provider's name, as used in manifests.
     fn name(&self) -> &str {
         &self.info().name
     }
 
-    /// A request as this provider wants it.
+    /// Writes a request in this provider's wire format.
     ///
     /// # Errors
-    /// `request.unsupported`: it has a field that the provider does not take, and without which
-    /// the answer would be another, or it asks for a service that the provider does not have.
+    /// `request.unsupported`: the request has a field that the provider does not support and that
+    /// changes the answer, or asks for a service that the provider does not have.
     fn write(&self, request: ChatRequest) -> Result<WrittenRequest, ModelError>;
 
-    /// Sends a request body and waits for the whole answer. Cancelling closes the connection.
+    /// Sends a request body and waits for the complete answer. Cancelling closes the connection.
     ///
     /// # Errors
-    /// There is no answer. What was used nevertheless stands in the error.
+    /// There is no complete answer; usage until then is in the error.
     async fn chat(
         &self,
         call: Call<'_>,
@@ -247,11 +250,11 @@ pub trait Provider: Send + Sync {
         cancel: &CancellationToken,
     ) -> Result<ChatAnswer, ModelError>;
 
-    /// Sends a request body that asks for a service in place of an answer, and waits for what comes
-    /// of it. Cancelling closes the connection.
+    /// Sends a service request (embeddings, transcription, speech) and waits for its result.
+    /// Cancelling closes the connection.
     ///
     /// # Errors
-    /// As those of [`Provider::chat`].
+    /// As those of [`Provider::complete_chat`].
     async fn serve(
         &self,
         service: ServiceCall,
@@ -259,16 +262,16 @@ pub trait Provider: Send + Sync {
         cancel: &CancellationToken,
     ) -> Result<ChatAnswer, ModelError>;
 
-    /// The models that the provider lists now.
+    /// Lists the models that the provider has now.
     ///
     /// # Errors
-    /// It cannot be asked.
+    /// The provider cannot be reached or refuses the request.
     async fn models(&self) -> Result<Vec<ModelInfo>, ModelError>;
 
-    /// Whether the key is a good one, found out by a call that costs nothing.
+    /// Checks the key by a request that costs nothing.
     ///
     /// # Errors
-    /// `byok.bad_key` or `byok.missing_key`; another code when the provider cannot be asked.
+    /// `byok.bad_key` or `byok.missing_key`; another code when the provider cannot be reached.
     async fn validate_key(&self) -> Result<(), ModelError> {
         self.models().await.map(|_| ())
     }

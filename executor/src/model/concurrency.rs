@@ -1,76 +1,82 @@
-//! How many calls a provider takes at once: learnt from its refusals (additive increase,
-//! multiplicative decrease). A state machine without clock, chance or IO.
+//! The number of concurrent calls that a provider accepts, learnt from its refusals by additive
+//! increase and multiplicative decrease (as TCP's congestion control). A state machine without
+//! clock, randomness or IO.
 
 use std::time::{Duration, Instant};
 
-/// Calls at once per provider and key where its configuration says nothing.
+/// Concurrent calls per provider and key where the configuration says nothing.
 pub(super) const DEFAULT_MAXIMUM: u32 = 64;
-/// Most calls at once that a configuration may allow.
+/// Most concurrent calls that a configuration may allow.
 pub(super) const HIGHEST_MAXIMUM: u32 = 1024;
-/// Pause after a call that was refused though it was the only one; doubles with each further one.
+/// Pause after a refused call that was the only one in flight; doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// Longest such pause, jitter not counted.
+/// Longest such pause, without jitter.
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
-/// How long a provider may refuse one call after the other, each the only one, before calls fail:
-/// with the tries that follow it is about the minute after which most limits are lifted.
+/// Longest time in which a provider may refuse single calls before all waiting calls fail. With the
+/// retries that follow this is about the minute after which most rate limits are lifted.
 const STALL_LIMIT: Duration = Duration::from_secs(30);
 
-/// The calls under way with one provider and key, and how many there may be.
+/// The calls in flight to one provider with one key, and their current limit.
 #[derive(Debug)]
 pub(super) struct ConcurrencyLimit {
+    /// The configured limit of concurrent calls.
     maximum: u32,
+    /// The learnt limit, from 1 to `maximum`.
     limit: u32,
+    /// Number of calls in flight.
     under_way: u32,
     /// Calls started so far; the next one has this number.
     starts: u64,
-    /// The first call that started after the limit was lowered last: a refusal of an earlier one
-    /// belongs to the crowd that lowered it, and lowers it no further.
+    /// Number of the first call that started after the limit was last lowered. A refusal of an
+    /// earlier call belongs to the burst that lowered the limit and does not lower it again.
     generation: u64,
-    /// Calls of this generation that passed since the limit was changed last.
+    /// Accepted calls of this generation since the limit last changed.
     passes: u32,
-    /// Nothing is sent before.
+    /// No call starts before this instant.
     pause_end: Option<Instant>,
+    /// Refusals in a row of calls that were alone; present while the provider accepts none.
     lone_refusals: Option<LoneRefusals>,
 }
 
-/// Refusals in a row of calls that were the only ones under way.
+/// Consecutive refusals of calls that were the only ones in flight.
 #[derive(Debug, Clone, Copy)]
 struct LoneRefusals {
     since: Instant,
     count: u32,
 }
 
-/// A call under way; given back by exactly one of [`ConcurrencyLimit::pass`],
-/// [`ConcurrencyLimit::refuse`] and [`ConcurrencyLimit::release`].
+/// A call in flight; returned by exactly one of [`ConcurrencyLimit::record_accepted`],
+/// [`ConcurrencyLimit::record_refusal`] and [`ConcurrencyLimit::release_slot`].
 #[derive(Debug)]
 #[must_use]
 pub(super) struct CallStart {
     number: u64,
+    /// True if no other call was in flight when it started.
     is_alone: bool,
 }
 
-/// A provider's word that it has too many calls.
+/// A provider's refusal of a call because it has too many.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LoadRefusal {
-    /// How long it asks to be left alone.
+    /// The pause that the provider asked for.
     pub(super) hint: Option<Duration>,
-    /// From 0 to 1000: stretches a pause of ours by up to a half.
+    /// From 0 to 1000: lengthens a pause of this platform's own by up to a half.
     pub(super) jitter: u16,
 }
 
-/// What a refusal says of the provider.
+/// The conclusion from a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pressure {
-    /// It takes fewer calls at once than there were.
+    /// The provider accepts fewer concurrent calls than there were.
     Crowded,
-    /// It does not take a single call now.
+    /// The provider does not accept a single call now.
     Closed,
-    /// It has not taken a single call for [`STALL_LIMIT`].
+    /// The provider has not accepted a single call for `STALL_LIMIT`.
     Stalled,
 }
 
 impl ConcurrencyLimit {
-    /// No calls under way, and as many as `maximum` allowed (at least 1).
+    /// Creates a limit of `maximum` calls (at least 1) with none in flight.
     pub(super) fn new(maximum: u32) -> Self {
         let maximum = maximum.max(1);
         Self {
@@ -85,19 +91,19 @@ impl ConcurrencyLimit {
         }
     }
 
-    /// Calls that may be under way at once now: from 1 to the maximum.
+    /// Returns the current limit, from 1 to the maximum.
     pub(super) fn limit(&self) -> u32 {
         self.limit
     }
 
-    /// Whether one more call may start. While the provider refuses single calls, it is asked by one
-    /// at a time.
+    /// Returns whether one more call may start. A provider that refuses single calls is probed by
+    /// one call at a time.
     pub(super) fn has_place(&self, now: Instant) -> bool {
         let limit = if self.lone_refusals.is_some() { 1 } else { self.limit };
         self.pause_end.is_none_or(|end| end <= now) && self.under_way < limit
     }
 
-    /// Starts a call, if there is a place for it.
+    /// Starts a call if the limit and the pause allow it.
     pub(super) fn start(&mut self, now: Instant) -> Option<CallStart> {
         if !self.has_place(now) {
             return None;
@@ -108,13 +114,15 @@ impl ConcurrencyLimit {
         Some(start)
     }
 
-    /// When a pause ends that holds up calls.
+    /// Returns the end of the last pause; it may be past.
     pub(super) fn pause_end(&self) -> Option<Instant> {
         self.pause_end
     }
 
-    /// The provider let the call in. After as many as may be under way at once, one more may be.
+    /// Records that the provider accepted the call. After as many accepted calls as the limit, the
+    /// limit rises by one.
     pub(super) fn pass(&mut self, start: CallStart) {
+        // Any accepted call proves that the provider is open again.
         self.lone_refusals = None;
         if self.is_of_this_generation(&start) {
             self.passes += 1;
@@ -126,20 +134,22 @@ impl ConcurrencyLimit {
         self.release(start);
     }
 
-    /// The call came to an end that says nothing of how many the provider takes.
+    /// Ends a call without learning anything from it.
     pub(super) fn release(&mut self, start: CallStart) {
         let CallStart { number, .. } = start;
         debug_assert!(number < self.starts, "it was started here");
         self.under_way = self.under_way.saturating_sub(1);
     }
 
-    /// The provider refused the call because it has too many.
+    /// Records that the provider refused the call for overload. Lowers the limit once per burst,
+    /// and begins a pause if the provider asked for one or refused a single call.
     pub(super) fn refuse(
         &mut self,
         start: CallStart,
         refusal: LoadRefusal,
         now: Instant,
     ) -> Pressure {
+        // Alone means that no call was in flight at its start and none started since.
         let is_alone = start.is_alone && self.starts == start.number + 1;
         if self.is_of_this_generation(&start) {
             self.lower(is_alone);
@@ -149,6 +159,7 @@ impl ConcurrencyLimit {
             true => self.note_lone_refusal(refusal.jitter, now),
             false => (Pressure::Crowded, None),
         };
+        // A hint of another call of the same burst may be longer: the latest end holds.
         let pause_end = own_pause.max(refusal.hint).and_then(|pause| now.checked_add(pause));
         self.pause_end = self.pause_end.max(pause_end);
         pressure
@@ -158,8 +169,8 @@ impl ConcurrencyLimit {
         start.number >= self.generation
     }
 
-    /// Halves the calls at once: those that were under way, for a limit that was not reached says
-    /// nothing. A call that was alone says nothing of them either: the limit itself is halved.
+    /// Halves the limit, or the number of calls in flight if that is lower: a limit that was not
+    /// reached says nothing. For a call that was alone the limit itself is halved.
     fn lower(&mut self, is_alone: bool) {
         let reached = if is_alone { self.limit } else { self.limit.min(self.under_way) };
         self.limit = (reached / 2).max(1);
@@ -167,10 +178,13 @@ impl ConcurrencyLimit {
         self.passes = 0;
     }
 
+    /// Counts a refusal of a single call; returns the pressure and the pause before the next probe,
+    /// doubled with each refusal.
     fn note_lone_refusal(&mut self, jitter: u16, now: Instant) -> (Pressure, Option<Duration>) {
         let known = self.lone_refusals.unwrap_or(LoneRefusals { since: now, count: 0 });
         let LoneRefusals { since, count } = known;
         self.lone_refusals = Some(LoneRefusals { since, count: count.saturating_add(1) });
+        // The shift is bounded, since a provider may refuse for hours.
         let doubled = FIRST_PAUSE.saturating_mul(1 << count.min(16)).min(LONGEST_PAUSE);
         let pause = doubled + doubled / 2 * u32::from(jitter.min(1000)) / 1000;
         let is_stalled = now.saturating_duration_since(since) >= STALL_LIMIT;
@@ -283,7 +297,7 @@ mod tests {
         assert_eq!(limit.refuse(start, BARE, now), Pressure::Closed, "it began anew");
     }
 
-    /// What may happen to a limit.
+    /// One event in the life of a limit.
     #[derive(Debug, Clone)]
     enum Happening {
         Start,

@@ -1,4 +1,4 @@
-//! Which providers there are, and how they are reached.
+//! The configuration of a provider: its URL, interface, key, models and limits.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,26 +11,27 @@ use super::concurrency::DEFAULT_MAXIMUM;
 use super::error::ModelError;
 use super::provider_traits::ProviderTraits;
 
-/// The newest version of Anthropic's interface; it takes no sampling parameters.
+/// The newest version of Anthropic's interface. It accepts no sampling parameters.
 pub(super) const ANTHROPIC_VERSION: &str = "2026-10-21";
 
-/// A key that never shows itself: only its last four characters do.
+/// A key that shows only its last four characters when printed. Its memory is zeroed when it is
+/// dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Wraps a key; white space around it, as files and shells add it, is taken off.
+    /// Wraps a key without the white space around it that files and shells add.
     pub fn new(key: impl Into<String>) -> Self {
         let key = Zeroizing::new(key.into());
         Self(Zeroizing::new(key.trim().to_owned()))
     }
 
-    /// Whether there is no key in it.
+    /// Returns whether the key is empty, which counts as no key.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The key itself, for the one header that carries it.
+    /// Returns the key itself, for the one header that carries it and for masking it in messages.
     pub(super) fn reveal(&self) -> &str {
         &self.0
     }
@@ -38,7 +39,7 @@ impl Secret {
 
 impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Four characters of a short key would be too much of it.
+        // Of a short key, four characters would give away too much.
         let length = self.0.chars().count();
         let hidden = if length >= 12 { length - 4 } else { length };
         write!(f, "…{}", self.0.chars().skip(hidden).collect::<String>())
@@ -54,31 +55,32 @@ impl fmt::Debug for Secret {
 /// Parts of the names of models that do not chat.
 const NOT_CHAT: [&str; 5] = ["embed", "rerank", "transcribe", "tts", "whisper"];
 
-/// Whether a model does something else than chat, by its name.
+/// Returns whether a model does something other than chat, judged by its name: most lists do not
+/// say.
 pub(super) fn is_no_chat(id: &str) -> bool {
     let id = id.to_lowercase();
     NOT_CHAT.iter().any(|part| id.contains(part))
 }
 
-/// A model of a provider.
+/// A model of a provider, as configured or listed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModelInfo {
-    /// Its name, as the provider writes it.
+    /// The model's name, as the provider writes it.
     pub id: String,
-    /// Tokens of input and output together, when known.
+    /// Context window in tokens, input and output together, if known.
     pub context_tokens: Option<u64>,
-    /// Most tokens of an answer, when known.
+    /// Maximum tokens of an answer, if known.
     pub max_output_tokens: Option<u32>,
-    /// The model that it is, `PROVIDER/MODEL`, for a deployment under a name of its own.
+    /// `PROVIDER/MODEL` whose limits hold, for a deployment under a name of its own.
     pub base_model: Option<String>,
-    /// How it departs from its provider's ways.
+    /// Deviations from the provider's own traits.
     pub traits: ProviderTraits,
-    /// Whether it does something else than chat: it is asked when it is named, and not chosen.
+    /// True if the model does something other than chat: it is used when named, and never chosen.
     pub is_no_chat: bool,
 }
 
 impl ModelInfo {
-    /// A model of which no more is known.
+    /// Describes a model by its name and context window.
     pub fn new(id: impl Into<String>, context_tokens: Option<u64>) -> Self {
         let id = id.into();
         let is_no_chat = is_no_chat(&id);
@@ -86,13 +88,13 @@ impl ModelInfo {
     }
 }
 
-/// How long a provider is waited for. The whole call has a limit of its own.
+/// Timeouts of a provider's connections. The whole call has a limit of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
     /// Longest wait for a connection.
     pub connect: Duration,
-    /// Longest silence once text has begun to come. Before that, reading a long prompt and
-    /// reasoning are silent, and only the limit of the whole call counts.
+    /// Longest silence once content has begun to arrive. Reading a long prompt and reasoning are
+    /// silent, so until then only the limit of the whole call counts.
     pub idle: Duration,
 }
 
@@ -102,41 +104,42 @@ impl Default for Timeouts {
     }
 }
 
-/// The interface that a provider speaks.
+/// The wire interface that a provider speaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Api {
     /// OpenAI's chat completions: OpenAI, Azure's v1 URLs, llama.cpp, MLX, and many others.
     OpenAiChat,
-    /// OpenAI's responses.
+    /// OpenAI's responses API, used without stored state.
     OpenAiResponses,
     /// Azure's URLs with a deployment and a version.
     AzureClassic {
-        /// The version, as `2024-10-21`.
+        /// The API version, such as `2024-10-21`.
         api_version: String,
     },
-    /// Anthropic's messages.
+    /// Anthropic's messages API, in either of its versions.
     Anthropic {
-        /// The version, as `2026-10-21`.
+        /// The value of `anthropic-version`, such as `2026-10-21`.
         version: String,
     },
-    /// Google's `generateContent`.
+    /// Google's `generateContent` for Gemini.
     Gemini,
-    /// Google's interactions; nothing is stored.
+    /// Google's interactions API, used without stored state.
     GeminiInteractions,
-    /// Ollama's own.
+    /// Ollama's native interface (`/api/chat`).
     Ollama,
 }
 
 /// The header that carries a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyHeader {
-    /// `Authorization: Bearer KEY`.
+    /// `Authorization: Bearer KEY`, as most providers expect it.
     Bearer,
     /// `api-key: KEY`, as Azure wants it.
     ApiKey,
     /// `x-api-key: KEY`, as Anthropic wants it.
     XApiKey,
-    /// `x-goog-api-key: KEY`. Google would take it in the URL too, where logs would get it.
+    /// `x-goog-api-key: KEY`. Google also accepts the key in the URL, where it would end up in
+    /// logs.
     XGoogApiKey,
 }
 
@@ -151,49 +154,52 @@ impl KeyHeader {
     }
 }
 
-/// A provider of models.
+/// The configuration of one provider with one key.
 #[derive(Debug, Clone)]
 pub struct ProviderConfig {
-    /// The name used in manifests and in the price book: `local`, `openai`, ...
+    /// The name used in manifests and in the price book, such as `local` or `openai`. Several keys
+    /// of one provider share it.
     pub name: String,
-    /// The interface.
+    /// The interface in which requests are written and answers are read.
     pub api: Api,
-    /// The URL that the interface's paths follow, as `https://api.openai.com/v1`; for Ollama the
-    /// URL with `/v1` will do too.
+    /// The URL to which the interface's paths are appended, such as `https://api.openai.com/v1`.
+    /// For Ollama a trailing `/v1` is optional.
     pub base_url: String,
-    /// The key, when there is one.
+    /// The key, if there is one.
     pub key: Option<Secret>,
-    /// The header that carries it.
+    /// The header that carries the key.
     pub key_header: KeyHeader,
-    /// The environment variable or file that a key is expected in; absent when none is needed.
+    /// The environment variable or file in which a key is expected; absent if none is needed.
     pub api_key_env: Option<String>,
-    /// Whose key it is.
+    /// Owner of the key: the tenant, or the operator, who bills for its use.
     pub owner: KeyOwner,
-    /// Whether the model runs on machines of the person or the operator.
+    /// Local to the user or the operator, or a cloud.
     pub class: ProviderClass,
-    /// Whether what is private must not go there, though it is near: it was found, it is another
-    /// user's, and nobody has confirmed it.
+    /// True if private prompts must not be sent although the server is near: it was detected,
+    /// belongs to another user, and nobody has confirmed it.
     pub is_unconfirmed: bool,
-    /// What runs it.
+    /// The server software or cloud that runs the models.
     pub platform: Platform,
-    /// The models that may be used; those that the provider lists when empty.
+    /// The models that may be used; all that the provider lists if empty.
     pub models: Vec<ModelInfo>,
-    /// How long it is waited for.
+    /// Timeouts of the provider's connections.
     pub timeouts: Timeouts,
-    /// Whether it answers a call once, however often it is sent under the same `Idempotency-Key`.
+    /// True if the provider executes a call once however often it is sent under the same
+    /// `Idempotency-Key`.
     pub recognises_repeats: bool,
-    /// Most calls at once with this key, at least 1; fewer while the provider refuses some because
-    /// it has too many.
+    /// Maximum concurrent calls with this key, at least 1. Fewer are sent while the provider
+    /// refuses some for overload.
     pub max_parallel: u32,
-    /// How it departs from its interface.
+    /// Deviations of the provider from its interface.
     pub traits: ProviderTraits,
 }
 
 impl ProviderConfig {
-    /// A provider that needs no key and lists its models itself.
+    /// Configures a provider that needs no key and lists its models itself.
     pub fn keyless(name: &str, base_url: &str, class: ProviderClass, platform: Platform) -> Self {
         Self {
             name: name.to_owned(),
+            // Ollama's OpenAI-compatible routes cut long prompts silently; its own refuse them.
             api: if platform == Platform::Ollama { Api::Ollama } else { Api::OpenAiChat },
             key_header: KeyHeader::Bearer,
             base_url: base_url.trim_end_matches('/').to_owned(),
@@ -211,27 +217,28 @@ impl ProviderConfig {
         }
     }
 
-    /// A server on this machine with one model.
+    /// Configures a server on this machine with one model.
     pub fn local(name: &str, base_url: &str, model: &str) -> Self {
         let models = vec![ModelInfo::new(model, None)];
         let (class, platform) = (ProviderClass::Local, Platform::OpenAiCompatible);
         Self { models, ..Self::keyless(name, base_url, class, platform) }
     }
 
-    /// A cloud, with the tenant's own key.
+    /// Configures a cloud provider with the tenant's own key; an empty key counts as missing.
     fn cloud(name: &str, base_url: &str, variable: &str, key: Secret) -> Self {
         let (class, platform) = (ProviderClass::Cloud, Platform::CloudApi);
         let config = Self::keyless(name, base_url, class, platform);
+        // An empty variable counts as unset, as in the providers' SDKs.
         let key = Some(key).filter(|key| !key.is_empty());
         Self { key, api_key_env: Some(variable.to_owned()), ..config }
     }
 
-    /// OpenAI itself.
+    /// Configures OpenAI's cloud, by its chat completions.
     pub fn openai(key: Secret) -> Self {
         Self::cloud("openai", "https://api.openai.com/v1", "OPENAI_API_KEY", key)
     }
 
-    /// Anthropic.
+    /// Configures Anthropic's cloud, by the newest version of its interface.
     pub fn anthropic(key: Secret) -> Self {
         let url = "https://api.anthropic.com/v1";
         Self {
@@ -241,7 +248,7 @@ impl ProviderConfig {
         }
     }
 
-    /// Google's Gemini.
+    /// Configures Google's Gemini, by `generateContent`.
     pub fn gemini(key: Secret) -> Self {
         let url = "https://generativelanguage.googleapis.com/v1beta";
         Self {
@@ -251,9 +258,9 @@ impl ProviderConfig {
         }
     }
 
-    /// Azure's OpenAI at a resource's `endpoint`, as `https://RES.openai.azure.com`: with an
-    /// `api_version` by its classic URLs, else by its v1 ones. Its models are its deployments,
-    /// which only the operator knows.
+    /// Configures Azure OpenAI at a resource's `endpoint`, such as `https://RES.openai.azure.com`:
+    /// by its classic URLs with an `api_version`, else by its v1 URLs. The models are the
+    /// deployments, which Azure does not list.
     pub fn azure(
         key: Secret,
         endpoint: &str,
@@ -272,12 +279,13 @@ impl ProviderConfig {
         Self {
             api,
             key_header: KeyHeader::ApiKey,
+            // Azure's routes list base models, not the resource's deployments.
             models: deployments.iter().map(model).collect(),
             ..Self::cloud("azure", &base_url, "AZURE_OPENAI_API_KEY", key)
         }
     }
 
-    /// How one of its models departs from its interface.
+    /// Returns the traits that hold for one model: its own over the provider's.
     pub fn traits_of(&self, model: &str) -> ProviderTraits {
         match self.models.iter().find(|known| known.id == model) {
             Some(known) => self.traits.overlaid(&known.traits),
@@ -285,18 +293,18 @@ impl ProviderConfig {
         }
     }
 
-    /// The name of the key, for logs and events; absent when there is no key.
+    /// Returns the name of the key, for logs and events; absent if there is no key.
     pub fn key_name(&self) -> Option<&str> {
         let named = self.api_key_env.as_deref().unwrap_or("key");
         self.key.as_ref().map(|_| named)
     }
 
-    /// Whether it is paid by a key of the caller's own.
+    /// Returns whether calls are paid by a key of the caller's own.
     pub(super) fn is_own(&self) -> bool {
         self.key.is_some() && self.owner == KeyOwner::User
     }
 
-    /// That the key is missing, if it is.
+    /// Returns the error of a missing key if the provider needs one.
     pub(super) fn missing_key(&self) -> Option<ModelError> {
         let variable = self.api_key_env.as_deref().filter(|_| self.key.is_none())?;
         let message = format!("{} needs a key: set {variable}", self.name);

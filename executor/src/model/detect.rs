@@ -1,4 +1,4 @@
-//! Finding model servers that run on this machine.
+//! Detection of model servers that run on this machine.
 
 use std::time::Duration;
 
@@ -14,26 +14,26 @@ use super::endpoint::{Endpoint, Reach};
 use super::listing::{Lister, of_openai};
 use super::socket_owner::listening_uids;
 
-/// A server on this machine answers in less, or is too busy to be used.
+/// Longest wait for a server: one on this machine answers faster, or is too busy to be used.
 const TIMEOUT: Duration = Duration::from_millis(1500);
-/// Where Ollama, and llama.cpp or MLX, listen when nobody says otherwise.
+/// Addresses where Ollama, and llama.cpp or MLX, listen by default.
 const USUAL: [&str; 2] = ["127.0.0.1:11434", "127.0.0.1:8080"];
 
-/// What runs the models.
+/// The software of a model server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerKind {
-    /// Ollama, spoken to by its own routes: the OpenAI-compatible ones cut long prompts silently.
+    /// Ollama, used by its native routes: the OpenAI-compatible ones cut long prompts silently.
     Ollama,
-    /// llama.cpp's server, the managed one included.
+    /// llama.cpp's server, including the managed one.
     LlamaCpp,
     /// MLX's server on Apple silicon.
     Mlx,
-    /// Something else that speaks OpenAI's chat completions.
+    /// Any other server that speaks OpenAI's chat completions.
     OpenAiCompatible,
 }
 
 impl ServerKind {
-    /// The name shown to people.
+    /// Returns the name shown to people.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ollama => "Ollama",
@@ -53,36 +53,38 @@ impl ServerKind {
     }
 }
 
-/// Why a server may be sent what is private, or why not.
+/// Permission to send private prompts to a server, and its reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Consent {
-    /// It was named or confirmed by who uses it, or is one that we started.
+    /// An operator named or confirmed the server, or this platform started it.
     Given,
-    /// It was found, and is a process of this user.
+    /// The server was detected, and is a process of the same user.
     SameUser,
-    /// It was found, and is a process of another user, or the system does not tell whose.
+    /// The server was detected, and is a process of the user with this uid, or the system does not
+    /// tell whose.
     Missing(Option<u32>),
 }
 
-/// A server that answered.
+/// A model server that answered a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Detected {
-    /// What it is.
+    /// The software that the server runs.
     pub kind: ServerKind,
-    /// Its URL up to and without `/chat/completions`.
+    /// The server's URL up to and without `/chat/completions`.
     pub base_url: String,
-    /// Its models.
+    /// The chat models that the server lists.
     pub models: Vec<ModelInfo>,
-    /// Whether what is private may go there.
+    /// Permission to send private prompts to the server.
     pub consent: Consent,
-    /// What it asks for with every call.
+    /// The key that the server requires, if any.
     pub key: Option<Secret>,
 }
 
 impl Detected {
-    /// The provider that it makes: `local` on this machine or its network. A server anywhere else
-    /// is `remote`: nothing is known of its price, and what it is sent leaves the premises.
-    /// The models are asked for again when one is chosen, so that a new one is found.
+    /// Returns the configuration of the server as a provider: `local` on this machine or its
+    /// network. A server anywhere else is `remote`, since its price is unknown and prompts leave
+    /// the premises. The list of models stays empty, so that the server is asked when one is chosen
+    /// and new models are found.
     pub fn provider(&self) -> ProviderConfig {
         let reach = Endpoint::parse(&self.base_url).map(|endpoint| endpoint.reach);
         let (name, class) = match reach {
@@ -96,10 +98,12 @@ impl Detected {
     }
 }
 
-/// Asks the usual ports, or only these URLs when some are given, all at once; gives what answered
-/// with a model, in the order asked. Those that are named are consented to.
+/// Probes the default addresses, or only `urls` if there are any, all at once. Returns the servers
+/// that have a chat model, in the order probed. Named servers count as consented to.
 pub async fn detect(urls: &[String]) -> Vec<Detected> {
     if urls.is_empty() {
+        // Anyone on the machine may listen on a default port, so consent depends on the process
+        // behind it.
         let usual = USUAL.map(|address| (format!("http://{address}"), consent(address)));
         return probe_all(&usual).await;
     }
@@ -107,8 +111,8 @@ pub async fn detect(urls: &[String]) -> Vec<Detected> {
     probe_all(&named).await
 }
 
-/// Asks a server that was started by who asks, with a key of its own or none; nothing while it does
-/// not answer.
+/// Probes a server that the caller started, with a key or without; `None` until it answers with a
+/// model.
 pub async fn detect_started(url: &str, key: Option<&Secret>) -> Option<Detected> {
     let server = probe(url, Consent::Given, key).await?;
     (!server.models.is_empty()).then_some(server)
@@ -119,8 +123,9 @@ async fn probe_all(urls: &[(String, Consent)]) -> Vec<Detected> {
     found.into_iter().flatten().filter(|server| !server.models.is_empty()).collect()
 }
 
-/// Whether a server that is found at an address is this user's.
+/// Returns whether the process that listens at an address belongs to this user.
 fn consent(address: &str) -> Consent {
+    // More than one process may share a port (`SO_REUSEPORT`): all must be this user's.
     let uids = address.parse().ok().and_then(listening_uids).unwrap_or_default();
     let ours = geteuid().as_raw();
     match uids.iter().find(|uid| **uid != ours) {
@@ -130,7 +135,8 @@ fn consent(address: &str) -> Consent {
     }
 }
 
-/// Asks one server, under its base URL or that with `/v1`.
+/// Probes one server, at its base URL or at that with `/v1` appended. `None` if it is no model
+/// server.
 async fn probe(url: &str, consent: Consent, key: Option<&Secret>) -> Option<Detected> {
     let url = url.trim_end_matches('/');
     let base_url = if url.ends_with("/v1") { url.to_owned() } else { format!("{url}/v1") };
@@ -139,15 +145,17 @@ async fn probe(url: &str, consent: Consent, key: Option<&Secret>) -> Option<Dete
     let headers = key.map(bearer_header).unwrap_or_default();
     let lister =
         Lister { client: &client, endpoint: &endpoint, headers: &headers, timeout: TIMEOUT };
+    // Both are asked at once: a server that is not Ollama answers the second with an error.
     let (list, tags) = tokio::join!(lister.openai(), lister.ollama());
-    // llama.cpp answers some of Ollama's routes too, so its own mark is looked for first.
+    // llama.cpp answers some of Ollama's routes too, so its own mark in the list decides first.
     let list = list.unwrap_or(Value::Null);
     let (kind, mut models) = match (kind_of(&list), tags) {
         (ServerKind::LlamaCpp, _) => (ServerKind::LlamaCpp, lister.llama_cpp(&list).await.ok()?),
         (_, Ok(models)) => (ServerKind::Ollama, models),
         (kind, Err(_)) => (kind, of_openai(&list)),
     };
-    // A server without a model that chats is none that answers.
+    // Models that do not chat are useless here; a server that has no other is dropped by the
+    // callers.
     models.retain(|model| !model.is_no_chat);
     Some(Detected { kind, base_url, models, consent, key: key.cloned() })
 }
@@ -157,6 +165,8 @@ fn bearer_header(key: &Secret) -> HeaderMap {
     value.map(|value| HeaderMap::from_iter([(AUTHORIZATION, value)])).unwrap_or_default()
 }
 
+/// Recognises a server by the first model of its list: llama.cpp names itself as the owner, MLX
+/// gives a creation time and no owner.
 fn kind_of(list: &Value) -> ServerKind {
     let first = &list["data"][0];
     match first["owned_by"].as_str() {

@@ -1,4 +1,5 @@
-//! The parts of an answer as they grow, and what nobody has heard of them yet.
+//! The parts of an answer under construction, and the fragments of them that the listener has not
+//! received yet.
 
 use convergio_domain::chat::{
     Interface, NativeFields, NativePart, Part, RefusalPart, TextPart, ThinkingPart, ToolCall,
@@ -12,51 +13,60 @@ use uuid::Uuid;
 use super::chat::Piece;
 use super::json_piece::size;
 
-/// Bytes of text, thought, arguments and whatever else at most.
+/// Maximum bytes of text, reasoning, tool arguments and native fields of one answer.
 const BYTES_LIMIT: usize = 8 << 20;
-/// Tools that one answer may ask for.
+/// Maximum tool calls of one answer.
 const TOOLS_LIMIT: usize = 128;
-/// Parts of one answer.
+/// Maximum parts of one answer.
 const PARTS_LIMIT: usize = 4096;
-/// The tool by which a provider without structured output is made to answer in a schema.
+/// Name of the tool by which a provider without structured output is made to answer in a schema:
+/// the tool's arguments are the answer.
 pub(super) const ANSWER_TOOL: &str = "convergio_answer";
 
-/// More than any honest answer.
+/// The answer exceeds a limit that no honest answer reaches.
 pub(super) struct TooLarge;
 
-/// The parts of an answer under way. Notes of them come part by part, whatever the order in which
-/// the provider sends their pieces.
+/// The parts of an answer under construction. Fragments are handed out part by part, in whatever
+/// order the provider interleaves its pieces.
 #[derive(Default)]
 pub(super) struct Drafts {
+    /// All parts begun so far, in order.
     drafts: Vec<Draft>,
-    /// Whether the next piece begins a part of its own.
+    /// True if the next piece must begin a new part even if the last one is of its kind.
     is_apart: bool,
-    /// The part whose pieces are told now.
+    /// Index of the part whose fragments are being handed out.
     at: usize,
-    /// The part that is the answer in a schema.
+    /// Index of the part that is the answer in a schema.
     answer: Option<usize>,
-    /// Where the parts of the provider's item begin.
+    /// Index of the first part of the provider's current item.
     item: usize,
-    /// Calls of tools.
+    /// Number of tool calls.
     calls: usize,
+    /// Bytes of content received, for the limit.
     bytes: usize,
 }
 
+/// One part under construction.
 struct Draft {
     part: Part,
-    /// What the provider's further pieces of the part are recognised by.
+    /// The provider's index by which later pieces of the part refer to it.
     key: Option<u64>,
-    /// The id that the provider gave a call, which may be another's too.
+    /// The id that the provider gave a tool call. It may repeat another call's id, which the part's
+    /// own id never does.
     provider_id: String,
-    /// The input of a block that is the provider's own, as far as it has come.
+    /// JSON text of a native block's input, as received so far.
     input: String,
+    /// True once no more of the part can come.
     is_closed: bool,
+    /// Fragments not handed out yet.
     notes: Vec<(LiveKind, String)>,
-    /// Bytes of the notes that were told.
+    /// Bytes of the fragments handed out: the offset of the next one.
     note_bytes: u64,
 }
 
 impl Draft {
+    /// Queues a fragment. Text continues the last fragment of its kind; native fields are JSON
+    /// objects and must stay apart.
     fn note(&mut self, kind: LiveKind, text: &str) {
         match self.notes.last_mut() {
             Some((last, said)) if *last == kind && !matches!(kind, LiveKind::Native(_)) => {
@@ -66,7 +76,8 @@ impl Draft {
         }
     }
 
-    /// Whether nothing more of the part will come, if another one has begun.
+    /// Returns whether the next part may be handed out: nothing more of this one is expected. A
+    /// tool call without an end mark counts as over once its arguments are valid JSON.
     fn is_over(&self) -> bool {
         match &self.part {
             Part::ToolCall(call) => self.is_closed || is_json(&call.arguments),
@@ -75,12 +86,13 @@ impl Draft {
         }
     }
 
-    /// Whether it is a call whose tool is not known yet.
+    /// Returns whether the part is a tool call whose name has not arrived.
     fn is_nameless(&self) -> bool {
         matches!(&self.part, Part::ToolCall(call) if call.name.is_empty() && !self.is_closed)
     }
 
-    /// Nothing more of the part comes.
+    /// Closes the part. Empty arguments become `{}`; a native block gets its input and is handed
+    /// out whole.
     fn close(&mut self) {
         if std::mem::replace(&mut self.is_closed, true) {
             return;
@@ -97,6 +109,7 @@ impl Draft {
                 {
                     block.insert("input".to_owned(), input);
                 }
+                // Fields merged so far are superseded: the listener gets the finished block once.
                 let whole = json!(self.part).to_string();
                 self.notes.clear();
                 self.note(LiveKind::Whole, &whole);
@@ -110,18 +123,22 @@ fn is_json(text: &str) -> bool {
     serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
-/// Which tool it is stands there when it is told.
+/// Returns the kind of arguments fragments. Id and name are filled in when they are handed out: the
+/// name may arrive later.
 fn arguments_kind() -> LiveKind {
     LiveKind::ToolArguments { id: String::new(), name: String::new() }
 }
 
-/// An id for a call of a provider that gives none: no other call has it.
+/// Generates a unique id for a tool call, for providers that give none or repeat one.
 fn call_id() -> String {
     format!("call_{}", Uuid::now_v7().simple())
 }
 
 impl Drafts {
-    /// Whether what was taken in is within its limits.
+    /// Checks the parts against their limits.
+    ///
+    /// # Errors
+    /// There are too many bytes, parts or tool calls.
     pub(super) fn check(&self) -> Result<(), TooLarge> {
         let is_within = self.bytes <= BYTES_LIMIT
             && self.drafts.len() <= PARTS_LIMIT
@@ -129,22 +146,22 @@ impl Drafts {
         if is_within { Ok(()) } else { Err(TooLarge) }
     }
 
-    /// Counts bytes that are kept elsewhere.
+    /// Counts bytes that are collected outside of the parts.
     pub(super) fn add_bytes(&mut self, bytes: usize) {
         self.bytes += bytes;
     }
 
-    /// Whether there is an answer in a schema.
+    /// Returns whether a part is an answer in a schema, by the answer tool.
     pub(super) fn is_in_schema(&self) -> bool {
         self.answer.is_some()
     }
 
-    /// The next piece begins a part of its own, though the one before is of its kind.
+    /// Makes the next piece begin a new part, even if the last part is of its kind.
     pub(super) fn separate(&mut self) {
         self.is_apart = true;
     }
 
-    /// Begins a part, whatever is in it.
+    /// Begins a part with initial content; `key` is the provider's index of it.
     pub(super) fn open(&mut self, part: Part, key: Option<u64>) {
         self.is_apart = false;
         self.drafts.push(Draft {
@@ -158,6 +175,7 @@ impl Drafts {
         });
     }
 
+    /// Returns the newest part if the next piece may continue it.
     fn last(&mut self) -> Option<&mut Draft> {
         self.drafts.last_mut().filter(|_| !self.is_apart)
     }
@@ -166,7 +184,7 @@ impl Drafts {
         self.drafts.last_mut()
     }
 
-    /// A piece of text.
+    /// Appends text to the current text part, or to a new one.
     pub(super) fn say(&mut self, text: &str) {
         self.bytes += text.len();
         self.continue_text();
@@ -178,7 +196,7 @@ impl Drafts {
         }
     }
 
-    /// A piece of a thought.
+    /// Appends reasoning to the current reasoning part, or to a new one.
     pub(super) fn think(&mut self, text: &str) {
         self.bytes += text.len();
         self.continue_thought();
@@ -190,7 +208,8 @@ impl Drafts {
         }
     }
 
-    /// A piece of the provider's mark of the thought.
+    /// Appends to the signature of the current reasoning part, with which its maker recognises it
+    /// later.
     pub(super) fn sign(&mut self, text: &str) {
         if text.is_empty() {
             return;
@@ -205,7 +224,7 @@ impl Drafts {
         }
     }
 
-    /// Goes on with a thought, or begins one.
+    /// Ensures that the newest part is a reasoning part.
     pub(super) fn continue_thought(&mut self) {
         if !matches!(self.last(), Some(Draft { part: Part::Thinking(_), .. })) {
             self.open(Part::Thinking(ThinkingPart::default()), None);
@@ -213,7 +232,7 @@ impl Drafts {
         }
     }
 
-    /// Goes on with a text, or begins one.
+    /// Ensures that the newest part is a text part.
     pub(super) fn continue_text(&mut self) {
         if !matches!(self.last(), Some(Draft { part: Part::Text(_), .. })) {
             self.open(Part::text(""), None);
@@ -221,14 +240,14 @@ impl Drafts {
         }
     }
 
-    /// Who listens hears that a part begins before anything is told of it.
+    /// Queues an empty fragment, which tells listeners that a part begins.
     fn note_begin(&mut self, kind: LiveKind) {
         if let Some(draft) = self.newest_mut() {
             draft.note(kind, "");
         }
     }
 
-    /// Goes on with a thought that the interface marks so, or begins one.
+    /// Ensures that the newest part is a reasoning part with exactly these native fields.
     pub(super) fn continue_thought_of(&mut self, native: Option<NativeFields>) {
         let is_it = |part: &Part| matches!(part, Part::Thinking(part) if part.native == native);
         if !self.last().is_some_and(|draft| is_it(&draft.part)) {
@@ -241,7 +260,7 @@ impl Drafts {
         }
     }
 
-    /// A piece of the words with which the model refuses.
+    /// Appends text with which the model declines to answer.
     pub(super) fn refuse(&mut self, text: &str) {
         self.bytes += text.len();
         if !matches!(self.last(), Some(Draft { part: Part::Refusal(_), .. })) {
@@ -255,16 +274,19 @@ impl Drafts {
         }
     }
 
-    /// Begins a call of a tool.
+    /// Begins a tool call; the answer tool begins the answer in a schema instead. A missing or
+    /// repeated id is replaced by a unique one, because results refer to calls by id.
     pub(super) fn begin_call(&mut self, key: Option<u64>, id: &str, name: &str) {
         if name == ANSWER_TOOL {
             self.open(Part::text(""), key);
+            // The model "calls" the answer tool: its arguments are shown and stored as text.
             self.answer = Some(self.drafts.len() - 1);
             return;
         }
         let provider_id = id.to_owned();
         let id = match id {
             "" => call_id(),
+            // Some servers repeat an id within an answer.
             _ if self.has_call(id) => call_id(),
             _ => id.to_owned(),
         };
@@ -278,13 +300,14 @@ impl Drafts {
         }
     }
 
-    /// Whether a call has this id already.
+    /// Returns whether a tool call has this id already.
     fn has_call(&self, id: &str) -> bool {
         let is = |draft: &Draft| matches!(&draft.part, Part::ToolCall(call) if call.id == id);
         self.drafts.iter().any(is)
     }
 
-    /// The place of the latest call of which this is true, by its key and the id that it was given.
+    /// Returns the index of the latest tool call that satisfies `is`, given its key and the id by
+    /// which the provider knows it.
     pub(super) fn find_call(&self, is: impl Fn(Option<u64>, &str) -> bool) -> Option<usize> {
         self.drafts.iter().rposition(|draft| match &draft.part {
             Part::ToolCall(_) => is(draft.key, &draft.provider_id),
@@ -292,7 +315,7 @@ impl Drafts {
         })
     }
 
-    /// The call at a place.
+    /// Returns the tool call at an index, if the part there is one.
     pub(super) fn call_at(&self, place: usize) -> Option<&ToolCall> {
         match &self.drafts.get(place)?.part {
             Part::ToolCall(call) => Some(call),
@@ -300,19 +323,19 @@ impl Drafts {
         }
     }
 
-    /// Whether the newest part is a thought that goes on.
+    /// Returns whether the newest part is a reasoning part that may continue.
     pub(super) fn is_open_thought(&mut self) -> bool {
         matches!(self.last(), Some(Draft { part: Part::Thinking(_), .. }))
     }
 
-    /// Whether a part is a thought that has no mark.
+    /// Returns whether a part is reasoning without a signature or native fields.
     pub(super) fn is_unsigned_thought(&self, place: Option<usize>) -> bool {
         let draft = place.and_then(|place| self.drafts.get(place));
         matches!(draft.map(|draft| &draft.part), Some(Part::Thinking(part))
             if part.signature.is_empty() && part.native.is_none())
     }
 
-    /// The name of a call that began without one.
+    /// Sets the name of a tool call that began without one.
     pub(super) fn name_call(&mut self, place: usize, name: &str) {
         if let Some(Draft { part: Part::ToolCall(call), .. }) = self.drafts.get_mut(place)
             && call.name.is_empty()
@@ -322,30 +345,33 @@ impl Drafts {
         }
     }
 
-    /// What comes next is of another item of the provider's.
+    /// Begins a new item of the provider: later pieces start new parts.
     pub(super) fn begin_item(&mut self) {
+        // Fields of the item arrive at its end and belong to the parts begun since.
         self.item = self.drafts.len();
         self.is_apart = true;
     }
 
-    /// The places of the parts of the item.
+    /// Returns the indices of the current item's parts.
     pub(super) fn item(&self) -> std::ops::Range<usize> {
         self.item..self.drafts.len()
     }
 
-    /// The place of the newest part.
+    /// Returns the index of the newest part.
     pub(super) fn newest(&self) -> Option<usize> {
         self.drafts.len().checked_sub(1)
     }
 
-    /// The place of the latest part with this key.
+    /// Returns the index of the latest part with this key; providers reuse keys.
     pub(super) fn keyed(&self, key: Option<u64>) -> Option<usize> {
         key.and_then(|_| self.drafts.iter().rposition(|draft| draft.key == key))
     }
 
-    /// A piece of the arguments of a call, or of the input of a block.
+    /// Appends a piece of a tool call's arguments, of a native block's input, or of the answer in a
+    /// schema.
     pub(super) fn write_arguments(&mut self, place: Option<usize>, text: &str) {
         self.bytes += text.len();
+        // Pieces of the answer tool's arguments are the text of the schema answer.
         let is_answer = place.is_some() && place == self.answer;
         let Some(draft) = place.and_then(|place| self.drafts.get_mut(place)) else { return };
         match &mut draft.part {
@@ -362,7 +388,7 @@ impl Drafts {
         }
     }
 
-    /// The arguments of a call, or the answer in a schema, as far as they have come.
+    /// Returns the arguments of a tool call, or the answer in a schema, as received so far.
     pub(super) fn arguments(&self, place: Option<usize>) -> &str {
         match place.and_then(|place| self.drafts.get(place)).map(|draft| &draft.part) {
             Some(Part::ToolCall(call)) => &call.arguments,
@@ -371,19 +397,19 @@ impl Drafts {
         }
     }
 
-    /// A block that is the provider's own. More of it may come, until it is closed.
+    /// Begins a block that only the provider's interface has. It may grow until it is closed.
     pub(super) fn open_native(&mut self, interface: Interface, block: Value, key: Option<u64>) {
         self.bytes += size(&block);
         self.open(Part::Native(NativePart { interface, block }), key);
     }
 
-    /// A block that is the provider's own, and whole.
+    /// Appends a complete block that only the provider's interface has.
     pub(super) fn add_native(&mut self, interface: Interface, block: Value) {
         self.open_native(interface, block, None);
         self.close(self.newest());
     }
 
-    /// Nothing more comes of a part, and what comes next is another.
+    /// Closes a part; the next piece begins another.
     pub(super) fn close(&mut self, place: Option<usize>) {
         if let Some(draft) = place.and_then(|place| self.drafts.get_mut(place)) {
             draft.close();
@@ -391,7 +417,7 @@ impl Drafts {
         self.is_apart = true;
     }
 
-    /// The model has stopped: nothing more comes of any part.
+    /// Closes all parts, when the model has stopped. An empty answer in a schema becomes `{}`.
     pub(super) fn close_all(&mut self) {
         self.drafts.iter_mut().for_each(Draft::close);
         if let Some(draft) = self.answer.and_then(|place| self.drafts.get_mut(place))
@@ -403,8 +429,8 @@ impl Drafts {
         }
     }
 
-    /// Fields of a part that only the interface has. `delta` is what a listener is told of them:
-    /// the fields themselves where it is null.
+    /// Merges fields of a part that only the interface has. `delta` is the fragment for the
+    /// listener; the fields themselves if it is null.
     pub(super) fn add_fields(
         &mut self,
         place: Option<usize>,
@@ -419,6 +445,7 @@ impl Drafts {
         self.bytes += fields.values().map(size).sum::<usize>();
         let note = if delta.is_null() { json!(fields).to_string() } else { delta.to_string() };
         if let Part::Native(NativePart { block, .. }) = &mut draft.part {
+            // A native block is handed out whole when it is closed: no fragment is queued.
             merge(block, Value::Object(fields));
             return;
         }
@@ -434,11 +461,14 @@ impl Drafts {
         }
     }
 
-    /// What nobody has heard yet. Parts come one after the other.
+    /// Returns the fragments not handed out yet. A later part waits until the earlier one is over,
+    /// so that listeners receive the parts one after the other.
     pub(super) fn fresh(&mut self, tokens_out: u64) -> Vec<Piece> {
         let mut pieces = Vec::new();
         let newest = self.newest();
         while let Some(draft) = self.drafts.get_mut(self.at) {
+            // Listeners cannot show a call without its tool: the name arrives with one of the next
+            // pieces.
             if draft.is_nameless() {
                 break;
             }
@@ -453,6 +483,7 @@ impl Drafts {
                 draft.note_bytes += text.len() as u64;
                 pieces.push(Piece { kind, part, offset, text, tokens_out });
             }
+            // The newest part may still grow, so the cursor stays on it.
             if newest == Some(self.at) || !draft.is_over() {
                 break;
             }
@@ -461,12 +492,12 @@ impl Drafts {
         pieces
     }
 
-    /// How many calls of tools there are.
+    /// Returns the number of tool calls.
     pub(super) fn calls(&self) -> usize {
         self.calls
     }
 
-    /// All that was written so far, for an estimate of its tokens.
+    /// Returns everything written so far, to estimate its tokens.
     pub(super) fn all_text(&self) -> String {
         let texts = self.drafts.iter().map(|draft| match &draft.part {
             Part::Text(TextPart { text, .. })
@@ -479,7 +510,8 @@ impl Drafts {
         texts.collect()
     }
 
-    /// The parts. An answer in a schema is the only text.
+    /// Returns the finished parts. Beside an answer in a schema all other text is dropped: callers
+    /// parse the text as JSON.
     pub(super) fn into_parts(self) -> Vec<Part> {
         let answer = self.answer;
         let parts = self.drafts.into_iter().map(|draft| draft.part).enumerate();
@@ -491,6 +523,7 @@ impl Drafts {
     }
 }
 
+/// Returns the slot for a part's native fields, if its kind has one.
 fn native_of(part: &mut Part) -> Option<&mut Option<NativeFields>> {
     match part {
         Part::Text(part) => Some(&mut part.native),

@@ -1,4 +1,4 @@
-//! Where a provider stands: its URL, how far away it is, and the HTTP client fit for that.
+//! A provider's endpoint: its URL, how far away it is, and an HTTP client fit for that.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Once;
@@ -9,35 +9,39 @@ use reqwest::{Client, ClientBuilder, Url};
 use super::config::Timeouts;
 use super::error::ModelError;
 
-/// Servers on this machine close idle connections after 5 seconds (llama.cpp): a connection that
-/// is kept longer would be found closed by the next call.
+/// Time for which idle connections to near servers are kept. Servers on this machine close theirs
+/// after 5 seconds (llama.cpp); a connection kept longer would be found closed by the next call.
 const POOL_IDLE_LOCAL: Duration = Duration::from_secs(3);
+/// Time for which idle connections to far servers are kept.
 const POOL_IDLE_REMOTE: Duration = Duration::from_secs(60);
 
-/// How far away a server is.
+/// The network across which a server is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
-    /// This machine.
+    /// This machine, by a loopback address or name.
     Loopback,
-    /// A network of the person or the operator.
+    /// A private network of the user or the operator.
     Premises,
-    /// Anywhere.
+    /// Any other network, taken as public.
     Internet,
 }
 
-/// The base URL of an OpenAI-compatible interface, checked.
+/// The checked base URL of a provider.
 #[derive(Debug, Clone)]
 pub(super) struct Endpoint {
-    /// The URL up to and without `/chat/completions`.
+    /// The URL up to and without the interface's paths.
     base: String,
     is_tls: bool,
     pub(super) reach: Reach,
-    /// Whether the host can be reached without asking a name server.
+    /// True if the host is an address or `localhost`, which need no name server.
     is_known: bool,
 }
 
 impl Endpoint {
-    /// Reads a base URL, as `http://127.0.0.1:8080/v1`.
+    /// Parses a base URL such as `http://127.0.0.1:8080/v1`.
+    ///
+    /// # Errors
+    /// `request.invalid`; the message does not repeat the URL, which may hold a password.
     pub(super) fn parse(text: &str) -> Result<Self, ModelError> {
         let wrong = |why: &str| {
             let message = format!("a model server's URL {why}; right is http://127.0.0.1:8080/v1");
@@ -47,7 +51,7 @@ impl Endpoint {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(wrong("begins with http:// or https://"));
         }
-        // Whatever stands in a URL ends up in logs sooner or later.
+        // Whatever is in a URL ends up in logs sooner or later.
         if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
             return Err(wrong("holds no user, password or query: a key has its own place"));
         }
@@ -58,40 +62,45 @@ impl Endpoint {
         Ok(Self { base, is_tls: url.scheme() == "https", reach, is_known })
     }
 
-    /// The URL of a path under the base, as `/chat/completions`.
+    /// Returns the URL of a path below the base, such as `/chat/completions`.
     pub(super) fn at(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
 
-    /// The URL of a path beside `/v1`, where servers keep what OpenAI's interface does not know.
+    /// Returns the URL of a path beside `/v1`, where servers have the routes that OpenAI's
+    /// interface lacks.
     pub(super) fn beside(&self, path: &str) -> String {
         format!("{}{path}", self.base.strip_suffix("/v1").unwrap_or(&self.base))
     }
 
-    /// Whether what is sent stays on machines of the person or the operator, and nobody is told of
-    /// it: a name would have to be looked up.
+    /// Returns whether requests stay on the premises and no name server learns of them.
     pub(super) fn is_private(&self) -> bool {
         self.reach != Reach::Internet && self.is_known
     }
 
-    /// Whether a key would travel unencrypted over networks of others.
+    /// Returns whether a key would travel unencrypted over a public network.
     pub(super) fn exposes_keys(&self) -> bool {
         !self.is_tls && self.reach == Reach::Internet
     }
 
-    /// A client for this endpoint. Proxies are for what is far away: what is local never meets one.
+    /// Builds a client for this endpoint. The environment's proxies are used for far servers only.
+    ///
+    /// # Errors
+    /// The machine has no usable TLS.
     pub(super) fn client(&self, timeouts: Timeouts) -> Result<Client, ModelError> {
         let local = self.reach != Reach::Internet;
         let pool_idle = if local { POOL_IDLE_LOCAL } else { POOL_IDLE_REMOTE };
         let builder = builder().connect_timeout(timeouts.connect).pool_idle_timeout(pool_idle);
+        // A proxy would see prompts that must stay on the premises.
         let builder = if local { builder.no_proxy() } else { builder };
-        // Without TLS, a machine without certificates will do.
+        // Loading the system's certificates fails on machines without any; without TLS none are
+        // needed.
         let builder = if self.is_tls { builder } else { builder.tls_certs_only([]) };
         builder.build().map_err(|error| no_tls(&error))
     }
 }
 
-/// A client for servers of this platform: no redirects, no proxies, no Nagle.
+/// Builds a client for servers of this platform: without redirects, proxies or Nagle's algorithm.
 ///
 /// # Errors
 /// The machine has no usable TLS.
@@ -102,29 +111,33 @@ pub fn client() -> Result<Client, ModelError> {
     client.map_err(|error| no_tls(&error))
 }
 
-/// A client for what is fetched from a URL's host: by the environment's proxy when it is far away,
-/// never when it is near. It follows no redirects.
+/// Builds a client for downloads from the URL's host: by the environment's proxy if the host is
+/// far, directly if it is near. It follows no redirects.
 ///
 /// # Errors
-/// It is no URL of a server, or the machine has no usable TLS.
+/// The URL is malformed, or the machine has no usable TLS.
 pub fn download_client(url: &str) -> Result<Client, ModelError> {
     Endpoint::parse(url)?.client(Timeouts::default())
 }
 
-/// Chooses the cryptography of every TLS connection of the process; must come before the first
-/// client.
+/// Installs the cryptography of every TLS connection of the process. Must be called before the
+/// first client is built.
 pub fn install_tls() {
     static TLS: Once = Once::new();
-    // A provider installed by somebody else does as well.
+    // An error means that a provider is installed already, which serves as well.
     TLS.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
 }
 
+/// Settings that all clients share.
 fn builder() -> ClientBuilder {
     install_tls();
+    // Resolved here, so that no name server is asked for `localhost` and IPv4 is tried first.
     let here = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
     let here = here.map(|address| SocketAddr::new(address, 0));
     Client::builder()
+        // Requests are written at once: waiting for more bytes only adds latency.
         .tcp_nodelay(true)
+        // A redirect could lead a key or a prompt to another host.
         .redirect(reqwest::redirect::Policy::none())
         .resolve_to_addrs("localhost", &here)
 }
@@ -133,12 +146,14 @@ fn no_tls(error: &reqwest::Error) -> ModelError {
     ModelError::new("internal", false, format!("no TLS on this machine: {error}"))
 }
 
-/// How far away a host is, by its name or address alone: no name is looked up.
+/// Returns how far away a host is by its name or address alone, without looking it up.
 fn reach(host: &str) -> Reach {
     if let Some(address) = address(host) {
         return reach_of(address);
     }
     let host = host.to_ascii_lowercase();
+    // Names without a dot come from a search domain or a container network; the others are reserved
+    // for private networks (RFC 6762, RFC 8375).
     let is_home = ["local", "lan", "internal", "home.arpa"];
     if host == "localhost" || host.ends_with(".localhost") {
         Reach::Loopback
@@ -165,7 +180,8 @@ fn reach_of(address: IpAddr) -> Reach {
     }
 }
 
-/// RFC 6598: addresses behind a carrier's or an overlay network's translation.
+/// Returns whether the address is in 100.64.0.0/10 (RFC 6598), used behind carrier-grade NAT and by
+/// overlay networks.
 fn is_shared(address: Ipv4Addr) -> bool {
     let [first, second, ..] = address.octets();
     first == 100 && (64..128).contains(&second)

@@ -1,24 +1,29 @@
-//! Providers that the environment has keys for, under the names that their own tools use.
+//! Providers configured by environment variables, under the names that the providers' own tools
+//! use.
 
 use super::config::{KeyHeader, ProviderConfig, Secret};
 use super::error::ModelError;
 
 impl ProviderConfig {
-    /// The clouds that `variable` has a key for: `OPENAI_API_KEY`, `ANTHROPIC_API_KEY`,
-    /// `GEMINI_API_KEY`, and Azure's `AZURE_OPENAI_ENDPOINT` with `AZURE_OPENAI_DEPLOYMENTS`
-    /// (names with commas between) and `AZURE_OPENAI_API_KEY`, or `AZURE_OPENAI_AD_TOKEN` for a
-    /// token of Entra; with `AZURE_OPENAI_API_VERSION` by its classic URLs. `OPENAI_BASE_URL`,
-    /// `ANTHROPIC_BASE_URL` (without `/v1`) and `GEMINI_BASE_URL` lead elsewhere, as they do in
-    /// the SDKs.
+    /// Configures the clouds that have a key in the environment; `variable` reads a variable.
+    ///
+    /// - `OPENAI_API_KEY`, `ANTHROPIC_API_KEY`, `GEMINI_API_KEY`: one provider each
+    /// - `AZURE_OPENAI_ENDPOINT` with `AZURE_OPENAI_DEPLOYMENTS` (comma-separated) and
+    ///   `AZURE_OPENAI_API_KEY`, or `AZURE_OPENAI_AD_TOKEN` for an Entra token; with
+    ///   `AZURE_OPENAI_API_VERSION` by Azure's classic URLs
+    /// - `OPENAI_BASE_URL`, `ANTHROPIC_BASE_URL` (without `/v1`), `GEMINI_BASE_URL`: other servers,
+    ///   as in the providers' SDKs
     ///
     /// # Errors
-    /// Azure's endpoint comes without its deployments.
+    /// `request.invalid`: Azure's endpoint is set without its deployments.
     pub fn from_environment(
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Vec<Self>, ModelError> {
         let variable = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
         let key = |name: &str| variable(name).map(Secret::new);
         let mut providers = Vec::new();
+        // Anthropic's SDK appends `/v1` to its base URL itself; the others' variables include the
+        // version.
         let led = |config: Self, name: &str, end: &str| match variable(name) {
             Some(url) => Self { base_url: format!("{}{end}", url.trim_end_matches('/')), ..config },
             None => config,
@@ -42,6 +47,8 @@ impl ProviderConfig {
             let named =
                 if token.is_some() { "AZURE_OPENAI_AD_TOKEN" } else { "AZURE_OPENAI_API_KEY" };
             let key = token.or_else(|| key("AZURE_OPENAI_API_KEY"));
+            // An empty key keeps the provider in the catalogue, so that calls say which variable is
+            // missing.
             let key = key.unwrap_or_else(|| Secret::new(""));
             let azure = Self::azure(key, &endpoint, version.as_deref(), &names);
             let api_key_env = Some(named.to_owned());

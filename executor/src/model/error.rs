@@ -1,4 +1,4 @@
-//! What can go wrong with a model call, in the stable codes of the API.
+//! The error of a model call, in the stable codes of the API.
 
 use std::time::Duration;
 
@@ -6,38 +6,39 @@ use convergio_domain::failure::{PlatformText, UnsealedFailure};
 use convergio_domain::metering::Usage;
 use convergio_domain::platform_text;
 
-/// The code of a request with a field that the provider does not take.
+/// Code of a request with a field that the provider does not support.
 pub(super) const UNSUPPORTED: &str = "request.unsupported";
-/// The code of a provider whose account may not spend.
+/// Code of a provider whose account is out of quota or credit.
 pub(super) const QUOTA_EXCEEDED: &str = "provider.quota_exceeded";
 
-/// A call without an answer.
+/// A model call that has no answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct ModelError {
-    /// A stable code.
+    /// Stable code, documented with the API's errors.
     pub code: &'static str,
-    /// What happened; never holds a key or a prompt, but may quote the provider. For those who may
-    /// read the call: it is in no event and no log line.
+    /// Description for those who may read the call. It may quote the provider, but contains no key
+    /// and no prompt. It enters no event and no log line.
     pub message: String,
-    /// The field of the request that is to blame.
+    /// The request field that caused the error.
     pub param: Option<&'static str>,
-    /// Whether the same call may succeed later.
+    /// True if the same call may succeed later.
     pub retryable: bool,
-    /// How long the provider asks to be left alone.
+    /// The pause that the provider asked for.
     pub retry_after: Option<Duration>,
-    /// What was used before it broke: the provider's own count if it told one, else our estimate.
+    /// Usage before the call broke off: the provider's count if it gave one, else an estimate.
     pub partial_usage: Option<Usage>,
-    /// Whether the model had begun to answer.
+    /// True if content had arrived before the error.
     pub has_begun: bool,
-    /// Whether the provider did nothing because it has too many calls at once, so that the same
-    /// call may be sent again without being another try.
+    /// True if the provider refused the call for overload without working on it: it may be sent
+    /// again without counting as another try.
     pub is_load_refusal: bool,
-    /// Milliseconds until it broke.
+    /// Milliseconds from sending the call to the error.
     pub duration_ms: u64,
 }
 
 impl ModelError {
+    /// Creates an error that used nothing.
     pub(super) fn new(code: &'static str, retryable: bool, message: impl Into<String>) -> Self {
         let message = message.into();
         let (retry_after, partial_usage, has_begun) = (None, None, false);
@@ -55,15 +56,17 @@ impl ModelError {
         }
     }
 
-    /// The provider is there in principle, but not now.
+    /// Creates a retryable error of a provider that does not work at the moment.
     pub(super) fn unavailable(message: impl Into<String>) -> Self {
         Self::new("provider.unavailable", true, message)
     }
 
-    /// The failure of the step that made the call.
+    /// Converts the error into the failure of the step that made the call. The public summary has
+    /// only words of this platform; the message becomes its sealed detail.
     pub fn into_failure(self) -> UnsealedFailure {
         let Self { code, message, param, retryable, .. } = self;
         let summary = match param.filter(|_| code == UNSUPPORTED) {
+            // Field names are from a fixed list, so that they may appear in the public summary.
             Some(field) => platform_text!(
                 "the provider does not take `{}`: leave it out or ask another model",
                 field
@@ -76,7 +79,7 @@ impl ModelError {
     }
 }
 
-/// What a code means, in words of ours.
+/// Returns the public text of a code.
 fn summary(code: &str) -> PlatformText {
     match code {
         "byok.bad_key" => platform_text!("the provider does not take the key: give a valid one"),
@@ -117,7 +120,7 @@ fn summary(code: &str) -> PlatformText {
     }
 }
 
-/// Whether an error is the key's account out of money: it gets no better by waiting.
+/// Returns whether the key's account is out of quota or credit, which waiting does not cure.
 pub(super) fn is_money(error: &ModelError) -> bool {
     error.code == QUOTA_EXCEEDED
 }

@@ -1,4 +1,5 @@
-//! Providers by a file of the operator: any interface that we speak, at any URL.
+//! The provider file: an operator's JSON file of providers and aliases, for any supported interface
+//! at any URL.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -21,10 +22,10 @@ use super::config::{
 use super::error::ModelError;
 use super::provider_traits::ProviderTraits;
 
-/// Longest file of a key.
+/// Maximum bytes of a key file.
 const KEY_BYTES_LIMIT: u64 = 64 << 10;
 
-/// One provider as the file says it.
+/// One provider, as written in the file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
@@ -35,31 +36,31 @@ struct Entry {
     /// The environment variable that holds the key.
     #[serde(default)]
     key_env: Option<String>,
-    /// The file that holds the key, beside the file of providers.
+    /// The file that holds the key, in the folder of the provider file.
     #[serde(default)]
     key_file: Option<String>,
-    /// Whose key it is: the tenant's own, or the operator's, who bills for it.
+    /// Owner of the key: the tenant, or the operator, who bills for its use.
     #[serde(default)]
     owner: KeyOwner,
     #[serde(default)]
     class: Class,
     #[serde(default)]
     models: Vec<Model>,
-    /// The version of the interface, for those that have one.
+    /// Version of the interface, for those that have one.
     #[serde(default)]
     api_version: Option<String>,
-    /// Whether it honours `Idempotency-Key`.
+    /// True if the provider honours `Idempotency-Key`.
     #[serde(default)]
     idempotent: bool,
-    /// Most calls at once with this key.
+    /// Maximum concurrent calls with this key.
     #[serde(default)]
     max_parallel: Option<u32>,
-    /// How it departs from its interface.
+    /// Deviations from the interface.
     #[serde(default)]
     traits: ProviderTraits,
 }
 
-/// The file as an object; as a list it is the providers alone.
+/// The file as an object. As a list it holds providers alone.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Listing {
@@ -68,15 +69,16 @@ struct Listing {
     aliases: BTreeMap<String, Vec<AliasTarget>>,
 }
 
-/// What the file of providers says.
+/// The content of a provider file, with its keys read.
 #[derive(Debug, Clone, Default)]
 pub struct ProviderFile {
-    /// The providers.
+    /// The configured providers, in the order of the file.
     pub providers: Vec<ProviderConfig>,
-    /// Names for several deployments.
+    /// Aliases, not checked yet; see [`ModelAliases::new`](super::ModelAliases::new).
     pub aliases: BTreeMap<String, Vec<AliasTarget>>,
 }
 
+/// Names of interfaces in the file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Interface {
@@ -90,6 +92,7 @@ enum Interface {
     Ollama,
 }
 
+/// The class of a provider, as named in the file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Class {
@@ -98,6 +101,7 @@ enum Class {
     Cloud,
 }
 
+/// One model of a provider, as written in the file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Model {
@@ -113,13 +117,14 @@ struct Model {
 }
 
 impl ProviderFile {
-    /// Reads the file: a JSON list of `{name, api, base_url, key_env | key_file, owner, class,
-    /// models, api_version, idempotent, max_parallel, traits}`, or an object of such `providers`
-    /// and of `aliases`. `variable` gives the values of environment variables.
+    /// Reads the file's `text`: a JSON list of `{name, api, base_url, key_env | key_file, owner,
+    /// class, models, api_version, idempotent, max_parallel, traits}`, or an object with such
+    /// `providers` and with `aliases`. `variable` reads an environment variable; `folder` is where
+    /// key files are looked for.
     ///
     /// # Errors
-    /// The text is neither, a number is out of its range, or a key's file cannot be read; keys are
-    /// never repeated.
+    /// `request.invalid`: the JSON has another form, a number is out of range, or a key file cannot
+    /// be read. Messages never contain keys.
     pub fn read(
         text: &str,
         folder: &Path,
@@ -139,12 +144,14 @@ impl ProviderFile {
 }
 
 impl Entry {
+    /// Converts the entry into a provider's configuration and reads its key.
     fn config(
         self,
         folder: &Path,
         variable: &impl Fn(&str) -> Option<String>,
     ) -> Result<ProviderConfig, ModelError> {
         let is_name = |letter: char| letter.is_ascii_lowercase() || "0123456789-_".contains(letter);
+        // `auto` and `local` are selectors; only a local server may have the name `local`.
         let is_word = ["auto", "local", ""].contains(&self.name.as_str()) && !self.is_local();
         if is_word || !self.name.chars().all(is_name) {
             let why = "a name has letters a-z, digits, - and _; `local` is for local servers";
@@ -186,6 +193,7 @@ impl Entry {
         })
     }
 
+    /// Returns the limit of concurrent calls, checked.
     fn max_parallel(&self) -> Result<u32, ModelError> {
         let number = self.max_parallel.unwrap_or(DEFAULT_MAXIMUM);
         if (1..=HIGHEST_MAXIMUM).contains(&number) {
@@ -199,12 +207,14 @@ impl Entry {
         self.name == "local" && self.class == Class::Local
     }
 
+    /// Returns the interface and the header for keys that belongs to it.
     fn interface(&self) -> (Api, KeyHeader) {
         let version = self.api_version.clone();
         match self.api {
             Interface::OpenaiChat => (Api::OpenAiChat, KeyHeader::Bearer),
             Interface::OpenaiResponses => (Api::OpenAiResponses, KeyHeader::Bearer),
             Interface::Azure => {
+                // Azure's v1 URLs speak plain chat completions; a version means the classic URLs.
                 let classic = version.map(|api_version| Api::AzureClassic { api_version });
                 (classic.unwrap_or(Api::OpenAiChat), KeyHeader::ApiKey)
             }
@@ -219,11 +229,15 @@ impl Entry {
     }
 }
 
-/// A key out of a file that lies in the folder, is no link, and that nobody else may read.
+/// Reads a key from a file directly in or below `folder`. Links are refused, as is a file that
+/// other users may read: both could put a key of somebody else's choice in use, or reveal this one.
 fn read_key_file(folder: &Path, name: &str) -> Result<Secret, String> {
+    // A plain relative path: no root, no `..`, no `.`.
     if !Path::new(name).components().all(|part| matches!(part, Component::Normal(_))) {
         return Err("it must lie in the folder of the file of providers: name it alone".to_owned());
     }
+    // `NOFOLLOW` refuses a link at the last path component only, so the folders are checked below.
+    // `NONBLOCK` keeps a FIFO from blocking the start.
     let no_link = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let mut options = File::options();
     options.read(true).custom_flags(i32::try_from(no_link.bits()).unwrap_or_default());
@@ -237,10 +251,12 @@ fn read_key_file(folder: &Path, name: &str) -> Result<Secret, String> {
         return Err("its folder is a link".to_owned());
     }
     let mut file = options.open(folder.join(name)).map_err(told)?;
+    // Of the open file, not of the path, which could be exchanged in between.
     let found = file.metadata().map_err(told)?;
     if !found.is_file() || found.len() > KEY_BYTES_LIMIT {
         return Err("it is no file of a key".to_owned());
     }
+    // As `ssh` treats private keys: neither group nor others may have any access.
     if found.uid() != geteuid().as_raw() || found.mode() & 0o077 != 0 {
         let mode = found.mode() & 0o777;
         return Err(format!("others may use it (mode {mode:o}): chmod 600, by who owns it"));

@@ -1,5 +1,5 @@
-//! When this process may open no more files: that is no failure of a provider, so a call waits for
-//! one, and is not a try before it was sent.
+//! Waiting for file descriptors. A process that has too many files open is no failure of a
+//! provider: the call waits, and does not count as a try before it is sent.
 
 use std::error::Error;
 use std::io;
@@ -9,39 +9,40 @@ use tokio::time::{Instant, sleep};
 
 use super::error::ModelError;
 
-/// Longest wait for a file.
+/// Longest wait of one call for file descriptors.
 const WAIT_LIMIT: Duration = Duration::from_secs(30);
-/// Wait before it is tried again.
+/// Pause between two attempts to connect.
 const WAIT: Duration = Duration::from_millis(100);
-/// `EMFILE` and `ENFILE`: too many open files, in the process or on the machine.
+/// `EMFILE` and `ENFILE`: too many open files in the process or on the machine.
 const TOO_MANY_FILES: [i32; 2] = [24, 23];
 
-/// Waits for a free file, for a while in all.
+/// One call's wait for file descriptors, bounded in all.
 pub(super) struct FileWait {
     until: Instant,
 }
 
 impl FileWait {
-    /// A wait that ends well before the call's own time does.
+    /// Begins a wait that leaves at least half of the call's own timeout for the call.
     pub(super) fn within(call_timeout: Duration) -> Self {
         Self { until: Instant::now() + WAIT_LIMIT.min(call_timeout / 2) }
     }
 
-    /// Waits before a connection is tried again that failed for want of files.
+    /// Waits before another attempt to connect.
     ///
     /// # Errors
-    /// It took too long.
+    /// `internal`, retryable: the wait took too long.
     pub(super) async fn wait(&self) -> Result<(), ModelError> {
         if Instant::now() >= self.until {
             let message = "this process has too many files open to call a model: raise `ulimit -n`";
             return Err(ModelError::new("internal", true, message));
         }
+        // Descriptors are freed by other calls of this process; there is no event to wait for.
         sleep(WAIT).await;
         Ok(())
     }
 }
 
-/// Whether the want of files is behind an error.
+/// Returns whether an error was caused by a lack of file descriptors.
 pub(super) fn is_file_shortage(error: &(dyn Error + 'static)) -> bool {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {

@@ -1,5 +1,5 @@
-//! What of a request an interface takes: the rest is left out and named, or the call fails before
-//! anything is sent. One table says which: [`ChatField::support`].
+//! Adapting a request to what an interface supports. Unsupported fields are left out and named, or
+//! the call fails before anything is sent; `ChatField::support` is the one table that decides.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,38 +12,43 @@ use serde_json::{Value, json};
 use super::error::{ModelError, UNSUPPORTED};
 use super::scrub;
 
-/// OpenAI's responses refuse to answer in fewer tokens.
+/// Least limit of an answer that OpenAI's responses API accepts.
 const RESPONSES_LEAST_TOKENS: u32 = 16;
 
-/// What a provider does without.
+/// Fields that were left out of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct LeftOut {
-    /// The fields.
+    /// The fields that the provider does not support.
     pub(super) fields: Vec<ChatField>,
-    /// The names of those that only another interface has.
+    /// Names of the left-out fields that only another interface has.
     pub(super) native_names: Vec<&'static str>,
 }
 
-/// Whose request it is made fit for.
+/// The provider for which requests are adapted.
 pub(super) struct Fit<'a> {
     pub(super) provider: &'a str,
     pub(super) interface: Interface,
+    /// Decides for each field whether the provider keeps, lacks or refuses it.
     pub(super) support: &'a dyn Fn(ChatField) -> FieldSupport,
 }
 
-/// What came of the fields so far.
+/// Decisions about the fields of a request so far.
 struct Fields<'a> {
     fit: &'a Fit<'a>,
     left_out: BTreeSet<ChatField>,
-    /// The names of fields that only another interface has, as far as they are known.
+    /// Names of fields that only another interface has. Only known names: others may be anything
+    /// that a caller wrote.
     native_names: BTreeSet<&'static str>,
+    /// The first field that cannot be left out.
     refused: Option<ChatField>,
 }
 
 impl Fields<'_> {
-    /// Whether the request has a field and the provider does not take it.
+    /// Returns whether a field must not be sent: the request has it and the provider does not
+    /// support it. Notes the field as left out or refused.
     fn drops(&mut self, field: ChatField, is_there: bool) -> bool {
         match (self.fit.support)(field) {
+            // Absent fields are decided first, so that they are never noted.
             _ if !is_there => return false,
             FieldSupport::Kept => return false,
             FieldSupport::LeftOut => _ = self.left_out.insert(field),
@@ -52,7 +57,7 @@ impl Fields<'_> {
         true
     }
 
-    /// Names the fields that only another interface has.
+    /// Notes the fields of a part that only another interface has.
     fn note_native(&mut self, native: Option<&NativeFields>) {
         let foreign = native.filter(|native| native.interface != self.fit.interface);
         self.drops(ChatField::ForeignFields, foreign.is_some());
@@ -63,11 +68,11 @@ impl Fields<'_> {
 }
 
 impl Fit<'_> {
-    /// The request without what the provider does not take, and what that is: of fields that only
-    /// another interface has, the names as well.
+    /// Returns the request without the fields that the provider does not support, and which they
+    /// are.
     ///
     /// # Errors
-    /// There is a field without which the answer would be another.
+    /// `request.unsupported`: a field cannot be left out without changing the answer.
     pub(super) fn apply(
         &self,
         mut request: ChatRequest,
@@ -76,6 +81,7 @@ impl Fit<'_> {
         let mut fields = Fields { fit: self, left_out, native_names, refused: None };
         fit_settings(&mut request, &mut fields);
         fit_tools(&mut request, &mut fields);
+        // By the calls of the whole conversation, before its messages are adapted one by one.
         name_results(&mut request.messages);
         fit_messages(&mut request, &mut fields);
         if let Some(field) = fields.refused {
@@ -97,7 +103,8 @@ fn fit_settings(request: &mut ChatRequest, fields: &mut Fields<'_>) {
         request.max_tokens = Some(RESPONSES_LEAST_TOKENS);
         fields.left_out.insert(ChatField::MaxTokens);
     }
-    // The older name of what is kept as the schema says nothing more.
+    // `output_format` is the older name of what the schema holds already: nothing is lost without
+    // it.
     let is_more = |native: &&NativeFields| native.fields.keys().any(|name| name != "output_format");
     fields.note_native(request.native.as_ref().filter(is_more));
     if fields.drops(ChatField::Temperature, request.temperature.is_some()) {
@@ -135,6 +142,7 @@ fn fit_settings(request: &mut ChatRequest, fields: &mut Fields<'_>) {
     if fields.drops(ChatField::ToolChoice, !request.tool_choice.is_auto()) {
         request.tool_choice = ToolChoice::Auto;
     }
+    // Options at their neutral value may go without being named: the answer stays the same.
     request.options.retain(|field, value| {
         let is_neutral = field.is_neutral(value);
         let is_kept = (fields.fit.support)(*field) == FieldSupport::Kept;
@@ -145,7 +153,7 @@ fn fit_settings(request: &mut ChatRequest, fields: &mut Fields<'_>) {
     }
 }
 
-/// The usual tier of service has another name at Anthropic.
+/// Translates the name of the default service tier, which Anthropic calls otherwise.
 fn name_usual_tier(tier: &mut Value, interface: Interface) {
     match interface {
         Interface::Anthropic if *tier == "default" => *tier = json!("standard_only"),
@@ -155,10 +163,11 @@ fn name_usual_tier(tier: &mut Value, interface: Interface) {
     }
 }
 
-/// Refuses addresses that a server near us would fetch by a name of its own network.
+/// Refuses URLs with a host name without a dot. A server on this machine would fetch them by a name
+/// of its own network, which callers must not reach through it.
 ///
 /// # Errors
-/// There is one; the message says where it leads to.
+/// `request.invalid`; the message names the host.
 pub(super) fn check_fetched_hosts(request: &ChatRequest) -> Result<(), ModelError> {
     fn urls(part: &Part) -> Vec<&str> {
         match part {
@@ -171,6 +180,7 @@ pub(super) fn check_fetched_hosts(request: &ChatRequest) -> Result<(), ModelErro
     let mut hosts =
         request.messages.iter().flat_map(|message| &message.parts).flat_map(urls).map(|url| {
             let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+            // The authority alone; a port or user name has no dot either way.
             rest.split(['/', '?', '#']).next().unwrap_or_default()
         });
     let Some(host) = hosts.find(|host| !host.contains('.')) else { return Ok(()) };
@@ -193,6 +203,7 @@ fn fit_tools(request: &mut ChatRequest, fields: &mut Fields<'_>) {
     let interface = fields.fit.interface;
     let count = request.native_tools.len();
     request.native_tools.retain(|tool| tool.interface == interface);
+    // Tools that a provider runs itself exist at that provider only.
     if request.native_tools.len() < count {
         match (fields.fit.support)(ChatField::HostedTools) {
             FieldSupport::Refused => _ = fields.drops(ChatField::HostedTools, true),
@@ -201,12 +212,13 @@ fn fit_tools(request: &mut ChatRequest, fields: &mut Fields<'_>) {
     }
     let has_tools = !request.tools.is_empty() || !request.native_tools.is_empty();
     if !has_tools && matches!(request.tool_choice, ToolChoice::Required | ToolChoice::Named(_)) {
-        // There is nothing to choose from: the model would answer in words.
+        // Without any tool a forced choice would be ignored, and the model would answer in text.
         fields.refused = fields.refused.or(Some(ChatField::ToolChoice));
     }
 }
 
-/// Interfaces that know no ids want the name of the tool with its answer.
+/// Adds to tool results the names of their tools: interfaces without call ids match results by
+/// name.
 fn name_results(messages: &mut [Message]) {
     let mut names: BTreeMap<String, String> = BTreeMap::new();
     for part in messages.iter_mut().flat_map(|message| &mut message.parts) {
@@ -247,7 +259,7 @@ fn fit_messages(request: &mut ChatRequest, fields: &mut Fields<'_>) {
     let leading = request.messages.iter().take_while(|message| is_system(message)).count();
     let is_in_place = request.messages.iter().skip(leading).any(is_system);
     if fields.drops(ChatField::SystemInPlace, is_in_place) {
-        // The sort is a stable one.
+        // The sort is stable: both groups keep their order.
         request.messages.sort_by_key(|message| !is_system(message));
     }
 }
@@ -265,6 +277,7 @@ fn fit_part(part: &mut Part, fields: &mut Fields<'_>) {
         }
         Part::File(file) => {
             fields.note_native(file.native.as_ref());
+            // The part stays: a dialect without documents does not write it.
             fields.drops(ChatField::Documents, true);
             fit_file(file, fields);
         }
@@ -288,7 +301,8 @@ fn fit_part(part: &mut Part, fields: &mut Fields<'_>) {
     }
 }
 
-/// OpenAI's chat completions fetch no documents.
+/// Refuses documents that would have to be fetched: OpenAI's chat completions accept only bytes and
+/// text.
 fn fit_file(file: &FilePart, fields: &mut Fields<'_>) {
     let is_fetched = file.data.is_none() && file.text.is_none() && file.url.is_some();
     if is_fetched && fields.fit.interface == Interface::OpenAiChat {
@@ -296,8 +310,8 @@ fn fit_file(file: &FilePart, fields: &mut Fields<'_>) {
     }
 }
 
-/// Whether a thought may go to an interface: its maker gets it back unchanged, others would refuse
-/// its mark.
+/// Returns whether reasoning may be sent to an interface. Its maker must get it back unchanged;
+/// others would reject its signature.
 fn is_own(
     thinking: &ThinkingPart,
     interface: Interface,
@@ -307,12 +321,14 @@ fn is_own(
     let signed = (!thinking.signature.is_empty()).then_some(Interface::Anthropic);
     let native = thinking.native.as_ref();
     match native.map(|native| native.interface).or(signed) {
-        // What is not stored is found again only if it is sent whole.
+        // Without storage at the provider, a reasoning item is accepted only with its encrypted
+        // content.
         Some(Interface::OpenAiResponses) if interface == Interface::OpenAiResponses => {
             let sealed = native.and_then(|native| native.fields.get("encrypted_content"));
             is_stored || sealed.is_some_and(|sealed| sealed.is_string())
         }
         Some(maker) => maker == interface,
+        // Unsigned reasoning is plain text: interfaces that accept text as reasoning may have it.
         None => match interface {
             Interface::OpenAiChat | Interface::Ollama => true,
             Interface::Anthropic => door == Some(Interface::Anthropic),

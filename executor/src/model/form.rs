@@ -1,21 +1,21 @@
-//! Forms with a file (RFC 7578), as providers take recordings.
+//! Multipart forms with one file (RFC 7578), in which providers expect recordings.
 
 use bytes::Bytes;
 use uuid::Uuid;
 
 use super::error::ModelError;
 
-/// A file in a form.
+/// The file of a form.
 pub(super) struct FormFile<'a> {
     pub(super) name: &'a str,
     pub(super) media_type: &'a str,
     pub(super) bytes: &'a [u8],
 }
 
-/// A form, and its media type with the boundary.
+/// Writes a form; returns its bytes and its media type with the boundary.
 ///
 /// # Errors
-/// The file's media type is none.
+/// `request.invalid`: the file's media type is malformed.
 pub(super) fn write_form<'a>(
     fields: impl Iterator<Item = (&'static str, &'a str)>,
     file: FormFile<'_>,
@@ -26,6 +26,7 @@ pub(super) fn write_form<'a>(
         return Err(ModelError::new("request.invalid", false, message));
     }
     let boundary = format!("convergio-{}", Uuid::now_v7().simple());
+    // One allocation: recordings are large.
     let mut form = Vec::with_capacity(bytes.len() + 1024);
     for (name, value) in fields {
         let head = format!("--{boundary}\r\ncontent-disposition: form-data; name=\"{name}\"\r\n");
@@ -42,7 +43,8 @@ pub(super) fn write_form<'a>(
     Ok((form.into(), format!("multipart/form-data; boundary={boundary}")))
 }
 
-/// A name within quotes; its ending tells providers the format.
+/// Returns the file name as a quoted parameter may hold it. A missing name is made up from the
+/// media type: providers recognise the format by its extension.
 fn file_name(name: &str, media_type: &str) -> String {
     if name.is_empty() {
         let (_, ending) = media_type.split_once('/').unwrap_or_default();
@@ -57,7 +59,8 @@ fn file_name(name: &str, media_type: &str) -> String {
     name.chars().map(escape).collect()
 }
 
-/// Whether a text is a media type, with parameters or without, on one line.
+/// Returns whether a text is a media type on a single line, with or without parameters. A line
+/// break would add headers to the form.
 fn is_media_type(text: &str) -> bool {
     let is_line = text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
     is_line && text.split_once('/').is_some_and(|(kind, rest)| !kind.is_empty() && !rest.is_empty())

@@ -1,59 +1,61 @@
-//! Whether a provider can be counted on just now: what failed lately is left alone for a while, and
-//! what asked to be left alone is. One key, one breaker.
+//! Circuit breaker of a provider: whether it may be called now, by the outcome of recent calls.
+//! There is one breaker for each provider and key.
 
 use std::time::{Duration, Instant};
 
 use super::error::{ModelError, QUOTA_EXCEEDED, is_money};
 
-/// How long a provider is left alone that does not say how long.
+/// Pause after failures when the provider named no time to wait.
 const PAUSE: Duration = Duration::from_secs(10);
-/// Failures in a row after which others are asked in its place, if there are any.
+/// Consecutive failures after which other providers are preferred.
 const SHUNNED: u32 = 2;
-/// A pause that is waited for though others would do.
+/// Longest remaining pause for which a provider is still preferred over others.
 const SHORT: Duration = Duration::from_secs(2);
-/// Failures in a row after which it is not even tried.
+/// Consecutive failures after which the breaker opens and calls fail without being sent.
 const FAILURES: u32 = 5;
-/// Longest time that a call waits for the end of a pause that the provider asked for.
+/// Longest pause requested by a provider that a call waits out; for a longer one it fails at once.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a key is parked whose account has no money left.
+/// Pause of a key whose account is out of quota or credit.
 const PARKED: Duration = Duration::from_secs(3600);
-/// How long a key is left alone that was refused: its owner may have changed its rights.
+/// Pause of a rejected key: its owner may have changed its permissions meanwhile.
 const REFUSED: Duration = Duration::from_secs(60);
 
-/// What is known from the calls so far.
+/// State of one circuit breaker.
 #[derive(Debug, Default)]
 pub(super) struct Health {
-    /// Until when it is left alone.
+    /// End of the current pause; absent or past when there is none.
     until: Option<Instant>,
+    /// Cause of the current pause.
     why: Why,
+    /// Consecutive failures since the last success.
     failures: u32,
 }
 
-/// Why a provider is left alone.
+/// Cause of a pause; decides whether calls are refused, delayed or only sent elsewhere first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Why {
-    /// It failed: others are better, but it may be tried.
+    /// The provider failed: others are preferred, but it may be called below `BREAKER_FAILURES`.
     #[default]
     Failing,
-    /// It has too many calls and does not say for how long: it may be tried, but others first.
+    /// The provider is overloaded and named no time to wait: it may be called, others come first.
     Crowded,
-    /// It asked to wait.
+    /// The provider asked for a pause, as by `Retry-After`.
     Rate,
-    /// Its account has no money left.
+    /// The account behind the key is out of quota or credit.
     Money,
-    /// It refused the key.
+    /// The provider rejected the key.
     Key,
 }
 
 impl Health {
-    /// How much longer it is left alone.
+    /// Returns the rest of the current pause, if there is one.
     fn left(&self) -> Option<Duration> {
         let left = self.until?.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
     }
 
-    /// Whether a call is in good hands with it. One failure may be an accident: the same one is
-    /// asked again. After the second, and when it asks to be left alone for long, others are asked.
+    /// Returns whether calls should go here rather than to other providers. A single failure may be
+    /// an accident and does not count; a second one, or a long pause, does.
     pub(super) fn is_good(&self) -> bool {
         let Some(left) = self.left() else { return true };
         match self.why {
@@ -63,29 +65,33 @@ impl Health {
         }
     }
 
-    /// A call was answered. A pause that the provider asked for lasts nevertheless.
+    /// Records an answered call. A pause that the provider asked for stays in force.
     pub(super) fn note_success(&mut self) {
         match self.why {
+            // Calls that were in flight before the pause began may still succeed.
             Why::Rate if self.left().is_some() => self.failures = 0,
             _ => *self = Self::default(),
         }
     }
 
-    /// A call failed. Errors that are the request's own say nothing about the provider. `failures`
-    /// is how many failures it counts as.
+    /// Records a failed call, which counts as `failures` consecutive failures. Errors caused by the
+    /// request itself say nothing about the provider and are ignored.
     pub(super) fn note_failure(&mut self, error: &ModelError, failures: u32) {
         if !is_own(error.code) {
             return;
         }
         let (why, pause) = match error.retry_after {
+            // The key first: an error of it may carry a retry hint, which means nothing then.
             _ if error.code.starts_with("byok.") => (Why::Key, REFUSED),
             _ if is_money(error) => (Why::Money, PARKED),
             Some(pause) => (Why::Rate, pause),
+            // Overload without a hint: the concurrency limit reacts to it, so the breaker stays
+            // closed.
             None if error.code == "provider.rate_limited" => (Why::Crowded, PAUSE),
             None => (Why::Failing, PAUSE),
         };
         let until = Instant::now().checked_add(pause);
-        // Who refuses a call because it has too many does not cut a pause short that it asked for.
+        // A later refusal without a hint must not shorten a pause that the provider asked for.
         let until = match self.why {
             Why::Rate if why == Why::Crowded && self.left().is_some() => return,
             Why::Rate if why == Why::Rate => self.until.max(until),
@@ -95,12 +101,16 @@ impl Health {
         *self = Self { until, why, failures };
     }
 
-    /// Why the provider `name` is not asked now, if it is not: by a call that lasts at most
-    /// `timeout`, and that would wait for the end of a short pause.
+    /// Checks whether the provider `name` may be called now. A call of at most `timeout` waits out
+    /// a short requested pause, so such a pause is no error.
+    ///
+    /// # Errors
+    /// The reason why calls are refused, with `retry_after` if the provider named a time.
     pub(super) fn check(&self, name: &str, timeout: Duration) -> Result<(), ModelError> {
         let Some(left) = self.left() else { return Ok(()) };
         let seconds = left.as_secs() + 1;
         let (code, retryable, why) = match self.why {
+            // The call queue holds calls back already.
             Why::Crowded => return Ok(()),
             Why::Failing if self.failures < FAILURES => return Ok(()),
             Why::Rate if left <= PATIENCE && left < timeout => return Ok(()),
@@ -110,15 +120,16 @@ impl Health {
             Why::Key => ("byok.bad_key", false, "refused its key"),
         };
         let message = format!("{name} {why}: it is not asked for {seconds} s");
-        // Other pauses are our own guess: no try need be put off until they end.
+        // Other pauses are guesses of this platform: a retry need not be delayed until they end.
         let retry_after = Some(left).filter(|_| self.why == Why::Rate);
         Err(ModelError { retry_after, ..ModelError::new(code, retryable, message) })
     }
 
-    /// The same, for a call that is sent if it may be. A provider that failed again and again is
-    /// tried by one call at a time.
+    /// Like [`ProviderHealth::check_available`], for a call that is sent next. After a pause of the
+    /// open breaker only one trial call is admitted at a time.
     pub(super) fn admit(&mut self, name: &str, timeout: Duration) -> Result<(), ModelError> {
         self.check(name, timeout)?;
+        // Half-open: renewing the pause here keeps further calls out until the trial call reports.
         if self.left().is_none() && self.failures >= FAILURES {
             self.until = Instant::now().checked_add(PAUSE);
         }
@@ -126,7 +137,7 @@ impl Health {
     }
 }
 
-/// Whether an error is the provider's or the key's own, and not the request's.
+/// Returns whether an error code blames the provider or the key rather than the request.
 pub(super) fn is_own(code: &str) -> bool {
     code.starts_with("byok.")
         || ["provider.unavailable", "provider.timeout", "provider.rate_limited", QUOTA_EXCEEDED]

@@ -1,4 +1,5 @@
-//! A provider over HTTP: one way to send, to bound and to give up, whatever the dialect.
+//! A provider over HTTP: one way to send a call, to bound its answer and to give up, whatever the
+//! dialect.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -32,38 +33,38 @@ use super::scrub::scrub;
 use super::service::{self, ServiceCall};
 use super::sse::{Framing, Lines};
 
-/// The media type of all bodies but forms.
+/// Media type of all bodies but forms.
 pub(super) const JSON: &str = "application/json";
-/// Bytes of an error's body that are read.
+/// Maximum bytes read of an error's body.
 const ERROR_LIMIT: usize = 64 << 10;
-/// Bytes of an answer that comes at once.
+/// Maximum bytes of an answer that arrives at once.
 const WHOLE_LIMIT: usize = 16 << 20;
-/// Models of one provider that are remembered to refuse streams.
+/// Maximum models of one provider that are remembered to refuse streams.
 const WHOLE_MODELS_LIMIT: usize = 1_000;
 /// Longest wait for a list of models.
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest wait for the end of a stream whose last event has come: read to its end, the connection
-/// serves the next call.
+/// Longest wait for the end of a stream after its last event. A stream that was read to its end
+/// leaves the connection reusable for the next call.
 const DRAIN: Duration = Duration::from_millis(100);
 
-/// A provider that is spoken to over HTTP.
+/// A provider called over HTTP, in its dialect.
 pub struct HttpProvider {
     config: ProviderConfig,
     endpoint: Endpoint,
     dialect: Box<dyn Dialect>,
     client: Client,
-    /// Models that were found to refuse streams: they are asked without one.
+    /// Models that were found to refuse streams: they are called without streaming.
     whole_models: Mutex<BTreeSet<String>>,
 }
 
-/// How an answer comes.
+/// The framing of a response, by its headers.
 enum Form {
     Stream(Framing),
     Whole,
     Unknown,
 }
 
-/// A call under way: what was asked, who hears the answer, and what came of it so far.
+/// A call in flight: the request, the listener and the answer under construction.
 struct Asked<'a> {
     call: Call<'a>,
     sink: Sink<'a>,
@@ -71,11 +72,11 @@ struct Asked<'a> {
 }
 
 impl HttpProvider {
-    /// A provider by its configuration.
+    /// Creates a provider from its configuration.
     ///
     /// # Errors
-    /// The URL is not one, or would carry the key unencrypted over the internet; or the machine
-    /// has no usable TLS.
+    /// The URL is malformed or would carry the key unencrypted over a public network, or the
+    /// machine has no usable TLS.
     pub fn new(config: ProviderConfig) -> Result<Self, ModelError> {
         let endpoint = Endpoint::parse(&config.base_url)?;
         if config.key.is_some() && endpoint.exposes_keys() {
@@ -88,12 +89,13 @@ impl HttpProvider {
         Ok(Self { config, endpoint, dialect, client, whole_models: Mutex::default() })
     }
 
-    /// Whether what it is sent stays on machines of the person or the operator.
+    /// Returns whether prompts sent here stay on machines of the user or the operator.
     pub(super) fn is_private(&self) -> bool {
         let is_local = self.config.class == ProviderClass::Local;
         self.endpoint.is_private() && is_local && !self.config.is_unconfirmed
     }
 
+    /// Returns the URL of a path. Ollama's native routes are beside `/v1`, not below it.
     fn url(&self, path: &str) -> String {
         match self.config.api {
             Api::Ollama => self.endpoint.beside(path),
@@ -101,7 +103,7 @@ impl HttpProvider {
         }
     }
 
-    /// The headers of every request, the key's among them.
+    /// Returns the headers of every request, including the key's.
     fn headers(&self) -> Result<HeaderMap, ModelError> {
         let mut headers = HeaderMap::new();
         for (name, value) in self.dialect.headers() {
@@ -121,7 +123,7 @@ impl HttpProvider {
         Ok(headers)
     }
 
-    /// The headers of one call.
+    /// Returns the headers of one call, which may carry a caller's values.
     fn call_headers(&self, call: &Call<'_>) -> Result<HeaderMap, ModelError> {
         let mut headers = HeaderMap::new();
         for (name, value) in call.headers {
@@ -135,26 +137,30 @@ impl HttpProvider {
         Ok(headers)
     }
 
-    /// OpenAI's interfaces have the header; others might refuse what they do not know.
+    /// Returns whether an idempotency key is sent. OpenAI's interfaces define the header; others
+    /// might reject an unknown one.
     fn takes_idempotency_key(&self) -> bool {
         let is_openai = matches!(self.config.api, Api::OpenAiChat | Api::OpenAiResponses);
         is_openai || self.config.recognises_repeats
     }
 
+    /// Error of a configured value that no header can carry; the value itself is not repeated.
     fn bad_key(&self, what: &str) -> ModelError {
         let name = &self.config.name;
         let message = format!("{name}: {what} has characters that no header can hold");
         ModelError::new("byok.bad_key", false, message)
     }
 
-    /// Asks, and takes the answer in as it comes.
+    /// Sends the call and reads the answer as it arrives.
     async fn ask(&self, asked: &mut Asked<'_>) -> Result<(), ModelError> {
         if let Some(missing) = self.config.missing_key() {
             return Err(missing);
         }
         let response = self.send(asked).await?;
+        // A proxy's login page answers 200 with HTML: only known media types are read.
         let form = form(&response);
         if !matches!(form, Form::Unknown) {
+            // Tells the listener that the provider responds, before its first content.
             (asked.sink)(Piece::default());
         }
         match form {
@@ -171,15 +177,18 @@ impl HttpProvider {
         asked.answer.verdict(&self.config.name)
     }
 
+    /// Sends the call; returns a successful response. A model that refuses streams is noted, so
+    /// that the retry asks without one.
     async fn send(&self, asked: &mut Asked<'_>) -> Result<Response, ModelError> {
         let response = self.post_chat(asked).await?;
         let (status, headers) = (response.status(), response.headers().clone());
         if status == StatusCode::OK {
             return Ok(response);
         }
-        // A request that was refused was not worked on.
+        // A request that was refused was not worked on, so nothing is billed.
         asked.answer.is_asked = false;
         let text = listing::read(response, ERROR_LIMIT).await.unwrap_or_default();
+        // Some organisations may not stream certain models; the provider blames `stream` then.
         let refusal = Refusal::of_answer(status, &headers, &text);
         if refusal.is_of_stream() && self.traits_of(asked.call.model).is_stream() {
             return Err(self.learn_whole_answers(asked.call.model));
@@ -187,7 +196,7 @@ impl HttpProvider {
         Err(self.refused(refusal, asked.call.body))
     }
 
-    /// How a model departs from its interface, by the configuration and by what was learnt of it.
+    /// Returns the deviations of a model from the interface, configured and learnt.
     fn traits_of(&self, model: &str) -> ProviderTraits {
         let mut traits = self.config.traits_of(model);
         if self.whole_models().contains(model) {
@@ -200,25 +209,30 @@ impl HttpProvider {
         self.whole_models.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that a model answers at once only; gives the error of the call, which is made again.
+    /// Notes that a model refuses streams. Returns the retryable error of the current call.
     fn learn_whole_answers(&self, model: &str) -> ModelError {
         let mut models = self.whole_models();
         if models.len() < WHOLE_MODELS_LIMIT {
+            // Bounded, because names of models come from requests.
             models.insert(model.to_owned());
         }
         let name = &self.config.name;
         ModelError::unavailable(format!("{name} may not stream {model}: it is asked without"))
     }
 
+    /// Posts the call, and waits for file descriptors if the process has none left.
     async fn post_chat(&self, asked: &mut Asked<'_>) -> Result<Response, ModelError> {
         let file_wait = FileWait::within(asked.call.timeout);
         loop {
             let request = self.chat_request(&asked.call)?;
+            // Set before the request is sent: a timeout drops this future at any time, and the
+            // provider may have received the call by then.
             asked.answer.is_asked = true;
             let error = match request.send().await {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
+            // A connection that was never made cannot have carried the call.
             asked.answer.is_asked = !(error.is_connect() || error.is_builder());
             if asked.answer.is_asked || !is_file_shortage(&error) {
                 return Err(self.unreachable(&error));
@@ -240,6 +254,7 @@ impl HttpProvider {
         Ok(self.with_idempotency_key(request, call))
     }
 
+    /// Reads a streamed answer and passes its fragments on chunk by chunk.
     async fn stream(
         &self,
         response: Response,
@@ -252,30 +267,33 @@ impl HttpProvider {
             asked.answer.receive(chunk.len()).map_err(|TooLarge| self.too_large())?;
             let data = lines.feed(&chunk).map_err(|_| self.malformed("an endless line"))?;
             let taken = data.iter().try_for_each(|data| self.piece(data, asked));
-            // What came together is told together, and is told even if something broken follows.
+            // The fragments of a chunk are passed on together, and also before an error in the same
+            // chunk.
             self.tell(asked);
             taken?;
             if asked.answer.is_ended() {
                 let drained = async { while bytes.next().await.is_some_and(|b| b.is_ok()) {} };
-                // The answer is whole, however long its connection stays open.
+                // The answer is complete, however long the connection stays open.
                 let _ended = timeout(DRAIN, drained).await;
                 return Ok(());
             }
         }
         let taken = lines.rest().iter().try_for_each(|data| self.piece(data, asked));
         self.tell(asked);
-        // A last line that was cut takes nothing away once the model has stopped.
+        // An incomplete last line is no error once the finish reason has arrived.
         if asked.answer.is_finished() { Ok(()) } else { taken }
     }
 
-    /// The next bytes, or `None` at the end. Once the model has said that it stopped, a connection
-    /// that breaks or stays silent takes nothing away but counts.
+    /// Returns the next bytes, or `None` at the end. After the finish reason a broken or silent
+    /// connection counts as the end: only usage counts can be missing.
     async fn next(
         &self,
         bytes: &mut (impl Stream<Item = reqwest::Result<Bytes>> + Unpin),
         answer: &Answer,
     ) -> Result<Option<Bytes>, ModelError> {
         let idle = self.config.timeouts.idle;
+        // Before the first content the idle timeout does not hold: prompt processing and reasoning
+        // are silent, and the whole call has its own timeout.
         let next = if answer.has_begun() || answer.is_finished() {
             timeout(idle, bytes.next()).await
         } else {
@@ -296,7 +314,9 @@ impl HttpProvider {
         }
     }
 
+    /// Reads one event of the stream into the answer and checks the limits.
     fn piece(&self, data: &str, asked: &mut Asked<'_>) -> Result<(), ModelError> {
+        // OpenAI's end mark; other interfaces have an event of their own.
         if data == "[DONE]" {
             asked.answer.end();
             return Ok(());
@@ -309,7 +329,9 @@ impl HttpProvider {
         asked.answer.check().map_err(|TooLarge| self.too_large())
     }
 
+    /// Reads an answer that arrives at once.
     async fn whole(&self, response: Response, asked: &mut Asked<'_>) -> Result<(), ModelError> {
+        // Read completely before parsing: the limit on bytes holds for all of it.
         let text = self.body(response).await?;
         let whole = self.parse(&text)?;
         let read = self.dialect.read_whole(&whole, &mut asked.answer);
@@ -320,14 +342,14 @@ impl HttpProvider {
         Ok(())
     }
 
-    /// Tells the listener what is new.
+    /// Passes new fragments on to the listener.
     fn tell(&self, asked: &mut Asked<'_>) {
         for piece in asked.answer.fresh(self.dialect.usage()) {
             (asked.sink)(piece);
         }
     }
 
-    /// A body that came at once, as JSON.
+    /// Reads a JSON body of less than `limit` bytes.
     pub(super) async fn json(&self, response: Response, limit: usize) -> Result<Value, ModelError> {
         let text = listing::read(response, limit).await;
         let text = text.ok_or_else(|| self.malformed("it broke off"))?;
@@ -337,6 +359,7 @@ impl HttpProvider {
         self.parse(&text)
     }
 
+    /// Reads the text of an answer that arrives at once.
     async fn body(&self, response: Response) -> Result<String, ModelError> {
         let text = listing::read(response, WHOLE_LIMIT).await;
         let text =
@@ -351,8 +374,8 @@ impl HttpProvider {
         serde_json::from_str(text).map_err(|_| self.malformed("it is not JSON"))
     }
 
-    /// Arguments of tools come as JSON from some providers: no number in them may be rounded. Asked
-    /// after the text was read, so that its usage is known.
+    /// Rejects integers that would lose digits: some providers send tool arguments as JSON values.
+    /// Checked after the answer was read, so that the error has its usage.
     fn check_numbers(&self, text: &str) -> Result<(), ModelError> {
         check_whole_numbers(text.as_bytes()).map_err(|error| {
             let message = format!("{} answered what would be rounded: {error}", self.config.name);
@@ -367,7 +390,8 @@ impl HttpProvider {
         }
     }
 
-    /// A refusal in our codes; without a key, no key can be a bad one.
+    /// Converts a refusal into an error of the API, with the provider's message scrubbed. Without a
+    /// configured key a bad key is a missing one.
     fn refused(&self, refusal: Refusal, body: &Bytes) -> ModelError {
         let prompt = answer::texts(body).join("\n");
         let said = scrub(&refusal.said, self.config.key.as_ref(), &prompt);
@@ -378,13 +402,14 @@ impl HttpProvider {
         }
     }
 
+    /// Converts a transport error.
     fn unreachable(&self, error: &reqwest::Error) -> ModelError {
         let ProviderConfig { name, base_url, .. } = &self.config;
         if error.is_timeout() && !error.is_connect() {
             return ModelError::new("provider.timeout", true, format!("{name} did not answer"));
         }
         let message = if error.is_connect() {
-            // Where it is, is the operator's to know, and not every caller's.
+            // The address is for the operator's log and not for every caller.
             tracing::warn!(provider = name, base_url, "a provider cannot be reached");
             format!("{name} cannot be reached: is it running?")
         } else {
@@ -403,8 +428,8 @@ impl HttpProvider {
         ModelError::new("provider.unavailable", false, message)
     }
 
-    /// Sends a call that is no chat; gives an answer that is a success. `is_sent` is whether the
-    /// provider may have worked on it.
+    /// Sends a service call; returns a successful response. `is_sent` tells afterwards whether the
+    /// provider may have worked on it; it is set also if this future is dropped.
     pub(super) async fn send_service(
         &self,
         path: &str,
@@ -451,7 +476,8 @@ impl HttpProvider {
     }
 }
 
-/// What is packed was not asked for, and could unpack to anything: it is nothing that we read.
+/// Determines the framing of a response. Compressed bodies were not asked for and could expand
+/// without bound: they are not read.
 fn form(response: &Response) -> Form {
     let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
     let is_packed = header(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
@@ -479,13 +505,13 @@ impl Provider for HttpProvider {
             return service::write(self, &request.model, service);
         }
         let traits = self.traits_of(&request.model);
-        // The one place that is asked what becomes of a field.
+        // The only place that decides about a field: traits first, then the dialect.
         let support = |field| traits.support(field, self.dialect.support(field));
         let provider = &self.config.name;
         let fit = Fit { provider, interface: self.dialect.interface(), support: &support };
         let (request, left_out) = fit.apply(request)?;
         let mut written = self.dialect.write(&request, &traits);
-        // What the interface does not have, and this provider takes nevertheless.
+        // Options that this provider accepts although its interface lacks them.
         let further = request.options.iter();
         let is_further = |field: &ChatField| self.dialect.support(*field) != FieldSupport::Kept;
         for (field, value) in further.filter(|(field, _)| is_further(field)) {

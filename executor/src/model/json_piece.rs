@@ -1,8 +1,8 @@
-//! Values that come in pieces.
+//! The approximate size of JSON values, for limits on what is collected from a stream.
 
 use serde_json::Value;
 
-/// Bytes of a value, about.
+/// Returns about as many bytes as the value has as JSON text, without serialising it.
 pub(super) fn size(value: &Value) -> usize {
     match value {
         Value::String(text) => text.len() + 2,

@@ -1,4 +1,4 @@
-//! The models that an Ollama server keeps: told of, fetched with progress, and removed.
+//! The models that an Ollama server keeps: described, pulled with progress, and removed.
 
 use std::time::Duration;
 
@@ -15,47 +15,47 @@ use super::refusal::Refusal;
 use super::scrub::{name, scrub};
 use super::sse::{Framing, Lines};
 
-/// Bytes of one description at most.
+/// Maximum bytes of a model's description.
 const SHOW_LIMIT: usize = 16 << 20;
-/// Longest silence of a server that fetches a model: checking a large one's digest is silent.
+/// Longest silence of a server that pulls a model: verifying a large model's digest is silent.
 const IDLE: Duration = Duration::from_secs(300);
-/// Longest wait for what is done at once.
+/// Longest wait for requests that need no download.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The models of one Ollama server.
+/// The model library of one Ollama server.
 pub struct Library {
     endpoint: Endpoint,
     client: Client,
 }
 
-/// How far a fetch has come.
+/// Progress of a pull, as the server reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// What is being done, in Ollama's words.
+    /// The current step, in Ollama's words.
     pub status: String,
-    /// The part that is fetched, by its digest.
+    /// Digest of the layer being fetched, if any.
     pub digest: Option<String>,
-    /// Its bytes.
+    /// Size of the layer in bytes.
     pub total: u64,
-    /// Those that are here.
+    /// Bytes of the layer fetched so far.
     pub completed: u64,
 }
 
 impl Library {
-    /// The library of the server at a URL, with or without `/v1`.
+    /// Opens the library of the server at `url`, with or without `/v1`.
     ///
     /// # Errors
-    /// The URL is not one, or the machine has no usable TLS.
+    /// The URL is malformed, or the machine has no usable TLS.
     pub fn new(url: &str) -> Result<Self, ModelError> {
         let endpoint = Endpoint::parse(url)?;
         let client = endpoint.client(Timeouts::default())?;
         Ok(Self { endpoint, client })
     }
 
-    /// What the server tells of a model.
+    /// Returns the server's description of a model.
     ///
     /// # Errors
-    /// It has no such model, or cannot be asked.
+    /// The server has no such model or cannot be reached.
     pub async fn show(&self, model: &str) -> Result<Value, ModelError> {
         let request = self.client.post(self.endpoint.beside("/api/show"));
         let response = request.json(&json!({"model": model})).timeout(TIMEOUT).send().await;
@@ -64,21 +64,21 @@ impl Library {
         serde_json::from_str(&text).map_err(|_| malformed("a description is not JSON"))
     }
 
-    /// Removes a model.
+    /// Removes a model from the server's disk.
     ///
     /// # Errors
-    /// The server has no such model, or cannot be asked.
+    /// The server has no such model or cannot be reached.
     pub async fn remove(&self, model: &str) -> Result<(), ModelError> {
         let request = self.client.delete(self.endpoint.beside("/api/delete"));
         let response = request.json(&json!({"model": model})).timeout(TIMEOUT).send().await;
         accepted(response).await.map(|_| ())
     }
 
-    /// Fetches a model; the server checks its digest, and goes on where it stopped when a fetch
-    /// was broken off.
+    /// Pulls a model and reports progress to `on_progress`. The server verifies digests, and
+    /// resumes a pull that was interrupted.
     ///
     /// # Errors
-    /// There is no such model, or the fetch broke off.
+    /// There is no such model, or the pull was interrupted.
     pub async fn pull(
         &self,
         model: &str,
@@ -97,6 +97,7 @@ impl Library {
             let chunk = chunk.map_err(|_| cut())?;
             let data = lines.feed(&chunk).map_err(|_| malformed("an endless line"))?;
             for data in data {
+                // `success` is the last line; a stream that ends without it was cut.
                 is_done |= hear(&data, &heard)?;
             }
         }
@@ -107,7 +108,10 @@ impl Library {
     }
 }
 
-/// Tells of a line; whether it is the last one.
+/// Reports one line of progress. Returns whether it is the last one.
+///
+/// # Errors
+/// The line is not JSON, or is the server's error.
 fn hear(data: &str, heard: &(impl Fn(Progress) + Send)) -> Result<bool, ModelError> {
     let line: Value = serde_json::from_str(data).map_err(|_| malformed("a line is not JSON"))?;
     if let Some(said) = line["error"].as_str() {
@@ -125,7 +129,7 @@ fn hear(data: &str, heard: &(impl Fn(Progress) + Send)) -> Result<bool, ModelErr
     Ok(is_done)
 }
 
-/// A response that is a success.
+/// Returns the response if it is a success, else the server's error.
 async fn accepted(response: reqwest::Result<Response>) -> Result<Response, ModelError> {
     let unreachable = |_| ModelError::unavailable("Ollama cannot be reached: is it running?");
     let response = response.map_err(unreachable)?;

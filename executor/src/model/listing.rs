@@ -1,4 +1,5 @@
-//! Which models a server has: OpenAI's list, and what llama.cpp and Ollama tell besides.
+//! Lists of a server's models: OpenAI's list, and what llama.cpp, Ollama and Gemini report beyond
+//! it.
 
 use std::time::Duration;
 
@@ -11,23 +12,23 @@ use serde_json::Value;
 use super::config::{Api, ModelInfo, ProviderConfig};
 use super::endpoint::Endpoint;
 
-/// Bytes of one list at most.
+/// Maximum bytes of one list.
 const LIST_LIMIT: usize = 4 << 20;
-/// Models of one list at most.
+/// Maximum models taken from one list.
 const MODELS_LIMIT: usize = 5_000;
 
-/// Why there is no list.
+/// The reason why a list could not be read.
 #[derive(Debug)]
 pub(super) enum ListError {
-    /// Nobody answered, or not to the end.
+    /// Nobody answered, or the answer was cut.
     Unreachable(Option<reqwest::Error>),
-    /// An answer that is no success.
+    /// The server answered with an error.
     Refused(StatusCode, HeaderMap, String),
-    /// An answer that is no list.
+    /// The answer is not a list of models.
     Malformed,
 }
 
-/// Reads lists from one server.
+/// Reads lists of models from one server.
 pub(super) struct Lister<'a> {
     pub(super) client: &'a Client,
     pub(super) endpoint: &'a Endpoint,
@@ -36,7 +37,7 @@ pub(super) struct Lister<'a> {
 }
 
 impl Lister<'_> {
-    /// The models that a provider has.
+    /// Lists the models of a provider by the routes of its interface.
     pub(super) async fn models(
         &self,
         config: &ProviderConfig,
@@ -51,6 +52,8 @@ impl Lister<'_> {
                 let list = self.get(&self.endpoint.at("/models?limit=1000")).await?;
                 Ok(of_openai(&list))
             }
+            // An unknown local server may be Ollama behind its OpenAI-compatible routes: models in
+            // its maker's cloud are left out.
             (Api::OpenAiChat, Platform::OpenAiCompatible) => {
                 let (list, remote) = tokio::join!(self.openai(), self.remote());
                 let mut models = of_openai(&list?);
@@ -62,14 +65,16 @@ impl Lister<'_> {
         }
     }
 
-    /// OpenAI's list, as it came.
+    /// Fetches OpenAI's list as it comes.
     pub(super) async fn openai(&self) -> Result<Value, ListError> {
         self.get(&self.endpoint.at("/models")).await
     }
 
-    /// llama.cpp divides its context among slots; its properties tell what one call may use.
+    /// Lists llama.cpp's models. It divides its context among slots; its properties tell the
+    /// context of one slot, which bounds a call.
     pub(super) async fn llama_cpp(&self, list: &Value) -> Result<Vec<ModelInfo>, ListError> {
         let mut models = of_openai(list);
+        // The properties describe the loaded model: with several in the list it is unknown which.
         if let [model] = models.as_mut_slice()
             && let Ok(properties) = self.get(&self.endpoint.beside("/props")).await
         {
@@ -79,14 +84,15 @@ impl Lister<'_> {
         Ok(models)
     }
 
-    /// Ollama's own list. A model that Ollama would fetch from the cloud is not local and is left
-    /// out. A prompt longer than the context is cut silently by its OpenAI-compatible routes, so
-    /// the context of a loaded model counts, not what the model could have.
+    /// Lists Ollama's local models; models that it would run in its maker's cloud are left out. The
+    /// context of a loaded model counts rather than what the model could have: its
+    /// OpenAI-compatible routes silently cut longer prompts.
     pub(super) async fn ollama(&self) -> Result<Vec<ModelInfo>, ListError> {
         let (tags, running) = (self.endpoint.beside("/api/tags"), self.endpoint.beside("/api/ps"));
         let (tags, running) = tokio::join!(self.get(&tags), self.get(&running));
         let tags = tags?;
         let running = running.unwrap_or(Value::Null);
+        // The tags decide; a failed `/api/ps` only means that no loaded context is known.
         let models = tags["models"].as_array().ok_or(ListError::Malformed)?;
         let local = models.iter().filter(|model| is_local(model));
         let info = |model: &Value| {
@@ -99,8 +105,8 @@ impl Lister<'_> {
         Ok(local.filter_map(info).take(MODELS_LIMIT).collect())
     }
 
-    /// The models that an Ollama server hands on to its maker's cloud. OpenAI's list, by which an
-    /// Ollama may be spoken to as well, does not tell them apart.
+    /// Lists the models that an Ollama server forwards to its maker's cloud. OpenAI's list does not
+    /// tell them apart.
     async fn remote(&self) -> Vec<String> {
         let tags = self.get(&self.endpoint.beside("/api/tags")).await.unwrap_or(Value::Null);
         let models = tags["models"].as_array().into_iter().flatten();
@@ -120,17 +126,18 @@ impl Lister<'_> {
     }
 }
 
-/// Reads a body up to a limit; `None` when the connection breaks before.
+/// Reads a body as text, cut at `limit` bytes; `None` if the connection breaks before.
 pub(super) async fn read(response: Response, limit: usize) -> Option<String> {
     let body = read_bytes(response, limit).await?;
     Some(String::from_utf8_lossy(&body).into_owned())
 }
 
-/// The same, of a body that is no text.
+/// Reads a body as bytes, cut at `limit`; `None` if the connection breaks before.
 pub(super) async fn read_bytes(response: Response, limit: usize) -> Option<Vec<u8>> {
     let mut bytes = response.bytes_stream();
     let mut body = Vec::new();
     while let Some(chunk) = bytes.next().await {
+        // A broken body is discarded: half a list or half a recording would pass for a whole.
         body.extend_from_slice(&chunk.ok()?);
         if body.len() >= limit {
             body.truncate(limit);
@@ -140,7 +147,7 @@ pub(super) async fn read_bytes(response: Response, limit: usize) -> Option<Vec<u
     Some(body)
 }
 
-/// The models of OpenAI's list. Servers tell the context in different places.
+/// Parses OpenAI's list. Servers report the context window under different names.
 pub(super) fn of_openai(list: &Value) -> Vec<ModelInfo> {
     const CONTEXT: [&str; 6] = [
         "/max_input_tokens",
@@ -159,7 +166,7 @@ pub(super) fn of_openai(list: &Value) -> Vec<ModelInfo> {
     models.filter_map(info).take(MODELS_LIMIT).collect()
 }
 
-/// Gemini's list, of the models that chat or embed.
+/// Parses Gemini's list: the models that chat or embed.
 fn of_gemini(list: &Value) -> Vec<ModelInfo> {
     let models = list["models"].as_array().into_iter().flatten();
     let info = |model: &Value| {
@@ -174,18 +181,21 @@ fn of_gemini(list: &Value) -> Vec<ModelInfo> {
     models.filter_map(info).take(MODELS_LIMIT).collect()
 }
 
+/// Returns whether Ollama runs the model itself.
 fn is_local(model: &Value) -> bool {
     let is_absent = |name| model[name].as_str().is_none_or(str::is_empty);
     is_absent("remote_host") && is_absent("remote_model")
 }
 
-/// Models for embedding list their capabilities without `completion`; old servers list none.
+/// Returns whether an Ollama model chats. Embedding models list their capabilities without
+/// `completion`; old servers list none.
 fn completes(model: &Value) -> bool {
     model["capabilities"]
         .as_array()
         .is_none_or(|list| list.is_empty() || list.iter().any(|word| word == "completion"))
 }
 
+/// Returns the context window of a model that Ollama has loaded.
 fn loaded_context(running: &Value, id: &str) -> Option<u64> {
     let mut models = running["models"].as_array()?.iter();
     models.find(|model| model["name"] == id)?["context_length"].as_u64()

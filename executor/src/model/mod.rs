@@ -1,4 +1,34 @@
 //! Model providers behind one interface.
+//!
+//! Which model is asked (who calls whom, from the top):
+//! - `agent_request`: an agent's manifest becomes a `ChatRequest` and [`ModelRequirements`]
+//! - `usage_bound`: worst-case usage of a call, from which its budget hold is computed
+//! - `alias`, `privacy_policy`: operator's names for deployments; how far prompts may travel
+//! - `model_choice`: picks a model for a call; asks `catalog` for offers and `router` for their
+//!   order
+//! - `catalog`: every configured provider with its models, prices, limits and health
+//! - `router`: the kernel's router over recorded candidate facts, before a call and in a replay
+//!
+//! How a provider is called:
+//! - `provider`: the [`Provider`] trait and the values that cross it
+//! - `guarded_provider`: a provider behind its circuit breaker (`health`) and its queue
+//!   (`call_gate`, over `call_queue` and `concurrency`)
+//! - `http`: the one HTTP transport; `endpoint` its URLs and clients, `file_shortage` its wait for
+//!   file descriptors, `sse` its stream framing
+//! - `dialect`: wire formats, written and read without IO; `request_adapter` leaves out what a wire
+//!   format lacks, by `provider_traits`
+//! - `answer` with `answer_parts`: an answer under construction; `json_size`, `usage`: its size and
+//!   its token counts
+//! - `service` with `multipart_form`: embeddings, transcription and speech
+//! - `refusal`, `scrub`, `error`: a provider's error, without secrets, in the API's codes
+//!
+//! Which providers there are:
+//! - `config`, `environment`, `provider_file`: configured ones, by code, by variables and by file
+//! - `detect`, `socket_owner`, `listing`, `ollama_library`: servers on this machine and their
+//!   models
+//!
+//! Nothing here reads the log or decides what a run does next: callers hand in a request and get an
+//! answer or a [`ModelError`].
 
 mod alias;
 mod answer;

@@ -1,4 +1,4 @@
-//! Privacy that no request can loosen: of the whole server, and of single tenants.
+//! Privacy levels that no request can loosen: the server's, and those of single tenants.
 
 use std::collections::BTreeMap;
 
@@ -7,20 +7,20 @@ use convergio_domain::id::TenantId;
 
 use super::error::ModelError;
 
-/// How far conversations may travel at most.
+/// The privacy levels of the server and of single tenants.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PrivacyPolicy {
-    /// For everybody.
+    /// The level that holds for every tenant.
     pub all: Privacy,
-    /// For a tenant besides.
+    /// Levels of single tenants; they can only tighten the server's.
     pub tenants: BTreeMap<TenantId, Privacy>,
 }
 
 impl PrivacyPolicy {
-    /// The policy of a file that names tenants, `{"school": "local"}`, under that of the server.
+    /// Parses a file of tenants, such as `{"school": "local"}`; `server_level` is the server's.
     ///
     /// # Errors
-    /// The text is no such object.
+    /// `request.invalid`: the text is not such an object.
     pub fn from_file(all: Privacy, text: &str) -> Result<Self, ModelError> {
         let tenants = serde_json::from_str(text).map_err(|error| {
             let message = format!(
@@ -31,7 +31,7 @@ impl PrivacyPolicy {
         Ok(Self { all, tenants })
     }
 
-    /// What holds for a tenant: the strictest.
+    /// Returns the level of a tenant: the stricter of its own and the server's.
     pub fn of(&self, tenant: &TenantId) -> Privacy {
         self.tenants.get(tenant).copied().unwrap_or_default().max(self.all)
     }

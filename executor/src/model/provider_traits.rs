@@ -1,23 +1,23 @@
-//! What a provider, or one of its models, does otherwise than the interface that it speaks: by the
-//! operator's file, or by what is known of providers of a name.
+//! Traits of a provider or of one of its models: deviations from the interface that it speaks, by
+//! the operator's file or by what is known of providers of a name.
 
 use std::collections::BTreeSet;
 
 use convergio_domain::chat::{ChatField, FieldSupport};
 use serde::Deserialize;
 
-/// The name under which OpenAI's chat completions take the limit of an answer.
+/// The name under which OpenAI's chat completions accept the limit of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LimitField {
-    /// What every server for one's own machine knows.
+    /// Accepted by every server for one's own machine, and by older cloud models.
     MaxTokens,
-    /// The only one that OpenAI's reasoning models accept.
+    /// The only name that OpenAI's reasoning models accept.
     MaxCompletionTokens,
 }
 
 impl LimitField {
-    /// The name on the wire.
+    /// Returns the name on the wire.
     pub fn name(self) -> &'static str {
         match self {
             Self::MaxTokens => "max_tokens",
@@ -26,32 +26,33 @@ impl LimitField {
     }
 }
 
-/// How a provider, or one of its models, departs from its interface.
+/// Deviations of a provider, or of one of its models, from its interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProviderTraits {
-    /// Whether it answers in a stream; it does when absent.
+    /// False if answers must be asked for at once rather than as streams; streams if absent.
     pub streams: Option<bool>,
-    /// The name of the limit of an answer; the interface's own when absent.
+    /// The name of the answer's token limit; the interface's own if absent.
     pub limit_field: Option<LimitField>,
-    /// The name of the seed; the interface's own when absent.
+    /// The name of the seed; the interface's own if absent.
     pub seed_field: Option<String>,
-    /// Fields that it takes though its interface does not have them.
+    /// Fields that the provider accepts although its interface lacks them.
     pub keeps: BTreeSet<ChatField>,
-    /// Fields that it refuses though its interface has them.
+    /// Fields that the provider rejects although its interface has them.
     pub refuses: BTreeSet<ChatField>,
-    /// Whether fields that the platform does not know reach it.
+    /// True if fields that the platform does not know are sent to the provider.
     pub passes_unknown: bool,
 }
 
 impl ProviderTraits {
-    /// What is known of providers of a name that speak OpenAI's chat completions.
+    /// Returns the traits of well-known providers of OpenAI's chat completions, by name.
     pub fn known(name: &str) -> Self {
         let keeps: &[ChatField] = match name {
             "openrouter" => &[ChatField::CacheControl],
             _ => &[],
         };
         let mut traits = Self { keeps: keeps.iter().copied().collect(), ..Self::default() };
+        // These know the limit by its older name only.
         if ["mistral", "groq", "together", "fireworks", "deepseek", "openrouter"].contains(&name) {
             traits.limit_field = Some(LimitField::MaxTokens);
         }
@@ -61,12 +62,12 @@ impl ProviderTraits {
         traits
     }
 
-    /// Whether answers are asked for as streams.
+    /// Returns whether answers are asked for as streams.
     pub fn is_stream(&self) -> bool {
         self.streams.unwrap_or(true)
     }
 
-    /// The traits with those of a file, or of one model, over them.
+    /// Returns these traits with those of a file or of one model laid over them. Sets are united.
     #[must_use]
     pub fn overlaid(&self, over: &Self) -> Self {
         let join = |base: &BTreeSet<_>, more: &BTreeSet<_>| base.union(more).copied().collect();
@@ -80,9 +81,11 @@ impl ProviderTraits {
         }
     }
 
-    /// What becomes of a field, of which its interface says so. One that the provider refuses is
-    /// left out where that changes nothing that matters, and else refused by us, by name.
+    /// Decides about a field, given what its interface supports. A field that the provider rejects
+    /// is left out if that changes nothing that matters; otherwise the request is refused by its
+    /// name.
     pub fn support(&self, field: ChatField, interface: FieldSupport) -> FieldSupport {
+        // A refusal wins over `keeps`: a field that is rejected cannot be sent.
         if self.refuses.contains(&field) {
             return field.support_without();
         }

@@ -1,5 +1,5 @@
-//! Usage blocks as providers send them, and what two other projects make of them: `litellm` and
-//! `genai-prices`, whose amounts were taken down with the blocks.
+//! Pricing is compared with two other projects, `litellm` and `genai-prices`, whose amounts for
+//! real usage blocks were recorded with them.
 
 use convergio_domain::metering::{PriceBook, PriceQuery};
 use convergio_domain::time::Timestamp;
@@ -18,7 +18,7 @@ struct Record {
     service_tier: Option<String>,
     usage: Value,
     litellm: String,
-    /// Absent for tiers of service, which it does not know.
+    /// Absent for service tiers, which it does not know.
     genai_prices: Option<String>,
 }
 

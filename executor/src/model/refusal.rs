@@ -1,4 +1,4 @@
-//! What providers say when they refuse: read from each of their forms, told in our codes.
+//! Errors of providers: read from each of their forms and mapped to the API's codes.
 
 use std::time::Duration;
 
@@ -11,29 +11,29 @@ use time::format_description::well_known::Rfc2822;
 
 use super::error::{ModelError, QUOTA_EXCEEDED};
 
-/// A longer pause is nobody's patience.
+/// Longest pause that is accepted from a provider; a longer one is cut to it.
 const PAUSE_LIMIT: Duration = Duration::from_secs(3600);
 
-/// Mistakes of a list that are told.
+/// Maximum validation errors of a list that are quoted.
 const MISTAKES_LIMIT: usize = 4;
 
-/// An error as a provider tells it.
+/// An error as a provider reports it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Refusal {
     status: StatusCode,
-    /// The error's type, code and reasons, in lower case.
+    /// The error's type, code and reasons, in lower case, separated by spaces.
     kind: String,
-    /// The provider's words; not yet scrubbed.
+    /// The provider's message, not scrubbed yet.
     pub(super) said: String,
-    /// The field that is to blame, by the provider's word.
+    /// The request field to blame, by the provider's word.
     param: String,
     retry_after: Option<Duration>,
-    /// Whether the provider says that asking again is of no use.
+    /// True if the provider says that a retry is of no use (`x-should-retry: false`).
     is_final: bool,
 }
 
 impl Refusal {
-    /// An answer with a status other than success.
+    /// Reads a response with a status other than success.
     pub(super) fn of_answer(status: StatusCode, headers: &HeaderMap, body: &str) -> Self {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let read = Self::with_status(status, &error_of(body));
@@ -45,14 +45,16 @@ impl Refusal {
         }
     }
 
-    /// An error that comes after the status said success: the stream's own.
+    /// Reads an error inside of a stream, after the response began with success.
     pub(super) fn of_stream(error: &Value) -> Self {
+        // Some servers put an HTTP status into `code`; other numbers there are no status.
         let status = error["code"].as_u64().and_then(|code| u16::try_from(code).ok());
         let status = status.filter(|code| *code >= 400).and_then(|c| StatusCode::from_u16(c).ok());
         Self::with_status(status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE), error)
     }
 
-    /// An error's value, under this status.
+    /// Reads an error value under this status. Each provider's places for code, reason, field and
+    /// pause are tried.
     pub(super) fn with_status(status: StatusCode, error: &Value) -> Self {
         let text = |name: &str| error[name].as_str().unwrap_or("");
         let inner = error.pointer("/innererror/code").and_then(Value::as_str).unwrap_or("");
@@ -65,7 +67,7 @@ impl Refusal {
             pause = pause.or_else(|| gemini_pause(detail));
             let fields = detail["fieldViolations"].as_array().into_iter().flatten();
             param = param.or_else(|| fields.into_iter().find_map(|it| it["field"].as_str()));
-            // A quota of a day is back tomorrow, which is no time to wait for.
+            // A daily quota is back tomorrow: that is out of quota, and no rate limit to wait for.
             let quotas = detail["violations"].as_array().into_iter().flatten();
             let mut quotas = quotas.filter_map(|quota| quota["quotaId"].as_str());
             if quotas.any(|quota| quota.contains("PerDay")) {
@@ -83,18 +85,19 @@ impl Refusal {
         }
     }
 
-    /// Whether it is the stream that is refused, and not what was asked.
+    /// Returns whether streaming is refused rather than the request itself.
     pub(super) fn is_of_stream(&self) -> bool {
         let is_wrong_request =
             [StatusCode::BAD_REQUEST, StatusCode::UNPROCESSABLE_ENTITY].contains(&self.status);
         is_wrong_request && self.param == "stream"
     }
 
-    /// The error in our codes. `said` are the provider's words, scrubbed.
+    /// Converts the refusal into an error of the API. `scrubbed` is its message without secrets.
     pub(super) fn into_error(self, provider: &str, said: &str) -> ModelError {
         let (code, retryable) = self.code();
         let said = if said.is_empty() { String::new() } else { format!(": {said}") };
         let pause = match self.retry_after {
+            // The pause is of no interest where a retry is of no use.
             Some(pause) if retryable => format!(" (it asks to wait {} s)", pause.as_secs()),
             _ => String::new(),
         };
@@ -109,7 +112,7 @@ impl Refusal {
         ModelError { retry_after: self.retry_after, param, ..error }
     }
 
-    /// Whether the provider says that it has no model of the name.
+    /// Returns whether the provider says that it has no model of the name.
     fn names_no_model(&self) -> bool {
         let said = self.said.to_lowercase();
         let is_missing = self.kind.contains("not_found")
@@ -117,16 +120,17 @@ impl Refusal {
         self.status.as_u16() == 404 && is_missing && said.contains("model")
     }
 
-    /// What the error means: first by what the provider calls it, then by what it says where it
-    /// calls it nothing, then by its status.
+    /// Returns the error's code and whether it is retryable: by the provider's own name for it,
+    /// else by its message for client errors, else by its status.
     fn code(&self) -> (&'static str, bool) {
         let status = self.status.as_u16();
         let said = self.said.to_lowercase();
         let named = find(&BY_NAME, &self.kind);
+        // Messages are matched for client errors only: a server error may say anything.
         let worded = find(&BY_WORDS, &said).filter(|_| (400..500).contains(&status));
         let by_status = BY_STATUS.iter().find(|(from, to, ..)| (*from..=*to).contains(&status));
         match (named.or(worded), by_status) {
-            // MLX's server answers 404 with a bare text when generating failed.
+            // MLX's server answers 404 with a bare text when generation failed.
             (None, _) if self.kind == "bare" && status == 404 => ("provider.unavailable", true),
             (None, _) if self.names_no_model() => ("model.not_found", false),
             (Some(verdict), _) => verdict,
@@ -136,14 +140,15 @@ impl Refusal {
     }
 }
 
-/// The error in the body of an answer, whatever its form.
+/// Returns the error in a response body, whatever its form; null if there is none.
 fn error_of(body: &str) -> Value {
     let value = serde_json::from_str(body).unwrap_or(Value::Null);
-    // Gemini's streams put the error into a list.
+    // Gemini's streaming route puts the error into a list.
     let value = value.get(0).unwrap_or(&value);
     if let Some(error) = value.get("error").filter(|error| !error.is_null()) {
         return error.clone();
     }
+    // FastAPI's `detail`, which some servers wrap in `message`.
     for name in ["message", "detail"] {
         let detail = match &value[name] {
             Value::Object(inner) if name == "message" => inner.get("detail"),
@@ -156,13 +161,13 @@ fn error_of(body: &str) -> Value {
     if value["message"].is_string() {
         return value.clone();
     }
-    // A page is no reason.
+    // An HTML page of a gateway is not a message worth showing.
     let text = body.trim();
     let is_reason = value.is_null() && !text.is_empty() && !text.starts_with(['<', '{', '[']);
     if is_reason { json!({"message": text}) } else { Value::Null }
 }
 
-/// What FastAPI says of a request: a text, or a list of what is wrong and where.
+/// Converts FastAPI's `detail`: a text, or a list of validation errors with their places.
 fn error_of_detail(detail: &Value) -> Value {
     let Some(list) = detail.as_array() else {
         return match detail {
@@ -186,14 +191,15 @@ fn error_of_detail(detail: &Value) -> Value {
     json!({"message": words.join("; "), "param": list.first().map(place)})
 }
 
-/// The place in a request that a provider blames, unless it is no name of one.
+/// Returns the place in the request that the provider blames, if it is plainly a field's path: it
+/// could otherwise quote the prompt.
 fn place_of(param: &str) -> Option<&str> {
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "_.-[]".contains(letter);
     let is_name = !param.is_empty() && param.len() <= 100 && param.chars().all(is_plain);
     is_name.then_some(param)
 }
 
-/// Fields of requests besides those of [`ChatField`].
+/// Request fields besides those of [`ChatField`] that providers blame.
 const FIELDS: [&str; 24] = [
     "contents",
     "input",
@@ -221,14 +227,15 @@ const FIELDS: [&str; 24] = [
     "extra_body",
 ];
 
-/// The field that a provider blames, by a name that we know: what it says may quote anything.
+/// Returns the blamed field by a name of our own list: the provider's text may quote anything.
 fn known_param(param: &str) -> Option<&'static str> {
+    // The whole path first, then its first segment.
     let names = || ChatField::ALL.iter().map(|field| field.name()).chain(FIELDS);
     let begin = param.split(['.', '[']).next().unwrap_or("");
     names().find(|name| *name == param).or_else(|| names().find(|name| *name == begin))
 }
 
-/// Words of errors, and what they mean.
+/// A row of the tables below: words, the code that they stand for, and true if a retry may help.
 type Meaning = (&'static [&'static str], &'static str, bool);
 
 fn find(table: &[Meaning], text: &str) -> Option<(&'static str, bool)> {
@@ -236,8 +243,8 @@ fn find(table: &[Meaning], text: &str) -> Option<(&'static str, bool)> {
     row.map(|(_, code, retryable)| (*code, *retryable))
 }
 
-/// Errors by the words that providers use for them in `type`, `code`, `status` and `reason`. Money
-/// and keys do not get better by asking again, load does.
+/// Errors by the words that providers use in `type`, `code`, `status` and `reason`, first match
+/// first. Retries help against load, but not against a lack of money or a bad key.
 const BY_NAME: [Meaning; 9] = [
     (
         &[
@@ -273,7 +280,7 @@ const BY_NAME: [Meaning; 9] = [
     (&["not_supported"], "request.invalid", false),
 ];
 
-/// Errors that only their sentence tells apart.
+/// Errors that only their message tells apart.
 const BY_WORDS: [Meaning; 4] = [
     (
         &[
@@ -286,12 +293,12 @@ const BY_WORDS: [Meaning; 4] = [
         false,
     ),
     (&["credit balance is too low", "specified api usage limits"], QUOTA_EXCEEDED, false),
-    // Ollama's words for a model that was not pulled, and those of others.
+    // Ollama's message for a model that was not pulled, and that of other servers.
     (&["' not found", "model not exist"], "model.not_found", false),
     (&["not found"], "request.invalid", false),
 ];
 
-/// Errors by status, when their name says nothing.
+/// Errors by ranges of HTTP status, for those whose name says nothing.
 const BY_STATUS: [(u16, u16, &str, bool); 9] = [
     (401, 401, "byok.bad_key", false),
     (402, 402, QUOTA_EXCEEDED, false),
@@ -304,7 +311,8 @@ const BY_STATUS: [(u16, u16, &str, bool); 9] = [
     (500, 599, "provider.unavailable", true),
 ];
 
-/// RFC 9110, section 10.2.3: seconds or a date.
+/// Parses the pause that a provider asks for: OpenAI's `retry-after-ms`, else `retry-after` in
+/// seconds or as a date (RFC 9110, section 10.2.3).
 fn retry_after(millis: Option<&str>, seconds: Option<&str>) -> Option<Duration> {
     let number = |text: Option<&str>| text.and_then(|text| text.trim().parse::<f64>().ok());
     let told = number(millis).map(|ms| ms / 1000.0).or(number(seconds));
@@ -315,7 +323,7 @@ fn retry_after(millis: Option<&str>, seconds: Option<&str>) -> Option<Duration> 
     Duration::try_from_secs_f64(told?).ok().map(|pause| pause.min(PAUSE_LIMIT))
 }
 
-/// `RetryInfo` of Google's errors: `{"retryDelay": "17s"}`.
+/// Parses the pause in `RetryInfo` of Google's errors: `{"retryDelay": "17s"}`.
 fn gemini_pause(detail: &Value) -> Option<Duration> {
     let seconds = detail["retryDelay"].as_str()?.strip_suffix('s')?.parse().ok()?;
     Duration::try_from_secs_f64(seconds).ok().map(|pause| pause.min(PAUSE_LIMIT))

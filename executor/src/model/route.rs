@@ -1,4 +1,5 @@
-//! Which model answers: the kernel's router puts the offers in order, the first one is taken.
+//! The choice of a model for a call: the catalogue's offers are put in order by the kernel's
+//! router, and the first is taken.
 
 use std::sync::Arc;
 
@@ -13,53 +14,54 @@ use super::config::ProviderConfig;
 use super::error::ModelError;
 use super::verdict::{Asked as Question, Routed, judge, offered, print, reason};
 
-/// What comes first on this machine: what makes most of its hardware.
+/// The platform that makes the most of this machine's hardware.
 const PREFERRED: Platform =
     if cfg!(target_os = "macos") { Platform::Mlx } else { Platform::Ollama };
-/// Names that a message lists at most.
+/// Maximum names of models that a message lists.
 const NAMES_LIMIT: usize = 8;
 
-/// What a call needs of a model.
+/// The requirements of a call, which a model must meet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Need {
-    /// Tokens that are sent, estimated high.
+    /// Estimated tokens of the prompt, tools included.
     pub input_tokens: u64,
-    /// Most tokens of the answer.
+    /// Maximum tokens of the answer.
     pub output_tokens: u32,
-    /// Where the prompt may travel.
+    /// The farthest that the prompt may travel.
     pub privacy: Privacy,
-    /// Whether the model's server would fetch parts of the prompt by itself.
+    /// True if the model's server would have to fetch parts of the prompt by URL.
     pub fetches: bool,
 }
 
-/// The model that was chosen, and why.
+/// The chosen model and the reason for the choice.
 #[derive(Clone)]
 pub struct Choice {
-    /// Who is asked.
+    /// The provider to call.
     pub provider: Arc<dyn Provider>,
-    /// The model.
+    /// The model's name, as the provider writes it.
     pub model: String,
-    /// The router's reason.
+    /// The router's reason, in the log's words.
     pub route: String,
-    /// The name of the key.
+    /// Name of the key with which the provider is called.
     pub key: Option<String>,
-    /// Tokens of input and output together, when known.
+    /// Context window in tokens, input and output together, if known.
     pub context_tokens: Option<u64>,
-    /// Most tokens of an answer, when known.
+    /// Maximum tokens of an answer, if known.
     pub max_output_tokens: Option<u32>,
-    /// Whether it runs on machines of the person or the operator.
+    /// True if the model runs on machines of the user or the operator.
     pub is_local: bool,
-    /// What it was chosen from.
+    /// The router's question and candidates, for the log.
     pub(crate) routed: Routed,
 }
 
 impl ModelCatalog {
-    /// The models that a call may go to, in this order: what is behind an alias, and what the
-    /// caller named besides. `chance` decides by the weights of an alias; the same one decides the
-    /// same way.
+    /// Returns the models that a call may go to, in order: the deployments behind an alias, then
+    /// the caller's own fallbacks. `chance` selects by the weights of aliases; the same value gives
+    /// the same order.
     pub fn expand_models(&self, wanted: &str, fallbacks: &[String], chance: u64) -> Vec<String> {
         let mut models: Vec<String> = Vec::new();
         for name in std::iter::once(wanted).chain(fallbacks.iter().map(String::as_str)) {
+            // A name that is no alias stands for itself.
             let targets = self.aliases().targets(name, chance).unwrap_or_else(|| vec![name]);
             for target in targets {
                 if !models.iter().any(|model| model == target) {
@@ -70,10 +72,11 @@ impl ModelCatalog {
         models
     }
 
-    /// Checks that these are names of models: what does not chat is not chosen.
+    /// Checks that each of these names a single model. Models that do not chat are never chosen, so
+    /// a service must name its model.
     ///
     /// # Errors
-    /// `request.invalid`: one of them leaves the choice.
+    /// `request.invalid`: a name leaves a choice.
     pub(crate) fn check_names(&self, models: &[String]) -> Result<(), UnsealedFailure> {
         match models.iter().find(|model| !self.wanted(model).is_name()) {
             None => Ok(()),
@@ -86,8 +89,8 @@ impl ModelCatalog {
         }
     }
 
-    /// The best model for a manifest's `model`: `auto`, `local`, a provider's name, or
-    /// `PROVIDER/MODEL`.
+    /// Chooses the best model for a manifest's `model`: `auto`, `local`, a provider's name, a
+    /// model's name or `PROVIDER/MODEL`.
     ///
     /// # Errors
     /// No model can be used; the message says what to do.
@@ -95,11 +98,11 @@ impl ModelCatalog {
         self.choose_after(&[wanted.to_owned()], need, &[]).await
     }
 
-    /// The best one of the first of these names that has one, for a step that was handed on by
-    /// these; one of them again when there is no other.
+    /// Chooses the best model of the first of `models` that offers one, avoiding the candidates
+    /// that have handed this step on. If there is no other, one of those is chosen again.
     ///
     /// # Errors
-    /// As those of [`ModelCatalog::choose`], for the first name.
+    /// As those of [`ModelCatalog::choose_model`], for the first name.
     pub async fn choose_after(
         &self,
         models: &[String],
@@ -107,6 +110,7 @@ impl ModelCatalog {
         avoid: &[Fallback],
     ) -> Result<Choice, UnsealedFailure> {
         let mut first_error = None;
+        // The second pass avoids nobody: a provider that failed is better than none.
         let passes: &[&[Fallback]] = if avoid.is_empty() { &[&[]] } else { &[avoid, &[]] };
         for avoid in passes {
             for wanted in models {
@@ -122,7 +126,7 @@ impl ModelCatalog {
         Err(first_error.unwrap_or_else(|| failure("request.invalid", "no model is named")))
     }
 
-    /// The best one of a name; `None` when it is among those that handed the step on.
+    /// Chooses the best model of one name; `None` if all of its offers are to be avoided.
     async fn choose_one(
         &self,
         wanted: &str,
@@ -130,6 +134,7 @@ impl ModelCatalog {
         avoid: &[Fallback],
     ) -> Result<Option<Choice>, UnsealedFailure> {
         let wish = self.wanted(wanted);
+        // The stricter level holds: a request cannot loosen the server's.
         let privacy = need.privacy.max(self.privacy());
         if privacy == Privacy::Local && need.fetches {
             let message = "privacy is `local`, and a picture would be fetched by its URL: send its \
@@ -152,6 +157,7 @@ impl ModelCatalog {
         let offered: Vec<Offered> = found.offers.iter().map(|(offer, _)| offered(offer)).collect();
         let asked = asked(need, wish, privacy, &offered);
         let decisions = verdicts(asked, &offered)?;
+        // The router sorts accepted candidates first.
         let best = decisions.first().filter(|decision| decision.accepted);
         let best = best.and_then(|best| Some((found.offers.get(best.index as usize)?, best)));
         let Some(((offer, entry), decision)) = best else {
@@ -169,7 +175,8 @@ impl ModelCatalog {
         }))
     }
 
-    /// Whether somebody besides these would do who did not fail lately.
+    /// Returns whether there is a healthy alternative among `models` besides the avoided
+    /// candidates.
     pub async fn has_other(&self, models: &[String], need: &Need, avoid: &[Fallback]) -> bool {
         for wanted in models {
             if self.has_other_of(wanted, need, avoid).await {
@@ -191,7 +198,7 @@ impl ModelCatalog {
         decisions.first().is_some_and(|decision| decision.accepted)
     }
 
-    /// Whether a call may be made again where it failed.
+    /// Returns whether a call may be repeated with the candidate that failed.
     pub fn is_healthy(&self, asked: &Asked) -> bool {
         let mut entries = self.entries();
         let is = |info: &ProviderConfig| {
@@ -200,12 +207,12 @@ impl ModelCatalog {
         entries.any(|entry| is(entry.provider.info()) && entry.provider.is_healthy())
     }
 
-    /// That privacy is why there is nothing to choose from, if it is.
+    /// Returns the failure that privacy caused, if it is the reason for having no offer.
     fn denied(&self, wanted: &str, wish: Wanted<'_>, privacy: Privacy) -> Option<UnsealedFailure> {
         if privacy == Privacy::Any {
             return None;
         }
-        // Ollama's own cloud, behind a local address.
+        // Ollama serves its own cloud's models behind a local address.
         let is_cloud_name = |model: &str| model.ends_with("-cloud") || model.ends_with(":cloud");
         let why = match wish {
             Wanted::Model(_, model) | Wanted::Anywhere(model) if is_cloud_name(model) => {
@@ -226,7 +233,7 @@ impl ModelCatalog {
         Some(failure("privacy.cloud_denied", message))
     }
 
-    /// Why there is nothing to choose from.
+    /// Returns the failure for a name without any offer, with the names that would do.
     async fn nothing(
         &self,
         wanted: &str,
@@ -239,7 +246,8 @@ impl ModelCatalog {
                 server, run `convergio models install`, or set OPENAI_API_KEY";
             return failure("provider.unavailable", message);
         }
-        // A provider that could not be asked may have what is wanted.
+        // A provider whose list failed may have the model, so its error comes first: it may be
+        // retried.
         if let Some(error) = found.errors.into_iter().next() {
             return error.into_failure();
         }
@@ -247,6 +255,7 @@ impl ModelCatalog {
             Wanted::Model(name, _) | Wanted::Provider(name) => name,
             _ => "",
         };
+        // Names of the same provider's other models help against a typing error.
         let siblings = self.find(Wanted::Provider(provider), privacy).await.offers;
         let siblings: Vec<&str> =
             siblings.iter().map(|(offer, _)| offer.model.as_str()).take(NAMES_LIMIT).collect();
@@ -260,7 +269,8 @@ impl ModelCatalog {
     }
 }
 
-/// What the router is asked.
+/// Builds the question to the router. A single model that was named is pinned: it is not compared
+/// with others.
 fn asked(need: &Need, wish: Wanted<'_>, privacy: Privacy, offered: &[Offered]) -> Question {
     Question {
         tokens_in: need.input_tokens,
@@ -278,13 +288,14 @@ fn verdicts(asked: Question, offered: &[Offered]) -> Result<Vec<Decision>, Unsea
     judge(asked, &offered.iter().map(|offered| &offered.traits).collect::<Vec<_>>())
 }
 
-/// The offers besides those that handed a step on. After a prompt that was too long for one, only
-/// a model that is known to hold more is another.
+/// Returns the offers other than the avoided ones. After a prompt that was too long for a model,
+/// only one with a known larger context is an alternative.
 fn others<'a>(
     offers: &[(Offer, &'a Entry)],
     need: &Need,
     avoid: &[Fallback],
 ) -> Vec<(Offer, &'a Entry)> {
+    // The same model with another key is another candidate.
     let is = |offer: &Offer, from: &Asked| {
         (&offer.provider, &offer.model, &offer.key) == (&from.provider, &from.model, &from.key)
     };
@@ -303,7 +314,7 @@ fn others<'a>(
     others.map(|(offer, entry)| (offer.clone(), *entry)).collect()
 }
 
-/// There are models, and none of them will do.
+/// Returns the failure for offers of which none is usable.
 fn unfit(
     wanted: &str,
     need: &Need,

@@ -1,38 +1,44 @@
-//! What a provider says about an error, made fit for logs: no keys, no prompts, no control
-//! characters, not long.
+//! Scrubbing of provider messages for logs and errors: no keys, no prompts, no control characters,
+//! bounded length.
 
 use super::config::Secret;
 
-/// Characters that are kept.
+/// Maximum characters of a scrubbed message.
 const LENGTH_LIMIT: usize = 300;
-/// So many characters in a row, the same in the prompt, are a quotation of it.
+/// Characters in a row that, if they are also in the prompt, count as a quotation of it.
 const QUOTE: usize = 24;
-/// Beginnings of keys of well-known providers.
+/// Prefixes of keys of well-known providers.
 const KEY_MARKS: [&str; 6] = ["sk-", "sk_", "AIza", "key-", "xai-", "gsk_"];
-/// Characters after such a beginning that make it a key.
+/// Characters after such a prefix that make a word a key.
 const KEY_LENGTH: usize = 8;
 
-/// The provider's words without secrets. `prompt` is what it was asked.
+/// Returns the provider's message without secrets. `key` is masked wherever it occurs; a message
+/// that quotes the `prompt` is replaced as a whole.
 pub(super) fn scrub(said: &str, key: Option<&Secret>, prompt: &str) -> String {
     let said = match key {
         Some(key) if !key.is_empty() => said.replace(key.reveal(), &key.to_string()),
         _ => said.to_owned(),
     };
+    // After the configured key, so that it is shown by its last four characters where it is known.
     let words: Vec<&str> = words(&said).map(hide_key).collect();
     let said: String = words.join(" ").chars().take(LENGTH_LIMIT).collect();
     if quotes(&said, prompt) { "(its words repeat the prompt)".to_owned() } else { said }
 }
 
-/// A short name that a provider gives: a model, a reason to stop.
+/// Returns a short name given by a provider, such as a model or a finish reason, without control
+/// characters and cut to `limit` characters.
 pub(super) fn name(text: &str, limit: usize) -> String {
     text.chars().filter(|letter| !letter.is_control()).take(limit).collect()
 }
 
+/// Splits a text at white space and control characters.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     let is_between = |letter: char| letter.is_whitespace() || letter.is_control();
     text.split(is_between).filter(|word| !word.is_empty())
 }
 
+/// Replaces a word that contains a key by `[key]`. The prefix must not follow a letter or digit:
+/// `risk-` does not contain `sk-`.
 fn hide_key(word: &str) -> &str {
     let begins_key = |mark: &&str| {
         let is_begin =
@@ -43,9 +49,10 @@ fn hide_key(word: &str) -> &str {
     if KEY_MARKS.iter().any(begins_key) { "[key]" } else { word }
 }
 
-/// Whether a part of the text stands in the prompt. Errors are rare and short: looking for every
-/// part is quick enough.
+/// Returns whether any stretch of the message is in the prompt. Errors are rare and short, so a
+/// search for every stretch is fast enough.
 fn quotes(said: &str, prompt: &str) -> bool {
+    // White space is normalised as in the message, which may wrap lines differently.
     let prompt = words(prompt).collect::<Vec<_>>().join(" ");
     let ends = said.char_indices().map(|(at, _)| at).chain([said.len()]).skip(QUOTE);
     said.char_indices().zip(ends).any(|((begin, _), end)| prompt.contains(&said[begin..end]))

@@ -1,4 +1,4 @@
-//! What models do besides answering: vectors of texts, the words of recordings, speech. Each is
+//! Services of models other than chat: embeddings, transcription and speech. Their requests are
 //! written, sent and read here, whatever the provider.
 
 use std::time::Instant;
@@ -23,45 +23,45 @@ use super::http::{HttpProvider, JSON};
 use super::scrub::name;
 use super::{listing, usage};
 
-/// Characters of a text to be spoken at most: what OpenAI takes.
+/// Maximum characters of a text to be spoken, as OpenAI documents it.
 const TEXT_LIMIT: usize = 4096;
-/// Bytes of an answer with vectors: as many as the log takes, in decimal digits.
+/// Maximum bytes of an answer with vectors: as many numbers as the log accepts, in decimal digits.
 const VECTORS_LIMIT: usize = 96 << 20;
-/// Bytes of an answer with the words of a recording.
+/// Maximum bytes of an answer with a transcript.
 const WORDS_LIMIT: usize = 4 << 20;
-/// Bytes of what the log takes of a reply: one payload, less what the reply says besides.
+/// Maximum bytes of a result: one payload of the log, less room for the rest of the reply.
 const REPLY_LIMIT: usize = Limits::PAYLOAD_BYTES - (64 << 10);
-/// Bytes of a recording for each token that a model hears, as speech is usually compressed.
+/// Bytes of a recording per audio token, estimated for usual speech compression.
 const BYTES_PER_AUDIO_TOKEN: u64 = 300;
-/// Bytes of a text for each token.
+/// Bytes of a text per token, estimated.
 const BYTES_PER_TOKEN: u64 = 4;
-/// The word for an end that is one.
+/// Finish reason of a result that is complete.
 const STOP: &str = "stop";
 
-/// What a call asks for in place of an answer, once its request is written.
+/// The kind of a service call and the quantities of its estimate, once its request is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServiceCall {
-    /// Vectors of texts.
+    /// Vectors of texts (embeddings).
     Embed {
-        /// How many texts.
+        /// Number of texts: as many vectors are expected.
         texts: usize,
-        /// Our estimate of their tokens.
+        /// Estimated tokens of all texts.
         tokens: u64,
     },
-    /// The words of a recording.
+    /// The text of a recording.
     Transcribe {
-        /// Our estimate of its tokens.
+        /// Estimated tokens of the recording and the prompt.
         tokens: u64,
     },
-    /// A text, spoken.
+    /// A text as speech.
     Speak {
-        /// Its characters.
+        /// Characters of the text, by which speech is billed.
         characters: u64,
     },
 }
 
 impl ServiceCall {
-    /// The call of a service.
+    /// Describes the call of a service.
     pub fn of(service: &ModelService) -> Self {
         match service {
             ModelService::Embed { texts, .. } => {
@@ -78,7 +78,7 @@ impl ServiceCall {
         }
     }
 
-    /// What it uses, by our estimate.
+    /// Returns the estimated quantity and its meter.
     pub fn estimate(self) -> (Meter, u64) {
         match self {
             Self::Embed { tokens, .. } => (Meter::InFresh, tokens),
@@ -96,19 +96,23 @@ fn text_tokens(text: &str) -> u64 {
     (text.len() as u64).div_ceil(BYTES_PER_TOKEN)
 }
 
-/// Bytes of a recording by its base64.
+/// Returns the bytes of a recording, given its base64.
 pub(crate) fn recording_bytes(data: &str) -> u64 {
     data.len() as u64 / 4 * 3
 }
 
-/// A request for a service as a provider wants it.
+/// Writes a service request in the provider's wire format.
+///
+/// # Errors
+/// `request.unsupported`: the provider lacks the service. `request.invalid` or `request.too_large`:
+/// the request is malformed or its result would not fit the log.
 pub(super) fn write(
     provider: &HttpProvider,
     model: &str,
     service: &ModelService,
 ) -> Result<WrittenRequest, ModelError> {
     let json = |body: &Value| (Bytes::from(body.to_string()), JSON.to_owned());
-    // What the provider does not have is said first.
+    // A missing service is reported before mistakes in the request.
     path(provider, ServiceCall::of(service), model)?;
     let (body, media_type) = match service {
         ModelService::Embed { texts, dimensions } => {
@@ -156,7 +160,8 @@ fn recording(data: &str) -> Result<Vec<u8>, ModelError> {
     Ok(bytes)
 }
 
-/// Whether vectors of these texts fit the log, as far as it is known how long they are.
+/// Checks that the texts are not empty and that their vectors will fit the log, if the vectors'
+/// length is known.
 fn check_texts(model: &str, texts: &[String], dimensions: Option<u32>) -> Result<(), ModelError> {
     if texts.is_empty() || texts.iter().any(String::is_empty) {
         let message = "there is no text, or an empty one: nothing has a vector of it";
@@ -168,7 +173,7 @@ fn check_texts(model: &str, texts: &[String], dimensions: Option<u32>) -> Result
     }
 }
 
-/// Numbers of a vector of models whose makers publish it.
+/// Returns the default length of a model's vectors, where its maker publishes it.
 fn known_dimensions(model: &str) -> Option<u32> {
     match model {
         "text-embedding-3-small" | "text-embedding-ada-002" => Some(1536),
@@ -177,7 +182,8 @@ fn known_dimensions(model: &str) -> Option<u32> {
     }
 }
 
-/// Whether the log takes so many vectors of so many numbers in one answer.
+/// Checks that the log accepts so many vectors of so many numbers in one reply. Checked before
+/// sending where possible: a result that does not fit is paid for nevertheless.
 fn check_vectors(vectors: usize, dimensions: usize) -> Result<(), ModelError> {
     let bytes = vector_bytes(dimensions);
     let most = REPLY_LIMIT / bytes;
@@ -191,15 +197,16 @@ fn check_vectors(vectors: usize, dimensions: usize) -> Result<(), ModelError> {
     Err(ModelError::new("request.too_large", false, message))
 }
 
-/// Bytes of a vector in a reply: base64 of four bytes for a number, quotes and a comma.
+/// Returns the bytes of a vector in a reply: base64 of four bytes per number, quotes and a comma.
 fn vector_bytes(dimensions: usize) -> usize {
     dimensions.saturating_mul(4).div_ceil(3).saturating_mul(4).saturating_add(3)
 }
 
-/// Whether the log takes what came of a service.
+/// Checks that the log accepts the result of a service.
 pub(super) fn check_reply(reply: &ServiceReply) -> Result<(), ModelError> {
     match reply {
         ServiceReply::Vectors { vectors } => {
+            // From base64 back to numbers: four characters are three bytes, four bytes a number.
             let longest = vectors.iter().map(|vector| vector.as_str().len() / 4 * 3 / 4).max();
             check_vectors(vectors.len(), longest.unwrap_or(0))
         }
@@ -215,6 +222,10 @@ pub(super) fn check_reply(reply: &ServiceReply) -> Result<(), ModelError> {
     }
 }
 
+/// Returns the path of a service.
+///
+/// # Errors
+/// `request.unsupported`: the provider lacks the service.
 fn path(provider: &HttpProvider, service: ServiceCall, model: &str) -> Result<String, ModelError> {
     let dialect = provider.dialect();
     let (path, what) = match service {
@@ -230,7 +241,7 @@ fn path(provider: &HttpProvider, service: ServiceCall, model: &str) -> Result<St
     })
 }
 
-/// Sends a call and waits for what comes of it.
+/// Sends a service call and waits for its result, until the call's timeout or cancellation.
 pub(super) async fn serve(
     provider: &HttpProvider,
     service: ServiceCall,
@@ -239,6 +250,7 @@ pub(super) async fn serve(
 ) -> Result<ChatAnswer, ModelError> {
     let begun = Instant::now();
     let mut serving = Serving { provider, service, call, is_sent: false };
+    // Biased to cancellation: a result that arrives at the same time is not wanted any more.
     let result = tokio::select! {
         biased;
         () = cancel.cancelled() => {
@@ -253,6 +265,8 @@ pub(super) async fn serve(
     let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     match result {
         Ok(answer) => Ok(ChatAnswer { duration_ms, ..answer }),
+        // The estimate stands for a call that may have been worked on: the provider reports nothing
+        // then.
         Err(error) => {
             let partial_usage = serving.is_sent.then(|| service.estimated_usage());
             Err(ModelError { partial_usage, duration_ms, ..error })
@@ -260,16 +274,17 @@ pub(super) async fn serve(
     }
 }
 
-/// A call under way.
+/// A service call in flight.
 struct Serving<'a> {
     provider: &'a HttpProvider,
     service: ServiceCall,
     call: Call<'a>,
-    /// Whether the provider may have worked on it.
+    /// True if the provider may have worked on the call and bills for it.
     is_sent: bool,
 }
 
 impl Serving<'_> {
+    /// Sends the call and reads its result.
     async fn ask(&mut self) -> Result<ChatAnswer, ModelError> {
         let path = path(self.provider, self.service, self.call.model)?;
         let response = self.provider.send_service(&path, &self.call, &mut self.is_sent).await?;
@@ -285,9 +300,11 @@ impl Serving<'_> {
         let body = provider.json(response, VECTORS_LIMIT).await?;
         let read = provider.dialect().read_embeddings(&body);
         let read = read.ok_or_else(|| provider.malformed("it has no embeddings"))?;
+        // Vectors are matched to texts by position, so their number must agree.
         if read.vectors.len() != texts {
             return Err(provider.malformed("not one vector for each text"));
         }
+        // Vectors are stored in a packed form: decimal JSON would be several times as long.
         let vectors = read.vectors.iter().map(|vector| PackedVector::pack(vector)).collect();
         let service = Some(ServiceReply::Vectors { vectors });
         let model = body["model"].as_str().filter(|model| !model.is_empty());
@@ -311,18 +328,20 @@ impl Serving<'_> {
         if !media_type.starts_with("audio/") && media_type != "application/octet-stream" {
             return Err(provider.malformed("it is no sound"));
         }
+        // A body cut at the limit is indistinguishable from one of exactly that length: both are
+        // refused.
         let bytes = listing::read_bytes(response, Limits::PAYLOAD_BYTES).await;
         let bytes = bytes.ok_or_else(|| provider.malformed("the sound broke off"))?;
         if bytes.len() >= Limits::PAYLOAD_BYTES {
             return Err(provider.malformed("the sound does not end"));
         }
         let service = Some(ServiceReply::Speech { media_type, data: STANDARD.encode(bytes) });
-        // The provider tells nothing with the sound: its characters are what is billed.
+        // The provider reports no usage with the audio; its characters are what is billed.
         let answer = self.answer(Some(self.service.estimated_usage()), &Value::Null);
         Ok(ChatAnswer { service, ..answer })
     }
 
-    /// An answer with what was used, by the provider's word or else by our estimate.
+    /// Builds the result with the usage that the provider reported, or else an estimate.
     fn answer(&self, told: Option<Usage>, raw_usage: &Value) -> ChatAnswer {
         ChatAnswer {
             parts: Vec::new(),

@@ -1,15 +1,15 @@
-//! Whose process listens at an address of this machine, as the kernel tells it. Any user of a
-//! machine may listen on a port that nobody else has.
+//! Owners of listening sockets on this machine, as Linux reports them. Any user may listen on a
+//! free port, so a port alone does not tell whose server it is.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The state `LISTEN` in the tables.
 const LISTEN: &str = "0A";
-/// The tables of sockets (proc_pid_net(5)).
+/// The kernel's tables of TCP sockets (proc_pid_net(5)).
 const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 
-/// The users whose sockets listen where a connection to this address would arrive; empty when
-/// nobody listens on this machine, nothing where the system does not tell.
+/// Returns the users whose sockets would accept a connection to `address`; empty if nobody listens
+/// on this machine, `None` where the system has no such tables.
 pub fn listening_uids(address: SocketAddr) -> Option<Vec<u32>> {
     let tables = TABLES.map(|table| std::fs::read_to_string(table).ok());
     if tables.iter().all(Option::is_none) {
@@ -17,13 +17,16 @@ pub fn listening_uids(address: SocketAddr) -> Option<Vec<u32>> {
     }
     let mut uids: Vec<u32> =
         tables.iter().flatten().flat_map(|table| uids_in_table(table, address)).collect();
+    // Several sockets of one user count once.
     uids.sort_unstable();
     uids.dedup();
     Some(uids)
 }
 
+/// Returns the owners of matching sockets in one table.
 fn uids_in_table(table: &str, address: SocketAddr) -> Vec<u32> {
     let listening = |line: &str| {
+        // Columns: number, local address, remote address, state, queues, timer, retransmits, uid.
         let mut fields = line.split_whitespace().skip(1);
         let local = socket_address(fields.next()?)?;
         let is_listening = fields.nth(1)? == LISTEN;
@@ -33,15 +36,16 @@ fn uids_in_table(table: &str, address: SocketAddr) -> Vec<u32> {
     table.lines().skip(1).filter_map(listening).collect()
 }
 
-/// Whether a socket that is bound to one address takes connections to another. One that listens
-/// everywhere takes those to this machine; which others are this machine's, it does not tell.
+/// Returns whether a socket bound to one address accepts connections to another. A socket bound to
+/// all addresses accepts loopback; which other addresses are this machine's is not in the tables.
 fn takes(bound: SocketAddr, address: SocketAddr) -> bool {
+    // IPv4 addresses mapped into IPv6 compare as IPv4.
     let (ip, wanted) = (bound.ip().to_canonical(), address.ip().to_canonical());
     let is_taken = ip == wanted || (ip.is_unspecified() && wanted.is_loopback());
     bound.port() == address.port() && is_taken
 }
 
-/// An address as the tables have it: words in the machine's byte order, then the port.
+/// Parses an address of the tables: 32-bit words in the machine's byte order, then the port.
 fn socket_address(text: &str) -> Option<SocketAddr> {
     let (digits, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;

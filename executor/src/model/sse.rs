@@ -1,37 +1,37 @@
-//! Streams of lines, bounded in length, each a whole piece of JSON: server-sent events (WHATWG
-//! HTML, section 9.2) with `data:` lines and comments, or one piece a line.
+//! Decoding of streams into pieces of JSON, bounded in length: server-sent events (WHATWG HTML,
+//! section 9.2) with `data:` lines, or one piece per line.
 
 use std::borrow::Cow;
 
 use memchr::memchr2;
 use serde::de::IgnoredAny;
 
-/// Bytes of one line, and of one event, at most.
+/// Maximum bytes of one line, and of one event.
 const LINE_LIMIT: usize = 1 << 20;
 
-/// How pieces are told apart.
+/// The framing of pieces in a stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// Server-sent events.
+    /// Server-sent events, the framing of most providers.
     #[default]
     Events,
-    /// One piece a line.
+    /// One piece per line, as in NDJSON.
     Lines,
 }
 
-/// Collects bytes into pieces of data.
+/// Decodes bytes, in whatever chunks they arrive, into pieces of data.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     framing: Framing,
-    /// The line so far.
+    /// The line received so far.
     pending: Vec<u8>,
-    /// Whether the byte before was a CR: an LF after it ends no other line.
+    /// True if the last byte was a CR: an LF after it belongs to the same line end.
     is_after_cr: bool,
-    /// The data of the event so far, if it has any.
+    /// The data lines of the current event, if it has any.
     data: Option<String>,
 }
 
-/// A line, or an event, longer than any honest server sends.
+/// A line or an event is longer than any honest server sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TooLong;
 
@@ -40,11 +40,15 @@ impl Lines {
         Self { framing, ..Self::default() }
     }
 
-    /// Takes bytes in; gives the data of what is complete.
+    /// Decodes bytes; returns the pieces that are complete now.
+    ///
+    /// # Errors
+    /// A line or an event exceeds `LINE_LIMIT`.
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<Vec<String>, TooLong> {
         let (mut pieces, mut rest) = (Vec::new(), bytes);
         while let Some(end) = memchr2(b'\n', b'\r', rest) {
             let (line, after) = (&rest[..end], &rest[end + 1..]);
+            // CR, LF and CRLF all end a line; a CRLF may be split between two chunks.
             let is_second_half = rest[end] == b'\n' && self.is_after_cr && line.is_empty();
             self.is_after_cr = rest[end] == b'\r';
             rest = after;
@@ -52,7 +56,7 @@ impl Lines {
                 continue;
             }
             self.check_length(line.len())?;
-            // Mostly a line comes whole, and need not be put together.
+            // Usually a line arrives in one chunk and needs no copy.
             if self.pending.is_empty() {
                 self.end_line(line, &mut pieces);
             } else {
@@ -61,7 +65,9 @@ impl Lines {
                 self.end_line(&whole, &mut pieces);
             }
         }
+        // Checked for incomplete lines too: a line without an end must not fill the memory.
         self.check_length(rest.len())?;
+        // Bytes after the CR belong to the next line already.
         self.is_after_cr &= rest.is_empty();
         self.pending.extend_from_slice(rest);
         Ok(pieces)
@@ -72,7 +78,7 @@ impl Lines {
         if length > LINE_LIMIT { Err(TooLong) } else { Ok(()) }
     }
 
-    /// The data of a last line or event that nothing ended.
+    /// Returns the pieces of a last line or event that the stream did not end.
     pub(super) fn rest(&mut self) -> Vec<String> {
         let mut pieces = Vec::new();
         let line = std::mem::take(&mut self.pending);
@@ -81,10 +87,12 @@ impl Lines {
         pieces
     }
 
+    /// Handles one complete line. Fields other than `data`, and comments, are ignored.
     fn end_line(&mut self, line: &[u8], pieces: &mut Vec<String>) {
-        // What is text, as all should be, is only looked at.
+        // Valid UTF-8, which is the rule, is borrowed; anything else is copied and repaired.
         let line =
             str::from_utf8(line).map_or_else(|_| String::from_utf8_lossy(line), Cow::Borrowed);
+        // A byte order mark may begin a stream (WHATWG HTML, section 9.2.5).
         let line = line.strip_prefix('\u{feff}').unwrap_or(&line);
         match self.framing {
             Framing::Lines => pieces.extend(text_of(line)),
@@ -97,8 +105,8 @@ impl Lines {
         }
     }
 
-    /// Lines of one event are one text. A line that is whole by itself is told at once: some
-    /// servers end their events late, or never.
+    /// Adds a data line to the event. A line that is complete JSON by itself is returned at once:
+    /// some servers end their events late or never.
     fn add_data(&mut self, line: &str, pieces: &mut Vec<String>) {
         match &mut self.data {
             Some(data) => {
@@ -115,13 +123,16 @@ impl Lines {
     }
 }
 
-/// The text of a piece, unless it says nothing.
+/// Returns the trimmed text of a piece, unless it is empty.
 fn text_of(text: &str) -> Option<String> {
     let text = text.trim();
     (!text.is_empty()).then(|| text.to_owned())
 }
 
+/// Returns whether a data line is a complete piece: the end mark, or JSON. The cheap test of the
+/// last byte comes first.
 fn is_whole(line: &str) -> bool {
+    // Incomplete JSON rarely ends in a bracket, so the parser is seldom tried in vain.
     let line = line.trim();
     line == "[DONE]" || line.is_empty() || {
         line.ends_with(['}', ']']) && serde_json::from_str::<IgnoredAny>(line).is_ok()

@@ -1,21 +1,24 @@
-//! What providers tell of tokens, in disjoint classes; and our estimate, where they tell nothing.
+//! Usage blocks of providers, read into disjoint meters; and an estimate where a provider reports
+//! none.
 
 use convergio_domain::metering::{Meter, Usage};
 use convergio_domain::money::Money;
 use serde_json::{Value, json};
 
-/// No call uses more: a count beyond it is not one.
+/// Maximum plausible count of tokens; a larger one is taken as no count.
 const COUNT_LIMIT: u64 = 1 << 32;
-/// Tokens that a chat's form adds to each message.
+/// Tokens that a chat template adds to each message.
 const MESSAGE_TOKENS: u64 = 4;
 
-/// The usage block of OpenAI's chat completions. `prompt_tokens` includes cached, cache-written,
-/// audio and image tokens; `completion_tokens` includes reasoning and audio, except with providers
-/// that count reasoning beside it (xAI), which `total_tokens` shows. The classes are made disjoint
-/// here and sum to the provider's total; a part that is larger than what it is a part of is cut to
-/// it. `None` when the block counts nothing, or absurdly much.
+/// Reads the usage block of OpenAI's chat completions; `None` if it has no plausible counts.
+///
+/// `prompt_tokens` includes cached, cache-written, audio and image tokens. `completion_tokens`
+/// includes reasoning and audio, except at providers that count reasoning beside it (xAI), which
+/// `total_tokens` shows. The meters returned are disjoint and sum to the provider's total; a part
+/// larger than its whole is cut to it.
 pub(super) fn from_openai(block: &Value) -> Option<Usage> {
     let prompt = count(block, "/prompt_tokens")?;
+    // Absent for embeddings, which have no output.
     let completion = match block.get("completion_tokens") {
         Some(_) => count(block, "/completion_tokens")?,
         None => 0,
@@ -38,27 +41,30 @@ pub(super) fn from_openai(block: &Value) -> Option<Usage> {
     Some(usage)
 }
 
-/// The tokens of an answer with those of its reasoning, where the provider's total says that they
-/// stand beside one another.
+/// Returns the output tokens, with the reasoning tokens added if the provider's total shows that
+/// they are not included.
 fn with_reasoning_beside(block: &Value, input: u64, output: u64, reasoning: &str) -> u64 {
     let reasoning = count(block, reasoning).unwrap_or(0);
+    // The total decides: with reasoning included it is input plus output.
     let is_beside = count(block, "/total_tokens") == Some(input + output + reasoning);
     if is_beside { output + reasoning } else { output }
 }
 
-/// The cost that a provider tells with its counts, in US dollars: OpenRouter's `cost`. A number
-/// that cannot be one is none.
+/// Returns the cost in US dollars that a provider reports with its counts (OpenRouter's `cost`), if
+/// it is a valid amount.
 pub(crate) fn provider_cost(block: &Value) -> Option<Money> {
     let cost = block.get("cost")?.as_number()?.to_string();
     let cost = match cost.split_once(['e', 'E']) {
         None => cost,
+        // An exponent is written out: amounts are parsed as decimals.
         Some(_) => format!("{:.15}", block["cost"].as_f64()?),
     };
+    // A bound on the text of the number; an amount has fewer digits.
     let cost: Money = cost.get(..cost.len().min(40))?.parse().ok()?;
     (cost >= Money::ZERO).then_some(cost)
 }
 
-/// The usage block of OpenAI's responses: as that of chat completions, with other names.
+/// Reads the usage block of OpenAI's responses: as chat completions', with other names.
 pub(super) fn from_responses(block: &Value) -> Option<Usage> {
     let input = count(block, "/input_tokens")?;
     let output = count(block, "/output_tokens").unwrap_or(0);
@@ -75,8 +81,8 @@ pub(super) fn from_responses(block: &Value) -> Option<Usage> {
     Some(usage)
 }
 
-/// The usage block of Anthropic's messages. `input_tokens` excludes what was read from the cache
-/// and written to it; `output_tokens` includes thinking.
+/// Reads the usage block of Anthropic's messages. `input_tokens` excludes tokens read from and
+/// written to the cache; `output_tokens` includes reasoning.
 pub(super) fn from_anthropic(block: &Value) -> Option<Usage> {
     let fresh = count(block, "/input_tokens")?;
     let output = count(block, "/output_tokens").unwrap_or(0);
@@ -84,6 +90,7 @@ pub(super) fn from_anthropic(block: &Value) -> Option<Usage> {
     set(&mut usage, Meter::InFresh, fresh);
     set(&mut usage, Meter::InCacheRead, count(block, "/cache_read_input_tokens").unwrap_or(0));
     let written = count(block, "/cache_creation_input_tokens").unwrap_or(0);
+    // The five-minute cache is the default: what is not reported as one-hour was written to it.
     let parts = [(Meter::InCacheWrite1h, "/cache_creation/ephemeral_1h_input_tokens")];
     divide(&mut usage, block, written, &parts, Meter::InCacheWrite5m);
     let parts = [(Meter::OutReasoning, "/output_tokens_details/thinking_tokens")];
@@ -91,16 +98,19 @@ pub(super) fn from_anthropic(block: &Value) -> Option<Usage> {
     Some(usage)
 }
 
-/// Gemini's `usageMetadata`. `promptTokenCount` includes cached tokens, `candidatesTokenCount`
-/// excludes thoughts, and what tools put into the prompt is counted apart.
+/// Reads Gemini's `usageMetadata`. `promptTokenCount` includes cached tokens,
+/// `candidatesTokenCount` excludes reasoning, and tokens that tools add to the prompt are counted
+/// apart.
 pub(super) fn from_gemini(block: &Value) -> Option<Usage> {
     let prompt = count(block, "/promptTokenCount")?;
+    // Cut to the prompt, so that no meter underflows.
     let cached = count(block, "/cachedContentTokenCount").unwrap_or(0).min(prompt);
     let mut usage = Usage::default();
     set(&mut usage, Meter::InCacheRead, cached);
     let mut left = prompt - cached;
     for (meter, modality) in [(Meter::InAudio, "AUDIO"), (Meter::InImage, "IMAGE")] {
         let all = modal(block, "promptTokensDetails", modality);
+        // A modality's count includes its cached tokens, which are already counted.
         let fresh = all.saturating_sub(modal(block, "cacheTokensDetails", modality)).min(left);
         left -= fresh;
         set(&mut usage, meter, fresh);
@@ -115,7 +125,7 @@ pub(super) fn from_gemini(block: &Value) -> Option<Usage> {
     Some(usage)
 }
 
-/// The usage block of Google's interactions: as that of `generateContent`, with other names.
+/// Reads the usage block of Google's interactions: as `generateContent`'s, with other names.
 pub(super) fn from_interactions(block: &Value) -> Option<Usage> {
     let renamed = |list: &str| -> Vec<Value> {
         let entries = block[list].as_array().into_iter().flatten();
@@ -137,12 +147,12 @@ pub(super) fn from_interactions(block: &Value) -> Option<Usage> {
     }))
 }
 
-/// What a transcription tells: tokens, or seconds of audio.
+/// Reads the usage of a transcription: tokens, or seconds of audio.
 pub(super) fn from_transcription(block: &Value) -> Option<Usage> {
     let mut usage = Usage::default();
     if block["type"] == "duration" {
         let millis = block["seconds"].as_f64()? * 1000.0;
-        // No recording lasts for longer than a month.
+        // No recording is longer than a month.
         if !(0.0..=2.7e9).contains(&millis) {
             return None;
         }
@@ -157,14 +167,14 @@ pub(super) fn from_transcription(block: &Value) -> Option<Usage> {
     Some(usage)
 }
 
-/// Tokens of one modality in one of Gemini's lists.
+/// Returns the tokens of one modality in one of Gemini's lists.
 fn modal(block: &Value, list: &str, modality: &str) -> u64 {
     let mut entries = block[list].as_array().into_iter().flatten();
     let entry = entries.find(|entry| entry["modality"] == modality);
     entry.and_then(|entry| count(entry, "/tokenCount")).unwrap_or(0)
 }
 
-/// The counts of Ollama's last line. It leaves a count of 0 out.
+/// Reads the counts of Ollama's last line, which omits a count of 0.
 pub(super) fn from_ollama(block: &Value) -> Option<Usage> {
     let mut usage = Usage::default();
     set(&mut usage, Meter::InFresh, tokens_or_zero(block, "/prompt_eval_count")?);
@@ -172,16 +182,17 @@ pub(super) fn from_ollama(block: &Value) -> Option<Usage> {
     Some(usage)
 }
 
+/// Returns a count, 0 if it is absent, or `None` if it is implausible.
 fn tokens_or_zero(block: &Value, pointer: &str) -> Option<u64> {
     if block.pointer(pointer).is_none() { Some(0) } else { count(block, pointer) }
 }
 
-/// A count that can be one.
+/// Returns a count, if it is there and plausible.
 fn count(block: &Value, pointer: &str) -> Option<u64> {
     block.pointer(pointer)?.as_u64().filter(|tokens| *tokens <= COUNT_LIMIT)
 }
 
-/// Takes the parts out of a total; what is left is the rest.
+/// Splits a total into meters: each part is taken out of it, the remainder goes to `rest`.
 fn divide(usage: &mut Usage, block: &Value, total: u64, parts: &[(Meter, &str)], rest: Meter) {
     let mut left = total;
     for (meter, pointer) in parts {
@@ -192,9 +203,8 @@ fn divide(usage: &mut Usage, block: &Value, total: u64, parts: &[(Meter, &str)],
     set(usage, rest, left);
 }
 
-/// What a call used, when the provider does not tell: a token for every four bytes of text and
-/// some for each message. A piece of a stream holds at least one token, so the answer has no fewer
-/// tokens than `pieces`.
+/// Estimates the usage of a call: a token for every four bytes of text, plus some for each message.
+/// A streamed piece has at least one token, so `pieces` is a lower bound of the output.
 pub(super) fn estimate(messages: &[&str], answer: &str, pieces: u64) -> Usage {
     let tokens = |text: &str| text.len().div_ceil(4) as u64;
     let mut usage = Usage::default();

@@ -1,4 +1,4 @@
-//! The kernel's router over what was known of the models: asked before a call, and asked again when
+//! The kernel's router over recorded facts of candidates: asked before a call, and asked again when
 //! a run is replayed.
 
 use convergio_domain::failure::UnsealedFailure;
@@ -12,18 +12,23 @@ use sha2::{Digest, Sha256};
 use super::catalog::Offer;
 use super::error::ModelError;
 
-/// What the router is asked, as it is written down.
+/// The question to the router, as it is recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Asked {
+    /// Estimated input tokens of the call.
     pub(crate) tokens_in: u64,
+    /// Maximum tokens of the answer.
     pub(crate) tokens_out: u64,
+    /// True if only local models may be chosen.
     pub(crate) local: bool,
+    /// Index of the only candidate that was asked for, if any.
     pub(crate) pinned: Option<u32>,
+    /// Platform preferred over cheaper ones.
     pub(crate) prefers: Option<Platform>,
 }
 
 impl Asked {
-    /// What was asked before a call.
+    /// Returns the question that was recorded before a call.
     pub(crate) fn of(routing: &Routing) -> Self {
         let Routing { tokens_in, tokens_out, local, pinned, prefers, .. } = *routing;
         Self { tokens_in, tokens_out, local, pinned, prefers }
@@ -41,18 +46,23 @@ impl Asked {
     }
 }
 
-/// What was chosen from, and what the router said of it.
+/// A question with its candidates and a digest of the router's decisions.
 #[derive(Debug, Clone)]
 pub(crate) struct Routed {
+    /// The question that was put to the router.
     pub(crate) asked: Asked,
+    /// The candidates, in the order in which the router saw them.
     pub(crate) offered: Vec<Offered>,
+    /// Digest of the decisions, as [`decisions_digest`] returns it.
     pub(crate) verdicts: Option<String>,
 }
 
 impl Routed {
-    /// As it is written; the table, if there is one, is written apart.
+    /// Converts the record into its logged form. A single candidate is logged in place; several go
+    /// into a table, which `store_table` stores and returns a reference to.
     pub(crate) fn written<At>(self, table: impl FnOnce(&[Offered]) -> At) -> Routing<At> {
         let Asked { tokens_in, tokens_out, local, pinned, prefers } = self.asked;
+        // A table would cost a payload of its own for a single candidate.
         let candidates = match <[Offered; 1]>::try_from(self.offered) {
             Ok([only]) => Candidates::One(only.traits),
             Err(offered) => Candidates::Table(table(&offered)),
@@ -62,14 +72,16 @@ impl Routed {
     }
 }
 
-/// The router's verdicts. When all that would do failed lately, they are tried nevertheless.
+/// Asks the router for its decisions, best candidate first. If the only usable candidates are
+/// unhealthy, they are ranked as if healthy: a call may still succeed.
 ///
 /// # Errors
-/// The kernel refuses the question.
+/// The kernel rejects the question.
 pub(crate) fn judge(asked: Asked, traits: &[&Traits]) -> Result<Vec<Decision>, UnsealedFailure> {
     let candidates: Vec<Candidate> = traits.iter().map(|traits| candidate(traits)).collect();
     let request = asked.request();
     let decide = |candidates: &[Candidate]| route(&request, candidates).map_err(refused);
+    // Unhealthy candidates are rejected in the first pass, so that healthy ones win.
     let decisions = decide(&candidates)?;
     let is_any = |reason| decisions.iter().any(|decision| decision.reason == reason);
     if decisions.iter().any(|decision| decision.accepted) || !is_any(Reason::Unhealthy) {
@@ -79,8 +91,8 @@ pub(crate) fn judge(asked: Asked, traits: &[&Traits]) -> Result<Vec<Decision>, U
     decide(&hopeful.collect::<Vec<_>>())
 }
 
-/// What tells all verdicts in their order from others; nothing for a single one, which the choice
-/// and its reason tell.
+/// Returns a digest of the router's ranked decisions, by which a replay checks that it ranks alike;
+/// `None` for fewer than two decisions, which the recorded choice and reason describe completely.
 pub(crate) fn print(decisions: &[Decision]) -> Option<String> {
     if decisions.len() < 2 {
         return None;
@@ -89,13 +101,15 @@ pub(crate) fn print(decisions: &[Decision]) -> Option<String> {
     for Decision { index, accepted, reason, cost } in decisions {
         hash.update(index.to_le_bytes());
         hash.update([u8::from(*accepted)]);
+        // Costs and reasons count too: a replay must rank for the same reasons.
         hash.update((*reason as u32).to_le_bytes());
         hash.update(cost.to_le_bytes());
     }
+    // Eight bytes suffice: the digest detects accidents, not attacks.
     Some(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// What is written of an offer.
+/// Converts an offer into the candidate that is recorded.
 pub(crate) fn offered(offer: &Offer) -> Offered {
     let Capabilities { tools, json, vision, audio } = offer.capabilities;
     let all = [
@@ -113,6 +127,7 @@ pub(crate) fn offered(offer: &Offer) -> Offered {
             Serves::CloudApi => Platform::CloudApi,
         },
         local: offer.class == ProviderClass::Local,
+        // Health is recorded as a fact of that moment: a replay must not ask for today's.
         failing: !offer.healthy,
         can: all.into_iter().filter_map(|(ability, has)| has.then_some(ability)).collect(),
         price_in: offer.price_in,
@@ -124,9 +139,10 @@ pub(crate) fn offered(offer: &Offer) -> Offered {
     Offered { provider, model, key: offer.key.clone(), traits }
 }
 
+/// Converts recorded facts into the kernel's candidate.
 fn candidate(traits: &Traits) -> Candidate {
     let is_local = traits.local;
-    // One's own machine costs nothing; what is unpriced elsewhere may cost anything.
+    // Local models cost nothing; an unpriced cloud model may cost anything.
     let price = |price: Option<u64>| price.unwrap_or(if is_local { 0 } else { u64::MAX });
     let can = |ability| traits.can.contains(&ability);
     Candidate {
@@ -142,6 +158,8 @@ fn candidate(traits: &Traits) -> Candidate {
         },
         price_in: price(traits.price_in),
         price_out: price(traits.price_out),
+        // A model of unknown context is not ruled out: its provider reports a prompt that is too
+        // long.
         context_tokens: traits.context.unwrap_or(u64::MAX),
         latency_ms: None,
         quality: traits.quality,
@@ -162,7 +180,7 @@ fn refused(error: KernelError) -> UnsealedFailure {
     ModelError::new("internal", false, error.to_string()).into_failure()
 }
 
-/// The router's reason in the log's words.
+/// Returns the router's reason in the log's words.
 pub(crate) fn reason(reason: Reason) -> &'static str {
     match reason {
         Reason::Pinned => "pinned",

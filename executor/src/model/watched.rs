@@ -1,5 +1,5 @@
-//! A provider whose calls are watched: they wait for their turn, are left out while it is known to
-//! fail, and are sent again when it had too many at once.
+//! A provider behind its circuit breaker and its concurrency limit: calls queue for a permit, fail
+//! fast while the provider is known to fail, and are sent again after an overload refusal.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,17 +19,19 @@ use super::health::{Health, PATIENCE, is_own};
 use super::http::HttpProvider;
 use super::service::ServiceCall;
 
-/// A provider with one key, and what is known of it.
+/// A provider with one key, its circuit breaker and its queue of calls.
 pub(super) struct Watched {
     provider: HttpProvider,
     health: Mutex<Health>,
     gate: CallGate,
 }
 
-/// How a call waits: for its turn, and after a refusal.
+/// The limits under which a call waits for a permit and after a refusal.
 #[derive(Clone, Copy)]
 struct Wait<'a> {
     admission: Admission<'a>,
+    /// The call's own timeout. A refused call is sent again for as long, counted from its first
+    /// wait.
     timeout: Duration,
     cancel: &'a CancellationToken,
 }
@@ -45,18 +47,18 @@ impl Watched {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a call is in good hands with it.
+    /// Returns whether calls should go here rather than to other providers.
     pub(super) fn is_healthy(&self) -> bool {
         self.health().is_good()
     }
 
-    /// Whether what it is sent stays on machines of the person or the operator.
+    /// Returns whether prompts sent here stay on machines of the user or the operator.
     pub(super) fn is_private(&self) -> bool {
         self.provider.is_private()
     }
 
-    /// Sends a call when it is its turn, and again while it is refused because the provider has too
-    /// many at once, if it is one that waits for that.
+    /// Sends a call as soon as it holds a permit. While the provider refuses it for overload, and
+    /// the call's admission allows it, the call queues again until its timeout.
     async fn send_in_turn<T, S, F>(&self, wait: Wait<'_>, send: S) -> Result<T, ModelError>
     where
         S: Fn() -> F,
@@ -66,6 +68,8 @@ impl Watched {
         let mut refusal = wait.admission.refusal.cloned();
         loop {
             let waiting = self.wait_for_place(wait, refusal.is_some());
+            // The deadline counts only after a refusal: a first wait is bounded by the caller's
+            // cancellation, because a long queue is no failure of the provider.
             let place = match (&refusal, deadline) {
                 (Some(refusal), Some(deadline)) => tokio::select! {
                     biased;
@@ -77,6 +81,7 @@ impl Watched {
                 _ => waiting.await?,
             };
             match self.send(wait, place, &send).await {
+                // From here on the deadline bounds the wait.
                 Err(error) if error.is_load_refusal && wait.admission.waits_out_refusals => {
                     refusal = Some(error);
                 }
@@ -85,8 +90,11 @@ impl Watched {
         }
     }
 
-    /// Waits for a place with the provider. It has no limit but the caller's: whoever waits here is
-    /// cancelled when nobody wants the answer any more.
+    /// Waits for a permit. The wait has no time limit of its own: callers cancel it when the answer
+    /// is not wanted any more.
+    ///
+    /// # Errors
+    /// The breaker is open, the wait was cancelled, or all waiting calls were failed.
     async fn wait_for_place(
         &self,
         wait: Wait<'_>,
@@ -100,11 +108,12 @@ impl Watched {
             () = cancel.cancelled() => return Err(self.cancelled()),
             place = self.gate.enter(admission.run, was_refused) => place?,
         };
+        // Checked again: the provider may have failed while this call was in the queue.
         self.health().admit(name, timeout)?;
         Ok(place)
     }
 
-    /// Sends a call once, and learns from what comes of it.
+    /// Sends a call once and records its outcome in the breaker and the concurrency limit.
     async fn send<T, F>(
         &self,
         wait: Wait<'_>,
@@ -114,10 +123,12 @@ impl Watched {
     where
         F: Future<Output = Result<T, ModelError>>,
     {
+        // Taken last and held only while the call is in flight: waiting calls of one provider must
+        // not use up the process's permits.
         let permit = self.process_permit(wait).await?;
         let result = send().await;
         drop(permit);
-        // What was broken off by us says nothing about the provider.
+        // A call that was cancelled here says nothing about the provider.
         if wait.cancel.is_cancelled() {
             return result;
         }
@@ -131,6 +142,8 @@ impl Watched {
         }
     }
 
+    /// Takes one of the permits that bound the calls of the whole process, if there is such a
+    /// bound.
     async fn process_permit<'a>(
         &self,
         wait: Wait<'a>,
@@ -139,13 +152,13 @@ impl Watched {
         tokio::select! {
             biased;
             () = wait.cancel.cancelled() => Err(self.cancelled()),
-            // It is never closed.
+            // The semaphore is never closed, so an error cannot occur.
             permit = places.acquire() => Ok(permit.ok()),
         }
     }
 
-    /// Takes in what an error says of the provider; gives the error, with whether the same call may
-    /// be sent again.
+    /// Records what an error says about the provider. Returns the error, marked if the same call
+    /// may be sent again.
     fn learn(&self, place: CallPlace, error: ModelError) -> ModelError {
         let is_refusal = is_load_refusal(&error);
         self.health().note_failure(&error, u32::from(!is_refusal));
@@ -155,13 +168,13 @@ impl Watched {
                 drop(place);
                 error
             }
-            // It was let in, and refused for what it says.
+            // The provider accepted the call and rejected its content: that is proof of capacity.
             false => {
                 place.pass();
                 error
             }
         };
-        // Who waits need not find out one by one that nobody is let in.
+        // Calls that wait would each find the breaker open: they fail together, now.
         let check = self.health().check(self.provider.name(), Duration::MAX);
         if let Err(told) = check {
             self.gate.fail_all(&told);
@@ -169,13 +182,16 @@ impl Watched {
         error
     }
 
+    /// Records an overload refusal: lowers the concurrency limit, and decides whether the call may
+    /// queue again.
     fn learn_refusal(&self, place: CallPlace, error: ModelError) -> ModelError {
         let hint = error.retry_after;
         let pressure = place.refuse(hint.filter(|hint| *hint <= PATIENCE));
         let is_load_refusal = match (pressure, hint) {
             (Pressure::Stalled, _) => false,
             (_, None) => true,
-            // Who has a single call and is told when to come again comes again as another try.
+            // A single call that is told when to return comes back as another try of the step, not
+            // from this queue.
             (Pressure::Closed, Some(_)) => false,
             (Pressure::Crowded, Some(hint)) => hint <= PATIENCE,
         };
@@ -195,12 +211,12 @@ impl Watched {
     }
 }
 
-/// Whether the provider did nothing because it has too many calls: nothing was used.
+/// Returns whether the provider rejected a call for overload before doing any work on it.
 fn is_load_refusal(error: &ModelError) -> bool {
     error.code == "provider.rate_limited" && error.retryable && error.partial_usage.is_none()
 }
 
-/// A call that was refused has waited for as long as it may.
+/// The error of a refused call whose timeout passed in the queue.
 fn out_of_patience(refusal: &ModelError, waited: Duration) -> ModelError {
     let message = format!("{}; the call waited {waited:?} for a place", refusal.message);
     ModelError { message, is_load_refusal: false, ..refusal.clone() }
@@ -238,8 +254,8 @@ impl Provider for Watched {
 
     async fn models(&self) -> Result<Vec<ModelInfo>, ModelError> {
         let result = self.provider.models().await;
-        // A list that can be had is no sign that the model answers: it lifts no pause. One that
-        // cannot be had is no call that failed: the server may be about to start.
+        // A list that is served is no proof that the model answers, so it ends no pause. A list
+        // that is not served counts as no failed call: the server may be starting.
         if let Err(error) = &result {
             self.health().note_failure(error, 0);
         }

@@ -1,4 +1,5 @@
-//! Tool calls, judged again: the kernel's permissions and schemas over what the model asked for.
+//! Checks of tool calls, recomputed: the agent's permissions and argument schemas over the calls
+//! that the model requested.
 
 use std::collections::BTreeMap;
 
@@ -12,21 +13,23 @@ use convergio_domain::stream::Seq;
 use super::{Divergence, Replay};
 use crate::actor::{Asker, Fate, Judged, judged};
 
-/// The verdicts on the calls of each step's last turn, and the number of that turn.
+/// Verdicts on the calls of each step's last turn, with the number of that turn.
 pub(super) type Verdicts = BTreeMap<StepId, (u32, Vec<Judged>)>;
 
 impl Replay {
-    /// An answer that asks for tools: its calls are judged.
+    /// Judges the tool calls that a model's answer requests; they are compared as their events
+    /// follow.
     pub(super) fn asked(&mut self, call: &run::ModelCallCompleted) {
         let Some(answer) = call.answer else { return };
         let node = self.graph.find_node(&call.step.node);
         let asker = node.and_then(|node| Asker::of(&node.work, call.step.item));
-        // What a graph is proposed by calls nothing.
+        // The answer of a plan node is a proposed graph; it calls no tools.
         let is_plan = node.is_some_and(|node| matches!(node.work, Work::Plan(_)));
         let Some(asker) = asker.filter(|_| !is_plan) else { return };
         let bytes = self.payloads.get(&answer).and_then(Option::as_ref);
         let reply = bytes.and_then(|bytes| serde_json::from_slice::<ChatReply>(bytes).ok());
         let Some(reply) = reply else {
+            // A verdict on an earlier turn must not be compared with this turn's calls.
             self.verdicts.remove(&call.step);
             self.unknown += 1;
             return;
@@ -35,7 +38,7 @@ impl Replay {
         self.verdicts.insert(call.step.clone(), (call.turn, judged));
     }
 
-    /// A call that is made.
+    /// Compares the verdict on a call that was made or queued.
     pub(super) fn call_made(
         &mut self,
         seq: Seq,
@@ -45,7 +48,7 @@ impl Replay {
         self.judge(seq, call, Fate::Made, Some(name))
     }
 
-    /// A call that is not allowed.
+    /// Compares the verdict on a call that was denied.
     pub(super) fn call_denied(
         &mut self,
         seq: Seq,
@@ -54,7 +57,7 @@ impl Replay {
         self.judge(seq, (&denied.step, denied.at), Fate::Denied, Some(&denied.name))
     }
 
-    /// A call that failed: a bad one, unless it was made before.
+    /// Compares the verdict on a failed call, unless it failed after it was made.
     pub(super) fn call_failed(
         &mut self,
         seq: Seq,
@@ -67,6 +70,7 @@ impl Replay {
         }
     }
 
+    /// Compares the recorded fate of a call with those that its verdict allows.
     fn judge(
         &mut self,
         seq: Seq,

@@ -1,4 +1,4 @@
-//! Routes, decided again: the kernel's router over the candidates that stand with a call.
+//! Routing decisions, recomputed: the kernel's router over the candidates stored with a model call.
 
 use std::collections::BTreeMap;
 
@@ -11,16 +11,17 @@ use convergio_eventstore::{EventLog, LogError, Record};
 use super::{Divergence, Replay, refused};
 use crate::model::verdict::{Asked, judge, print, reason};
 
-/// Payloads kept at hand; a run names its last few tables again and again.
+/// Maximum payloads in memory; a run refers to its last few candidate tables again and again.
 const PAYLOADS_LIMIT: usize = 64;
 
-/// Tables of candidates and answers, by their places in the run's stream; `None` for what cannot
-/// be had.
+/// Candidate tables and model answers by their place in the run's stream; `None` for one that is
+/// not available.
 pub(super) type Payloads = BTreeMap<PayloadRef, Option<Vec<u8>>>;
 
 impl Replay {
-    /// The payloads that a commit's decisions rest on and that are not at hand: to be
-    /// [provided](Self::provide) first. What is not provided is not decided again.
+    /// Returns the payloads that a commit's decisions depend on and that are not in memory. They
+    /// should be [provided](Self::provide_payload) first; decisions without their payload are
+    /// counted as skipped.
     pub fn lacks(&self, record: &Record) -> Vec<PayloadRef> {
         let wanted = record.body.events.iter().filter_map(rests_on);
         let mut lacking: Vec<_> = wanted.filter(|at| !self.payloads.contains_key(at)).collect();
@@ -29,15 +30,16 @@ impl Replay {
         lacking
     }
 
-    /// Gives a payload; `None` if it was erased or is nowhere.
+    /// Provides a payload; `None` if it was erased or cannot be found.
     pub fn provide(&mut self, at: PayloadRef, bytes: Option<Vec<u8>>) {
+        // The lowest place is the oldest payload, which later calls are least likely to name.
         if self.payloads.len() == PAYLOADS_LIMIT {
             self.payloads.pop_first();
         }
         self.payloads.insert(at, bytes);
     }
 
-    /// Provides what a commit lacks from the log that it is in.
+    /// Provides the payloads that a commit needs from the log that it is in.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -54,13 +56,13 @@ impl Replay {
         Ok(())
     }
 
-    /// The router must choose again whom it chose, for the same reasons.
+    /// Checks that the router chooses the recorded model again, for the same reason.
     pub(super) fn routed(
         &mut self,
         seq: Seq,
         call: &run::ModelCallIntended,
     ) -> Result<(), Box<Divergence>> {
-        // Programs of before did not write down what they chose from.
+        // Early versions of the program did not record the candidates.
         let Some(routing) = call.routing.as_deref() else { return Ok(()) };
         let Some(offered) = self.offered(call, routing, seq)? else {
             self.unknown += 1;
@@ -89,6 +91,7 @@ impl Replay {
         if recorded != computed {
             return differs("the route", recorded, computed);
         }
+        // The digest covers the losers' ranking too: a changed rule may leave the winner as it is.
         let verdicts = print(&decisions);
         if verdicts != routing.verdicts {
             let shown = |print: Option<String>| print.unwrap_or_else(|| "none".into());
@@ -98,7 +101,7 @@ impl Replay {
         Ok(())
     }
 
-    /// What a call was chosen from; `None` when it cannot be had.
+    /// Loads the candidates of a call; `None` when their table is not available.
     fn offered(
         &self,
         call: &run::ModelCallIntended,
@@ -106,6 +109,7 @@ impl Replay {
         seq: Seq,
     ) -> Result<Option<Vec<Offered>>, Box<Divergence>> {
         let table = match &routing.candidates {
+            // A single candidate stands in the event itself; there is no table.
             Candidates::One(traits) => {
                 let (provider, model) = (call.provider.clone(), call.model.clone());
                 let (key, traits) = (call.key.clone(), traits.clone());
@@ -125,6 +129,7 @@ impl Replay {
     }
 }
 
+/// Returns the payload that an event's decision depends on.
 fn rests_on(event: &Event) -> Option<PayloadRef> {
     match event {
         Event::ModelCallIntended(call) => match call.routing.as_deref()?.candidates {

@@ -1,11 +1,11 @@
-//! A tool's arguments: what they are declared as, and how a tool reads them.
+//! Arguments of a tool: their declaration, and typed access to them.
 
 use convergio_domain::time::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::bounds::LIST_LIMIT;
 
-/// What is wrong with a call.
+/// Reason why a call has no answer, in words for the model or the author of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ToolError(pub(super) String);
 
@@ -13,34 +13,34 @@ pub(super) fn error<T>(message: impl Into<String>) -> Result<T, ToolError> {
     Err(ToolError(message.into()))
 }
 
-/// A declared argument.
+/// Declaration of one argument of a tool.
 pub(super) struct Argument {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
     pub(super) is_required: bool,
 }
 
-/// What an argument is.
+/// JSON type that a declared argument takes.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
-    /// A text.
+    /// A string of any length.
     Text,
-    /// One of these texts.
+    /// One of the listed strings.
     OneOf(&'static [&'static str]),
-    /// A whole number.
+    /// An integer of either sign.
     Whole,
-    /// A whole number from 0.
+    /// An integer from 0 on.
     Count,
-    /// A list.
+    /// An array of at most [`LIST_ITEMS_LIMIT`] items.
     List,
 }
 
-/// An argument that must be given.
+/// Declares an argument that must be given.
 pub(super) const fn required(name: &'static str, kind: Kind) -> Argument {
     Argument { name, kind, is_required: true }
 }
 
-/// An argument that may be left out.
+/// Declares an argument that may be left out.
 pub(super) const fn optional(name: &'static str, kind: Kind) -> Argument {
     Argument { name, kind, is_required: false }
 }
@@ -57,20 +57,20 @@ impl Kind {
     }
 }
 
-/// The arguments of one call.
+/// Arguments of one call, which fit the tool's schema.
 pub(super) struct Args<'a> {
     fields: &'a Map<String, Value>,
-    /// The start of the step.
+    /// Time at which the step started, in milliseconds since the epoch.
     pub(super) now: Timestamp,
 }
 
 impl<'a> Args<'a> {
-    /// Arguments that fit the tool's schema.
+    /// Wraps arguments that fit the tool's schema.
     pub(super) fn new(fields: &'a Map<String, Value>, now: Timestamp) -> Self {
         Self { fields, now }
     }
 
-    /// An argument that may be left out.
+    /// Returns the argument as it was given; `None` if it was left out.
     pub(super) fn get(&self, name: &str) -> Option<&'a Value> {
         self.fields.get(name)
     }
@@ -81,6 +81,7 @@ impl<'a> Args<'a> {
     }
 
     pub(super) fn text_or(&self, name: &str, default: &'a str) -> Result<&'a str, ToolError> {
+        // The default applies to an absent argument only; one of a wrong type is an error.
         if self.get(name).is_some() { self.text(name) } else { Ok(default) }
     }
 
@@ -103,7 +104,7 @@ impl<'a> Args<'a> {
     }
 }
 
-/// A kind of value in words, so that a message need not repeat the value.
+/// Names the type of a value, so that a message need not repeat the value itself.
 pub(super) fn kind_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "nothing",

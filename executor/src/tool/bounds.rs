@@ -1,19 +1,19 @@
-//! How much a tool takes and gives.
+//! Size limits of a tool's arguments and answer.
 
 use serde_json::Value;
 
 use super::args::ToolError;
 
-/// Bytes of all arguments of a call.
+/// Maximum bytes of all arguments of a call.
 pub(super) const INPUT_LIMIT: usize = 8 << 20;
-/// Bytes of an answer.
+/// Maximum bytes of an answer.
 pub(super) const OUTPUT_LIMIT: usize = 4 << 20;
-/// Items of any list.
+/// Maximum items of any list.
 pub(super) const LIST_LIMIT: usize = 10_000;
-/// Lists and objects inside of each other: what the kernel reads.
+/// Maximum nesting of lists and objects; the kernel's JSON reader has the same limit.
 const DEPTH_LIMIT: usize = 64;
 
-/// Refuses a value that is too large. `what` names it.
+/// Rejects a value that is too large. `subject` names it in the message.
 pub(super) fn check(what: &str, value: &Value, limit: usize) -> Result<(), ToolError> {
     let mut left = limit;
     measure(value, &mut left, DEPTH_LIMIT).map_err(|excess| {
@@ -31,8 +31,10 @@ enum Excess {
     Depth,
 }
 
-/// Takes the bytes of a value, about as many as its JSON has, off what is left.
+/// Deducts the approximate JSON size of a value from `bytes_left`. Stops at the first excess, so
+/// that the work is bounded too.
 fn measure(value: &Value, left: &mut usize, depth: usize) -> Result<(), Excess> {
+    // An estimate is enough: exact text would have to be serialised first.
     let mut take = |bytes: usize| {
         *left = left.checked_sub(bytes).ok_or(Excess::Bytes)?;
         Ok(())

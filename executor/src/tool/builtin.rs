@@ -1,5 +1,5 @@
-//! The registry: every built-in tool by its name, what it takes, and how it is called. Tools of the
-//! kernel are called by name; the others are functions here.
+//! The registry: every built-in tool by its name, with its schema and its backend. Tools of the
+//! kernel are called by name; the others are functions of this crate.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -28,17 +28,17 @@ pub(super) struct Builtin {
 
 type Function = fn(&Args<'_>) -> Result<Value, ToolError>;
 
-/// Tools that the kernel does not have, by family.
+/// Tools that the kernel does not have, by name prefix.
 static FAMILIES: [&[Builtin]; 7] =
     [text::TOOLS, split::TOOLS, list::TOOLS, json::TOOLS, math::TOOLS, date::TOOLS, hash::TOOLS];
 
-/// How a tool answers.
+/// Implementation of a tool.
 enum Answers {
-    /// The kernel checks the arguments against this schema and answers.
+    /// The kernel checks the arguments against this schema and computes the answer.
     Kernel(&'static str),
-    /// The kernel, or a library, checks the arguments, and a function answers.
+    /// The kernel or a library checks the arguments, and a function computes the answer.
     Function(Check, Function),
-    /// As before, and the memory answers.
+    /// The arguments are checked like a function's, and the memory is read or written.
     Memory(Check),
 }
 
@@ -57,17 +57,17 @@ static TOOLS: LazyLock<BTreeMap<String, Registered>> = LazyLock::new(|| {
 static CATALOG: LazyLock<ToolCatalog> =
     LazyLock::new(|| ToolCatalog::new(TOOLS.values().map(|tool| tool.spec.clone()).collect()));
 
-/// The tools as manifests are checked against them.
+/// Returns the specs of all built-in tools, against which manifests are checked.
 pub fn catalog() -> ToolCatalog {
     CATALOG.clone()
 }
 
-/// Calls a pure tool. `now` is the start of the step, the only clock a tool may read. Arguments are
-/// at most 8 MiB, answers 4 MiB, and lists have at most 10,000 items.
+/// Calls a pure tool. `now` is the time at which the step started, the only clock that a tool may
+/// read. Arguments are at most 8 MiB, answers 4 MiB, and lists have at most 10,000 items.
 ///
 /// # Errors
-/// `tool.invalid`: the arguments are not what the tool takes, or have no answer. The message says
-/// what would be right, and never repeats what a person or a model wrote.
+/// `tool.invalid`: the arguments do not fit the tool, or have no answer. The message says what
+/// would be right, and never repeats what a person or a model wrote.
 pub fn call(name: &str, arguments: &Value, now: Timestamp) -> Result<Value, UnsealedFailure> {
     let called = find(name).and_then(|tool| {
         let arguments = tool.prepare(arguments)?;
@@ -77,32 +77,33 @@ pub fn call(name: &str, arguments: &Value, now: Timestamp) -> Result<Value, Unse
     called.map_err(|ToolError(message)| invalid(name, &message))
 }
 
-/// Checks a call that is not made yet.
+/// Checks the arguments of a call without making it.
 ///
 /// # Errors
-/// `tool.invalid`, as [`call`] has it.
+/// `tool.invalid`, as for [`call_pure_tool`].
 pub(crate) fn check(name: &str, arguments: &Value) -> Result<(), UnsealedFailure> {
     let checked = find(name).and_then(|tool| {
         let arguments = tool.prepare(arguments)?;
+        // Compiled for each check, because the registry has no validator of a kernel tool.
         Check::compile(&tool.spec.arguments).check(&arguments, &arguments.to_string())
     });
     checked.map_err(|ToolError(message)| invalid(name, &message))
 }
 
-/// Refuses arguments that are too large for any tool, before they are kept for a call.
+/// Rejects arguments that are too large for any tool, before they are stored for a call.
 ///
 /// # Errors
-/// `tool.invalid`, as [`call`] has it.
+/// `tool.invalid`, as for [`call_pure_tool`].
 pub(crate) fn check_size(name: &str, arguments: &Value) -> Result<(), UnsealedFailure> {
     let checked = bounds::check("the arguments", arguments, INPUT_LIMIT);
     checked.map_err(|ToolError(message)| invalid(name, &message))
 }
 
-/// Calls any tool, pure or not. Its intent is in the log already; the same call again has the same
+/// Calls any tool, pure or not. The intent is in the log already; repeating the same call has its
 /// effect once.
 ///
 /// # Errors
-/// As [`call`], and `log.unavailable`.
+/// As for [`call_pure_tool`], and `log.unavailable`.
 pub async fn perform(
     scope: &ToolScope,
     name: &str,
@@ -116,7 +117,7 @@ pub async fn perform(
     scope.memory(name, &arguments).await
 }
 
-/// Whether a tool only computes.
+/// Returns whether a tool has no effects. An unknown tool counts as pure: calling it only fails.
 pub fn is_pure(name: &str) -> bool {
     TOOLS.get(name).is_none_or(|tool| !matches!(tool.answers, Answers::Memory(_)))
 }
@@ -126,7 +127,7 @@ fn find(name: &str) -> Result<&'static Registered, ToolError> {
 }
 
 impl Registered {
-    /// Arguments as the tool takes them, if they are not too large.
+    /// Rejects arguments that are too large, and coerces the rest to the declared types.
     fn prepare(&self, arguments: &Value) -> Result<Value, ToolError> {
         bounds::check("the arguments", arguments, INPUT_LIMIT)?;
         Ok(check::prepare(&self.spec.arguments, arguments))
@@ -141,10 +142,12 @@ impl Registered {
                 let none = Map::new();
                 function(&Args::new(arguments.as_object().unwrap_or(&none), now))
             }
+            // Reached only by a caller that skipped `is_pure`: memory tools need a scope.
             Answers::Memory(_) => Err(ToolError("it is no computation".into())),
         }
     }
 
+    /// Has the kernel check the arguments and compute the answer.
     fn ask_kernel(
         &self,
         schema: &str,
@@ -158,7 +161,7 @@ impl Registered {
                 ToolError(check::explain(&violation, schema, &spec.arguments, arguments))
             }
             kernel::ToolError::Failed(why) => ToolError(why.to_owned()),
-            // The arguments are below the kernel's limit: it is the answer that is not.
+            // The arguments are below the kernel's limit, so it is the answer that exceeds it.
             kernel::ToolError::Kernel(kernel::KernelError::TooLarge) => {
                 ToolError(format!("the answer must have at most {OUTPUT_LIMIT} bytes"))
             }
@@ -192,7 +195,7 @@ fn of_kernel(tool: kernel::Tool) -> Registered {
     Registered { spec, answers: Answers::Kernel(tool.schema) }
 }
 
-/// What manifests are checked against: JSON Schema of the arguments.
+/// Registers a function of this crate, with a JSON Schema built from its declared arguments.
 fn here(tool: &Builtin) -> Registered {
     let properties: Map<String, Value> = tool
         .arguments

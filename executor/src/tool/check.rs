@@ -1,19 +1,20 @@
-//! Arguments against their schema: by the kernel where the schema is of its subset, by a full
-//! validator where it is not. What somebody wrote is never repeated in a message.
+//! Checks arguments against a JSON Schema: by the kernel where the schema is within its subset,
+//! else by a full validator. Messages never repeat what a person or a model wrote.
 
 use convergio_kernel_c::{Schema, SchemaError, Violation, ViolationKind};
 use serde_json::{Map, Value};
 
 use super::args::{ToolError, kind_of};
 
-/// A schema of arguments, ready to be used.
+/// Validator of a tool's arguments, compiled from their schema.
 pub(super) struct Check {
     schema: Value,
     by: By,
 }
 
+/// Engine that a schema was compiled for.
 enum By {
-    /// The text that was compiled, and what came of it.
+    /// The schema's text and its compiled form; the text resolves the offsets of violations.
     Kernel(String, Schema),
     Library(Box<jsonschema::Validator>),
 }
@@ -24,6 +25,7 @@ impl Check {
         let text = schema.to_string();
         let by = match Schema::compile(&text) {
             Ok(compiled) => By::Kernel(text, compiled),
+            // The schema is beyond the kernel's subset of JSON Schema.
             Err(_) => {
                 let never = || jsonschema::validator_for(&Value::Bool(false));
                 let validator = jsonschema::validator_for(schema).or_else(|_| never());
@@ -55,9 +57,11 @@ impl Check {
     }
 }
 
-/// Arguments as the tool takes them. Templates that are more than one expression yield texts, so a
-/// text of digits is a whole number where one is wanted; null counts as left out.
+/// Coerces arguments to the declared types. A template of several expressions yields a string, so a
+/// string of digits becomes an integer where one is declared; `null` counts as left out where the
+/// argument is optional.
 pub(super) fn prepare(schema: &Value, arguments: &Value) -> Value {
+    // Anything but an object is left for the validator to reject.
     let Value::Object(given) = arguments else { return arguments.clone() };
     let required = |name: &str| {
         let names = schema["required"].as_array().into_iter().flatten();
@@ -76,7 +80,7 @@ pub(super) fn prepare(schema: &Value, arguments: &Value) -> Value {
     Value::Object(prepared)
 }
 
-/// A violation in words: which argument, and what would be right.
+/// Describes a violation in words: the argument, and the rule that it breaks.
 pub(super) fn explain(
     violation: &Violation,
     source: &str,
@@ -87,6 +91,8 @@ pub(super) fn explain(
     let (name, rule) = (named(path), rule_at(schema, path));
     match violation.kind {
         ViolationKind::Missing => {
+            // The kernel gives the missing name as an offset into the schema's text, just after the
+            // quote.
             let rest = violation.schema_offset.and_then(|at| source.get(at as usize..));
             let missing = rest.and_then(|rest| rest.split('"').next()).unwrap_or_default();
             format!("`{missing}` is missing")
@@ -112,7 +118,7 @@ pub(super) fn explain(
     }
 }
 
-/// An argument by its JSON pointer: `` `items` ``, or what is inside of it.
+/// Names an argument by its JSON pointer: `` `items` ``, or a value inside of it.
 fn named(path: &str) -> String {
     let steps: Vec<&str> = path.split('/').skip(1).collect();
     match steps[..] {
@@ -125,7 +131,7 @@ fn named(path: &str) -> String {
     }
 }
 
-/// The rule for a value, as far as names and lists lead to it.
+/// Finds the schema rule for a value, as far as property and item rules lead to it.
 fn rule_at<'a>(schema: &'a Value, path: &str) -> &'a Value {
     path.split('/').skip(1).fold(schema, |rule, step| match rule["properties"].get(step) {
         Some(inner) => inner,

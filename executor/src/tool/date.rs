@@ -1,4 +1,4 @@
-//! Dates in other forms. The only clock is the start of the step.
+//! The tool `date.format`. The only clock is the start of the step.
 
 use convergio_domain::time::Timestamp;
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ pub(super) const TOOLS: &[Builtin] = &[Builtin {
     call: format,
 }];
 
-/// Characters of one format.
+/// Maximum bytes of a format.
 const FORMAT_LIMIT: usize = 200;
 
 fn format(args: &Args<'_>) -> Result<Value, ToolError> {
@@ -36,7 +36,7 @@ fn format(args: &Args<'_>) -> Result<Value, ToolError> {
     }
 }
 
-/// The argument `date`: RFC 3339, or a day alone, which begins at midnight UTC.
+/// Reads the argument `date`: RFC 3339, or a date alone, which stands for midnight UTC.
 fn read(args: &Args<'_>) -> Result<OffsetDateTime, ToolError> {
     let text = args.text("date")?.trim();
     let day = || Date::parse(text, &Iso8601::DATE).map(|day| day.midnight().assume_utc());
@@ -46,6 +46,7 @@ fn read(args: &Args<'_>) -> Result<OffsetDateTime, ToolError> {
 }
 
 fn at(timestamp: Timestamp) -> Result<OffsetDateTime, ToolError> {
+    // Timestamps count milliseconds since the epoch; the library takes nanoseconds.
     let nanos = i128::from(timestamp.0) * 1_000_000;
     OffsetDateTime::from_unix_timestamp_nanos(nanos).or_else(|_| out_of_range())
 }

@@ -1,4 +1,4 @@
-//! Digests.
+//! The tool `hash.sha256`.
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};

@@ -1,4 +1,4 @@
-//! Tools on JSON.
+//! The tools `json.parse` and `json.merge`.
 
 use convergio_domain::json::read_json;
 use serde_json::{Map, Value};
@@ -22,7 +22,7 @@ pub(super) const TOOLS: &[Builtin] = &[
 ];
 
 fn parse(args: &Args<'_>) -> Result<Value, ToolError> {
-    // The reader names a place and what it expected there, never what stands there.
+    // The reader's error names a position and what it expected there, never the text itself.
     read_json(args.text("text")?.as_bytes())
         .map_err(|error| ToolError(format!("`text` cannot be read as JSON: {error}")))
 }

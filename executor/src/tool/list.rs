@@ -1,4 +1,4 @@
-//! Tools on lists.
+//! The tools `list.range`, `list.take` and `list.filter_empty`.
 
 use serde_json::{Value, json};
 
@@ -30,6 +30,7 @@ pub(super) const TOOLS: &[Builtin] = &[
 fn range(args: &Args<'_>) -> Result<Value, ToolError> {
     let from = if args.get("from").is_some() { args.whole("from")? } else { 0 };
     let to = args.whole("to")?;
+    // Saturating: the difference of two extreme numbers overflows.
     let width = u64::try_from(to.saturating_sub(from)).unwrap_or(0);
     if width > LIST_LIMIT as u64 {
         return error(format!("a range must have at most {LIST_LIMIT} numbers"));
@@ -46,6 +47,7 @@ fn filter_empty(args: &Args<'_>) -> Result<Value, ToolError> {
     Ok(args.list("items")?.iter().filter(|item| !is_empty(item)).cloned().collect())
 }
 
+/// Returns whether a value counts as empty; numbers and booleans never do.
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,

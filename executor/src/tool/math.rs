@@ -1,4 +1,5 @@
-//! Exact arithmetic on decimals. Answers are text, so that no digit is lost on the way.
+//! The tools `math.eval` and `math.sum`: exact decimal arithmetic. Answers are strings, since a
+//! JSON number would lose digits.
 
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
@@ -22,9 +23,9 @@ pub(super) const TOOLS: &[Builtin] = &[
     },
 ];
 
-/// Characters of one expression.
+/// Maximum bytes of an expression.
 const LENGTH_LIMIT: usize = 4096;
-/// Parentheses and signs inside of each other; bounds the recursion.
+/// Maximum nesting of parentheses and signs; bounds the recursion.
 const DEPTH_LIMIT: usize = 64;
 
 fn eval(args: &Args<'_>) -> Result<Value, ToolError> {
@@ -54,7 +55,7 @@ fn sum(args: &Args<'_>) -> Result<Value, ToolError> {
     Ok(json!(total.normalize().to_string()))
 }
 
-/// A number as JSON writes it: small and large ones with an exponent.
+/// Parses a number as JSON writes it: very small and very large ones have an exponent.
 fn decimal(text: &str) -> Option<Decimal> {
     Decimal::from_str_exact(text).or_else(|_| Decimal::from_scientific(text)).ok()
 }
@@ -63,7 +64,7 @@ fn too_large() -> ToolError {
     ToolError("a number is too large: 28 digits can be held".into())
 }
 
-/// Reads by recursive descent: a sum of products of signed atoms.
+/// Recursive-descent parser: a sum of products of signed factors.
 struct Reader<'a> {
     text: &'a [u8],
     at: usize,
@@ -71,7 +72,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The next character that is no white space.
+    /// Returns the next byte that is not white space.
     fn peek(&mut self) -> Option<u8> {
         while self.text.get(self.at).is_some_and(u8::is_ascii_whitespace) {
             self.at += 1;
@@ -79,7 +80,7 @@ impl Reader<'_> {
         self.text.get(self.at).copied()
     }
 
-    /// Takes the next character if it is this one.
+    /// Consumes the next byte if it is the expected one.
     fn take(&mut self, wanted: u8) -> bool {
         let is_next = self.peek() == Some(wanted);
         self.at += usize::from(is_next);
@@ -120,6 +121,7 @@ impl Reader<'_> {
         }
     }
 
+    /// Parses a number, a signed factor, or a sum in parentheses.
     fn atom(&mut self) -> Result<Decimal, ToolError> {
         self.depth += 1;
         if self.depth > DEPTH_LIMIT {
@@ -138,6 +140,7 @@ impl Reader<'_> {
         } else {
             self.literal()?
         };
+        // Not decremented on the error paths: an error ends the whole evaluation.
         self.depth -= 1;
         Ok(value)
     }

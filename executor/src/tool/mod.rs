@@ -1,6 +1,12 @@
-//! Built-in tools. The kernel's tool engine checks every call and answers the pure tools that it
-//! has; the others are here. The same arguments give the same answer, and nothing outside is
-//! touched but by the tools of the memory.
+//! Built-in tools. The same arguments give the same answer, and only the memory tools have effects.
+//!
+//! - `builtin`: the registry; finds a tool, checks its arguments and calls it.
+//! - `arguments`, `argument_validator`, `bounds`: declared arguments, their check, and size limits.
+//! - `permission`: whether an agent may call a tool.
+//! - `text`, `split`, `list`, `json`, `math`, `date`, `hash`: the tools that are not in the kernel.
+//!
+//! The kernel's tool engine checks the arguments of every call that its schema subset covers, and
+//! answers the pure tools that it has. No tool reads a clock, a file or the network.
 
 mod args;
 mod bounds;

@@ -1,15 +1,16 @@
-//! Whether a tool may be called: the kernel's verdict over what was allowed.
+//! Permission to call a tool, decided by the kernel over an allow list.
 
 use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::platform_text;
 use convergio_kernel_c::{Effects, Permission, Verdict};
 
-/// Checks that a tool is among those allowed: names, or beginnings followed by `*`. What nobody
-/// allowed is denied.
+/// Checks that a tool is on an allow list of names and of prefixes that end in `*`. A tool that is
+/// not listed is denied.
 ///
 /// # Errors
-/// `tool.denied`.
+/// `tool.denied`: no entry matches.
 pub fn permit(allowed: &[String], name: &str) -> Result<(), UnsealedFailure> {
+    // Permission goes by name alone here, so no effects are declared.
     let effects = Effects::default();
     let rule = |tools| Permission { tools, effects, verdict: Verdict::Allow };
     let rules: Vec<Permission<'_>> = allowed.iter().map(|tools| rule(tools.as_str())).collect();

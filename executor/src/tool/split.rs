@@ -1,4 +1,4 @@
-//! Splitting documents: by headings, paragraphs, lines or length.
+//! The tool `text.split`: splits documents by headings, paragraphs, lines or length.
 
 use serde_json::{Value, json};
 
@@ -20,11 +20,11 @@ pub(super) const TOOLS: &[Builtin] = &[Builtin {
     call: split,
 }];
 
-/// Characters of a title that are kept.
+/// Maximum characters of a title; the rest is cut.
 const TITLE_CHARS: usize = 200;
-/// Words of a heading that nothing marks as one.
+/// Maximum words of a line that counts as a heading without markup.
 const HEADING_WORDS: usize = 12;
-/// Words that a number makes a heading.
+/// Words that make a line a heading when a number follows them.
 const DIVISIONS: [&str; 9] =
     ["act", "appendix", "article", "book", "chapter", "part", "scene", "section", "volume"];
 
@@ -47,18 +47,19 @@ fn split(args: &Args<'_>) -> Result<Value, ToolError> {
     Ok(Value::Array(pieces.list))
 }
 
-/// What has been split off.
+/// Pieces of a document that were split off so far.
 struct Pieces {
     max_chars: usize,
     list: Vec<Value>,
 }
 
 impl Pieces {
-    /// Adds a text, cut at the ends of paragraphs, sentences or words where it is too long.
+    /// Adds a text, cut at the ends of paragraphs, sentences or words where it exceeds `max_chars`.
     fn add(&mut self, title: &str, text: &str) -> Result<(), ToolError> {
         let mut rest = text.trim();
         while let Some((limit, _)) = rest.char_indices().nth(self.max_chars) {
             let window = &rest[..limit];
+            // A break in the first half is not used: pieces would become needlessly short.
             let ends = ["\n\n", ". ", ".\n", "\n", " "].iter().filter_map(|mark| {
                 window.rfind(mark).map(|at| at + mark.len()).filter(|end| *end > limit / 2)
             });
@@ -82,6 +83,7 @@ impl Pieces {
 }
 
 fn by_paragraph(text: &str, pieces: &mut Pieces) -> Result<(), ToolError> {
+    // Positions in bytes; slices of the text keep its own line ends.
     let (mut begin, mut at) = (0, 0);
     for line in text.split_inclusive('\n') {
         if line.trim().is_empty() {
@@ -102,8 +104,10 @@ fn by_heading(text: &str, pieces: &mut Pieces) -> Result<(), ToolError> {
         at += line.len();
         let next = lines.peek().map_or("", |line| line.trim());
         let line = line.trim();
+        // A fence opens and closes a code block, in which `#` starts a comment and no heading.
         is_code ^= line.starts_with("```") || line.starts_with("~~~");
         let found = marked(line).or_else(|| {
+            // Markup wins: a marked heading needs no blank line before it.
             let is_alone = is_after_blank && is_title(line, next);
             is_alone.then(|| line.to_owned())
         });
@@ -111,6 +115,7 @@ fn by_heading(text: &str, pieces: &mut Pieces) -> Result<(), ToolError> {
         let Some(heading) = found.filter(|_| !is_code) else { continue };
         pieces.add(&title, &text[begin..line_begin])?;
         title = heading.chars().take(TITLE_CHARS).collect();
+        // The underline belongs to the heading, not to the text below it.
         if is_underline(next) && !line.starts_with('#') {
             at += lines.next().map_or(0, str::len);
         }
@@ -119,7 +124,7 @@ fn by_heading(text: &str, pieces: &mut Pieces) -> Result<(), ToolError> {
     pieces.add(&title, &text[begin..])
 }
 
-/// `# Title` to `###### Title`, as Markdown has it.
+/// Returns the title of a Markdown heading, `# Title` to `###### Title`.
 fn marked(line: &str) -> Option<String> {
     let rest = line.trim_start_matches('#');
     let level = line.len() - rest.len();
@@ -131,8 +136,8 @@ fn is_underline(line: &str) -> bool {
     line.len() >= 3 && (line.bytes().all(|b| b == b'=') || line.bytes().all(|b| b == b'-'))
 }
 
-/// Whether a line that stands after a blank one is a heading. Where it could be the beginning of
-/// a paragraph or of a list, a blank line must follow it, and no sentence may end with it.
+/// Returns whether a line after a blank one is a heading without markup. Where it could be the
+/// first line of a paragraph or list, a blank line must follow and no sentence may end with it.
 fn is_title(line: &str, next: &str) -> bool {
     let words: Vec<&str> = line.split_whitespace().take(HEADING_WORDS + 1).collect();
     if words.is_empty() || words.len() > HEADING_WORDS || !line.chars().any(char::is_alphanumeric) {
@@ -146,26 +151,28 @@ fn is_title(line: &str, next: &str) -> bool {
         || (is_lone && is_numbered(&words))
 }
 
-/// In capitals. Scripts that know none have no such headings.
+/// Returns whether a line is in capitals. Scripts without capitals have no such headings.
 fn is_loud(line: &str) -> bool {
     let capitals = line.chars().filter(|letter| letter.is_uppercase()).count();
     capitals >= 2 && !line.chars().any(char::is_lowercase)
 }
 
-/// `Chapter 3`, `Article. I.`, or such with a title on a line by itself.
+/// Matches `Chapter 3`, `Article. I.`, or such with a title on the same line.
 fn is_division(words: &[&str], is_lone: bool) -> bool {
     let [first, number, ..] = words else { return false };
     let name = first.trim_end_matches('.').to_lowercase();
     let number = number.trim_end_matches(['.', ',', ':']);
+    // Roman numerals and digits only: `Part of` begins a sentence.
     let is_number = is_digits(number) || is_roman(number);
     DIVISIONS.contains(&name.as_str()) && is_number && (words.len() == 2 || is_lone)
 }
 
-/// `1. Title`, `2.3 Title`, `4 Title` or `IV. Title`.
+/// Matches `1. Title`, `2.3 Title`, `4 Title` or `IV. Title`.
 fn is_numbered(words: &[&str]) -> bool {
     let [number, title, ..] = words else { return false };
     let bare = number.trim_end_matches(['.', ')']);
     let is_marked = bare.len() < number.len() || bare.contains('.');
+    // A bare number of three digits or more is more likely a quantity or a year.
     let is_decimal = bare.split('.').all(is_digits) && (is_marked || bare.len() <= 2);
     let is_titled = title.starts_with(|letter: char| !letter.is_lowercase());
     is_titled && (is_decimal || (is_marked && is_roman(bare)))

@@ -1,4 +1,4 @@
-//! Counting characters and words.
+//! The tools `text.count` and `text.words`.
 
 use serde_json::{Value, json};
 
@@ -28,6 +28,7 @@ fn count(args: &Args<'_>) -> Result<Value, ToolError> {
 }
 
 fn words(args: &Args<'_>) -> Result<Value, ToolError> {
-    // One more than is allowed, so that too many are refused and not cut.
+    // One more than the limit, so that an excess is rejected by the size check and not cut
+    // silently.
     Ok(args.text("text")?.split_whitespace().take(LIST_LIMIT + 1).collect())
 }

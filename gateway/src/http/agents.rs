@@ -1,4 +1,5 @@
-//! Agents: define, list, show, run, terminate, follow.
+//! Agents: define, list, show, run, terminate, stream. An agent is a graph of one node under a
+//! name.
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -48,6 +49,7 @@ pub(crate) async fn create(
     body: Result<JsonBody<AgentRequest>, ApiError>,
 ) -> Result<(StatusCode, Json<AgentView>), ApiError> {
     let JsonBody(request) = body?;
+    // A name is part of a graph's name and of URLs, so it follows the grammar of node ids.
     let is_name = request.name.parse::<NodeId>().is_ok() && request.name.len() <= NAME_LIMIT;
     if !is_name {
         let message = format!("name: use 1 to {NAME_LIMIT} characters of a-z, 0-9, `_` and `-`");
@@ -59,6 +61,7 @@ pub(crate) async fn create(
     idempotency::check_scoped_key(&gateway, &caller, &headers, "POST /v1/agents", &definition)
         .await?;
     let request_id = idempotency::request_id(&caller, &headers)?;
+    // The graph is stored first: an agent must not name a version that the log lacks.
     let (graph, version) = graphs::store(&gateway, &caller, &parsed.graph, request_id).await?;
     let id = agent_id(&caller.tenant, &request.name);
     let define =
@@ -74,10 +77,11 @@ pub(crate) async fn create(
     let stream = StreamKey::agent(caller.tenant.clone(), id);
     let context = gateway.context(&caller);
     gateway.repository.execute::<Once<AgentNoun>>(&stream, &context, command).await?;
+    // The view waits for the read models, so it shows this definition.
     Ok((StatusCode::CREATED, Json(view(&gateway, &caller, id).await?)))
 }
 
-/// The graph of one node that an agent is.
+/// Builds the manifest of the one-node graph that an agent runs as.
 fn manifest(request: &AgentRequest) -> Value {
     let limits = request.limits.clone().unwrap_or_default();
     let mut agent = Map::new();
@@ -92,6 +96,7 @@ fn manifest(request: &AgentRequest) -> Value {
     put("temperature", request.temperature.map(|temperature| json!(temperature)));
     put("memory", request.memory.clone());
     put("max_tokens", limits.max_tokens.map(|limit| json!(limit)));
+    // Without tools there is a single call, which `max_tokens` and the budget bound already.
     if !request.tools.is_empty() {
         put("tools", Some(json!(request.tools)));
         put("max_total_tokens", limits.max_total_tokens.map(|limit| json!(limit)));
@@ -120,7 +125,7 @@ fn manifest(request: &AgentRequest) -> Value {
     manifest
 }
 
-/// Which agents.
+/// Query parameters of the listing.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct AgentsQuery {
@@ -169,7 +174,7 @@ pub(crate) async fn show(
     view(&gateway, &caller, agent(&caller, &id)?).await.map(Json)
 }
 
-/// An agent by its id or its name: names are shorter than ids.
+/// Returns the id that a path names; names are shorter than ids, so the length tells them apart.
 fn agent(caller: &Identity, id: &str) -> Result<AgentId, ApiError> {
     if id.len() <= NAME_LIMIT {
         return Ok(agent_id(&caller.tenant, id));
@@ -179,6 +184,7 @@ fn agent(caller: &Identity, id: &str) -> Result<AgentId, ApiError> {
 
 async fn view(gateway: &Gateway, caller: &Identity, id: AgentId) -> Result<AgentView, ApiError> {
     let stream = StreamKey::agent(caller.tenant.clone(), id);
+    // Waits for the read models, so that an agent is shown as the command before left it.
     if !gateway.catch_up(&stream).await? {
         return Err(ApiError::not_found("agent"));
     }
@@ -241,6 +247,7 @@ pub(crate) async fn run(
         Some(accepted) => accepted,
         None => begin(&gateway, &caller, &headers, id, request, (&scope, &hashed)).await?,
     };
+    // The run's id derives from the key, so that a repetition streams the same run.
     if answers::wants_event_stream(&headers) {
         let stream = runs::run_stream(&caller, &accepted.run_id)?;
         return events::streamed(gateway, stream, Seq(0)).await;
@@ -248,7 +255,7 @@ pub(crate) async fn run(
     Ok((StatusCode::ACCEPTED, Json(accepted)).into_response())
 }
 
-/// Begins a run of an agent that may run.
+/// Creates a run of an agent that is not terminated.
 async fn begin(
     gateway: &Gateway,
     caller: &Identity,
@@ -322,6 +329,7 @@ pub(crate) async fn stream(
         return Err(ApiError::not_found("agent"));
     }
     let upgrade = upgrade.map_err(|error| ApiError::invalid(error.body_text()))?;
+    // A WebSocket outlives the request's authentication, so it ends with the token.
     let revocation = gateway.tokens.revocation(caller.token);
     let frames = events::follow(gateway, stream, Seq(query.after()), Standing::default());
     let frames = frames.take_until(Box::pin(revocation));

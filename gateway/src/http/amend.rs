@@ -1,5 +1,5 @@
-//! Amending runs: another budget, another version of the graph, and going on after a failure with
-//! all that was done.
+//! Amending runs: other limits or another version of the graph. A failed run continues with
+//! everything that was done; one under way continues under the new limits.
 
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
@@ -24,7 +24,7 @@ use crate::auth::Identity;
 use crate::idempotency;
 use crate::problem::ApiError;
 
-/// Tries against others that append to the run.
+/// Maximum attempts against concurrent writers of the run.
 const TRIES: u32 = 8;
 
 /// Gives a run other limits or a corrected graph. One that failed goes on with all that was done;
@@ -60,6 +60,7 @@ pub(crate) async fn amend(
         }
     };
     let request = idempotency::request_id(&caller, &headers)?;
+    // The reason is a payload, so that it can be erased.
     let (reason, payloads) = sealed_reason(reason, REASON_LIMIT, 0);
     let amendment = Amendment { limits, other, reason, payloads, request };
     for _ in 0..TRIES {
@@ -70,7 +71,7 @@ pub(crate) async fn amend(
     Err(ApiError::busy("the run goes on all the time: send the request again"))
 }
 
-/// Limits as they are written.
+/// Parses the limits of a request.
 fn limits(request: &AmendRequest) -> Result<NewLimits, ApiError> {
     fn read<T: std::str::FromStr<Err: std::fmt::Display>>(
         field: &str,
@@ -87,33 +88,36 @@ fn limits(request: &AmendRequest) -> Result<NewLimits, ApiError> {
     })
 }
 
-/// What a run gets.
+/// The change that a request asks for, ready to be tried several times.
 struct Amendment {
     limits: NewLimits,
-    /// Another version of the graph.
+    /// The version to continue by; `None` keeps the run's own.
     other: Option<Target>,
     reason: Option<Reason>,
     payloads: Vec<Payload>,
-    /// The request, when it has a key.
+    /// Id of the request, if it has an idempotency key.
     request: Option<Uuid>,
 }
 
 impl Amendment {
-    /// Amends the run as it stands; false when others were faster.
+    /// Amends the run as it is now; returns false if a concurrent writer was faster.
     async fn apply(
         &self,
         gateway: &Gateway,
         caller: &Identity,
         stream: &StreamKey,
     ) -> Result<bool, ApiError> {
+        // Loaded again for each attempt: a concurrent writer has moved the run.
         let mut loaded = gateway.repository.load::<Once<Run>>(stream).await?;
-        // Done before by the same request: it may have gone on, or failed once more, since.
+        // The same request has amended the run already; it may have continued, or failed again,
+        // since.
         if self.request.is_some_and(|id| loaded.state.requests.seq_of(id).is_some()) {
             return Ok(true);
         }
         let own = own_graph(gateway, caller, &loaded.state).await?;
         if let Some(target) = &self.other {
             check_privacy(&own, &target.graph)?;
+            // Checked before anything is written: an incompatible version is not even registered.
             if !fits(gateway, &loaded, target).await? {
                 return Ok(false);
             }
@@ -126,6 +130,7 @@ impl Amendment {
         let command = RunCommand::Amend(AmendRun {
             limits: self.limits,
             version: self.other.as_ref().map(|target| target.version.clone()),
+            // A failed run must retry the steps that ended it; a running one continues as it is.
             steps: if is_failed { fatal_steps(&loaded.state, graph) } else { Vec::new() },
             reason: self.reason.clone(),
         });
@@ -148,14 +153,18 @@ async fn own_graph(
     manifest(gateway, caller, *graph, Some(version.as_str())).await.map(|(_, graph)| graph)
 }
 
-/// A run under way is never given a graph that sends conversations further.
+/// Rejects a version that loosens the privacy of a node: conversations of a run must not reach
+/// providers that the run was not created for.
 fn check_privacy(own: &Graph, other: &Graph) -> Result<(), ApiError> {
     let Some(node) = loosened_node(own, other) else { return Ok(()) };
     let detail = format!("nodes.{node}: its privacy would be loosened: begin a new run for that");
     Err(ApiError::invalid(detail))
 }
 
-/// Whether the run stands where it was looked at; an error if it cannot go on by the version.
+/// Returns whether the run is still at the event at which its replay was checked.
+///
+/// # Errors
+/// `run.diverged` if the run cannot continue by the target version.
 async fn fits(
     gateway: &Gateway,
     loaded: &Loaded<Once<Run>>,

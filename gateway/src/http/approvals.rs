@@ -1,4 +1,4 @@
-//! Questions to people: list, show, answer.
+//! Approvals: list, show, answer. The questions that runs put to people.
 
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
@@ -20,7 +20,7 @@ use crate::auth::Identity;
 use crate::problem::ApiError;
 use crate::{convert, idempotency};
 
-/// Which questions.
+/// Query parameters of the listing.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ApprovalsQuery {
@@ -66,6 +66,7 @@ async fn view(gateway: &Gateway, caller: &Identity, id: &str) -> Result<Approval
     let stream = run_stream(caller, &row.run)?;
     let content = gateway.open(&stream, &row.content).await?;
     let reason = match &row.reason_at {
+        // Older logs have the reason's text in the event, and so in the row.
         Some(reference) => gateway.open(&stream, reference).await?.as_str().map(str::to_owned),
         None => row.reason.clone(),
     };
@@ -123,7 +124,9 @@ pub(crate) async fn answer(
     };
     let command = |_: &_, _| (RunCommand::Answer(answer.clone()), payloads.clone());
     let stream = run_stream(&caller, &row.run)?;
+    // A repeated answer is recognised by its approval, so the command needs no request id.
     gateway.repository.submit::<Run>(&stream, &gateway.context(&caller), command).await?;
+    // The view that follows must include the answer.
     gateway.catch_up(&stream).await?;
     view(&gateway, &caller, &id).await.map(Json)
 }

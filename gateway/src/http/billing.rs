@@ -1,4 +1,4 @@
-//! Usage, ledger and audit.
+//! Usage lines, the ledger with its balances, and the audit trail.
 
 use axum::extract::State;
 use axum::{Extension, Json};
@@ -14,7 +14,7 @@ use crate::auth::Identity;
 use crate::convert;
 use crate::problem::ApiError;
 
-/// Which lines.
+/// Query parameters of usage and ledger.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct LinesQuery {
@@ -75,7 +75,7 @@ pub(crate) async fn ledger(
     }))
 }
 
-/// Which part of the audit trail.
+/// Query parameters of the audit trail.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct AuditQuery {
@@ -94,6 +94,7 @@ pub(crate) struct AuditQuery {
 }
 
 impl AuditQuery {
+    // Unknown filter values are errors: an empty page would look like an empty audit trail.
     fn check(&self, caller: &Identity) -> Result<(), ApiError> {
         if let Some(stream) = &self.stream {
             let stream = StreamKey::parse(caller.tenant.clone(), stream);

@@ -1,4 +1,5 @@
-//! A run at one of its events, and what differs between two runs.
+//! A run's state after one of its events, and the comparison of two runs, which may be forks of one
+//! another.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,10 +24,10 @@ use crate::app::{App, Caller, Gateway};
 use crate::contents::ContentRoom;
 use crate::problem::ApiError;
 
-/// Steps of a comparison that are listed at most.
+/// Maximum steps that a comparison lists; further ones are counted.
 const DIFFS_LIMIT: usize = 1000;
 
-/// Which event.
+/// Query parameters of a run's state.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct StateQuery {
@@ -56,12 +57,14 @@ pub(crate) async fn state(
     let events = head.ok_or_else(|| ApiError::not_found("run"))?.seq.0;
     let at = query.at.unwrap_or(events);
     let beyond = || ApiError::invalid(format!("the run has {events} events: no event {at}"));
+    // Events are numbered from 1, so event 0 does not exist.
     if at == 0 {
         return Err(beyond());
     }
     let loaded = gateway.repository.load_at::<Run>(&stream, Seq(at), false).await?;
     let mut state = loaded.ok_or_else(beyond)?.state;
     let fingerprint = state.fingerprint().to_string();
+    // One budget for all outputs: contents beyond it fail the request by name.
     let (mut steps, mut room) = (Vec::with_capacity(state.steps.len()), ContentRoom::new());
     for (id, step) in &state.steps {
         let mut shown = step_state(&state, id, step);
@@ -93,7 +96,8 @@ pub(crate) async fn state(
     }))
 }
 
-/// Each ancestor with its own count of events.
+/// Returns the ancestors of a fork, each with the number of its own events. The state's lineage
+/// counts over the whole history, so predecessors are subtracted.
 fn origins(lineage: &[Ancestor]) -> Vec<ForkOrigin> {
     let before = std::iter::once(0).chain(lineage.iter().map(|ancestor| ancestor.upto.0));
     let origin = |(before, ancestor): (u64, &Ancestor)| ForkOrigin {
@@ -119,9 +123,10 @@ fn step_state(state: &RunState, id: &StepId, step: &Step) -> StepState {
     }
 }
 
-/// The words of the read models.
+/// Returns a step's status in the words of the read models, which clients compare it with.
 fn status(state: &RunState, step: &Step) -> &'static str {
     match step.status {
+        // Abandonment depends on the whole state, so it precedes the step's own status.
         _ if state.is_abandoned(step) => "abandoned",
         StepStatus::Scheduled { due: Some(_) } => "retrying",
         StepStatus::Scheduled { due: None } => "scheduled",
@@ -146,7 +151,7 @@ fn phase(state: &RunState) -> &'static str {
     }
 }
 
-/// A payload of a state's history; null when it was erased.
+/// Opens a payload of a state's history, which may lie in an ancestor's stream; null if erased.
 async fn content(
     gateway: &Gateway,
     state: &RunState,
@@ -162,7 +167,8 @@ async fn content(
     Ok(Some(as_json(&bytes)))
 }
 
-/// The steps that a fork has from its parent and has not touched itself.
+/// Returns the steps that a fork has from its parent and has not touched itself. The read models
+/// hold the events of the fork's own stream only, so these come from its folded state.
 pub(super) async fn inherited_steps(
     gateway: &Gateway,
     stream: &StreamKey,
@@ -170,6 +176,7 @@ pub(super) async fn inherited_steps(
 ) -> Result<Vec<StepView>, ApiError> {
     let state = gateway.repository.load::<Run>(stream).await?.state;
     let known: BTreeSet<&str> = known.iter().map(|step| step.id.as_str()).collect();
+    // The read models' rows win: they hold usage and duration.
     let steps = state.steps.iter().filter(|(id, _)| !known.contains(id.to_string().as_str()));
     let inherited = steps.map(|(id, step)| StepView {
         id: id.to_string(),
@@ -185,6 +192,7 @@ pub(super) async fn inherited_steps(
         is_inherited: true,
     });
     let mut inherited: Vec<StepView> = inherited.collect();
+    // Each opened text is a read of the log.
     let failed = inherited.iter_mut().filter(|step| step.error.is_some());
     for step in failed.take(DETAILS_LIMIT) {
         let known = step.id.parse().ok().and_then(|id| state.steps.get(&id));
@@ -195,11 +203,11 @@ pub(super) async fn inherited_steps(
     Ok(inherited)
 }
 
-/// With what a run is compared.
+/// Query parameters of a comparison.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct DiffQuery {
-    /// The other run.
+    /// The run to compare with.
     with: String,
     /// Also the outputs' contents.
     contents: Option<bool>,
@@ -225,14 +233,17 @@ pub(crate) async fn diff(
     let a = Branch::load(&gateway, &caller, &id).await?;
     let b = Branch::load(&gateway, &caller, &query.with).await?;
     let ids: BTreeSet<&StepId> = a.state.steps.keys().chain(b.state.steps.keys()).collect();
+    // `same` and `more` are counts: identical steps, and differing ones beyond the limit.
     let (mut steps, mut same, mut more) = (Vec::new(), 0, 0);
     for id in ids {
+        // Compared by payload, so that unchanged steps cost no output budget.
         let is_same = a.is_same(&b, id).await?;
         if is_same {
             same += 1;
         } else if steps.len() == DIFFS_LIMIT {
             more += 1;
         } else {
+            // Contents of both sides share the budget.
             let mut shown = contents.then_some(&mut room);
             let left = a.side(id, shown.as_deref_mut()).await?;
             let right = b.side(id, shown).await?;
@@ -244,7 +255,7 @@ pub(crate) async fn diff(
     Ok(Json(DiffView { a, b, common, steps, same, more }))
 }
 
-/// The last event up to which both histories are one.
+/// Returns the last event that both histories share: the end of their longest common lineage.
 fn common(a: &Branch<'_>, b: &Branch<'_>) -> Option<ForkOrigin> {
     let whole = |branch: &Branch<'_>| {
         let mut lineage = origins(&branch.state.lineage);
@@ -253,17 +264,20 @@ fn common(a: &Branch<'_>, b: &Branch<'_>) -> Option<ForkOrigin> {
         lineage
     };
     let (left, right) = (whole(a), whole(b));
+    // Ancestors are shared as long as both histories pass through the same runs.
     let shared = left.iter().zip(&right).take_while(|(one, other)| one.run_id == other.run_id);
     let (one, other) = shared.last()?;
     Some(ForkOrigin { run_id: one.run_id.clone(), seq: one.seq.min(other.seq) })
 }
 
-/// One of two runs.
+/// One of the two runs that are compared.
 struct Branch<'a> {
     gateway: &'a Gateway,
     stream: StreamKey,
     state: RunState,
+    /// The run as the API shows it, without its steps.
     run: convergio_schemas::wire::RunView,
+    /// The run's steps by their ids.
     steps: BTreeMap<String, StepView>,
 }
 
@@ -299,14 +313,16 @@ impl<'a> Branch<'a> {
         if status(&self.state, one) != status(&other.state, two) {
             return Ok(false);
         }
+        // The same payload of a common ancestor needs no comparison of contents.
         let place = |branch: &Self, step: &Step| step.output.map(|output| branch.place(output));
         if place(self, one) == place(other, two) {
             return Ok(true);
         }
+        // Different payloads may still have the same bytes, as after a repeated step.
         Ok(self.hash(one.output).await? == other.hash(two.output).await?)
     }
 
-    /// What a step came to here; its output too, where there is room for outputs.
+    /// Returns a step's side of the comparison, with its output if there is a budget for outputs.
     async fn side(
         &self,
         id: &StepId,

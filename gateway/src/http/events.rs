@@ -1,4 +1,5 @@
-//! The events of a run: a page as JSON, or as they happen by SSE and WebSocket.
+//! A stream's events: a page as JSON, or live by server-sent events and WebSocket. Live delivery
+//! loses and repeats nothing: it reads the log from the last event that the client has seen.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -33,13 +34,14 @@ use crate::contents::ContentRoom;
 use crate::convert;
 use crate::problem::ApiError;
 
-/// Records read at once.
+/// Records read from the log at once.
 const PAGE: usize = 256;
-/// Events of a page when no number is asked for.
+/// Events of a page by default.
 const EVENTS_OF_PAGE: usize = 100;
+// Shorter than the idle timeouts of common proxies (30 to 60 seconds).
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// Which events.
+/// Query parameters of the listing.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct EventsQuery {
@@ -88,7 +90,8 @@ pub(crate) async fn list(
     streamed(gateway, stream, Seq(after)).await
 }
 
-/// The events of a run after a sequence number, as server-sent events.
+/// Returns the events of a stream after a sequence number as server-sent events; 204 if none can
+/// follow.
 pub(super) async fn streamed(
     gateway: Arc<Gateway>,
     stream: StreamKey,
@@ -102,11 +105,13 @@ pub(super) async fn streamed(
     let frames = frames.map(|frame| Ok::<_, Infallible>(sse(&frame)));
     let body = axum::response::Sse::new(frames);
     let body = body.keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    // nginx buffers proxied responses unless this header says no.
     Ok(([("x-accel-buffering", "no")], body).into_response())
 }
 
 fn sse(frame: &Frame) -> Sse {
     let (name, event) = match frame {
+        // Only events have an id: `Last-Event-ID` must name an event of the log, never progress.
         Frame::Event(event) => ("event", Sse::default().id(event.seq.to_string())),
         Frame::Progress(_) => ("progress", Sse::default()),
     };
@@ -125,6 +130,7 @@ async fn page(
     let after = query.after.unwrap_or(0);
     let limit = query.limit.map_or(EVENTS_OF_PAGE, usize::from);
     let mut items = Vec::new();
+    // A record may begin before `after`; its events up to there are dropped below.
     let mut from = Seq(after.saturating_sub(convergio_eventstore::Limits::EVENTS as u64));
     loop {
         let records = gateway.repository.log().read_stream(stream, from, PAGE).await?;
@@ -133,6 +139,7 @@ async fn page(
             items.extend(events.into_iter().filter(|event| event.seq > after));
             from = record.last_seq();
         }
+        // One event more than the page tells whether there is a next one.
         if records.len() < PAGE || items.len() > limit {
             break;
         }
@@ -148,7 +155,8 @@ async fn page(
     Ok(Page { items, next_cursor })
 }
 
-/// Adds the payloads of events, as many events as there is room for: one at least.
+/// Adds the payload contents of events to as many of them as the budget allows, at least one.
+/// Returns their number.
 async fn show_contents(
     gateway: &Gateway,
     stream: &StreamKey,
@@ -163,6 +171,7 @@ async fn show_contents(
             }
             payload.content = match content {
                 Some(content) => Some(content),
+                // The first event is shown whatever it takes, or a client could never get past it.
                 None => Some(gateway.open(stream, &payload.reference).await?),
             };
         }
@@ -170,7 +179,7 @@ async fn show_contents(
     Ok(items.len())
 }
 
-/// Which events of a WebSocket.
+/// Query parameters of a WebSocket.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct StreamQuery {
@@ -218,10 +227,11 @@ pub(super) async fn send(mut socket: WebSocket, mut frames: impl Stream<Item = F
                 let Some(frame) = frame else { break };
                 let Ok(text) = serde_json::to_string(&frame) else { break };
                 if socket.send(Message::Text(text.into())).await.is_err() {
+                    // The peer has gone; there is nobody to send a close frame to.
                     return;
                 }
             }
-            // The client has nothing to say; when it goes, so do we.
+            // The client has nothing to send; when it closes, so does the server.
             said = socket.recv() => match said {
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 _ => return,
@@ -231,48 +241,49 @@ pub(super) async fn send(mut socket: WebSocket, mut frames: impl Stream<Item = F
     let _closed = socket.send(Message::Close(None)).await;
 }
 
-/// How a stream stood when somebody began to follow it.
+/// The last event seen of a stream, and whether the run had ended by then.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Standing {
-    /// Its last event.
+    /// Sequence number of the last event.
     seq: Seq,
-    /// Whether it was the history of a run that had ended.
+    /// True if the stream is the history of an ended run.
     is_ended: bool,
 }
 
 impl Standing {
-    /// Ends that a run went on from, after a retry, are none.
+    /// Loads a run's status. An end that a retry has reopened does not count.
     async fn of_run(gateway: &Gateway, stream: &StreamKey) -> Result<Self, ApiError> {
         let state = gateway.repository.load::<Run>(stream).await?.state;
         Ok(Self { seq: state.seq, is_ended: state.phase.is_ended() })
     }
 
-    /// Whether nothing follows for somebody who has seen an event.
+    /// True if nothing can follow for a client that has seen an event.
     fn is_over(self, seen: Seq) -> bool {
         self.is_ended && seen >= self.seq
     }
 
-    /// Takes an event in that is later than those it knows.
+    /// Updates the status by an event, unless it is an older one.
     fn pass(&mut self, event: &EventEnvelope) {
         if event.seq > self.seq.0 {
             self.seq = Seq(event.seq);
+            // An end holds until a retry reopens the run.
             self.is_ended =
                 is_end(&event.kind) || (self.is_ended && !is_new_beginning(&event.kind));
         }
     }
 }
 
-/// Whether a note has a piece of what a model answers: its thoughts and calls stand in the log.
+/// True if a note holds a piece of an answer's text; thoughts and tool calls are in the log only.
 fn is_text(note: &LiveNote) -> bool {
     note.kind == LiveKind::Text && !note.text.is_empty()
 }
 
-/// Whether a run that had ended goes on by this event.
+/// True if an event reopens a run that had ended.
 fn is_new_beginning(kind: &str) -> bool {
     kind == "run.reopened.v1"
 }
 
-/// Where a follower of one run stands.
+/// The state of following one stream: the source of its records, and frames that are ready.
 struct Follower {
     records: BoxStream<'static, Result<Arc<Record>, LogError>>,
     notes: broadcast::Receiver<Arc<StreamNote>>,
@@ -283,7 +294,8 @@ struct Follower {
     standing: Standing,
 }
 
-/// The events of a run after a sequence number, with progress between them, until its end.
+/// Returns the events of a stream after a sequence number, with live progress between them, until
+/// the run ends or the server stops.
 pub(super) fn follow(
     gateway: Arc<Gateway>,
     stream: StreamKey,
@@ -292,7 +304,7 @@ pub(super) fn follow(
 ) -> BoxStream<'static, Frame> {
     let (notes, stop) = (gateway.live.subscribe(), gateway.stop.clone());
     let records = match stream.kind {
-        // Runs of an agent say so in their own streams.
+        // Runs that an agent starts are announced in the runs' own streams.
         StreamKind::Agent => with_others(gateway, stream.clone(), after),
         _ => gateway.repository.log().tail_stream(&stream, after),
     };
@@ -305,7 +317,8 @@ pub(super) fn follow(
     .boxed()
 }
 
-/// The records of a stream after a number, and all records of the log from now on.
+/// Returns the records of a stream after a sequence number, then all records of the log from now
+/// on.
 fn with_others(
     gateway: Arc<Gateway>,
     stream: StreamKey,
@@ -314,6 +327,7 @@ fn with_others(
     let log = gateway.repository.log();
     let opened = async move {
         // Subscribed before the history is read: what is appended in between comes by the tail.
+        // The position is beyond any log: the page is empty, and tells the tail.
         let page = log.read_all(convergio_eventstore::Position(u64::MAX >> 1), 1).await;
         let live = log.tail(page.map(|page| page.tail).unwrap_or_default());
         history(gateway, stream, after).chain(live)
@@ -321,7 +335,8 @@ fn with_others(
     stream::once(opened).flatten().boxed()
 }
 
-/// What stands in the stream already. A record may begin before `after`; its events are filtered.
+/// Reads the stream's existing records. The first may begin before `after`; the follower drops
+/// those events.
 fn history(
     gateway: Arc<Gateway>,
     stream: StreamKey,
@@ -332,6 +347,7 @@ fn history(
         let (log, stream) = (gateway.repository.log(), stream.clone());
         async move {
             let records = log.read_stream(&stream, from?, PAGE).await;
+            // A short page is the end of the stream.
             let next = match &records {
                 Ok(records) if records.len() == PAGE => records.last().map(|r| r.last_seq()),
                 _ => None,
@@ -357,10 +373,11 @@ impl Follower {
                 return None;
             }
             tokio::select! {
+                // Records first: progress must not overtake the events that it belongs to.
                 biased;
                 record = self.records.next() => match record {
                     Some(Ok(record)) => self.take(&record),
-                    // The client comes back with the last number it saw.
+                    // The client resumes from the last event it saw.
                     Some(Err(_)) | None => return None,
                 },
                 note = self.notes.recv() => match note {
@@ -369,6 +386,7 @@ impl Follower {
                         let LiveNote { step, tokens_out, text, .. } = note;
                         return Some(Frame::Progress(ProgressNote { step, tokens_out, text }));
                     }
+                    // Progress is best effort: a lagging receiver only misses some of it.
                     Ok(_) | Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return None,
                 },
@@ -377,7 +395,7 @@ impl Follower {
         }
     }
 
-    /// Runs of the agent that is followed say so in their own streams.
+    /// Queues the run starts of the followed agent, which a run's first record announces.
     fn spawned(&mut self, record: &Record) {
         let is_of_it = |event: &Event| match event {
             Event::AgentSpawned(spawned) => spawned.agent.0 == self.stream.id,
@@ -394,9 +412,11 @@ impl Follower {
 
     fn take(&mut self, record: &Record) {
         if record.stream != self.stream {
+            // A record of another stream: only an agent's follower gets any.
             return self.spawned(record);
         }
         for event in convert::envelopes(record) {
+            // The history and the tail overlap; the sequence number removes repeats.
             if event.seq > self.after.0 {
                 self.after = Seq(event.seq);
                 self.standing.pass(&event);

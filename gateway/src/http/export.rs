@@ -1,4 +1,4 @@
-//! A run as a file: what `convergio runs import` takes.
+//! Export of a run as a file that `convergio runs import` reads.
 
 use axum::Extension;
 use axum::body::Body;
@@ -18,11 +18,11 @@ use super::runs::run_stream;
 use crate::app::{App, Caller};
 use crate::problem::ApiError;
 
-/// What is in the file.
+/// Query parameters of an export.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ExportQuery {
-    /// Whether the payloads' plaintexts are; they are unless this is false.
+    /// False leaves out the payloads' plaintexts; true by default.
     payloads: Option<bool>,
 }
 
@@ -45,6 +45,7 @@ pub(crate) async fn export(
 ) -> Result<Response, ApiError> {
     let stream = run_stream(&caller, &id)?;
     let first = gateway.repository.log().read_stream(&stream, Seq(0), 1).await?;
+    // A fork's first event names its parent, whose history the file would need.
     if let Some(Event::RunForked(fork)) =
         first.first().and_then(|record| record.body.events.first())
     {

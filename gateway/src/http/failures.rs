@@ -1,4 +1,5 @@
-//! Failures as callers are told of them: with their full texts, opened from sealed payloads.
+//! Errors of runs and steps with their full texts. The events hold a short message; the full text
+//! is a payload, so that it can be erased.
 
 use convergio_domain::event::run::Failure;
 use convergio_domain::payload::PayloadRef;
@@ -10,10 +11,10 @@ use super::as_json;
 use crate::app::Gateway;
 use crate::problem::ApiError;
 
-/// Steps of one answer whose full texts are opened; the events have those of the others.
+/// Maximum steps of one answer whose full texts are opened: each is a read of the log.
 pub(crate) const DETAILS_LIMIT: usize = 64;
 
-/// A failure of a state, without its full text.
+/// Converts a failure without its full text.
 pub(crate) fn error(failure: &Failure) -> RunError {
     RunError {
         code: failure.code.to_string(),
@@ -23,7 +24,7 @@ pub(crate) fn error(failure: &Failure) -> RunError {
     }
 }
 
-/// A failure of a state with its full text, unless that was erased.
+/// Converts a failure with its full text, unless that was erased.
 pub(crate) async fn error_in_full(
     gateway: &Gateway,
     state: &RunState,
@@ -38,7 +39,7 @@ pub(crate) async fn error_in_full(
     Ok(told)
 }
 
-/// The full text that a row names, unless it was erased.
+/// Opens the full text that a row's reference names; `None` if absent or erased.
 pub(crate) async fn open_named(
     gateway: &Gateway,
     stream: &StreamKey,
@@ -50,7 +51,7 @@ pub(crate) async fn open_named(
     }
 }
 
-/// Adds their full texts to steps; `references` are those of the steps, in the same order.
+/// Adds full texts to steps; `references` belong to the steps in the same order.
 pub(crate) async fn add_details(
     gateway: &Gateway,
     stream: &StreamKey,
@@ -66,7 +67,7 @@ pub(crate) async fn add_details(
     Ok(())
 }
 
-/// The full text of a failure, unless it was erased.
+/// Opens the full text of a failure; `None` if erased.
 pub(crate) async fn open(
     gateway: &Gateway,
     stream: &StreamKey,

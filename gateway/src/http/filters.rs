@@ -1,4 +1,5 @@
-//! What listings are narrowed by: each value is one that exists, or is refused by name.
+//! Filter values of listings. Each must name something that exists; others are rejected by name
+//! instead of giving an empty page.
 
 use convergio_domain::event;
 use convergio_domain::graph::graph_id;
@@ -12,13 +13,14 @@ use crate::app::Gateway;
 use crate::auth::Identity;
 use crate::problem::ApiError;
 
-/// Items of a page when none are asked for.
+/// Items of a page by default.
 pub(crate) const PAGE_ITEMS: usize = 50;
-/// Items of a page at most.
+/// Maximum items of a page.
 const PAGE_LIMIT: u16 = 1000;
 
-/// How many items of a page are wanted: 1 to 1000.
+/// The page size that a query asks for, 1 to 1000.
 #[derive(Debug, Clone, Copy, Deserialize)]
+// Query strings are text, and serde's own number error would not name the range.
 #[serde(try_from = "String")]
 pub(crate) struct PageLimit(u16);
 
@@ -72,7 +74,7 @@ pub(crate) enum QuestionState {
 }
 
 impl QuestionState {
-    /// The state in the read models; nothing for all of them.
+    /// The state in the read models; `None` for all states.
     pub(crate) fn as_filter(self) -> Option<&'static str> {
         match self {
             Self::Open => Some("open"),
@@ -95,7 +97,7 @@ pub(crate) enum AgentStatus {
 }
 
 impl AgentStatus {
-    /// The status in the read models; nothing for all of them.
+    /// The status in the read models; `None` for all.
     pub(crate) fn as_filter(self) -> Option<&'static str> {
         match self {
             Self::Active => Some("active"),
@@ -105,7 +107,7 @@ impl AgentStatus {
     }
 }
 
-/// The id of a graph that is named by its id or its name.
+/// Resolves a graph's id or name to its id, if the graph exists.
 pub(crate) async fn graph(
     gateway: &Gateway,
     caller: &Identity,
@@ -119,7 +121,7 @@ pub(crate) async fn graph(
     }
 }
 
-/// The id of a run that exists.
+/// Resolves a run's id, if the run exists.
 pub(crate) async fn run(
     gateway: &Gateway,
     caller: &Identity,
@@ -132,8 +134,9 @@ pub(crate) async fn run(
     head.map(|_| Some(stream.id.to_string())).ok_or_else(unknown)
 }
 
-/// Refuses a type that no event has.
+/// Rejects an event type that does not exist.
 pub(crate) fn check_event_type(kind: &str) -> Result<(), ApiError> {
+    // Decoding names an unknown type before it looks at the data, which `null` never satisfies.
     match event::decode_text(kind, "null") {
         Err(error) if error.reason.starts_with("unknown variant") => {
             Err(ApiError::invalid(format!("type: {}", error.reason)))
@@ -142,7 +145,7 @@ pub(crate) fn check_event_type(kind: &str) -> Result<(), ApiError> {
     }
 }
 
-/// Refuses a text that can name no actor.
+/// Rejects a text that is not a valid actor.
 pub(crate) fn check_actor(text: &str) -> Result<(), ApiError> {
     let actor = text.parse::<ActorId>();
     actor.map(|_| ()).map_err(|error| ApiError::invalid(format!("actor: {error}")))

@@ -1,4 +1,5 @@
-//! Forks: a new run that begins with a part of another one's history, and goes on otherwise.
+//! Forks: new runs that inherit a prefix of another run's history and continue with changed inputs,
+//! models, prompts or another graph version.
 
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -53,7 +54,7 @@ pub(crate) async fn fork(
     Ok((StatusCode::ACCEPTED, Json(accepted)))
 }
 
-/// Forks a run.
+/// Forks a run, or returns the fork that the same key has created.
 pub(super) async fn begin(
     gateway: &Gateway,
     caller: &Identity,
@@ -63,6 +64,7 @@ pub(super) async fn begin(
 ) -> Result<ForkAccepted, ApiError> {
     let hashed = serde_json::to_vec(&request).unwrap_or_default();
     let scope = format!("POST /v1/runs/{}/fork", parent.id);
+    // Derived from the key, so that a repetition finds the fork and creates no second one.
     let run = match idempotency::key(headers)? {
         Some(key) => RunId(derived_uuid(&["fork/v1", caller.tenant.as_str(), &scope, key])),
         None => RunId(Uuid::now_v7()),
@@ -72,6 +74,7 @@ pub(super) async fn begin(
         return accepted(run, parent, &state);
     }
     let mut point = point(gateway, parent, request.at).await?;
+    // Rejects before anything is written.
     let plan = Plan::of(gateway, caller, parent, &point.loaded.state, request).await?;
     let command = ForkRun {
         parent: RunId(parent.id),
@@ -87,9 +90,11 @@ pub(super) async fn begin(
         of_import: is_imported(gateway, parent).await?,
     };
     if plan.is_other_graph {
+        // Checked before the version is stored: a graph that cannot continue leaves no trace.
         fits(gateway, &point.loaded.state, &command, &plan.manifest).await?;
         store_derived_version(gateway, caller, plan.graph, &plan.manifest).await?;
     }
+    // The parent's payloads are not copied: references resolve through the lineage.
     let payloads: Vec<Payload> = plan.input.into_iter().collect();
     let stream = StreamKey::run(caller.tenant.clone(), run);
     let context = gateway.context(caller);
@@ -98,7 +103,8 @@ pub(super) async fn begin(
     accepted(run, parent, &created.await?.state)
 }
 
-/// Whether a run was imported: that is its last event, which nothing follows.
+/// Returns whether a run is an import. The marker is the last event of an imported run, and nothing
+/// follows it.
 async fn is_imported(gateway: &Gateway, run: &StreamKey) -> Result<bool, ApiError> {
     let log = gateway.repository.log();
     let Some(end) = log.head(run).await? else { return Ok(false) };
@@ -107,10 +113,10 @@ async fn is_imported(gateway: &Gateway, run: &StreamKey) -> Result<bool, ApiErro
     Ok(events.into_iter().any(|event| matches!(event, Event::RunImported(_))))
 }
 
-/// A fork as its own state tells of it.
+/// Builds the answer from the fork's own state, so that repetitions get the same.
 fn accepted(run: RunId, parent: &StreamKey, state: &RunState) -> Result<ForkAccepted, ApiError> {
     let (graph, version) = state.graph.as_ref().ok_or_else(|| ApiError::not_found("run"))?;
-    // Ancestors count over the whole history, the answer over the parent's own events.
+    // Lineage counts over the whole history, the answer over the parent's own events.
     let mut ancestors = state.lineage.iter().rev().map(|ancestor| ancestor.upto.0);
     let (upto, before) = (ancestors.next().unwrap_or(0), ancestors.next().unwrap_or(0));
     Ok(ForkAccepted {
@@ -121,7 +127,7 @@ fn accepted(run: RunId, parent: &StreamKey, state: &RunState) -> Result<ForkAcce
     })
 }
 
-/// Where a fork begins.
+/// The event that a fork begins after, with the parent's state there.
 struct Point {
     loaded: Loaded<Run>,
     head: Head,
@@ -142,12 +148,15 @@ async fn point(gateway: &Gateway, parent: &StreamKey, at: Option<u64>) -> Result
     Ok(Point { loaded, head })
 }
 
-/// What a fork does otherwise.
+/// The differences of a fork from its parent.
 struct Plan {
     graph: GraphId,
     manifest: Graph,
+    /// True if the fork runs another version than its parent.
     is_other_graph: bool,
+    /// Changed inputs; `None` inherits the parent's.
     input: Option<Payload>,
+    /// Names of all changes, for the fork's first event.
     changes: Vec<String>,
 }
 
@@ -179,11 +188,12 @@ impl Plan {
             }
         };
         let graph = match graph::graph_id(&caller.tenant, &base.name) {
-            // A graph that was made by a front door has an id of its own.
+            // A graph of the compatible API has an id of its own; an unchanged graph keeps its id.
             _ if changes.is_empty() => graph,
             id => id,
         };
         change(&mut base, model, nodes, &mut changes)?;
+        // Against the new graph's schema, with the changes of models and prompts already applied.
         let input =
             other_input((gateway, caller), parent, state, &base, inputs, &mut changes).await?;
         let is_other_graph = base.version() != version;
@@ -191,7 +201,7 @@ impl Plan {
     }
 }
 
-/// Changes models and prompts.
+/// Applies the requested models and prompts to the graph.
 fn change(
     graph: &mut Graph,
     model: Option<String>,
@@ -208,6 +218,7 @@ fn change(
         let Some(asked) = nodes.remove(node.id.as_str()) else { continue };
         change_node(node, asked, changes)?;
     }
+    // What is left names no node of the graph.
     match nodes.keys().next() {
         Some(name) => Err(ApiError::invalid(format!("nodes: there is no node `{name}`"))),
         None => Ok(()),
@@ -243,6 +254,7 @@ fn change_node(
         changes.push(format!("nodes.{name}.model"));
     }
     if let Some(prompt) = prompt {
+        // A node with a whole request takes its messages from there; a prompt would be ignored.
         if agent.request.is_some() {
             let detail = format!("nodes.{name}: it has a whole request in place of a prompt");
             return Err(ApiError::invalid(detail));
@@ -257,7 +269,8 @@ fn change_node(
     Ok(())
 }
 
-/// Another prompt may use what the node waits for already: it does not change the graph's edges.
+/// Rejects a prompt that reads outputs the node does not wait for: an override must not change the
+/// graph's edges.
 fn check_template(node: &Node, text: &str) -> Result<(), ApiError> {
     let name = &node.id;
     let refs = expr::refs_in_text(text)
@@ -271,6 +284,7 @@ fn check_template(node: &Node, text: &str) -> Result<(), ApiError> {
         return Err(ApiError::invalid(detail));
     }
     let is_map = matches!(node.work, Work::Map(_));
+    // Variables of a `map` node's prompt are those of its items.
     let is_known = |variable: &&String| match variable.as_str() {
         "inputs" | "nodes" => true,
         "item" | "index" => is_map,
@@ -282,7 +296,7 @@ fn check_template(node: &Node, text: &str) -> Result<(), ApiError> {
     }
 }
 
-/// The inputs with what was changed in them; nothing if they are the parent's.
+/// Merges changed inputs into the parent's; `None` if nothing changes.
 async fn other_input(
     (gateway, caller): (&Gateway, &Identity),
     parent: &StreamKey,
@@ -301,12 +315,14 @@ async fn other_input(
         changes.push(format!("inputs.{name}"));
         known.insert(name, value);
     }
+    // Validated even when unchanged: another version may have another schema.
     let known = Value::Object(known);
     gateway.check_inputs(caller, &graph.inputs, &known).await?;
     is_other.then(|| payload(&known, Purpose::Input)).transpose()
 }
 
-/// Whether another graph can go on from what was done.
+/// Rejects a graph that cannot continue from the inherited state. The fork's events are decided and
+/// folded here without being appended.
 async fn fits(
     gateway: &Gateway,
     parent: &RunState,
@@ -318,6 +334,7 @@ async fn fits(
         actor: "fork".parse().map_err(|_| ApiError::invalid("no actor"))?,
     };
     let command = RunCommand::Fork(command.clone());
+    // Never appended, so the sequence number and the actor are placeholders.
     let events = Run::decide(&RunState::default(), command, &context, Seq(1))?;
     let mut state = parent.clone();
     for event in &events {

@@ -21,7 +21,7 @@ use crate::auth::Identity;
 use crate::problem::ApiError;
 use crate::{convert, idempotency};
 
-/// Bytes of a manifest.
+/// Maximum bytes of a manifest.
 const MANIFEST_LIMIT: usize = 1 << 20;
 
 /// Registers a version of a graph. The same manifest again is the same version.
@@ -67,7 +67,7 @@ pub(crate) async fn register(
     Ok((StatusCode::CREATED, Json(accepted)))
 }
 
-/// Registers a version of a graph, once for each request.
+/// Registers a version under the id of its graph's name; a repeated request changes nothing.
 pub(super) async fn store(
     gateway: &Gateway,
     caller: &Identity,
@@ -79,7 +79,8 @@ pub(super) async fn store(
     Ok((id, graph.version()))
 }
 
-/// Registers a version under an id that does not become the graph's latest.
+/// Registers a version under an id without making it the graph's latest: a fork's changed graph
+/// must not become the default of new runs.
 pub(super) async fn store_derived_version(
     gateway: &Gateway,
     caller: &Identity,
@@ -148,6 +149,7 @@ pub(crate) async fn show(
     Path(id): Path<String>,
 ) -> Result<Json<GraphView>, ApiError> {
     let id: convergio_domain::id::GraphId = id.parse().map_err(|_| ApiError::not_found("graph"))?;
+    // The listing below must include a version registered just before.
     gateway.catch_up(&StreamKey::graph(caller.tenant.clone(), id)).await?;
     let versions = gateway.queries.graph(caller.tenant.as_str(), &id.to_string()).await?;
     let name = versions.first().ok_or_else(|| ApiError::not_found("graph"))?.name.clone();

@@ -1,5 +1,5 @@
-//! Whether the server is alive and ready. Both compare what is in the log with what is in the read
-//! models by reading each: nobody is taken at his word.
+//! Liveness and readiness. Both read the log and the read models afresh and compare them; no
+//! component is trusted to report its own state.
 
 use std::time::Duration;
 
@@ -13,14 +13,15 @@ use tokio::time::{Instant, timeout};
 use crate::app::{App, Gateway};
 use crate::problem::ApiError;
 
-/// How long the read models may take to hold what the log held when they were asked, and each part
-/// to answer.
+/// Timeout for the read models to reach the log's tail as of the request, and for each component to
+/// answer.
 const READY_WITHIN: Duration = Duration::from_secs(1);
-/// Wait before the read models are asked again.
+/// Interval at which the read models are polled.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// The last position of the log.
+/// Returns the log's last position.
 async fn read_tail(gateway: &Gateway) -> Result<Position, ApiError> {
+    // A read beyond the end returns no record, only the tail.
     Ok(gateway.repository.log().read_all(Position(u64::MAX >> 1), 1).await?.tail)
 }
 
@@ -35,13 +36,14 @@ fn health(gateway: &Gateway, status: &str, tail: Position, read: Position) -> He
     }
 }
 
-/// The server runs.
+/// Tells whether the server runs.
 #[utoipa::path(get, path = "/healthz", tag = "health", responses(
     (status = 200, description = "The server runs", body = Health),
     (status = 503, description = "The log cannot be read", body = Problem),
 ))]
 pub(crate) async fn healthz(State(gateway): App) -> Result<Json<Health>, ApiError> {
     let tail = read_tail(&gateway).await?;
+    // Broken read models are reported here, and fail readiness only.
     let (status, read) = match timeout(READY_WITHIN, gateway.queries.read_position()).await {
         Ok(Ok(read)) => ("ok", read),
         _ => ("the read models cannot be read", gateway.queries.applied()),
@@ -60,13 +62,14 @@ pub(crate) async fn readyz(State(gateway): App) -> Result<Json<Health>, ApiError
     let tail = read_tail(&gateway).await?;
     let (from, read) = watch_read_models(&gateway, tail).await?;
     let failures = gateway.health.failures();
+    // All reasons together: an operator should not find them one by one.
     if read < tail || !failures.is_empty() {
         return Err(not_ready(not_ready_reason(tail, (from, read), &failures)));
     }
     Ok(Json(health(&gateway, "ok", tail, read)))
 }
 
-/// Whether the log takes commits.
+/// Fails unless the log accepts commits.
 async fn check_log(gateway: &Gateway) -> Result<(), ApiError> {
     match timeout(READY_WITHIN, gateway.repository.log().check_writable()).await {
         Ok(Ok(())) => Ok(()),
@@ -75,8 +78,8 @@ async fn check_log(gateway: &Gateway) -> Result<(), ApiError> {
     }
 }
 
-/// Waits until the read models hold a position, not for ever; gives where they were at first and
-/// where they have come.
+/// Polls the read models until they reach a position or time is up; returns their first and last
+/// position, which shows whether they advance.
 async fn watch_read_models(
     gateway: &Gateway,
     tail: Position,
@@ -84,6 +87,7 @@ async fn watch_read_models(
     let until = Instant::now() + READY_WITHIN;
     let from = read_position(gateway).await?;
     let mut read = from;
+    // A failed component makes waiting useless.
     while read < tail && Instant::now() < until && gateway.health.failures().is_empty() {
         tokio::time::sleep(LOOK_AGAIN).await;
         read = read_position(gateway).await?;
@@ -99,7 +103,7 @@ async fn read_position(gateway: &Gateway) -> Result<Position, ApiError> {
     }
 }
 
-/// Why the server is not ready, with numbers.
+/// Describes why the server is not ready, with numbers for its operator.
 fn not_ready_reason(
     tail: Position,
     (from, read): (Position, Position),

@@ -1,4 +1,4 @@
-//! A request's body as JSON, nothing of it rounded.
+//! Extractor of a JSON body that rounds no number.
 
 use axum::Json;
 use axum::body::Body;
@@ -12,7 +12,8 @@ use serde::de::DeserializeOwned;
 use crate::bodies::work_apart;
 use crate::problem::ApiError;
 
-/// The body of a request. Whole numbers beyond 64 bits are refused with their place.
+/// A request's JSON body. Integers beyond 64 bits are rejected with their position, because serde
+/// would read them as floating point.
 pub(crate) struct JsonBody<T>(pub(crate) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
@@ -24,7 +25,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         let bytes = bytes.map_err(JsonRejection::from)?;
         let request = Request::from_parts(parts, Body::from(bytes.clone()));
         let reading = Json::<T>::from_request(request, state);
-        // Everything is there: reading it waits for nothing, and takes its time.
+        // The body is complete, so parsing never waits; it only takes processor time.
         let value = work_apart(bytes.len(), || reading.now_or_never());
         let Json(value) = value.ok_or_else(|| ApiError::invalid("the body broke off"))??;
         work_apart(bytes.len(), || check_whole_numbers(&bytes))

@@ -19,14 +19,14 @@ use crate::app::{App, Caller};
 use crate::problem::ApiError;
 use crate::{convert, idempotency};
 
-/// Tokens of a recall that names no budget.
+/// Token budget of a recall that names none.
 const BUDGET_DEFAULT: u32 = 1000;
 
-/// Which memories.
+/// Query parameters of listing and recall.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct MemoriesQuery {
-    /// Whom or what they are about.
+    /// The subject of the memories.
     subject: String,
     /// A question: those that fit it best come, best first, in place of the newest.
     query: Option<String>,
@@ -37,11 +37,11 @@ pub(crate) struct MemoriesQuery {
     limit: Option<PageLimit>,
 }
 
-/// Whose memory.
+/// Query parameter that names a memory's subject.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct OfSubject {
-    /// Whom or what it is about.
+    /// The subject of the memory.
     subject: String,
 }
 
@@ -97,6 +97,7 @@ pub(crate) async fn store(
     let hashed = serde_json::to_vec(&given).unwrap_or_default();
     idempotency::check_scoped_key(&gateway, &caller, &headers, "POST /v1/memories", &hashed)
         .await?;
+    // Derived from the key, so that a repetition stores no second memory.
     let memory = match idempotency::key(&headers)? {
         Some(key) => MemoryId::of_call(&caller.tenant, &format!("POST /v1/memories {key}")),
         None => MemoryId(Uuid::now_v7()),

@@ -1,4 +1,4 @@
-//! Moving runs under way to other versions of their graphs, and asking before.
+//! Moving active runs to other versions of their graphs, and checking a whole fleet before.
 
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -25,15 +25,15 @@ use crate::auth::Identity;
 use crate::idempotency;
 use crate::problem::ApiError;
 
-/// Tries against others that append to the run.
+/// Maximum attempts against concurrent writers of the run.
 const TRIES: u32 = 8;
-/// Runs replayed at once.
+/// Runs that are replayed concurrently.
 const AT_ONCE: usize = 4;
-/// Runs that are told of one by one.
+/// Maximum runs that a report lists one by one.
 const SHOWN: usize = 1000;
-/// Runs of one page of the listing.
+/// Runs read from the listing at once.
 const PAGE: usize = 500;
-/// Where a run stands that has not ended.
+/// Statuses of a run that has not ended.
 const UNDER_WAY: [&str; 2] = ["running", "paused"];
 
 fn read<T: serde::de::DeserializeOwned + Default>(body: &Bytes) -> Result<T, ApiError> {
@@ -70,6 +70,7 @@ pub(crate) async fn fleet(
         items: Vec::new(),
     };
     for status in UNDER_WAY {
+        // The listing filters by one status at a time.
         let filter = RunFilter {
             family: RunFamily::All,
             graph: named.map(|id| id.to_string()),
@@ -92,12 +93,14 @@ async fn replay_all(
     loop {
         let tenant = caller.tenant.as_str();
         let page = gateway.queries.runs(tenant, filter, cursor.as_deref(), PAGE).await?;
+        // Buffered in order, so that the report follows the listing.
         let found = stream::iter(page.items).map(async |row| {
             let run = run_stream(caller, &row.run)?;
             Ok::<_, ApiError>(gateway.replayer.survives(&run, graph).await?)
         });
         let found: Vec<FleetRun> = found.buffered(AT_ONCE).try_collect().await?;
         for run in found {
+            // Every run is counted; only those that could not simply continue are listed.
             report.runs += 1;
             match run.verdict {
                 Verdict::Compatible => report.compatible += 1,
@@ -150,11 +153,11 @@ pub(crate) async fn migrate(
     Err(ApiError::busy("the run goes on all the time: send the request again"))
 }
 
-/// The version that a run is to go on by.
+/// The version that a run is to continue by.
 pub(super) struct Target {
     pub(super) version: GraphVersion,
     pub(super) graph: Graph,
-    /// Whether it came with the request, and is to be registered.
+    /// True if the manifest came with the request and is not registered yet.
     pub(super) is_new: bool,
 }
 
@@ -179,7 +182,8 @@ impl Target {
     }
 }
 
-/// Moves the run if it stands where it was looked at; nothing when others were faster.
+/// Moves the run if it is still at the event that was checked; `None` if a concurrent writer was
+/// faster.
 async fn move_to(
     gateway: &Gateway,
     caller: &Identity,
@@ -187,17 +191,20 @@ async fn move_to(
     target: &Target,
     request: Option<Uuid>,
 ) -> Result<Option<MigrateReport>, ApiError> {
-    // The run stands still while it is looked at: otherwise one that is at work never could be.
+    // Holding the run's turn keeps its executor from appending during the check; a busy run would
+    // otherwise never be found unchanged.
     let turn = gateway.repository.take_turn(stream).await;
     let mut loaded = gateway.repository.load::<Once<Run>>(stream).await?;
     let to = &target.version;
     let from = loaded.state.graph.as_ref().map_or(to, |(_, version)| version).clone();
+    // A repeated request appends nothing and reports the version as it is.
     let is_done = request.is_some_and(|id| loaded.state.requests.seq_of(id).is_some());
     let mut verdict = Verdict::Compatible;
     if !loaded.state.phase.is_ended() && !is_done && from != *to {
         let Some(found) = survives(gateway, stream, target, loaded.state.seq.0).await? else {
             return Ok(None);
         };
+        // Registered only after the check, so that a rejected version leaves no trace.
         if target.is_new {
             super::graphs::store(gateway, caller, &target.graph, request).await?;
         }
@@ -220,7 +227,10 @@ async fn move_to(
     }
 }
 
-/// Whether a run at an event goes on by a version; nothing when it has gone on meanwhile.
+/// Replays a run and returns the verdict; `None` if the run has passed the event meanwhile.
+///
+/// # Errors
+/// `run.diverged` if the run must stay on its own version.
 async fn survives(
     gateway: &Gateway,
     stream: &StreamKey,

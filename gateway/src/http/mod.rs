@@ -1,4 +1,15 @@
-//! The handlers, by noun.
+//! The handlers of the HTTP API, a file for each noun, and what they share.
+//!
+//! - `graphs`, `runs`, `agents`, `memories`, `approvals`, `tokens`: the nouns.
+//! - `run_control`, `amend`, `fork`, `migrate`, `replay`, `run_diff`, `export`: operations on a
+//!   run.
+//! - `events`: a stream's events as a page, by server-sent events or by WebSocket.
+//! - `billing`, `health`: usage, ledger and audit trail; health checks.
+//! - `compat`: the APIs of OpenAI and Anthropic.
+//! - `list_filters`, `json_body`, `failure_details`, `signal_names`: helpers of several handlers.
+//!
+//! A handler parses, gives the repository a command or queries the read models, and converts the
+//! result to a wire type. Rules belong to `domain`.
 
 pub(crate) mod agents;
 pub(crate) mod amend;
@@ -42,10 +53,10 @@ use crate::contents::ContentRoom;
 use crate::problem::ApiError;
 use filters::{PAGE_ITEMS, PageLimit};
 
-/// How long an answer waits for the read models to reach what was written before.
+/// Maximum wait of an answer for the read models to include what was written before it.
 const FRESH: Duration = Duration::from_secs(3);
 
-/// Which page.
+/// Query parameters of a page.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Paging {
@@ -62,7 +73,7 @@ impl Paging {
     }
 }
 
-/// A query string, with errors as problem details.
+/// Extractor of a query string whose rejection is an [`ApiError`].
 pub(crate) struct Query<T>(pub(crate) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
@@ -75,7 +86,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
 }
 
 impl Gateway {
-    /// Waits until the read models know the head of a stream; tells whether the stream exists.
+    /// Waits until the read models include the head of a stream; returns false if the stream does
+    /// not exist. A caller thereby reads its own writes.
     pub(crate) async fn catch_up(&self, stream: &StreamKey) -> Result<bool, ApiError> {
         match self.repository.log().head(stream).await? {
             Some(head) => {
@@ -87,12 +99,13 @@ impl Gateway {
     }
 
     async fn reach(&self, position: Position) {
+        // The answer is then stale and not an error: the command itself has succeeded.
         if !self.queries.wait_for(position, FRESH).await {
             tracing::warn!("the read models are behind");
         }
     }
 
-    /// A payload as JSON; null when it was erased.
+    /// Opens a payload as JSON; null if it was erased.
     pub(crate) async fn open(
         &self,
         stream: &StreamKey,
@@ -102,7 +115,7 @@ impl Gateway {
         Ok(bytes.map_or(Value::Null, |bytes| as_json(&bytes)))
     }
 
-    /// The same, if there is room for it; nothing otherwise.
+    /// Opens a payload as JSON if the budget allows it; `None` otherwise.
     pub(crate) async fn open_within(
         &self,
         stream: &StreamKey,
@@ -120,12 +133,14 @@ impl Gateway {
         stream: &StreamKey,
         reference: &str,
     ) -> Result<Option<Bytes>, ApiError> {
+        // References come from the read models, so an unreadable one is treated as erased.
         let Ok(reference) = reference.parse::<PayloadRef>() else { return Ok(None) };
         Ok(self.repository.payload(stream, reference).await?)
     }
 }
 
-/// A content as JSON: itself, its text, or its bytes, as in the form of a recording.
+/// Represents a payload as JSON: its own JSON, its text, or its bytes in base64 (as of a
+/// recording's form).
 fn as_json(bytes: &Bytes) -> Value {
     serde_json::from_slice(bytes).unwrap_or_else(|_| match std::str::from_utf8(bytes) {
         Ok(text) => json!(text),

@@ -1,5 +1,5 @@
-//! Replaying a run: the work is done by whoever the composition root hands in, for the gateway
-//! executes nothing.
+//! Replay of runs. The work is done behind [`Replayer`], which the composition root provides: the
+//! gateway executes nothing.
 
 use async_trait::async_trait;
 use axum::body::Bytes;
@@ -18,7 +18,7 @@ use super::runs::run_stream;
 use crate::app::{App, Caller};
 use crate::problem::ApiError;
 
-/// Computes runs again.
+/// Recomputes runs from their recorded events, without effects.
 #[async_trait]
 pub trait Replayer: Send + Sync {
     /// Replays a run up to an event, against its own graph version or another graph.
@@ -32,14 +32,14 @@ pub trait Replayer: Send + Sync {
         graph: Option<graph::manifest::Graph>,
     ) -> Result<ReplayReport, ReplayError>;
 
-    /// Whether the kernel can go on from a state with this graph.
+    /// Checks that the kernel can continue from a state with this graph.
     ///
     /// # Errors
-    /// Why it cannot.
+    /// The reason why it cannot.
     fn fits(&self, state: &RunState, graph: &graph::manifest::Graph) -> Result<(), String>;
 
-    /// Replays a run under way and tells whether it could go on by another version of its graph;
-    /// without one, whether its own still means the same.
+    /// Replays an active run and reports whether it could continue by another version of its graph;
+    /// without one, whether its own version still decides the same.
     ///
     /// # Errors
     /// See [`ReplayError`].
@@ -50,27 +50,27 @@ pub trait Replayer: Send + Sync {
     ) -> Result<FleetRun, ReplayError>;
 }
 
-/// Why a run cannot be replayed.
+/// Reasons why a run cannot be replayed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     /// The log cannot be read.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The read models cannot be read or computed again.
+    /// The read models cannot be read or recomputed.
     #[error(transparent)]
     ReadModels(#[from] ProjectionError),
     /// The run has no event of that number.
     #[error("the run has {events} events: there is no event {asked}")]
     BeyondTheEnd {
-        /// How many it has.
+        /// Number of the run's events.
         events: u64,
-        /// The event asked for.
+        /// The event that was asked for.
         asked: u64,
     },
-    /// What the run was given cannot be checked now, or takes more than a check may.
+    /// The inputs cannot be validated now, or their validation exceeds its limits.
     #[error(transparent)]
     Evaluation(#[from] EvaluationError),
-    /// The graph version is missing or cannot be used.
+    /// The graph version is missing or unusable.
     #[error("{0}")]
     Graph(String),
 }

@@ -31,7 +31,7 @@ use crate::auth::Identity;
 use crate::problem::ApiError;
 use crate::{convert, idempotency};
 
-/// Runs within a run that are shown with it at most.
+/// Maximum child runs that are shown with a run.
 const CHILDREN_LIMIT: usize = 100;
 
 /// Asks for a run. With an `Idempotency-Key`, the same request gives the same run for ever.
@@ -57,6 +57,7 @@ pub(crate) async fn execute(
     let graph: GraphId = id.parse().map_err(|_| ApiError::not_found("graph"))?;
     let scope = format!("POST /v1/graphs/{graph}/execute");
     let hashed = serde_json::to_vec(&request).unwrap_or_default();
+    // Before the manifest is read: a repetition succeeds even if the graph has changed since.
     if let Some(accepted) = find_begun(&gateway, &caller, &headers, &scope, &hashed).await? {
         return Ok((StatusCode::ACCEPTED, Json(accepted)));
     }
@@ -72,7 +73,7 @@ pub(crate) async fn execute(
     Ok((StatusCode::ACCEPTED, Json(accepted)))
 }
 
-/// The run that the same request has begun already, by its key.
+/// Finds the run that the same request has created already, by its key.
 pub(super) async fn find_begun(
     gateway: &Gateway,
     caller: &Identity,
@@ -92,18 +93,18 @@ pub(super) async fn find_begun(
     Ok(state.and_then(|state| state.graph).map(accepted))
 }
 
-/// A run that is asked for.
+/// Parameters of a run to be created.
 pub(super) struct NewRun {
     pub(super) graph: GraphId,
     pub(super) version: GraphVersion,
     pub(super) budget: Budget,
     pub(super) privacy: Privacy,
-    /// Inputs that satisfy the graph's schema.
+    /// Inputs, already validated against the graph's schema.
     pub(super) inputs: Value,
     pub(super) lineage: Lineage,
 }
 
-/// Creates a run, or finds the one that the same key asked for before.
+/// Creates a run, or returns the one that the same key has created.
 pub(super) async fn begin(
     gateway: &Gateway,
     caller: &Identity,
@@ -136,12 +137,13 @@ pub(super) async fn begin(
     let stream = StreamKey::run(caller.tenant.clone(), run);
     let created =
         gateway.repository.execute::<Run>(&stream, &gateway.context(caller), command).await?;
+    // A repetition answers with the version of the run that exists.
     let version = created.state.graph.map_or(version, |(_, version)| version);
     let (run_id, graph_id) = (run.to_string(), graph.to_string());
     Ok(RunAccepted { run_id, graph_id, version: version.to_string() })
 }
 
-/// The manifest of a version, or of the latest one.
+/// Loads the manifest of a version, or of the latest one.
 pub(super) async fn manifest(
     gateway: &Gateway,
     caller: &Identity,
@@ -164,11 +166,11 @@ pub(super) async fn manifest(
     Ok((known.clone(), manifest))
 }
 
-/// Which run of a graph.
+/// Query parameter that names a run of the graph.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct StatusQuery {
-    /// The run.
+    /// Id of the run.
     run_id: String,
 }
 
@@ -191,7 +193,7 @@ pub(crate) async fn status(
     if run.graph_id == id { Ok(Json(run)) } else { Err(ApiError::not_found("run of this graph")) }
 }
 
-/// Which runs.
+/// Query parameters of the listing.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct RunsQuery {
@@ -241,7 +243,7 @@ pub(crate) async fn list(
     Ok(Json(Page { items, next_cursor: listed.next_cursor }))
 }
 
-/// Which family of runs a query asks for.
+/// Decides which runs a listing covers: top-level ones, all, or the children of one.
 fn read_family(parent: Option<String>, all: Option<bool>) -> Result<RunFamily, ApiError> {
     match (parent, all.unwrap_or(false)) {
         (Some(_), true) => {
@@ -274,7 +276,7 @@ pub(crate) async fn show(
     view(&gateway, &caller, &id).await.map(Json)
 }
 
-/// The stream of a run that is the caller's.
+/// Returns the stream of a run in the caller's tenant; a foreign run is thus never found.
 pub(super) fn run_stream(caller: &Identity, id: &str) -> Result<StreamKey, ApiError> {
     let run: RunId = id.parse().map_err(|_| ApiError::not_found("run"))?;
     Ok(StreamKey::run(caller.tenant.clone(), run))
@@ -287,6 +289,7 @@ pub(super) async fn view(
 ) -> Result<RunView, ApiError> {
     let stream = run_stream(caller, id)?;
     let (tenant, id) = (caller.tenant.as_str(), stream.id.to_string());
+    // The view must include the caller's own last command.
     if !gateway.catch_up(&stream).await? {
         return Err(ApiError::not_found("run"));
     }
@@ -300,6 +303,7 @@ pub(super) async fn view(
     let details: Vec<Option<String>> = steps.iter().map(|row| row.error_detail.clone()).collect();
     run.steps = steps.into_iter().map(convert::step).collect();
     failures::add_details(gateway, &stream, &mut run.steps, &details).await?;
+    // The read models know only the fork's own events.
     if run.forked_from.is_some() {
         let inherited = branches::inherited_steps(gateway, &stream, &run.steps).await?;
         run.steps_total += inherited.len() as u64;
@@ -307,8 +311,10 @@ pub(super) async fn view(
             let is_counted = |step: &&StepView| statuses.contains(&step.status.as_str());
             inherited.iter().filter(is_counted).count() as u64
         };
+        // Inherited steps are missing in the row's counts.
         run.steps_done += count(&["completed", "skipped"]);
         run.steps_abandoned += count(&["abandoned"]);
+        // History first: the parent's steps precede the fork's own.
         run.steps.splice(0..0, inherited);
     }
     add_children(gateway, tenant, &mut run).await?;
@@ -318,12 +324,13 @@ pub(super) async fn view(
     Ok(run)
 }
 
-/// Adds the runs right within a run.
+/// Adds the run's direct children.
 async fn add_children(gateway: &Gateway, tenant: &str, run: &mut RunView) -> Result<(), ApiError> {
     let family = RunFamily::ChildrenOf(run.id.clone());
     let filter = RunFilter { family, ..RunFilter::default() };
     let listed = gateway.queries.runs(tenant, &filter, None, CHILDREN_LIMIT).await?;
     run.children_total = match listed.next_cursor {
+        // Counted only if they do not fit the page.
         Some(_) => gateway.queries.count_children(tenant, &run.id).await?,
         None => listed.items.len() as u64,
     };
@@ -360,7 +367,7 @@ pub(crate) async fn cancel(
     view(&gateway, &caller, &id).await.map(Json)
 }
 
-/// Whether an event is the last one of a run that matters to who watches it.
+/// True if an event ends a run for its watchers.
 pub(super) fn is_end(kind: &str) -> bool {
     matches!(kind, "run.completed.v1" | "run.failed.v1" | "run.cancelled.v1")
 }

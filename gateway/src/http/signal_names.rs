@@ -1,4 +1,4 @@
-//! Which signals a run's graph waits for, kept by version: a version never changes.
+//! Names of the signals that a run's graph waits for, cached by graph version, which never changes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -12,15 +12,18 @@ use crate::app::Gateway;
 use crate::auth::Identity;
 use crate::problem::ApiError;
 
-/// Versions that are kept at most.
+/// Maximum versions in the cache.
 const VERSIONS_LIMIT: usize = 1000;
 
+/// The signal names of one version.
 type Names = Arc<[SignalName]>;
 
+/// The cache, for all tenants: a version is a hash of its manifest, so equal versions are equal
+/// graphs.
 static KNOWN: LazyLock<Mutex<BTreeMap<GraphVersion, Names>>> = LazyLock::new(Mutex::default);
 
-/// Holds a signal against the graph of its run. Where there is no such run, or its manifest cannot
-/// be had any more, the command itself tells what follows.
+/// Rejects a signal that no node of the run's graph waits for. If the run or its manifest is
+/// missing, the signal's own command reports it.
 pub(super) async fn check_signal_of_run(
     gateway: &Gateway,
     caller: &Identity,
@@ -48,6 +51,7 @@ async fn signal_names(
     let (_, manifest) = manifest(gateway, caller, graph, Some(version.as_str())).await.ok()?;
     let names = Names::from(manifest.signal_names());
     let mut known = known();
+    // Cleared as a whole: entries are cheap to load again, and this keeps no order of use.
     if known.len() >= VERSIONS_LIMIT {
         known.clear();
     }

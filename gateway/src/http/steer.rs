@@ -1,4 +1,4 @@
-//! Steering runs: pause, resume, retry, signals, decisions, marks.
+//! Control of active runs: pause, resume, retry, signals, decisions about steps, and marks.
 
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -31,14 +31,14 @@ use crate::auth::Identity;
 use crate::idempotency;
 use crate::problem::ApiError;
 
-/// Characters of a reason that are kept.
+/// Maximum characters of a reason; further ones are cut.
 pub(super) const REASON_LIMIT: usize = 500;
-/// Characters of a mark's label that are kept.
+/// Maximum characters of a mark's label; further ones are cut.
 const LABEL_LIMIT: usize = 100;
-/// Bytes of what a signal carries, or of an output that is told.
+/// Maximum bytes of a signal's payload or of an output given by a decision.
 const VALUE_LIMIT: usize = 4 << 20;
 
-/// A body that may be missing.
+/// Reads a body that may be empty.
 pub(super) fn optional<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, ApiError> {
     if body.is_empty() {
         return Ok(T::default());
@@ -50,8 +50,8 @@ fn required<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     read_json(body).map_err(|error| ApiError::invalid(error.to_string()))
 }
 
-/// A person's words, of which so many characters are kept: sealed, as a payload after so many
-/// others.
+/// Makes a person's text a payload, in slot `slot` of the commit and cut to `limit` characters. As
+/// a payload it can be erased; in the event it could not.
 pub(super) fn sealed_reason(
     reason: Option<String>,
     limit: usize,
@@ -66,7 +66,7 @@ pub(super) fn sealed_reason(
     (Some(Reason::Sealed(PayloadSlot(slot))), vec![payload])
 }
 
-/// A value as a payload of the next commit.
+/// Serialises a value as a payload of the next commit.
 pub(super) fn payload(value: &Value, purpose: Purpose) -> Result<Payload, ApiError> {
     let bytes = serde_json::to_vec(value).unwrap_or_default();
     if bytes.len() > VALUE_LIMIT {
@@ -95,13 +95,13 @@ impl<'a> Asked<'a> {
         Ok(Self { gateway, caller, headers, stream: run_stream(caller, run)? })
     }
 
-    /// Refuses a key that an older log has bound to another request of this kind.
+    /// Rejects a key that an older log has bound to another request of this kind.
     async fn check_key(&self, path: &str, body: &[u8]) -> Result<(), ApiError> {
         let scope = format!("POST {path} {}", self.stream.id);
         idempotency::check_scoped_key(self.gateway, self.caller, self.headers, &scope, body).await
     }
 
-    /// Gives a command to the run, once for each request, and shows the run.
+    /// Executes a command once for each request, and returns the run.
     async fn tell(
         &self,
         command: RunCommand,
@@ -111,7 +111,7 @@ impl<'a> Asked<'a> {
         self.view().await
     }
 
-    /// Gives a command to the run, once for each request.
+    /// Executes a command once for each request.
     async fn execute(
         &self,
         command: RunCommand,
@@ -125,7 +125,7 @@ impl<'a> Asked<'a> {
         Ok(repository.execute::<Once<Run>>(&self.stream, &context, commands).await?)
     }
 
-    /// Gives a command to the run and to all runs within it, once for each request, and shows the
+    /// Executes a command on the run and all runs within it, once for each request, and returns the
     /// run.
     async fn tell_family(
         &self,
@@ -140,7 +140,7 @@ impl<'a> Asked<'a> {
         self.view().await
     }
 
-    /// The event at which the run has carried out this request.
+    /// Returns the event at which the run has executed this request, if it has.
     fn applied_at(&self, state: &RunState) -> Result<Option<Seq>, ApiError> {
         let request = idempotency::request_id(self.caller, self.headers)?;
         Ok(request.and_then(|request| state.requests.seq_of(request)))
@@ -220,11 +220,12 @@ pub(crate) async fn retry(
     let state = gateway.repository.load::<Run>(&asked.stream).await?.state;
     let Some((graph, version)) = &state.graph else { return Err(ApiError::not_found("run")) };
     asked.check_key("retry", &body).await?;
-    // The run may have failed once more since.
+    // A repetition must not retry again if the run has failed once more since.
     if asked.applied_at(&state)?.is_some() {
         return asked.view().await;
     }
     let (_, graph) = manifest(&gateway, &caller, *graph, Some(version.as_str())).await?;
+    // All steps that ended the run are retried; `step` must be one of them.
     let steps = fatal_steps(&state, &graph);
     if let Some(step) = request.step.filter(|_| !steps.is_empty()) {
         let is_meant = |known: &StepId| known.to_string() == step;
@@ -271,7 +272,7 @@ pub(crate) async fn signal(
         }
         None => Uuid::now_v7(),
     };
-    // A run remembers every signal by its own id.
+    // The run remembers each signal by this id, so the command needs no request id.
     let signal = Signal { id, signal: name, payload: PayloadSlot(0) };
     check_signal_of_run(&gateway, &caller, &asked.stream, &signal).await?;
     let commands = |_: &_, _| (RunCommand::Signal(signal.clone()), vec![payload.clone()]);
@@ -301,6 +302,7 @@ pub(crate) async fn resolve(
 ) -> Result<Json<RunView>, ApiError> {
     let asked = Asked::new(&gateway, &caller, &headers, &id)?;
     let request: ResolveRequest = required(&body)?;
+    // Before the step is looked at: a missing run is 404 and not a missing step.
     if gateway.repository.log().head(&asked.stream).await?.is_none() {
         return Err(ApiError::not_found("run"));
     }
@@ -310,6 +312,7 @@ pub(crate) async fn resolve(
     })?;
     let output = request.output.as_ref().map(|output| payload(output, Purpose::Output));
     let mut payloads: Vec<Payload> = output.transpose()?.into_iter().collect();
+    // The reason's payload follows the output's, if there is one.
     let slot = u16::from(request.output.is_some());
     let (reason, words) = sealed_reason(request.reason, REASON_LIMIT, slot);
     payloads.extend(words);
@@ -328,7 +331,7 @@ pub(crate) async fn resolve(
     asked.tell(RunCommand::Resolve(command), payloads).await
 }
 
-/// The run of a request, if it is one of this graph.
+/// Checks that the request's run is one of this graph.
 async fn of_graph(gateway: &Gateway, asked: &Asked<'_>, graph: &str) -> Result<(), ApiError> {
     let state = gateway.repository.load::<Run>(&asked.stream).await?.state;
     let is_of = state.graph.is_some_and(|(known, _)| known.to_string() == graph);
@@ -359,6 +362,7 @@ pub(crate) async fn resume_of_graph(
         asked.check_key("resume", &body).await?;
         return asked.tell_family(RunCommand::Resume, Vec::new()).await;
     }
+    // A resume from an event is a fork: history is never rewritten.
     let fork = ForkRequest { at: request.at, ..ForkRequest::default() };
     let accepted = fork::begin(&gateway, &caller, &headers, &asked.stream, fork).await?;
     view(&gateway, &caller, &accepted.run_id).await.map(Json)
@@ -386,9 +390,10 @@ pub(crate) async fn checkpoint(
     asked.check_key("checkpoint", &body).await?;
     let (label, payloads) = sealed_reason(request.label, LABEL_LIMIT, 0);
     let mut loaded = asked.execute(RunCommand::Mark { label }, payloads).await?;
+    // Stores a checkpoint, so that loading the state at this event folds no history.
     gateway.repository.keep(&mut loaded);
     let mut state = loaded.state;
-    // The mark follows the word that it is this request's; the run may have gone on since.
+    // The mark follows the request's own event; the run may have continued since.
     let marked = asked.applied_at(&state)?.map(|seq| seq.plus(1));
     if let Some(seq) = marked.filter(|seq| *seq < state.seq) {
         let then = gateway.repository.load_at::<Run>(&asked.stream, seq, false).await?;

@@ -1,4 +1,5 @@
-//! Tokens: list, issue, rotate, revoke. What holds from now on holds here before it is answered.
+//! Access tokens: list, issue, rotate, revoke. A change takes effect in this process before it is
+//! answered.
 
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
@@ -113,7 +114,7 @@ async fn load(gateway: &Gateway, caller: &Identity) -> Result<Loaded<token::Toke
     Ok(gateway.repository.load(&token::stream(&caller.tenant)).await?)
 }
 
-/// Carries a command out, lets it hold in this process, and shows a token that it is about.
+/// Executes a token command, applies the result in this process, and returns the token's view.
 async fn change(
     gateway: &Gateway,
     caller: &Identity,
@@ -126,6 +127,7 @@ async fn change(
     let command = RequestedCommand { request, command };
     let asked = |_: &_, _| (command.clone(), Vec::new());
     let done = gateway.repository.execute::<Once<token::Tokens>>(&stream, &context, asked).await?;
+    // The token feed would apply it too, but later than the answer.
     if let Some(head) = done.head {
         gateway.tokens.replace(&caller.tenant, head.seq, &done.state);
     }
@@ -133,12 +135,13 @@ async fn change(
     Ok(Json(view(about, found)))
 }
 
-/// A token by its id, or the live one of a name; else the last one that the name had.
+/// Finds a token by its id, or by its actor: the live one, otherwise the one issued last.
 fn find(state: &token::State, text: &str) -> Option<TokenId> {
     if let Ok(id) = text.parse::<TokenId>() {
         return Some(id);
     }
     let of_name = state.tokens.iter().filter(|(_, token)| token.actor.as_str() == text);
+    // A revoked token is found too, so that it can be shown after it was revoked.
     of_name.max_by_key(|(_, token)| (!token.is_revoked, token.issued)).map(|(id, _)| *id)
 }
 

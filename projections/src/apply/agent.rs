@@ -20,6 +20,7 @@ pub(super) async fn apply(to: &mut AnyConnection, a: &Applied<'_>) -> sqlx::Resu
 }
 
 async fn define(to: &mut AnyConnection, a: &Applied<'_>, defined: &Defined) -> sqlx::Result<()> {
+    // The conflict clause covers an update and an agent that is defined again after its end.
     let sql = "INSERT INTO agent_directory (tenant, agent, name, status, graph, version, \
         definition, runs, created_ms, updated_ms, pos) \
         VALUES ($1, $2, $3, 'active', $4, $5, $6, 0, $7, $7, $8) \
@@ -39,7 +40,7 @@ async fn define(to: &mut AnyConnection, a: &Applied<'_>, defined: &Defined) -> s
     Ok(())
 }
 
-/// A run of an agent, in the run's own stream.
+/// Counts a run of an agent. The event is in the run's own stream, not in the agent's.
 pub(super) async fn ran(to: &mut AnyConnection, a: &Applied<'_>) -> sqlx::Result<()> {
     let Event::AgentSpawned(spawned) = a.event else { return Ok(()) };
     let sql = "UPDATE agent_directory SET runs = runs + 1, last_run = $1 \

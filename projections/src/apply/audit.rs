@@ -1,4 +1,4 @@
-//! The audit trail: every event but the scheduler's own bookkeeping.
+//! The audit trail: every event except the scheduler's bookkeeping.
 
 use convergio_domain::event::Event;
 use convergio_domain::id::{ActorId, TenantId};
@@ -8,7 +8,7 @@ use sqlx::AnyConnection;
 use super::bulk::Bulk;
 use super::{Applied, Held, signed};
 
-/// A line of the trail.
+/// A row of the audit trail that waits to be written.
 pub(super) struct AuditLine {
     tenant: TenantId,
     pos: i64,
@@ -71,7 +71,7 @@ fn hex(hash: &[u8]) -> String {
     digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
 
-/// The same for a tool call of an agent.
+/// Summary of an event of an agent's tool call.
 fn tool_call_summary(event: &Event) -> Option<Value> {
     Some(match event {
         Event::ToolCallQueued(e) => json!({"step": e.step, "turn": e.at.turn, "call": e.at.call,
@@ -89,7 +89,8 @@ fn tool_call_summary(event: &Event) -> Option<Value> {
     })
 }
 
-/// What an auditor wants to see at a glance; `None` for what is no act of anybody.
+/// Summary for an auditor to read at a glance; `None` for bookkeeping, which is not an act of a
+/// person or a program.
 fn summary(event: &Event) -> Option<Value> {
     use Event::{RequestAccepted, RequestAnswered, RequestApplied};
     Some(match event {
@@ -145,7 +146,7 @@ fn summary(event: &Event) -> Option<Value> {
     })
 }
 
-/// What people and programs did to a run from outside, and its end.
+/// Summary of what people and programs did to a run from outside, and of its end.
 fn steering_summary(event: &Event) -> Option<Value> {
     Some(match event {
         Event::RunPaused(_)

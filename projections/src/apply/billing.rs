@@ -11,7 +11,7 @@ use sqlx::AnyConnection;
 use super::bulk::Bulk;
 use super::{Applied, Page, signed, storable};
 
-/// A quantity of one class, and what it costs.
+/// A usage line that waits to be written: a quantity of one meter and its price.
 pub(super) struct UsageLine {
     id: String,
     tenant: TenantId,
@@ -31,7 +31,8 @@ pub(super) struct UsageLine {
     pos: i64,
 }
 
-/// Double entry: what a run cost, and whom it is owed to.
+/// A ledger entry that waits to be written. Double entry: a cost account is debited, the provider's
+/// payable account credited.
 pub(super) struct Entry {
     line: String,
     tenant: TenantId,
@@ -44,10 +45,10 @@ pub(super) struct Entry {
     pos: i64,
 }
 
-/// An account's name and its currency.
+/// Name of an account and its currency.
 pub(super) type Account = (String, String);
 
-/// What an account holds, in 1e-15 units.
+/// Balance of an account in units of 1e-15, and whether the table lags behind it.
 pub(super) struct Balance {
     amount: i128,
     is_changed: bool,
@@ -61,6 +62,8 @@ pub(super) async fn apply(
     let (tenant, run) = (&a.record.stream.tenant, RunId(a.record.stream.id));
     for (meter, quantity) in &usage.usage.0 {
         let id = usage_id(tenant, run, &usage.step, (usage.attempt, usage.turn), *meter);
+        // The log may hold the same usage twice, after a retry or an import. Equal quantities are
+        // the same usage; a different one is a conflict.
         match known(page, a, &id).await? {
             None => add(page, a, usage, (id, *meter, signed(*quantity))).await?,
             Some(known) if known != signed(*quantity) => {
@@ -72,10 +75,11 @@ pub(super) async fn apply(
     Ok(())
 }
 
-/// The quantity of a line that is there already.
+/// Quantity of a usage line that was recorded before, if any.
 async fn known(page: &mut Page<'_>, a: &Applied<'_>, id: &str) -> sqlx::Result<Option<i64>> {
     let run = page.held.run(page.to, &a.record.stream).await?;
     let known = run.lines.get(id).copied();
+    // A run that is cached since its start has all its usage here: no look-up is needed.
     if known.is_some() || run.is_whole {
         return Ok(known);
     }
@@ -119,7 +123,7 @@ async fn add(
     }
 }
 
-/// The same id with another quantity is a conflict: noted, and never billed.
+/// Notes a conflict: the same usage id with another quantity. It is never billed.
 async fn conflict(
     to: &mut AnyConnection,
     a: &Applied<'_>,
@@ -133,12 +137,15 @@ async fn conflict(
     Ok(())
 }
 
+/// Posts a priced usage line: both balances move, and the entry is queued.
 async fn post(
     page: &mut Page<'_>,
     a: &Applied<'_>,
     usage: &UsageRecorded,
     (line, currency, amount): (String, &'static str, Money),
 ) -> sqlx::Result<()> {
+    // The model is the cost account and the provider the creditor, so that balances answer both
+    // questions.
     let debit = storable(&format!("cost:{}", usage.model));
     let credit = storable(&format!("payable:{}", usage.provider));
     move_balance(page, a, (debit.clone(), currency.to_owned()), amount.scaled()).await?;
@@ -178,13 +185,14 @@ async fn move_balance(
     Ok(())
 }
 
-/// Takes back what was booked of a run: its usage, its entries, and what they moved. Everything is
-/// in the tables.
+/// Takes back what was booked of a run: its usage lines, its entries, and their effect on balances.
+/// The caller has flushed the row cache, so everything is in the tables.
 pub(super) async fn unbook(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<()> {
     let sql = "SELECT debit, credit, currency, amount FROM ledger_entry \
         WHERE tenant = $1 AND run = $2";
     let entries = sqlx::query_as(sql).bind(a.tenant()).bind(a.id());
     let entries: Vec<(String, String, String, String)> = entries.fetch_all(&mut *page.to).await?;
+    // Conflicts first: they are found by the usage lines that the next statement removes.
     for sql in [
         "DELETE FROM usage_conflict WHERE usage_id IN \
             (SELECT usage_id FROM usage_line WHERE tenant = $1 AND run = $2)",
@@ -206,7 +214,7 @@ pub(super) async fn unbook(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result
     Ok(())
 }
 
-/// Removes an account without entries: it is as if it had never been.
+/// Removes an account without entries, so that the tables equal those of a log without the run.
 async fn close_account(page: &mut Page<'_>, a: &Applied<'_>, account: Account) -> sqlx::Result<()> {
     let sql = "SELECT count(*) FROM ledger_entry WHERE tenant = $1 AND currency = $2 \
         AND (debit = $3 OR credit = $3)";
@@ -246,6 +254,7 @@ pub(super) async fn write_usage(to: &mut AnyConnection, lines: &[UsageLine]) -> 
                 .bind(line.confirmed)
                 .bind(line.price.as_deref())
                 .bind(line.currency)
+                // Amounts are text: `i128` in units of 1e-15 exceeds every integer column.
                 .bind(line.amount.map(|amount| amount.scaled().to_string()))
                 .bind(line.at_ms)
                 .bind(&line.event)
@@ -283,7 +292,7 @@ static BALANCES: Bulk = Bulk::new(
     "ON CONFLICT (tenant, account, currency) DO UPDATE SET amount = excluded.amount",
 );
 
-/// Writes the balances that changed.
+/// Writes the balances that changed since the last batch.
 pub(super) async fn write_balances(
     to: &mut AnyConnection,
     balances: &mut HashMap<(TenantId, Account), Balance>,

@@ -1,4 +1,4 @@
-//! Many rows in one statement: a statement costs far more than a row.
+//! Inserts of many rows in one statement: a statement costs far more than a row.
 
 use std::sync::OnceLock;
 
@@ -6,26 +6,26 @@ use sqlx::any::AnyArguments;
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection};
 
-/// Rows in one statement, the largest first: few texts, so that each is prepared once.
+/// Rows per statement, the largest first. Few distinct texts, so that each is prepared once.
 const SIZES: [usize; 3] = [64, 8, 1];
 
 const SQLITE: &str = "SQLite";
 
-/// A statement with values to be bound.
+/// A statement with values being bound.
 pub(super) type Bound<'q> = Query<'q, Any, AnyArguments>;
 
-/// A statement that takes any number of rows.
+/// An insert that takes any number of rows.
 pub(super) struct Bulk {
-    /// What stands before the rows.
+    /// Text before the rows: table and columns.
     start: &'static str,
     columns: usize,
-    /// What stands after them.
+    /// Text after the rows: the conflict clause.
     end: &'static str,
     numbered: Texts,
     unnumbered: Texts,
 }
 
-/// The statement for each size, made when it is first needed.
+/// Text of the statement for each size, built on first use.
 type Texts = [OnceLock<String>; SIZES.len()];
 
 impl Bulk {
@@ -35,18 +35,20 @@ impl Bulk {
         Self { start, columns, end, numbered, unnumbered }
     }
 
-    /// Writes rows; `bind` binds the values of one, in the order of the columns.
+    /// Writes rows; `bind` binds the values of one row in the order of the columns.
     pub(super) async fn write<'q, T>(
         &'static self,
         to: &mut AnyConnection,
         rows: &'q [T],
         bind: impl Fn(Bound<'q>, &'q T) -> Bound<'q>,
     ) -> sqlx::Result<()> {
-        // SQLite looks for a numbered place among all others, again for each.
+        // SQLite searches all earlier parameters for each numbered one, which is quadratic in the
+        // rows; PostgreSQL accepts numbered ones only.
         let is_numbered = to.backend_name() != SQLITE;
         let statements = if is_numbered { &self.numbered } else { &self.unnumbered };
         let mut rest = rows;
         for (size, statement) in SIZES.iter().zip(statements) {
+            // Full statements of the largest size first, then the rest by smaller ones.
             while rest.len() >= *size {
                 let (rows, after) = rest.split_at(*size);
                 let sql: &'static str = statement.get_or_init(|| self.text(*size, is_numbered));

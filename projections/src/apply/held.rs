@@ -1,5 +1,4 @@
-//! Rows that are held in memory while their run is under way: changed there as often as events say,
-//! written once a page.
+//! Cache of rows of runs under way: changed in memory as often as events say, written once a batch.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,11 +12,12 @@ use super::bulk::{Bound, Bulk};
 use super::{audit, billing};
 use crate::rows::{RunRow, StepRow};
 
-/// Rows of runs under way that are kept from page to page.
+/// Maximum cached rows of runs and steps, and of balances, between batches.
 const LIMIT: usize = 4096;
 
-/// What is known of the rows in the database, and what is to be written there. It holds as long as
-/// nobody else writes, which the position proves page by page.
+/// Rows known to equal the database's, plus changes that are still to be written. It is valid as
+/// long as no other process writes to the tables, which the compare-and-set of the position proves
+/// at each batch.
 #[derive(Default)]
 pub(crate) struct Held {
     runs: HashMap<StreamKey, HeldRun>,
@@ -27,34 +27,38 @@ pub(crate) struct Held {
     pub(super) entries: Vec<Entry>,
 }
 
-/// A run and those of its steps that were touched.
+/// A run's row and the rows of those of its steps that events touched.
 #[derive(Default)]
 pub(super) struct HeldRun {
     pub(super) row: Option<RunRow>,
     pub(super) is_changed: bool,
     pub(super) steps: BTreeMap<String, HeldStep>,
-    /// Whether it was created while it was held: the database has nothing of it that is not here.
+    /// True if the run was created while it was cached: the database has no row of it that is not
+    /// here, so that no look-up is needed.
     pub(super) is_whole: bool,
-    /// Whether it asked a person something, as far as is known here.
+    /// True if the run is known to have requested an approval.
     pub(super) has_asked: bool,
-    /// Quantities by usage line.
+    /// Quantities by usage id.
     pub(super) lines: BTreeMap<String, i64>,
 }
 
+/// A step's row; `None` until an event gives it a status.
 pub(super) struct HeldStep {
     pub(super) row: Option<StepRow>,
-    /// The event that it was first heard of by; the database's own word stays if there is one.
+    /// Sequence number of the step's first event. Written only on insert: an existing row keeps its
+    /// own.
     pub(super) first_seq: i64,
     pub(super) is_changed: bool,
 }
 
 impl Held {
-    /// A run; asked of the database the first time.
+    /// The cached run; loaded from the database on first use.
     pub(super) async fn run(
         &mut self,
         to: &mut AnyConnection,
         stream: &StreamKey,
     ) -> sqlx::Result<&mut HeldRun> {
+        // A run without a row is cached as well: the look-up is not repeated.
         if !self.runs.contains_key(stream) {
             let sql = "SELECT * FROM run_status WHERE tenant = $1 AND run = $2";
             let row = sqlx::query_as(sql).bind(stream.tenant.as_str()).bind(stream.id.to_string());
@@ -64,15 +68,16 @@ impl Held {
         Ok(self.runs.entry(stream.clone()).or_default())
     }
 
-    /// A run that begins.
+    /// Caches a run that begins, which the database does not have yet.
     pub(super) fn begin(&mut self, stream: &StreamKey, row: RunRow) {
         let run =
             HeldRun { row: Some(row), is_changed: true, is_whole: true, ..HeldRun::default() };
         self.runs.insert(stream.clone(), run);
     }
 
-    /// Writes everything that is not written yet.
+    /// Writes every pending change, then evicts rows that are no longer needed.
     pub(crate) async fn flush(&mut self, to: &mut AnyConnection) -> sqlx::Result<()> {
+        // Many rows in a statement; no table refers to another, so that the order is free.
         self.write_runs(to).await?;
         self.write_steps(to).await?;
         audit::write(to, &std::mem::take(&mut self.audit)).await?;
@@ -104,8 +109,10 @@ impl Held {
         STEPS.write(to, &rows, |query, row| bind_step(query, row.0, row.1, row.2)).await
     }
 
-    /// Keeps what will be asked for again, and not more than a limit.
+    /// Keeps the runs that have not ended. Over the limit everything is dropped: rows are loaded
+    /// again on demand.
     fn let_go(&mut self) {
+        // Ended runs hardly change again, and waiting ones would fill the cache in time.
         self.runs.retain(|_, run| run.row.as_ref().is_some_and(|row| row.ended_ms.is_none()));
         if self.runs.values().map(|run| 1 + run.steps.len()).sum::<usize>() > LIMIT {
             self.runs.clear();
@@ -123,7 +130,7 @@ impl HeldStep {
 }
 
 impl HeldRun {
-    /// The run's row, to be changed.
+    /// Changes the run's row, if it has one.
     pub(super) fn change(&mut self, change: impl FnOnce(&mut RunRow)) {
         if let Some(row) = &mut self.row {
             change(row);
@@ -131,7 +138,7 @@ impl HeldRun {
         }
     }
 
-    /// A step's row, to be changed; nothing happens if there is none.
+    /// Changes a step's row; no effect if it has none.
     pub(super) async fn change_step(
         &mut self,
         to: &mut AnyConnection,
@@ -146,12 +153,13 @@ impl HeldRun {
         Ok(())
     }
 
-    /// Takes every step in that has not come to its own end; what is held is newer.
+    /// Loads every step that has not reached its own end. Cached rows are newer and stay.
     pub(super) async fn load_unfinished_steps(
         &mut self,
         to: &mut AnyConnection,
         stream: &StreamKey,
     ) -> sqlx::Result<()> {
+        // Nothing can be missing of a run that was created here.
         if self.is_whole {
             return Ok(());
         }
@@ -166,7 +174,7 @@ impl HeldRun {
         Ok(())
     }
 
-    /// A step, as far as it is known; asked of the database the first time.
+    /// The cached step; loaded from the database on first use. Its row is `None` if it has none.
     pub(super) async fn step(
         &mut self,
         to: &mut AnyConnection,

@@ -1,5 +1,5 @@
-//! A run that turns out to be imported: its history is shown as it is, and nothing of it is this
-//! log's own doing. What was folded of it before its mark is taken back.
+//! The mark of an imported run. The run's history is shown as it is, but nothing of it happened in
+//! this log: what was folded before the mark is taken back from billing, audit trail and approvals.
 
 use convergio_domain::event::lifecycle::Imported;
 
@@ -10,8 +10,9 @@ pub(super) async fn apply(
     a: &Applied<'_>,
     mark: &Imported,
 ) -> sqlx::Result<()> {
-    // What is taken back must be in the tables.
+    // The statements below work on tables, so cached rows are written first.
     page.held.flush(&mut *page.to).await?;
+    // Costs were paid to providers elsewhere, and must not enter this ledger.
     billing::unbook(page, a).await?;
     forget_acts(page, a).await?;
     close_questions(page, a).await?;
@@ -24,7 +25,8 @@ pub(super) async fn apply(
     .await
 }
 
-/// Who did what elsewhere did nothing here: the trail tells of the import alone.
+/// Deletes the run's rows of the audit trail up to the mark: those acts happened elsewhere, and
+/// only the import itself is audited here.
 async fn forget_acts(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<()> {
     let sql = "DELETE FROM audit WHERE tenant = $1 AND stream = $2 AND pos < $3";
     let query = sqlx::query(sql).bind(a.tenant()).bind(a.record.stream.name()).bind(a.pos());
@@ -32,7 +34,7 @@ async fn forget_acts(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Nobody can answer what an imported run asks, and nobody answered it here.
+/// Voids the run's approvals: nobody can answer them here, and nobody did.
 async fn close_questions(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<()> {
     let sql = "UPDATE approval SET state = 'void', answered_by = NULL, answered_ms = NULL, \
         reason = NULL WHERE tenant = $1 AND run = $2";

@@ -1,4 +1,10 @@
-//! What each event means for the read models.
+//! What each event changes in the read models.
+//!
+//! [`apply_record`] is the only way in: `batch_writer` calls it for each record of a batch. One
+//! file for each group of tables: `run`, `step` (with the counts of `status`), `agent`, `audit`,
+//! `billing`, and `imported` for runs that came as files. `row_cache` holds rows of runs under way,
+//! `bulk_insert` writes many rows in one statement. Nothing here decides anything: rows are a
+//! function of events.
 
 mod agent;
 mod audit;
@@ -18,13 +24,13 @@ use sqlx::AnyConnection;
 
 pub(crate) use held::Held;
 
-/// A page in the making: the transaction, and the rows that are changed in memory first.
+/// A batch being applied: its transaction, and the cache of rows that are written at its end.
 pub(crate) struct Page<'a> {
     pub(crate) to: &'a mut AnyConnection,
     pub(crate) held: &'a mut Held,
 }
 
-/// An event and where it stands.
+/// An event with its record and its place within it.
 pub(crate) struct Applied<'a> {
     pub(crate) record: &'a Record,
     pub(crate) event: &'a Event,
@@ -37,7 +43,7 @@ impl Applied<'_> {
         self.record.stream.tenant.as_str()
     }
 
-    /// The id of the stream's thing: a run's or a graph's.
+    /// Id of the stream's subject: a run, a graph or an agent.
     fn id(&self) -> String {
         self.record.stream.id.to_string()
     }
@@ -55,22 +61,23 @@ impl Applied<'_> {
     }
 }
 
-/// Numbers of the log are far below 2^63; columns are signed.
+/// Converts a number of the log to a column's signed type. Real numbers stay far below 2^63.
 pub(crate) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// A text as every database takes it: PostgreSQL's has no character zero.
+/// Replaces NUL characters, which PostgreSQL's text type refuses.
 pub(crate) fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// Applies all events of a record within the caller's transaction, as far as rows that are held;
-/// the caller flushes these.
+/// Applies all events of a record within the caller's transaction. Changes to cached rows stay in
+/// the cache until the caller flushes it.
 pub(crate) async fn apply(page: &mut Page<'_>, record: &Record) -> sqlx::Result<()> {
     let numbers = record.first_seq().0..;
     for (index, (seq, event)) in numbers.zip(&record.body.events).enumerate() {
         let applied = Applied { record, event, index, seq: Seq(seq) };
+        // The audit trail takes events of every kind of stream, so it comes before the match.
         audit::apply(page.held, &applied);
         match record.stream.kind {
             StreamKind::Run => apply_run(page, &applied).await?,

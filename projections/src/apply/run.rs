@@ -1,4 +1,4 @@
-//! Graphs, runs and approvals.
+//! Graph versions, runs and approvals.
 
 use convergio_domain::event::{Event, lifecycle, run};
 use convergio_domain::id::{GraphId, GraphVersion, RunId, StepId};
@@ -15,6 +15,8 @@ use crate::rows::RunRow;
 
 pub(super) async fn register(to: &mut AnyConnection, a: &Applied<'_>) -> sqlx::Result<()> {
     let Event::GraphRegistered(graph) = a.event else { return Ok(()) };
+    // The same version may be registered again; only its position moves, and with it the order of
+    // lists.
     let sql = "INSERT INTO graph_version (tenant, graph, version, name, nodes, manifest, \
         registered_ms, pos, derived) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
         ON CONFLICT (tenant, graph, version) DO UPDATE SET pos = excluded.pos";
@@ -38,6 +40,7 @@ pub(super) async fn apply(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<
         Event::RunCreated(created) => create(page, a, New::created(created)),
         Event::RunForked(forked) => create(page, a, New::forked(forked)),
         Event::RunPaused(_) => status(page, a, "paused").await?,
+        // Resumed while something else still pauses it: nothing changes for readers.
         Event::RunResumed(resumed) if resumed.stays_paused => {}
         Event::RunResumed(resumed) => {
             status(page, a, "running").await?;
@@ -66,7 +69,7 @@ pub(super) async fn apply(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<
     Ok(())
 }
 
-/// Notes the last event of a run.
+/// Sets the run's last sequence number and time of change. Called once a record, not once an event.
 pub(super) async fn touch(page: &mut Page<'_>, record: &Record) -> sqlx::Result<()> {
     let run = page.held.run(page.to, &record.stream).await?;
     run.change(|row| {
@@ -76,7 +79,7 @@ pub(super) async fn touch(page: &mut Page<'_>, record: &Record) -> sqlx::Result<
     Ok(())
 }
 
-/// What there is to say of a run when it begins.
+/// The start of a run, whether it was created or forked.
 struct New<'a> {
     graph: GraphId,
     version: &'a GraphVersion,
@@ -99,7 +102,7 @@ impl<'a> New<'a> {
     }
 }
 
-/// Changes the run's row.
+/// Changes the run's row in the cache.
 pub(super) async fn change(
     page: &mut Page<'_>,
     a: &Applied<'_>,
@@ -113,7 +116,7 @@ async fn status(page: &mut Page<'_>, a: &Applied<'_>, status: &str) -> sqlx::Res
     change(page, a, |row| status.clone_into(&mut row.status)).await
 }
 
-/// A failed run goes on: its questions are open again.
+/// Reopens a failed run: its error is cleared and its void approvals are open again.
 async fn reopen(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<()> {
     change(page, a, |row| {
         "running".clone_into(&mut row.status);
@@ -121,18 +124,20 @@ async fn reopen(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<()> {
         (row.error_message, row.error_detail, row.error_step) = (None, None, None);
     })
     .await?;
+    // `void` approvals were open when the run failed.
     let sql = "UPDATE approval SET state = 'open' WHERE tenant = $1 AND run = $2 \
         AND state = 'void'";
     sqlx::query(sql).bind(a.tenant()).bind(a.id()).execute(&mut *page.to).await?;
     Ok(())
 }
 
-/// Questions end later by the time that the run stood still.
+/// Extends the deadlines of open approvals by the time that the run was paused.
 async fn shift_questions(
     page: &mut Page<'_>,
     a: &Applied<'_>,
     stood: Option<Span>,
 ) -> sqlx::Result<()> {
+    // A run that never asked anything costs no statement.
     let run = page.held.run(page.to, &a.record.stream).await?;
     let has_questions = !run.is_whole || run.has_asked;
     let Some(stood) = stood.filter(|stood| stood.0 > 0 && has_questions) else { return Ok(()) };
@@ -195,14 +200,14 @@ async fn spend(
     .await
 }
 
-/// What was spent before and with this usage, as columns have it.
+/// Adds the charge of a usage record to a cost column, in units of 1e-15 as text.
 pub(super) fn sum(before: &str, usage: &run::UsageRecorded) -> String {
     let before: i128 = before.parse().unwrap_or(0);
     let amount = usage.charge.as_ref().map_or(Money::ZERO, |charge| charge.amount);
     (before + amount.scaled()).to_string()
 }
 
-/// How a run ended.
+/// The end of a run as its row shows it.
 struct End<'a> {
     status: &'static str,
     output: Option<PayloadRef>,
@@ -234,7 +239,8 @@ async fn end(page: &mut Page<'_>, a: &Applied<'_>, end: End<'_>) -> sqlx::Result
         row.error_detail = end.failed.and_then(|failed| Some(failed.error.detail?.to_string()));
         row.error_step = end.failed.and_then(|failed| failed.step.as_ref()).map(StepId::to_string);
     });
-    // Of a run that was seen from its beginning it is known whether it asked anything.
+    // A run that is cached since its start is known to have requested approvals or not: without
+    // any, the statement would match nothing.
     if run.is_whole && !run.has_asked {
         return Ok(());
     }
@@ -244,7 +250,7 @@ async fn end(page: &mut Page<'_>, a: &Applied<'_>, end: End<'_>) -> sqlx::Result
     Ok(())
 }
 
-/// A file may hold anything, also a question that is asked twice.
+/// Inserts an approval. An imported file may hold anything, also the same approval twice.
 async fn ask(
     to: &mut AnyConnection,
     a: &Applied<'_>,

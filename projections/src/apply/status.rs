@@ -1,7 +1,7 @@
-//! Where the steps of a run stand, and the run's counts of them: both move together.
+//! Status of the steps of a run, and the run's counts of them: both change together.
 //!
-//! Nothing comes any more of a step that had not ended when its run did: it is abandoned. Where it
-//! stood is kept, since a run may be reopened.
+//! A step that had not ended when its run did is *abandoned*: no further event concerns it. Its
+//! earlier status is kept in `resume_status`, since the run may be reopened.
 
 use convergio_domain::id::StepId;
 use convergio_domain::stream::StreamKey;
@@ -14,7 +14,7 @@ use crate::rows::{RunRow, StepRow};
 const ABANDONED: &str = "abandoned";
 
 impl HeldRun {
-    /// Moves a step to a status; it gets a row at its first event.
+    /// Sets the status of a step; its first event inserts its row.
     pub(super) async fn set_status(
         &mut self,
         to: &mut AnyConnection,
@@ -33,20 +33,21 @@ impl HeldRun {
         Ok(())
     }
 
-    /// The run has ended: whatever is open is abandoned.
+    /// Marks every open step as abandoned, after the run has ended.
     pub(super) async fn abandon_steps(
         &mut self,
         to: &mut AnyConnection,
         stream: &StreamKey,
     ) -> sqlx::Result<()> {
         self.load_unfinished_steps(to, stream).await?;
+        // Names are copied because moving steps borrows the map mutably.
         let names: Vec<String> = self.steps.keys().cloned().collect();
-        // An open status in a run that has ended is that of an abandoned step.
+        // `move_step` turns an open status in an ended run into `abandoned`.
         self.move_steps(names, |row| is_open(&row.status).then(|| row.status.clone()));
         Ok(())
     }
 
-    /// The run goes on: what was abandoned stands where it stood.
+    /// Returns abandoned steps to their earlier status, after the run was reopened.
     pub(super) async fn resume_steps(
         &mut self,
         to: &mut AnyConnection,
@@ -58,7 +59,7 @@ impl HeldRun {
         Ok(())
     }
 
-    /// Moves steps that are held to the status that `next` tells, if any.
+    /// Moves cached steps to the status that `next_status` returns; `None` leaves a step as it is.
     fn move_steps(
         &mut self,
         names: impl IntoIterator<Item = String>,
@@ -74,6 +75,7 @@ impl HeldRun {
     }
 }
 
+/// Sets a step's status and adjusts the run's counts by the difference.
 fn move_step(mut run: Option<&mut RunRow>, step: &mut StepRow, status: &str) {
     let has_ended = run.as_ref().is_some_and(|run| run.ended_ms.is_some());
     let is_abandoned = has_ended && is_open(status);
@@ -86,7 +88,7 @@ fn move_step(mut run: Option<&mut RunRow>, step: &mut StepRow, status: &str) {
     new.clone_into(&mut step.status);
 }
 
-/// Adds to the run's count of steps in this status.
+/// Adds `by` to the run's count of steps in this status, if it is counted.
 fn count(run: &mut RunRow, status: &str, by: i64) {
     match status {
         "completed" | "skipped" => run.steps_done += by,
@@ -95,12 +97,13 @@ fn count(run: &mut RunRow, status: &str, by: i64) {
     }
 }
 
-/// Whether a step in this status has not come to its end.
+/// True if a step in this status has not ended.
 fn is_open(status: &str) -> bool {
     !matches!(status, "completed" | "failed" | "skipped" | ABANDONED)
 }
 
-/// The row of a step of which nothing is known; no status yet.
+/// The row of a step without any event. Its kind is `tool` until an event says otherwise, since a
+/// tool step has no event of its own kind.
 fn new_row(step: &StepId) -> StepRow {
     StepRow {
         step: step.to_string(),

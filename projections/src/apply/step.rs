@@ -1,4 +1,4 @@
-//! Steps.
+//! Steps of runs: status, kind, attempts, usage and errors.
 
 use convergio_domain::event::Event;
 use convergio_domain::event::run::{Failure, UsageRecorded};
@@ -26,6 +26,7 @@ pub(super) async fn apply(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<
             })
             .await
         }
+        // A child of an agent's tool call leaves the step as it is: the agent is at work.
         Event::ChildIntended(e) if e.at.is_none() => {
             kind(page, a, &e.step, "graph").await?;
             set(page, a, &e.step, "waiting").await
@@ -47,6 +48,7 @@ pub(super) async fn apply(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<
             set(page, a, &e.step, "skipped").await?;
             skip(page, a, &e.skipped).await
         }
+        // After the run's own row has its end, so that open steps count as abandoned.
         Event::RunCompleted(_) | Event::RunFailed(_) | Event::RunCancelled(_) => {
             let stream = &a.record.stream;
             page.held.run(page.to, stream).await?.abandon_steps(page.to, stream).await
@@ -72,13 +74,14 @@ pub(super) async fn apply(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<
     }
 }
 
-/// What was abandoned goes on, and these steps get another series of tries.
+/// Reopens a run's steps: abandoned ones return to where they were, and `steps` get another series
+/// of attempts.
 async fn reopen(page: &mut Page<'_>, a: &Applied<'_>, steps: &[StepId]) -> sqlx::Result<()> {
     let stream = &a.record.stream;
     page.held.run(page.to, stream).await?.resume_steps(page.to, stream).await?;
     for step in steps {
         set(page, a, step, "scheduled").await?;
-        // A map's items run again; itself it is not started again.
+        // A map's items run again; the map itself has started and is not scheduled again.
         let run = page.held.run(page.to, stream).await?;
         if run.step(page.to, stream, step).await?.is_map() {
             set(page, a, step, "started").await?;
@@ -99,7 +102,7 @@ async fn change(
     run.change_step(page.to, (stream, step), change).await
 }
 
-/// Moves a step to a status; it gets a row at its first event.
+/// Sets the status of a step; its first event inserts its row.
 async fn set(
     page: &mut Page<'_>,
     a: &Applied<'_>,
@@ -124,12 +127,13 @@ async fn start(
     set(page, a, step, "started").await?;
     change(page, a, step, |row| {
         row.attempt = i64::from(attempt);
+        // The start of the first attempt stays: retries do not reset the step's duration.
         row.started_ms = row.started_ms.or(Some(a.at().0));
     })
     .await
 }
 
-/// How a try ended.
+/// The end of an attempt as the step's row shows it.
 struct End<'a> {
     status: &'static str,
     attempt: u32,

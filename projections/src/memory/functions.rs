@@ -1,13 +1,14 @@
-//! The kernel's functions in SQL: `cvg_cosine(a, b)` of two vectors of bytes, and
-//! `cvg_score(bm25, cosine, age_ms, importance)` with the weights of a recall. Besides
-//! `cvg_weight(all, holders)`, what BM25 gives for a word that so many of all texts have.
+//! Kernel functions for SQL: `cvg_cosine(a, b)` of two vectors of signed bytes, `cvg_score(bm25,
+//! cosine, age_ms, importance)` with the weights of a recall, and `cvg_weight(all, holders)`, the
+//! inverse document frequency of BM25 for a word that `holders` of `all` texts contain.
 
 use convergio_kernel_c::{KernelError, Weights, cosine, score};
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, Error};
 
-/// Makes the functions known to a connection.
+/// Registers the functions on a connection.
 pub(super) fn register(connection: &Connection, weights: Weights) -> Result<(), Error> {
+    // SQLite may reuse the results within a statement, since equal arguments give equal results.
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     let failed = |error: KernelError| Error::UserFunctionError(error.into());
     connection.create_scalar_function("cvg_cosine", 2, flags, move |call| {
@@ -16,6 +17,7 @@ pub(super) fn register(connection: &Connection, weights: Weights) -> Result<(), 
     })?;
     connection.create_scalar_function("cvg_weight", 2, flags, |call| {
         let (all, holders): (f64, f64) = (call.get(0)?, call.get(1)?);
+        // The 1 within the logarithm keeps the weight of a word that every text has above zero.
         Ok((1.0 + (all - holders + 0.5) / (holders + 0.5)).ln())
     })?;
     connection.create_scalar_function("cvg_score", 4, flags, move |call| {

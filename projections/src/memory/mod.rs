@@ -1,8 +1,9 @@
-//! What is remembered, to be recalled: an index for each tenant and subject, folded from the log.
+//! Recall of memories: one index for each tenant and subject, folded from the log.
 //!
-//! An index is a database in memory: nothing that somebody wrote gets into a file here. It is
-//! folded when it is asked, from where it was left, and folded anew after it made room or the
-//! process ended: the log is all there is to it.
+//! An index is a database in memory: no text of a user is written to a file here. It is brought up
+//! to date whenever it is queried, and folded again from the start after it was evicted or the
+//! process restarted; the log is its only source. `subject_index` holds one index, `functions` the
+//! kernel's SQL functions that rank it; this file keeps the indexes and folds records into them.
 
 mod functions;
 mod subject;
@@ -20,59 +21,61 @@ use convergio_eventstore::{EventLog, LogError, Record};
 
 use subject::{Index, Remembered};
 
-/// Records read at once.
+/// Records read from the log at once.
 const PAGE: usize = 256;
-/// Indices kept; the one that was not used for longest makes room.
+/// Maximum indexes kept; the least recently used one is evicted.
 const INDICES: usize = 256;
-/// Memories that one answer holds at most.
+/// Maximum memories in one answer.
 pub const ITEMS_LIMIT: usize = 1000;
 
-/// Why nothing can be recalled.
+/// Error of listing or recalling memories.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     /// The log cannot be read.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The index.
+    /// The index's database refused a statement.
     #[error("the index of a memory: {0}")]
     Index(#[from] rusqlite::Error),
-    /// The kernel refuses a value.
+    /// The kernel refused a value, such as a vector of the wrong length.
     #[error("the index of a memory: {0}")]
     Kernel(#[from] convergio_kernel_c::KernelError),
 }
 
-/// A subject's index, and how far it is folded.
+/// A subject's index and the sequence number up to which it is folded.
 struct Folded {
     index: Index,
     seq: Seq,
-    /// Where the text of each memory lies.
+    /// Payloads that hold the memories' texts.
     texts: HashMap<MemoryId, PayloadRef>,
 }
 
+/// One subject's index behind a lock of its own, so that subjects do not wait for each other.
 struct Slot {
     folded: Arc<tokio::sync::Mutex<Option<Folded>>>,
     used: u64,
 }
 
+/// The indexes in memory. `clock` counts uses, and orders the slots for eviction.
 #[derive(Default)]
 struct Slots {
     slots: HashMap<StreamKey, Slot>,
     clock: u64,
 }
 
-/// All that is remembered.
+/// All memories of a log, indexed on demand.
 pub struct Memories {
     log: Arc<dyn EventLog>,
     slots: Mutex<Slots>,
 }
 
 impl Memories {
-    /// What a log remembers.
+    /// Creates indexes over a log; none is folded before it is queried.
     pub fn new(log: Arc<dyn EventLog>) -> Self {
         Self { log, slots: Mutex::default() }
     }
 
-    /// A subject's memories, the newest first, at most `limit`.
+    /// Lists a subject's memories, the newest first, at most `limit`.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -86,7 +89,7 @@ impl Memories {
         self.ask(tenant, subject, |index| index.newest(limit)).await
     }
 
-    /// A subject's memories that fit a question best, best first, together at most so many tokens.
+    /// Recalls the memories that fit a question best, best first, together at most `budget_tokens`.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -103,7 +106,7 @@ impl Memories {
         Ok(subject::packed(ranked, budget_tokens))
     }
 
-    /// Whether a subject has this memory.
+    /// Returns whether a subject has this memory.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -114,13 +117,14 @@ impl Memories {
         memory: MemoryId,
     ) -> Result<bool, MemoryError> {
         let slot = self.slot(&memory::stream(tenant, subject));
+        // The lock is held while the index is folded: two recalls of a subject would fold it twice.
         let mut folded = slot.lock().await;
         let folded = self.fold(&mut folded, &memory::stream(tenant, subject)).await?;
         Ok(folded.texts.contains_key(&memory))
     }
 
-    /// Brings the index up to date and asks it. A text that was erased without a word in the
-    /// stream is forgotten when it would be told.
+    /// Brings the index up to date and queries it. A text that was erased without an event in the
+    /// stream is removed from the index when it would be returned.
     async fn ask(
         &self,
         tenant: &TenantId,
@@ -131,6 +135,7 @@ impl Memories {
         let slot = self.slot(&stream);
         let mut folded = slot.lock().await;
         let folded = self.fold(&mut folded, &stream).await?;
+        // Each round removes what was found erased, and asks again to fill the places.
         loop {
             let items = ask(&folded.index)?;
             let mut erased = Vec::new();
@@ -150,10 +155,13 @@ impl Memories {
         }
     }
 
+    /// The slot of a subject, made if there is none; evicts the least recently used one at the
+    /// limit. A query that still holds an evicted index finishes on it.
     fn slot(&self, stream: &StreamKey) -> Arc<tokio::sync::Mutex<Option<Folded>>> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.clock += 1;
         let used = slots.clock;
+        // The map is small: a scan for the oldest costs less than a list to maintain.
         if slots.slots.len() >= INDICES && !slots.slots.contains_key(stream) {
             let oldest = slots.slots.iter().min_by_key(|(_, slot)| slot.used);
             if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
@@ -166,6 +174,7 @@ impl Memories {
         Arc::clone(&slot.folded)
     }
 
+    /// Reads the stream from where the index was left and applies it.
     async fn fold<'a>(
         &self,
         folded: &'a mut Option<Folded>,
@@ -196,7 +205,7 @@ impl Memories {
         for recorded in record.events() {
             match recorded.event {
                 Event::MemoryStored(stored) => {
-                    // What was erased is not remembered.
+                    // An erased payload has no text any more: nothing to index.
                     let Some(text) = self.log.payload(stream, stored.text).await? else { continue };
                     folded.index.remember(&Remembered {
                         id: stored.memory,

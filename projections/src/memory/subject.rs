@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use super::{MemoryError, functions};
 
-/// What counts: words first, then likeness of spelling, then newness and importance. A memory's
-/// newness is one half after 30 days.
+/// Weights of a score in thousandths: words first, then similarity of spelling, then recency and
+/// importance. Recency halves every 30 days.
 const WEIGHTS: Weights = Weights {
     text: 500,
     vector: 300,
@@ -19,9 +19,9 @@ const WEIGHTS: Weights = Weights {
     importance: 100,
     half_life_ms: 30 * 24 * 3600 * 1000,
 };
-/// Dimensions of a vector.
+/// Dimensions of a spelling vector: one for each value of a hash's first byte.
 const DIMENSIONS: usize = 256;
-/// Words of a question that are looked for.
+/// Maximum distinct words of a question that are searched.
 const WORDS: usize = 64;
 
 const TABLES: &str = "
@@ -65,7 +65,7 @@ ORDER BY score DESC, m.stored DESC, m.number DESC LIMIT ?4";
 const NEWEST: &str = "SELECT id, text, tokens, importance, stored, 0.0 FROM memory
 ORDER BY stored DESC, number DESC LIMIT ?1";
 
-/// A memory as it gets into the index.
+/// A memory to be inserted into the index.
 pub(super) struct Remembered<'a> {
     pub(super) id: MemoryId,
     pub(super) text: &'a str,
@@ -74,7 +74,7 @@ pub(super) struct Remembered<'a> {
     pub(super) stored: Timestamp,
 }
 
-/// The index of one subject.
+/// The index of one subject's memories.
 pub(super) struct Index {
     connection: Connection,
 }
@@ -112,6 +112,7 @@ impl Index {
 
     pub(super) fn forget(&self, memory: MemoryId) -> Result<(), MemoryError> {
         let sql = "DELETE FROM word WHERE number = (SELECT number FROM memory WHERE id = ?)";
+        // Words first: the second statement removes the number that they are found by.
         self.connection.prepare_cached(sql)?.execute([memory.0.as_bytes()])?;
         let sql = "DELETE FROM memory WHERE id = ?";
         self.connection.prepare_cached(sql)?.execute([memory.0.as_bytes()])?;
@@ -124,6 +125,8 @@ impl Index {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// Memories by score, the best first. A memory without any word of the question may still score
+    /// by spelling, recency and importance.
     pub(super) fn best(
         &self,
         question: &str,
@@ -132,6 +135,7 @@ impl Index {
     ) -> Result<Vec<Item>, MemoryError> {
         let mut statement = self.connection.prepare_cached(BEST)?;
         let words = words(question);
+        // A long question would make the join slow without changing the ranking much.
         let asked: Vec<&String> = words.keys().take(WORDS).collect();
         let asked = serde_json::to_string(&asked).unwrap_or_default();
         let question = params![asked, vector(&words)?, now.0, row_limit(limit)];
@@ -156,7 +160,7 @@ fn item(row: &Row<'_>) -> rusqlite::Result<Item> {
     })
 }
 
-/// What of a ranked list fits into a budget: the kernel's choice.
+/// Selects the items of a ranked list that fit into a budget of tokens; the kernel decides.
 pub(super) fn packed(ranked: Vec<Item>, budget_tokens: u32) -> Vec<Item> {
     let numbered = (0_u32..).zip(&ranked);
     let list: Vec<Recalled> = numbered
@@ -167,8 +171,8 @@ pub(super) fn packed(ranked: Vec<Item>, budget_tokens: u32) -> Vec<Item> {
     kept.iter().filter_map(|found| ranked.get_mut(found.item as usize)?.take()).collect()
 }
 
-/// The words of a text and how often each stands there: what is between other characters than
-/// letters and digits, in small letters.
+/// Lower-case words of a text with the number of times each occurs. Everything but letters and
+/// digits separates words.
 fn words(text: &str) -> BTreeMap<String, u32> {
     let mut words = BTreeMap::new();
     let lower = text.to_lowercase();
@@ -179,16 +183,19 @@ fn words(text: &str) -> BTreeMap<String, u32> {
     words
 }
 
-/// How a text is spelled, as a vector: its sequences of three letters, each counted in a dimension
-/// by its hash. Texts with like words point the same way, whatever their endings.
+/// Spelling of a text as a vector: its letter trigrams, each counted in the dimension that its hash
+/// selects. Texts with similar words point the same way, whatever their endings.
 fn vector(words: &BTreeMap<String, u32>) -> Result<Vec<u8>, MemoryError> {
     let mut counts = [0_i32; DIMENSIONS];
     for (word, times) in words {
+        // Blanks around a word make its beginning and end count as trigrams of their own.
         let framed: Vec<char> = [' '].into_iter().chain(word.chars()).chain([' ']).collect();
         let times = i32::try_from(*times).unwrap_or(i32::MAX);
         for three in framed.windows(3) {
             let hash = blake3::hash(three.iter().collect::<String>().as_bytes());
             let (dimension, sign) = (usize::from(hash.as_bytes()[0]), hash.as_bytes()[1] & 1);
+            // A random sign lets collisions of two trigrams cancel out on average (feature
+            // hashing).
             let count = &mut counts[dimension];
             *count = count.saturating_add(if sign == 0 { times } else { -times });
         }

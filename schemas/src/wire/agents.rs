@@ -63,25 +63,25 @@ pub struct AgentLimits {
     pub timeout: Option<String>,
 }
 
-/// An agent.
+/// A registered agent and its state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AgentView {
     /// The agent: the same name, the same id.
     pub id: String,
-    /// Its name.
+    /// Name of the agent, unique in the tenant.
     pub name: String,
-    /// `active` or `terminated`.
+    /// Status: `active` or `terminated`.
     pub status: String,
     /// The graph of one node that each of its runs is a run of.
     pub graph_id: String,
-    /// Its version.
+    /// Version of that graph.
     pub version: String,
     /// The definition as it was given; only when one agent is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub definition: Option<Value>,
     /// How many runs it had.
     pub runs: u64,
-    /// The last one.
+    /// Id of the last run, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_run: Option<String>,
     /// When it was created, RFC 3339.
@@ -94,6 +94,6 @@ pub struct AgentView {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AgentMessage {
-    /// The message.
+    /// Text that the agent is prompted with.
     pub message: String,
 }

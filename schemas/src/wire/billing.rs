@@ -7,28 +7,28 @@ use utoipa::ToSchema;
 /// One line of usage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UsageLine {
-    /// Unique for ever.
+    /// Identity of the line, unique for ever.
     pub usage_id: String,
-    /// The run.
+    /// Id of the run.
     pub run_id: String,
-    /// The step.
+    /// Name of the step, as `summarise` or `notes[3]`.
     pub step: String,
-    /// The try.
+    /// Number of the try, from 1.
     pub attempt: u32,
     /// The class, as `in_fresh`.
     pub meter: String,
-    /// How many.
+    /// Quantity in the unit of the meter.
     pub quantity: u64,
     /// Who ran the model.
     pub provider: String,
-    /// The model.
+    /// Model that was called.
     pub model: String,
     /// False when the quantity is our estimate.
     pub confirmed: bool,
     /// The price book's version; absent when the model has no price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<String>,
-    /// The currency.
+    /// Currency by its ISO 4217 code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub currency: Option<String>,
     /// The exact amount, a decimal.
@@ -45,26 +45,26 @@ pub struct UsageLine {
 pub struct LedgerEntry {
     /// The usage line that it books.
     pub id: String,
-    /// The run.
+    /// Id of the run.
     pub run_id: String,
     /// What it was spent on.
     pub debit: String,
     /// Whom it is owed to.
     pub credit: String,
-    /// The currency.
+    /// Currency by its ISO 4217 code.
     pub currency: String,
     /// The exact amount, a decimal.
     pub amount: String,
-    /// When, RFC 3339.
+    /// Time of the event, RFC 3339.
     pub at: String,
 }
 
 /// The balance of an account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Balance {
-    /// The account.
+    /// Name of the account.
     pub account: String,
-    /// The currency.
+    /// Currency by its ISO 4217 code.
     pub currency: String,
     /// The exact amount, a decimal.
     pub amount: String,
@@ -73,7 +73,7 @@ pub struct Balance {
 /// A page of the ledger, with the balances of all accounts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LedgerView {
-    /// The entries.
+    /// Entries of this page, in order.
     pub entries: Vec<LedgerEntry>,
     /// Pass it as `cursor` for the next page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,20 +84,20 @@ pub struct LedgerView {
     pub unpriced_lines: u64,
 }
 
-/// One auditable event.
+/// An event of the audit log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AuditEntry {
-    /// The event.
+    /// Id of the event, a UUID.
     pub event_id: String,
-    /// Its stream.
+    /// Stream that the event belongs to.
     pub stream: String,
-    /// Its number there.
+    /// Sequence number in that stream.
     pub seq: u64,
-    /// When, RFC 3339.
+    /// Time of the event, RFC 3339.
     pub at: String,
-    /// Who.
+    /// Actor who caused the event.
     pub actor: String,
-    /// What, as `run.model_call.intended.v1`.
+    /// Type of the event, as `run.model_call.intended.v1`.
     #[serde(rename = "type")]
     pub kind: String,
     /// The facts at a glance.

@@ -7,9 +7,9 @@ use utoipa::ToSchema;
 /// An event of a stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EventEnvelope {
-    /// UUIDv7.
+    /// Id of the event, a UUIDv7.
     pub id: String,
-    /// The owner.
+    /// Tenant that owns the event.
     pub tenant: String,
     /// The stream, as `run/<uuid>`.
     pub stream: String,
@@ -24,9 +24,9 @@ pub struct EventEnvelope {
     pub time: String,
     /// When the log took it.
     pub recorded_at: String,
-    /// Who caused it.
+    /// Actor who caused the event.
     pub actor: String,
-    /// What happened.
+    /// Data of the event, by its type.
     pub data: Value,
     /// The payloads of its commit, on the commit's first event.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -39,11 +39,11 @@ pub struct PayloadView {
     /// The reference that event data use.
     #[serde(rename = "ref")]
     pub reference: String,
-    /// SHA-256(salt ‖ plaintext).
+    /// Commitment to the content: SHA-256(salt ‖ plaintext).
     pub commitment: String,
     /// Bytes of the plaintext.
     pub bytes: u64,
-    /// Its media type.
+    /// Media type of the content.
     pub media_type: String,
     /// Why it is kept.
     pub purpose: String,
@@ -55,7 +55,7 @@ pub struct PayloadView {
 /// How far a model has come with its answer. Not in the log; who misses one misses nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProgressNote {
-    /// The step.
+    /// Name of the step, as `summarise` or `notes[3]`.
     pub step: String,
     /// Tokens of the answer so far.
     pub tokens_out: u64,

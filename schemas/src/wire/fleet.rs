@@ -28,7 +28,7 @@ pub enum Verdict {
 /// What a version means for a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FleetRun {
-    /// The run.
+    /// Id of the run, a UUID.
     pub run: String,
     /// The version that it has.
     pub version: String,
@@ -53,7 +53,7 @@ pub struct FleetReport {
     pub compatible: u64,
     /// Those that can be moved.
     pub migrate: u64,
-    /// Those that cannot.
+    /// Those that must stay on their version.
     pub pin: u64,
     /// Those that are not compatible, at most 1000.
     pub items: Vec<FleetRun>,
@@ -74,11 +74,11 @@ pub struct MigrateRequest {
 /// A run that was moved, or was there already.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MigrateReport {
-    /// The run.
+    /// Id of the run, a UUID.
     pub run: String,
-    /// The version before.
+    /// Version before the migration.
     pub from: String,
-    /// The version now.
+    /// Version after the migration.
     pub to: String,
     /// The run's last event.
     pub seq: u64,

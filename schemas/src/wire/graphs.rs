@@ -10,9 +10,9 @@ use super::MistakeView;
 pub struct GraphAccepted {
     /// The graph's id: the same name, the same id.
     pub id: String,
-    /// The graph's name.
+    /// Name of the graph, unique in the tenant.
     pub name: String,
-    /// The content-addressed version.
+    /// Version: the hash of the canonical manifest.
     pub version: String,
     /// What is allowed and probably not meant.
     #[serde(default)]
@@ -22,11 +22,11 @@ pub struct GraphAccepted {
 /// A version in a listing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GraphSummary {
-    /// The graph's id.
+    /// Id of the graph, a UUID.
     pub id: String,
-    /// The graph's name.
+    /// Name of the graph, unique in the tenant.
     pub name: String,
-    /// The version.
+    /// Version: the hash of the canonical manifest.
     pub version: String,
     /// How many nodes it has.
     pub nodes: u64,
@@ -37,10 +37,10 @@ pub struct GraphSummary {
 /// A graph with its versions, the newest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GraphView {
-    /// The graph's id.
+    /// Id of the graph, a UUID.
     pub id: String,
-    /// The graph's name.
+    /// Name of the graph, unique in the tenant.
     pub name: String,
-    /// Its versions.
+    /// Versions of the graph, with their summaries.
     pub versions: Vec<GraphSummary>,
 }

@@ -16,28 +16,28 @@ pub struct NewMemory {
     pub importance: Option<u16>,
 }
 
-/// It is remembered.
+/// Answer after a memory was stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MemoryStored {
-    /// The memory.
+    /// Id of the memory, a UUID.
     pub id: String,
 }
 
 /// It is remembered no longer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MemoryForgotten {
-    /// The memory.
+    /// Id of the memory, a UUID.
     pub id: String,
     /// False if it was forgotten before.
     pub forgotten: bool,
 }
 
-/// A memory.
+/// A stored memory of a subject.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MemoryView {
-    /// Its id.
+    /// Id of the memory, a UUID.
     pub id: String,
-    /// What it says.
+    /// Text of the memory.
     pub text: String,
     /// What it takes of a prompt, in tokens, estimated high.
     pub tokens: u32,

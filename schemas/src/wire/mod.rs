@@ -1,4 +1,6 @@
-//! What the HTTP API takes and gives.
+//! JSON types of the HTTP API, by noun. A field may be added with a default, but never renamed:
+//! clients are generated from the OpenAPI document, which takes its descriptions from these
+//! comments.
 
 mod agents;
 mod billing;
@@ -37,7 +39,7 @@ use utoipa::ToSchema;
 /// A page of a listing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Page<T> {
-    /// The items.
+    /// Items of this page, in order.
     pub items: Vec<T>,
     /// Pass it as `cursor` for the next page; absent on the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,7 +51,7 @@ pub struct Page<T> {
 pub struct Health {
     /// `ok`, or what is wrong.
     pub status: String,
-    /// The program's version.
+    /// Version of the server program.
     pub version: String,
     /// What an acknowledged event survives: `process`, `fsync` or `quorum fsync`.
     pub durability: String,

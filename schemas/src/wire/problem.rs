@@ -11,7 +11,7 @@ pub struct Problem {
     pub kind: String,
     /// The code in words.
     pub title: String,
-    /// The HTTP status.
+    /// HTTP status code of the answer.
     pub status: u16,
     /// What happened here, and what would be right.
     pub detail: String,

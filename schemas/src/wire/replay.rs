@@ -18,7 +18,7 @@ pub struct ReplayRequest {
 /// What a replay found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ReplayReport {
-    /// The run.
+    /// Id of the run, a UUID.
     pub run: String,
     /// The last event computed again.
     pub seq: u64,
@@ -26,7 +26,7 @@ pub struct ReplayReport {
     pub status: String,
     /// The fingerprint of the state then, as 16 hexadecimal digits.
     pub fingerprint: String,
-    /// Commits computed again.
+    /// Number of commits computed again.
     pub commits: u64,
     /// Decisions of the kernel computed again.
     pub decisions: u64,
@@ -48,9 +48,9 @@ pub struct ReplayReport {
 /// A step at the end of a replay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ReplayedStep {
-    /// The step.
+    /// Name of the step, as `summarise` or `notes[3]`.
     pub step: String,
-    /// Where it stood.
+    /// Status of the step at that event.
     pub status: String,
 }
 
@@ -62,11 +62,11 @@ pub struct DivergenceView {
     /// The step that it is about, if it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
-    /// What differs.
+    /// Part of the commit that differs.
     pub what: String,
-    /// As written.
+    /// Value as the log has it.
     pub recorded: String,
-    /// As computed.
+    /// Value as the replay computed it.
     pub computed: String,
 }
 

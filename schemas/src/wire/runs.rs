@@ -25,11 +25,11 @@ pub struct ExecuteRequest {
 /// A run that will be executed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RunAccepted {
-    /// The run.
+    /// Id of the run.
     pub run_id: String,
-    /// The graph.
+    /// Id of the graph, a UUID.
     pub graph_id: String,
-    /// The pinned version.
+    /// Version of the graph that the run is pinned to.
     pub version: String,
 }
 
@@ -49,7 +49,7 @@ pub struct UsageSummary {
 /// Why a run or step failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RunError {
-    /// The stable code.
+    /// Stable code, as `provider.timeout`.
     pub code: String,
     /// What happened, in words of the platform.
     pub message: String,
@@ -65,7 +65,7 @@ pub struct RunError {
 /// The run that another one is within.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ParentRun {
-    /// The run.
+    /// Id of the run.
     pub run_id: String,
     /// Its step that the other run belongs to.
     pub step: String,
@@ -74,9 +74,9 @@ pub struct ParentRun {
 /// Where a run came from that was not executed here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RunImport {
-    /// Who imported it.
+    /// Actor who imported the run.
     pub by: String,
-    /// When, RFC 3339.
+    /// Time of the import, RFC 3339.
     pub at: String,
     /// SHA-256 of the file.
     pub file_hash: String,
@@ -88,28 +88,28 @@ pub struct RunImport {
 /// A run right within another one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChildRun {
-    /// The run.
+    /// Id of the run.
     pub run_id: String,
     /// The step that it belongs to.
     pub step: String,
-    /// Where it stands.
+    /// Status of the run.
     pub status: String,
-    /// Its graph.
+    /// Id of its graph, a UUID.
     pub graph_id: String,
-    /// The graph's name.
+    /// Name of the graph, unique in the tenant.
     pub graph_name: String,
 }
 
-/// A run.
+/// A run and its state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RunView {
-    /// The run.
+    /// Id of the run, a UUID.
     pub id: String,
-    /// The graph.
+    /// Id of the graph, a UUID.
     pub graph_id: String,
-    /// The graph's name.
+    /// Name of the graph, unique in the tenant.
     pub graph_name: String,
-    /// The pinned version.
+    /// Version of the graph that the run is pinned to.
     pub version: String,
     /// `running`, `paused`, `completed`, `failed` or `cancelled`.
     pub status: String,
@@ -126,7 +126,7 @@ pub struct RunView {
     pub actor: String,
     /// When it was created, RFC 3339.
     pub created_at: String,
-    /// When it ended.
+    /// Time of its end, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<String>,
     /// Steps that have ended well or were skipped.
@@ -136,9 +136,9 @@ pub struct RunView {
     pub steps_abandoned: u64,
     /// Steps heard of so far.
     pub steps_total: u64,
-    /// What it used.
+    /// Usage of its model calls.
     pub usage: UsageSummary,
-    /// Why it failed.
+    /// Error that it failed with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<RunError>,
     /// What it yielded; only when one run is asked for.
@@ -158,12 +158,12 @@ pub struct RunView {
     pub seq: u64,
 }
 
-/// A step.
+/// A step of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StepView {
     /// The step: a node, or one item of a map as `notes[3]`.
     pub id: String,
-    /// The node.
+    /// Id of the node that the step executes.
     pub node: String,
     /// The item of a map.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -183,7 +183,7 @@ pub struct StepView {
     /// The model that was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelView>,
-    /// What it used.
+    /// Usage of its model calls.
     pub usage: UsageSummary,
     /// Why its last try failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -196,22 +196,22 @@ pub struct StepView {
 /// A model and who runs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ModelView {
-    /// The provider.
+    /// Name of the provider.
     pub provider: String,
-    /// The model.
+    /// Name of the model, as the provider writes it.
     pub name: String,
 }
 
 /// A question to a person.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ApprovalView {
-    /// The question.
+    /// Identity of the question.
     pub id: String,
     /// The run that waits.
     pub run_id: String,
     /// The step that waits.
     pub step: String,
-    /// Who may answer.
+    /// Role that may answer.
     pub role: String,
     /// `open`, `granted`, `denied` or `void` (the run ended without an answer, or was imported).
     pub state: String,
@@ -222,24 +222,24 @@ pub struct ApprovalView {
     pub content: Option<Value>,
     /// When it was asked, RFC 3339.
     pub asked_at: String,
-    /// When it lapses.
+    /// Time at which it lapses, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<String>,
-    /// Who answered.
+    /// Actor who answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answered_by: Option<String>,
-    /// Why.
+    /// Reason that the answer gives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// Yes or no.
+/// Answer to a question: grant or deny.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Decision {
-    /// Yes.
+    /// The question is approved.
     Grant,
-    /// No.
+    /// The question is rejected.
     Deny,
 }
 
@@ -247,11 +247,11 @@ pub enum Decision {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApprovalAnswer {
-    /// Yes or no.
+    /// Answer to a question: grant or deny.
     pub decision: Decision,
     /// SHA-256 of the content that was seen.
     pub content_hash: String,
-    /// Why.
+    /// Reason that the answer gives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

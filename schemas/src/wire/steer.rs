@@ -12,7 +12,7 @@ use super::{RunError, UsageSummary};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReasonRequest {
-    /// In your words.
+    /// Reason in your own words, for the audit log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -72,7 +72,7 @@ pub enum StepDecision {
     Completed,
     /// It has failed for good.
     Failed,
-    /// Another try.
+    /// Starts another try of the step.
     Retry,
     /// The run goes on without it.
     Skip,
@@ -82,7 +82,7 @@ pub enum StepDecision {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResolveRequest {
-    /// The step.
+    /// Name of the step, as `summarise` or `notes[3]`.
     pub step: String,
     /// What becomes of it.
     #[serde(rename = "as")]
@@ -99,7 +99,7 @@ pub struct ResolveRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResumeRequest {
-    /// The run.
+    /// Id of the run.
     pub run_id: String,
     /// Go on from this event, as a new run; absent: from where it was paused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -110,7 +110,7 @@ pub struct ResumeRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointRequest {
-    /// The run.
+    /// Id of the run.
     pub run_id: String,
     /// What the mark is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -120,7 +120,7 @@ pub struct CheckpointRequest {
 /// A marked point of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CheckpointView {
-    /// The run.
+    /// Id of the run.
     pub run_id: String,
     /// The event: the run can be forked here.
     pub seq: u64,
@@ -132,13 +132,13 @@ pub struct CheckpointView {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NodeChange {
-    /// Another model.
+    /// Model in place of the one in the manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// Another prompt.
+    /// Prompt in place of the one in the manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
-    /// Another system prompt.
+    /// System prompt in place of the one in the manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
 }
@@ -171,37 +171,37 @@ pub struct ForkRequest {
 /// A run that will go on from another one's history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ForkAccepted {
-    /// The new run.
+    /// Id of the new run, a UUID.
     pub run_id: String,
-    /// The graph.
+    /// Id of the graph, a UUID.
     pub graph_id: String,
-    /// The pinned version.
+    /// Version of the graph that the run is pinned to.
     pub version: String,
-    /// Where it begins.
+    /// Run and event at which the fork begins.
     pub forked_from: ForkOrigin,
 }
 
 /// An event of a run, where another one begins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ForkOrigin {
-    /// The run.
+    /// Id of the run.
     pub run_id: String,
-    /// The event.
+    /// Sequence number of the event in the run's stream.
     pub seq: u64,
 }
 
 /// A run as it was at one of its events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StateView {
-    /// The run.
+    /// Id of the run.
     pub run_id: String,
-    /// The event.
+    /// Sequence number of the event in the run's stream.
     pub seq: u64,
     /// `running`, `paused`, `completed`, `failed` or `cancelled`.
     pub status: String,
     /// The fingerprint of the state.
     pub fingerprint: String,
-    /// The pinned version.
+    /// Version of the graph that the run is pinned to.
     pub version: String,
     /// Tokens that were spent.
     pub tokens: u64,
@@ -215,7 +215,7 @@ pub struct StateView {
     /// Signals that no step has taken yet, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub signals: BTreeMap<String, u64>,
-    /// Why it failed.
+    /// Error that it failed with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<RunError>,
     /// Every step heard of, by name.
@@ -225,13 +225,13 @@ pub struct StateView {
 /// A step as it was.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StepState {
-    /// The step.
+    /// Name of the step, as `summarise` or `notes[3]`.
     pub step: String,
-    /// Where it stood.
+    /// Status of the step at that event.
     pub status: String,
     /// The number of the last try.
     pub attempt: u32,
-    /// Tries that failed.
+    /// Number of tries that failed.
     pub failures: u32,
     /// The model call under way: provider, model and idempotency key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -247,9 +247,9 @@ pub struct StepState {
 /// A model call under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CallState {
-    /// The provider.
+    /// Name of the called provider.
     pub provider: String,
-    /// The model.
+    /// Name of the called model.
     pub model: String,
     /// What the provider may recognise the call by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -259,9 +259,9 @@ pub struct CallState {
 /// What differs between two runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DiffView {
-    /// The one.
+    /// First of the two runs.
     pub a: BranchView,
-    /// The other.
+    /// Second of the two runs.
     pub b: BranchView,
     /// The history that both begin with, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -277,11 +277,11 @@ pub struct DiffView {
 /// One of two runs that are compared.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct BranchView {
-    /// The run.
+    /// Id of the run.
     pub run_id: String,
-    /// Where it stands.
+    /// Status of the run.
     pub status: String,
-    /// The pinned version.
+    /// Version of the graph that the run is pinned to.
     pub version: String,
     /// What it used itself; what it inherited cost nothing.
     pub usage: UsageSummary,
@@ -296,12 +296,12 @@ pub struct BranchView {
 /// A step that differs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StepDiff {
-    /// The step.
+    /// Name of the step, as `summarise` or `notes[3]`.
     pub step: String,
     /// In the one; absent when it does not know the step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub a: Option<StepSide>,
-    /// In the other.
+    /// In the second run; absent when it does not know the step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub b: Option<StepSide>,
 }
@@ -309,7 +309,7 @@ pub struct StepDiff {
 /// A step in one of two runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StepSide {
-    /// Where it stands.
+    /// Status of the step.
     pub status: String,
     /// The number of the last try.
     pub attempt: u32,

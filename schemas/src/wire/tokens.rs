@@ -23,7 +23,7 @@ pub struct TokenRotation {
     pub blake3: String,
 }
 
-/// A token.
+/// An access token, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TokenView {
     /// Its id; nothing can be opened by it.

@@ -1,5 +1,5 @@
-//! How bodies lie on disk: shaped, then zstd with a dictionary, so that the words which every body
-//! repeats cost nothing. The chain is over the canonical bytes, not over these.
+//! Encoding of bodies on disk: shaped (see `shape`), then zstd with a dictionary of the words that
+//! all bodies repeat. The hash chain covers the canonical bytes, not these.
 
 use std::cell::RefCell;
 use std::sync::LazyLock;
@@ -11,8 +11,8 @@ use super::shape::{self, Row};
 use crate::commit::Limits;
 use crate::error::LogError;
 
-/// Typical shaped bodies, the commonest last, as raw content: version 1 of the codec for ever. A
-/// better one is a new version.
+/// Raw-content dictionary of typical shaped bodies, the most common last. It is version 1 of the
+/// codec and must never change; a better one needs a new codec number.
 const DICTIONARY: &[u8] = include_bytes!("bodies.v1.dict");
 const LEVEL: i32 = 5;
 
@@ -29,21 +29,21 @@ thread_local! {
         RefCell::new(Compressor::with_prepared_dictionary(&ENCODER).ok().map(bare));
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> =
         RefCell::new(Decompressor::with_prepared_dictionary(&DECODER).ok());
-    /// Room for one body's text, so that none is made for each.
+    /// Reusable buffer for one body's text.
     static TEXT: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(Limits::BODY_BYTES));
 }
 
-/// Frames without what this log knows better: the chain is the checksum, and there is one
-/// dictionary.
+/// Omits from zstd frames what the log does not need: the hash chain is the checksum, and there is
+/// one dictionary.
 fn bare(mut compressor: Compressor<'static>) -> Compressor<'static> {
-    // If an option is refused, the frames are a few bytes longer, and as readable.
+    // If zstd refuses an option, frames are a few bytes longer and still readable.
     let _shorter = compressor.include_checksum(false);
     let _shorter = compressor.include_dictid(false);
     let _shorter = compressor.include_contentsize(false);
     compressor
 }
 
-/// Packs canonical bytes; the first byte names the codec.
+/// Encodes a canonical body; the first byte names the codec.
 pub(super) fn pack(canonical: &[u8], row: &Row<'_>) -> Vec<u8> {
     let packed = shape::shape(canonical, row).and_then(|(ids, text)| {
         let text =
@@ -52,6 +52,7 @@ pub(super) fn pack(canonical: &[u8], row: &Row<'_>) -> Vec<u8> {
     });
     let mut body = Vec::with_capacity(canonical.len() / 2);
     match packed {
+        // 4 is the maximum length of the prefix of the ids.
         Some((ids, text)) if ids.len() + text.len() + 4 < canonical.len() => {
             body.push(SHAPED_ZSTD);
             body.extend_from_slice(&shape::prefixed(&ids));
@@ -65,7 +66,7 @@ pub(super) fn pack(canonical: &[u8], row: &Row<'_>) -> Vec<u8> {
     body
 }
 
-/// Gives the canonical bytes back.
+/// Decodes a body to its canonical bytes.
 pub(super) fn unpack(body: &[u8], row: &Row<'_>) -> Result<Vec<u8>, LogError> {
     let corrupt = |reason: &str| LogError::corrupt(&"a record", &reason);
     let (codec, bytes) = body.split_first().ok_or_else(|| corrupt("the body is empty"))?;

@@ -1,4 +1,5 @@
-//! The folder of an embedded log: one process at a time, and the key that seals its payloads.
+//! The folder of an embedded log: its lock, which admits one process at a time, and the key that
+//! seals its payloads.
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -14,24 +15,28 @@ use crate::error::LogError;
 use crate::private_files::{create_private_folder, open_private_file, write_private_file};
 use crate::seal::MasterKey;
 
-/// How long the lock of a process that died is waited for.
+/// Time to wait for the lock of a process that died.
 const DEAD_OWNER_WAIT: Duration = Duration::from_secs(2);
-/// How often that lock is tried.
+/// Delay between two tries to take that lock.
 const LOCK_RETRY: Duration = Duration::from_millis(2);
 
-/// A folder that this process alone uses.
+/// A folder that is locked by this process.
 pub(super) struct Folder {
     path: PathBuf,
     lock: File,
 }
 
 impl Folder {
-    /// Takes the folder, or tells who has it.
+    /// Locks the folder.
+    ///
+    /// # Errors
+    /// [`LogError::InUse`] names the process that has it.
     pub(super) fn lock(path: &Path) -> Result<Self, LogError> {
         create_private_folder(path).map_err(|error| unusable(path, &error))?;
         let file = path.join("lock");
         let mut lock = open_private_file(&file).map_err(|error| unusable(&file, &error))?;
         take_lock(&mut lock)?;
+        // The id is for the error message of the next process that tries to lock the folder.
         let write = |lock: &mut File| {
             lock.set_len(0)?;
             lock.rewind()?;
@@ -41,18 +46,19 @@ impl Folder {
         Ok(Self { path: path.to_owned(), lock })
     }
 
-    /// Lets others have the folder.
+    /// Releases the lock.
     pub(super) fn unlock(&self) {
-        // The lock goes with the process at the latest.
+        // The operating system releases the lock with the process at the latest.
         let _unlocked = FileExt::unlock(&self.lock);
     }
 
-    /// The database's file.
+    /// Returns the path of the database.
     pub(super) fn database(&self) -> PathBuf {
         self.path.join("log.db")
     }
 
-    /// The key that the tenants' keys are derived from; made at the first opening.
+    /// Reads the master key that tenants' keys are derived from; creates it when the log is opened
+    /// for the first time.
     pub(super) fn master_key(&self) -> Result<MasterKey, LogError> {
         let path = self.path.join("payload.key");
         match std::fs::read(&path).map(Zeroizing::new) {
@@ -68,6 +74,7 @@ impl Folder {
     }
 
     fn new_key(&self, path: &Path) -> Result<MasterKey, LogError> {
+        // A new key would make every payload of the log unreadable without an error.
         if self.database().exists() {
             return Err(LogError::Corrupt {
                 at: path.display().to_string(),
@@ -77,7 +84,7 @@ impl Folder {
         let mut key = Zeroizing::new([0_u8; 32]);
         getrandom::fill(&mut *key)
             .map_err(|error| LogError::Unavailable(format!("no randomness: {error}")))?;
-        // Whole or not at all, so that no crash leaves half a key.
+        // Atomically: half a key after a crash would lock the log for ever.
         let write = || {
             write_private_file(path, &*key)?;
             File::open(&self.path)?.sync_all()
@@ -87,16 +94,16 @@ impl Folder {
     }
 }
 
-/// Locks the file, or tells which process has it.
+/// Locks the file.
 ///
-/// A child that a process forks holds the files of that process until it becomes another program.
-/// Who is killed between the two leaves its lock with the child for some milliseconds, so that a
-/// lock whose owner is dead is tried again.
+/// A forked child shares its parent's open files until it executes another program. If the parent
+/// is killed in between, the child keeps the lock for some milliseconds; so a lock whose owner is
+/// dead is retried.
 fn take_lock(lock: &mut File) -> Result<(), LogError> {
     let begun = Instant::now();
     while FileExt::try_lock(lock).is_err() {
         let mut pid = String::new();
-        // Who it is, is a courtesy; that somebody has it, is known.
+        // The owner's id is only for the error message.
         let _read = lock.rewind().and_then(|()| lock.read_to_string(&mut pid));
         let owner = pid.trim().parse().ok();
         if !owner.is_some_and(is_dead) || begun.elapsed() > DEAD_OWNER_WAIT {
@@ -107,7 +114,7 @@ fn take_lock(lock: &mut File) -> Result<(), LogError> {
     Ok(())
 }
 
-/// Whether no process of this machine has this id.
+/// Returns whether no process of this machine has this id.
 fn is_dead(id: u32) -> bool {
     let pid = i32::try_from(id).ok().and_then(Pid::from_raw);
     pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))

@@ -1,6 +1,6 @@
-//! Payloads that were written a moment ago, as they were: whoever goes on from a commit need not
-//! read and open what this process has just sealed. Only the writer adds and forgets, in the order
-//! of the log, so that nothing is found here that the log does not have.
+//! Cache of payloads that were written a moment ago, as plaintext: a reader that continues from a
+//! commit need not read and decrypt what this process has just sealed. Only the writer adds and
+//! removes, in the order of the log, so the cache never holds a payload that the log does not.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,9 +10,9 @@ use convergio_domain::stream::{Seq, StreamKey};
 
 use crate::seal::Opening;
 
-/// Bytes kept of all streams; the oldest stream makes room.
+/// Maximum bytes of the cache; the oldest stream is evicted first.
 const BYTES: usize = 1 << 20;
-/// What an entry takes besides its bytes, about.
+/// Estimated overhead of an entry in bytes.
 const ENTRY_BYTES: usize = 200;
 
 #[derive(Default)]
@@ -22,7 +22,7 @@ struct Kept {
     bytes: usize,
 }
 
-/// Payloads of late.
+/// Thread-safe cache of recent payloads by stream.
 #[derive(Default)]
 pub(super) struct Fresh(Mutex<Kept>);
 
@@ -31,7 +31,7 @@ impl Fresh {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps payloads of a commit whose first event has this number.
+    /// Adds payloads of a commit whose first event has this sequence number.
     pub(super) fn add(&self, stream: &StreamKey, seq: Seq, openings: Vec<(u16, Opening)>) {
         if openings.is_empty() {
             return;
@@ -48,27 +48,28 @@ impl Fresh {
                 kept.order.push_back(stream.clone());
             }
         }
+        // Whole streams are evicted, so that `order` needs one entry per stream only.
         while kept.bytes > BYTES {
             let Some(oldest) = kept.order.pop_front() else { return };
             kept.remove(&oldest);
         }
     }
 
-    /// The payload, if it is at hand.
+    /// Returns the payload if it is cached.
     pub(super) fn find(&self, stream: &StreamKey, reference: PayloadRef) -> Option<Opening> {
         let kept = self.lock();
         let mut openings = kept.streams.get(stream)?.iter();
         openings.find(|(other, _)| *other == reference).map(|(_, opening)| opening.clone())
     }
 
-    /// Keeps nothing of a stream: something of it was erased.
+    /// Removes a stream's payloads, because one of them is being erased.
     pub(super) fn forget(&self, stream: &StreamKey) {
         let mut kept = self.lock();
         kept.remove(stream);
         kept.order.retain(|other| other != stream);
     }
 
-    /// Keeps nothing: what was added last is not in the log.
+    /// Empties the cache, because the last additions were rolled back.
     pub(super) fn clear(&self) {
         *self.lock() = Kept::default();
     }

@@ -1,4 +1,4 @@
-//! What the writer thread is asked to do, and how it waits for more of it.
+//! Jobs of the writer thread, and the queue from which it takes them.
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
@@ -10,56 +10,59 @@ use crate::error::AppendError;
 use crate::prepare::Prepared;
 use crate::record::Head;
 
-/// What the writer is asked to do.
+/// A request to the writer thread.
 pub(super) enum Job {
     Append(Box<Append>),
-    /// Writes commits, each after the one before it in its stream, all or none.
+    /// Writes commits atomically, each after the previous one of its stream.
     AppendAll {
-        /// With their packed bodies.
+        /// Commits with their encoded bodies.
         commits: Vec<(Prepared, Vec<u8>)>,
         reply: oneshot::Sender<Result<(), AppendError>>,
     },
-    /// Empties the payload of this id, which is of this stream; tells whether there was one.
+    /// Erases the payload with this row id, which belongs to this stream; replies whether it
+    /// existed.
     Erase {
         id: i64,
         stream: StreamKey,
         reply: oneshot::Sender<Result<bool, AppendError>>,
     },
-    /// Tells whether the log can be written.
+    /// Replies whether the log can be written.
     Check {
         reply: oneshot::Sender<Result<(), AppendError>>,
     },
 }
 
-/// A commit on its way to the disk.
+/// A commit for the writer, with its encoded body.
 pub(super) struct Append {
     pub(super) prepared: Prepared,
     pub(super) body: Vec<u8>,
     pub(super) reply: oneshot::Sender<Result<Head, AppendError>>,
 }
 
-/// The writer's end of the queue.
+/// Receiving end of the queue, with one job of lookahead.
 pub(super) struct Jobs {
     queue: mpsc::Receiver<Job>,
-    /// What was taken from the queue too early.
+    /// Job that was received while looking for a commit; it comes next.
     kept: Option<Job>,
-    /// Without one, nothing is waited for.
+    /// Runtime for timeouts of the writer thread. Without it the writer does not wait for more
+    /// commits.
     clock: Option<Runtime>,
 }
 
 impl Jobs {
-    /// To be made in the writer's thread.
+    /// Creates the queue. Must be called in the writer's thread, since the runtime belongs to it.
     pub(super) fn new(queue: mpsc::Receiver<Job>) -> Self {
         let clock = Builder::new_current_thread().enable_time().build().ok();
         Self { queue, kept: None, clock }
     }
 
-    /// Waits for the next job; `None` when nobody can send any more.
+    /// Waits for the next job; `None` once all senders are gone.
     pub(super) fn next(&mut self) -> Option<Job> {
         self.kept.take().or_else(|| self.queue.blocking_recv())
     }
 
-    /// The next commit, if it has come, or comes until then. Other jobs wait.
+    /// Returns the next commit if it is there or arrives before the deadline. Another job is
+    /// postponed.
     pub(super) fn next_append(&mut self, until: Option<Instant>) -> Option<Append> {
         let job = match (self.queue.try_recv(), until, &self.clock) {
             (Ok(job), ..) => Some(job),
@@ -71,6 +74,7 @@ impl Jobs {
         };
         match job? {
             Job::Append(append) => Some(*append),
+            // A group consists of commits only; the job runs after it.
             other => {
                 self.kept = Some(other);
                 None

@@ -1,8 +1,15 @@
-//! The log on one machine: SQLite in WAL mode with full sync, one writer thread, group commit.
+//! [`EmbeddedLog`]: the log on one machine. SQLite in WAL mode with full sync, one writer thread,
+//! group commit.
 //!
-//! One folder, one process. Callers encode, chain and seal; the writer thread compares heads and
-//! writes up to [`writer::GROUP`] commits in one transaction with one fsync. Reads go through
-//! connections of their own and check every hash.
+//! One folder belongs to one process. Callers encode, chain and seal; the writer thread compares
+//! heads and writes up to [`writer::GROUP_COMMITS`] commits in one transaction with one fsync.
+//! Reads use connections of their own and check every hash.
+//!
+//! Map: this file sends `job_queue` jobs to the `writer` thread; `atomic_batch` and `recovery` are
+//! parts of the writer, and `ack_marker` detects a lost end of the log. `reader` answers reads by
+//! way of `scan`. `codec` and `shape` encode bodies, `schema` and `sql_values` are the database's
+//! form, `folder` is the lock and the key, `recent_payloads` a cache. Only `writer` and its parts
+//! may write to the database.
 
 mod codec;
 mod folder;
@@ -46,29 +53,29 @@ use jobs::{Append, Job, Jobs};
 use reader::Readers;
 use writer::{Followers, Writer, payload_id};
 
-/// Commits that wait for the writer; more than these get [`AppendError::Busy`] after a wait.
+/// Capacity of the writer's queue. When it is full, callers wait for a place (back-pressure).
 const QUEUE: usize = 1024;
 
-/// Where and how.
+/// Configuration of an [`EmbeddedLog`].
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The folder; created if it does not exist.
+    /// Folder of the log; created if it does not exist.
     pub folder: PathBuf,
 }
 
 impl Config {
-    /// A log in this folder.
+    /// Configures a log in this folder.
     pub fn new(folder: impl AsRef<Path>) -> Self {
         Self { folder: folder.as_ref().to_owned() }
     }
 }
 
-/// What the writer has done since the log was opened.
+/// Counters of the writer since the log was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Commits acknowledged.
+    /// Number of commits acknowledged.
     pub commits: u64,
-    /// Transactions, each with one fsync.
+    /// Number of transactions, each with one fsync.
     pub syncs: u64,
 }
 
@@ -78,7 +85,7 @@ pub(crate) struct Counters {
     pub(crate) syncs: AtomicU64,
 }
 
-/// The log in a folder.
+/// A log in a folder, open in this process alone.
 pub struct EmbeddedLog {
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     ended: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -90,11 +97,13 @@ pub struct EmbeddedLog {
 }
 
 impl EmbeddedLog {
-    /// Opens the log of a folder, alone.
+    /// Opens the log of a folder and locks it for this process.
     ///
     /// # Errors
     /// Another process has it open, the folder cannot be used, or the file is not a log.
     pub fn open(config: &Config) -> Result<Self, LogError> {
+        // The lock comes first, since opening may migrate the file; then the key, since a log
+        // without its key must not be opened.
         let folder = Folder::lock(&config.folder)?;
         let keys = folder.master_key()?;
         let connection = schema::open(&folder.database())?;
@@ -112,7 +121,7 @@ impl EmbeddedLog {
         Ok(Self { jobs, ended, readers, keys, followers, counters, folder })
     }
 
-    /// What the writer has done since the log was opened.
+    /// Returns the writer's counters since the log was opened.
     pub fn stats(&self) -> Stats {
         Stats {
             commits: self.counters.commits.load(Ordering::Relaxed),
@@ -120,7 +129,7 @@ impl EmbeddedLog {
         }
     }
 
-    /// Bytes of the database once the write-ahead log is folded into it.
+    /// Returns the bytes of the database, after its write-ahead log is checkpointed into it.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -128,10 +137,10 @@ impl EmbeddedLog {
         self.readers.clone().run(reader::database_bytes).await
     }
 
-    /// Walks every chain from its first record; gives the number of records and events.
+    /// Verifies every hash chain from its first record; returns the numbers of records and events.
     ///
     /// # Errors
-    /// [`LogError::Corrupt`] names the first record that is not what was written.
+    /// [`LogError::Corrupt`] names the first record that is damaged.
     pub async fn verify(&self) -> Result<(u64, u64), LogError> {
         let found = verify(self, false).await?;
         Ok((found.records, found.events))
@@ -142,7 +151,7 @@ impl EmbeddedLog {
         self.ask(|reply| Job::Append(Box::new(Append { prepared, body, reply }))).await
     }
 
-    /// Has the writer do something.
+    /// Sends a job to the writer and waits for its reply.
     async fn ask<T>(
         &self,
         job: impl FnOnce(oneshot::Sender<Result<T, AppendError>>) -> Job,
@@ -245,7 +254,7 @@ impl EventLog for EmbeddedLog {
     }
 
     fn early(&self) -> BoxStream<'static, Arc<Record>> {
-        // What was missed is found in the log.
+        // A subscriber that lags misses records; it finds them in the log.
         let early = BroadcastStream::new(self.followers.early.subscribe());
         early.filter_map(|record| std::future::ready(record.ok())).boxed()
     }
@@ -269,6 +278,8 @@ impl EventLog for EmbeddedLog {
     ) -> Result<bool, AppendError> {
         let before = Seq(reference.seq.0.saturating_sub(1));
         let records = self.read_stream(stream, before, 1).await?;
+        // Row ids are computed from the reference: without this check a wrong index would erase the
+        // payload of another record.
         let found = records.first().filter(|record| {
             let named = record.body.payloads.get(usize::from(reference.index));
             record.first_seq() == reference.seq && named.is_some()
@@ -288,6 +299,7 @@ impl EventLog for EmbeddedLog {
 
     async fn close(&self) -> Result<(), LogError> {
         drop(self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
+        // Dropping the last sender ends the writer thread, which finishes its queue first.
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = ended {
             let joined = tokio::task::spawn_blocking(move || thread.join()).await;

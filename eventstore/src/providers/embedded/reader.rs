@@ -1,4 +1,4 @@
-//! Reading: connections of their own, and every hash is checked.
+//! Reads: a pool of read-only connections. Every hash is checked.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -17,16 +17,17 @@ use crate::record::{Head, PayloadMeta, Position, RawRecord, Record};
 use crate::reuse::Assembly;
 use crate::seal::{Opening, Own, PayloadKeys, open};
 
-/// Connections kept open for the next reader.
+/// Maximum number of idle connections.
 const IDLE: usize = 8;
 
+/// Pool of connections; it grows with the number of concurrent reads.
 pub(super) struct Readers {
     path: PathBuf,
     keys: Arc<dyn PayloadKeys>,
     idle: Mutex<Vec<Line>>,
 }
 
-/// One connection at work.
+/// A borrowed connection with the keys that open payloads.
 pub(super) struct Reader<'a> {
     line: &'a Line,
     keys: &'a dyn PayloadKeys,
@@ -38,7 +39,7 @@ impl Readers {
         Ok(Self { path: path.to_owned(), keys, idle: Mutex::new(vec![first]) })
     }
 
-    /// Reads in a thread that may wait for the disk.
+    /// Runs a read on a thread that may block on the disk.
     pub(super) async fn run<T: Send + 'static>(
         self: Arc<Self>,
         read: impl FnOnce(&Reader<'_>) -> Result<T, LogError> + Send + 'static,
@@ -47,7 +48,7 @@ impl Readers {
             let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let line = idle.map_or_else(|| Line::open(&self.path), Ok)?;
             let result = read(&Reader { line: &line, keys: &*self.keys });
-            // A connection that failed is not used again.
+            // A connection that failed is dropped: it may be inside a broken statement.
             if result.is_ok() {
                 let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
                 if idle.len() < IDLE {
@@ -120,7 +121,7 @@ impl Reader<'_> {
         Ok(records)
     }
 
-    /// A payload, put together from those that it is built on.
+    /// Opens a payload, assembling it from the payloads that it is a delta of.
     pub(super) fn opening(
         &self,
         stream: &StreamKey,
@@ -154,7 +155,7 @@ impl Reader<'_> {
         let Some(sealed) = sealed else {
             return Err(LogError::missing_payload(stream, reference));
         };
-        // What is empty was erased.
+        // An empty row marks an erased payload.
         if sealed.is_empty() {
             return Ok(None);
         }
@@ -164,6 +165,7 @@ impl Reader<'_> {
     }
 
     pub(super) fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError> {
+        // Streams that are due now sort as time 0, before all timed ones.
         let sql = "SELECT s.tenant, s.kind, s.uuid FROM (SELECT 0 AS due, stream FROM wake_now \
             UNION ALL SELECT due, stream FROM wake WHERE due <= ? ORDER BY 1, 2 LIMIT ?) w \
             JOIN stream s ON s.id = w.stream ORDER BY w.due, w.stream";
@@ -184,7 +186,7 @@ impl Reader<'_> {
     }
 }
 
-/// Bytes of the database.
+/// Returns the bytes of the database, the write-ahead log not counted.
 pub(super) fn database_bytes(reader: &Reader<'_>) -> Result<u64, LogError> {
     let sql = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
     let bytes: i64 = reader.line.connection.query_row(sql, [], |row| row.get(0)).map_err(failed)?;
@@ -209,7 +211,7 @@ static OF_ALL: LazyLock<String> = LazyLock::new(|| {
     format!("SELECT {COLUMNS} FROM record r WHERE r.position > ? ORDER BY r.position LIMIT ?")
 });
 
-/// Positions have no hole.
+/// Checks that positions have no hole: rows can vanish from a damaged file.
 fn dense(after: Position, positions: impl Iterator<Item = Position>) -> Result<(), LogError> {
     for (expected, position) in (after.0 + 1..).zip(positions) {
         if position.0 != expected {

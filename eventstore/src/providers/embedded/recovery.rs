@@ -1,5 +1,5 @@
-//! What the writer does after an error: neither its connection nor its memory is trusted until both
-//! were compared with the file.
+//! Recovery of the writer after an error: neither its connection nor its memory is trusted until
+//! both were compared with the file.
 
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
@@ -11,7 +11,7 @@ use crate::error::{AppendError, LogError};
 use crate::record::Head;
 
 impl Writer {
-    /// Begins a transaction, on a connection that is in none.
+    /// Begins a transaction, after recovery if the last one failed.
     pub(super) fn begin(&mut self) -> Result<(), WriteError> {
         if !self.is_sound {
             self.recover()?;
@@ -19,14 +19,15 @@ impl Writer {
         Ok(self.transaction("BEGIN IMMEDIATE")?)
     }
 
-    /// Makes connection and memory as the file is, whatever became of the last transaction: after
-    /// some errors SQLite has rolled back by itself, after others it is still inside.
+    /// Resets connection and memory to what the file holds, whatever became of the last
+    /// transaction: after some errors SQLite has rolled back by itself, after others the
+    /// transaction is still open.
     pub(super) fn recover(&mut self) -> Result<(), WriteError> {
         self.is_sound = false;
         self.heads.clear();
         self.followers.fresh.clear();
         if !self.connection.is_autocommit() {
-            // Whether it did is asked below.
+            // The next check finds out whether it worked.
             let _rolled_back = self.connection.execute_batch("ROLLBACK");
         }
         if !self.connection.is_autocommit() {
@@ -37,13 +38,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Tells those whose commits were not written, once nothing of them is left.
+    /// Rejects the commits of a failed group, once none of them can appear in the file any more.
     pub(super) fn refuse(
         &mut self,
         replies: impl Iterator<Item = oneshot::Sender<Result<Head, AppendError>>>,
         error: &WriteError,
     ) {
         tracing::error!(%error, "a group of commits was not written");
+        // Recovery comes before the replies: a caller that retries must meet a consistent writer.
         if let Err(error) = self.recover() {
             tracing::error!(%error, "the log's writer cannot go on for now");
         }
@@ -54,7 +56,7 @@ impl Writer {
         }
     }
 
-    /// Whether a commit would be written: after a failure only a write can tell.
+    /// Checks that a commit could be written. After a failure only a write can prove it.
     pub(super) fn check_writable(&mut self) -> Result<(), AppendError> {
         if self.failure.is_none() {
             return Ok(());
@@ -66,19 +68,19 @@ impl Writer {
     }
 }
 
-/// The log's last position, as the file has it.
+/// Reads the log's last position from the file.
 pub(super) fn last_position(connection: &Connection) -> rusqlite::Result<u64> {
     let sql = "SELECT coalesce(max(position), 0) FROM record";
     connection.query_row(sql, [], |row| row.get(0)).map(unsigned)
 }
 
-/// Why a group of commits was not written.
+/// Error that aborted a group of commits.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum WriteError {
-    /// The database.
+    /// A statement or the commit failed.
     #[error(transparent)]
     Database(#[from] rusqlite::Error),
-    /// The connection that was to take the place of another one.
+    /// A replacement connection could not be opened.
     #[error(transparent)]
     Open(#[from] LogError),
 }

@@ -1,11 +1,11 @@
-//! Between rows and values.
+//! Conversions between SQL values and the log's types.
 
 use convergio_domain::stream::StreamKind;
 use rusqlite::ErrorCode;
 
 use crate::error::LogError;
 
-/// Numbers of stream kinds in the database.
+/// Returns the number of a stream kind in the database. Numbers are part of the file format.
 pub(super) fn kind_number(kind: StreamKind) -> i64 {
     match kind {
         StreamKind::Run => 1,
@@ -17,7 +17,7 @@ pub(super) fn kind_number(kind: StreamKind) -> i64 {
     }
 }
 
-/// The kind of a number.
+/// Returns the stream kind of a number.
 pub(super) fn kind_of(number: i64) -> Result<StreamKind, LogError> {
     match number {
         1 => Ok(StreamKind::Run),
@@ -30,17 +30,17 @@ pub(super) fn kind_of(number: i64) -> Result<StreamKind, LogError> {
     }
 }
 
-/// Positions and sequence numbers are far below 2^63; SQLite's integers are signed.
+/// Converts to SQLite's signed integers. Positions and sequence numbers are far below 2^63.
 pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// The number of a column.
+/// Converts a column to an unsigned number.
 pub(super) fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-/// What an error of SQLite means for the log.
+/// Maps an error of SQLite to one of the log.
 pub(super) fn sqlite_error(error: &rusqlite::Error) -> LogError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {

@@ -1,7 +1,8 @@
-//! Rows of records in order, each unpacked and its hash checked.
+//! Decoding of record rows: each is unpacked, and its hash is checked.
 //!
-//! What a record follows is known from the row before it in its stream, which is remembered from
-//! page to page; the database is asked once a stream. Many rows are opened by several threads.
+//! The hash before a record comes from the previous row of its stream, which a connection remembers
+//! from page to page; the database is asked once per stream. Many rows are decoded by several
+//! threads.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -20,32 +21,32 @@ use super::{codec, schema, shape};
 use crate::error::LogError;
 use crate::record::{Body, Hash, Position, RawRecord, Record, chain};
 
-/// What a statement must select of `record r`.
+/// Columns that a statement must select of `record r`.
 pub(super) const COLUMNS: &str =
     "r.position, r.stream, r.seq, r.time, r.delay, r.dedup, r.commit_end, r.hash, r.body";
-/// Streams that a connection remembers.
+/// Maximum number of stream cursors of a connection.
 const KNOWN: usize = 20_000;
-/// Rows that are worth a thread.
+/// Number of rows from which on another thread pays off.
 const WORTH: usize = 256;
-/// Threads that open rows at once.
+/// Maximum number of decoding threads.
 const THREADS: usize = 4;
-/// Processors of the machine; asked once, since the answer is in files.
+/// Number of processors. Cached, because reading it opens files of the control group.
 static PROCESSORS: LazyLock<usize> =
     LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
 
-/// A stream, and the record of it that was read last: the number of its first event, its hash.
+/// A stream, with sequence number and hash of its record that was read last.
 struct Known {
     key: StreamKey,
     last: Option<(Seq, Hash)>,
 }
 
-/// A connection with what it remembers.
+/// A read-only connection with its cursors.
 pub(super) struct Line {
     pub(super) connection: Connection,
     known: RefCell<HashMap<i64, Known>>,
 }
 
-/// A row that is not unpacked.
+/// A row whose body is still encoded.
 struct Row {
     position: i64,
     stream_id: i64,
@@ -55,21 +56,21 @@ struct Row {
     delay: i64,
     commit: Uuid,
     hash: Hash,
-    /// The hash before it; `None` if the database has no record before it.
+    /// Hash of the previous record of the stream; `None` if the database has none before it.
     before: Option<Hash>,
     packed: Vec<u8>,
 }
 
-/// A row that is what was written.
+/// A row whose hash is correct, with its canonical body.
 pub(super) struct Opened {
     pub(super) raw: RawRecord,
     commit: Uuid,
     recorded_at: Timestamp,
 }
 
-/// Why a row was not opened.
+/// Failure of verifying a row.
 enum Failure {
-    /// It does not follow the record that was read last; another may be in between.
+    /// It does not follow the record that was read last. Another record may be between them.
     Chain(Box<Row>),
     Corrupt(LogError),
 }
@@ -79,7 +80,7 @@ impl Line {
         Ok(Self { connection: schema::open_reader(path)?, known: RefCell::default() })
     }
 
-    /// The records that a statement selects, as they are written.
+    /// Reads the selected records as canonical bytes.
     pub(super) fn raw(
         &self,
         sql: &str,
@@ -90,7 +91,7 @@ impl Line {
         opened.into_iter().map(|opened| Ok(self.settle(opened)?.raw)).collect()
     }
 
-    /// The records that a statement selects, read.
+    /// Reads and decodes the selected records.
     pub(super) fn records(
         &self,
         sql: &str,
@@ -143,7 +144,8 @@ impl Line {
         })
     }
 
-    /// The stream of a number and the hash before an event; the event's record is remembered.
+    /// Returns the stream of an id and the hash before an event, and moves the stream's cursor to
+    /// that event.
     fn follows(
         &self,
         id: i64,
@@ -153,6 +155,7 @@ impl Line {
     ) -> Result<(StreamKey, Option<Hash>), LogError> {
         let mut known = self.known.borrow_mut();
         if known.len() >= KNOWN && !known.contains_key(&id) {
+            // Forgetting all costs one query per stream, which is cheaper than tracking use.
             known.clear();
         }
         let known = match known.entry(id) {
@@ -180,7 +183,7 @@ impl Line {
         }
     }
 
-    /// The hash before an event; zeros before the first.
+    /// Reads the hash of the record before an event; zeros before the first.
     fn before(&self, stream: i64, seq: Seq) -> Result<Option<Hash>, LogError> {
         if seq <= Seq(1) {
             return Ok(Some([0; 32]));
@@ -197,7 +200,8 @@ impl Line {
         }
     }
 
-    /// A row whose chain does not hold is compared with what really stands before it.
+    /// Verifies a row whose chain did not hold against the record that really precedes it: a cursor
+    /// may have skipped records.
     fn settle(&self, opened: Result<Opened, Failure>) -> Result<Opened, LogError> {
         let row = match opened {
             Ok(opened) => return Ok(opened),
@@ -221,7 +225,7 @@ fn at(row: &Row) -> String {
     format!("{}, position {}", row.stream, row.position)
 }
 
-/// Unpacks a row and checks its hash.
+/// Decodes a row and checks its hash.
 fn open(row: Row) -> Result<Opened, Failure> {
     let place = shape::Row {
         stream: &row.stream,
@@ -246,7 +250,8 @@ fn open(row: Row) -> Result<Opened, Failure> {
     Ok(Opened { raw, commit: row.commit, recorded_at })
 }
 
-/// Reads the events of a row, and checks that they stand where they were written for.
+/// Decodes the events of a row, and checks that they belong to its place: a row that was moved has
+/// a correct hash too.
 fn read(opened: Opened) -> Result<Record, LogError> {
     let Opened { raw, commit, recorded_at } = opened;
     let RawRecord { position, stream, seq, prev_hash, hash, body } = raw;
@@ -267,12 +272,13 @@ fn read(opened: Opened) -> Result<Record, LogError> {
     Ok(Record { position, recorded_at, stream, prev_hash, hash, body })
 }
 
-/// Does the same with every row; with several threads when that is worth it.
+/// Maps rows in order, with several threads if there are enough rows.
 fn each<T: Send>(rows: Vec<Row>, work: impl Fn(Row) -> T + Sync) -> Vec<T> {
     let threads = PROCESSORS.min(THREADS).min(rows.len() / WORTH);
     if threads < 2 {
         return rows.into_iter().map(work).collect();
     }
+    // Contiguous parts keep the order of rows when the results are joined.
     let size = rows.len().div_ceil(threads);
     let (mut rows, work) = (rows.into_iter(), &work);
     std::thread::scope(|scope| {
@@ -294,7 +300,7 @@ pub(super) fn failed(error: rusqlite::Error) -> LogError {
     sqlite_error(&error)
 }
 
-/// A stream from the columns tenant, kind and uuid.
+/// Reads a stream key from the columns tenant, kind and uuid.
 pub(super) fn stream_key(row: &rusqlite::Row<'_>) -> Result<StreamKey, LogError> {
     let tenant: String = row.get(0).map_err(failed)?;
     let kind: i64 = row.get(1).map_err(failed)?;

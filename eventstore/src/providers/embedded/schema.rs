@@ -1,4 +1,4 @@
-//! The database file: its tables, and how connections are set up.
+//! The database file: its tables, migrations, and connection settings.
 
 use std::path::{Path, PathBuf};
 
@@ -9,16 +9,16 @@ use super::rows::sqlite_error;
 use crate::error::LogError;
 use crate::private_files::{narrow_mode, open_private_file};
 
-/// Marks our files ("CVGL").
+/// SQLite application id of this file format ("CVGL").
 const APPLICATION_ID: i32 = 0x4356_474C;
 const VERSION: i32 = 4;
-/// Pages of write-ahead log after which it is folded into the database.
+/// Pages of write-ahead log after which SQLite checkpoints them into the database.
 const CHECKPOINT_PAGES: i32 = 4000;
 
-/// `record.dedup` and `record.commit_end` are the halves of the commit id. `record.delay` is the
-/// time from `time`, when the events occurred, to their arrival in the log. `payload.id` is
-/// `position * 64 + index`. The wake index has two parts, since nearly all that is in it wants to
-/// be looked at now.
+/// Tables of the current version. `record.dedup` and `record.commit_end` are the halves of the
+/// commit id. `record.delay` is the time in milliseconds from `time`, when the events occurred, to
+/// their arrival. `payload.id` is `position * 64 + index`. The wake index is split, since nearly
+/// all entries are due now.
 const TABLES: &str = "
 CREATE TABLE stream (
     id INTEGER PRIMARY KEY,
@@ -45,10 +45,11 @@ CREATE TABLE wake (stream INTEGER PRIMARY KEY, due INTEGER NOT NULL);
 CREATE INDEX wake_due ON wake (due);
 ";
 
-/// From version 3, in whose rows nothing is otherwise: payloads are sealed in another form since.
+/// Migration from version 3. Its tables are the same; payloads have been sealed in another format
+/// since.
 const FROM_3: &str = "";
 
-/// From version 2, which kept heads beside the streams, and an index over commit ids.
+/// Migration from version 2, which stored heads with the streams, and an index of commit ids.
 const FROM_2: &str = "
 DROP INDEX record_dedup;
 ALTER TABLE stream DROP COLUMN position;
@@ -58,7 +59,7 @@ INSERT INTO wake_now SELECT stream FROM wake WHERE due = 0;
 DELETE FROM wake WHERE due = 0;
 ";
 
-/// Opens the writer's connection; makes the tables of a new file.
+/// Opens the writer's connection; creates the tables of a new file and migrates older ones.
 pub(super) fn open(path: &Path) -> Result<Connection, LogError> {
     check_not_emptied(path)?;
     make_private(path)?;
@@ -66,6 +67,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, LogError> {
     configure(&connection).map_err(|error| at(path, &error))?;
     let version = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
     match (version("application_id"), version("user_version")) {
+        // A new or empty file has neither application id nor version.
         (Ok(0), Ok(0)) => change(&connection, TABLES).map_err(|error| at(path, &error))?,
         (Ok(APPLICATION_ID), Ok(2)) => {
             change(&connection, FROM_2).map_err(|error| at(path, &error))?;
@@ -86,7 +88,8 @@ pub(super) fn open(path: &Path) -> Result<Connection, LogError> {
     Ok(connection)
 }
 
-/// SQLite makes its files with the mode of the database, and follows links.
+/// Restricts the database's files to their owner. SQLite creates its side files with the mode of
+/// the database, and follows links.
 fn make_private(path: &Path) -> Result<(), LogError> {
     let made = open_private_file(path).and_then(|_| {
         let beside = |ending: &str| PathBuf::from(format!("{}{ending}", path.display()));
@@ -95,7 +98,7 @@ fn make_private(path: &Path) -> Result<(), LogError> {
     made.map_err(|error| LogError::Unavailable(format!("cannot use {}: {error}", path.display())))
 }
 
-/// SQLite drops the write-ahead log of an empty file and begins anew; we would lose all in silence.
+/// Refuses an empty database beside a write-ahead log: SQLite would drop that log without an error.
 fn check_not_emptied(path: &Path) -> Result<(), LogError> {
     let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
     let write_ahead = format!("{}-wal", path.display());
@@ -109,35 +112,39 @@ fn check_not_emptied(path: &Path) -> Result<(), LogError> {
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "page_size", 4096)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
+    // FULL syncs the write-ahead log at each commit; NORMAL would lose commits in a power failure.
     connection.pragma_update(None, "synchronous", "FULL")?;
+    // Overwrites erased payloads in the file.
     connection.pragma_update(None, "secure_delete", true)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    // Negative: KiB instead of pages.
     connection.pragma_update(None, "cache_size", -4_096)?;
     prepare_once(connection)
 }
 
-/// A statement is prepared once. By default SQLite prepares it anew for each value of a LIMIT, in
-/// the hope of a better plan: most of what reading a short stream costs.
+/// Makes SQLite prepare a statement once. By default it prepares it anew for each value of a LIMIT,
+/// in the hope of a better plan, which dominates the cost of reading a short stream.
 fn prepare_once(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(())
 }
 
-/// Makes tables what this version has, all at once or not at all.
+/// Creates or migrates the tables in one transaction.
 fn change(connection: &Connection, statements: &str) -> rusqlite::Result<()> {
+    // The pragmas are transactional: no crash leaves new tables with an old version.
     connection.execute_batch(&format!("BEGIN;{statements}"))?;
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     connection.pragma_update(None, "user_version", VERSION)?;
     connection.execute_batch("COMMIT")
 }
 
-/// Writes what stands there already: fails as any write would, and changes nothing.
+/// Writes the version that the file has already: fails as any write would, and changes nothing.
 pub(super) fn write_version(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "user_version", VERSION)
 }
 
-/// Opens a connection that only reads.
+/// Opens a read-only connection.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, LogError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|error| at(path, &error))?;

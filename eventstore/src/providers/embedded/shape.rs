@@ -1,5 +1,5 @@
-//! The shape of a body on disk: what its row says already is left out, and ids and hashes, which do
-//! not compress, stand as bytes beside the text, which does.
+//! Shaping of bodies before compression: values that the row's columns hold are omitted, and ids
+//! and hashes, which do not compress, are moved out of the text as bytes.
 //!
 //! ```text
 //! ids  = 16 bytes for each UUID, 32 for each hash, 8 for each fingerprint, in order
@@ -19,7 +19,7 @@ const UUID_DIGITS: usize = 36;
 const HASH_DIGITS: usize = 64;
 const PRINT_DIGITS: usize = 16;
 
-/// What a record's row says beside its body.
+/// Columns of a record's row that are omitted from its body.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Row<'a> {
     pub(super) stream: &'a StreamKey,
@@ -43,14 +43,17 @@ impl Row<'_> {
     }
 }
 
-/// The ids and the text of a canonical body; `None` if it does not say what its row says.
+/// Splits a canonical body into ids and text; `None` if the body does not match its columns.
 pub(super) fn shape(canonical: &[u8], row: &Row<'_>) -> Option<(Vec<u8>, Vec<u8>)> {
+    // Members are sorted by name: a body begins with actor and commit, and ends with seq, stream,
+    // tenant and time.
     let body = canonical.strip_suffix(row.end().as_bytes())?;
     let actor_end = body.iter().position(|byte| *byte == b',')?;
     let (actor, rest) = body.split_at(actor_end);
     let rest = rest.strip_prefix(row.commit_field().as_bytes())?;
     let (mut ids, mut text) = (Vec::new(), Vec::with_capacity(canonical.len()));
     text.extend_from_slice(actor);
+    // Splitting at every quote, also an escaped one, loses nothing: the parts are joined by quotes.
     let mut quoted = rest.split(|byte| *byte == b'"');
     text.extend_from_slice(quoted.next()?);
     for part in quoted {
@@ -66,7 +69,7 @@ pub(super) fn shape(canonical: &[u8], row: &Row<'_>) -> Option<(Vec<u8>, Vec<u8>
     Some((ids, text))
 }
 
-/// The canonical body again; `None` if this is not what [`shape`] makes.
+/// Restores the canonical body; `None` if the input was not made by [`shape_body`].
 pub(super) fn unshape(ids: &[u8], text: &[u8], row: &Row<'_>) -> Option<Vec<u8>> {
     let mut ids = ids;
     let actor_end = text.iter().position(|byte| *byte == b',')?;
@@ -98,21 +101,21 @@ pub(super) fn unshape(ids: &[u8], text: &[u8], row: &Row<'_>) -> Option<Vec<u8>>
     ids.is_empty().then_some(canonical)
 }
 
-/// Splits what [`shape`] and the compressor made: the ids, and the compressed text. How long the
-/// ids are stands before them.
+/// Splits an encoded body into ids and compressed text, by the length prefix of the ids.
 pub(super) fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = read_varint(bytes)?;
     rest.split_at_checked(length)
 }
 
-/// The ids with their length before them.
+/// Returns the ids with their length before them.
 pub(super) fn prefixed(ids: &[u8]) -> Vec<u8> {
     let mut bytes = varint(ids.len());
     bytes.extend_from_slice(ids);
     bytes
 }
 
-/// A quoted part that is an id in its canonical form, as bytes.
+/// Encodes a quoted string as bytes, if it is an id in its canonical form. An id in another form
+/// must stay text, or it would not be restored byte for byte.
 fn id(part: &[u8]) -> Option<(u8, Vec<u8>)> {
     match part.len() {
         UUID_DIGITS => {
@@ -126,7 +129,7 @@ fn id(part: &[u8]) -> Option<(u8, Vec<u8>)> {
     }
 }
 
-/// The bytes of lower-case hexadecimal digits.
+/// Decodes lower-case hexadecimal digits.
 fn digits(part: &[u8]) -> Option<Vec<u8>> {
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),
@@ -148,6 +151,7 @@ fn varint(mut number: usize) -> Vec<u8> {
 
 fn read_varint(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let mut number = 0_usize;
+    // Four bytes of seven bits hold any length below a body's limit of 512 KiB.
     for (index, byte) in bytes.iter().enumerate().take(4) {
         number |= usize::from(byte & 0x7f) << (7 * index);
         if byte & 0x80 == 0 {

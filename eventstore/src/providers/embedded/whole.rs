@@ -1,4 +1,4 @@
-//! Commits that are written all or none, however many they are: those of an import.
+//! Batches of commits, of any number, that are written atomically: those of an import.
 
 use std::sync::Arc;
 
@@ -8,11 +8,11 @@ use crate::error::AppendError;
 use crate::prepare::Prepared;
 use crate::record::Record;
 
-/// Why nothing was written.
+/// Failure of a batch; nothing was written.
 enum Failure {
-    /// A commit does not follow what is there.
+    /// A commit does not follow its stream's head.
     Refused(AppendError),
-    /// The database.
+    /// The database failed.
     Write(WriteError),
 }
 
@@ -23,7 +23,7 @@ impl From<rusqlite::Error> for Failure {
 }
 
 impl Writer {
-    /// Writes commits, each after the one before it in its stream, in one transaction.
+    /// Writes commits in one transaction, each after the previous one of its stream.
     pub(super) fn write_all(
         &mut self,
         commits: Vec<(Prepared, Vec<u8>)>,
@@ -34,7 +34,7 @@ impl Writer {
                 Ok(())
             }
             Err(Failure::Refused(error)) => {
-                // What was written of it is rolled back there.
+                // Recovery rolls back the commits before the refused one.
                 self.recover().map_err(|error| AppendError::from(&error))?;
                 Err(error)
             }

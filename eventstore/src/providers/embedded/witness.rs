@@ -1,9 +1,9 @@
-//! The witness of the log's end: a small file that says what was acknowledged last.
+//! The acknowledgement marker: a small file that holds the end of the last acknowledged group.
 //!
-//! SQLite takes a damaged frame of its write-ahead log for the end of it, and begins anew where its
-//! files are gone: acknowledged commits would be missing without a word. The witness is written
-//! after every group, once the group is durable, and not synced by itself: after a power cut it may
-//! be old, and it is never ahead of what is on disk.
+//! SQLite treats a damaged frame of its write-ahead log as its end, and starts anew where its files
+//! are gone, so acknowledged commits could vanish without an error. The marker is written after
+//! each group, once that is durable, and is not synced itself: after a power failure it may be old,
+//! but it is never ahead of the disk.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -13,18 +13,18 @@ use crate::error::LogError;
 use crate::private_files::open_private_file;
 use crate::record::{Hash, Position};
 
-/// Position, hash, and eight bytes of BLAKE3 over both.
+/// Length: position, hash, and eight bytes of BLAKE3 over both.
 const BYTES: usize = 8 + 32 + 8;
 
-/// The file, open for the writer.
+/// The marker's file, open for writing.
 pub(super) struct Witness(File);
 
 impl Witness {
-    /// Opens the file beside a database, and compares what it says with how the log ends: `hash`
-    /// tells the hash of a position.
+    /// Opens the marker beside a database, and compares it with the end of the log. `hash` looks up
+    /// the hash of a position.
     ///
     /// # Errors
-    /// [`LogError::Corrupt`] if acknowledged commits are missing or others.
+    /// [`LogError::Corrupt`] if acknowledged commits are missing or differ.
     pub(super) fn open(
         database: &Path,
         end: Position,
@@ -38,14 +38,15 @@ impl Witness {
         if let Some((position, witnessed)) = read(&witness.0) {
             compare(database, end, position, hash(position)?.is_none_or(|h| h == witnessed))?;
         }
-        // What was durable and not told to anybody counts from now on.
+        // Commits that were durable but not acknowledged before a crash count from now on: readers
+        // see them.
         if let Some(last) = hash(end)? {
             witness.note(end, &last);
         }
         Ok(witness)
     }
 
-    /// Notes the end of a group that is durable.
+    /// Writes the end of a durable group.
     pub(super) fn note(&self, position: Position, hash: &Hash) {
         let mut bytes = [0; BYTES];
         bytes[..8].copy_from_slice(&position.0.to_be_bytes());
@@ -53,13 +54,13 @@ impl Witness {
         let check = *blake3::hash(&bytes[..40]).as_bytes();
         bytes[40..].copy_from_slice(&check[..8]);
         if let Err(error) = self.0.write_all_at(&bytes, 0) {
-            // The log itself is safe; only its loss would go unnoticed.
+            // The log itself is safe; only a later loss would go unnoticed.
             tracing::warn!(%error, "the witness of the log's end was not written");
         }
     }
 }
 
-/// Whether the log holds what its witness says.
+/// Checks that the log reaches the marker and holds the same record there.
 fn compare(
     database: &Path,
     end: Position,
@@ -81,7 +82,7 @@ fn compare(
     Ok(())
 }
 
-/// What a whole witness says; a damaged or empty one says nothing.
+/// Reads the marker; `None` if it is damaged or empty, which a crash may cause.
 fn read(file: &File) -> Option<(Position, Hash)> {
     let mut bytes = [0; BYTES];
     file.read_exact_at(&mut bytes, 0).ok()?;

@@ -1,4 +1,5 @@
-//! The writer thread: takes what has arrived, compares heads, writes it in one transaction.
+//! The writer thread: takes queued jobs, compares heads, and writes groups of commits in one
+//! transaction each.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -28,19 +29,20 @@ use crate::record::{Body, Hash, Head, Outline, Position, Record};
 use crate::stream_tail::Feeds;
 use crate::tail::BACKLOG;
 
-/// Commits in one transaction at most.
+/// Maximum number of commits in one transaction.
 pub(super) const GROUP: usize = 256;
-/// First records kept for those who hear of them early.
+/// Pending first records buffered for their subscribers.
 const EARLY: usize = 256;
-/// Longest wait for the commit that goes on from another one, so that one sync makes both durable.
+/// Maximum time that a group waits for the commit that continues one of its own, so that one sync
+/// makes both durable.
 const CONTINUED: Duration = Duration::from_millis(1);
-/// Streams whose heads are kept in memory.
+/// Maximum number of stream summaries in memory.
 const HEADS: usize = 8192;
 
-/// Waits for a lock that another connection holds.
+/// Time to wait for a lock that another connection holds.
 const LOCKED: Duration = Duration::from_secs(5);
 
-/// What the writer knows of a stream.
+/// A stream's row id, head, and entry in the wake index.
 #[derive(Clone, Copy)]
 pub(super) struct Known {
     id: i64,
@@ -48,12 +50,12 @@ pub(super) struct Known {
     wake: Option<i64>,
 }
 
-/// Who is told of what was written.
+/// Channels and caches that are fed with written records.
 #[derive(Clone)]
 pub(super) struct Followers {
     pub(super) live: broadcast::Sender<Arc<Record>>,
     pub(super) feeds: Arc<Feeds>,
-    /// Told of first records before they are durable.
+    /// Receives first records before they are durable.
     pub(super) early: broadcast::Sender<Arc<Record>>,
     pub(super) fresh: Arc<Fresh>,
 }
@@ -65,22 +67,23 @@ impl Followers {
     }
 }
 
+/// State of the writer thread. Memory and file are equal between transactions while `is_in_sync`.
 pub(super) struct Writer {
     pub(super) connection: Connection,
-    /// The file, for a connection in place of one that cannot be used any more.
+    /// Path of the database, for a connection that replaces a broken one.
     pub(super) database: PathBuf,
     pub(super) followers: Followers,
     counters: Arc<Counters>,
     witness: Witness,
     pub(super) position: u64,
     pub(super) heads: HashMap<StreamKey, Known>,
-    /// Why the last transaction failed; nothing since one succeeded.
+    /// Error of the last transaction; `None` after a success.
     pub(super) failure: Option<AppendError>,
-    /// Whether connection and memory are as the file is. After an error they may not be.
+    /// True if connection and memory equal the file. After an error they may not.
     pub(super) is_sound: bool,
 }
 
-/// What is told once the group is durable.
+/// A reply that is sent once the group is durable.
 struct Written {
     reply: oneshot::Sender<Result<Head, AppendError>>,
     head: Head,
@@ -88,7 +91,7 @@ struct Written {
 }
 
 impl Prepared {
-    /// What the row of this commit will say.
+    /// Returns the columns that this commit's row will have.
     pub(super) fn row(&self) -> Row<'_> {
         let Self { stream, commit, body, .. } = self;
         Row { stream, commit: *commit, seq: body.seq, time: body.time }
@@ -121,18 +124,18 @@ impl Writer {
         })
     }
 
-    /// Works until nobody can send jobs any more.
+    /// Runs jobs until all senders are gone.
     pub(super) fn run(mut self, mut jobs: Jobs) {
         while let Some(job) = jobs.next() {
             match job {
                 Job::Append(append) => self.write(*append, &mut jobs),
                 Job::AppendAll { commits, reply } => {
-                    // Who asked may have gone.
+                    // A caller that was cancelled does not receive the reply.
                     let _told = reply.send(self.write_all(commits));
                 }
                 Job::Erase { id, stream, reply } => {
                     self.followers.fresh.forget(&stream);
-                    // Who asked may have gone; it is erased all the same.
+                    // The caller may have been cancelled; the payload is erased all the same.
                     let _told = reply.send(self.erase(id));
                 }
                 Job::Check { reply } => {
@@ -142,16 +145,17 @@ impl Writer {
             }
         }
         self.followers.feeds.end();
-        // Folding the write-ahead log away is a courtesy: it is replayed at the next opening.
+        // Checkpointing is optional: the write-ahead log is replayed at the next opening.
         let _folded = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
     }
 
-    /// Empties a payload, and folds the write-ahead log away, which holds older pages.
+    /// Erases a payload, and truncates the write-ahead log, whose older pages still hold it.
     fn erase(&self, id: i64) -> Result<bool, AppendError> {
         let erase = || {
             let sql = "UPDATE payload SET sealed = x'' WHERE id = ? AND length(sealed) > 0";
             let erased = self.connection.prepare_cached(sql)?.execute([id])? > 0;
             let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
+            // Truncation must wait for readers that still use older pages of the write-ahead log.
             self.connection.busy_timeout(LOCKED)?;
             let is_busy = self.connection.query_row(sql, [], |row| row.get::<_, bool>(0));
             self.connection.busy_timeout(Duration::ZERO)?;
@@ -164,16 +168,19 @@ impl Writer {
         }
     }
 
-    /// Writes a commit, and those that have come with it, in one transaction.
+    /// Writes a commit, and those that are queued behind it, in one transaction.
     pub(super) fn write(&mut self, first: Append, jobs: &mut Jobs) {
         if let Err(error) = self.begin() {
             return self.refuse([first.reply].into_iter(), &error);
         }
         let (mut written, mut next, mut taken) = (Vec::new(), Some(first), 0);
+        // Waiting pays off only if a subscriber can continue one of these commits.
         let mut until = self.is_heard().then(|| Instant::now() + CONTINUED);
         let mut failed = None;
         while let Some(job) = next.take() {
             taken += 1;
+            // A commit that nobody continues must not be delayed: from it on, only queued ones are
+            // taken.
             until = until.filter(|_| job.prepared.is_continued);
             match self.write_one(job) {
                 Ok(done) => written.extend(done),
@@ -182,13 +189,14 @@ impl Writer {
                     break;
                 }
             }
-            // Those that are refused count too: a transaction ends, whatever comes.
+            // Refused commits count too, so that a group ends whatever arrives.
             if taken < GROUP {
                 next = jobs.next_append(until);
             }
         }
         let result = match failed {
             None => self.transaction("COMMIT").map_err(|error| (error.into(), None)),
+            // The failed job's own reply is sent together with those of its group.
             Some((error, reply)) => Err((WriteError::from(error), Some(reply))),
         };
         match result {
@@ -200,7 +208,7 @@ impl Writer {
         }
     }
 
-    /// Whether anybody could go on from a commit before it is durable.
+    /// Returns whether anybody could continue a commit before it is durable.
     fn is_heard(&self) -> bool {
         self.followers.early.receiver_count() > 0
     }
@@ -213,23 +221,24 @@ impl Writer {
     fn acknowledge(&mut self, written: Vec<Written>) {
         let mut appended = written.iter().filter(|written| written.record.is_some());
         let last = appended.next_back().map(|written| written.head);
+        // The marker is written before the replies: an acknowledged commit must be covered by it.
         self.note_group(written.len(), last);
         for Written { reply, head, record } in written {
             if let Some(record) = record {
                 self.tell(record);
             }
-            // A caller that went away finds its commit in the log.
+            // A caller that was cancelled finds its commit in the log.
             let _told = reply.send(Ok(head));
         }
     }
 
-    /// The same for commits that were written together.
+    /// Acknowledges a batch that was written atomically; its job sends the only reply.
     pub(super) fn acknowledge_all(&mut self, records: Vec<Arc<Record>>) {
         self.note_group(records.len(), records.last().map(|record| record.head()));
         records.into_iter().for_each(|record| self.tell(record));
     }
 
-    /// Notes that a group of commits is durable.
+    /// Records that a group of commits is durable.
     fn note_group(&mut self, commits: usize, last: Option<Head>) {
         self.failure = None;
         self.counters.syncs.fetch_add(1, Ordering::Relaxed);
@@ -241,12 +250,12 @@ impl Writer {
 
     fn tell(&self, record: Arc<Record>) {
         self.followers.feeds.tell(&record);
-        // Nobody following is fine.
+        // An error means that there are no followers.
         let _followers = self.followers.live.send(record);
     }
 
-    /// Writes one commit of the group. What is wrong with the commit itself is told at once and
-    /// leaves the group alone; an error of the database ends the group.
+    /// Appends one commit of the group. A commit that is refused gets its reply at once and leaves
+    /// the group alone; an error of the database ends the group.
     #[expect(clippy::type_complexity, reason = "the reply must come back with the error")]
     fn write_one(
         &mut self,
@@ -277,6 +286,7 @@ impl Writer {
             Some(known) if prepared.expected != Some(known.head) => {
                 self.settle(prepared, (known.id, known.head))
             }
+            // The stream is unknown, but the caller has seen a head of it: that was in another log.
             None if prepared.expected.is_some() => {
                 Ok(Verdict::Refuse(AppendError::Conflict { actual: None }))
             }
@@ -284,8 +294,8 @@ impl Writer {
         }
     }
 
-    /// What became of a commit whose head has passed: if it stands behind the head that it expects
-    /// it was appended before, for ever; else somebody else was faster.
+    /// Resolves a commit that does not expect the stream's head: if its record follows the head
+    /// that it expects, it was appended before; otherwise another writer was faster.
     fn settle(
         &self,
         prepared: &Prepared,
@@ -338,7 +348,7 @@ impl Writer {
         Ok(Ok(head.map(|head| Known { id, head, wake })))
     }
 
-    /// The end of a stream that is not at hand.
+    /// Reads a stream's head from the database.
     fn head(
         &self,
         id: i64,
@@ -389,24 +399,26 @@ impl Writer {
             body
         ])?;
         let sql = "INSERT INTO payload (id, sealed) VALUES (?, ?)";
-        // What is empty was erased before it was archived, and stays so.
+        // Erased before it was archived: the empty row keeps it distinguishable from a lost one.
         for (index, sealed) in (0..).zip(&prepared.sealed) {
             let id = payload_id(position, index);
             self.connection.prepare_cached(sql)?.execute(params![id, sealed])?;
         }
         let wake = self.write_wake(stream, known.and_then(|known| known.wake), prepared.wake)?;
         if self.heads.len() >= HEADS {
+            // Forgetting all costs one read per stream, which is cheaper than tracking use.
             self.heads.clear();
         }
         self.heads.insert(prepared.stream.clone(), Known { id: stream, head, wake });
         let fresh = std::mem::take(&mut prepared.fresh);
-        // Whoever goes on from it must find its payloads.
+        // A subscriber must find all payloads of a pending record in the cache, since the file does
+        // not show them yet.
         let is_early = known.is_none() && fresh.len() == prepared.sealed.len();
         self.followers.fresh.add(&prepared.stream, prepared.body.seq, fresh);
         let Prepared { stream, prev_hash, hash, body, .. } = prepared;
         let record = Arc::new(Record { position, recorded_at, stream, prev_hash, hash, body });
         if is_early {
-            // Nobody listening is fine.
+            // An error means that there are no subscribers.
             let _listeners = self.followers.early.send(Arc::clone(&record));
         }
         Ok((head, record))
@@ -419,7 +431,7 @@ impl Writer {
         Ok(self.connection.last_insert_rowid())
     }
 
-    /// Writes the wake index where it changes; most steps leave it as it is.
+    /// Updates the wake index where it changes; most commits leave it as it is.
     fn write_wake(
         &self,
         stream: i64,
@@ -428,6 +440,7 @@ impl Writer {
     ) -> rusqlite::Result<Option<i64>> {
         let due = match wake {
             Wake::Now => Some(0),
+            // 0 means "now" in the summary, so timed wakes are at least 1 ms after the epoch.
             Wake::At(due) => Some(due.0.max(1)),
             Wake::Parked | Wake::Done => None,
         };
@@ -452,31 +465,32 @@ impl Writer {
     }
 }
 
+/// Decision about a commit of the group.
 enum Verdict {
     Append(Option<Known>),
     Known(Head),
     Refuse(AppendError),
 }
 
-/// The first half of a commit's id.
+/// Returns the first half of a commit id, for the column `dedup`.
 fn dedup(commit: Uuid) -> i64 {
     let (first, _) = commit.as_u64_pair();
     i64::from_ne_bytes(first.to_ne_bytes())
 }
 
-/// Its second half.
+/// Returns the second half of a commit id, for the column `commit_end`.
 fn commit_end(commit: Uuid) -> i64 {
     let (_, second) = commit.as_u64_pair();
     i64::from_ne_bytes(second.to_ne_bytes())
 }
 
-/// A commit's id from its halves.
+/// Joins a commit id from its halves.
 pub(super) fn commit(dedup: i64, end: i64) -> Uuid {
     let half = |number: i64| u64::from_ne_bytes(number.to_ne_bytes());
     Uuid::from_u64_pair(half(dedup), half(end))
 }
 
-/// Where a payload lies.
+/// Returns the row id of a payload.
 pub(super) fn payload_id(position: Position, index: u16) -> i64 {
     signed(position.0) * 64 + i64::from(index)
 }

@@ -1,4 +1,4 @@
-//! The few calls that the log makes, with their answers told apart by what they prove.
+//! Calls to the broker, with outcomes classified by what they prove about the message.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -17,30 +17,30 @@ use serde_json::json;
 
 use super::outbox::Outbox;
 
-/// Wait for one answer.
+/// Timeout of one call.
 pub(super) const ANSWER: Duration = Duration::from_secs(3);
 
-/// What a publish came to.
+/// Outcome of a publish.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Published {
-    /// It is stored.
+    /// The message is stored.
     Stored {
-        /// Its sequence number.
+        /// Sequence number of the message in its JetStream stream.
         sequence: u64,
     },
-    /// The version is not the expected one. It may be our own message that moved it.
+    /// The expected version is stale. Our own message, sent before, may have moved it.
     WrongVersion,
-    /// Refused for now; this message was not stored.
+    /// Refused for the moment; this message was not stored.
     NotNow(String),
-    /// The stream or the server has no room; this message was not stored.
+    /// The stream or the server is out of space; this message was not stored.
     Full,
-    /// Refused for ever; this message was not stored.
+    /// Refused permanently; this message was not stored.
     Refused(String),
-    /// No answer: it may be stored, now or later.
+    /// No acknowledgement: the message may be stored, now or later.
     Unknown(String),
 }
 
-/// Why a read gave nothing.
+/// Reason why a call got no usable answer. Nothing is known about the cluster's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct NoAnswer(pub(super) String);
 
@@ -62,7 +62,7 @@ struct ApiError {
     description: String,
 }
 
-/// A connection and what is asked over it.
+/// A connection to the cluster with the calls of the log.
 #[derive(Clone)]
 pub(super) struct Api {
     pub(super) client: Client,
@@ -81,8 +81,8 @@ impl Api {
         self.client.connection_state() == State::Connected
     }
 
-    /// Publishes once into a stream; if a position is expected, only after the subject's message
-    /// there (0: as its first).
+    /// Publishes a message once. If a position is expected, the broker stores it only directly
+    /// after the subject's message at that position (0: as the subject's first).
     pub(super) async fn publish(
         &self,
         stream: &str,
@@ -90,9 +90,12 @@ impl Api {
         expected: Option<u64>,
         body: Bytes,
     ) -> Published {
+        // The client would buffer the message and send it after reconnecting, when its outcome is
+        // no longer awaited.
         if !self.is_connected() {
             return Published::NotNow("not connected to the cluster".into());
         }
+        // The outbox applies the timeout, so that it runs from sending and not from queueing.
         let mut request = Request::new().payload(body).timeout(None);
         if let Some(position) = expected {
             let mut headers = HeaderMap::new();
@@ -120,7 +123,7 @@ impl Api {
         stored(stream, &answer.payload)
     }
 
-    /// A stream's settings and state, from its leader.
+    /// Reads a stream's settings and state from its leader; `None` if there is no such stream.
     pub(super) async fn info(&self, stream: &str) -> Result<Option<Info>, NoAnswer> {
         use jetstream::context::GetStreamErrorKind;
         match self.context.get_stream(stream).await {
@@ -136,7 +139,7 @@ impl Api {
         }
     }
 
-    /// The message at a sequence number, from the leader.
+    /// Reads the message at a sequence number from the leader.
     pub(super) async fn at(
         &self,
         stream: &str,
@@ -146,7 +149,7 @@ impl Api {
         found(request.send().await)
     }
 
-    /// A subject's last message, from the leader.
+    /// Reads a subject's last message from the leader.
     pub(super) async fn last(
         &self,
         stream: &str,
@@ -156,7 +159,7 @@ impl Api {
         found(request.send().await)
     }
 
-    /// A subject's first message at or after a sequence number, from the leader.
+    /// Reads a subject's first message at or after a sequence number from the leader.
     pub(super) async fn next(
         &self,
         stream: &str,
@@ -167,8 +170,8 @@ impl Api {
         found(request.next_by_subject(subject).sequence(from).send().await)
     }
 
-    /// Up to `limit` messages of a subject from a sequence number on, from any copy: the end may
-    /// be missing, as may everything if the copy is behind.
+    /// Reads up to `limit` messages of a subject from a sequence number on, from any replica.
+    /// Messages at the end may be missing, and all of them if the replica lags.
     pub(super) async fn batch(
         &self,
         stream: &str,
@@ -195,7 +198,7 @@ impl Api {
                     let message = StreamMessage::try_from(answer);
                     messages.push(message.map_err(|error| told(&error))?);
                 }
-                // 204 ends a batch, 404 says that there is nothing.
+                // Status 204 ends a batch, 404 means that there are no messages.
                 Some(204 | 404) => return Ok(messages),
                 Some(code) => {
                     let reason = answer.description.unwrap_or_default();
@@ -205,7 +208,7 @@ impl Api {
         }
     }
 
-    /// Overwrites and removes a message; true if it was there.
+    /// Overwrites a message with random bytes and removes it; true if it existed.
     pub(super) async fn erase(&self, stream: &str, sequence: u64) -> Result<bool, NoAnswer> {
         let call = format!("STREAM.MSG.DELETE.{stream}");
         let request = json!({"seq": sequence, "no_erase": false});
@@ -223,7 +226,8 @@ impl Api {
         stream.map_err(|error| NoAnswer(error.to_string()))
     }
 
-    /// Asks once, and collects every answer that comes until `enough` says so or `wait` is over.
+    /// Sends one request to many responders, and collects their replies until `enough` accepts them
+    /// or `wait` has passed.
     pub(super) async fn ask_all(
         &self,
         subject: &str,
@@ -257,13 +261,15 @@ struct Deleted {
     error: Option<ApiError>,
 }
 
-/// What an acknowledgement says.
+/// Classifies an acknowledgement. A sequence number of another stream means that the subject was
+/// reassigned, and proves nothing about our log.
 fn stored(stream: &str, answer: &[u8]) -> Published {
     match serde_json::from_slice::<Ack>(answer) {
         Ok(Ack { error: Some(error), .. }) => refusal(error),
         Ok(Ack { seq, stream: by, .. }) if seq > 0 && by == stream => {
             Published::Stored { sequence: seq }
         }
+        // Stored elsewhere: somebody has given our subjects to another stream.
         Ok(Ack { seq, stream: by, .. }) if seq > 0 => {
             Published::Refused(format!("the subject belongs to the stream {by} now"))
         }
@@ -282,7 +288,8 @@ fn found(
 }
 
 impl ApiError {
-    /// Whether there is no such message: for a delete, a code of its own with the reason as text.
+    /// Returns whether the message does not exist. For a delete, the broker answers a general code
+    /// with the reason as text.
     fn says_no_message(&self) -> bool {
         let is_failed_delete = self.err_code == DELETE_FAILED;
         self.err_code == NO_MESSAGE
@@ -293,12 +300,13 @@ impl ApiError {
 const NO_MESSAGE: u32 = 10_037;
 const DELETE_FAILED: u32 = 10_057;
 
-/// What a refusal proves. The numbers are JetStream's error codes.
+/// Classifies a refusal by JetStream's error codes.
 fn refusal(error: ApiError) -> Published {
     let ApiError { code, err_code, description } = error;
     match err_code {
         10_071 => Published::WrongVersion,
-        // The version is right or wrong by a message that is on its way; not ready.
+        // The version depends on a message that is still on its way, or the stream is not ready
+        // yet.
         10_164 | 10_163 => Published::NotNow(description),
         // Insufficient resources, memory or storage exceeded, maximum bytes or messages exceeded.
         10_023 | 10_028 | 10_047 | 10_077 | 10_122 => Published::Full,

@@ -1,9 +1,9 @@
-//! Appending: one message, sent until it is known what became of it.
+//! Appending: one message per record, sent until its outcome is known.
 //!
-//! The broker's own words are not enough: which check comes first differs with the number of
-//! copies, and an acknowledgement can be lost. So every answer that is not a plain "stored" is
-//! settled by reading, from the leader, the record that follows the expected one. That record is
-//! ours (appended), another (a conflict, for ever: versions only grow) or not there (send again).
+//! The broker's replies are not enough: the order of its checks differs with the number of
+//! replicas, and an acknowledgement may be lost. So every reply but a plain "stored" is resolved by
+//! reading from the leader the record that follows the expected one. That record is ours
+//! (appended), another (a conflict for ever, since versions only grow), or absent (send again).
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::log::Durability;
 use crate::prepare::Prepared;
 use crate::record::{Head, Position, Record};
 
-/// Wait for a place among the commits under way.
+/// Time to wait for a permit among the commits in progress.
 const PLACE: Duration = Duration::from_secs(5);
 
 impl Inner {
@@ -33,17 +33,19 @@ impl Inner {
         if let Some(settled) = self.check_expected(&prepared).await? {
             return settled;
         }
+        // Payloads first: a record must never name a payload that is not stored.
         let pieces = self.put_payloads(&prepared).await?;
         let stored = self.store(&prepared).await;
         match &stored {
             Ok(head) => {
+                // Later reads of this process must not return less, even from a lagging leader.
                 self.heads.saw(&prepared.stream, *head);
                 self.witness.saw(head.position);
             }
             Err(AppendError::Conflict { .. } | AppendError::CommitMismatch) => {
                 self.drop_pieces(pieces).await;
             }
-            // What became of the commit is open or the log is ill: a payload more does no harm.
+            // The outcome is open or the log is damaged: an unused payload does no harm.
             Err(_) => {}
         }
         stored
@@ -65,14 +67,15 @@ impl Inner {
         )))
     }
 
-    /// The broker compares a position only. That the expected head is the record at that position
-    /// is checked here. Something else than `None` is the answer.
+    /// Resolves what the broker cannot check, since it compares positions only: whether the
+    /// expected head is the record at that position. `Some` is the final result of the append.
     async fn check_expected(
         &self,
         prepared: &Prepared,
     ) -> Result<Option<Result<Head, AppendError>>, AppendError> {
         let known = self.heads.newest(&prepared.stream);
         let Some(expected) = prepared.expected else {
+            // A stream with a known head is not new: either this is a retry, or a conflict.
             return if known.is_some() { self.settle(prepared).await } else { Ok(None) };
         };
         if known == Some(expected) {
@@ -87,7 +90,7 @@ impl Inner {
         let is_right =
             |record: &Record| record.stream == prepared.stream && record.head() == expected;
         if actual.as_ref().is_some_and(is_right) {
-            // Known to be behind: the record after it tells.
+            // The expected head is known to be stale: the record after it decides.
             let is_behind = known.is_some_and(|known| known.position > position);
             return if is_behind { self.settle(prepared).await } else { Ok(None) };
         }
@@ -95,8 +98,8 @@ impl Inner {
         Ok(Some(Err(AppendError::Conflict { actual })))
     }
 
-    /// Sends the message until it is known what became of it. While a message is out whose fate is
-    /// open, this does not end: "not available" would be a guess.
+    /// Publishes the record until its outcome is known. While a message may still be stored, this
+    /// does not give up: "not available" would be a guess.
     async fn store(&self, prepared: &Prepared) -> Result<Head, AppendError> {
         let (log, subject) = (&self.names.log, self.names.records(&prepared.stream));
         let expected = prepared.expected.map_or(0, |head| head.position.0);
@@ -120,6 +123,7 @@ impl Inner {
                     AppendError::Unavailable(reason)
                 }
                 Published::NotNow(reason) => AppendError::Unavailable(reason),
+                // While an earlier message may still be stored, not even "full" is a final answer.
                 Published::Full if !is_open => return Err(AppendError::Full),
                 Published::Full => AppendError::Full,
                 Published::Refused(reason) => return Err(AppendError::Unavailable(reason)),
@@ -132,7 +136,7 @@ impl Inner {
         }
     }
 
-    /// What the record after the expected one says; `None` if there is none.
+    /// Resolves an open outcome by the record after the expected head; `None` if there is none.
     async fn settle(
         &self,
         prepared: &Prepared,
@@ -142,6 +146,7 @@ impl Inner {
         let next = self.patiently(|| self.api.next(&self.names.log, &subject, from)).await?;
         let Some(message) = next else { return Ok(None) };
         let (record, _) = wire::read(&self.names, &message)?;
+        // Ours, appended by an earlier try, perhaps of another process.
         if record.body.commit == prepared.commit {
             let same = prepared.is_same(&record.body);
             let same = if same { Ok(record.head()) } else { Err(AppendError::CommitMismatch) };

@@ -1,8 +1,8 @@
-//! Whether strangers are kept out of the cluster, as its servers say of themselves.
+//! Checks that strangers are kept out of the cluster, from its servers' own settings.
 //!
-//! A server that joins the cluster is subject to no permission: it reads, forges and deletes. So
-//! every way in must ask for a certificate, and nobody may speak in clear. The account must import
-//! the service that asks the servers (`deploy/nats/`).
+//! A server that joins the cluster is subject to no permission: it may read, forge and delete. So
+//! every listener must demand certificates and encryption. The account must import the service that
+//! reports the settings (`deploy/nats/`).
 
 use async_nats::ServerInfo;
 use bytes::Bytes;
@@ -14,11 +14,11 @@ use super::gate::WAIT;
 use crate::error::LogError;
 
 const SETTINGS: &str = "$SYS.REQ.SERVER.PING.VARZ";
-/// What ends each refusal.
+/// Advice at the end of each refusal.
 const REMEDY: &str =
     "as in deploy/nats/server.conf, or give --insecure-cluster if all servers are on one machine";
 
-/// A server's answer.
+/// A server's reply to the request for its settings.
 #[derive(Debug, Default, Deserialize)]
 struct Answer {
     server: Server,
@@ -41,7 +41,7 @@ struct Settings {
     mqtt: Listener,
 }
 
-/// Where other servers of the cluster come in.
+/// Listener for other servers of the cluster; port 0 if it is off.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Routes {
@@ -50,7 +50,7 @@ struct Routes {
     tls_verify: bool,
 }
 
-/// Where others come in; port 0 if nobody does.
+/// Any other listener; port 0 if it is off.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Listener {
@@ -59,19 +59,19 @@ struct Listener {
     tls_verify: bool,
 }
 
-/// What the servers say.
+/// Result of the check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Finding {
     /// Strangers are kept out.
     Shut,
-    /// They are not: one line that says what to set.
+    /// Strangers can enter: one line that says what to set.
     Open(String),
-    /// Too few servers say anything: one line that says what to set.
+    /// Too few servers replied: one line that says what to set.
     Silent(String),
 }
 
 impl Finding {
-    /// Refuses everything but a cluster that is shut.
+    /// Returns an error unless the cluster is shut.
     pub(super) fn require_shut(self) -> Result<(), LogError> {
         match self {
             Self::Shut => Ok(()),
@@ -80,7 +80,7 @@ impl Finding {
     }
 }
 
-/// Asks the servers, of whom more than half of `servers` must answer.
+/// Asks all servers for their settings; more than half of `servers` must reply.
 pub(super) async fn examine(
     api: &Api,
     config: &Config,
@@ -93,7 +93,8 @@ pub(super) async fn examine(
     Ok(judge(&read(&answers), servers))
 }
 
-/// A single server that only this machine reaches is for development.
+/// Returns whether the check is skipped: by configuration, or for a single development server that
+/// is reachable from this machine only.
 fn is_exempt(config: &Config, server: &ServerInfo) -> bool {
     config.insecure_cluster || (server.cluster.is_none() && config.address.is_loopback())
 }
@@ -108,6 +109,7 @@ fn judge(answers: &[Answer], servers: usize) -> Finding {
             return Finding::Open(format!("nats-server {} {fault} {REMEDY}", server.name));
         }
     }
+    // After the faults: one open server is enough, even if most servers are silent.
     if answers.len() * 2 > servers {
         return Finding::Shut;
     }
@@ -118,10 +120,11 @@ fn judge(answers: &[Answer], servers: usize) -> Finding {
 }
 
 impl Settings {
-    /// A way in for strangers, and what to set.
+    /// Returns the first listener that admits strangers, and what to set.
     fn fault(&self) -> Option<&'static str> {
         let Self { tls_required, cluster, gateway, leaf, websocket, mqtt } = self;
         let is_mutual = |tls_required: bool, tls_verify: bool| tls_required && tls_verify;
+        // Servers first: a forged server outweighs every client permission.
         if cluster.cluster_port != 0 && !is_mutual(cluster.tls_required, cluster.tls_verify) {
             return Some(
                 "lets any server join its cluster: set authorization and tls { verify: true } \

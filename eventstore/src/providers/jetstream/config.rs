@@ -1,4 +1,5 @@
-//! Where the cluster is, how the log is named in it, and what it must promise.
+//! Configuration: the cluster's address, the log's name in it, and the durability that it must
+//! have.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,25 +9,25 @@ use std::str::FromStr;
 use crate::error::LogError;
 use crate::log::Durability;
 
-/// The name of a log in its cluster, if the address names none.
+/// Name of the log if the address has none.
 const DEFAULT_NAME: &str = "CVG";
-/// Longest name of a log.
+/// Maximum length of a log's name.
 const NAME_LIMIT: usize = 20;
 
-/// How a process proves who it is.
+/// Credentials of a client.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub enum Login {
-    /// It does not.
+    /// No credentials.
     #[default]
     Nobody,
-    /// By a user's name and password.
+    /// User name and password.
     Password {
-        /// The user.
+        /// User name.
         user: String,
-        /// The password.
+        /// Password; never printed.
         password: String,
     },
-    /// By a file: credentials (JWT and seed), or the seed of an NKey.
+    /// Path of a credentials file (JWT and seed) or of an NKey seed.
     Credentials(PathBuf),
 }
 
@@ -40,23 +41,24 @@ impl fmt::Debug for Login {
     }
 }
 
-/// Where a log is: `nats://[user:password@]host:port[,host:port…][/NAME]`, or `tls://` the same.
+/// Address of a log: `nats://[user:password@]host:port[,host:port…][/NAME]`, or the same with
+/// `tls://`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     /// `host:port` of servers of the cluster; any of them leads to the others.
     pub servers: Vec<String>,
-    /// Who we are.
+    /// Credentials of this process.
     pub login: Login,
-    /// Whether the connection must be encrypted.
+    /// True if the connection must be encrypted.
     pub tls: bool,
-    /// Certificates of who vouches for the servers, in place of those that the system knows.
+    /// File of certificate authorities for the servers' certificates, in place of the system's.
     pub authority: Option<PathBuf>,
-    /// The log's name in the cluster: 1 to 20 of A-Z, 0-9 and `_`.
+    /// Name of the log in the cluster: 1 to 20 of A-Z, 0-9 and `_`.
     pub name: String,
 }
 
 impl Address {
-    /// Whether it leads to no other machine.
+    /// Returns whether all servers are on this machine.
     pub(super) fn is_loopback(&self) -> bool {
         self.servers.iter().all(|server| is_loopback(server))
     }
@@ -79,6 +81,7 @@ impl FromStr for Address {
             _ => return Err(wrong("its scheme is neither nats nor tls")),
         };
         let (place, name) = rest.split_once('/').unwrap_or((rest, ""));
+        // The last `@` separates, since a password may hold one too.
         let (login, hosts) = match place.rsplit_once('@') {
             Some((user, hosts)) => (login(user)?, hosts),
             None => (Login::Nobody, place),
@@ -97,7 +100,7 @@ impl FromStr for Address {
 }
 
 impl fmt::Display for Address {
-    /// Without the login.
+    /// Prints the address without credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls { "tls" } else { "nats" };
         write!(f, "{scheme}://{}/{}", self.servers.join(","), self.name)
@@ -118,7 +121,7 @@ fn with_port(host: &str) -> String {
     }
 }
 
-/// The address itself is not repeated: it may hold a password.
+/// Builds an error that does not repeat the address, since that may hold a password.
 fn wrong(reason: &str) -> LogError {
     LogError::Unavailable(format!(
         "the address of the log is not right: {reason}; \
@@ -126,22 +129,22 @@ fn wrong(reason: &str) -> LogError {
     ))
 }
 
-/// What a log is opened with.
+/// Configuration of a [`JetStreamLog`](super::JetStreamLog).
 #[derive(Clone)]
 pub struct Config {
-    /// Where it is.
+    /// Address of the log.
     pub address: Address,
-    /// What it must promise; less is refused.
+    /// Required durability; a cluster that proves less is refused.
     pub require: Durability,
-    /// Whether a cluster is opened that strangers can join or listen to: for servers on one
-    /// machine.
+    /// True to open a cluster that strangers can join or listen to, for servers on one machine.
     pub insecure_cluster: bool,
-    /// The key that seals payloads; the same in every process that uses the log.
+    /// Key that seals payloads; the same in every process of the log.
     pub payload_key: [u8; 32],
 }
 
 impl Config {
-    /// A log that must survive the loss of a minority of its machines, in a cluster that is shut.
+    /// Configures a log that must survive the loss of a minority of machines, in a cluster that is
+    /// shut.
     pub fn new(address: Address, payload_key: [u8; 32]) -> Self {
         Self { address, require: Durability::QuorumFsync, insecure_cluster: false, payload_key }
     }
@@ -153,14 +156,14 @@ impl fmt::Debug for Config {
     }
 }
 
-/// How the streams of a new log are laid out.
+/// Layout of the streams of a new log.
 #[derive(Debug, Clone, Copy)]
 pub struct Layout {
-    /// Copies of each record on different servers: 1 for development, 3 or 5.
+    /// Replicas of each record on different servers: 1 for development, 3 or 5.
     pub replicas: usize,
-    /// Most bytes of records; then appends are refused as full.
+    /// Maximum bytes of records; beyond it appends fail as full.
     pub log_bytes: u64,
-    /// Most bytes of payloads; then appends with payloads are refused as full.
+    /// Maximum bytes of payloads; beyond it appends with payloads fail as full.
     pub payload_bytes: u64,
 }
 

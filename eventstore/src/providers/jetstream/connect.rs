@@ -1,4 +1,4 @@
-//! Reaching the cluster, and what stands in the way, in one line each.
+//! Connecting to the cluster, with each obstacle explained in one line.
 
 use std::error::Error;
 use std::path::Path;
@@ -14,26 +14,26 @@ use super::config::{Config, Login};
 use crate::error::LogError;
 use crate::private_files::read_private_file;
 
-/// Wait for one server.
+/// Timeout of connecting to one server.
 const CONNECT: Duration = Duration::from_secs(5);
-/// A server that is silent for two of these is left.
+/// Interval of pings; a server that misses two is left.
 const PING: Duration = Duration::from_secs(5);
-/// Longest wait between two tries to connect again.
+/// Maximum delay between two tries to reconnect.
 const RECONNECT: Duration = Duration::from_millis(500);
-/// Letters of an NKey's seed.
+/// Length of an NKey seed in base 32.
 const SEED_LETTERS: usize = 58;
-/// Messages of one batch that may wait for their reader.
+/// Capacity of a subscription, in messages.
 const WAITING: usize = 8192;
 
-/// Connects; afterwards the connection comes back by itself, for ever.
+/// Connects; afterwards the client reconnects by itself for ever.
 pub(super) async fn connect(config: &Config) -> Result<Api, LogError> {
     connect_client(config).await.map(Api::new)
 }
 
-/// Connects, for something else than a log.
+/// Connects a client for other purposes than the log.
 ///
 /// # Errors
-/// No server can be reached, or it refuses.
+/// No server can be reached, or the credentials are refused.
 pub async fn connect_client(config: &Config) -> Result<Client, LogError> {
     let address = &config.address;
     let servers: Result<Vec<ServerAddr>, _> =
@@ -46,7 +46,8 @@ pub async fn connect_client(config: &Config) -> Result<Client, LogError> {
 
 fn options(config: &Config) -> Result<ConnectOptions, LogError> {
     let address = &config.address;
-    // The server alone would say whether to encrypt, and who is between us and it may say no.
+    // Without this the server alone decides about encryption, and an attacker in between could
+    // strip it.
     let may_be_clear = config.insecure_cluster || address.is_loopback();
     let options = ConnectOptions::new()
         .name("convergio")
@@ -55,6 +56,7 @@ fn options(config: &Config) -> Result<ConnectOptions, LogError> {
         .subscription_capacity(WAITING)
         .require_tls(address.tls || !may_be_clear)
         .reconnect_delay_callback(|tries| {
+            // 8 ms doubled per try: a restarted server is found quickly, a dead one is not flooded.
             let doubled = 1 << tries.min(6);
             Duration::from_millis(8 * doubled).min(RECONNECT)
         })
@@ -80,7 +82,7 @@ fn options(config: &Config) -> Result<ConnectOptions, LogError> {
     })
 }
 
-/// Takes what a file holds: a JWT with its seed, or a seed alone.
+/// Adds the credentials of a file: a JWT with its seed, or a seed alone.
 fn with_credentials(options: ConnectOptions, path: &Path) -> Result<ConnectOptions, LogError> {
     let text = read_private_file(path).map_err(|error| {
         LogError::Unavailable(format!("the credentials {} are not used: {error}", path.display()))
@@ -88,7 +90,7 @@ fn with_credentials(options: ConnectOptions, path: &Path) -> Result<ConnectOptio
     if let Some(seed) = user_seed(&text) {
         return Ok(options.nkey(seed.to_owned()));
     }
-    // The parser's error may repeat what is in the file.
+    // The parser's error is dropped: it may quote the file's secret.
     options.credentials(&text).map_err(|_| {
         LogError::Unavailable(format!(
             "{} holds neither credentials (JWT and seed) nor the seed of a user's NKey",
@@ -97,7 +99,7 @@ fn with_credentials(options: ConnectOptions, path: &Path) -> Result<ConnectOptio
     })
 }
 
-/// The seed, if a file holds nothing else but comments.
+/// Returns the seed if a file holds nothing else but comments.
 fn user_seed(text: &str) -> Option<&str> {
     let lines = text.lines().map(str::trim);
     let mut lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -126,7 +128,8 @@ fn failure(config: &Config, error: &ConnectError) -> LogError {
     })
 }
 
-/// A server that answers in clear gives an error of reading.
+/// Returns whether TLS failed. A server that answers in clear text causes a read error with a TLS
+/// error as its source.
 fn is_of_tls(error: &ConnectError) -> bool {
     let is_tls = |source: &(dyn Error + 'static)| {
         let inner = source.downcast_ref::<io::Error>().and_then(io::Error::get_ref);

@@ -1,4 +1,4 @@
-//! Following the log: one consumer a process, from which tails and the wake index are fed.
+//! Following the log: one JetStream consumer per process feeds all tails and the wake index.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,17 +19,17 @@ use crate::record::{Position, Record};
 use crate::stream_tail::{Feed, Feeds};
 use crate::tail::BACKLOG;
 
-/// Messages asked for at once.
+/// Messages per pull request.
 const PULL: usize = 500;
-/// A pull's life; and the sign of life while it waits.
+/// Lifetime of a pull request, and the interval of the broker's heartbeats during it.
 const PULL_LIFE: Duration = Duration::from_secs(10);
 const HEARTBEAT: Duration = Duration::from_secs(2);
-/// The broker forgets a consumer that nobody asks for this long.
+/// Idle time after which the broker deletes the consumer.
 const FORGET: Duration = Duration::from_secs(30);
-/// Records after which the wake index is saved.
+/// Number of records between two snapshots of the wake index.
 const SAVE_EVERY: u64 = 10_000;
 
-/// What following has come to.
+/// State of following, shared with the tails.
 pub(super) struct Follower {
     live: Mutex<Option<broadcast::Sender<Arc<Record>>>>,
     feeds: Arc<Feeds>,
@@ -38,11 +38,11 @@ pub(super) struct Follower {
     failure: Mutex<Option<LogError>>,
 }
 
-/// Why following stopped for now.
+/// Reason why the consumer's stream stopped.
 enum Stopped {
-    /// The consumer or the connection went away, or a message came out of order.
+    /// The consumer or the connection was lost, or a message came out of order: follow again.
     Again(String),
-    /// The log is corrupt, or closed.
+    /// The log is corrupt or closed: following has ended.
     Ended(LogError),
 }
 
@@ -56,7 +56,7 @@ impl From<LogError> for Stopped {
 }
 
 impl Follower {
-    /// Begins to follow.
+    /// Starts the task that follows the log.
     pub(super) fn start(inner: Arc<Inner>) -> Arc<Self> {
         let follower = Arc::new(Self {
             live: Mutex::new(Some(broadcast::channel(BACKLOG).0)),
@@ -77,29 +77,31 @@ impl Follower {
         follower
     }
 
-    /// What arrives from now on; `None` if following has ended.
+    /// Subscribes to all records from now on; `None` if following has ended.
     pub(super) fn subscribe(&self) -> Option<broadcast::Receiver<Arc<Record>>> {
         self.live().as_ref().map(broadcast::Sender::subscribe)
     }
 
-    /// What arrives from now on in one stream; `None` if following has ended.
+    /// Subscribes to the records of one stream from now on; `None` if following has ended.
     pub(super) fn subscribe_to(&self, stream: &StreamKey) -> Option<Feed> {
-        // Under the lock under which following ends, so that no feed is left open.
+        // The lock is held while subscribing: `end_following` closes feeds under the same lock, so
+        // none stays open.
         let live = self.live();
         live.as_ref().map(|_| self.feeds.subscribe(stream))
     }
 
-    /// Why following has ended.
+    /// Returns the reason why following has ended.
     pub(super) fn failure(&self) -> Option<LogError> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The last record that was passed on.
+    /// Returns the position of the last record that was passed on.
     pub(super) fn applied(&self) -> Position {
         *self.applied.borrow()
     }
 
-    /// Waits until everything up to a position has been passed on; not longer than it goes on.
+    /// Waits until the records up to a position were passed on, as long as following makes
+    /// progress.
     pub(super) async fn reached(&self, position: Position) -> Result<(), LogError> {
         let mut applied = self.applied.subscribe();
         while *applied.borrow_and_update() < position {
@@ -135,11 +137,11 @@ impl Follower {
         live.take();
         self.feeds.end();
         drop(live);
-        // Whoever waits looks again and finds the failure.
+        // Wakes the waiters of `wait_until_applied`, which then find the failure.
         self.applied.send_modify(|_| {});
     }
 
-    /// Follows until the log is corrupt.
+    /// Follows until the log is corrupt or closed, reconnecting in between.
     async fn run(&self, inner: &Arc<Inner>) -> LogError {
         let mut waits = Waits::default();
         let mut saved = loop {
@@ -155,6 +157,8 @@ impl Follower {
                 Stopped::Ended(error) => return error,
                 Stopped::Again(reason) => {
                     tracing::debug!(reason, "the log is followed anew");
+                    // Progress resets the backoff; a consumer that fails at once is retried ever
+                    // more slowly.
                     if self.applied() > before {
                         waits = Waits::default();
                     }
@@ -164,7 +168,7 @@ impl Follower {
         }
     }
 
-    /// Takes the newest snapshot; gives its position.
+    /// Loads the newest snapshot of the wake index; returns its position.
     async fn begin(&self, inner: &Inner, tail: Position) -> Position {
         let snapshot = inner.wake_snapshot(tail).await;
         let (position, index) = snapshot.unwrap_or_default();
@@ -186,6 +190,8 @@ impl Follower {
         saved: &mut Position,
     ) -> Result<(), Stopped> {
         let again = |error: &dyn std::fmt::Display| Stopped::Again(error.to_string());
+        // The consumer's state is disposable, so it needs no replicas, no disk and no
+        // acknowledgements: a new one starts after the last applied record.
         let config = pull::Config {
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: self.applied().0 + 1 },
             ack_policy: AckPolicy::None,
@@ -218,14 +224,15 @@ impl Follower {
         Ok(())
     }
 
-    /// Passes a message on, in order.
+    /// Applies a message in order: to the caches, the wake index, and the tails.
     async fn take(&self, inner: &Inner, message: &StreamMessage) -> Result<(), Stopped> {
         let next = self.applied().0 + 1;
         if message.sequence < next {
             return Ok(());
         }
         if message.sequence > next {
-            // Is it us who missed it, or is it gone?
+            // Distinguishes a message that was missed in transit from one that the log has lost:
+            // the latter is an error.
             inner.leaders(Position(next)).await?;
             return Err(Stopped::Again("a message was missed".into()));
         }
@@ -237,14 +244,15 @@ impl Follower {
         if let Some(live) = &*self.live() {
             let record = Arc::new(record);
             self.feeds.tell(&record);
-            // Nobody following is fine.
+            // An error means that there are no followers.
             let _followers = live.send(record);
         }
+        // Last: whoever waits for this position finds the record in index and feeds.
         self.applied.send_replace(position);
         Ok(())
     }
 
-    /// Saves the wake index now and then, beside the following.
+    /// Saves the wake index in the background, at intervals.
     fn save(&self, inner: &Arc<Inner>, saved: &mut Position) {
         let position = self.applied();
         if position.0 < saved.0 + SAVE_EVERY {

@@ -1,7 +1,7 @@
-//! What an acknowledgement of the cluster is worth: proven from the servers' own settings.
+//! Proof of the durability of the cluster's acknowledgements, from its servers' own settings.
 //!
-//! JetStream acknowledges before it syncs unless `sync_interval` is `always`. Each server that
-//! keeps a copy says how it is set; the account must import the service that asks them
+//! JetStream acknowledges before it syncs unless `sync_interval` is `always`. Each server with a
+//! replica is asked for its setting; the account must import the service that replies
 //! (`deploy/nats/`).
 
 use std::collections::BTreeMap;
@@ -16,13 +16,14 @@ use super::streams::no_answer;
 use crate::error::LogError;
 use crate::log::Durability;
 
-/// Below it, compaction ignored `sync_interval: always`, and replicated streams had no group sync.
+/// Minimum version of nats-server. Earlier ones ignored `sync_interval: always` in compaction, and
+/// had no group sync for replicated streams.
 const LEAST_VERSION: [u32; 3] = [2, 15, 1];
 const SETTINGS: &str = "$SYS.REQ.SERVER.PING.JSZ";
-/// Wait for the slowest server.
+/// Time to wait for the slowest server's reply.
 pub(super) const WAIT: Duration = Duration::from_secs(2);
 
-/// A server's answer.
+/// A server's reply to the request for its JetStream settings.
 #[derive(Debug, Clone, Deserialize)]
 struct Answer {
     server: Server,
@@ -47,23 +48,23 @@ struct Settings {
     sync_always: bool,
 }
 
-/// What is proven, and what stands in the way of more.
+/// Proven durability, and what prevents a higher one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Proof {
     pub(super) durability: Durability,
     pub(super) reason: String,
-    /// Nothing is to be written, whatever durability suffices.
+    /// True if nothing may be written, whatever durability is required.
     pub(super) is_refused: bool,
 }
 
 impl Proof {
-    /// The cluster is not what was opened any more.
+    /// Builds the proof that refuses writes, because the cluster has changed since it was opened.
     pub(super) fn refusal(reason: String) -> Self {
         Self { durability: Durability::Process, reason, is_refused: true }
     }
 }
 
-/// Asks every server that keeps a copy of the log.
+/// Asks every server with a replica of the log, and derives the durability.
 pub(super) async fn prove(api: &Api, log: &Info) -> Result<Proof, LogError> {
     let peers = peers(api, log);
     let expected: Vec<String> =
@@ -76,7 +77,7 @@ pub(super) async fn prove(api: &Api, log: &Info) -> Result<Proof, LogError> {
     judge(&peers, log.config.num_replicas, &read(&answers))
 }
 
-/// The servers with a copy, and whether each is there now.
+/// Lists the servers with a replica, and whether each is online.
 pub(super) fn peers(api: &Api, log: &Info) -> BTreeMap<String, bool> {
     let Some(cluster) = &log.cluster else {
         return [(api.client.server_info().server_name, true)].into();
@@ -84,6 +85,7 @@ pub(super) fn peers(api: &Api, log: &Info) -> BTreeMap<String, bool> {
     let leader = cluster.leader.clone().filter(|name| !name.is_empty());
     let mut peers: BTreeMap<String, bool> =
         cluster.replicas.iter().map(|peer| (peer.name.clone(), !peer.offline)).collect();
+    // JetStream lists followers as replicas; the leader is named apart.
     peers.extend(leader.map(|name| (name, true)));
     if peers.is_empty() {
         peers.insert(api.client.server_info().server_name, true);
@@ -113,10 +115,12 @@ fn judge(
     }
     let proof = |durability, reason: String| Ok(Proof { durability, reason, is_refused: false });
     let process = |reason: String| proof(Durability::Process, reason);
+    // One lax server is enough to doubt: it may be part of the quorum that acknowledges.
     if let Some(lax) = of_peers.iter().find(|answer| !answer.data.config.sync_always) {
         let name = &lax.server.name;
         return process(format!("nats-server {name} runs without `sync_interval: always`"));
     }
+    // Replies of a majority are required: fewer could not vouch for a quorum of replicas.
     if of_peers.len() * 2 <= peers.len() {
         return process(format!(
             "{} of {} servers told their settings: import {SETTINGS} as in deploy/nats/",

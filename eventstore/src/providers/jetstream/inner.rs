@@ -1,4 +1,4 @@
-//! What all parts of the log share, and how long they are patient with the cluster.
+//! State that all parts of an open log share, and the policy of retries.
 
 use std::future::Future;
 use std::time::Duration;
@@ -14,27 +14,27 @@ use crate::error::LogError;
 use crate::heads::KnownHeads;
 use crate::seal::MasterKey;
 
-/// How long a call that has left no trace is tried again before the log is called unavailable.
+/// Time for which a call without side effects is retried before the log counts as unavailable.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 const FIRST_WAIT: Duration = Duration::from_millis(1);
 const LONGEST_WAIT: Duration = Duration::from_millis(250);
 
-/// A log that is open.
+/// Shared state of an open log.
 pub(super) struct Inner {
     pub(super) api: Api,
     pub(super) names: Names,
     pub(super) keys: MasterKey,
     pub(super) heads: KnownHeads,
     pub(super) witness: Witness,
-    /// Commits that may be under way at once.
+    /// Permits of commits in progress.
     pub(super) permits: Semaphore,
     pub(super) closed: watch::Sender<bool>,
-    /// What an acknowledgement is worth, as last proven.
+    /// Durability as last proven.
     pub(super) proof: watch::Sender<Proof>,
 }
 
 impl Inner {
-    /// Asks until there is an answer, the log is closed, or patience ends.
+    /// Retries a call until it is answered, the log is closed, or [`RETRY_TIMEOUT`] has passed.
     pub(super) async fn patiently<T, F>(&self, ask: impl Fn() -> F) -> Result<T, LogError>
     where
         F: Future<Output = Result<T, NoAnswer>>,
@@ -52,7 +52,7 @@ impl Inner {
         }
     }
 
-    /// Waits, unless the log is closed.
+    /// Sleeps; returns an error at once when the log is closed.
     pub(super) async fn pause(&self, wait: Duration) -> Result<(), LogError> {
         let mut closed = self.closed.subscribe();
         match tokio::time::timeout(wait, closed.wait_for(|closed| *closed)).await {
@@ -66,7 +66,7 @@ impl Inner {
     }
 }
 
-/// Waits between tries: doubled, with jitter, so that rivals do not meet again.
+/// Exponential backoff with jitter, so that rivals do not collide again.
 pub(super) struct Waits(Duration);
 
 impl Default for Waits {
@@ -78,7 +78,7 @@ impl Default for Waits {
 impl Waits {
     pub(super) fn next(&mut self) -> Duration {
         let mut random = [0_u8; 1];
-        // Without randomness the wait is the same for all, and the next try may lose again.
+        // Without randomness the delay is the same for all rivals, which costs retries only.
         let _filled = getrandom::fill(&mut random);
         let wait = self.0.mul_f64(0.5 + f64::from(random[0]) / 256.0);
         self.0 = (self.0 * 2).min(LONGEST_WAIT);

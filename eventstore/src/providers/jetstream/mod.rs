@@ -1,9 +1,18 @@
-//! The log on a NATS JetStream cluster: several processes on several machines, each record on a
-//! quorum of disks before it is acknowledged.
+//! [`JetStreamLog`]: the log on a NATS JetStream cluster. Several processes on several machines
+//! share it; each record is on a quorum of disks before it is acknowledged.
 //!
-//! A record is one message; its subject is its stream, so the broker compares the expected version
-//! on exactly one stream. The broker's promises are checked (`gate`), its refusals are settled by
-//! reading (`append`), and what it delivers is checked against our own chain and against holes.
+//! A record is one message; its subject is its stream, so that the broker compares the expected
+//! version on exactly one stream. The broker is not trusted: its durability is proven
+//! (`durability_proof`), its refusals are resolved by reading (`append`), and what it delivers is
+//! checked against the hash chain and for holes.
+//!
+//! Map, from the bottom: `config` and `connect` reach the cluster; `api` makes the calls, with
+//! `outbox` batching the publishes; `wire` is the form of messages. `log_core` is what all parts of
+//! an open log share, and `append`, `read`, `seek`, `payloads`, `wake_index` and `ack_marker` are
+//! its methods. `follower` feeds tails and the wake index, `slot_lease` divides work, `streams`,
+//! `durability_proof` and `cluster_security` check the cluster. This file ties them together.
+//! Messages are published and read through `api` only; the follower's consumer, the creation of
+//! streams and the purge of old snapshots use the client directly.
 
 mod api;
 mod append;
@@ -56,16 +65,16 @@ pub use shares::Shares;
 use wire::Names;
 use witness::Witness;
 
-/// Commits that may be under way at once; more wait, and then are told that the log is busy.
+/// Maximum number of commits in progress. Others wait, and then fail with [`AppendError::Busy`].
 const UNDER_WAY: usize = 1024;
-/// How often the witness is written down.
+/// Interval at which the acknowledgement marker is saved.
 const WITNESS_EVERY: Duration = Duration::from_secs(1);
-/// Wait before a tail reads again that could not.
+/// Delay before a tail reads again after a failure.
 const FOLLOW_AGAIN: Duration = Duration::from_secs(1);
-/// After so many of these the servers are asked again what they promise.
+/// Number of marker intervals between two proofs of the cluster's durability.
 const PROVE_EVERY: u64 = 15;
 
-/// The log in a cluster.
+/// A log in a cluster, open in this process and possibly in others.
 pub struct JetStreamLog {
     inner: Arc<Inner>,
     follower: OnceLock<Arc<Follower>>,
@@ -74,10 +83,10 @@ pub struct JetStreamLog {
 }
 
 impl JetStreamLog {
-    /// Makes the streams of a new log.
+    /// Creates the JetStream streams of a new log.
     ///
     /// # Errors
-    /// The cluster cannot be reached or refuses, or the streams exist.
+    /// The cluster cannot be reached, refuses, or is open to strangers, or the streams exist.
     pub async fn create(config: &Config, layout: &Layout) -> Result<(), LogError> {
         let api = connect::connect(config).await?;
         let names = Names::new(&config.address.name);
@@ -89,12 +98,15 @@ impl JetStreamLog {
     /// Opens a log whose streams exist.
     ///
     /// # Errors
-    /// One line: unreachable, wrong credentials, missing stream, wrong settings, another payload
-    /// key, a cluster that strangers can join, an old server, or less durable than required.
+    /// In one line: the cluster is unreachable or refuses the credentials, a stream is missing or
+    /// has wrong settings, the payload key differs, strangers can join the cluster, a server is too
+    /// old, or the cluster is less durable than required.
     pub async fn open(config: &Config) -> Result<Self, LogError> {
         let api = connect::connect(config).await?;
         let names = Names::new(&config.address.name);
         let info = streams::check(&api, &names, &config.address, &config.payload_key).await?;
+        // Nothing is ever deleted from this stream, so fewer messages than sequence numbers mean a
+        // hole.
         if info.state.messages != info.state.last_sequence {
             let missing = info.state.last_sequence.saturating_sub(info.state.messages);
             return Err(LogError::corrupt(&names.log, &format!("{missing} records are missing")));
@@ -127,15 +139,16 @@ impl JetStreamLog {
         Ok(Self { inner, follower: OnceLock::new(), require: config.require, durability })
     }
 
-    /// Takes part in the work on the log's streams; `health` hears whether it can.
+    /// Takes part in the division of slots among the log's processes; `health` reports whether this
+    /// process can.
     pub fn share(&self, health: ComponentHealth) -> Shares {
         shares::join(Arc::clone(&self.inner), health)
     }
 
-    /// Walks every chain from its first record; gives the number of records and events.
+    /// Verifies every hash chain from its first record; returns the numbers of records and events.
     ///
     /// # Errors
-    /// [`LogError::Corrupt`] names the first record that is not what was written.
+    /// [`LogError::Corrupt`] names the first record that is damaged.
     pub async fn verify(&self) -> Result<(u64, u64), LogError> {
         let found = verify(self, false).await?;
         Ok((found.records, found.events))
@@ -145,7 +158,8 @@ impl JetStreamLog {
         self.follower.get_or_init(|| Follower::start(Arc::clone(&self.inner)))
     }
 
-    /// The wake index, with everything that was acknowledged before this call.
+    /// Returns the follower once its wake index covers everything that was acknowledged before this
+    /// call.
     async fn index(&self) -> Result<&Follower, LogError> {
         let tail = self.inner.tail_position().await?;
         let follower = self.follower();
@@ -154,7 +168,7 @@ impl JetStreamLog {
     }
 }
 
-/// What goes on beside the log while it is open.
+/// Background task of an open log: saves the marker and renews the durability proof.
 async fn keep(inner: Arc<Inner>, config: Config) {
     for round in 1_u64.. {
         if inner.pause(WITNESS_EVERY).await.is_err() {
@@ -169,11 +183,11 @@ async fn keep(inner: Arc<Inner>, config: Config) {
     }
 }
 
-/// A server may come back with other settings.
+/// Proves the cluster's durability again: a server may have been restarted with other settings.
 async fn prove_again(inner: &Inner, config: &Config) {
     let Ok(Some(info)) = inner.api.info(&inner.names.log).await else { return };
     let servers = gate::peers(&inner.api, &info).len();
-    // Who is silent for a moment was shut when the log was opened.
+    // Silence is tolerated here: the cluster was proven to be closed when the log was opened.
     let proof = match cluster_security::examine(&inner.api, config, servers).await {
         Ok(Finding::Open(reason)) => Proof::refusal(reason),
         _ => gate::prove(&inner.api, &info)
@@ -182,6 +196,7 @@ async fn prove_again(inner: &Inner, config: &Config) {
     };
     let known = inner.proof.send_replace(proof.clone());
     if known != proof {
+        // Logged on changes only; appends fail by `check_durability` meanwhile.
         let (durability, reason) = (proof.durability.as_str(), proof.reason);
         tracing::warn!(durability, reason, "what the log's cluster promises has changed");
     }
@@ -297,18 +312,18 @@ impl EventLog for JetStreamLog {
         if let Err(error) = self.inner.save_witness().await {
             tracing::debug!(reason = error.0, "the witness is not written");
         }
-        // The connection ends when its last user does.
+        // The client closes its connection when its last clone is dropped.
         let _flushed = self.inner.api.client.flush().await;
         Ok(())
     }
 }
 
-/// Why a follower has ended, if it has: the last word of a tail.
+/// Ends a tail with the failure of its follower, if that has failed.
 fn failure(follower: Arc<Follower>) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
     stream::iter(std::iter::from_fn(move || follower.failure()).take(1)).map(Err).boxed()
 }
 
-/// Records of a stream. A tail outlives every outage.
+/// Reads a stream for a tail, which outlives every outage: an unavailable log is read again.
 async fn read_patiently(
     inner: &Inner,
     stream: &StreamKey,
@@ -326,8 +341,9 @@ async fn read_patiently(
     }
 }
 
-/// A page that holds what followers have been given already, as a tail needs it: the follower may
-/// hear of a record a moment before the leader that is asked. A tail outlives every outage.
+/// Reads a page for a tail, which outlives every outage. The page holds at least the records that
+/// the follower has passed on: it may receive a record a moment before the leader that is read from
+/// has applied it.
 async fn read_up_to(
     inner: &Inner,
     follower: &Follower,
@@ -335,6 +351,7 @@ async fn read_up_to(
     limit: usize,
 ) -> Result<Page, LogError> {
     loop {
+        // Reading up to the follower's position first makes the page at least as new as its feed.
         let given = follower.applied();
         let there = if given > after { inner.leaders(given).await.map(drop) } else { Ok(()) };
         let page = match there {

@@ -1,8 +1,8 @@
-//! The publishes of many writers, sent together.
+//! Batching of publishes: those of many writers are sent in one packet.
 //!
-//! Writers that were acknowledged in one packet go on at the same time. Sent one by one, their next
-//! publishes would be as many packets, and each server would write and sync for a few messages at a
-//! time. So whoever is ready publishes before what was gathered is sent; nobody is waited for.
+//! Writers that were acknowledged in one packet continue at the same time. Sent one by one, their
+//! next publishes would be as many packets, and each server would write and sync for a few messages
+//! at a time. So all writers that are ready publish before the batch is sent; nobody is waited for.
 
 use async_nats::Client;
 use async_nats::client::{Request, RequestError};
@@ -12,32 +12,33 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::api::ANSWER;
 
-/// Publishes that may wait to be gathered; more wait with their writers.
+/// Capacity of the queue; further writers wait (back-pressure).
 const WAITING: usize = 1024;
 
-/// An answer, or why there is none; the outer `None` is an answer that did not come in time.
+/// Reply of the broker, or the error of sending; `None` if no reply came in time.
 pub(super) type Answer = Option<Result<Message, RequestError>>;
 
+/// A publish in the queue.
 struct Letter {
     subject: Subject,
     request: Request,
     answer: oneshot::Sender<Answer>,
 }
 
-/// Takes publishes in.
+/// Sending end of the queue of publishes.
 #[derive(Clone)]
 pub(super) struct Outbox(mpsc::Sender<Letter>);
 
 impl Outbox {
-    /// Begins to send, until nobody can publish any more.
+    /// Starts the sending task, which ends with the last clone.
     pub(super) fn start(client: Client) -> Self {
         let (letters, waiting) = mpsc::channel(WAITING);
         tokio::spawn(send(client, waiting));
         Self(letters)
     }
 
-    /// Sends a request; `None` if it is not answered in time. It goes out even if nobody waits for
-    /// the answer any more.
+    /// Sends a request; `None` if it is not answered in time. The message is sent even if the
+    /// caller is cancelled.
     pub(super) async fn ask(&self, subject: Subject, request: Request) -> Answer {
         let (answer, answered) = oneshot::channel();
         self.0.send(Letter { subject, request, answer }).await.ok()?;
@@ -53,7 +54,7 @@ async fn send(client: Client, mut waiting: mpsc::Receiver<Letter>) {
                 if count == 0 {
                     break;
                 }
-                // Lets everybody who is ready add to it.
+                // Lets all writers that are ready add to the batch.
                 tokio::task::yield_now().await;
                 while let Ok(letter) = waiting.try_recv() {
                     letters.push(letter);
@@ -63,12 +64,13 @@ async fn send(client: Client, mut waiting: mpsc::Receiver<Letter>) {
             Some(()) = sent.next() => {}
         }
     }
+    // All senders are gone; what was sent is still awaited, so that no request is cut off.
     while sent.next().await.is_some() {}
 }
 
 async fn deliver(client: &Client, letter: Letter) {
     let Letter { subject, request, answer } = letter;
     let asked = tokio::time::timeout(ANSWER, client.send_request(subject, request)).await;
-    // Nobody waiting is fine.
+    // The writer may have been cancelled; its message is out all the same.
     let _left = answer.send(asked.ok());
 }

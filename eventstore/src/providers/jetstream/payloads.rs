@@ -1,8 +1,8 @@
-//! Sealed payloads: beside the chain, in pieces, each of which can be erased.
+//! Sealed payloads: a stream of their own, in pieces that can be erased.
 //!
 //! A payload is stored before the commit that names it. Its subject holds the commit's id and its
-//! commitment, so what is stored under it never changes, and storing it again changes nothing. An
-//! erased piece leaves an empty one, so that a late try does not bring it back.
+//! commitment, so what is stored under it never changes, and storing it again is idempotent. An
+//! erased piece leaves an empty message, so that a delayed retry does not bring it back.
 
 use bytes::{Bytes, BytesMut};
 use convergio_domain::payload::PayloadRef;
@@ -19,13 +19,13 @@ use crate::record::{PayloadMeta, Record};
 use crate::reuse::Assembly;
 use crate::seal::{Opening, Own, PayloadKeys, open};
 
-/// Bytes of one piece.
+/// Bytes of one piece; messages are limited to 1 MiB.
 const PIECE: usize = 512 << 10;
-/// Pieces under way at once for one commit.
+/// Pieces of one commit that are stored concurrently.
 const AT_ONCE: usize = 8;
 
 impl Inner {
-    /// Stores the payloads of a commit; gives the sequence numbers of what is new.
+    /// Stores the payloads of a commit; returns the sequence numbers of the new pieces.
     pub(super) async fn put_payloads(&self, prepared: &Prepared) -> Result<Vec<u64>, AppendError> {
         let mut pieces = Vec::new();
         let sealed = prepared.sealed.iter().zip(&prepared.body.payloads);
@@ -37,7 +37,7 @@ impl Inner {
                 commitment: &meta.commitment,
             };
             if bytes.is_empty() {
-                // It was erased before it was archived.
+                // Erased before it was archived: the empty message marks it as erased, not as lost.
                 pieces.push((self.names.payload(&place, 0), Bytes::new()));
             }
             for (number, piece) in bytes.chunks(PIECE).enumerate() {
@@ -52,8 +52,8 @@ impl Inner {
         Ok(stored.into_iter().flatten().collect())
     }
 
-    /// Stores a piece unless something newer than `expected` is there. No commit names it yet, so
-    /// giving up is a clear answer.
+    /// Stores a piece unless its subject has a message newer than `expected`. No commit names the
+    /// piece yet, so failing leaves no doubt.
     async fn put_piece(
         &self,
         subject: String,
@@ -66,6 +66,7 @@ impl Inner {
         loop {
             match self.api.publish(stream, &subject, Some(expected), piece.clone()).await {
                 Published::Stored { sequence } => return Ok(Some(sequence)),
+                // The subject is taken: by an earlier try with the same bytes, or by an erasure.
                 Published::WrongVersion => return Ok(None),
                 Published::Full => return Err(AppendError::Full),
                 Published::Refused(reason) => return Err(AppendError::Unavailable(reason)),
@@ -79,7 +80,8 @@ impl Inner {
         }
     }
 
-    /// Takes back what no commit names. What stays, by an error here, is unreadable and harmless.
+    /// Erases the pieces of a commit that was not appended. Those that remain after an error are
+    /// encrypted and unused.
     pub(super) async fn drop_pieces(&self, pieces: Vec<u64>) {
         for sequence in pieces {
             if let Err(error) = self.api.erase(&self.names.payloads, sequence).await {
@@ -88,7 +90,7 @@ impl Inner {
         }
     }
 
-    /// A payload, put together from those that it is built on.
+    /// Opens a payload, assembling it from the payloads that it is a delta of.
     pub(super) async fn opening(
         &self,
         stream: &StreamKey,
@@ -123,6 +125,8 @@ impl Inner {
                 return Ok(None);
             }
             sealed.extend_from_slice(&piece.payload);
+            // Only the last piece is shorter than the maximum; one of exactly that length is
+            // followed by a read that finds nothing.
             if piece.payload.len() < PIECE {
                 break;
             }
@@ -135,7 +139,7 @@ impl Inner {
         Ok(Some((meta, own)))
     }
 
-    /// The record that a reference means, and what it says of the payload.
+    /// Finds the record of a payload reference, and the payload's metadata.
     async fn named(
         &self,
         stream: &StreamKey,
@@ -149,7 +153,7 @@ impl Inner {
         Ok(meta.map(|meta| (record, meta)))
     }
 
-    /// Overwrites a payload in the broker's files; true if there was one.
+    /// Erases a payload in the broker's files; true if it existed.
     pub(super) async fn erase_payload(
         &self,
         stream: &StreamKey,
@@ -168,7 +172,7 @@ impl Inner {
             let subject = self.names.payload(&place, number);
             let last = self.patiently(|| self.api.last(payloads, &subject)).await?;
             let Some(last) = last else { break };
-            // The empty one first: a late try to store the piece must find something.
+            // The empty message first: a delayed retry of the store must find the subject taken.
             if !last.payload.is_empty() {
                 self.put_piece(subject.clone(), Bytes::new(), last.sequence).await?;
             }
@@ -177,7 +181,7 @@ impl Inner {
         Ok(erased)
     }
 
-    /// Overwrites all of a subject but its empty message; true if there was anything.
+    /// Erases all messages of a subject but the empty one; true if there were any.
     async fn erase_pieces(&self, subject: &str) -> Result<bool, AppendError> {
         let payloads = &self.names.payloads;
         let (mut erased, mut from) = (false, 1);

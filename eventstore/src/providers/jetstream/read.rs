@@ -1,4 +1,5 @@
-//! Reading: bulk from any copy, truth from the leader, every hash checked, no hole skipped.
+//! Reading: batches from any replica, ends from the leader. Every hash is checked, and no hole is
+//! skipped.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use crate::error::LogError;
 use crate::log::Page;
 use crate::record::{Head, Position, RawRecord, Record};
 
-/// Messages asked for at once.
+/// Messages per batch.
 const BATCH: usize = 512;
 
 impl Inner {
@@ -20,8 +21,8 @@ impl Inner {
         Ok(self.last_record(stream).await?.map(|(record, _)| record.head()))
     }
 
-    /// A stream's last record, not before what is known to be in the stream: a leader that was just
-    /// elected may not have applied everything yet.
+    /// Reads a stream's last record, at least as new as what is known of the stream: a leader that
+    /// was just elected may not have applied all records yet.
     async fn last_record(
         &self,
         stream: &StreamKey,
@@ -80,12 +81,15 @@ impl Inner {
             self.heads.saw(stream, head);
             return Ok(Vec::new());
         }
+        // Sequential readers continue where the last page ended: its head is cached, so no seek is
+        // needed.
         let previous = match self.heads.ending_with(stream, after) {
             Some(known) => Some(known),
             None => self.near(stream, after, head).await?,
         };
         let mut walk = Walk { previous, stream };
         let mut found = Vec::new();
+        // The last record is at hand already; it is often the only one that is asked for.
         if last.first_seq() == walk.seq().plus(1) {
             walk.step(&last)?;
             if last.first_seq() > after {
@@ -93,7 +97,7 @@ impl Inner {
             }
         }
         while found.len() < limit && walk.position() < head.position {
-            // What comes before `after` is read and left out.
+            // Records before `after` are read only to check the chain.
             let left_out = usize::try_from(after.0.saturating_sub(walk.seq().0)).unwrap_or(BATCH);
             let wanted = left_out.saturating_add(limit - found.len()).min(BATCH);
             for message in self.after(stream, walk.position(), wanted).await? {
@@ -113,7 +117,7 @@ impl Inner {
         Ok(found)
     }
 
-    /// Messages of a stream after a position; at least one: there is known to be one.
+    /// Reads messages of a stream after a position, at least one, since one is known to exist.
     async fn after(
         &self,
         stream: &StreamKey,
@@ -126,7 +130,7 @@ impl Inner {
         if !messages.is_empty() {
             return Ok(messages);
         }
-        // The copy that answered is behind; the leader is not.
+        // The replica that answered lags; the leader does not.
         let next = self.patiently(|| self.api.next(log, &subject, from)).await?;
         let next = next.ok_or_else(|| {
             LogError::corrupt(
@@ -137,7 +141,8 @@ impl Inner {
         Ok(vec![next])
     }
 
-    /// The log's last position, from the leader; not before what is known to be in it.
+    /// Reads the log's last position from the leader, at least as new as the acknowledgement
+    /// marker.
     pub(super) async fn tail_position(&self) -> Result<Position, LogError> {
         self.check_open()?;
         let until = Instant::now() + PATIENCE;
@@ -155,7 +160,8 @@ impl Inner {
             if tail >= known {
                 return Ok(tail);
             }
-            // A leader that was just elected may not have applied everything yet.
+            // A leader that was just elected may not have applied all records yet; a single server
+            // has no such excuse.
             if is_alone || Instant::now() >= until {
                 let reason = format!("it ends at {}, and had {} records", tail.0, known.0);
                 return Err(LogError::corrupt(&self.names.log, &reason));
@@ -201,11 +207,12 @@ impl Inner {
         Ok(found)
     }
 
-    /// Messages from the one after a position on, without a hole; at least one.
+    /// Reads messages after a position without a hole, at least one.
     async fn dense(&self, after: Position, wanted: usize) -> Result<Vec<StreamMessage>, LogError> {
         let (log, all) = (&self.names.log, self.names.all_records());
         let from = after.0 + 1;
         let mut messages = self.patiently(|| self.api.batch(log, &all, from, wanted)).await?;
+        // Sequence numbers of the log's stream are dense, so a jump is a hole or a lagging replica.
         let dense = (from..).zip(&messages).take_while(|(at, m)| *at == m.sequence).count();
         messages.truncate(dense);
         if messages.is_empty() {
@@ -214,7 +221,7 @@ impl Inner {
         Ok(messages)
     }
 
-    /// The message at a position at which there must be one.
+    /// Reads from the leader the message at a position at which one must exist.
     pub(super) async fn leaders(&self, position: Position) -> Result<StreamMessage, LogError> {
         let until = Instant::now() + PATIENCE;
         let mut waits = Waits::default();
@@ -233,7 +240,7 @@ impl Inner {
     }
 }
 
-/// A record as it is written.
+/// Converts a record to its raw form.
 fn raw(record: &Record, message: StreamMessage) -> RawRecord {
     RawRecord {
         position: record.position,
@@ -245,7 +252,7 @@ fn raw(record: &Record, message: StreamMessage) -> RawRecord {
     }
 }
 
-/// A walk along a stream's chain.
+/// Walks along a stream's hash chain.
 struct Walk<'a> {
     previous: Option<Head>,
     stream: &'a StreamKey,
@@ -260,7 +267,7 @@ impl Walk<'_> {
         self.previous.map_or(Seq(0), |head| head.seq)
     }
 
-    /// Checks that a record follows, and goes on to it.
+    /// Checks that a record follows, and moves to it.
     fn step(&mut self, record: &Record) -> Result<(), LogError> {
         let (seq, hash) = self.previous.map_or((Seq(0), [0; 32]), |head| (head.seq, head.hash));
         if record.first_seq() != seq.plus(1) || record.prev_hash != hash {

@@ -1,6 +1,6 @@
-//! Finding a place in a stream by its number. The broker finds a stream's next message from a
-//! position on, so positions are guessed: by proportion, and every other time by halves, which
-//! bounds the guesses by the logarithm of the log's length.
+//! Seeking an event in a stream. The broker finds a stream's next message from a position on, but
+//! has no index of sequence numbers, so positions are guessed: alternately by interpolation and by
+//! bisection, which bounds the number of guesses by the logarithm of the log's length.
 
 use convergio_domain::stream::{Seq, StreamKey};
 
@@ -9,12 +9,12 @@ use super::wire;
 use crate::error::LogError;
 use crate::record::Head;
 
-/// A record that ends so few events before the wanted place is near: the rest is one batch.
+/// Distance in events at which a record is near enough: the rest is read in one batch.
 const NEAR: u64 = 64;
 
 impl Inner {
-    /// The end of a record that ends at or shortly before an event of a stream; `None` is the
-    /// stream's beginning. `head` is the stream's end, and lies behind `after`.
+    /// Finds a record that ends at or shortly before an event of a stream; `None` is the stream's
+    /// beginning. `head` is the stream's end, and is beyond `after`.
     pub(super) async fn near(
         &self,
         stream: &StreamKey,
@@ -34,18 +34,19 @@ impl Inner {
     }
 }
 
-/// Where the last record may be that ends at or before an event.
+/// Bounds of the search for the last record that ends at or before an event.
 #[derive(Debug)]
 struct Bounds {
-    /// A record that ends at or before it.
+    /// Last known record that ends at or before the event.
     low: Option<Head>,
-    /// A position from which on every record of the stream ends after it, and one's last event.
+    /// Position from which on every record of the stream ends after the event, and the last event
+    /// of one of them.
     high: u64,
     high_seq: u64,
 }
 
 impl Bounds {
-    /// The position to look at next; `None` once `low` is near.
+    /// Returns the next position to probe; `None` once `low` is near.
     fn guess(&self, after: Seq, by_proportion: bool) -> Option<u64> {
         let (position, seq) = self.low.map_or((0, 0), |low| (low.position.0, low.seq.0));
         let between = self.high.saturating_sub(position + 1);
@@ -55,6 +56,7 @@ impl Bounds {
         }
         let skipped = if by_proportion {
             let events = u128::from(self.high_seq.saturating_sub(seq).max(1));
+            // Aims short of the event, since a probe beyond it yields no lower bound.
             let wanted = u128::from(missing - NEAR / 2);
             u64::try_from(u128::from(between) * wanted / events).unwrap_or(between)
         } else {
@@ -63,7 +65,7 @@ impl Bounds {
         Some(position + 1 + skipped.min(between - 1))
     }
 
-    /// Takes in the record that is the first at or after a guess.
+    /// Narrows the bounds by the record that is the first at or after a guess.
     fn narrow(&mut self, after: Seq, guess: u64, found: Head) {
         if found.seq <= after {
             self.low = Some(found);

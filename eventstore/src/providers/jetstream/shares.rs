@@ -1,9 +1,9 @@
-//! Sharing the slots of a log between processes, without clocks that agree.
+//! Lease of slots: the processes of a log divide its slots, without synchronised clocks.
 //!
-//! Each process sends a sign of life every second. One whose sign has not changed for
-//! [`DEAD_AFTER`], by the watch of the one who looks, is dead, and its slots are free. A process
-//! that could not send its own for the shorter [`LEASE`] holds nothing. Slots change hands by a
-//! compare-and-set on a message each; each process takes no more than its part.
+//! Each process publishes a heartbeat every second. A process whose heartbeat has not changed for
+//! [`DEAD_AFTER`], by the observer's clock, is dead, and its slots are free. A process that could
+//! not publish its own for the shorter [`LEASE_DURATION`] holds nothing. Slots change hands by
+//! compare-and-set on one message each; each process takes no more than its part.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,19 +19,21 @@ use super::inner::Inner;
 use crate::health::ComponentHealth;
 use crate::share::{SLOTS, Share};
 
+/// Interval of heartbeats and of balancing.
 const TICK: Duration = Duration::from_secs(1);
-/// A process without a sign of life for so long holds nothing.
+/// Time after its last heartbeat at which a process holds nothing.
 const LEASE: Duration = Duration::from_secs(3);
-/// A process whose sign does not change for so long is dead to others. Longer than [`LEASE`].
+/// Time without a new heartbeat after which others take a process for dead. Longer than
+/// [`LEASE_DURATION`], so that its slots are idle before they are taken.
 const DEAD_AFTER: Duration = Duration::from_secs(5);
-/// A dead process that holds nothing is forgotten after so long.
+/// Time after which a dead process without slots is forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(20);
-/// Looking around and balancing take no longer: what we may hold is told again within the lease.
+/// Timeout of reading and balancing, so that the held slots are published again within the lease.
 const LOOK_LIMIT: Duration = Duration::from_secs(2);
-/// Members and slots that are read at once.
+/// Maximum number of members and slots per read.
 const LIMIT: usize = 1024;
 
-/// A process's part in the work, renewed until it is left.
+/// A process's lease of slots, renewed until it is released or dropped.
 pub struct Shares {
     share: watch::Receiver<Share>,
     leave: watch::Sender<bool>,
@@ -39,31 +41,32 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// What the process holds, as it changes.
+    /// Watches the slots that the process holds.
     pub fn watch(&self) -> watch::Receiver<Share> {
         self.share.clone()
     }
 
-    /// Gives everything back.
+    /// Releases all slots and ends the lease.
     pub async fn leave(self) {
         self.leave.send_replace(true);
-        // A task that panicked gives nothing back; its slots are free when it is found dead.
+        // A task that panicked releases nothing; others take its slots once it counts as dead.
         let _ended = self.task.await;
     }
 }
 
-/// What others say of themselves.
+/// Another process's last heartbeat, and when it was seen first.
 struct Member {
     sign: u64,
     since: Instant,
 }
 
-/// A slot's message.
+/// Last known message of a slot.
 struct Slot {
     version: u64,
     holder: Option<Uuid>,
 }
 
+/// State of the task that keeps the lease.
 struct Keeper {
     inner: Arc<Inner>,
     me: Uuid,
@@ -74,7 +77,7 @@ struct Keeper {
     health: ComponentHealth,
 }
 
-/// Begins to share; `health` hears whether the process can say that it lives.
+/// Starts the lease; `health` reports whether heartbeats and balancing work.
 pub(super) fn join(inner: Arc<Inner>, health: ComponentHealth) -> Shares {
     let (share, watched) = watch::channel(Share::NONE);
     let (leave, mut left) = watch::channel(false);
@@ -104,8 +107,9 @@ pub(super) fn join(inner: Arc<Inner>, health: ComponentHealth) -> Shares {
 }
 
 impl Keeper {
-    /// One look around; what fails is done by the next.
+    /// One round: heartbeat, balancing, publication. What fails is repeated by the next round.
     async fn tick(&mut self) {
+        // Taken before the heartbeat is sent, since others count from its arrival at the earliest.
         let begun = Instant::now();
         match self.sign_of_life().await {
             Ok(()) => self.alive = Some(begun),
@@ -128,7 +132,7 @@ impl Keeper {
         self.balance().await
     }
 
-    /// Says what we hold, if we may.
+    /// Publishes the held slots, or none if the lease has expired.
     fn tell(&self) {
         let may = self.alive.is_some_and(|alive| alive.elapsed() < LEASE);
         let held = if may { self.held() } else { Share::NONE };
@@ -150,7 +154,7 @@ impl Keeper {
         }
     }
 
-    /// Reads all members and slots; any copy will do: what is taken is taken by version.
+    /// Reads all members and slots. Any replica will do: slots are taken by version.
     async fn look(&mut self) -> Result<(), NoAnswer> {
         let (api, names) = (&self.inner.api, &self.inner.names);
         let all = names.derived("share.>");
@@ -160,6 +164,8 @@ impl Keeper {
             if let Some(id) = message.subject.strip_prefix(members.as_str()) {
                 let Ok(id) = id.parse() else { continue };
                 let fresh = Member { sign: message.sequence, since: Instant::now() };
+                // A lagging replica may return an older heartbeat, which must not count as a new
+                // one.
                 match self.members.get(&id) {
                     Some(known) if known.sign >= message.sequence => {}
                     _ => drop(self.members.insert(id, fresh)),
@@ -179,8 +185,8 @@ impl Keeper {
         Ok(())
     }
 
-    /// Members that are long dead and hold nothing. Others forget them at the same time; one whose
-    /// sign is still there is found again by the next look.
+    /// Forgets members that are long dead and hold nothing. Others do the same at the same time; a
+    /// member whose heartbeat is still there is found again by the next round.
     async fn forget(&mut self) {
         let holds = |id: &Uuid| self.slots.values().any(|slot| slot.holder == Some(*id));
         let old = |(id, member): (&Uuid, &Member)| {
@@ -201,7 +207,7 @@ impl Keeper {
             || self.members.get(&id).is_some_and(|member| member.since.elapsed() < DEAD_AFTER)
     }
 
-    /// Takes what is free up to our part, gives back what is above it.
+    /// Takes free slots up to this process's part, or releases those above it.
     async fn balance(&mut self) -> Result<(), NoAnswer> {
         if self.alive.is_none_or(|alive| alive.elapsed() >= LEASE) {
             return Ok(());
@@ -211,7 +217,7 @@ impl Keeper {
         let held = self.held();
         if held.count() > part {
             for number in (0..SLOTS).filter(|n| held.holds(*n)).skip(part as usize) {
-                // Nobody works on it from here on; only then others may.
+                // This process stops working on the slot before others may take it.
                 self.share.send_modify(|share| *share = share.without(number));
                 self.set(number, None).await?;
             }
@@ -221,7 +227,7 @@ impl Keeper {
             Some(Slot { holder: Some(holder), .. }) => !self.is_alive(*holder),
             _ => true,
         };
-        // From different ends, so that rivals rarely meet.
+        // Each process starts at a different slot, so that rivals rarely meet.
         let first = u32::try_from(self.me.as_u128() % u128::from(SLOTS)).unwrap_or(0);
         let wanted = (part - held.count()) as usize;
         let around = (0..SLOTS).map(|number| (number + first) % SLOTS);
@@ -232,9 +238,10 @@ impl Keeper {
         Ok(())
     }
 
-    /// Writes a slot, if nobody else has since we read it. Until it is known what came of that, the
-    /// slot is not ours.
+    /// Writes a slot if nobody else has since it was read. Until the outcome is known, the slot
+    /// counts as not held.
     async fn set(&mut self, number: u32, holder: Option<Uuid>) -> Result<(), NoAnswer> {
+        // Removed until the outcome is known, so that an unanswered write never counts as held.
         let known = self.slots.remove(&number);
         let version = known.as_ref().map_or(0, |slot| slot.version);
         let stream = &self.inner.names.derived;
@@ -249,13 +256,13 @@ impl Keeper {
                 self.slots.extend(known.map(|slot| (number, slot)));
                 Ok(())
             }
-            // Somebody was faster: the next look shows who.
+            // Another process was faster; the next round shows which.
             Published::WrongVersion => Ok(()),
             other => Err(NoAnswer(format!("{other:?}"))),
         }
     }
 
-    /// Writes down that nobody holds what we held.
+    /// Releases all held slots.
     async fn give_back(&mut self) {
         let held = self.held();
         self.share.send_replace(Share::NONE);
@@ -269,8 +276,7 @@ impl Keeper {
 }
 
 impl Drop for Keeper {
-    /// Whatever ends the keeping, a panic too: nobody says any more that we live, so nothing is
-    /// ours.
+    /// Whatever ends the task, also a panic: no more heartbeats are sent, so nothing is held.
     fn drop(&mut self) {
         self.health.report_failure(&"the process does not share in the work any more");
         self.share.send_replace(Share::NONE);

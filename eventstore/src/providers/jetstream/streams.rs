@@ -1,4 +1,4 @@
-//! The streams of a log: making them once, and checking at every start that they are still right.
+//! The JetStream streams of a log: created once, and checked whenever the log is opened.
 
 use async_nats::jetstream::stream::{
     Config as StreamConfig, DiscardPolicy, Info, RetentionPolicy, StorageType,
@@ -10,24 +10,24 @@ use super::wire::Names;
 use crate::error::LogError;
 use crate::seal::hex;
 
-/// How often a stream is asked for before it counts as unavailable.
+/// Number of tries to read a stream's settings.
 const INFO_TRIES: usize = 4;
-/// Largest message: a record or a piece of a payload, with headers.
+/// Maximum bytes of a message: a record or a piece of a payload, with headers.
 const MESSAGE_BYTES: i32 = 1 << 20;
-/// Most bytes of what is derived.
+/// Maximum bytes of derived data.
 const DERIVED_BYTES: u64 = 256 << 20;
 const KEY: &str = "cvg-payload-key";
 const FORMAT: &str = "cvg-format";
-/// The version of subjects, headers, bodies and sealed payloads.
+/// Version of subjects, headers, bodies and sealed payloads.
 const FORMAT_VERSION: &str = "3";
-/// Those before it, which are read too.
+/// Earlier versions that can be read.
 const FORMATS_BEFORE: [&str; 2] = ["1", "2"];
 
 pub(super) fn no_answer(error: NoAnswer) -> LogError {
     LogError::Unavailable(error.0)
 }
 
-/// Makes the streams of a new log.
+/// Creates the streams of a new log.
 pub(super) async fn create(
     api: &Api,
     names: &Names,
@@ -43,7 +43,8 @@ pub(super) async fn create(
         let (log, payloads) = (&names.log, &names.payloads);
         return refuse(format!("{payloads} has payloads and {log} is gone: restore the log"));
     }
-    // The log comes last: where it is, the others are. What an earlier try left is taken as it is.
+    // The log's stream is created last: where it exists, the others do. Streams of an interrupted
+    // try are reused.
     let streams = [
         (&names.derived, names.all_derived(), DERIVED_BYTES),
         (&names.payloads, names.all_payloads(), layout.payload_bytes),
@@ -52,7 +53,7 @@ pub(super) async fn create(
     for (name, subject, bytes) in streams {
         let config = StreamConfig {
             max_bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
-            // Of what is derived only the newest counts.
+            // Only the newest message of a derived subject counts.
             max_messages_per_subject: if name == &names.derived { 1 } else { -1 },
             metadata: [(KEY.into(), fingerprint(key)), (FORMAT.into(), FORMAT_VERSION.into())]
                 .into(),
@@ -80,7 +81,7 @@ fn config(name: &str, subject: String, replicas: usize) -> StreamConfig {
     }
 }
 
-/// While the servers choose a leader nobody answers: that passes.
+/// Reads a stream's settings with retries: while the servers elect a leader nobody replies.
 async fn patient_info(api: &Api, stream: &str) -> Result<Option<Info>, NoAnswer> {
     let mut answer = api.info(stream).await;
     for _ in 1..INFO_TRIES {
@@ -94,7 +95,7 @@ async fn patient_info(api: &Api, stream: &str) -> Result<Option<Info>, NoAnswer>
     answer
 }
 
-/// The log's stream, if all streams are there and as they must be.
+/// Returns the settings of the log's stream, if all streams exist and are set as they must be.
 pub(super) async fn check(
     api: &Api,
     names: &Names,
@@ -119,11 +120,12 @@ pub(super) async fn check(
         settings(&info, key)?;
         found.push(raised(api, info).await?);
     }
+    // The log's stream was checked last.
     found.pop().ok_or_else(|| LogError::Unavailable("no stream".into()))
 }
 
-/// Marks a stream of a format before as one of this: an older program that could not read what
-/// is written from now on is told so when it opens the log.
+/// Marks a stream of an earlier format as one of this format, so that an older program refuses to
+/// open the log instead of misreading new messages.
 async fn raised(api: &Api, info: Info) -> Result<Info, LogError> {
     let mut config = info.config.clone();
     let known = config.metadata.insert(FORMAT.into(), FORMAT_VERSION.into());
@@ -139,7 +141,7 @@ async fn raised(api: &Api, info: Info) -> Result<Info, LogError> {
     })
 }
 
-/// Settings under which an acknowledged record could be lost or a payload not be read.
+/// Refuses settings under which an acknowledged record could be lost or a payload not be read.
 fn settings(info: &Info, key: &[u8; 32]) -> Result<(), LogError> {
     let config = &info.config;
     let wrong =
@@ -164,7 +166,7 @@ fn settings(info: &Info, key: &[u8; 32]) -> Result<(), LogError> {
     Ok(())
 }
 
-/// Tells two keys apart without telling anything of them.
+/// Returns a public fingerprint of a payload key.
 fn fingerprint(key: &[u8; 32]) -> String {
     hex(&blake3::derive_key("convergio payload key fingerprint v1", key)[..16])
 }

@@ -1,5 +1,5 @@
-//! The wake index: which streams want to be looked at, folded from what stands beside the
-//! records, with snapshots in the cluster so that a start does not read history.
+//! The wake index: streams by their wake time, folded from the headers of records, with snapshots
+//! in the cluster so that opening a log does not read its history.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -15,14 +15,14 @@ use super::inner::Inner;
 use crate::record::Position;
 use crate::seal::hex;
 
-/// "Now" in the order of times.
+/// Sort key of streams that are due now: before all times.
 const NOW: i64 = i64::MIN;
 /// Bytes of one piece of a snapshot.
 const PIECE: usize = 512 << 10;
-/// Most bytes of a snapshot; an index that is larger is not saved.
+/// Maximum bytes of a snapshot; a larger index is not saved.
 const SNAPSHOT_BYTES: usize = 64 << 20;
 
-/// Streams with work, by time.
+/// Streams that have a wake time, by stream and by time.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct WakeIndex {
     of: HashMap<StreamKey, i64>,
@@ -30,7 +30,7 @@ pub(super) struct WakeIndex {
 }
 
 impl WakeIndex {
-    /// Takes what the newest record of a stream says.
+    /// Applies the wake of a stream's newest record.
     pub(super) fn apply(&mut self, stream: StreamKey, wake: Wake) {
         let due = match wake {
             Wake::Now => NOW,
@@ -61,7 +61,7 @@ impl WakeIndex {
         later.next().map(|(due, _)| Timestamp(*due))
     }
 
-    /// One line a stream: time, tenant, name.
+    /// Formats a snapshot: one line per stream with time, tenant and name.
     fn write(&self) -> String {
         let line = |(due, stream): &(i64, StreamKey)| {
             format!("{due} {} {}\n", stream.tenant, stream.name())
@@ -82,13 +82,13 @@ impl WakeIndex {
     }
 }
 
-/// Names a snapshot's pieces; written last.
+/// Describes a snapshot's pieces. Written last, so that it never names a missing piece.
 #[derive(Debug, Serialize, Deserialize)]
 struct Manifest {
-    /// The last record that is in it.
+    /// Position of the last record that the snapshot covers.
     position: Position,
     pieces: usize,
-    /// BLAKE3 of all pieces.
+    /// BLAKE3 of all pieces, as hexadecimal digits.
     hash: String,
 }
 
@@ -99,7 +99,7 @@ fn piece_name(position: Position, number: usize) -> String {
 }
 
 impl Inner {
-    /// The newest snapshot that is whole and not ahead of the log.
+    /// Loads the newest snapshot that is intact and not ahead of the log.
     pub(super) async fn wake_snapshot(&self, tail: Position) -> Option<(Position, WakeIndex)> {
         match self.read_snapshot().await {
             Ok(Some((position, index))) if position <= tail => Some((position, index)),
@@ -117,7 +117,7 @@ impl Inner {
         let mut text = Vec::new();
         for number in 0..manifest.pieces {
             let subject = self.names.derived(&piece_name(manifest.position, number));
-            // A newer snapshot may have replaced it just now.
+            // A newer snapshot may have just replaced this one.
             let Some(piece) = self.api.last(derived, &subject).await? else { return Ok(None) };
             text.extend_from_slice(&piece.payload);
         }
@@ -137,7 +137,7 @@ impl Inner {
         Ok(manifest.ok().map(|manifest| (manifest, message.sequence)))
     }
 
-    /// Saves a snapshot, unless a rival's is as new. Losing it costs a longer start.
+    /// Saves a snapshot, unless a rival's is as new. Losing it costs a longer start only.
     pub(super) async fn save_wakes(
         &self,
         position: Position,

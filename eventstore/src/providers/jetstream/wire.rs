@@ -1,5 +1,5 @@
-//! How records stand in JetStream: one message a record, its subject the stream, its body what is
-//! beside the chain, and then the canonical bytes.
+//! The form of records in JetStream: one message per record. Its subject is the stream; its body
+//! holds the fields that are not hashed, and then the canonical bytes.
 //!
 //! | bytes | |
 //! |---|---|
@@ -10,9 +10,9 @@
 //! | 42..74 | the hash of the record before it |
 //! | 74.. | the canonical body |
 //!
-//! In form 1 the body is the canonical one alone, which begins with `{`, and the rest stands in
-//! headers. Both are read; form 2 is written: servers search all headers of a message again and
-//! again, and digits take twice the room.
+//! In form 1 the body is the canonical one alone, which begins with `{`, and the rest is in
+//! headers. Both forms are read, form 2 is written: servers search all headers of a message again
+//! and again, and digits take twice the room.
 
 use std::str::FromStr;
 
@@ -28,22 +28,22 @@ use crate::error::LogError;
 use crate::prepare::Prepared;
 use crate::record::{Body, Hash, Position, Record, chain};
 
-/// Headers of form 1.
+/// Headers of messages of form 1.
 const HASH: &str = "Cvg-Hash";
 const PREVIOUS: &str = "Cvg-Prev";
 const WAKE: &str = "Cvg-Wake";
-/// The first byte of a message of form 2, and where its canonical body begins.
+/// First byte of a message of form 2, and the offset of its canonical body.
 const FORM: u8 = 2;
 const CANONICAL: usize = 74;
 
-/// The names of a log's streams and subjects.
+/// Names of a log's JetStream streams and subjects.
 #[derive(Debug, Clone)]
 pub(super) struct Names {
-    /// The stream of records.
+    /// Stream of records.
     pub(super) log: String,
-    /// The stream of sealed payloads.
+    /// Stream of sealed payloads.
     pub(super) payloads: String,
-    /// The stream of what is derived: snapshots of the wake index.
+    /// Stream of derived data: wake index snapshots, the acknowledgement marker, the slot lease.
     pub(super) derived: String,
     prefix: String,
 }
@@ -58,29 +58,29 @@ impl Names {
         }
     }
 
-    /// Matches every record.
+    /// Returns the filter that matches every record.
     pub(super) fn all_records(&self) -> String {
         format!("{}.log.>", self.prefix)
     }
 
-    /// Matches every payload.
+    /// Returns the filter that matches every payload.
     pub(super) fn all_payloads(&self) -> String {
         format!("{}.payload.>", self.prefix)
     }
 
-    /// Matches everything that is derived.
+    /// Returns the filter that matches all derived data.
     pub(super) fn all_derived(&self) -> String {
         format!("{}.derived.>", self.prefix)
     }
 
-    /// The subject of a stream: also what an expected version is compared on.
+    /// Returns the subject of a stream, on which the broker compares the expected version.
     pub(super) fn records(&self, stream: &StreamKey) -> String {
         let StreamKey { tenant, kind, id } = stream;
         format!("{}.log.{tenant}.{}.{id}", self.prefix, kind.as_str())
     }
 
-    /// The subject of a piece of a payload. It holds the commit and the commitment, so that rivals
-    /// never write over each other.
+    /// Returns the subject of a piece of a payload. It holds the commit's id and the commitment, so
+    /// that rivals never overwrite each other.
     pub(super) fn payload(&self, place: &PayloadPlace<'_>, piece: usize) -> String {
         let PayloadPlace { stream, commit, index, commitment } = place;
         let StreamKey { tenant, kind, id } = stream;
@@ -90,7 +90,7 @@ impl Names {
         format!("{prefix}.payload.{tenant}.{kind}.{id}.{commit}.{index}.{tag}.{piece}")
     }
 
-    /// The subject of something derived.
+    /// Returns the subject of derived data.
     pub(super) fn derived(&self, what: &str) -> String {
         format!("{}.derived.{what}", self.prefix)
     }
@@ -103,7 +103,7 @@ impl Names {
     }
 }
 
-/// Which payload.
+/// Identifies a payload of a commit.
 pub(super) struct PayloadPlace<'a> {
     pub(super) stream: &'a StreamKey,
     pub(super) commit: Uuid,
@@ -111,7 +111,7 @@ pub(super) struct PayloadPlace<'a> {
     pub(super) commitment: &'a str,
 }
 
-/// What stands beside the chain in a message, and the canonical body.
+/// The fields of a message: those that are not hashed, and the canonical body.
 struct Parts {
     wake: Wake,
     hash: Hash,
@@ -119,7 +119,7 @@ struct Parts {
     canonical: Bytes,
 }
 
-/// A record as a message's body.
+/// Encodes a commit as the body of a message.
 pub(super) fn body(prepared: &Prepared) -> Bytes {
     let (kind, due) = match prepared.wake {
         Wake::Done => (0, 0),
@@ -136,7 +136,7 @@ pub(super) fn body(prepared: &Prepared) -> Bytes {
     body.into()
 }
 
-/// The canonical bytes in a message that was read as a record.
+/// Returns the canonical bytes of a message that was decoded successfully.
 pub(super) fn canonical(message: &StreamMessage) -> Bytes {
     match message.payload.first() {
         Some(&FORM) => message.payload.slice(CANONICAL.min(message.payload.len())..),
@@ -144,7 +144,7 @@ pub(super) fn canonical(message: &StreamMessage) -> Bytes {
     }
 }
 
-/// Takes a message of either form apart; otherwise says what is wrong with it.
+/// Splits a message of either form; the error says what is wrong with it.
 fn parts(message: &StreamMessage) -> Result<Parts, &'static str> {
     match message.payload.first() {
         Some(&FORM) => {
@@ -181,7 +181,8 @@ fn read_form_1(message: &StreamMessage) -> Result<Parts, &'static str> {
     Ok(Parts { wake, hash, prev_hash, canonical: message.payload.clone() })
 }
 
-/// Reads a message as a record, with the wake that was committed with it.
+/// Decodes a message to a record, with the wake that was committed with it. The hash and the
+/// subject are checked.
 pub(super) fn read(names: &Names, message: &StreamMessage) -> Result<(Record, Wake), LogError> {
     let at = format!("{} {}", names.log, message.sequence);
     let corrupt = |reason: &str| LogError::corrupt(&at, reason);
@@ -195,6 +196,7 @@ pub(super) fn read(names: &Names, message: &StreamMessage) -> Result<(Record, Wa
         LogError::Corrupt { reason, .. } => corrupt(&reason),
         other => other,
     })?;
+    // A valid record under the subject of another stream has been moved.
     if body.tenant != stream.tenant || body.stream != stream.name() {
         return Err(corrupt("the body belongs to another stream"));
     }
@@ -251,7 +253,7 @@ mod tests {
     );
     const BEFORE: &str = "0101010101010101010101010101010101010101010101010101010101010101";
     const HASH: &str = "7a75ef6d413ae0dd54574f2240c09397a5f3fd5b57f658eae7dcffcee6c76725";
-    /// What stands before the body in form 2: at 500, the hash, the one before it.
+    /// Start of the bytes before the body in form 2: a wake at 500 ms. The two hashes follow.
     const HEAD: &str = "020300000000000001f4";
 
     #[test]

@@ -1,8 +1,8 @@
-//! A witness of how far the log has come, kept in another stream than the log.
+//! The acknowledgement marker: how far the log has come, kept in another stream than the log.
 //!
-//! A chain shows every hole but not a missing end: a server that finds its last file damaged drops
-//! it and goes on. So each process that appends or follows writes down, every second and when it
-//! closes, the highest position it knows; a log that ends before it is corrupt.
+//! A hash chain reveals every hole but not a missing end: a server that finds its last file damaged
+//! drops it and continues. So each process that appends or follows saves, every second and on
+//! closing, the highest position that it knows; a log that ends before it is corrupt.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,7 +13,7 @@ use crate::record::Position;
 
 const NAME: &str = "witness";
 
-/// The highest position that this process knows of, and the highest written down.
+/// Highest position that this process knows of, and the highest that is saved.
 #[derive(Default)]
 pub(super) struct Witness {
     seen: AtomicU64,
@@ -21,19 +21,19 @@ pub(super) struct Witness {
 }
 
 impl Witness {
-    /// Takes note of a record that is in the log.
+    /// Observes a record that is in the log.
     pub(super) fn saw(&self, position: Position) {
         self.seen.fetch_max(position.0, Ordering::Relaxed);
     }
 
-    /// The highest position that this process knows of.
+    /// Returns the highest position that this process knows of.
     pub(super) fn seen(&self) -> Position {
         Position(self.seen.load(Ordering::Relaxed))
     }
 }
 
 impl Inner {
-    /// Writes the witness down if it has come further.
+    /// Saves the marker if it has advanced.
     pub(super) async fn save_witness(&self) -> Result<(), NoAnswer> {
         let seen = self.witness.seen();
         if seen.0 <= self.witness.written.load(Ordering::Relaxed) {
@@ -53,7 +53,7 @@ impl Inner {
         Ok(())
     }
 
-    /// What was written down last, and where.
+    /// Reads the saved marker and its message's sequence number.
     async fn written_witness(&self) -> Result<Option<(Position, u64)>, NoAnswer> {
         let subject = self.names.derived(NAME);
         let last = self.api.last(&self.names.derived, &subject).await?;
@@ -63,11 +63,12 @@ impl Inner {
         }))
     }
 
-    /// Compares the log's end with what was written down about it.
+    /// Checks that the log reaches the saved marker.
     pub(super) async fn check_witness(&self) -> Result<(), LogError> {
         let written = self.patiently(|| self.written_witness()).await?;
         self.witness.saw(written.map_or(Position::START, |(position, _)| position));
-        // Asked with the witness in mind: a leader that is behind is given time.
+        // The marker is observed first, so that a lagging leader is given time instead of being
+        // believed.
         self.tail_position().await.map(drop)
     }
 }

@@ -1,5 +1,4 @@
-//! Google's interactions, the younger interface of Gemini, which stores nothing when it is asked
-//! not to.
+//! Google's interactions, the newer interface of Gemini, used without storage at the provider.
 
 use convergio_domain::chat::{
     ChatRequest, FilePart, Interface, Message, NativeFields, Part, RefusalPart, Role, TextPart,
@@ -17,7 +16,7 @@ use crate::model::usage;
 
 const INTERFACE: Interface = Interface::GeminiInteractions;
 
-/// Interactions.
+/// The dialect of Google's interactions.
 pub(super) struct Interactions;
 
 impl Dialect for Interactions {
@@ -110,7 +109,7 @@ impl Dialect for Interactions {
     }
 }
 
-/// A step as it begins; what it holds already is taken in.
+/// Begins a step and reads what it holds already: everything if the answer came at once.
 fn begin_step(step: &Value, index: Option<u64>, answer: &mut Answer) {
     answer.parts.separate();
     match text(step, "type") {
@@ -149,7 +148,8 @@ fn add_fields(fields: Map<String, Value>, answer: &mut Answer) {
     answer.parts.add_fields(place, INTERFACE, fields, &delta);
 }
 
-/// The mark says whose thought it is: no other interface takes it.
+/// Adds a signature to the current reasoning part and marks it as this interface's: no other
+/// accepts it.
 fn sign(signature: &str, answer: &mut Answer) {
     if !signature.is_empty() {
         answer.parts.sign(signature);
@@ -169,12 +169,15 @@ fn read_delta(delta: &Value, index: Option<u64>, answer: &mut Answer) {
     }
 }
 
+/// Reads the final interaction object: usage and finish reason.
 fn read_end(interaction: &Value, answer: &mut Answer) -> Result<(), ReadError> {
     answer.count(&interaction["usage"]);
     match text(interaction, "status") {
         "completed" => answer.finish(Some("stop"), "completed"),
         "requires_action" => answer.finish(Some("tool_calls"), "requires_action"),
         "incomplete" => answer.finish(Some("length"), "incomplete"),
+        // The error has no HTTP status of its own; 503 makes it retryable unless its code says
+        // otherwise.
         "failed" => return Err(refused(503, &interaction["error"])),
         status @ ("cancelled" | "budget_exceeded") => answer.finish(None, status),
         _ => return Err(ReadError::Malformed("it ended in no known status")),
@@ -183,6 +186,7 @@ fn read_end(interaction: &Value, answer: &mut Answer) -> Result<(), ReadError> {
     Ok(())
 }
 
+/// Returns the instructions before the conversation as one text.
 fn system(request: &ChatRequest) -> Option<Value> {
     let (leading, _) = split_system(&request.messages);
     let texts = leading.iter().flat_map(|message| &message.parts).filter_map(|part| match part {
@@ -206,8 +210,8 @@ fn tool(tool: &ToolSpec) -> Value {
     object
 }
 
-/// A turn as steps of the timeline, in its order: calls, their results and thoughts are steps of
-/// their own.
+/// Writes a message as steps in their order: tool calls, results and reasoning are steps of their
+/// own and split the content.
 fn add_steps(message: &Message, steps: &mut Vec<Value>) {
     let kind = if message.role == Role::Assistant { "model_output" } else { "user_input" };
     let mut content: Vec<Value> = Vec::new();
@@ -229,7 +233,7 @@ fn add_steps(message: &Message, steps: &mut Vec<Value>) {
     end(&mut content, steps);
 }
 
-/// A part that is a step of its own.
+/// Writes a part that is a step of its own.
 fn step(part: &Part) -> Option<Value> {
     let (mut step, native) = match part {
         Part::ToolCall(call) => {
@@ -238,6 +242,7 @@ fn step(part: &Part) -> Option<Value> {
             (step, &call.native)
         }
         Part::ToolResult(result) => {
+            // A list only if there is more than text.
             let value = match result.parts.as_slice() {
                 [] => json!(result.text),
                 parts => parts.iter().filter_map(block).collect(),
@@ -260,7 +265,7 @@ fn step(part: &Part) -> Option<Value> {
     Some(step)
 }
 
-/// A part of the content of a step; an empty text says nothing.
+/// Writes a part of a step's content; `None` for an empty text.
 fn block(part: &Part) -> Option<Value> {
     let (mut block, native) = match part {
         Part::Text(TextPart { text, .. }) | Part::Refusal(RefusalPart { text, .. })

@@ -1,4 +1,18 @@
-//! The dialects of providers: how a request is written and an answer is read. No IO.
+//! Dialects: how each interface of a provider writes a request and how its answer is read. Pure
+//! functions over JSON, without IO.
+//!
+//! - `openai`: chat completions, of OpenAI, Azure, llama.cpp, MLX and many others
+//! - `responses`: OpenAI's responses
+//! - `anthropic`: Anthropic's messages
+//! - `gemini`: Google's `generateContent`
+//! - `interactions`: Google's interactions
+//! - `ollama`: Ollama's native chat
+//! - `round_trips`: property tests that an answer sent back is unchanged
+//!
+//! The transport (`http`, `service`) asks [`dialect_for`] for a provider's dialect. Requests arrive
+//! here after the request adapter: what a dialect is given, it can write. Answers go piece by piece
+//! into an [`AnswerBuilder`](super::answer::AnswerBuilder). What several dialects share is below;
+//! they do not call one another, except for embeddings and schemas of the same maker.
 
 mod anthropic;
 mod gemini;
@@ -21,71 +35,71 @@ use super::config::{Api, ProviderConfig};
 use super::provider_traits::ProviderTraits;
 use super::refusal::Refusal;
 
-/// What is wrong with a piece of an answer.
+/// The reason why a piece of an answer could not be read.
 pub(super) enum ReadError {
-    /// The provider tells of an error.
+    /// The provider reports an error.
     Refused(Refusal),
-    /// It is nothing that the dialect knows.
+    /// The piece has no form that the dialect knows; the text says what is missing.
     Malformed(&'static str),
 }
 
-/// A dialect.
+/// The wire format of one interface.
 pub(super) trait Dialect: Send + Sync {
-    /// The interface.
+    /// Returns the interface that the dialect speaks.
     fn interface(&self) -> Interface;
 
-    /// What becomes of a field of a request.
+    /// Returns whether a request field is kept, left out or refused.
     fn support(&self, field: ChatField) -> FieldSupport {
         field.support(self.interface())
     }
 
-    /// The path of a chat under the base URL, its query included.
+    /// Returns the path of a chat below the base URL, including its query.
     fn chat_path(&self, model: &str, is_stream: bool) -> String;
 
-    /// A request as the provider wants it: everything that is in it can be written.
+    /// Writes a request. It holds only fields that the dialect supports.
     fn write(&self, request: &ChatRequest, traits: &ProviderTraits) -> Value;
 
-    /// Headers that belong to a request.
+    /// Returns headers that belong to this request.
     fn request_headers(&self, _request: &ChatRequest) -> Vec<(&'static str, String)> {
         Vec::new()
     }
 
-    /// Takes a piece of a stream in.
+    /// Reads one piece of a stream into the answer.
     fn read_piece(&self, piece: &Value, answer: &mut Answer) -> Result<(), ReadError>;
 
-    /// Takes an answer in that came at once.
+    /// Reads an answer that arrived at once.
     fn read_whole(&self, body: &Value, answer: &mut Answer) -> Result<(), ReadError>;
 
-    /// Reads a usage block.
+    /// Returns the reader of this interface's usage blocks.
     fn usage(&self) -> UsageReader;
 
-    /// The path of a request for embeddings under the base URL; `None` when the provider has none.
+    /// Returns the path of an embeddings request; `None` if the interface has none.
     fn embed_path(&self, _model: &str) -> Option<String> {
         None
     }
 
-    /// A request for embeddings, of so many numbers if that is said.
+    /// Writes an embeddings request; `dimensions` is the length of the vectors, if it is to be cut.
     fn write_embed(&self, _model: &str, _texts: &[String], _dimensions: Option<u32>) -> Value {
         Value::Null
     }
 
-    /// Reads embeddings; `None` when they are none.
+    /// Reads embeddings; `None` if the body has none.
     fn read_embeddings(&self, _body: &Value) -> Option<Embeddings> {
         None
     }
 
-    /// The path of OpenAI's audio under the base URL; `None` when the provider has none.
+    /// Returns the path of OpenAI's audio routes; `None` if the interface has none.
     fn audio_path(&self, _model: &str, _end: &str) -> Option<String> {
         None
     }
 
-    /// Headers besides the key's.
+    /// Returns headers of every request besides the key's.
     fn headers(&self) -> Vec<(&'static str, String)> {
         Vec::new()
     }
 }
 
-/// The dialect of a provider.
+/// Returns the dialect of a provider.
 pub(super) fn of(config: &ProviderConfig) -> Box<dyn Dialect> {
     match &config.api {
         Api::OpenAiChat => Box::new(openai::Chat::new(config.platform, None)),
@@ -100,7 +114,8 @@ pub(super) fn of(config: &ProviderConfig) -> Box<dyn Dialect> {
     }
 }
 
-/// The error in a piece, unless there is none.
+/// Returns an error if the piece reports one: streams report errors after their status said
+/// success.
 fn refuse_errors(piece: &Value) -> Result<(), ReadError> {
     match piece.get("error").filter(|error| !error.is_null()) {
         Some(error) => Err(ReadError::Refused(Refusal::of_stream(error))),
@@ -108,25 +123,27 @@ fn refuse_errors(piece: &Value) -> Result<(), ReadError> {
     }
 }
 
-/// An error without a status of its own.
+/// Converts an error that has no status of its own.
 fn refused(status: u16, error: &Value) -> ReadError {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
     ReadError::Refused(Refusal::with_status(status, error))
 }
 
+/// Returns a string field, or an empty text if it is absent.
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or("")
 }
 
-/// The fields of a value besides these, and besides those that say nothing.
+/// Returns the fields of a value other than the known ones, without null and empty lists.
 fn rest(value: &Value, known: &[&str]) -> Map<String, Value> {
     let is_empty = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
     let fields = value.as_object().into_iter().flatten();
+    // Null and empty lists carry no information and would only bloat the log.
     let fields = fields.filter(|(name, value)| !known.contains(&name.as_str()) && !is_empty(value));
     fields.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-/// Puts what is there into an object.
+/// Sets those fields of an object that have a value.
 fn put<'a>(object: &mut Value, fields: impl IntoIterator<Item = (&'a str, Option<Value>)>) {
     for (name, value) in fields {
         if let Some(value) = value {
@@ -135,32 +152,35 @@ fn put<'a>(object: &mut Value, fields: impl IntoIterator<Item = (&'a str, Option
     }
 }
 
-/// Puts further fields of a request into an object, under their own names.
+/// Sets options of the request under their own names.
 fn put_options(object: &mut Value, request: &ChatRequest, fields: &[ChatField]) {
     let options = fields.iter().map(|field| (field.name(), request.options.get(field).cloned()));
     put(object, options);
 }
 
-/// Puts what the operator lets through into a request.
+/// Merges fields that the operator's policy lets through unknown to the platform.
 fn put_extra(body: &mut Value, request: &ChatRequest) {
     for (name, value) in &request.extra_body {
         match (body.get_mut(name), value) {
+            // One level of merging: the operator may extend `options` without replacing it.
             (Some(Value::Object(fields)), Value::Object(more)) => fields.extend(more.clone()),
             _ => body[name] = value.clone(),
         }
     }
 }
 
+/// Returns whether a message holds instructions of the operator or developer.
 fn is_system(message: &Message) -> bool {
     matches!(message.role, Role::System | Role::Developer)
 }
 
-/// The instructions at the beginning of a conversation, and what follows them.
+/// Splits a conversation into its leading instructions and the rest.
 fn split_system(messages: &[Message]) -> (&[Message], &[Message]) {
     messages.split_at(messages.iter().take_while(|message| is_system(message)).count())
 }
 
-/// The tools of a request, each as `write` writes it, and those that the provider runs itself.
+/// Writes the tools of a request, each by `write`, followed by the tools that the provider runs
+/// itself.
 fn tools_of(request: &ChatRequest, write: impl Fn(&ToolSpec) -> Value) -> Option<Value> {
     let tools = request.tools.iter().map(write);
     let native = request.native_tools.iter().map(|NativePart { block, .. }| block.clone());
@@ -172,23 +192,25 @@ fn has_tools(request: &ChatRequest) -> bool {
     !request.tools.is_empty() || !request.native_tools.is_empty()
 }
 
-/// What a tool is for, unless nobody said it.
+/// Returns a tool's description unless it is empty.
 fn description(text: &str) -> Option<Value> {
     (!text.is_empty()).then(|| json!(text))
 }
 
-/// Bytes as a URL.
+/// Returns base64 data as a data URL (RFC 2397).
 fn data_url(media_type: &str, data: &str) -> String {
     format!("data:{media_type};base64,{data}")
 }
 
-/// A tool's arguments as a value; an object in any case, for providers that take nothing else.
+/// Parses a tool call's arguments; an empty object if they are no object, for interfaces that
+/// accept nothing else.
 fn arguments(text: &str) -> Value {
+    // Models sometimes write arguments that are not JSON; the request must be valid nevertheless.
     let value = serde_json::from_str(text).ok().filter(Value::is_object);
     value.unwrap_or_else(|| Value::Object(Map::new()))
 }
 
-/// Arguments that came as a value, as a text.
+/// Returns arguments that arrived as a JSON value as text.
 fn arguments_text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -197,8 +219,9 @@ fn arguments_text(value: &Value) -> String {
     }
 }
 
-/// A part of a path: a model's name may hold anything.
+/// Percent-encodes a path segment: a model's name may contain anything.
 fn encoded(part: &str) -> String {
+    // A `/` in a name would lead to another route.
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
     let encode = |byte: u8| match is_plain(byte) {
         true => char::from(byte).to_string(),
@@ -207,14 +230,15 @@ fn encoded(part: &str) -> String {
     part.bytes().map(encode).collect()
 }
 
-/// Texts as vectors, as a provider tells them.
+/// Embeddings as a provider returned them.
 pub(super) struct Embeddings {
-    /// One vector for each text, in order.
+    /// One vector per text, in the order of the texts.
     pub(super) vectors: Vec<Vec<f32>>,
-    /// Quantities in disjoint classes, if they are told.
+    /// Usage in disjoint meters, if the provider reported it.
     pub(super) usage: Option<Usage>,
 }
 
+/// Parses lists of numbers; `None` if one of them is malformed.
 fn vectors<'a>(list: impl Iterator<Item = &'a Value>) -> Option<Vec<Vec<f32>>> {
     #[expect(clippy::cast_possible_truncation, reason = "embeddings are told as f32")]
     let number = |value: &Value| value.as_f64().map(|number| number as f32);

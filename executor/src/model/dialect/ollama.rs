@@ -1,4 +1,5 @@
-//! Ollama's own interface, which refuses a prompt that is too long in place of cutting it.
+//! Ollama's native interface. Unlike its OpenAI-compatible routes it refuses a prompt that is too
+//! long instead of cutting it.
 
 use convergio_domain::chat::{
     ChatField, ChatRequest, Interface, Part, RefusalPart, Role, TextPart, ToolSpec,
@@ -14,7 +15,7 @@ use crate::model::answer::{Answer, UsageReader};
 use crate::model::provider_traits::ProviderTraits;
 use crate::model::usage;
 
-/// Counts and times of the last line.
+/// Fields of the last line that hold counts and times.
 const COUNTS: [&str; 6] = [
     "prompt_eval_count",
     "eval_count",
@@ -24,7 +25,7 @@ const COUNTS: [&str; 6] = [
     "eval_duration",
 ];
 
-/// `/api/chat`.
+/// The dialect of `/api/chat`.
 pub(super) struct Native;
 
 impl Dialect for Native {
@@ -53,8 +54,10 @@ impl Dialect for Native {
                 ("presence_penalty", option(ChatField::PresencePenalty)),
             ],
         );
+        // `truncate: false` is what makes it refuse prompts longer than the context.
         let mut body = json!({"model": request.model, "messages": messages(request),
             "stream": traits.is_stream(), "truncate": false, "options": options});
+        // A schema is the stronger form of the same field.
         let format = || request.json_object.then(|| json!("json"));
         put(
             &mut body,
@@ -121,7 +124,7 @@ impl Dialect for Native {
     }
 }
 
-/// How much it may think: `none` is its `false`.
+/// Converts an effort: `none` switches reasoning off.
 fn think(effort: &str) -> Value {
     if effort == "none" { json!(false) } else { json!(effort) }
 }
@@ -135,11 +138,12 @@ fn tool(tool: &ToolSpec) -> Value {
 fn take_call(call: &Value, answer: &mut Answer) {
     let function = &call["function"];
     let arguments = arguments_text(&function["arguments"]);
-    // Calls have no id of their own unless the server gives one.
+    // Calls carry no id unless the server gives one: the parts generate it.
     answer.call(text(call, "id"), text(function, "name"), &arguments);
 }
 
-/// The messages: each tool's answer is one of its own, and what it shows follows all of them.
+/// Writes the messages. Each tool result becomes a message of its own; pictures from results follow
+/// after all of them.
 fn messages(request: &ChatRequest) -> Vec<Value> {
     let mut messages = Vec::new();
     if let Some(system) = &request.system {
@@ -166,6 +170,8 @@ fn messages(request: &ChatRequest) -> Vec<Value> {
             continue;
         }
         if message.role == Role::User {
+            // Pictures of tool results join the user's message if one follows, in the order of the
+            // conversation.
             turn.images.splice(0..0, std::mem::take(&mut pictures));
         } else {
             messages.extend(shown(std::mem::take(&mut pictures)));
@@ -176,12 +182,12 @@ fn messages(request: &ChatRequest) -> Vec<Value> {
     messages
 }
 
-/// What tools answered besides text.
+/// Returns a user message with the pictures that tools returned, if there are any.
 fn shown(pictures: Vec<Value>) -> Option<Value> {
     (!pictures.is_empty()).then(|| json!({"role": "user", "content": "", "images": pictures}))
 }
 
-/// What a turn says, apart from what tools answered.
+/// The content of a message apart from its tool results.
 #[derive(Default)]
 struct Turn {
     texts: Vec<String>,
@@ -202,7 +208,7 @@ impl Turn {
                 self.texts.push(text.clone());
             }
             Part::Image(part) => self.images.push(json!(part.data)),
-            // It fetches nothing: the reader is told that there was a picture.
+            // Ollama fetches nothing: the URL is given as text in place of the picture.
             Part::ImageUrl(part) => self.texts.push(part.url.clone()),
             Part::ToolCall(call) => self.calls.push(json!({"id": call.id,
                 "function": {"name": call.name, "arguments": arguments(&call.arguments)}})),

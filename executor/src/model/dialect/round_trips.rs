@@ -1,4 +1,5 @@
-//! What an interface answers and is sent again is the same, block for block, over many turns.
+//! Property tests: what an interface answered is sent back to it unchanged, block for block, over
+//! many turns.
 
 use bytes::Bytes;
 use convergio_domain::chat::{ChatField, ChatRequest, Message, Role};
@@ -19,7 +20,7 @@ use crate::model::answer::Answer;
 use crate::model::fit::Fit;
 use crate::model::provider_traits::ProviderTraits;
 
-/// An answer, read and put into a conversation as a turn of the model.
+/// Reads an answer and returns it as a message of the conversation.
 fn turn(dialect: &dyn Dialect, answer: &Value) -> Message {
     let mut draft = Answer::new();
     if let Err(ReadError::Malformed(what)) = dialect.read_whole(answer, &mut draft) {
@@ -30,7 +31,7 @@ fn turn(dialect: &dyn Dialect, answer: &Value) -> Message {
     Message { native, ..Message::new(Role::Assistant, answer.parts) }
 }
 
-/// What is sent of a conversation of these answers.
+/// Writes the request of a conversation that consists of these answers.
 fn sent(dialect: &dyn Dialect, answers: &[Value]) -> Value {
     let messages = answers.iter().map(|answer| turn(dialect, answer)).collect();
     let request = ChatRequest { messages, ..ChatRequest::default() };
@@ -176,7 +177,7 @@ fn ollama_message() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Gives every call an id of its own, as providers do.
+/// Gives every call a unique id, as providers do.
 fn number(turns: &mut [Vec<Value>], place: &str) {
     let calls = turns.iter_mut().flatten().filter_map(|block| block.pointer_mut(place));
     for (number, id) in calls.filter(|id| *id == "").enumerate() {
@@ -184,7 +185,7 @@ fn number(turns: &mut [Vec<Value>], place: &str) {
     }
 }
 
-/// One text alone travels as a text.
+/// Returns the blocks of a content, which is a string if it is one plain text.
 fn blocks(content: &Value) -> Vec<Value> {
     match content {
         Value::String(text) => vec![json!({"type": "text", "text": text})],
@@ -232,7 +233,7 @@ proptest! {
     #[test]
     fn steps_of_interactions(mut turns in turns(interactions_step())) {
         number(&mut turns, "/id");
-        // Two outputs in a row are one.
+        // Two outputs in a row are read as one.
         for turn in &mut turns {
             turn.dedup_by(|one, other| {
                 one["type"] == "model_output" && other["type"] == "model_output"
@@ -267,7 +268,7 @@ proptest! {
             .map(|message| json!({"message": message, "done": true, "done_reason": "stop"}))
             .collect();
         let mut body = sent(&Native, &answers);
-        // Calls that came without an id have one of ours.
+        // Calls without an id got a generated one.
         let messages = body["messages"].as_array_mut().expect("messages");
         for call in messages.iter_mut().filter_map(|it| it.get_mut("tool_calls")?.as_array_mut()).flatten() {
             call.as_object_mut().expect("a call").remove("id");

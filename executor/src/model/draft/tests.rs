@@ -1,4 +1,4 @@
-//! Laws of the parts of an answer and of their notes.
+//! Laws of the parts of an answer and of the fragments handed out of them.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{Drafts, Piece};
 
-/// What a provider does.
+/// One thing that a provider may send, or a listener's turn.
 #[derive(Debug, Clone)]
 enum Act {
     Say(String),
@@ -54,7 +54,7 @@ fn perform(drafts: &mut Drafts, act: Act, pieces: &mut Vec<Piece>) {
     }
 }
 
-/// What the pieces of a part are put together to.
+/// Joins the fragments of the kinds that `is_of` selects.
 fn join(pieces: &[Piece], is_of: impl Fn(&LiveKind) -> bool) -> String {
     pieces.iter().filter(|it| is_of(&it.kind)).map(|it| it.text.as_str()).collect()
 }
@@ -84,7 +84,7 @@ proptest! {
         acts in prop::collection::vec(act(), 0..40),
     ) {
         let (mut drafts, mut pieces) = (Drafts::default(), Vec::new());
-        // A call that is whole is not written on.
+        // Providers do not continue arguments that are complete: such acts are skipped.
         for act in acts {
             let is_late = matches!(&act, Act::Arguments(key, _)
                 if drafts.arguments(drafts.keyed(Some(*key))).ends_with('}'));

@@ -1,5 +1,5 @@
-//! Carriers: what another interface alone understands travels through a door in the place that the
-//! door's own interface has for what its clients cannot read.
+//! Carriers: what only another interface understands (encrypted thoughts, native fields) passes
+//! through a dialect in a field that its clients treat as opaque and send back.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,18 +14,19 @@ use serde_json::{Map, Value};
 use super::known::Path;
 use super::refusal::Refusal;
 
-/// How a carrier begins.
+/// Prefix of every packed carrier.
 const MARK: &str = "cvg1.";
-/// Letters of a carrier at most.
+/// Maximum characters of a packed carrier.
 const LIMIT: usize = 12 << 20;
-/// Fields that would make a block another one, or lead a provider somewhere.
+/// Fields that would turn a block into another one, or make a provider fetch a URL.
 const FORBIDDEN: [&str; 7] =
     ["type", "role", "source", "image_url", "file_url", "url", "input_audio"];
-/// Fields of a whole answer that go back to their maker with it.
+/// Fields of a whole reply that must go back to their maker.
 const MESSAGE_FIELDS: [&str; 3] = ["annotations", "extra_content", "reasoning_details"];
-/// Parts of an answer at most whose order is told.
+/// Maximum parts of a reply whose order a carrier records.
 const SLOTS_LIMIT: usize = 8192;
-/// Blocks that doors read themselves, and check.
+/// Block types that the dialects parse and check themselves; a carrier must not smuggle them past
+/// the checks.
 const READABLE: [&str; 8] = [
     "image",
     "document",
@@ -37,23 +38,23 @@ const READABLE: [&str; 8] = [
     "function_call_output",
 ];
 
-/// What is carried.
+/// The content of a carrier.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Carrier {
-    /// A part, in its place.
+    /// A part in its place.
     Part(Part),
     /// Fields of the part after this place.
     Next(NativeFields),
     /// Fields of the part before this place.
     Previous(NativeFields),
-    /// Fields of the whole answer.
+    /// Fields of the whole reply.
     Message(NativeFields),
-    /// How the parts of an answer stood, where a door puts all its texts into one.
+    /// Order of a reply's parts, for dialects that join all texts into one.
     Order(Vec<Slot>),
 }
 
-/// A part, as far as its place is concerned.
+/// The place of a part in a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Slot {
@@ -61,29 +62,33 @@ pub(super) enum Slot {
     Text(usize),
     /// A refusal of so many bytes.
     Refusal(usize),
-    /// The thought that is told in words.
+    /// The thought that the message shows in words.
     Thought,
-    /// The next call of a tool.
+    /// The next tool call in the message.
     Call,
-    /// A part that is carried.
+    /// A part that a carrier holds.
     Carried,
 }
 
 impl Carrier {
-    /// The text that travels.
+    /// Packs the carrier as text.
     pub(super) fn pack(&self) -> String {
         let json = serde_json::to_vec(self).unwrap_or_default();
         format!("{MARK}{}", URL_SAFE_NO_PAD.encode(json))
     }
 
-    /// What travelled; nothing if the text is somebody else's. A carrier is taken for what it says,
-    /// whoever wrote it: it can say no more than a request could without it.
+    /// Unpacks a carrier; `None` if the text is none of ours. Its author need not be authenticated,
+    /// because a carrier can say no more than the request could without it.
+    ///
+    /// # Errors
+    /// The text has the prefix and is no allowed carrier.
     pub(super) fn unpack(text: &str, path: Path<'_>) -> Result<Option<Self>, Refusal> {
         let Some(packed) = text.strip_prefix(MARK) else { return Ok(None) };
         let read = || {
             let json = URL_SAFE_NO_PAD.decode(packed).ok()?;
             read_json::<Self>(&json).ok()
         };
+        // The text is the caller's: bound it before it is decoded.
         let carrier = if packed.len() > LIMIT { None } else { read() };
         match carrier.filter(Self::is_allowed) {
             Some(carrier) => Ok(Some(carrier)),
@@ -91,8 +96,12 @@ impl Carrier {
         }
     }
 
+    // The place where forged carriers are stopped: no URL, no block that a dialect would have
+    // checked.
     fn is_allowed(&self) -> bool {
         match self {
+            // A thought keeps its own `type` and `role`; the other names could lead a provider to a
+            // URL.
             Self::Part(Part::Thinking(thinking)) => thinking
                 .native
                 .as_ref()
@@ -101,13 +110,14 @@ impl Carrier {
                 let kind = block["type"].as_str().unwrap_or_default();
                 block.is_object() && !READABLE.contains(&kind)
             }
-            // Pictures and sound that a model made: bytes, and nothing else.
+            // Images and audio that a model made: bytes and nothing else.
             Self::Part(
                 Part::Image(ImagePart { native: None, .. })
                 | Part::Audio(AudioPart { native: None, .. }),
             ) => true,
             Self::Part(_) => false,
             Self::Next(native) | Self::Previous(native) => !leads(&native.fields, &FORBIDDEN),
+            // OpenAI's chat interface is the only one with such fields.
             Self::Message(native) => {
                 let is_known = |name: &String| MESSAGE_FIELDS.contains(&name.as_str());
                 native.interface == Interface::OpenAiChat && native.fields.keys().all(is_known)
@@ -121,7 +131,7 @@ fn leads(fields: &Map<String, Value>, names: &[&str]) -> bool {
     names.iter().any(|name| fields.contains_key(*name))
 }
 
-/// The fields of a part that a door's interface cannot say.
+/// Returns the native fields of a part that a dialect's interface cannot express.
 pub(super) fn foreign_fields(part: &Part, door: Interface) -> Option<&NativeFields> {
     match part {
         Part::Text(TextPart { native, .. })
@@ -133,7 +143,8 @@ pub(super) fn foreign_fields(part: &Part, door: Interface) -> Option<&NativeFiel
     }
 }
 
-/// What of an answer as a whole must go back to its maker, and a door's interface cannot say.
+/// Returns the carrier of fields that belong to the whole reply and that a dialect's interface
+/// cannot express.
 pub(super) fn message_carrier(reply: &ChatReply) -> Option<Carrier> {
     let native = reply.native.as_ref();
     let native = native.filter(|native| native.interface == Interface::OpenAiChat)?;
@@ -142,7 +153,7 @@ pub(super) fn message_carrier(reply: &ChatReply) -> Option<Carrier> {
     NativeFields::of(Interface::OpenAiChat, fields).map(Carrier::Message)
 }
 
-/// Puts carried fields on a part.
+/// Attaches carried fields to a part, unless it has native fields of its own.
 pub(super) fn attach(fields: NativeFields, part: &mut Part) {
     if let Part::Text(TextPart { native, .. })
     | Part::Refusal(RefusalPart { native, .. })
@@ -153,16 +164,17 @@ pub(super) fn attach(fields: NativeFields, part: &mut Part) {
     }
 }
 
-/// Parts as they come with carriers among them.
+/// Reassembles parts from a list in which carriers are interspersed.
 #[derive(Default)]
 pub(super) struct Unpacking {
+    /// Fields for the next part.
     next: Option<NativeFields>,
-    /// The fields of the whole answer.
+    /// Fields of the whole reply.
     pub(super) message: Option<NativeFields>,
 }
 
 impl Unpacking {
-    /// Takes a part in; fields that were carried before it are its own.
+    /// Adds a part; fields carried before it become its own.
     pub(super) fn part(&mut self, mut part: Part) -> Part {
         if let Some(fields) = self.next.take() {
             attach(fields, &mut part);
@@ -170,7 +182,7 @@ impl Unpacking {
         part
     }
 
-    /// Takes a carrier in: the part that it is, if it is one.
+    /// Adds a carrier; returns the part that it holds, if it holds one.
     pub(super) fn carrier(
         &mut self,
         carrier: Carrier,
@@ -180,7 +192,7 @@ impl Unpacking {
             Carrier::Part(part) => return Some(part),
             Carrier::Next(fields) => self.next = Some(fields),
             Carrier::Message(fields) => self.message = Some(fields),
-            // Doors that have a place for each part keep their order.
+            // Only chat completions lose the order of parts.
             Carrier::Order(_) => {}
             Carrier::Previous(fields) => {
                 if let Some(previous) = previous {

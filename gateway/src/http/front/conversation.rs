@@ -1,29 +1,30 @@
-//! A conversation as it is read, turn by turn.
+//! Builds a conversation from the messages or items of a request.
 
 use std::collections::HashMap;
 
 use convergio_domain::chat::{Message, NativeFields, Part, Role, ToolCall, ToolResultPart};
 
-/// Messages of one request at most.
+/// Maximum messages of a request.
 pub(super) const MESSAGES_LIMIT: usize = 4096;
-/// Items of one request at most, where each tool call is one of its own.
+/// Maximum items of a request, where each tool call is an item of its own.
 pub(super) const ITEMS_LIMIT: usize = 1 << 16;
-/// Parts of one message at most.
+/// Maximum parts of a message.
 pub(super) const PARTS_LIMIT: usize = 1 << 16;
-/// Tools of one request at most.
+/// Maximum tools of a request.
 pub(super) const TOOLS_LIMIT: usize = 1024;
 
-/// The turns so far, and the names of the tools that were called in them.
+/// The messages so far, and the names of the tools called in them.
 #[derive(Default)]
 pub(super) struct Conversation {
     messages: Vec<Message>,
+    /// Tool names by call id: results name only the call.
     names: HashMap<String, String>,
-    /// Whether the last turn grows by what is said next in the same role.
+    /// True if the next part of the same role joins the last message.
     is_open: bool,
 }
 
 impl Conversation {
-    /// One that goes on from turns.
+    /// Continues from earlier messages.
     pub(super) fn after(messages: Vec<Message>) -> Self {
         let mut conversation = Self::default();
         for message in messages {
@@ -32,17 +33,18 @@ impl Conversation {
         conversation
     }
 
-    /// A turn, whole.
+    /// Adds a whole message.
     pub(super) fn push(&mut self, message: Message) {
         message.parts.iter().for_each(|part| self.learn(part));
         self.messages.push(message);
         self.is_open = false;
     }
 
-    /// A part of a turn that others of the same role may stand in too: the results of tools that
-    /// were called together, the items of one answer.
+    /// Adds a part that may share a message with its neighbours of the same role: results of
+    /// parallel tool calls, or the items of one reply.
     pub(super) fn add(&mut self, role: Role, part: Part) {
         self.learn(&part);
+        // Anthropic requires the results of parallel calls in one message.
         match self.messages.last_mut() {
             Some(last) if self.is_open && last.role == role => last.parts.push(part),
             _ => self.messages.push(Message::new(role, vec![part])),
@@ -50,7 +52,7 @@ impl Conversation {
         self.is_open = true;
     }
 
-    /// What a tool answered, with the tool's name.
+    /// Adds a tool's result under the tool's name.
     pub(super) fn add_result(&mut self, mut result: ToolResultPart) {
         if result.name.is_empty() {
             result.name = self.tool_name(&result.id);
@@ -58,7 +60,7 @@ impl Conversation {
         self.add(Role::User, Part::ToolResult(result));
     }
 
-    /// The name of the tool that a call asked for.
+    /// Returns the name of the tool that a call invoked; empty if unknown.
     pub(super) fn tool_name(&self, id: &str) -> String {
         self.names.get(id).cloned().unwrap_or_default()
     }
@@ -69,17 +71,17 @@ impl Conversation {
         }
     }
 
-    /// The part before the end, in the turn that is open for this role.
+    /// Returns the last part of the last message, if that has this role.
     pub(super) fn last_part(&mut self, role: Role) -> Option<&mut Part> {
         let last = self.messages.last_mut().filter(|last| last.role == role)?;
         last.parts.last_mut()
     }
 
-    /// Says of the last turn, if it is of this role, what only its interface can say.
+    /// Sets the native fields of the last message, if that has this role.
     pub(super) fn set_native(&mut self, role: Role, native: NativeFields) {
         if let Some(last) = self.messages.last_mut().filter(|last| last.role == role) {
             last.native = Some(native);
-            // What comes next is another answer.
+            // What follows is another reply, even in the same role.
             self.is_open = false;
         }
     }

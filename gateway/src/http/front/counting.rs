@@ -1,4 +1,5 @@
-//! How many tokens a request would be: an estimate of ours, and said to be one.
+//! Token counts of requests. They are estimates, and a header says so: providers' tokenizers are
+//! not available here.
 
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -19,13 +20,13 @@ use crate::auth::Identity;
 use crate::problem::RequestId;
 
 const ESTIMATED: HeaderName = HeaderName::from_static("x-convergio-estimated");
-/// Bytes of text for a token, about.
+/// Average bytes of text for a token.
 const BYTES_A_TOKEN: usize = 4;
-/// Tokens of a picture, about, and of whatever frames a part.
+/// Approximate tokens of an image, and of the framing of a message or call.
 const IMAGE_TOKENS: usize = 1600;
 const FRAME_TOKENS: usize = 4;
 
-/// Anthropic's count.
+/// Handles Anthropic's `count_tokens` endpoint.
 pub(super) async fn messages(
     Extension(front): Extension<Front>,
     Extension(RequestId(id)): Id,
@@ -43,7 +44,7 @@ pub(super) async fn messages(
     respond(answer, Form::Anthropic, &id)
 }
 
-/// OpenAI's count.
+/// Handles OpenAI's `input_tokens` endpoint.
 pub(super) async fn responses(
     Extension(front): Extension<Front>,
     Extension(caller): Caller,
@@ -77,6 +78,7 @@ fn estimated(counted: serde_json::Value) -> Response {
     response
 }
 
+/// Estimates the input tokens of a request.
 fn count(request: &ChatRequest) -> usize {
     let system = request.system.as_ref().map_or(0, String::len);
     let schema = request.schema.as_ref().map_or(0, |schema| schema.to_string().len());
@@ -95,6 +97,7 @@ fn message_tokens(message: &Message) -> usize {
 }
 
 fn part_tokens(part: &Part) -> usize {
+    // Rounds up, so that a short text counts at least one token.
     let of = |bytes: usize| bytes.div_ceil(BYTES_A_TOKEN);
     match part {
         Part::Text(part) => of(part.text.len()),
@@ -111,6 +114,7 @@ fn part_tokens(part: &Part) -> usize {
             let bytes = file.text.as_ref().or(file.data.as_ref()).map_or(0, String::len);
             IMAGE_TOKENS.max(of(bytes))
         }
+        // About 64 characters of base64 for a token; audio counts at least as much as an image.
         Part::Audio(audio) => IMAGE_TOKENS.max(of(audio.data.len() / 16)),
         Part::Native(native) => of(native.block.to_string().len()),
     }

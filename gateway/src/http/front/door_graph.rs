@@ -1,4 +1,4 @@
-//! The graph that every call is a run of.
+//! The one-node graph that every call of the compatible APIs runs.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,6 +13,7 @@ use super::turn::payload;
 use crate::app::Gateway;
 use crate::auth::Identity;
 
+// `CALLER_TIMEOUT` must exceed the timeout of this graph.
 const MANIFEST: &str = r#"
 name: front-door
 description: One call that came in by the interface of OpenAI or Anthropic.
@@ -25,16 +26,19 @@ nodes:
 output: "{{ nodes.reply.output }}"
 "#;
 
-/// The graph of the doors, and the tenants whose log has it.
+/// The graph, and the tenants whose log has it.
 pub(super) struct DoorGraph {
     graph: Graph,
     pub(super) version: GraphVersion,
+    /// A cache: registering twice is harmless.
     tenants: Mutex<BTreeSet<TenantId>>,
 }
 
 impl DoorGraph {
+    /// Parses the embedded manifest.
+    ///
     /// # Panics
-    /// Never: a test reads the manifest.
+    /// Never: a test parses the manifest.
     pub(super) fn new() -> Self {
         let parsed = graph::parse(MANIFEST, &ToolCatalog::new(Vec::new()));
         let graph = parsed.expect("the manifest of the doors is valid").graph;
@@ -45,17 +49,18 @@ impl DoorGraph {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The graph's id in a tenant.
+    /// Returns the graph's id in a tenant.
     pub(super) fn id(&self, tenant: &TenantId) -> GraphId {
         graph::graph_id(tenant, &self.graph.name)
     }
 
-    /// Registers the graph for a tenant, unless that was done before.
+    /// Registers the graph for a tenant, unless this process has done so before.
     pub(super) async fn register(
         &self,
         gateway: &Gateway,
         caller: &Identity,
     ) -> Result<GraphId, Refusal> {
+        // Concurrent first calls may both register: the same version changes nothing.
         let id = self.id(&caller.tenant);
         if self.tenants().contains(&caller.tenant) {
             return Ok(id);

@@ -1,4 +1,4 @@
-//! The endpoints of the doors: what is there, and under which path.
+//! Routes of the compatible APIs, and the handlers that need no call: probes and model listings.
 
 use std::sync::Arc;
 
@@ -20,10 +20,10 @@ use super::{Form, Front, ModelEntry, counting, listing, media};
 use crate::app::{Caller, Gateway};
 use crate::problem::RequestId;
 
-/// Who asks, with which request.
+/// Extractor of the request's id.
 pub(super) type Id = Extension<RequestId>;
 
-/// The routes that ask for a token.
+/// Returns the routes that require a token.
 pub(super) fn routes(front: Front) -> Router<Arc<Gateway>> {
     Router::new()
         .route("/openai/v1/chat/completions", post(call::<Completions>).get(listing::completions))
@@ -33,6 +33,7 @@ pub(super) fn routes(front: Front) -> Router<Arc<Gateway>> {
         .route("/openai/v1/responses/{id}", get(listing::response).delete(keeps))
         .route("/openai/v1/responses/{id}/input_items", get(listing::input_items))
         .route("/openai/v1/models", get(models))
+        // `{*id}`: model names contain slashes.
         .route("/openai/v1/models/{*id}", get(model).merge(delete(keeps)))
         .route("/openai/v1/embeddings", post(media::embeddings))
         .route("/openai/v1/audio/speech", post(media::speech))
@@ -44,7 +45,7 @@ pub(super) fn routes(front: Front) -> Router<Arc<Gateway>> {
         .layer(Extension(front))
 }
 
-/// The routes that ask for none: clients look whether there is a door at all.
+/// Returns the probe routes, which need no token.
 pub(super) fn open_routes() -> Router<Arc<Gateway>> {
     Router::new()
         .route("/openai", head(nothing))
@@ -64,22 +65,24 @@ async fn call<D: super::Door>(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    // The work of a call is boxed: on its way to its task it is moved several times.
+    // Boxed, because the large future of a call is moved several times on its way to its task.
     Box::pin(serve::<D>(Incoming { front, caller, headers, request_id, body })).await
 }
 
-/// What was asked and answered stays: only an erasure of the whole run takes it away.
+/// Refuses deletion: the log keeps requests and replies; only an erasure of the run removes their
+/// contents.
 async fn keeps(Extension(RequestId(id)): Id) -> Response {
     let message = "nothing is deleted here: the log keeps what was asked and answered";
     refuse(&Refusal::unavailable_here(message), Form::OpenAi, &id)
 }
 
-/// An answer, or a refusal in a form.
+/// Renders a refusal in an API's error format.
 pub(super) fn respond(answer: Result<Response, Refusal>, form: Form, id: &str) -> Response {
     answer.unwrap_or_else(|refusal| refuse(&refusal, form, id))
 }
 
 fn openai_model(id: &str, owner: &str) -> Value {
+    // The gateway does not know when a model appeared; the SDKs require a number.
     json!({"id": id, "object": "model", "created": 0, "owned_by": owner})
 }
 
@@ -87,7 +90,7 @@ fn anthropic_model_of(id: &str) -> Value {
     json!({"type": "model", "id": id, "display_name": id, "created_at": "1970-01-01T00:00:00Z"})
 }
 
-/// The models, as OpenAI lists them.
+/// Lists the models as OpenAI does.
 async fn models(Extension(front): Extension<Front>, Extension(caller): Caller) -> Response {
     let models = front.gateway.models.models(&caller.tenant).await;
     let data: Vec<Value> =
@@ -95,7 +98,7 @@ async fn models(Extension(front): Extension<Front>, Extension(caller): Caller) -
     Json(json!({"object": "list", "data": data})).into_response()
 }
 
-/// A model by its name, with or without its provider's.
+/// Finds a model by its full name, otherwise by its name without the provider.
 fn find<'a>(models: &'a [ModelEntry], id: &str) -> Option<&'a ModelEntry> {
     let by_name =
         |model: &&ModelEntry| model.id.split_once('/').is_some_and(|(_, name)| name == id);
@@ -130,7 +133,7 @@ async fn anthropic_model(
     respond(answer, Form::Anthropic, &request)
 }
 
-/// The models, as Anthropic lists them: a page of up to 1000.
+/// Lists the models as Anthropic does, in pages of up to 1000.
 async fn anthropic_models(
     Extension(front): Extension<Front>,
     Extension(caller): Caller,
@@ -148,6 +151,7 @@ fn anthropic_page(models: &[ModelEntry], query: Option<&str>) -> Result<Response
         models.iter().position(|model| model.id == id)
     };
     let limit = query.limit(20, 1000)?;
+    // A cursor of an unknown model counts as absent.
     let (from, until) = match (place("after_id"), place("before_id")) {
         (Some(after), _) => (after + 1, (after + 1 + limit).min(models.len())),
         (None, Some(before)) => (before.saturating_sub(limit), before),

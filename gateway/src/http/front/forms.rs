@@ -1,10 +1,10 @@
-//! Errors in the form of a door, whatever their reason: also those that come before a door is
-//! reached.
+//! Errors in the format of a compatible API, including those raised before a dialect is reached,
+//! such as a missing token.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-/// Whose form an error has.
+/// The error format of an API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     OpenAi,
@@ -12,8 +12,9 @@ pub(crate) enum Form {
 }
 
 impl Form {
-    /// The form of what stands below a path.
+    /// Returns the format of the paths below an API's prefix.
     pub(crate) fn of_path(path: &str) -> Option<Self> {
+        // `/openaix` is not below `/openai`.
         let is_below = |door: &str| {
             path.strip_prefix(door).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
@@ -24,7 +25,7 @@ impl Form {
         }
     }
 
-    /// The header in which SDKs look for the id of a request.
+    /// Returns the header in which the API's SDKs look for the request id.
     pub(crate) fn request_id_header(self) -> &'static str {
         match self {
             Self::OpenAi => "x-request-id",
@@ -32,7 +33,7 @@ impl Form {
         }
     }
 
-    /// An error, by our code.
+    /// Renders an error by its platform code.
     pub(crate) fn error(
         self,
         code: &str,
@@ -56,7 +57,7 @@ impl Form {
         }
     }
 
-    /// The status of a code: SDKs know an account without money by another one than we do.
+    /// Adjusts the status of a code: OpenAI's SDKs expect 429 for an exhausted account.
     pub(crate) fn status(self, code: &str, status: StatusCode) -> StatusCode {
         match (self, code) {
             (Self::OpenAi, "provider.quota_exceeded") => StatusCode::TOO_MANY_REQUESTS,
@@ -65,7 +66,7 @@ impl Form {
     }
 }
 
-/// The type and the code by which OpenAI's SDKs know an error.
+/// Returns the type and the code by which OpenAI's SDKs know an error.
 fn openai_words(code: &str) -> (&'static str, &str) {
     match code {
         "provider.context_exceeded" => ("invalid_request_error", "context_length_exceeded"),
@@ -86,19 +87,20 @@ fn openai_words(code: &str) -> (&'static str, &str) {
     }
 }
 
-/// What tells Anthropic's SDKs that no thread is kept here: they send the whole conversation then.
+/// Details that make Anthropic's SDKs continue without a thread: they then send the whole
+/// conversation.
 fn no_threads() -> Value {
     json!({"type": "invalid_request_error", "error_code": "thread_unsupported_request",
         "unsupported": ["thread"]})
 }
 
-/// The type by which Anthropic's SDKs know an error.
+/// Returns the type by which Anthropic's SDKs know an error.
 fn anthropic_word(code: &str, message: &str) -> &'static str {
     match code {
         "auth.invalid" => "authentication_error",
         "byok.missing_key" | "byok.bad_key" => "authentication_error",
         "provider.quota_exceeded" => "billing_error",
-        // A limit of tokens or time is no word about money.
+        // Only the cost limit is about money; token and time limits are faults of the request.
         "budget.exceeded" if message.contains("budget.cost") => "billing_error",
         "auth.forbidden" | "privacy.cloud_denied" => "permission_error",
         "not_found" | "model.not_found" | "previous_response_not_found" => "not_found_error",

@@ -1,5 +1,6 @@
-//! What a door knows, field by field: a name that is not on a list, or a value of the wrong type,
-//! is refused with its path. The same lists are the table in `docs/front-doors.md`.
+//! Declared fields of the compatible APIs: an undeclared name or a value of the wrong type is
+//! rejected with its path. The tables in `docs/front-doors.md` are generated from the same
+//! declarations.
 
 use std::fmt;
 
@@ -8,12 +9,13 @@ use serde_json::{Map, Value};
 
 use super::refusal::Refusal;
 
-/// Most tokens that may be asked for.
+/// Maximum of any token count in a request.
 const TOKENS_LIMIT: u64 = 1 << 31;
-/// Letters of an unknown name that are repeated.
+/// Maximum characters of an unknown name that an error repeats.
 const NAME_LETTERS: usize = 100;
 
-/// Where a value stands in a request.
+/// Path of a value in a request, as errors name it: `messages[0].content`. It borrows its parents,
+/// so building one allocates nothing.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Path<'a> {
     parent: Option<&'a Path<'a>>,
@@ -28,20 +30,20 @@ enum Step<'a> {
 }
 
 impl Path<'_> {
-    /// The body itself.
+    /// Path of the body.
     pub(super) const ROOT: Path<'static> = Path { parent: None, step: Step::Root };
 
-    /// A field of what stands here.
+    /// Path of a field of this object.
     pub(super) fn field<'a>(&'a self, name: &'a str) -> Path<'a> {
         Path { parent: Some(self), step: Step::Name(name) }
     }
 
-    /// An entry of what stands here.
+    /// Path of an entry of this list.
     pub(super) fn entry(&self, place: usize) -> Path<'_> {
         Path { parent: Some(self), step: Step::Place(place) }
     }
 
-    /// What stands here is wrong.
+    /// Creates a refusal of the value at this path.
     pub(super) fn refuse(&self, message: impl Into<String>) -> Refusal {
         Refusal::invalid(&self.to_string(), message)
     }
@@ -52,6 +54,7 @@ impl fmt::Display for Path<'_> {
         if let Some(parent) = self.parent {
             parent.fmt(f)?;
         }
+        // The first field follows the body's path, which is empty: no dot.
         let is_first = self.parent.is_none_or(|parent| matches!(parent.step, Step::Root));
         match self.step {
             Step::Root => Ok(()),
@@ -62,21 +65,21 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// What a value may be.
+/// Type and range of a value.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
     Any,
     Text,
     Flag,
     Number(f64, f64),
-    /// A whole number, of either sign.
+    /// An integer of either sign.
     Whole,
-    /// A whole number from 0 on.
+    /// An integer from 0 on.
     Count,
-    /// A number of tokens: 1 at least.
+    /// A number of tokens, at least 1.
     Tokens,
     Object,
-    /// A list of at most so many entries.
+    /// A list with a maximum number of entries.
     List(usize),
     Words(&'static [&'static str]),
     TextOrList(usize),
@@ -123,27 +126,28 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What becomes of a field.
+/// Treatment of a field.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Fate {
-    /// It is a part of every conversation.
+    /// Part of every conversation; all providers support it.
     Kept,
-    /// It becomes a field of a request that interfaces treat differently.
+    /// Becomes a field of [`ChatRequest`](convergio_domain::chat::ChatRequest) that providers
+    /// support differently.
     #[cfg_attr(not(test), expect(dead_code, reason = "the documentation is made of it"))]
     Chat(ChatField),
-    /// The same, with its value as it is, unless that says nothing.
+    /// Like `Chat`, and its value passes unchanged, unless it is neutral.
     Option(ChatField),
-    /// It is for this door's interface, and goes to providers that speak it.
+    /// Goes unchanged to providers of the same interface; others get nothing of it.
     Native,
-    /// The door itself acts on it.
+    /// Acted on by the gateway itself.
     Door,
-    /// It changes nothing that matters here, and the caller is told so.
+    /// Has no effect here; the caller is told by a header.
     LeftOut,
-    /// It is refused, unless its value says what is so anyway.
+    /// Rejected, unless the predicate finds the value neutral (it asks for nothing).
     Refused(fn(&Value) -> bool),
 }
 
-/// A field that a door knows.
+/// The declaration of a field.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Field {
     pub(super) name: &'static str,
@@ -151,24 +155,24 @@ pub(super) struct Field {
     pub(super) fate: Fate,
 }
 
-/// A field of a table.
+/// Declares a field of a table.
 pub(super) const fn field(name: &'static str, kind: Kind, fate: Fate) -> Field {
     Field { name, kind, fate }
 }
 
-/// An object of a door's requests: its place, as the documentation names it, and its fields.
+/// A declared object: its place in the documentation and its fields.
 #[derive(Debug)]
 pub(super) struct Object {
     pub(super) place: &'static str,
     pub(super) fields: &'static [Field],
 }
 
-/// No value is neutral.
+/// A predicate for fields of which no value is neutral.
 pub(super) fn never(_: &Value) -> bool {
     false
 }
 
-/// Values that ask for nothing.
+/// True for values that ask for nothing: false, zero, and empty lists and objects.
 pub(super) fn is_nothing(value: &Value) -> bool {
     match value {
         Value::Bool(flag) => !flag,
@@ -183,18 +187,21 @@ fn is_empty_list(value: &Value) -> bool {
     value.as_array().is_some_and(Vec::is_empty)
 }
 
-/// An object of a request, whose fields are all known and of the right type.
+/// An object of a request whose fields are all declared and of the right type.
 pub(super) struct Fields<'a> {
     object: &'a Map<String, Value>,
     table: &'static Object,
     pub(super) path: Path<'a>,
 }
 
-/// What is not in a table.
+/// Fields that the table does not declare.
 type Rest<'a> = Vec<(&'a String, &'a Value)>;
 
 impl<'a> Fields<'a> {
-    /// Reads an object by its table. What is not in it is refused by name.
+    /// Reads an object by its table.
+    ///
+    /// # Errors
+    /// A refusal that names an undeclared field or a value of the wrong type.
     pub(super) fn read(
         value: &'a Value,
         path: Path<'a>,
@@ -202,6 +209,7 @@ impl<'a> Fields<'a> {
     ) -> Result<Self, Refusal> {
         let (fields, rest) = Self::read_open(value, path, table)?;
         match rest.into_iter().next() {
+            // The name is the caller's and may be long.
             Some((name, _)) => {
                 let name: String = name.chars().take(NAME_LETTERS).collect();
                 Err(path.field(&name).refuse("this field is not known here: leave it out"))
@@ -210,7 +218,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The same, with what is not in the table.
+    /// Reads an object like [`RequestFields::read_known`], and returns the undeclared fields
+    /// instead of rejecting them.
     pub(super) fn read_open(
         value: &'a Value,
         path: Path<'a>,
@@ -227,8 +236,9 @@ impl<'a> Fields<'a> {
         Ok((Self { object, table, path }, rest))
     }
 
-    /// A field's value; null is none.
+    /// Returns a field's value; null counts as absent.
     pub(super) fn get(&self, name: &str) -> Option<&'a Value> {
+        // A typo in a parser would silently read nothing.
         debug_assert!(
             self.table.fields.iter().any(|field| field.name == name),
             "{name} is not in the table of {}",
@@ -241,17 +251,17 @@ impl<'a> Fields<'a> {
         self.get(name).and_then(Value::as_str)
     }
 
-    /// A text, empty where there is none.
+    /// Returns a text field, empty if absent.
     pub(super) fn string(&self, name: &str) -> String {
         self.text(name).unwrap_or_default().to_owned()
     }
 
-    /// A text that must be there.
+    /// Returns a text field that is required.
     pub(super) fn need_text(&self, name: &str) -> Result<&'a str, Refusal> {
         self.text(name).ok_or_else(|| self.path.field(name).refuse("missing"))
     }
 
-    /// A value that must be there.
+    /// Returns a field that is required, of any type.
     pub(super) fn need(&self, name: &str) -> Result<&'a Value, Refusal> {
         self.get(name).ok_or_else(|| self.path.field(name).refuse("missing"))
     }
@@ -268,12 +278,12 @@ impl<'a> Fields<'a> {
         self.get(name).and_then(Value::as_u64).and_then(|count| u32::try_from(count).ok())
     }
 
-    /// A list, empty where there is none.
+    /// Returns a list field, empty if absent.
     pub(super) fn list(&self, name: &str) -> &'a [Value] {
         self.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
     }
 
-    /// Texts of a list, or one text.
+    /// Returns the texts of a list field; a single text is a list of one.
     pub(super) fn texts(&self, name: &str) -> Result<Vec<String>, Refusal> {
         match self.get(name) {
             Some(Value::String(text)) => Ok(vec![text.clone()]),
@@ -287,19 +297,22 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The fields that are for one interface alone.
+    /// Returns the fields that only this interface has.
     pub(super) fn native(&self, interface: Interface) -> Option<NativeFields> {
         let native = |field: &&Field| matches!(field.fate, Fate::Native);
         let fields = self.table.fields.iter().filter(native).filter_map(|field| {
+            // SDKs send empty lists by default; they ask for nothing.
             let value = self.get(field.name).filter(|value| !is_empty_list(value))?;
             Some((field.name.to_owned(), value.clone()))
         });
         NativeFields::of(interface, fields.collect())
     }
 
-    /// The fields that are passed on with their values as they are.
+    /// Returns the fields that pass unchanged.
     pub(super) fn options(&self) -> impl Iterator<Item = (ChatField, Value)> {
         self.table.fields.iter().filter_map(|field| match field.fate {
+            // Some SDKs send defaults explicitly; passing them on would only limit the choice of
+            // providers.
             Fate::Option(chat) => {
                 let is_said = |value: &&Value| !chat.is_neutral(value) && !is_empty_list(value);
                 let value = self.get(field.name).filter(is_said)?;
@@ -309,7 +322,7 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// The names of fields that stand here and are left out.
+    /// Returns the names of present fields that are dropped.
     pub(super) fn left_out(&self) -> impl Iterator<Item = &'static str> {
         let left_out = |field: &&Field| matches!(field.fate, Fate::LeftOut);
         self.table
@@ -322,6 +335,7 @@ impl<'a> Fields<'a> {
 }
 
 fn check(field: &Field, value: &Value, path: Path<'_>) -> Result<(), Refusal> {
+    // Null means the default in all three APIs.
     if value.is_null() {
         return Ok(());
     }
@@ -334,7 +348,7 @@ fn check(field: &Field, value: &Value, path: Path<'_>) -> Result<(), Refusal> {
     }
 }
 
-/// The word that says what an object is.
+/// Returns the `type` of an object.
 pub(super) fn kind_of<'a>(value: &'a Value, path: Path<'_>) -> Result<&'a str, Refusal> {
     match (&value["type"], value) {
         (Value::String(kind), _) => Ok(kind),
@@ -344,7 +358,7 @@ pub(super) fn kind_of<'a>(value: &'a Value, path: Path<'_>) -> Result<&'a str, R
     }
 }
 
-/// Something of a type that is not known.
+/// Creates a refusal of an unknown `type`.
 pub(super) fn unknown_kind(kind: &str, path: Path<'_>) -> Refusal {
     let kind: String = kind.chars().take(NAME_LETTERS).collect();
     path.field("type").refuse(format!("the type `{kind}` is not known here"))

@@ -1,4 +1,4 @@
-//! Calls of earlier, as the interfaces show them: reads of the log.
+//! Earlier replies as OpenAI's APIs list and show them, read from the log.
 
 use axum::extract::{Path as UrlPath, RawQuery};
 use axum::response::{IntoResponse, Response};
@@ -16,18 +16,19 @@ use crate::app::Caller;
 use crate::auth::Identity;
 use crate::problem::RequestId;
 
-/// Runs that one page is looked for in at most.
+/// Maximum runs that are read for one page: the filters are not indexed.
 const SCAN_LIMIT: usize = 500;
-/// Runs that are looked at together.
+/// Runs read at once.
 const SCAN_PAGE: usize = 50;
 
-/// The parameters of a query.
+/// The parameters of a query string.
 pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Reads the parameters; those that nobody knows are refused by name. `name[*]` are the parts
-    /// of one.
+    /// Reads the parameters and rejects unknown ones by name. A known name `name[*]` allows
+    /// `name[key]`.
     pub(super) fn read(query: Option<&str>, known: &[&str]) -> Result<Self, Refusal> {
+        // axum parses a query only as part of a URI.
         let uri = format!("/?{}", query.unwrap_or_default());
         let wrong = || Refusal::invalid("", "the query cannot be read");
         let uri: axum::http::Uri = uri.parse().map_err(|_| wrong())?;
@@ -50,7 +51,7 @@ impl Query {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// The parameters that are parts of one: `metadata[color]=red`.
+    /// Returns the bracketed parameters of a field, as in `metadata[color]=red`.
     fn parts<'a>(&'a self, field: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
         let part = move |(name, value): &'a (String, String)| {
             part_of(name, field).map(|name| (name, value.as_str()))
@@ -67,7 +68,7 @@ impl Query {
     }
 }
 
-/// The name of a part of a parameter, if it is one.
+/// Returns the key of a bracketed parameter, if it is one of this field.
 fn part_of<'a>(name: &'a str, field: &str) -> Option<&'a str> {
     let part = name.strip_prefix(field)?.strip_prefix('[')?.strip_suffix(']')?;
     (!part.is_empty()).then_some(part)
@@ -83,11 +84,12 @@ async fn find(
         Some(run) => read_run(front, caller, run).await?,
         None => None,
     };
+    // A run of another API must not be shown in this one's format.
     let found = found.filter(|stored| stored.request.door == Some(door));
     found.ok_or_else(|| Refusal::not_found("there is no answer of this id"))
 }
 
-/// A response by its id.
+/// Handles the retrieval of a response by its id.
 pub(super) async fn response(
     Extension(front): Extension<Front>,
     Extension(caller): Caller,
@@ -96,6 +98,7 @@ pub(super) async fn response(
     RawQuery(query): RawQuery,
 ) -> Response {
     let answer = async {
+        // `include` is accepted and changes nothing here.
         let query = Query::read(query.as_deref(), &["include", "include[]", "stream"])?;
         if query.get("stream").is_some_and(|stream| stream != "false") {
             return Err(Path::ROOT.field("stream").refuse("not available here: leave it out"));
@@ -108,7 +111,7 @@ pub(super) async fn response(
     respond(answer.await, Form::OpenAi, &request)
 }
 
-/// What was put into a response.
+/// Handles the listing of a response's input items.
 pub(super) async fn input_items(
     Extension(front): Extension<Front>,
     Extension(caller): Caller,
@@ -145,7 +148,7 @@ fn page(items: &[Value], has_more: bool) -> Value {
         "last_id": id(items.last()), "has_more": has_more})
 }
 
-/// An answer of chat completions that was to be stored.
+/// Handles the retrieval of a stored chat completion.
 pub(super) async fn completion(
     Extension(front): Extension<Front>,
     Extension(caller): Caller,
@@ -162,7 +165,7 @@ pub(super) async fn completion(
     respond(answer, Form::OpenAi, &request)
 }
 
-/// An answer, if it was asked for with `store: true`.
+/// Renders a chat completion that was created with `store: true`; `None` for others.
 fn shown(run: &str, stored: &StoredRun) -> Option<Value> {
     let options = &stored.request.options;
     if options.get(&ChatField::Store) != Some(&json!(true)) {
@@ -174,7 +177,7 @@ fn shown(run: &str, stored: &StoredRun) -> Option<Value> {
     Some(shown)
 }
 
-/// The answers of chat completions that were to be stored, the newest first.
+/// Handles the listing of stored chat completions, the newest first.
 pub(super) async fn completions(
     Extension(front): Extension<Front>,
     Extension(caller): Caller,
@@ -194,6 +197,7 @@ async fn list(front: &Front, caller: &Identity, query: Option<&str>) -> Result<R
     let tenant = caller.tenant.as_str();
     let graph = Some(front.graph.id(&caller.tenant).to_string());
     let filter = RunFilter { graph, status: Some("completed".to_owned()), ..RunFilter::default() };
+    // The read models' cursor is the log position of a run's creation.
     let mut cursor = match query.get("after").and_then(|id| id.strip_prefix("chatcmpl-")) {
         Some(run) => {
             let row = queries.run(tenant, run).await.map_err(Refusal::internal)?;
@@ -208,6 +212,8 @@ async fn list(front: &Front, caller: &Identity, query: Option<&str>) -> Result<R
         looked_at += rows.items.len();
         for row in &rows.items {
             if let Some(stored) = read_run(front, caller, &row.run).await? {
+                // Filtered here: the listing of runs knows neither the model nor the metadata of a
+                // call.
                 let is_model = query.get("model").is_none_or(|model| model == stored.reply.model);
                 let has_metadata = |shown: &Value| {
                     query.parts("metadata").all(|(name, value)| shown["metadata"][name] == value)
@@ -217,6 +223,7 @@ async fn list(front: &Front, caller: &Identity, query: Option<&str>) -> Result<R
             }
         }
         cursor = rows.next_cursor;
+        // A scan that ends early reports that there may be more.
         if items.len() > limit || cursor.is_none() || looked_at >= SCAN_LIMIT {
             break items.len() > limit || cursor.is_some();
         }

@@ -1,4 +1,4 @@
-//! Embeddings, speech and transcription, in OpenAI's form.
+//! Embeddings, speech and transcription in OpenAI's format. Each call is a run, like those of chat.
 
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, header};
@@ -23,9 +23,9 @@ use crate::app::Caller;
 use crate::auth::Identity;
 use crate::problem::RequestId;
 
-/// Texts of one request for embeddings at most.
+/// Maximum texts of a request for embeddings.
 const TEXTS_LIMIT: usize = 2048;
-/// What a file is whose sender does not say it.
+/// Media type of a file whose sender names none.
 const UNKNOWN_MEDIA_TYPE: &str = "application/octet-stream";
 
 pub(super) const EMBEDDINGS: Object = Object {
@@ -67,7 +67,7 @@ pub(super) const TRANSCRIPTION: Object = Object {
     ],
 };
 
-/// The tables by their endpoints, for those who look through them.
+/// Tables by endpoint, for the tests.
 #[cfg(test)]
 pub(super) const TABLES: [(&str, &Object); 3] = [
     ("POST /openai/v1/embeddings", &EMBEDDINGS),
@@ -79,12 +79,12 @@ fn service_request(model: &str, service: ModelService) -> ChatRequest {
     ChatRequest { model: model.to_owned(), service: Some(service), ..ChatRequest::default() }
 }
 
-/// The log has something else than what was asked for.
+/// The recorded reply belongs to another kind of service: a defect.
 fn of_another_kind() -> Refusal {
     Refusal::internal("the reply is not that of the service")
 }
 
-/// Vectors of texts.
+/// Handles a request for embeddings.
 pub(super) async fn embeddings(
     Extension(front): Extension<Front>,
     Extension(caller): Caller,
@@ -115,7 +115,8 @@ async fn embed(
     Ok(response)
 }
 
-/// The texts of a request for embeddings.
+/// Reads the texts of a request for embeddings; token arrays are rejected, since tokenizers differ
+/// between providers.
 fn texts(fields: &Fields<'_>) -> Result<Vec<String>, Refusal> {
     fields.need("input")?;
     let path = Path::ROOT;
@@ -139,6 +140,7 @@ fn vectors(reply: ChatReply, is_packed: bool) -> Result<Response, Refusal> {
         return Err(of_another_kind());
     };
     let entry = |(index, vector): (usize, &PackedVector)| {
+        // Vectors are stored packed; base64 passes them unchanged.
         let embedding = match is_packed {
             true => json!(vector.as_str()),
             false => json!(vector.numbers()?),
@@ -153,7 +155,7 @@ fn vectors(reply: ChatReply, is_packed: bool) -> Result<Response, Refusal> {
     Ok(Json(body).into_response())
 }
 
-/// A text, spoken.
+/// Handles a request for speech.
 pub(super) async fn speech(
     Extension(front): Extension<Front>,
     Extension(caller): Caller,
@@ -191,7 +193,7 @@ fn sound(reply: ChatReply) -> Result<Response, Refusal> {
     Ok(([(header::CONTENT_TYPE, media_type)], bytes).into_response())
 }
 
-/// The words of a recording.
+/// Handles a request for a transcription.
 pub(super) async fn transcriptions(
     Extension(front): Extension<Front>,
     Extension(caller): Caller,
@@ -213,9 +215,11 @@ async fn transcribe(
     let form = multipart::read(kind.unwrap_or_default(), &body)?;
     let value = form_fields(&form)?;
     let fields = Fields::read(&value, Path::ROOT, &TRANSCRIPTION)?;
+    // Checked by the declared fields as present; its bytes are in the form.
     let file = form.iter().find(|part| part.name == "file");
     let path = Path::ROOT;
     let file = file.ok_or_else(|| path.field("file").refuse("missing"))?;
+    // `BODY_LIMIT` bounds the form, `RECORDING_LIMIT` the file in it.
     if file.bytes.len() > RECORDING_LIMIT {
         let message = format!("has at most {RECORDING_LIMIT} bytes: compress it, or cut it");
         return Err(Refusal::larger(&path.field("file").to_string(), message));
@@ -230,13 +234,14 @@ async fn transcribe(
     };
     let request = service_request(fields.need_text("model")?, service);
     let is_text = fields.text("response_format") == Some("text");
-    // The form has another boundary each time that it is sent.
+    // The form's bytes cannot be hashed: its boundary differs on every attempt.
     let compared = serde_json::to_vec(&(&request, is_text)).map_err(Refusal::internal)?;
     let asked = ServiceRequest { request, compared };
     serve_service(front, caller, headers, asked, |reply| Ok(words(&reply, is_text))).await
 }
 
-/// The fields of a form as an object; a file is only said to be there.
+/// Converts a form's fields to an object; a file becomes `true`, since only its presence is
+/// checked.
 fn form_fields(form: &[FormPart]) -> Result<Value, Refusal> {
     let mut fields = Map::new();
     for part in form {

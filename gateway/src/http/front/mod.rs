@@ -1,5 +1,21 @@
-//! Front doors: the interfaces of OpenAI and Anthropic in front of the log. Any SDK of theirs works
-//! by changing its base URL; each call is a run of one node, with its usage and its charge.
+//! The compatible APIs ("front doors"): the interfaces of OpenAI and Anthropic in front of the log.
+//! Their SDKs work after a change of the base URL; each call is a run of a one-node graph, with its
+//! usage and its charge.
+//!
+//! The way of a call: `endpoints` routes it, `serve` reads the body and drives the call, a
+//! [`CompatDialect`] (`chat`, `messages`, `responses`) translates between its wire format and
+//! [`ChatRequest`]/[`ChatReply`], and `compat_run` creates the run and follows it to its end.
+//!
+//! - `field_table`: declared fields of a dialect's requests; what is not declared is rejected.
+//! - `conversation`, `request_parts`, `provider_urls`, `carrier`: parsing that dialects share.
+//!   `carrier` transports what only another dialect understands.
+//! - `reply_progress`, `run_watch`: events of a reply, from live notes and from the log.
+//! - `refusal`, `error_format`: errors in each dialect's format.
+//! - `stored_runs`, `stored_answers`: earlier calls, read from the log.
+//! - `media`, `multipart`, `token_counting`: embeddings, speech, transcription; token estimates.
+//! - `compat_graph`, `settings`: the graph that calls run; the operator's settings.
+//!
+//! No dialect knows another one, and none touches the log: `compat_run` and `stored_runs` do.
 
 mod carrier;
 mod chat;
@@ -51,20 +67,20 @@ use watch::Watch;
 /// A model that callers may name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelEntry {
-    /// The name: `PROVIDER/MODEL`.
+    /// Name of the model, as `PROVIDER/MODEL`.
     pub id: String,
-    /// The provider.
+    /// Name of the provider.
     pub owner: String,
 }
 
-/// Which models there are, as the root of the program knows them.
+/// The models that callers may name; implemented by the composition root.
 #[async_trait]
 pub trait ModelDirectory: Send + Sync {
-    /// The models that a tenant can ask now.
+    /// Lists the models that a tenant can call now.
     async fn models(&self, tenant: &TenantId) -> Vec<ModelEntry>;
 }
 
-/// No models.
+/// A directory without models, for tests and tools.
 #[async_trait]
 impl ModelDirectory for () {
     async fn models(&self, _tenant: &TenantId) -> Vec<ModelEntry> {
@@ -72,7 +88,7 @@ impl ModelDirectory for () {
     }
 }
 
-/// What the doors share.
+/// State that the handlers of the compatible APIs share.
 #[derive(Clone)]
 pub(crate) struct Front {
     gateway: Arc<Gateway>,
@@ -80,93 +96,100 @@ pub(crate) struct Front {
     graph: Arc<DoorGraph>,
 }
 
-/// The routes of all doors. They are the interfaces of others: our document does not describe them.
+/// Returns the routes that require a token. The OpenAPI document leaves them out: they are
+/// specified by OpenAI and Anthropic.
 pub(crate) fn routes(gateway: Arc<Gateway>) -> Router<Arc<Gateway>> {
     let watch = Arc::new(Watch::new(gateway.repository.log(), gateway.stop.clone()));
     endpoints::routes(Front { gateway, watch, graph: Arc::new(DoorGraph::new()) })
 }
 
-/// What needs no token: whether there is a door at all.
+/// Returns the routes that need no token, by which SDKs and tools probe for the API.
 pub(crate) fn open_routes() -> Router<Arc<Gateway>> {
     endpoints::open_routes()
 }
 
-/// A call as it came.
+/// A request as a dialect reads it.
 struct DoorRequest<'a> {
     body: &'a Value,
     headers: &'a HeaderMap,
     settings: &'a DoorSettings,
-    /// Calls of earlier that it names.
+    /// Earlier calls that the body refers to.
     stored: &'a StoredRuns,
 }
 
 impl<'a> DoorRequest<'a> {
-    /// The fields of the body, and those that nobody knows, if the operator lets them through.
+    /// Reads the body's fields by a table, and the undeclared ones if the operator lets them pass.
     fn fields(&self, table: &'static Object) -> Result<(Fields<'a>, Map<String, Value>), Refusal> {
         if !self.settings.passes_unknown_fields {
             return Ok((Fields::read(self.body, Path::ROOT, table)?, Map::new()));
         }
+        // Any field but the declared ones goes to the provider under its own name.
         let (fields, rest) = Fields::read_open(self.body, Path::ROOT, table)?;
         let rest = rest.into_iter().map(|(name, value)| (name.clone(), value.clone()));
         Ok((fields, rest.collect()))
     }
 }
 
-/// An answer that is told whole.
+/// A reply to be rendered in one piece.
 struct Answered<'a> {
     run: &'a str,
     reply: &'a ChatReply,
-    /// Who answered: the provider's own word, or the name that it was asked for by.
+    /// Model that answered: the provider's own name of it, otherwise the requested one.
     model: &'a str,
 }
 
-/// The interface that a door speaks.
+/// The wire format of one API: parses its requests and renders its replies. A value of it holds the
+/// state of one call.
 trait Door: Send + 'static {
-    /// The form of its errors.
+    /// Format of its errors.
     const FORM: Form;
 
-    /// Ids of calls of earlier that a body names.
+    /// Returns the ids of earlier runs that a body refers to.
     fn references(_body: &Value) -> Vec<&str> {
         Vec::new()
     }
 
     /// Reads a request.
+    ///
+    /// # Errors
+    /// A refusal that names the field.
     fn read(asked: &DoorRequest<'_>) -> Result<(ChatRequest, Self), Refusal>
     where
         Self: Sized;
 
-    /// Whether the answer is wanted piece by piece.
+    /// True if the caller wants the reply as a stream.
     fn streams(&self) -> bool;
 
-    /// What of the request changes nothing here, and is left out.
+    /// Names of request fields that have no effect here and are dropped.
     fn left_out(&self) -> &[String] {
         &[]
     }
 
-    /// What the answer repeats of the request, kept for those who ask for it later.
+    /// Returns the request fields that the reply repeats; they are stored with the run, so that the
+    /// reply can be rendered again later.
     fn echo(&self) -> Value {
         json!({})
     }
 
-    /// A whole answer.
+    /// Renders a reply in one piece.
     fn whole(&self, answered: &Answered<'_>) -> Value;
 
-    /// The events before the first part.
+    /// Renders the events before the first part.
     fn begin(&mut self, run: &str, head: &Head) -> Vec<Event>;
 
-    /// The events of what happens to a part that began as `open`.
+    /// Renders an event of a part that began as `open_part`.
     fn part(&mut self, open: &PartStart, event: &PartEvent) -> Vec<Event>;
 
-    /// The events of the end.
+    /// Renders the events that end a stream.
     fn end(&mut self, reply: &ChatReply) -> Vec<Event>;
 
-    /// The event of an end that is none.
+    /// Renders the event that breaks a stream off.
     fn broken(&mut self, failure: &CallFailure) -> Event;
 }
 
-/// An event of a stream.
+/// A server-sent event of a dialect.
 struct Event {
-    /// Its name, for interfaces that name their events.
+    /// Event name, in dialects that name their events.
     name: Option<&'static str>,
     data: String,
 }
@@ -181,10 +204,11 @@ impl Event {
     }
 }
 
-/// The arguments of a call as every interface has them: a JSON object. What a model wrote in its
-/// place is told as it is, under a name that says so.
+/// Returns a tool call's arguments as a JSON object, which every dialect requires. If a model wrote
+/// something else, it is kept as text under [`RAW_ARGUMENTS`].
 fn arguments(call: &ToolCall) -> String {
     let text = call.arguments.trim();
+    // Models sometimes write truncated JSON, or a list.
     match read_json::<Value>(text.as_bytes()) {
         Ok(Value::Object(_)) => call.arguments.clone(),
         _ if text.is_empty() => "{}".to_owned(),
@@ -192,10 +216,10 @@ fn arguments(call: &ToolCall) -> String {
     }
 }
 
-/// The field under which arguments travel that are no JSON object.
+/// Field that holds arguments which are no JSON object.
 const RAW_ARGUMENTS: &str = "_raw_arguments";
 
-/// The seconds of now.
+/// The current time in seconds since the epoch.
 fn now() -> u64 {
     u64::try_from(time::OffsetDateTime::now_utc().unix_timestamp()).unwrap_or(0)
 }

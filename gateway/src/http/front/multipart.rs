@@ -1,23 +1,26 @@
-//! Forms with files (RFC 7578), which travel whole.
+//! Parsing of multipart forms (RFC 7578) that are completely in memory.
 
 use bytes::Bytes;
 
 use super::refusal::Refusal;
 
-/// Parts of one form at most.
+/// Maximum parts of a form.
 const PARTS_LIMIT: usize = 64;
 
 /// A field of a form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FormPart {
     pub(super) name: String,
-    /// The name of the file that it is, if it is one.
+    /// File name, if the field is a file.
     pub(super) file_name: Option<String>,
     pub(super) media_type: String,
     pub(super) bytes: Bytes,
 }
 
-/// Reads a form.
+/// Parses a form.
+///
+/// # Errors
+/// A refusal if it is no form, has too many parts, or is truncated.
 pub(super) fn read(content_type: &str, body: &Bytes) -> Result<Vec<FormPart>, Refusal> {
     let wrong = |why: &str| Refusal::invalid("", format!("the form cannot be read: {why}"));
     let (kind, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
@@ -26,6 +29,8 @@ pub(super) fn read(content_type: &str, body: &Bytes) -> Result<Vec<FormPart>, Re
     }
     let boundary = parameter(parameters, "boundary").filter(|text| !text.is_empty());
     let boundary = boundary.ok_or_else(|| wrong("it names no boundary"))?;
+    // The first delimiter has no line break before it; the line break before the others belongs to
+    // the delimiter, not to the part (RFC 2046, 5.1.1).
     let (first, between) = (format!("--{boundary}"), format!("\r\n--{boundary}"));
     let mut at = find(body, first.as_bytes(), 0).ok_or_else(|| wrong("it has no parts"))?;
     at += first.len();
@@ -47,6 +52,7 @@ pub(super) fn read(content_type: &str, body: &Bytes) -> Result<Vec<FormPart>, Re
 fn read_part(body: &Bytes, from: usize, end: usize) -> Option<FormPart> {
     let head_end = find(body.get(..end)?, b"\r\n\r\n", from)?;
     let head = String::from_utf8_lossy(body.get(from..head_end)?);
+    // Header lines end with CRLF, which `lines` strips.
     let value = |name: &str| {
         head.lines().find_map(|line| {
             let (header, value) = line.split_once(':')?;
@@ -58,11 +64,12 @@ fn read_part(body: &Bytes, from: usize, end: usize) -> Option<FormPart> {
         name: parameter(&disposition, "name")?,
         file_name: parameter(&disposition, "filename"),
         media_type: value("content-type").unwrap_or_default(),
+        // Slices share the body's allocation: a file is not copied.
         bytes: body.slice(head_end + 4..end),
     })
 }
 
-/// A parameter of a header's value, in quotes or bare.
+/// Returns a parameter of a header value, quoted or bare.
 fn parameter(value: &str, name: &str) -> Option<String> {
     value.split(';').find_map(|parameter| {
         let (known, value) = parameter.split_once('=')?;
@@ -71,6 +78,7 @@ fn parameter(value: &str, name: &str) -> Option<String> {
     })
 }
 
+/// Finds a needle by its first byte; boundaries are short and rarely repeat it.
 fn find(body: &[u8], needle: &[u8], from: usize) -> Option<usize> {
     let rest = body.get(from..)?;
     let first = *needle.first()?;

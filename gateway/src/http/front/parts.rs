@@ -1,4 +1,4 @@
-//! What the doors read alike: schemas, tools, marks of caches.
+//! Parsing that all dialects share: tools, schemas, files, cache marks and native fields.
 
 use convergio_domain::chat::{
     ChatRequest, FilePart, Interface, NativeFields, Part, SchemaSpec, ToolSpec,
@@ -9,19 +9,20 @@ use super::known::{Fields, Path};
 use super::refusal::Refusal;
 use super::urls;
 
-/// A tool by its fields: `schema` names the one that has the schema of its arguments.
+/// Reads a tool; `schema` names the field that holds the schema of its arguments.
 pub(super) fn tool(fields: &Fields<'_>, schema: &str) -> Result<ToolSpec, Refusal> {
     let name = fields.need_text("name")?;
     if name.is_empty() {
         return Err(fields.path.field("name").refuse("must not be empty"));
     }
     let parameters = fields.get(schema).cloned();
+    // A tool without a schema takes no arguments.
     let parameters = parameters.unwrap_or_else(|| json!({"type": "object", "properties": {}}));
     let tool = ToolSpec::new(name, fields.string("description"), parameters);
     Ok(ToolSpec { strict: fields.flag("strict"), ..tool })
 }
 
-/// A schema of the answer, with what is said of it.
+/// Sets the schema of the reply and its options.
 pub(super) fn take_schema(
     fields: &Fields<'_>,
     schema: &str,
@@ -36,7 +37,7 @@ pub(super) fn take_schema(
     Ok(())
 }
 
-/// Puts the mark of a cache on a part that may carry one.
+/// Sets a cache mark on a part that may have one, unless it has one already.
 pub(super) fn mark(part: &mut Part, mark: Option<&Value>) {
     let Some(mark) = mark else { return };
     let place = match part {
@@ -53,7 +54,7 @@ pub(super) fn mark(part: &mut Part, mark: Option<&Value>) {
     }
 }
 
-/// Says how closely a picture is looked at.
+/// Sets the level of detail at which an image is viewed.
 pub(super) fn set_detail(part: &mut Part, asked: Option<&str>) {
     match part {
         Part::Image(image) => image.detail = asked.map(str::to_owned),
@@ -62,19 +63,20 @@ pub(super) fn set_detail(part: &mut Part, asked: Option<&str>) {
     }
 }
 
-/// A document whose bytes are in a data URL, or bare in base64.
+/// Reads a document from a data URL or from bare base64.
 pub(super) fn file_of_data(data: &str, path: Path<'_>) -> Result<FilePart, Refusal> {
     let (media_type, data) = match data.strip_prefix("data:") {
         Some(rest) => match rest.split_once(";base64,") {
             Some((media_type, data)) => (media_type.to_owned(), data.to_owned()),
             None => return Err(path.refuse("must be data:TYPE;base64,...")),
         },
+        // Bare base64 names no media type.
         None => (String::new(), data.to_owned()),
     };
     Ok(FilePart { media_type, data: Some(data), ..FilePart::default() })
 }
 
-/// A document that the provider fetches itself.
+/// Reads a document by its URL, which the provider fetches.
 pub(super) fn file_of_url(url: &str, path: Path<'_>) -> Result<FilePart, Refusal> {
     if url.starts_with("data:") {
         return file_of_data(url, path);
@@ -83,7 +85,7 @@ pub(super) fn file_of_url(url: &str, path: Path<'_>) -> Result<FilePart, Refusal
     Ok(FilePart { url: Some(url.to_owned()), ..FilePart::default() })
 }
 
-/// What a tool answered: one text stays a text.
+/// Sets the parts of a tool's result; a single plain text stays a text, which all providers accept.
 pub(super) fn set_answer(result: &mut convergio_domain::chat::ToolResultPart, parts: Vec<Part>) {
     match parts.as_slice() {
         [] => {}
@@ -94,7 +96,7 @@ pub(super) fn set_answer(result: &mut convergio_domain::chat::ToolResultPart, pa
     }
 }
 
-/// Puts what only an interface says of a part on it.
+/// Sets the native fields of a part, where its kind has any.
 pub(super) fn set_native(part: &mut Part, fields: Option<NativeFields>) {
     if fields.is_none() {
         return;
@@ -109,7 +111,7 @@ pub(super) fn set_native(part: &mut Part, fields: Option<NativeFields>) {
     }
 }
 
-/// Adds a field that only an interface has to a request.
+/// Adds a native field to a request.
 pub(super) fn add_native(
     request: &mut ChatRequest,
     interface: Interface,

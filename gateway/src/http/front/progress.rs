@@ -1,5 +1,5 @@
-//! How much of an answer was heard: part by part, byte by byte. What was heard of notes and what
-//! the log says in the end are told as one sequence of events without a gap or a repeat.
+//! Progress of a reply, part by part and byte by byte. Live notes, which may be lost, and the final
+//! reply from the log become one sequence of events without gaps or repeats.
 
 use convergio_domain::chat::{
     Interface, NativeFields, Part, RefusalPart, TextPart, ThinkingPart, ToolCall,
@@ -9,7 +9,7 @@ use convergio_domain::json_piece::merge;
 use convergio_eventstore::{LiveKind, LiveNote};
 use serde_json::{Value, json};
 
-/// What a part is, when it begins.
+/// The kind of a part, known when it begins.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum PartStart {
     Text,
@@ -19,45 +19,46 @@ pub(super) enum PartStart {
         id: String,
         name: String,
     },
-    /// A part that is there at once.
+    /// A part that arrives in one piece.
     Whole(Box<Part>),
 }
 
-/// What happens to the part that is open.
+/// An event of the part in progress.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum PartEvent {
-    /// It begins.
+    /// The part begins, without content yet.
     Begin(PartStart),
-    /// It grows: its text, its thought, the words of its refusal, its arguments.
+    /// The part grows: text, thought, refusal or arguments.
     Piece(String),
-    /// Its interface says something of it.
+    /// Fields of the part that only one interface has.
     Native(Interface, Value),
-    /// It is complete. From notes it has what was heard; at the end of the answer it is whole.
+    /// The part is complete. From notes it holds what was reported; from the log it is the recorded
+    /// part.
     End(Box<Part>),
 }
 
-/// What was heard and what the log has do not fit together.
+/// The reported parts are no prefix of the recorded reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Gap;
 
-/// The part that is open.
+/// The part in progress.
 #[derive(Debug)]
 struct Open {
     start: PartStart,
     text: String,
     signature: String,
     native: Option<NativeFields>,
-    /// Bytes of its notes, of whatever kind.
+    /// Bytes of its notes of any kind; the next note's offset must equal it.
     bytes: u64,
 }
 
-/// How much was heard.
+/// The progress of a reply as reported so far.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// Parts that are complete, as far as they were heard.
+    /// Completed parts, as far as they were reported.
     closed: Vec<Part>,
     open: Option<Open>,
-    /// Whether a piece was missed: the rest comes from the log.
+    /// True once a note was missed: the rest then comes from the log.
     is_lost: bool,
 }
 
@@ -66,10 +67,10 @@ impl Open {
         Self { start, text: String::new(), signature: String::new(), native: None, bytes: 0 }
     }
 
-    /// Takes fields in that only an interface has, as they come.
+    /// Merges fields that only one interface has.
     fn add_fields(&mut self, interface: Interface, delta: &Value) {
         let mut fields = delta.clone();
-        // Anthropic's deltas have a type of their own, and one citation each.
+        // Anthropic's deltas carry their own `type`, and a single citation each.
         let kind = delta["type"].as_str().unwrap_or_default();
         if interface == Interface::Anthropic && kind.ends_with("_delta") {
             fields = match (kind, fields) {
@@ -84,12 +85,13 @@ impl Open {
         let known = self.native.take().filter(|native| native.interface == interface);
         let mut all = Value::Object(known.map(|native| native.fields).unwrap_or_default());
         merge(&mut all, fields);
+        // The merge of two objects is one.
         if let Value::Object(all) = all {
             self.native = NativeFields::of(interface, all);
         }
     }
 
-    /// The part, as far as it was heard.
+    /// Builds the part as reported so far.
     fn part(&self) -> Part {
         let (text, native) = (self.text.clone(), self.native.clone());
         match &self.start {
@@ -108,7 +110,8 @@ impl Open {
     }
 }
 
-/// What a part says in pieces; nothing if it is there at once.
+/// Returns the kind and text of a part that grows piece by piece; `None` for parts that arrive
+/// whole.
 fn spoken(part: &Part) -> Option<(PartStart, &str)> {
     match part {
         Part::Text(TextPart { text, .. }) => Some((PartStart::Text, text)),
@@ -126,7 +129,8 @@ fn start_of(part: &Part) -> PartStart {
     spoken(part).map_or_else(|| PartStart::Whole(Box::new(part.clone())), |(start, _)| start)
 }
 
-/// Whether a part that was heard is the one that the log has.
+/// True if a reported part agrees with the recorded one. Signatures and native fields are not
+/// compared: notes may lack them.
 fn fits(heard: &Part, whole: &Part) -> bool {
     match (spoken(heard), spoken(whole)) {
         (Some((heard, one)), Some((whole, other))) => heard == whole && one == other,
@@ -136,12 +140,12 @@ fn fits(heard: &Part, whole: &Part) -> bool {
 }
 
 impl Progress {
-    /// Whether anything was heard, so that nothing can be begun anew.
+    /// True if anything has been reported, so that no new attempt can be streamed.
     pub(super) fn has_begun(&self) -> bool {
         self.open.is_some() || !self.closed.is_empty()
     }
 
-    /// What a note tells that was not heard before.
+    /// Returns the events of a note. After the first gap all further notes are ignored.
     pub(super) fn hear(&mut self, note: LiveNote) -> Vec<PartEvent> {
         let mut events = Vec::new();
         if !self.is_lost && self.take(note, &mut events).is_none() {
@@ -150,11 +154,12 @@ impl Progress {
         events
     }
 
+    /// Appends the events of a note; `None` if it does not continue what was reported.
     fn take(&mut self, note: LiveNote, events: &mut Vec<PartEvent>) -> Option<()> {
         let start = match note.kind {
             LiveKind::Call | LiveKind::Begin { .. } => return Some(()),
             LiveKind::Signature => {
-                // Of some thoughts only the mark is told.
+                // Of some thoughts the provider sends the signature only.
                 if !self.is_open(note.part) {
                     self.begin(note.part, &PartStart::Thinking, events)?;
                 }
@@ -173,6 +178,7 @@ impl Progress {
             }
             LiveKind::Whole => {
                 let part: Part = read_json(note.text.as_bytes()).ok()?;
+                // The part is closed right away: nothing of it can follow.
                 self.begin(note.part, &start_of(&part), events)?;
                 self.fill(&part, events);
                 return Some(());
@@ -185,6 +191,7 @@ impl Progress {
         if !self.is_open(note.part) {
             self.begin(note.part, &start, events)?;
         }
+        // A note of another kind for the same part is a gap like a missing one.
         let open = self.open_at(note.part, note.offset).filter(|open| open.start == start)?;
         open.bytes += note.text.len() as u64;
         open.text.push_str(&note.text);
@@ -198,13 +205,13 @@ impl Progress {
         self.open.is_some() && self.closed.len() as u64 == u64::from(place)
     }
 
-    /// The open part, if it has this place and so many bytes of it were heard.
+    /// Returns the open part if it has this index and exactly `bytes` were reported of it.
     fn open_at(&mut self, place: u32, bytes: u64) -> Option<&mut Open> {
         let is_it = self.is_open(place);
         self.open.as_mut().filter(|open| is_it && open.bytes == bytes)
     }
 
-    /// Begins the part of a place, which must be the next one.
+    /// Begins the part of an index, which must be the next one; completes the open part before.
     fn begin(&mut self, place: u32, start: &PartStart, events: &mut Vec<PartEvent>) -> Option<()> {
         let next = self.closed.len() + usize::from(self.open.is_some());
         if next as u64 != u64::from(place) {
@@ -216,6 +223,7 @@ impl Progress {
         Some(())
     }
 
+    /// Completes the open part at once by a whole part.
     fn fill(&mut self, part: &Part, events: &mut Vec<PartEvent>) {
         let Some(open) = &mut self.open else { return };
         if let Some((_, text)) = spoken(part) {
@@ -224,18 +232,18 @@ impl Progress {
                 events.push(PartEvent::Piece(text.to_owned()));
             }
         }
-        // What came at once is complete.
+        // A whole part grows no more.
         self.open = None;
         self.closed.push(part.clone());
         events.push(PartEvent::End(Box::new(part.clone())));
     }
 
-    /// Closes the open part, with what was heard of it: the next one begins.
+    /// Completes the open part with what was reported of it.
     fn close(&mut self, events: &mut Vec<PartEvent>) {
         let Some(mut open) = self.open.take() else { return };
         let is_call = matches!(open.start, PartStart::ToolCall { .. });
         if is_call && open.text.is_empty() {
-            // A model that wrote no arguments has written an empty object.
+            // No arguments mean an empty object; clients parse the text as JSON.
             open.text.push_str("{}");
             events.push(PartEvent::Piece("{}".to_owned()));
         }
@@ -244,7 +252,10 @@ impl Progress {
         events.push(PartEvent::End(Box::new(part)));
     }
 
-    /// What of the whole answer was not heard.
+    /// Returns the events for everything of the recorded reply that was not reported.
+    ///
+    /// # Errors
+    /// [`ReplyMismatch`] if the reported parts are no prefix of the reply.
     pub(super) fn finish(&mut self, parts: Vec<Part>) -> Result<Vec<PartEvent>, Gap> {
         let heard = self.closed.len();
         let are_same = parts.len() >= heard
@@ -254,6 +265,7 @@ impl Progress {
         }
         let mut events = Vec::new();
         for part in parts.into_iter().skip(heard) {
+            // The first of the remaining parts may be reported in part.
             match self.open.take() {
                 Some(open) => events.extend(rest(&open, &part)?),
                 None => {
@@ -267,7 +279,7 @@ impl Progress {
             events.push(PartEvent::End(Box::new(part)));
         }
         match self.open.take() {
-            // It was begun and nothing was said in it.
+            // A part began and nothing came of it; the recorded reply leaves it out.
             Some(open) if open.text.is_empty() && open.signature.is_empty() => {
                 events.push(PartEvent::End(Box::new(open.part())));
                 Ok(events)
@@ -278,7 +290,7 @@ impl Progress {
     }
 }
 
-/// What of a part was not heard yet.
+/// Returns the events for the rest of a partly reported part.
 fn rest(open: &Open, part: &Part) -> Result<Vec<PartEvent>, Gap> {
     let (start, text) = spoken(part).ok_or(Gap)?;
     let rest = text.strip_prefix(open.text.as_str()).ok_or(Gap)?;

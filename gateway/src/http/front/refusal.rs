@@ -1,4 +1,5 @@
-//! Refusals at the doors: our stable codes, in the words and statuses that the SDKs understand.
+//! Refusals of the compatible APIs: the platform's stable codes, in messages and statuses that the
+//! SDKs understand.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -15,21 +16,22 @@ use serde_json::Value;
 use super::forms::Form;
 use super::turn::CallFailure;
 
-/// Marks an answer that has its form already.
+/// Extension of a response that is in its dialect's format already.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct InDialect;
 
-/// Why a call has no answer.
+/// Reason why a call has no reply.
 #[derive(Debug, Clone)]
 pub(super) struct Refusal {
     pub(super) status: StatusCode,
-    /// Our code.
+    /// The platform's error code.
     pub(super) code: String,
     pub(super) message: String,
-    /// The field that is wrong.
+    /// Path of the field at fault.
     pub(super) param: Option<String>,
+    /// Delay that the provider asked for.
     pause: Option<Duration>,
-    /// Whether the SDK may send the same request again by itself.
+    /// True if the SDK should repeat the request by itself.
     again: bool,
 }
 
@@ -39,7 +41,7 @@ impl Refusal {
         Self { status, code, message, param: None, pause: None, again: false }
     }
 
-    /// A field of the request is wrong.
+    /// A request field is invalid; without a path, the request as a whole.
     pub(super) fn invalid(param: &str, message: impl Into<String>) -> Self {
         let param = Some(param.to_owned()).filter(|param| !param.is_empty());
         let message = match &param {
@@ -49,7 +51,7 @@ impl Refusal {
         Self { param, ..Self::new(StatusCode::BAD_REQUEST, "request.invalid", message) }
     }
 
-    /// A body that cannot be read: too large, too slow, or broken off.
+    /// The body cannot be read: too large, too slow, or broken off.
     pub(super) fn of_body(rejection: &BytesRejection) -> Self {
         match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => Self::too_large(),
@@ -62,14 +64,14 @@ impl Refusal {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "request.too_large", message)
     }
 
-    /// A field of the request is larger than what is taken.
+    /// A request field is too large.
     pub(super) fn larger(param: &str, message: impl Into<String>) -> Self {
         let refusal = Self::invalid(param, message);
         let (status, code) = (StatusCode::PAYLOAD_TOO_LARGE, "request.too_large".to_owned());
         Self { status, code, ..refusal }
     }
 
-    /// A defect: the server's log has the reason.
+    /// A defect: the reason goes to the server's log.
     pub(super) fn internal(error: impl Display) -> Self {
         tracing::error!(%error, "a call failed at the door");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server's log has the reason")
@@ -82,8 +84,8 @@ impl Refusal {
         Self { again: true, ..Self::new(status, "log.unavailable", message) }
     }
 
-    /// A run that failed. It was tried as often as its graph says: the SDK need not try again,
-    /// unless the provider named a time.
+    /// A failed run. It was retried as its graph says, so the SDK need not repeat it unless the
+    /// provider asked for a delay.
     pub(super) fn of_failure(failure: CallFailure, pause: Option<Duration>) -> Self {
         let pause = pause.filter(|_| failure.code == "provider.rate_limited");
         let again = failure.retryable && pause.is_some();
@@ -92,30 +94,31 @@ impl Refusal {
         Self { pause, again, param, ..Self::new(status, &failure.code, failure.text) }
     }
 
-    /// There is no such thing.
+    /// The object does not exist.
     pub(super) fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
-    /// There is no such thing, which the interface has a word for.
+    /// The object does not exist, with the code that the dialect has for it.
     pub(super) fn missing(code: &str, param: &str, message: impl Into<String>) -> Self {
         let param = Some(param.to_owned());
         Self { param, ..Self::new(StatusCode::NOT_FOUND, code, message) }
     }
 
-    /// Something that the interface has and this server has not.
+    /// A feature of the API that this server does not have.
     pub(super) fn unavailable_here(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_IMPLEMENTED, "request.unsupported", message)
     }
 }
 
-/// The status of a code; what a step tells beyond them is wrong with the request.
+/// Returns the HTTP status of a code. Codes that steps report beyond the registered ones are faults
+/// of the request.
 fn status(code: &str) -> StatusCode {
     let known = error_code::find(code).and_then(|known| StatusCode::from_u16(known.status).ok());
     known.unwrap_or(StatusCode::BAD_REQUEST)
 }
 
-/// The answer that tells of a refusal, in the form of a door.
+/// Renders a refusal in a dialect's format.
 pub(super) fn refuse(refusal: &Refusal, form: Form, request_id: &str) -> Response {
     let body = form.error(&refusal.code, &refusal.message, refusal.param.as_deref(), request_id);
     let mut response = in_dialect(form.status(&refusal.code, refusal.status), &body);
@@ -123,13 +126,14 @@ pub(super) fn refuse(refusal: &Refusal, form: Form, request_id: &str) -> Respons
     let again = if refusal.again { "true" } else { "false" };
     headers.insert("x-should-retry", HeaderValue::from_static(again));
     if let Some(pause) = refusal.pause {
+        // `Retry-After` has whole seconds: rounded up, so that no retry is too early.
         let seconds = pause.as_secs() + u64::from(pause.subsec_nanos() > 0);
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }
 
-/// An answer whose form is its own: it is not turned into problem details.
+/// Builds a response that the outer layer does not turn into problem details.
 pub(super) fn in_dialect(status: StatusCode, body: &Value) -> Response {
     let mut response =
         (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response();

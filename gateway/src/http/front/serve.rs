@@ -1,4 +1,4 @@
-//! A call from its bytes to its answer, whatever the door.
+//! A call from its bytes to its answer, in any dialect.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -34,13 +34,15 @@ const LEFT_OUT: HeaderName = HeaderName::from_static("x-convergio-left-out");
 const MAX_TOKENS: HeaderName = HeaderName::from_static("x-convergio-max-tokens");
 const PRIVACY: &str = "x-convergio-privacy";
 const MODELS: &str = "x-convergio-models";
-/// Headers that decide what is asked besides the body.
+/// Headers that change the reply and are therefore hashed with the body.
 const DECISIVE: [&str; 3] = [PRIVACY, MODELS, "anthropic-beta"];
+// Shorter than the idle timeouts of common proxies (30 to 60 seconds).
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// Longest time before the head of a stream goes out: a refusal that comes later is told in it.
+/// Maximum wait before the response head of a stream is sent. A refusal before has an HTTP status
+/// of its own; later ones arrive inside the stream.
 const HEAD_WAIT: Duration = Duration::from_secs(1);
 
-/// What comes with a call.
+/// A call as it arrives.
 pub(super) struct Incoming {
     pub(super) front: Front,
     pub(super) caller: Identity,
@@ -49,7 +51,7 @@ pub(super) struct Incoming {
     pub(super) body: Result<Bytes, BytesRejection>,
 }
 
-/// Answers a call.
+/// Handles a call of a dialect.
 pub(super) async fn serve<D: Door>(incoming: Incoming) -> Response {
     let id = incoming.request_id.0.clone();
     match answer::<D>(incoming).await {
@@ -58,7 +60,7 @@ pub(super) async fn serve<D: Door>(incoming: Incoming) -> Response {
     }
 }
 
-/// A body as JSON.
+/// Parses a body as JSON.
 pub(super) fn read_body(body: &Bytes) -> Result<Value, Refusal> {
     read_json(body)
         .map_err(|error| Refusal::invalid("", format!("the body cannot be read as JSON: {error}")))
@@ -68,6 +70,7 @@ async fn answer<D: Door>(incoming: Incoming) -> Result<Response, Refusal> {
     let Incoming { front, caller, headers, body, .. } = incoming;
     let body = body.map_err(|rejection| Refusal::of_body(&rejection))?;
     let value = read_body(&body)?;
+    // Earlier runs are read before parsing: dialects parse without waiting.
     let stored = StoredRuns::read(&front, &caller, &D::references(&value)).await?;
     let settings = &front.gateway.doors;
     let asked = DoorRequest { body: &value, headers: &headers, settings, stored: &stored };
@@ -76,6 +79,7 @@ async fn answer<D: Door>(incoming: Incoming) -> Result<Response, Refusal> {
     let echo = door.echo();
     let begun = NewTurn { request, echo, streams, compared: &body };
     let turn = begin(front, caller, &headers, begun).await?;
+    // Taken before the run is consumed.
     let run = turn.run_id();
     let mut response = match streams {
         true => stream_answer(door, turn).await,
@@ -85,16 +89,16 @@ async fn answer<D: Door>(incoming: Incoming) -> Result<Response, Refusal> {
     Ok(response)
 }
 
-/// A call that is about to begin.
+/// A call to be created.
 struct NewTurn<'a> {
     request: ChatRequest,
     echo: Value,
     streams: bool,
-    /// What is compared when its key comes a second time.
+    /// Bytes hashed for the idempotency check.
     compared: &'a [u8],
 }
 
-/// Begins a call, with what its headers say.
+/// Creates a call's run, with the options that its headers add.
 async fn begin(
     front: Front,
     caller: Identity,
@@ -103,6 +107,7 @@ async fn begin(
 ) -> Result<Turn, Refusal> {
     let NewTurn { mut request, echo, streams, compared } = new;
     take_headers(headers, &mut request)?;
+    // A key's own error would be in the platform's format.
     let key = idempotency::key(headers).map_err(|_| {
         Refusal::invalid("", "Idempotency-Key must be 1 to 255 visible ASCII characters")
     })?;
@@ -118,13 +123,14 @@ fn add_run_id(response: &mut Response, form: Form, run: &str) {
     }
 }
 
-/// A request for a service, and what is compared when its key comes a second time.
+/// A request of a model service (embeddings, speech, transcription).
 pub(super) struct ServiceRequest {
     pub(super) request: ChatRequest,
+    /// Bytes hashed for the idempotency check.
     pub(super) compared: Vec<u8>,
 }
 
-/// Asks for a service; `write` tells what comes of it.
+/// Runs a model service and renders its reply.
 pub(super) async fn serve_service(
     front: Front,
     caller: Identity,
@@ -138,6 +144,7 @@ pub(super) async fn serve_service(
     let run = turn.run_id();
     let answer = loop {
         match turn.next().await {
+            // A model service's reply has no parts.
             Said::Head | Said::Parts(_) => {}
             Said::Done(reply) => break write(*reply),
             Said::Failed(failure, pause) => break Err(Refusal::of_failure(failure, pause)),
@@ -148,7 +155,7 @@ pub(super) async fn serve_service(
     Ok(response)
 }
 
-/// What is compared besides the body when a key comes a second time.
+/// Builds the text that is hashed besides the body for the idempotency check.
 fn scope(headers: &HeaderMap) -> String {
     let mut scope = "front".to_owned();
     for name in DECISIVE {
@@ -162,8 +169,9 @@ fn scope(headers: &HeaderMap) -> String {
     scope
 }
 
-/// Takes what headers say of a request in.
+/// Applies the gateway's own headers to a request.
 fn take_headers(headers: &HeaderMap, request: &mut ChatRequest) -> Result<(), Refusal> {
+    // The stricter of body and header applies.
     request.privacy = request.privacy.max(privacy(headers)?);
     let Some(models) = headers.get(MODELS) else { return Ok(()) };
     let models = models.to_str().unwrap_or_default().split(',').map(str::trim);
@@ -181,18 +189,19 @@ fn privacy(headers: &HeaderMap) -> Result<Privacy, Refusal> {
     text.parse().map_err(|why: String| Refusal::invalid(PRIVACY, why))
 }
 
-/// Names as the header that tells what was left out, if there are any.
+/// Joins names into the value of [`LEFT_OUT_HEADER`]; `None` without names.
 fn names_header<'a>(names: impl Iterator<Item = &'a str>) -> Option<HeaderValue> {
     let names: Vec<&str> = names.collect();
     if names.is_empty() { None } else { HeaderValue::from_str(&names.join(", ")).ok() }
 }
 
-/// The header that tells what was left out, if anything was.
+/// Returns the header of dropped fields: those that the gateway dropped and those that the
+/// provider's dialect cannot express.
 fn left_out(door: &impl Door, turn: &Turn) -> Option<HeaderValue> {
     names_header(door.left_out().iter().chain(turn.left_out()).map(String::as_str))
 }
 
-/// Tells what was left out of a request, and what limits its answer besides its own word.
+/// Adds the headers that report dropped fields and an output limit set by the budget.
 fn add_call_headers(headers: &mut HeaderMap, door: &impl Door, turn: &Turn) {
     if let Some(names) = left_out(door, turn) {
         headers.insert(LEFT_OUT, names);
@@ -202,7 +211,7 @@ fn add_call_headers(headers: &mut HeaderMap, door: &impl Door, turn: &Turn) {
     }
 }
 
-/// Tells what a door itself has left out.
+/// Adds the header of fields that the gateway itself has dropped.
 pub(super) fn tell_left_out(response: &mut Response, names: impl Iterator<Item = &'static str>) {
     if let Some(names) = names_header(names) {
         response.headers_mut().insert(LEFT_OUT, names);
@@ -230,8 +239,8 @@ fn whole(door: &impl Door, turn: &Turn, reply: &ChatReply) -> Value {
     door.whole(&Answered { run: &run, reply, model })
 }
 
-/// Waits until there is something to begin a stream with: the provider has begun to answer, the
-/// answer is there, or it has taken too long to keep the caller waiting in silence.
+/// Collects events until a stream's response head can be sent: the provider has begun to answer,
+/// the call has ended, or [`HEAD_TIMEOUT`] is over.
 async fn first(turn: &mut Turn) -> Vec<Said> {
     let mut first = Vec::new();
     let latest = Instant::now() + HEAD_WAIT;
@@ -251,7 +260,7 @@ async fn first(turn: &mut Turn) -> Vec<Said> {
 
 async fn stream_answer<D: Door>(door: D, mut turn: Turn) -> Response {
     let mut first = first(&mut turn).await;
-    // A refusal is told by its status, when nothing was answered yet.
+    // A call that failed before any event has a status of its own.
     let is_refused = matches!(first.as_slice(), [Said::Failed(..)]);
     let mut response = match first.pop() {
         Some(Said::Failed(failure, pause)) if is_refused => {
@@ -260,6 +269,7 @@ async fn stream_answer<D: Door>(door: D, mut turn: Turn) -> Response {
             add_call_headers(response.headers_mut(), &door, &turn);
             return response;
         }
+        // What was waited for last belongs to the stream as well.
         last => {
             first.extend(last);
             let mut headers = HeaderMap::new();
@@ -270,19 +280,21 @@ async fn stream_answer<D: Door>(door: D, mut turn: Turn) -> Response {
             response
         }
     };
+    // nginx buffers proxied responses unless this header says no.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
 }
 
-/// A stream under way.
+/// A reply being streamed.
 struct Streaming<D> {
     door: D,
     turn: Turn,
     ready: VecDeque<Sse>,
-    /// The part that is open.
+    /// The part in progress.
     open: PartStart,
     has_begun: bool,
-    /// Whether the head told what was left out; it may have gone before that was known.
+    /// True if the response head reported dropped fields; it may have been sent before they were
+    /// known.
     is_left_out_told: bool,
     ended: bool,
 }
@@ -307,6 +319,7 @@ impl<D: Door> Streaming<D> {
         if std::mem::replace(&mut self.has_begun, true) {
             return;
         }
+        // Too late for a header: a comment in the stream reports it, which SDKs ignore.
         if !self.is_left_out_told
             && let Some(names) = left_out(&self.door, &self.turn)
         {
@@ -328,7 +341,7 @@ impl<D: Door> Streaming<D> {
 
     fn take(&mut self, said: Said) {
         match said {
-            // Whoever waits hears at once that there is somebody.
+            // A comment shows the caller at once that a provider answers.
             Said::Head => self.ready.push_back(Sse::default().comment("asked")),
             Said::Parts(events) => {
                 self.begin();
@@ -363,6 +376,7 @@ impl<D: Door> Streaming<D> {
 }
 
 fn stream_of<D: Door>(mut streaming: Streaming<D>, first: Vec<Said>) -> Response {
+    // Sends the response head to callers and proxies that wait for a first byte.
     if first.is_empty() {
         streaming.ready.push_back(Sse::default().comment("waiting"));
     }

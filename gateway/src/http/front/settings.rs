@@ -1,20 +1,20 @@
-//! What an operator says of the doors.
+//! Operator settings of the compatible APIs.
 
 use convergio_domain::run::Budget;
 use convergio_domain::time::Span;
 
-/// Tokens that one call may use: far more than any model's context.
+/// Maximum tokens of a call; far more than any model's context, so it only stops defects.
 const TOKENS: u64 = 100_000_000;
-/// Longest time that one call may take, with its tries.
+/// Maximum duration of a call in seconds, retries included.
 const WALL_SECONDS: u64 = 1800;
 
-/// What an operator says of the doors.
+/// Operator settings of the compatible APIs.
 #[derive(Debug, Clone)]
 pub struct DoorSettings {
-    /// Whether fields of a request that the platform does not know go on to the provider as they
-    /// are; they are refused by name otherwise.
+    /// True if undeclared request fields pass to the provider unchanged; otherwise they are
+    /// rejected by name.
     pub passes_unknown_fields: bool,
-    /// The most that one call may use, whatever it asks for.
+    /// Budget of each call, whatever the request asks for.
     pub budget: Budget,
 }
 

@@ -1,4 +1,4 @@
-//! Calls of earlier, read from the log.
+//! Earlier calls, read from the log.
 
 use std::collections::HashMap;
 
@@ -13,17 +13,17 @@ use super::Front;
 use super::refusal::Refusal;
 use crate::auth::Identity;
 
-/// A call that was answered.
+/// A call that has a reply.
 #[derive(Debug)]
 pub(super) struct StoredRun {
     pub(super) request: ChatRequest,
     pub(super) echo: Value,
     pub(super) reply: ChatReply,
-    /// When it was begun, in seconds.
+    /// Time of creation in seconds since the epoch.
     pub(super) created: u64,
 }
 
-/// What a run was given.
+/// The input payload of a call's run.
 #[derive(Deserialize)]
 struct Input {
     request: ChatRequest,
@@ -31,12 +31,12 @@ struct Input {
     echo: Value,
 }
 
-/// The calls of earlier that a request names, by their runs.
+/// The earlier calls that a request refers to, by their run ids.
 #[derive(Debug, Default)]
 pub(super) struct StoredRuns(HashMap<String, StoredRun>);
 
 impl StoredRuns {
-    /// Reads these runs; those that are not there, or of somebody else, are left out.
+    /// Reads runs; those that do not exist or belong to another tenant are left out.
     pub(super) async fn read(
         front: &Front,
         caller: &Identity,
@@ -56,7 +56,7 @@ impl StoredRuns {
     }
 }
 
-/// A call of this tenant's by its run, if it was answered and nothing of it was erased.
+/// Reads a call of the caller's tenant; `None` unless it has a reply and nothing of it was erased.
 pub(super) async fn read_run(
     front: &Front,
     caller: &Identity,
@@ -70,6 +70,7 @@ pub(super) async fn read_run(
     }
     let state: RunState = repository.load::<Run>(&stream).await?.state;
     let graph = front.graph.id(&caller.tenant);
+    // Other graphs' runs are no calls, and imported ones may hold anything.
     let is_call = state.graph.as_ref().is_some_and(|(of, _)| *of == graph) && !state.is_imported;
     let (Phase::Completed, Some(input), Some(output)) = (&state.phase, state.input, state.output)
     else {

@@ -1,4 +1,5 @@
-//! One call as a run of one node: begun by a command, heard by live notes, ended by the log.
+//! A call as a run of a one-node graph: created by a command, heard live by notes, ended by the
+//! log. Notes are lossy, so the log decides what the reply is.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,46 +29,47 @@ use crate::app::Gateway;
 use crate::auth::Identity;
 use crate::http::failures;
 
-/// Longest time that a caller waits: longer than the run itself may take.
+/// Maximum wait for a reply; longer than the graph's own timeout.
 const PATIENCE: Duration = Duration::from_secs(900);
-/// Records of a run that are read at once; a call has a few.
+/// Records of a run read at once; a call has only a few.
 const RECORDS: usize = 256;
 
-/// What is heard of a call.
+/// An event of a reply.
 pub(super) enum Said {
-    /// The provider has begun to answer, and it is known who it is.
+    /// The provider has begun to answer, and the model is known.
     Head,
-    /// What happens to the parts of the answer.
+    /// Progress of the reply's parts.
     Parts(Vec<PartEvent>),
-    /// The whole answer; its parts have been told.
+    /// The reply is complete; its parts have been reported.
     Done(Box<ChatReply>),
-    /// There is no answer, and how long the provider asks to be left alone.
+    /// The call failed. The duration is the provider's `Retry-After`, if it gave one.
     Failed(CallFailure, Option<Duration>),
 }
 
-/// What the provider told before its answer.
+/// Facts from the beginning of the provider's response.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Head {
-    /// The model, by the provider's word, or by the name that it was asked for.
+    /// Model, by the provider's name or by the requested one.
     pub(super) model: String,
-    /// What was sent, as far as it was counted.
+    /// Input usage, as far as the provider has counted it.
     pub(super) usage: Usage,
 }
 
-/// A call as it is put to the log.
+/// A call to be run.
 pub(super) struct Call<'a> {
     pub(super) request: ChatRequest,
-    /// What the door repeats in its answer, kept for those who ask for it later.
+    /// Request fields that the reply repeats, stored with the run's input.
     pub(super) echo: Value,
-    /// The idempotency key.
+    /// Idempotency key of the request.
     pub(super) key: Option<&'a str>,
-    /// The hash of all that decides what is asked.
+    /// Hash of everything that decides the reply; detects a reused key.
     pub(super) request_hash: String,
-    /// Whether the answer is told piece by piece.
+    /// True if the reply is streamed.
     pub(super) streams: bool,
 }
 
-/// A call under way. Dropping it before its end cancels the run.
+/// A call in progress. Dropping it cancels the run, unless the run has ended or has an idempotency
+/// key.
 pub(super) struct Turn {
     gateway: Arc<Gateway>,
     caller: Identity,
@@ -76,36 +78,40 @@ pub(super) struct Turn {
     live: LiveListener,
     streams: bool,
     progress: Progress,
-    /// The try that is heard.
+    /// Attempt whose notes are reported; a stream cannot continue with another one.
     attempt: u32,
+    /// The provider's last `Retry-After`.
     pause: Option<Duration>,
     head: Head,
-    /// Whether the provider has begun to answer, and whether that was said.
+    /// True once the provider has begun to answer.
     is_called: bool,
+    /// True once [`ReplyEvent::Head`] has been returned.
     is_head_said: bool,
-    /// The model that is asked, once that stands in the log, and what was left out for it.
+    /// Model and limits of the call as recorded in the log.
     intent: Option<Intent>,
-    /// What came before anybody listened.
+    /// End of the run, once known.
     found: Option<Found>,
     ready: VecDeque<Said>,
-    /// Whether the run goes on without its caller: it is over, or others may ask for it again.
+    /// True if the run must survive a disconnected caller: it has ended, or others may ask for it
+    /// by its key.
     outlives: bool,
     deadline: tokio::time::Instant,
 }
 
+/// The recorded intent of the model call.
 struct Intent {
     model: String,
     left_out: Vec<String>,
     output_limit: Option<u32>,
 }
 
-/// Why a call has no answer, in full.
+/// Reason why a call failed, with its full text.
 #[derive(Debug, Clone)]
 pub(super) struct CallFailure {
     pub(super) code: String,
     pub(super) text: String,
     pub(super) retryable: bool,
-    /// The field that is to blame.
+    /// Request field at fault.
     pub(super) param: Option<String>,
 }
 
@@ -117,7 +123,7 @@ impl CallFailure {
     }
 }
 
-/// How a run ended.
+/// The end of a run.
 #[derive(Clone)]
 enum Found {
     Output(PayloadRef),
@@ -125,7 +131,7 @@ enum Found {
 }
 
 impl Turn {
-    /// Begins a run for a request.
+    /// Creates the run of a call, or joins the run that the same idempotency key has created.
     pub(super) async fn begin(
         front: Front,
         caller: Identity,
@@ -133,13 +139,15 @@ impl Turn {
     ) -> Result<Self, Refusal> {
         let graph = front.graph.register(&front.gateway, &caller).await?;
         let run = match call.key {
-            // A key belongs to who sent it.
+            // The actor is part of the key: another actor's key is a different one.
             Some(key) => run_id_for_key(&caller.tenant, &format!("front/{}/{key}", caller.actor)),
             None => RunId(Uuid::now_v7()),
         };
         let stream = StreamKey::run(caller.tenant.clone(), run);
+        // Both subscriptions precede the commit, so that no record or note is missed.
         let records = front.watch.records(&stream).await.map_err(Refusal::internal)?;
         let live = front.gateway.live.listen(&stream);
+        // The budget is the operator's; the graph of the calls has none of its own.
         let create = CreateRun {
             graph,
             version: front.graph.version.clone(),
@@ -172,7 +180,7 @@ impl Turn {
             deadline: tokio::time::Instant::now() + PATIENCE,
         };
         if call.key.is_some() {
-            // The run may have been under way before anybody listened.
+            // The run may have progressed before the subscription.
             turn.read_records().await.map_err(Refusal::internal)?;
         }
         Ok(turn)
@@ -190,7 +198,7 @@ impl Turn {
         self.stream.id.to_string()
     }
 
-    /// What is known of who answers; the provider's own word if it has said one.
+    /// Returns the head of the reply: the provider's, otherwise the recorded intent.
     pub(super) fn head(&self) -> Head {
         let mut head = self.head.clone();
         if let Some(intent) = self.intent.as_ref().filter(|_| head.model.is_empty()) {
@@ -199,17 +207,19 @@ impl Turn {
         head
     }
 
-    /// What was left out of the request, once it is known.
+    /// Names of request fields that the provider's dialect could not express; empty until the
+    /// intent is recorded.
     pub(super) fn left_out(&self) -> &[String] {
         self.intent.as_ref().map_or(&[], |intent| &intent.left_out)
     }
 
-    /// The limit of the answer, where the budget and not the caller set it.
+    /// Output limit in tokens if the budget set it and not the caller.
     pub(super) fn output_limit(&self) -> Option<u32> {
         self.intent.as_ref()?.output_limit
     }
 
-    /// What is heard next. After an end nothing more is. Who stops waiting loses nothing.
+    /// Returns the next event; after `Done` or `Failed` there is none. Cancelling the future loses
+    /// no event.
     pub(super) async fn next(&mut self) -> Said {
         loop {
             if let Some(said) = self.ready.pop_front() {
@@ -220,12 +230,15 @@ impl Turn {
                 return Said::Head;
             }
             if let Some(found) = self.found.clone() {
+                // The end is in the log: nothing is left to cancel.
                 self.outlives = true;
                 self.end(found).await;
                 self.found = None;
                 continue;
             }
             tokio::select! {
+                // Notes first: the record that ends the run must not overtake the pieces of its
+                // reply.
                 biased;
                 note = self.live.next() => self.hear(note),
                 record = self.records.next() => match record {
@@ -242,19 +255,23 @@ impl Turn {
     fn hear(&mut self, note: LiveNote) {
         if let Some(pause) = note.retry_after_ms {
             self.pause = Some(Duration::from_millis(pause));
+            // Such a note carries nothing else.
             return;
         }
         if !self.streams {
             return;
         }
+        // Until a part begins, the stream may still follow another attempt.
         if !self.progress.has_begun() {
             self.attempt = note.attempt;
         }
         if note.attempt != self.attempt {
+            // Pieces already sent cannot be taken back, so a new attempt ends the stream.
             self.found = Some(Found::Failure(anew()));
             return;
         }
         self.is_called = true;
+        // Sent before any part; its model name is the provider's.
         if let LiveKind::Begin { model, usage } = note.kind {
             self.head = Head { model, usage };
             return;
@@ -274,9 +291,11 @@ impl Turn {
                     self.intent = Some(Intent { model, left_out, output_limit });
                 }
                 Event::StepCompleted(done) => self.found = done.output.map(Found::Output),
+                // The same restart, seen in the log before any note of the new attempt.
                 Event::StepRetried(_) if self.progress.has_begun() => {
                     self.found = Some(Found::Failure(anew()));
                 }
+                // A failure found before (such as a restart) is the one that the caller should see.
                 Event::RunFailed(failed) if self.found.is_none() => {
                     self.found = Some(Found::Failure(failed.error.clone()));
                 }
@@ -286,7 +305,7 @@ impl Turn {
         }
     }
 
-    /// Tells how the run ended.
+    /// Queues the events of the run's end.
     async fn end(&mut self, found: Found) {
         match found {
             Found::Failure(failure) => {
@@ -300,19 +319,20 @@ impl Turn {
         }
     }
 
-    /// The failure with its full text, which is the caller's own: it asked.
+    /// Adds the failure's full text, which may hold content of the caller's request; it goes to
+    /// that caller only.
     async fn told_in_full(&self, failure: Failure) -> CallFailure {
         let opened = match failure.detail {
             Some(detail) => failures::open(&self.gateway, &self.stream, detail).await,
             None => Ok(None),
         };
         let outline = CallFailure::of(failure);
-        // Without its full text it is still a failure.
+        // If the full text cannot be read, the outline remains.
         let text = opened.ok().flatten().unwrap_or_else(|| outline.text.clone());
         CallFailure { text, ..outline }
     }
 
-    /// The answer from the log.
+    /// Reads the reply from the log.
     async fn open(&self, reference: PayloadRef) -> Result<ChatReply, CallFailure> {
         match self.gateway.repository.payload(&self.stream, reference).await {
             Ok(Some(bytes)) => serde_json::from_slice::<ChatReply>(&bytes)
@@ -325,14 +345,16 @@ impl Turn {
         }
     }
 
-    /// Tells what of the answer has not been heard, and that it is whole.
+    /// Queues the parts of the reply that no note reported, and its end.
     fn finish(&mut self, reply: ChatReply) {
+        // Without any note the head still has the requested name.
         if !self.progress.has_begun() && !reply.model.is_empty() {
             self.head.model.clone_from(&reply.model);
         }
         if self.streams {
             match self.progress.finish(reply.parts()) {
                 Ok(events) => self.ready.push_back(Said::Parts(events)),
+                // Notes and log disagree: what was sent cannot be completed truthfully.
                 Err(_) => {
                     tracing::error!(stream = %self.stream, "what was heard is not what was said");
                     self.ready.push_back(Said::Failed(CallFailure::of(anew()), None));
@@ -344,12 +366,14 @@ impl Turn {
     }
 }
 
-/// A caller who has gone wants nothing any more: the model is stopped, what it used is recorded.
+/// A disconnected caller wants no reply: the run is cancelled, which stops the model and records
+/// what it used.
 impl Drop for Turn {
     fn drop(&mut self) {
         if self.outlives {
             return;
         }
+        // Outside a runtime, as in tests, nothing can be cancelled.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (gateway, stream) = (self.gateway.clone(), self.stream.clone());
         let context = gateway.context(&self.caller);
@@ -379,14 +403,14 @@ async fn create_run(
         let command = |_: &_, _| (RunCommand::Create(create.clone()), vec![input.clone()]);
         return Ok(repository.execute::<Run>(stream, &context, command).await?.state);
     }
-    // Nobody else knows of this run: there is nothing to load, and no rival.
+    // The run id is new, so there is nothing to load and no concurrent writer.
     let command = RunCommand::Create(create);
     let created =
         repository.commit_first::<Run>(stream.clone(), command, vec![input], &context).await?;
     Ok(created.state)
 }
 
-/// How a run ended that was there before: an idempotency key brings its caller back to it.
+/// Returns the end of a run that existed before; repeated idempotency keys find one.
 fn found(state: &RunState) -> Option<Found> {
     match (&state.phase, state.output, &state.error) {
         (Phase::Completed, Some(output), _) => Some(Found::Output(output)),
@@ -401,6 +425,7 @@ pub(super) fn payload(bytes: Vec<u8>, purpose: Purpose) -> Payload {
     Payload { bytes: Bytes::from(bytes), media_type, purpose, subject: None }
 }
 
+/// The provider's response broke off and a new attempt began.
 fn anew() -> Failure {
     let message = platform_text!("the answer broke off and was begun anew: ask again");
     Failure::new("provider.unavailable", message)

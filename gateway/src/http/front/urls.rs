@@ -1,5 +1,5 @@
-//! Addresses that providers are led to: a provider may be a server on this network, and must not be
-//! led to what callers cannot reach themselves.
+//! URLs that providers fetch. A provider may run inside this network, and must not be made to fetch
+//! what the caller cannot reach (server-side request forgery).
 
 use axum::http::Uri;
 use axum::http::uri::Scheme;
@@ -8,7 +8,7 @@ use convergio_domain::chat::{ImagePart, ImageUrlPart, Part};
 use super::known::Path;
 use super::refusal::Refusal;
 
-/// A picture by its URL, which may hold the picture itself.
+/// Reads an image by URL; a data URL holds the image itself.
 pub(super) fn image(url: &str, path: Path<'_>) -> Result<Part, Refusal> {
     let Some(data) = url.strip_prefix("data:") else {
         check(url, path)?;
@@ -23,7 +23,7 @@ pub(super) fn image(url: &str, path: Path<'_>) -> Result<Part, Refusal> {
     }
 }
 
-/// Refuses a URL that a provider must not be led to.
+/// Rejects a URL that a provider must not fetch.
 pub(super) fn check(url: &str, path: Path<'_>) -> Result<(), Refusal> {
     match is_public(url) {
         true => Ok(()),
@@ -34,7 +34,7 @@ pub(super) fn check(url: &str, path: Path<'_>) -> Result<(), Refusal> {
     }
 }
 
-/// Names that end so are of networks of their own.
+/// Top-level names of private networks.
 const PRIVATE_NAMES: [&str; 10] = [
     "localhost",
     "local",
@@ -48,14 +48,16 @@ const PRIVATE_NAMES: [&str; 10] = [
     "arpa",
 ];
 
-/// Whether a URL is https and names a host: neither an address, in whatever notation, nor one of a
-/// private network.
+/// True if a URL is https and names a public host: no IP address in any notation, no user info, no
+/// private network. Names are not resolved here, because the provider resolves them again.
 fn is_public(url: &str) -> bool {
     let Ok(uri) = url.parse::<Uri>() else { return false };
     let is_https = uri.scheme() == Some(&Scheme::HTTPS);
     let has_userinfo = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
     let host = uri.host().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase();
     let top = host.rsplit('.').next().unwrap_or_default();
+    // A numeric last label makes the whole host an IPv4 address to URL parsers (WHATWG URL, host
+    // parsing).
     let is_domain = top.starts_with(|letter: char| letter.is_ascii_alphabetic());
     is_https && !has_userinfo && is_domain && !PRIVATE_NAMES.contains(&top)
 }

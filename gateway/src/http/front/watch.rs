@@ -1,4 +1,4 @@
-//! Who waits for which run: one follower of the log tells them all.
+//! Delivers the records of single runs to their callers, by one follower of the log for all.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,12 +11,13 @@ use tokio::sync::{OnceCell, mpsc, watch};
 
 use crate::app::stopped;
 
-/// Wait before the log is followed anew when it cannot be read.
+/// Delay before the log is followed again after an error.
 const AGAIN: Duration = Duration::from_millis(500);
 
+/// Senders by the stream that they listen to.
 type Waiting = HashMap<StreamKey, Vec<mpsc::UnboundedSender<Arc<Record>>>>;
 
-/// The records of single runs as they are appended.
+/// Watches single runs; starts its follower on first use.
 pub(super) struct Watch {
     log: Arc<dyn EventLog>,
     stop: watch::Receiver<bool>,
@@ -24,7 +25,7 @@ pub(super) struct Watch {
     started: OnceCell<()>,
 }
 
-/// Hears of one run. A run has a few records: their number is their bound.
+/// The records of one run as they are appended. Unbounded, because a run of a call has only a few.
 pub(super) struct Records {
     records: mpsc::UnboundedReceiver<Arc<Record>>,
     stream: StreamKey,
@@ -40,8 +41,9 @@ impl Watch {
         Self { log, stop, waiting: Arc::default(), started: OnceCell::new() }
     }
 
-    /// Hears of a run from now on. The first caller starts the follower.
+    /// Watches a run from now on. The first caller starts the follower, and waits until it follows.
     pub(super) async fn records(&self, stream: &StreamKey) -> Result<Records, LogError> {
+        // Before the listener is added: the follower's tail must not begin after it.
         self.started.get_or_try_init(|| self.start()).await?;
         let (sender, records) = mpsc::unbounded_channel();
         lock(&self.waiting).entry(stream.clone()).or_default().push(sender);
@@ -50,6 +52,7 @@ impl Watch {
     }
 
     async fn start(&self) -> Result<(), LogError> {
+        // The position is beyond any log: the page is empty, and tells the tail.
         let end = self.log.read_all(Position(u64::MAX >> 1), 1).await?.tail;
         let mut tail = self.log.tail(end);
         let (log, waiting, mut stop) =
@@ -69,12 +72,13 @@ impl Watch {
                     Some(Err(error)) => {
                         tracing::warn!(%error, "the front doors cannot follow the log");
                         tokio::time::sleep(AGAIN).await;
+                        // Continues after the last delivered record: listeners miss nothing.
                         tail = log.tail(position);
                     }
                     None => break,
                 }
             }
-            // Nobody will be told anything any more.
+            // Drops the senders, so that every listener sees the end.
             lock(&waiting).clear();
         });
         Ok(())
@@ -83,13 +87,13 @@ impl Watch {
 
 fn tell(waiting: &Mutex<Waiting>, record: &Arc<Record>) {
     for listener in lock(waiting).get(&record.stream).into_iter().flatten() {
-        // Who has gone takes itself off the list.
+        // A listener removes itself when it is dropped.
         let _heard = listener.send(Arc::clone(record));
     }
 }
 
 impl Records {
-    /// The next record; `None` when nobody follows the log any more.
+    /// Returns the next record; `None` once the follower has stopped.
     pub(super) async fn next(&mut self) -> Option<Arc<Record>> {
         self.records.recv().await
     }
@@ -97,6 +101,7 @@ impl Records {
 
 impl Drop for Records {
     fn drop(&mut self) {
+        // Closed first, so that the removal below recognises its own sender.
         self.records.close();
         let mut waiting = lock(&self.waiting);
         if let Some(others) = waiting.get_mut(&self.stream) {

@@ -1,4 +1,6 @@
 //! Anthropic's messages, in both versions of the interface.
+//!
+//! `write` makes the request and its beta features, `read` takes the answer in.
 
 mod read;
 mod write;
@@ -12,11 +14,12 @@ use crate::model::provider_traits::ProviderTraits;
 use crate::model::usage;
 
 const INTERFACE: Interface = Interface::Anthropic;
-/// The first version. It takes sampling parameters, which later ones refuse.
+/// The first version. It accepts sampling parameters, which later ones reject.
 const FIRST: &str = "2023-06-01";
 
-/// Messages.
+/// The dialect of Anthropic's messages.
 pub(super) struct Messages {
+    /// The value of the `anthropic-version` header.
     version: String,
 }
 
@@ -67,7 +70,7 @@ impl Dialect for Messages {
             read::end_block(None, answer);
         }
         read::begin_message(body, answer);
-        // It is whole, so it has a reason to have stopped.
+        // An answer that arrived whole did not break off, even if it gives no reason.
         let known = if body["stop_reason"].is_null() {
             Some("stop")
         } else {

@@ -1,4 +1,4 @@
-//! How an answer of Anthropic's messages is read, in pieces and at once.
+//! Reading answers of Anthropic's messages, streamed or at once.
 
 use serde_json::{Map, Value, json};
 
@@ -6,11 +6,11 @@ use super::super::{rest, text};
 use super::INTERFACE;
 use crate::model::answer::Answer;
 
-/// Fields of a message that the platform has a place for.
+/// Fields of a message that the platform interprets; all others are kept as native fields.
 const KNOWN: [&str; 8] =
     ["content", "id", "model", "role", "stop_reason", "stop_sequence", "type", "usage"];
 
-/// Takes a piece of a stream in.
+/// Reads one event of a stream.
 pub(super) fn piece(piece: &Value, answer: &mut Answer) {
     let index = piece["index"].as_u64();
     match text(piece, "type") {
@@ -19,10 +19,11 @@ pub(super) fn piece(piece: &Value, answer: &mut Answer) {
         "content_block_delta" => read_delta(&piece["delta"], index, answer),
         "content_block_stop" => end_block(index, answer),
         "message_delta" => {
-            // Its counts are cumulative: they replace what was told before.
+            // The counts of a delta are cumulative: they replace earlier ones.
             count(&piece["usage"], answer);
             let delta = &piece["delta"];
             answer.add_fields(rest(delta, &KNOWN));
+            // Some fields of the event stand beside its delta, such as `context_management`.
             answer.add_fields(rest(piece, &["delta", "type", "usage"]));
             answer.stop_at(&delta["stop_sequence"]);
             if let Some(reason) = delta["stop_reason"].as_str() {
@@ -34,7 +35,7 @@ pub(super) fn piece(piece: &Value, answer: &mut Answer) {
     }
 }
 
-/// What a message tells of itself before its blocks.
+/// Reads the head of a message: model, usage and native fields.
 pub(super) fn begin_message(message: &Value, answer: &mut Answer) {
     answer.name(&message["model"]);
     answer.add_fields(rest(message, &KNOWN));
@@ -46,7 +47,7 @@ fn count(usage: &Value, answer: &mut Answer) {
     answer.serve_by(&usage["service_tier"]);
 }
 
-/// A block as it begins; what it holds already is taken in.
+/// Begins a content block and reads what it holds already: everything if the answer came at once.
 pub(super) fn begin_block(block: &Value, index: Option<u64>, answer: &mut Answer) {
     answer.parts.separate();
     match text(block, "type") {
@@ -81,10 +82,12 @@ fn add_fields(fields: Map<String, Value>, answer: &mut Answer) {
     answer.parts.add_fields(place, INTERFACE, fields, &delta);
 }
 
+/// Closes a content block.
 pub(super) fn end_block(index: Option<u64>, answer: &mut Answer) {
     let place = answer.parts.keyed(index).or(answer.parts.newest());
     if answer.parts.is_unsigned_thought(place) {
-        // Servers that speak the interface and sign nothing want their thoughts back nevertheless.
+        // Compatible servers sign nothing but expect their reasoning back: native fields mark it as
+        // this interface's.
         let fields = Map::from_iter([("type".to_owned(), json!("thinking"))]);
         answer.parts.add_fields(place, INTERFACE, fields, &Value::Null);
     }
@@ -104,6 +107,7 @@ fn read_delta(delta: &Value, index: Option<u64>, answer: &mut Answer) {
             answer.parts.continue_text();
             let citations = json!([delta["citation"]]);
             let fields = Map::from_iter([("citations".to_owned(), citations)]);
+            // Citations arrive one by one; lists of native fields are concatenated.
             answer.parts.add_fields(answer.parts.newest(), INTERFACE, fields, delta);
         }
         _ => {
@@ -113,12 +117,14 @@ fn read_delta(delta: &Value, index: Option<u64>, answer: &mut Answer) {
     }
 }
 
+/// Maps stop reasons to the platform's words.
 pub(super) fn known_stop(reason: &str) -> Option<&'static str> {
     match reason {
         "end_turn" | "stop_sequence" => Some("stop"),
         "max_tokens" | "model_context_window_exceeded" => Some("length"),
         "tool_use" => Some("tool_calls"),
         "refusal" => Some("content_filter"),
+        // A server tool takes longer than one response: the caller continues the turn.
         "pause_turn" => Some("pause"),
         _ => None,
     }

@@ -1,4 +1,4 @@
-//! How a request is written for Anthropic's messages.
+//! Writing requests for Anthropic's messages.
 
 use std::fmt::Write as _;
 
@@ -15,9 +15,9 @@ use super::super::{
 use super::INTERFACE;
 use crate::model::draft::ANSWER_TOOL;
 
-/// The feature of instructions within a conversation.
+/// The beta feature that allows system messages within a conversation.
 const SYSTEM_BETA: &str = "mid-conversation-system-2026-04-07";
-/// Fields that stand in the body under their own names.
+/// Options that go into the body under their own names.
 const OPTIONS: [ChatField; 7] = [
     ChatField::TopK,
     ChatField::ServiceTier,
@@ -28,6 +28,7 @@ const OPTIONS: [ChatField; 7] = [
     ChatField::Speed,
 ];
 
+/// Writes the body of a request.
 pub(super) fn body(request: &ChatRequest, is_stream: bool) -> Value {
     let (_, messages) = split_system(&request.messages);
     let messages: Vec<Value> = messages.iter().filter_map(write_message).collect();
@@ -54,7 +55,8 @@ pub(super) fn body(request: &ChatRequest, is_stream: bool) -> Value {
     body
 }
 
-/// The interface demands a limit: the model's own, when nobody named one.
+/// Returns the limit of an answer that the interface demands, if the request has none: the model's
+/// own maximum.
 fn most_tokens(model: &str) -> u32 {
     const MOST: [(&str, u32); 11] = [
         ("claude-3-7", 64_000),
@@ -69,11 +71,12 @@ fn most_tokens(model: &str) -> u32 {
         ("claude-", 128_000),
         ("", 32_000),
     ];
+    // The first match counts, so that specific names come before their prefixes.
     let known = MOST.iter().find(|(name, _)| model.contains(name));
     known.map_or(32_000, |(_, tokens)| *tokens)
 }
 
-/// The features that a request names, and those that it needs.
+/// Returns the beta features that the request names, and those that it needs.
 pub(super) fn betas(request: &ChatRequest) -> Vec<String> {
     let mut betas: Vec<String> = match request.options.get(&ChatField::Betas) {
         Some(Value::String(text)) => text.split(',').map(|beta| beta.trim().to_owned()).collect(),
@@ -88,11 +91,12 @@ pub(super) fn betas(request: &ChatRequest) -> Vec<String> {
     }
     betas.retain(|beta| !beta.is_empty());
     let mut names = std::collections::HashSet::new();
+    // Keeps the first of each name, in order.
     betas.retain(|beta| names.insert(beta.clone()));
     betas
 }
 
-/// The instructions before the conversation: a text if they are no more than one.
+/// Returns the instructions before the conversation.
 fn system(request: &ChatRequest) -> Option<Value> {
     let (leading, _) = split_system(&request.messages);
     let opening = request.system.as_deref().filter(|system| !system.is_empty());
@@ -117,7 +121,7 @@ fn write_message(message: &Message) -> Option<Value> {
     Some(object)
 }
 
-/// One text without anything besides is a text.
+/// Returns a single plain text as a string, anything else as blocks.
 fn content_of(blocks: Vec<Value>) -> Value {
     match blocks.as_slice() {
         [Value::Object(block)] if block.len() == 2 && block.contains_key("text") => {
@@ -127,7 +131,7 @@ fn content_of(blocks: Vec<Value>) -> Value {
     }
 }
 
-/// A part as a block; an empty text, which the interface refuses, says nothing.
+/// Writes a part as a block; `None` for an empty text, which the interface rejects.
 fn block(part: &Part) -> Option<Value> {
     let (mut block, native) = match part {
         Part::Text(TextPart { text, .. }) | Part::Refusal(RefusalPart { text, .. })
@@ -156,6 +160,8 @@ fn block(part: &Part) -> Option<Value> {
         Part::ToolResult(result) => (result_of(result), result.native.as_ref()),
         Part::Thinking(thinking) => {
             let mut block = json!({"type": "thinking", "thinking": thinking.text});
+            // Anthropic demands the field, even empty; reasoning of unsigned servers goes back
+            // without it.
             if thinking.native.is_none() || !thinking.signature.is_empty() {
                 block["signature"] = json!(thinking.signature);
             }
@@ -169,8 +175,8 @@ fn block(part: &Part) -> Option<Value> {
     Some(block)
 }
 
-/// The interface takes letters, digits, `_` and `-`; ids of other makers have more in them. Ids
-/// that differ in those alone go on to differ.
+/// Encodes a tool call's id: the interface accepts letters, digits, `_` and `-` only. Other
+/// characters are written as code points, so that different ids stay different.
 fn id(id: &str) -> String {
     let is_taken = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
     let mut taken = String::with_capacity(id.len());
@@ -206,8 +212,8 @@ fn result_of(result: &ToolResultPart) -> Value {
     block
 }
 
-/// Whether a schema goes by its own field. Else it becomes a tool that must be called: its
-/// arguments are the answer.
+/// Returns whether the schema goes into its own field. Otherwise it becomes a tool that the model
+/// must call, whose arguments are the answer.
 fn is_format(request: &ChatRequest) -> bool {
     request.schema.is_some() && (request.door == Some(Interface::Anthropic) || has_tools(request))
 }
@@ -215,6 +221,7 @@ fn is_format(request: &ChatRequest) -> bool {
 fn output_config(request: &ChatRequest) -> Option<Value> {
     let mut config = json!({});
     let native = request.native.as_ref();
+    // The native field is sent as it came; the schema must not be sent twice.
     let has_older_name = native.is_some_and(|it| it.fields.contains_key("output_format"));
     let schema = request.schema.as_ref().filter(|_| is_format(request) && !has_older_name);
     put(
@@ -227,9 +234,10 @@ fn output_config(request: &ChatRequest) -> Option<Value> {
     (config != json!({})).then_some(config)
 }
 
-/// The tools and the choice among them.
+/// Returns the tools and the tool choice.
 fn tools(request: &ChatRequest) -> (Option<Value>, Option<Value>) {
     if let Some(schema) = request.schema.as_ref().filter(|_| !is_format(request)) {
+        // The older way to structured output, which works with every server of the interface.
         let tool = json!({"name": ANSWER_TOOL, "description": "Gives the answer.",
             "input_schema": schema});
         return (Some(json!([tool])), Some(json!({"type": "tool", "name": ANSWER_TOOL})));
@@ -261,6 +269,7 @@ fn choice(request: &ChatRequest) -> Option<Value> {
         ToolChoice::Named(name) => json!({"type": "tool", "name": name}),
     };
     let parallel = request.options.get(&ChatField::ParallelToolCalls).and_then(Value::as_bool);
+    // `none` has no setting for parallel calls.
     let takes_parallel = request.tool_choice != ToolChoice::None;
     match parallel.filter(|_| takes_parallel) {
         Some(parallel) => choice["disable_parallel_tool_use"] = json!(!parallel),

@@ -1,4 +1,7 @@
 //! Google's `generateContent` for Gemini.
+//!
+//! `write` makes the request, `read` takes the answer in; embeddings are here and shared with the
+//! interactions dialect.
 
 mod read;
 mod write;
@@ -14,7 +17,7 @@ use crate::model::usage;
 
 const INTERFACE: Interface = Interface::Gemini;
 
-/// `generateContent`.
+/// The dialect of `generateContent`.
 pub(super) struct GenerateContent;
 
 impl Dialect for GenerateContent {
@@ -25,7 +28,7 @@ impl Dialect for GenerateContent {
     fn chat_path(&self, model: &str, is_stream: bool) -> String {
         let model = encoded(model);
         if is_stream {
-            // Without `alt=sse` it streams one long list.
+            // Without `alt=sse` the stream is one long JSON list.
             format!("/models/{model}:streamGenerateContent?alt=sse")
         } else {
             format!("/models/{model}:generateContent")
@@ -43,7 +46,7 @@ impl Dialect for GenerateContent {
     }
 
     fn read_whole(&self, body: &Value, answer: &mut Answer) -> Result<(), ReadError> {
-        // Without `alt=sse`, or from a gateway in between, the pieces come as a list.
+        // A gateway in between may drop `alt=sse`: then the pieces arrive as a list.
         let pieces = body.as_array().map_or(std::slice::from_ref(body), Vec::as_slice);
         if !pieces.iter().all(Value::is_object) || pieces.is_empty() {
             return Err(ReadError::Malformed("it has no candidate"));
@@ -68,7 +71,7 @@ impl Dialect for GenerateContent {
     }
 }
 
-/// The path of a request for embeddings, whichever interface is used for chats.
+/// Returns the path of an embeddings request, whichever interface is used for chats.
 pub(super) fn embed_path(model: &str) -> String {
     format!("/models/{}:batchEmbedContents", encoded(model))
 }

@@ -1,4 +1,5 @@
-//! How an answer of Google's `generateContent` is read.
+//! Reading answers of Google's `generateContent`, streamed or at once: both consist of the same
+//! pieces.
 
 use convergio_domain::chat::NativeFields;
 use serde_json::{Map, Value, json};
@@ -7,10 +8,12 @@ use super::super::{rest, text};
 use super::INTERFACE;
 use crate::model::answer::{Answer, MALFORMED};
 
+/// Reads one piece: model, usage, parts and finish reason.
 pub(super) fn piece(piece: &Value, answer: &mut Answer) {
     answer.name(&piece["modelVersion"]);
-    // Every piece carries the counts so far.
+    // Every piece carries the running counts.
     answer.count(&piece["usageMetadata"]);
+    // A blocked prompt has no candidates at all.
     if let Some(reason) = piece["promptFeedback"]["blockReason"].as_str() {
         answer.finish(Some("content_filter"), reason);
         return;
@@ -26,21 +29,24 @@ pub(super) fn piece(piece: &Value, answer: &mut Answer) {
     answer.add_fields(rest(candidate, &known));
 }
 
-/// A part keeps the mark that it came with, and only it: it must go back with the very part.
+/// Reads a part. Its thought signature stays with this very part, so a marked part is never joined
+/// with others.
 fn read_part(part: &Value, answer: &mut Answer) {
     let fields = rest(part, &["functionCall", "text", "thought"]);
     let is_marked = !fields.is_empty();
     let call = &part["functionCall"];
     if call.is_object() {
         let args = &call["args"];
+        // A call without parameters may lack `args`.
         let args = if args.is_object() { args.to_string() } else { "{}".to_owned() };
         answer.call(text(call, "id"), text(call, "name"), &args);
     } else if let Some(text) = part["text"].as_str() {
         if is_marked {
+            // A signed part must not be appended to the one before.
             answer.parts.separate();
         }
         if part["thought"] == json!(true) {
-            // A thought without a mark is its maker's too.
+            // Reasoning without a signature belongs to this interface too.
             let own = Map::from_iter([("thought".to_owned(), json!(true))]);
             if is_marked || !text.is_empty() {
                 answer.parts.continue_thought_of(NativeFields::of(INTERFACE, own));
@@ -63,6 +69,7 @@ fn read_part(part: &Value, answer: &mut Answer) {
     }
 }
 
+/// Maps finish reasons. Blocked content becomes `content_filter`; malformed calls are retried.
 fn known_finish(reason: &str) -> Option<&'static str> {
     match reason {
         "STOP" => Some("stop"),

@@ -1,4 +1,4 @@
-//! How a request is written for Google's `generateContent`.
+//! Writing requests for Google's `generateContent`.
 
 use convergio_domain::chat::{
     AudioPart, ChatField, ChatRequest, FilePart, Message, NativeFields, Part, RefusalPart, Role,
@@ -9,11 +9,13 @@ use serde_json::{Value, json};
 use super::super::{arguments, description, is_system, put, put_extra, split_system};
 use super::INTERFACE;
 
-/// What Google documents for calls of tools whose mark is not at hand: conversations come from
-/// interfaces that have no place for it, and without one newer models refuse the whole request.
+/// The signature that Google documents for tool calls whose own is not available. Conversations
+/// from other interfaces have none, and newer models reject a request without one.
 const NO_SIGNATURE: &str = "skip_thought_signature_validator";
+/// The field of a part's thought signature.
 const SIGNATURE: &str = "thoughtSignature";
 
+/// Writes the body of a request.
 pub(super) fn body(request: &ChatRequest) -> Value {
     let messages = request.messages.iter().filter(|message| !is_system(message));
     let contents: Vec<Value> = messages.filter_map(write_message).collect();
@@ -80,6 +82,7 @@ fn write_message(message: &Message) -> Option<Value> {
         return None;
     }
     if !parts.iter().any(|part| part[SIGNATURE].is_string()) {
+        // A turn with any signature is left as it is: further parallel calls in it carry none.
         let calls = parts.iter_mut().filter(|part| part["functionCall"].is_object());
         calls.for_each(|part| part[SIGNATURE] = json!(NO_SIGNATURE));
     }
@@ -88,7 +91,8 @@ fn write_message(message: &Message) -> Option<Value> {
     Some(object)
 }
 
-/// A part; an empty text, which the interface refuses, says nothing unless it has a mark.
+/// Writes a part; `None` for an empty text, which the interface rejects unless it carries a
+/// signature.
 fn part_of(part: &Part) -> Option<Value> {
     let is_mine = |native: &Option<NativeFields>| {
         native.as_ref().is_some_and(|native| native.interface == INTERFACE)
@@ -136,6 +140,7 @@ fn document(file: &FilePart) -> Value {
 }
 
 fn result_of(result: &ToolResultPart) -> Value {
+    // The interface has no flag for errors: the key of the response marks one.
     let key = if result.is_error { "error" } else { "result" };
     let mut response = json!({"id": result.id, "name": result.name,
         "response": {key: result.all_text()}});
@@ -146,7 +151,7 @@ fn result_of(result: &ToolResultPart) -> Value {
     json!({"functionResponse": response})
 }
 
-/// A part of a tool's answer that is no text.
+/// Writes a part of a tool result that is no text.
 fn part_media(part: &Part) -> Option<Value> {
     match part {
         Part::Text(_) => None,

@@ -1,4 +1,7 @@
-//! OpenAI's chat completions, as OpenAI, Azure, llama.cpp, MLX and many others serve them.
+//! OpenAI's chat completions, as served by OpenAI, Azure, llama.cpp, MLX and many others.
+//!
+//! `write` makes the request, `read` takes the answer in; this file has the paths and embeddings,
+//! which the responses dialect shares.
 
 mod read;
 mod write;
@@ -16,10 +19,11 @@ pub(super) use write::schema_fields;
 
 const INTERFACE: Interface = Interface::OpenAiChat;
 
-/// Chat completions.
+/// The dialect of chat completions.
 pub(super) struct Chat {
+    /// Decides details that servers on one's own machine do not know.
     platform: Platform,
-    /// The version that Azure's classic URLs name.
+    /// The version in Azure's classic URLs; absent for all others.
     api_version: Option<String>,
 }
 
@@ -28,6 +32,7 @@ impl Chat {
         Self { platform, api_version }
     }
 
+    /// Returns the path of an operation. Azure's classic URLs name deployment and version.
     fn path(&self, model: &str, end: &str) -> String {
         match &self.api_version {
             None => format!("/{end}"),
@@ -64,7 +69,7 @@ impl Dialect for Chat {
             return Err(ReadError::Malformed("it has no choice"));
         }
         read::take(body, "message", answer);
-        // It is whole, so it has a reason to have stopped.
+        // Some servers omit the finish reason; an answer that arrived whole did not break off.
         if !answer.is_finished() {
             answer.finish(Some("stop"), "");
         }

@@ -1,4 +1,4 @@
-//! How an answer of chat completions is read, in pieces and at once.
+//! Reading answers of chat completions, streamed or at once.
 
 use convergio_domain::chat::NativeFields;
 use serde_json::{Map, Value, json};
@@ -7,16 +7,16 @@ use super::super::{arguments_text, rest, text};
 use super::INTERFACE;
 use crate::model::answer::Answer;
 
-/// Fields of a message that the platform has a place for.
+/// Fields of a message that the platform interprets; all others are kept as native fields.
 const KNOWN: [&str; 6] =
     ["role", "content", "reasoning_content", "reasoning", "refusal", "tool_calls"];
 
-/// Takes a piece in, or a whole answer: what was said is its `part`.
+/// Reads a piece of a stream (`part` is `delta`) or a whole answer (`part` is `message`).
 pub(super) fn take(piece: &Value, part: &str, answer: &mut Answer) {
     let choice = &piece["choices"][0];
     let message = &choice[part];
     let thoughts = ["reasoning_content", "reasoning"].map(|name| text(message, name));
-    // Some servers say the same under both names.
+    // Some servers send the same reasoning under both names: only one is read.
     answer.think(thoughts.into_iter().find(|text| !text.is_empty()).unwrap_or(""));
     take_content(&message["content"], answer);
     answer.refuse(text(message, "refusal"));
@@ -33,7 +33,7 @@ pub(super) fn take(piece: &Value, part: &str, answer: &mut Answer) {
     answer.count(&piece["usage"]);
 }
 
-/// Some clouds answer with content as a list of parts.
+/// Reads content: a text, or a list of parts as some clouds send it.
 fn take_content(content: &Value, answer: &mut Answer) {
     answer.say(content.as_str().unwrap_or(""));
     for part in content.as_array().into_iter().flatten() {
@@ -49,7 +49,7 @@ fn take_content(content: &Value, answer: &mut Answer) {
     }
 }
 
-/// A thought among the parts of the content goes back as one.
+/// Reads reasoning among the parts of the content. It is marked to be sent back as such a part.
 fn take_thought(part: &Value, answer: &mut Answer) {
     let marks = Map::from_iter([("type".to_owned(), json!("thinking"))]);
     let native = NativeFields::of(INTERFACE, marks);
@@ -66,8 +66,8 @@ fn add_fields(fields: Map<String, Value>, answer: &mut Answer) {
     answer.parts.add_fields(place, INTERFACE, fields, &delta);
 }
 
-/// A call, or a piece of one. Two calls never run together: servers send the same index with
-/// another id, or no index, or no id.
+/// Reads a tool call or a piece of one. Pieces of two calls are kept apart although servers send an
+/// index twice with different ids, or no index, or no id.
 fn take_call(call: &Value, is_whole: bool, answer: &mut Answer) {
     let index = call["index"].as_u64();
     if call["custom"].is_object() {
@@ -92,20 +92,23 @@ fn take_call(call: &Value, is_whole: bool, answer: &mut Answer) {
         }
     };
     let mut fields = rest(call, &["index", "id", "type", "function"]);
+    // Some servers repeat fields as empty strings in every piece.
     fields.retain(|_, value| *value != json!(""));
     let delta = json!(fields);
     answer.parts.add_fields(place, INTERFACE, fields, &delta);
 }
 
-/// The place of the call that a piece goes on with, if it does.
+/// Returns the index of the call that a piece continues, if it continues one.
 fn find_open(index: Option<u64>, id: &str, name: &str, answer: &Answer) -> Option<usize> {
     let is_of_index = |key: Option<u64>| index.is_none() || key == index;
+    // Pieces after the first usually omit the id; the index alone must match then.
     let place = match id {
         "" => answer.parts.find_call(|key, _| is_of_index(key))?,
         _ => answer.parts.find_call(|key, provider_id| is_of_index(key) && provider_id == id)?,
     };
     let call = answer.parts.call_at(place)?;
-    // A name stands at the beginning: a whole call before it is another.
+    // A call begins with its name: a name after complete arguments begins another call, even if it
+    // is the same name.
     let is_other = !name.is_empty() && !call.name.is_empty() && {
         let is_whole = serde_json::from_str::<Map<String, Value>>(&call.arguments).is_ok();
         name != call.name || (is_whole && id.is_empty())
@@ -113,7 +116,7 @@ fn find_open(index: Option<u64>, id: &str, name: &str, answer: &Answer) -> Optio
     (!is_other).then_some(place)
 }
 
-/// A call of a tool that takes free text.
+/// Reads a call of a custom tool, whose input is free text and not JSON.
 fn take_custom(call: &Value, index: Option<u64>, answer: &mut Answer) {
     let block = rest(call, &["index"]);
     let place = answer.parts.keyed(index);
@@ -125,6 +128,7 @@ fn take_custom(call: &Value, index: Option<u64>, answer: &mut Answer) {
     }
 }
 
+/// Maps finish reasons, also those of other interfaces that compatible servers send.
 fn known_finish(word: &str) -> Option<&'static str> {
     match word {
         "stop" | "eos" | "eos_token" | "end_turn" | "stop_sequence" => Some("stop"),

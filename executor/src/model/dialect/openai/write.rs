@@ -1,4 +1,4 @@
-//! How a request is written for chat completions.
+//! Writing requests for chat completions.
 
 use convergio_domain::chat::{
     AudioPart, ChatField, ChatRequest, FilePart, Message, NativeFields, Part, RefusalPart, Role,
@@ -11,7 +11,7 @@ use super::super::{data_url, description, has_tools, put, put_extra, put_options
 use super::INTERFACE;
 use crate::model::provider_traits::{LimitField, ProviderTraits};
 
-/// Fields that stand in the body under their own names.
+/// Options that go into the body under their own names.
 const OPTIONS: [ChatField; 18] = [
     ChatField::TopK,
     ChatField::MinP,
@@ -33,6 +33,7 @@ const OPTIONS: [ChatField; 18] = [
     ChatField::Prediction,
 ];
 
+/// Writes the body of a request, with the field names that the provider's traits give.
 pub(super) fn body(platform: Platform, request: &ChatRequest, traits: &ProviderTraits) -> Value {
     let is_marked = traits.keeps.contains(&ChatField::CacheControl);
     let messages = messages(platform, request, is_marked);
@@ -41,6 +42,7 @@ pub(super) fn body(platform: Platform, request: &ChatRequest, traits: &ProviderT
     let seed = traits.seed_field.as_deref().unwrap_or("seed");
     if traits.is_stream() {
         body["stream"] = json!(true);
+        // Without it a stream ends without usage counts.
         body["stream_options"] = json!({"include_usage": true});
     }
     put(
@@ -62,8 +64,8 @@ pub(super) fn body(platform: Platform, request: &ChatRequest, traits: &ProviderT
     body
 }
 
-/// `max_tokens` is the only name that every server for one's own machine knows,
-/// `max_completion_tokens` the only one that OpenAI's reasoning models accept.
+/// Returns the name of the answer's token limit. Every server for one's own machine knows
+/// `max_tokens`; OpenAI's reasoning models accept only `max_completion_tokens`.
 fn limit_name(platform: Platform) -> &'static str {
     match platform {
         Platform::CloudApi => "max_completion_tokens",
@@ -71,14 +73,15 @@ fn limit_name(platform: Platform) -> &'static str {
     }
 }
 
-/// The messages as they are written, one turn after the other.
+/// The messages of the body, written one after the other.
 struct Messages {
     platform: Platform,
-    /// Whether marks of the cache are taken.
+    /// True if the provider accepts cache breakpoints (`cache_control`).
     is_marked: bool,
+    /// The messages written so far.
     all: Vec<Value>,
-    /// What tools answered besides text: no tool's message can hold it, and none may come between
-    /// two of them.
+    /// Pictures and files that tools returned. A tool message cannot hold them, and no other
+    /// message may stand between two tool messages: they wait for the next message.
     pictures: Vec<Value>,
 }
 
@@ -92,7 +95,7 @@ fn messages(platform: Platform, request: &ChatRequest, is_marked: bool) -> Vec<V
     messages.all
 }
 
-/// What a turn says, apart from what tools answered.
+/// The content of a message apart from its tool results.
 #[derive(Default)]
 struct Turn {
     is_marked: bool,
@@ -107,6 +110,7 @@ impl Messages {
         Turn { is_marked: self.is_marked, ..Turn::default() }
     }
 
+    /// Writes one message, preceded by its tool results.
     fn add(&mut self, message: &Message) {
         let mut turn = self.turn();
         for part in &message.parts {
@@ -116,12 +120,14 @@ impl Messages {
             }
         }
         turn.drop_blanks();
+        // A message of tool results alone is written already; nothing is left of it.
         let has_results = message.parts.iter().any(|part| matches!(part, Part::ToolResult(_)));
         let is_silent = message.parts.is_empty() && message.native.is_none();
         if turn.is_empty() && (has_results || is_silent) {
             return;
         }
         if message.role == Role::User {
+            // The user's own message can carry them: they come before its content.
             let pictures = std::mem::take(&mut self.pictures);
             turn.content.splice(0..0, pictures);
         } else {
@@ -130,7 +136,7 @@ impl Messages {
         let role = match message.role {
             Role::User => "user",
             Role::Assistant => "assistant",
-            // Models on one's own machine do not know the younger word.
+            // Chat templates of local models do not know `developer`.
             Role::Developer if self.platform == Platform::CloudApi => "developer",
             Role::System | Role::Developer => "system",
         };
@@ -148,12 +154,14 @@ impl Messages {
         self.all.push(object);
     }
 
+    /// Writes one tool result as a message of its own.
     fn add_result(&mut self, result: &ToolResultPart) {
         let is_text = |part: &&Part| matches!(part, Part::Text(_));
         let (texts, others): (Vec<_>, Vec<_>) = result.parts.iter().partition(is_text);
         let has_mark = |part: &&Part| self.is_marked && part.cache_control().is_some();
         let content = match texts.as_slice() {
             [] => json!(result.all_text()),
+            // A list is needed only where a part carries a cache breakpoint.
             [part] if !has_mark(part) => json!(result.all_text()),
             texts => {
                 let mut turn = self.turn();
@@ -169,7 +177,7 @@ impl Messages {
         self.all.push(object);
     }
 
-    /// Writes what tools answered besides text.
+    /// Writes the pending pictures as a message of the user.
     fn show(&mut self) {
         if !self.pictures.is_empty() {
             let pictures = std::mem::take(&mut self.pictures);
@@ -177,15 +185,18 @@ impl Messages {
         }
     }
 
-    /// Text alone travels as text: not every server takes parts.
+    /// Returns the content of a message: text alone as a string, because not every server accepts a
+    /// list of parts.
     fn content(&self, parts: Vec<Value>) -> Value {
         let is_plain = |part: &Value| {
             part["type"] == "text" && part.as_object().is_some_and(|fields| fields.len() == 2)
         };
         let is_plain = parts.iter().all(is_plain);
         match parts.as_slice() {
+            // Absent content, as beside tool calls, is `null`.
             [] => Value::Null,
             [part] if is_plain => part["text"].clone(),
+            // Joined for servers on one's own machine, whose chat templates may know strings only.
             parts if is_plain && self.platform != Platform::CloudApi => {
                 let texts: Vec<&str> = parts.iter().map(|part| text(part, "text")).collect();
                 json!(texts.join("\n"))
@@ -201,7 +212,7 @@ impl Turn {
         content.is_empty() && calls.is_empty() && thought.is_empty() && refusal.is_empty()
     }
 
-    /// Empty texts say nothing beside anything else.
+    /// Drops empty texts beside other content; a message that has nothing else keeps one.
     fn drop_blanks(&mut self) {
         let is_blank = |block: &Value| *block == json!({"type": "text", "text": ""});
         if self.calls.is_empty() && self.content.iter().all(is_blank) {
@@ -228,7 +239,7 @@ impl Turn {
     }
 }
 
-/// Whether a block is a call of a tool that takes free text.
+/// Returns whether a native block is a call of a custom tool.
 fn is_call(block: &Value) -> bool {
     block["custom"].is_object()
 }
@@ -240,6 +251,7 @@ fn call_of(call: &ToolCall) -> Value {
     object
 }
 
+/// Writes a part of the content.
 fn block(part: &Part) -> Option<Value> {
     let (mut block, native) = match part {
         Part::Text(TextPart { text, native, .. }) => {
@@ -273,7 +285,7 @@ fn image(url: &str, detail: Option<&str>) -> Value {
 }
 
 fn document(file: &FilePart) -> Value {
-    // Only documents in bytes are files here: a text is one.
+    // Only base64 documents are files here; a document given as text is a text.
     let Some(data) = &file.data else {
         return json!({"type": "text", "text": file.text.as_deref().unwrap_or("")});
     };
@@ -315,7 +327,8 @@ fn format(request: &ChatRequest) -> Option<Value> {
     Some(json!({"type": "json_schema", "json_schema": spec}))
 }
 
-/// A schema, and what the caller says of it.
+/// Returns a schema with its name, description and strictness, as both of OpenAI's interfaces take
+/// it. The name is mandatory: `answer` unless the caller gave one.
 pub(in crate::model::dialect) fn schema_fields(spec: Option<&SchemaSpec>, schema: &Value) -> Value {
     let name = spec.and_then(|spec| spec.name.as_deref()).unwrap_or("answer");
     let mut fields = json!({"name": name, "schema": schema});

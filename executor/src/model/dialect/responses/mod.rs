@@ -1,4 +1,7 @@
-//! OpenAI's responses, which store nothing when they are asked not to.
+//! OpenAI's responses, used without storage at the provider.
+//!
+//! `write` makes the request, `read` takes the answer in; embeddings and audio are those of chat
+//! completions.
 
 mod read;
 mod write;
@@ -14,7 +17,7 @@ use crate::model::usage;
 
 const INTERFACE: Interface = Interface::OpenAiResponses;
 
-/// Responses.
+/// The dialect of OpenAI's responses.
 pub(super) struct Responses;
 
 impl Dialect for Responses {

@@ -1,4 +1,4 @@
-//! How an answer of OpenAI's responses is read, in pieces and at once.
+//! Reading answers of OpenAI's responses, streamed or at once.
 
 use serde_json::{Map, Value, json};
 
@@ -6,10 +6,11 @@ use super::super::{ReadError, refused, rest, text};
 use super::INTERFACE;
 use crate::model::answer::Answer;
 
-/// Between two parts of a summary.
+/// Separator between parts of a reasoning summary.
 const PARAGRAPH: &str = "\n\n";
 
-/// Takes a piece of a stream in.
+/// Reads one event of a stream. Item events carry the whole item again at the end; the deltas are
+/// what listeners get.
 pub(super) fn piece(piece: &Value, answer: &mut Answer) {
     let index = piece["output_index"].as_u64();
     let delta = text(piece, "delta");
@@ -43,7 +44,7 @@ fn begin_item(item: &Value, index: Option<u64>, answer: &mut Answer) {
     }
 }
 
-/// An item whose pieces have come: what they did not tell is added.
+/// Reads the end of an item, which repeats the whole of it: only what the deltas lacked is added.
 fn end_item(item: &Value, index: Option<u64>, answer: &mut Answer) {
     match text(item, "type") {
         "message" => {
@@ -57,6 +58,7 @@ fn end_item(item: &Value, index: Option<u64>, answer: &mut Answer) {
         "function_call" if place_of_call(item, index, answer).is_some() => {
             let place = place_of_call(item, index, answer);
             let whole = text(item, "arguments");
+            // The done event has the full arguments: append only what the deltas did not bring.
             let missing = whole.strip_prefix(answer.parts.arguments(place)).unwrap_or("");
             answer.parts.write_arguments(place, missing);
             answer.parts.close(place);
@@ -65,13 +67,13 @@ fn end_item(item: &Value, index: Option<u64>, answer: &mut Answer) {
     }
 }
 
-/// Where a call is that has begun already.
+/// Returns the index of a call that began already, by its output index or its id.
 fn place_of_call(item: &Value, index: Option<u64>, answer: &Answer) -> Option<usize> {
     let id = text(item, "call_id");
     answer.parts.keyed(index).or_else(|| answer.parts.find_call(|_, provider_id| provider_id == id))
 }
 
-/// A whole item.
+/// Reads a whole item.
 pub(super) fn item(item: &Value, answer: &mut Answer) {
     answer.parts.begin_item();
     match text(item, "type") {
@@ -105,7 +107,7 @@ pub(super) fn item(item: &Value, answer: &mut Answer) {
     answer.parts.separate();
 }
 
-/// A reasoning item goes back as it came: its fields stay with the thought.
+/// Keeps a reasoning item's fields with the reasoning part: the item must be sent back as it came.
 fn add_reasoning(item: &Value, answer: &mut Answer) {
     let mut fields = rest(item, &["type", "status"]);
     let summary = item.get("summary").cloned().unwrap_or_else(|| json!([]));
@@ -115,11 +117,12 @@ fn add_reasoning(item: &Value, answer: &mut Answer) {
     answer.parts.add_fields(answer.parts.newest(), INTERFACE, fields, &delta);
 }
 
-/// What a message tells besides its texts: the phase that it is of, with its first part, and what
-/// each part quotes.
+/// Adds the fields of a message beside its texts: its phase, to its first part, and the annotations
+/// of each part.
 fn add_message_fields(item: &Value, answer: &mut Answer) {
     let places = answer.parts.item();
     let parts = item["content"].as_array().map_or(&[][..], Vec::as_slice);
+    // If parts were dropped on the way, positions do not match and annotations would go astray.
     let are_alike = parts.len() == places.len();
     for (number, place) in places.enumerate() {
         let mut fields = match parts.get(number).filter(|_| are_alike) {
@@ -134,7 +137,7 @@ fn add_message_fields(item: &Value, answer: &mut Answer) {
     }
 }
 
-/// The error event of a stream has its parts at the top.
+/// Reads an error event, which may have its fields at the top level.
 pub(super) fn error_event(piece: &Value) -> ReadError {
     match piece.get("error").filter(|error| error.is_object()) {
         Some(error) => refused(503, error),
@@ -146,6 +149,7 @@ pub(super) fn error_event(piece: &Value) -> ReadError {
     }
 }
 
+/// Reads the final response object: usage and finish reason.
 pub(super) fn end(response: &Value, answer: &mut Answer) -> Result<(), ReadError> {
     answer.count(&response["usage"]);
     answer.serve_by(&response["service_tier"]);

@@ -1,4 +1,4 @@
-//! How a request is written for OpenAI's responses.
+//! Writing requests for OpenAI's responses.
 
 use convergio_domain::chat::{
     ChatField, ChatRequest, FilePart, Interface, Message, NativeFields, Part, RefusalPart, Role,
@@ -10,7 +10,7 @@ use super::super::openai::schema_fields;
 use super::super::{data_url, description, has_tools, put, put_extra, put_options, tools_of};
 use super::INTERFACE;
 
-/// Fields that stand in the body under their own names.
+/// Options that go into the body under their own names.
 const OPTIONS: [ChatField; 12] = [
     ChatField::ParallelToolCalls,
     ChatField::ServiceTier,
@@ -25,15 +25,18 @@ const OPTIONS: [ChatField; 12] = [
     ChatField::Truncation,
     ChatField::MaxToolCalls,
 ];
-/// Fields of a message that stand beside its content.
+/// Native fields of a part that belong to the item of its message, beside the content.
 const ITEM_FIELDS: [&str; 3] = ["id", "phase", "status"];
-/// What a call must ask for, that stores nothing and goes on thinking in its next turn.
+/// Value of `include` that returns reasoning encrypted, so that it can be continued without storage
+/// at the provider.
 const SEALED_REASONING: &str = "reasoning.encrypted_content";
 
+/// Writes the body of a request.
 pub(super) fn body(request: &ChatRequest, is_stream: bool) -> Value {
     let (instructions, messages) = instructions(request);
     let mut input = Vec::new();
     messages.iter().for_each(|message| add_items(message, &mut input));
+    // The interface stores by default; a caller's own `store` option overrides this below.
     let mut body = json!({"model": request.model, "input": input, "store": false});
     put(
         &mut body,
@@ -55,11 +58,13 @@ pub(super) fn body(request: &ChatRequest, is_stream: bool) -> Value {
     body
 }
 
-/// A first message of the operator that is one text becomes the instructions.
+/// Returns the instructions and the remaining messages: the request's system prompt, or else a
+/// first system message of a single text.
 fn instructions(request: &ChatRequest) -> (Option<&str>, &[Message]) {
     if let Some(system) = &request.system {
         return (Some(system), &request.messages);
     }
+    // Only a single plain text fits the field without losing anything.
     if let [Message { role: Role::System, parts, native: None, .. }, rest @ ..] =
         request.messages.as_slice()
         && let [Part::Text(TextPart { text, .. })] = parts.as_slice()
@@ -81,8 +86,8 @@ fn reasoning(request: &ChatRequest) -> Option<Value> {
     (reasoning != json!({})).then_some(reasoning)
 }
 
-/// Who does not know the interface's own field goes on with what the model thought nevertheless.
-/// Models that do not reason refuse to be asked for it.
+/// Asks for encrypted reasoning for callers of other interfaces, who do not know the option and use
+/// tools. Models that do not reason reject it.
 fn include(request: &ChatRequest) -> Option<Value> {
     let model = request.model.as_str();
     let is_reasoning = ["o1", "o3", "o4", "gpt-5", "gpt-6"].iter().any(|it| model.starts_with(it));
@@ -105,15 +110,17 @@ fn text_of(request: &ChatRequest) -> Option<Value> {
     (text != json!({})).then_some(text)
 }
 
-/// A message that is being written, and what stands beside its content.
+/// A message under construction.
 struct Open<'a> {
     message: &'a Message,
+    /// The content blocks so far.
     content: Vec<Value>,
+    /// Fields of the item beside its content.
     fields: Map<String, Value>,
 }
 
 impl Open<'_> {
-    /// Writes what there is of the message.
+    /// Writes the message if it has content, and begins an empty one.
     fn end(&mut self, items: &mut Vec<Value>) {
         let content = std::mem::take(&mut self.content);
         let fields = std::mem::take(&mut self.fields);
@@ -135,7 +142,8 @@ impl Open<'_> {
     }
 }
 
-/// A turn as items, in its order: calls, their answers and thoughts are items of their own.
+/// Writes a message as items in their order: tool calls, results and reasoning are items of their
+/// own and split the content.
 fn add_items(message: &Message, items: &mut Vec<Value>) {
     let mut open = Open { message, content: Vec::new(), fields: Map::new() };
     for part in &message.parts {
@@ -144,6 +152,7 @@ fn add_items(message: &Message, items: &mut Vec<Value>) {
             items.push(item);
         } else if let Some(mut block) = content(part, message.role) {
             let fields = take_item_fields(&mut block);
+            // Item fields mark the first part of a message: parts before it belong to another one.
             if !fields.is_empty() && !open.content.is_empty() {
                 open.end(items);
             }
@@ -160,11 +169,12 @@ fn take_item_fields(block: &mut Value) -> Map<String, Value> {
     if !matches!(kind, Some("output_text" | "refusal")) {
         return Map::new();
     }
+    // `read` stores an item's fields with its first part; here they return to the item.
     let taken = ITEM_FIELDS.iter().filter_map(|name| block.remove_entry(*name));
     taken.collect()
 }
 
-/// A part that is an item of its own.
+/// Writes a part that is an item of its own.
 fn item(part: &Part, role: Role) -> Option<Value> {
     let (mut item, native) = match part {
         Part::ToolCall(call) => {
@@ -189,7 +199,7 @@ fn item(part: &Part, role: Role) -> Option<Value> {
     Some(item)
 }
 
-/// Whether a block stands within the content of a message.
+/// Returns whether a native block belongs into the content of a message.
 fn is_content(block: &Value, role: Role) -> bool {
     let kind = block["type"].as_str().unwrap_or("");
     match role {
@@ -206,7 +216,7 @@ fn result_of(result: &ToolResultPart) -> Value {
     json!({"type": "function_call_output", "call_id": result.id, "output": output})
 }
 
-/// A part of the content of a message.
+/// Writes a part of a message's content.
 fn content(part: &Part, role: Role) -> Option<Value> {
     let kind = if role == Role::Assistant { "output_text" } else { "input_text" };
     let (mut block, native) = match part {
@@ -248,7 +258,8 @@ fn document(file: &FilePart) -> Value {
     document
 }
 
-/// Only this interface holds a tool for a strict one of which nobody said so.
+/// Writes a tool. This interface alone takes tools as strict by default, which callers of other
+/// interfaces do not expect.
 fn tool(tool: &ToolSpec, door: Option<Interface>) -> Value {
     let default = (door != Some(INTERFACE)).then_some(false);
     let mut object = json!({"type": "function", "name": tool.name, "parameters": tool.parameters});

@@ -1,4 +1,8 @@
-//! The door of OpenAI's chat completions.
+//! OpenAI's chat completions.
+//!
+//! - `read`: requests. `write`: replies. `tables`: the declared fields.
+//!
+//! `read` and `write` do not know each other; this file renders streams with the pieces of `write`.
 
 mod read;
 pub(super) mod tables;
@@ -16,14 +20,16 @@ use super::refusal::Refusal;
 use super::turn::{CallFailure, Head};
 use super::{Answered, Door, DoorRequest, Event};
 
-/// A call of chat completions.
+/// A call in the format of chat completions.
 pub(super) struct Completions {
     model: String,
     streams: bool,
+    /// True if the stream ends with a usage chunk (`stream_options.include_usage`).
     counts: bool,
+    /// Run id of the call; empty until the stream begins.
     run: String,
     created: u64,
-    /// Calls of tools so far.
+    /// Tool calls so far; the index of the next one.
     calls: usize,
 }
 
@@ -36,6 +42,8 @@ impl Completions {
     fn frame(&self, choices: &Value, usage: &Value) -> Value {
         let mut frame = json!({"id": write::id(&self.run), "object": "chat.completion.chunk",
             "created": self.created, "model": self.model, "choices": choices});
+        // OpenAI sends `usage: null` in every chunk before the usage chunk, but only if it was
+        // asked for.
         if self.counts {
             frame["usage"] = usage.clone();
         }
@@ -59,7 +67,7 @@ impl Completions {
         self.delta(&json!({"tool_calls": [call]}))
     }
 
-    /// A part that the interface may have a place for; others travel at the end.
+    /// Renders a part that arrives whole; parts without a place in this format travel at the end.
     fn whole_part(&mut self, part: &Part) -> Vec<Event> {
         let Some(mut call) = write::custom_call(part) else { return Vec::new() };
         call["index"] = json!(self.calls);
@@ -81,7 +89,7 @@ impl Completions {
         }
     }
 
-    /// What is said of a call beside its arguments.
+    /// Renders the fields of a tool call that follow its arguments.
     fn end_part(&self, part: &Part) -> Vec<Event> {
         let Part::ToolCall(call) = part else { return Vec::new() };
         let fields = write::fields_of_call(call);
@@ -163,6 +171,7 @@ impl Door for Completions {
         if self.counts {
             events.push(Event::data(&self.frame(&json!([]), &write::usage(&reply.usage))));
         }
+        // The end marker is text, not JSON.
         events.push(Event { name: None, data: "[DONE]".to_owned() });
         events
     }
@@ -173,7 +182,7 @@ impl Door for Completions {
     }
 }
 
-/// What only OpenAI's interface says of an answer.
+/// Returns the native fields that only OpenAI's chat interface has.
 fn own_fields(native: Option<&NativeFields>) -> serde_json::Map<String, Value> {
     let own =
         native.filter(|native| native.interface == convergio_domain::chat::Interface::OpenAiChat);

@@ -1,4 +1,4 @@
-//! Reading calls of chat completions.
+//! Reads requests of chat completions.
 
 use convergio_domain::chat::{
     AudioPart, ChatRequest, FilePart, Interface, Message, NativeFields, NativePart, Part,
@@ -16,7 +16,7 @@ use super::tables;
 
 const OWN: Interface = Interface::OpenAiChat;
 
-/// What a body asks for, besides what the door itself acts on.
+/// Reads a body, except what the dialect itself acts on (streaming).
 pub(super) fn request(body: &Fields<'_>) -> Result<ChatRequest, Refusal> {
     let root = Path::ROOT;
     let mut request = ChatRequest {
@@ -52,8 +52,8 @@ pub(super) fn request(body: &Fields<'_>) -> Result<ChatRequest, Refusal> {
     Ok(request)
 }
 
-/// The limit goes by two names: one of them, if both are there and say something else, would be
-/// ignored.
+/// Reads the output limit, which has two names. They must agree, because one would be ignored
+/// otherwise.
 fn limit(body: &Fields<'_>, root: Path<'_>) -> Result<Option<u32>, Refusal> {
     let (younger, older) = (body.tokens("max_completion_tokens"), body.tokens("max_tokens"));
     match (younger, older) {
@@ -64,7 +64,7 @@ fn limit(body: &Fields<'_>, root: Path<'_>) -> Result<Option<u32>, Refusal> {
     }
 }
 
-/// That a tool takes free text is said to this interface alone.
+/// Keeps the choice of a custom tool, which only this interface has.
 fn keep_custom_choice(body: &Fields<'_>, request: &mut ChatRequest) {
     if let Some(choice) = body.get("tool_choice").filter(|choice| choice["type"] == "custom") {
         parts::add_native(request, OWN, "tool_choice", choice);
@@ -79,6 +79,7 @@ fn effort(body: &Fields<'_>, root: Path<'_>) -> Result<Option<String>, Refusal> 
         }
         None => None,
     };
+    // `reasoning` is OpenRouter's name of the same setting.
     match (body.text("reasoning_effort"), reasoning) {
         (Some(effort), Some(other)) if effort != other => {
             let path = root.field("reasoning");
@@ -110,7 +111,7 @@ fn take_format(
 
 fn take_tool(tool: &Value, path: Path<'_>, request: &mut ChatRequest) -> Result<(), Refusal> {
     if kind_of(tool, path)? != "function" {
-        // The provider's own: it knows its fields.
+        // A tool of the provider: it alone knows the fields.
         request.native_tools.push(NativePart { interface: OWN, block: tool.clone() });
         return Ok(());
     }
@@ -143,7 +144,7 @@ fn choice(body: &Fields<'_>, root: Path<'_>) -> Result<ToolChoice, Refusal> {
     Ok(ToolChoice::Named(fields.need_text("name")?.to_owned()))
 }
 
-/// Takes a message in.
+/// Adds a message of any role.
 fn take_message(
     message: &Value,
     path: Path<'_>,
@@ -155,6 +156,7 @@ fn take_message(
         Some("user") => Role::User,
         Some("assistant") => return take_answer(message, path, conversation),
         Some("tool") => return take_result(message, path, conversation),
+        // Otherwise `message["role"]` of a list or text would be reported as a bad role.
         _ if !message.is_object() => return Err(path.refuse("must be an object")),
         _ => {
             let message = "must be system, developer, user, assistant or tool";
@@ -179,6 +181,7 @@ fn take_result(
     let fields = Fields::read(message, path, &tables::RESULT)?;
     let mut result = ToolResultPart {
         id: fields.need_text("tool_call_id")?.to_owned(),
+        // Names are optional in this format; the conversation fills them in.
         name: fields.string("name"),
         cache_control: fields.get("cache_control").cloned(),
         ..ToolResultPart::default()
@@ -193,7 +196,7 @@ fn take_result(
     Ok(())
 }
 
-/// The content of a message, its last part with the message's mark.
+/// Reads the content of a message; the message's cache mark goes to its last part.
 fn content(fields: &Fields<'_>, path: Path<'_>) -> Result<Vec<Part>, Refusal> {
     let path = path.field("content");
     let mut parts = match fields.get("content") {
@@ -252,7 +255,7 @@ fn read_part(part: &Value, path: Path<'_>) -> Result<Part, Refusal> {
     }
 }
 
-/// A part with what is said of it besides.
+/// Adds cache mark and native fields to a part.
 fn marked(mut part: Part, fields: &Fields<'_>) -> Part {
     parts::mark(&mut part, fields.get("cache_control"));
     parts::set_native(&mut part, fields.native(OWN));
@@ -269,7 +272,7 @@ fn image(value: &Value, path: Path<'_>) -> Result<Part, Refusal> {
     Ok(part)
 }
 
-/// Takes in what a model answered before.
+/// Adds an earlier reply of the model. Carriers restore what this format could not express.
 fn take_answer(
     message: &Value,
     path: Path<'_>,
@@ -281,7 +284,7 @@ fn take_answer(
     let is_thought =
         |(_, carrier): &(usize, Carrier)| matches!(carrier, Carrier::Part(Part::Thinking(_)));
     let thought = fields.text("reasoning_content").or(fields.text("reasoning"));
-    // A thought that is carried whole is not taken a second time.
+    // A thought that a carrier holds whole is not added a second time.
     if let Some(text) = thought.filter(|text| !text.is_empty() && !carried.iter().any(is_thought)) {
         parts.push(Part::Thinking(ThinkingPart { text: text.to_owned(), ..Default::default() }));
     }
@@ -295,6 +298,7 @@ fn take_answer(
     }
     let (parts, carried) = put_order(parts, carried);
     let parts = put_carried(parts, carried);
+    // An assistant message without any part says nothing.
     if parts.is_empty() {
         return Ok(());
     }
@@ -312,7 +316,8 @@ fn take_answer(
 
 type Carried = Vec<(usize, Carrier)>;
 
-/// What is ours among the details of reasoning, with its place among the parts, and the rest.
+/// Separates our carriers in `reasoning_details`, sorted by their index among the parts, from the
+/// provider's details.
 fn reasoning_details(
     fields: &Fields<'_>,
     path: Path<'_>,
@@ -333,18 +338,21 @@ fn reasoning_details(
             None => details.push(detail.clone()),
         }
     }
+    // Stable for carriers of one index: their order in the message is kept.
     carried.sort_by_key(|(index, _)| *index);
     Ok((carried, details))
 }
 
-/// Puts the parts in the order that was told of them, if they still are what it says; fields that
-/// were carried are for none of them otherwise.
+/// Restores the recorded order of the parts. If the client has changed them since, carried fields
+/// are dropped: they would land on the wrong parts.
 fn put_order(plain: Vec<Part>, mut carried: Carried) -> (Vec<Part>, Carried) {
     let place = carried.iter().position(|(_, carrier)| matches!(carrier, Carrier::Order(_)));
+    // At most one carrier of order counts; further ones are ignored by `insert_carried`.
     let Some((_, Carrier::Order(slots))) = place.map(|place| carried.remove(place)) else {
         return (plain, carried);
     };
     match ordered(&plain, &slots) {
+        // The mark of the message belongs to its last part, which may be another one now.
         Some(mut parts) => {
             let mark = plain.iter().rev().find_map(Part::cache_control);
             if let (Some(mark), Some(last)) = (mark, parts.last_mut()) {
@@ -359,7 +367,8 @@ fn put_order(plain: Vec<Part>, mut carried: Carried) -> (Vec<Part>, Carried) {
     }
 }
 
-/// Cuts texts into those that they were put together from. Carried parts are none of them.
+/// Cuts the joined texts into the recorded pieces; `None` if they do not match. Carried parts are
+/// inserted later.
 fn ordered(plain: &[Part], slots: &[Slot]) -> Option<Vec<Part>> {
     let joined = |of: fn(&Part) -> Option<&str>| plain.iter().filter_map(of).collect::<String>();
     let (text, refusal) = (joined(text_of), joined(refusal_of));
@@ -380,6 +389,7 @@ fn ordered(plain: &[Part], slots: &[Slot]) -> Option<Vec<Part>> {
             Slot::Carried => {}
         }
     }
+    // Something left over means that the client has edited the message.
     let is_whole = text.is_empty() && refusal.is_empty() && calls.next().is_none();
     is_whole.then_some(parts)
 }
@@ -398,19 +408,19 @@ fn refusal_of(part: &Part) -> Option<&str> {
     }
 }
 
-/// The beginning of a text, which is taken off it.
+/// Splits a prefix off the text; `None` beyond its end or within a character.
 fn cut<'a>(text: &mut &'a str, bytes: usize) -> Option<&'a str> {
     let (begin, rest) = text.split_at_checked(bytes)?;
     *text = rest;
     Some(begin)
 }
 
-/// Puts what was carried where it stood: parts between the others, fields on the part of the place.
+/// Inserts carried parts at their index, and attaches carried fields to the part at theirs.
 fn put_carried(plain: Vec<Part>, carried: Carried) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::with_capacity(plain.len() + carried.len());
     let mut plain = plain.into_iter();
     for (index, carrier) in carried {
-        // The parts before the place, and for fields the one in it.
+        // Number of parts before the carrier's place; for fields the part itself must exist.
         let wanted = match carrier {
             Carrier::Part(_) => index,
             _ => index.saturating_add(1),
@@ -451,7 +461,7 @@ fn read_call(call: &Value, path: Path<'_>) -> Result<Part, Refusal> {
     }))
 }
 
-/// The fields of a call that only an interface has: Google's mark of a thought may be a carrier.
+/// Reads the native fields of a tool call; Google's thought signature may be a carrier.
 fn native_of_call(fields: &Fields<'_>, path: Path<'_>) -> Result<Option<NativeFields>, Refusal> {
     let mark = fields.get("extra_content").map(|extra| &extra["google"]["thought_signature"]);
     if let Some(Value::String(mark)) = mark {

@@ -1,4 +1,4 @@
-//! What the door of chat completions knows.
+//! Declared fields of chat completions.
 
 use convergio_domain::chat::ChatField;
 
@@ -6,7 +6,7 @@ use super::super::conversation::{MESSAGES_LIMIT, PARTS_LIMIT, TOOLS_LIMIT};
 use super::super::known::Fate::{Chat, Door, Kept, Native, Option, Refused};
 use super::super::known::{Kind, Object, field, is_nothing, never};
 
-/// Models that may be asked when the first cannot answer.
+/// Maximum models of a fallback list.
 pub(in super::super) const MODELS_LIMIT: usize = 8;
 
 pub(super) const BODY: Object = Object {
@@ -245,7 +245,7 @@ pub(super) const REFUSAL: Object = Object {
     fields: &[field("type", Kind::Text, Kept), field("refusal", Kind::Text, Kept)],
 };
 
-/// All of them, for those who look through them.
+/// All tables, for the tests.
 #[cfg(test)]
 pub(in super::super) const ALL: &[&Object] = &[
     &BODY,

@@ -1,4 +1,4 @@
-//! Answers of chat completions.
+//! Renders replies as chat completions.
 
 use convergio_domain::chat::{
     ChatReply, Interface, NativeFields, NativePart, Part, RefusalPart, TextPart, ThinkingPart,
@@ -11,14 +11,14 @@ use super::super::carrier::{Carrier, Slot, foreign_fields};
 use super::super::{Answered, arguments};
 use super::own_fields;
 
-/// Fields that stand beside the choices, and not in the message.
+/// Fields that stand beside `choices` and not in the message.
 const TOP: [&str; 4] = ["system_fingerprint", "citations", "search_results", "provider"];
 
 pub(super) fn id(run: &str) -> String {
     format!("chatcmpl-{run}")
 }
 
-/// A whole answer.
+/// Renders a reply in one piece.
 pub(in super::super) fn completion(answered: &Answered<'_>, created: u64) -> Value {
     let reply = answered.reply;
     let (native, top) = native_fields(reply);
@@ -38,7 +38,7 @@ pub(in super::super) fn completion(answered: &Answered<'_>, created: u64) -> Val
     whole
 }
 
-/// Adds what stands beside the choices.
+/// Adds the fields that stand beside `choices`.
 pub(super) fn add_top(frame: &mut Value, reply: &ChatReply, top: &Map<String, Value>) {
     let Value::Object(frame) = frame else { return };
     frame.extend(top.clone());
@@ -47,18 +47,21 @@ pub(super) fn add_top(frame: &mut Value, reply: &ChatReply, top: &Map<String, Va
     }
 }
 
-/// What only this interface says of the whole answer: in the message, and beside the choices.
+/// Returns the reply's native fields: those of the message, and those beside `choices`.
 pub(super) fn native_fields(reply: &ChatReply) -> (Map<String, Value>, Map<String, Value>) {
     let fields = own_fields(reply.native.as_ref());
     fields.into_iter().partition(|(name, _)| !TOP.contains(&name.as_str()))
 }
 
 fn message(reply: &ChatReply) -> Value {
+    // One message joins all texts; `reasoning_details` records the order if it is not the usual
+    // one.
     let (mut content, mut thought, mut refusal) = (None::<String>, String::new(), String::new());
     let mut calls = Vec::new();
     for part in reply.parts() {
         match &part {
             Part::Text(TextPart { text, .. }) => {
+                // Without any text part `content` stays null.
                 content.get_or_insert_default().push_str(text);
             }
             Part::Thinking(ThinkingPart { text, .. }) => thought.push_str(text),
@@ -87,7 +90,8 @@ fn call_of(call: &ToolCall) -> Value {
     written
 }
 
-/// What is said of a call besides its arguments. Google's mark of a thought has a place of its own.
+/// Returns the fields of a tool call besides its arguments. Google's thought signature goes where
+/// clients of Google's OpenAI-compatible API expect it.
 pub(super) fn fields_of_call(call: &ToolCall) -> Map<String, Value> {
     let fields = own_fields(call.native.as_ref());
     match &call.native {
@@ -104,7 +108,7 @@ pub(super) fn fields_of_call(call: &ToolCall) -> Map<String, Value> {
     }
 }
 
-/// A call of a tool that takes free text.
+/// Returns the block of a custom tool call, whose input is free text.
 pub(super) fn custom_call(part: &Part) -> Option<Value> {
     match part {
         Part::Native(NativePart { interface: Interface::OpenAiChat, block })
@@ -116,19 +120,20 @@ pub(super) fn custom_call(part: &Part) -> Option<Value> {
     }
 }
 
-/// The details of reasoning: the provider's own, and what else the message cannot say, each with
-/// its place among the parts.
+/// Returns `reasoning_details`: the provider's own, and a carrier for each part that the message
+/// cannot express, with its index among the parts.
 pub(super) fn details(reply: &ChatReply, native: &Map<String, Value>) -> Vec<Value> {
     let own = native.get("reasoning_details").and_then(Value::as_array);
     let mut details = own.cloned().unwrap_or_default();
     let parts = reply.parts();
     let thoughts = parts.iter().filter(|part| matches!(part, Part::Thinking(_))).count();
-    // One thought without a mark, before all else, is all in the message.
+    // A single unsigned thought at the beginning is completely in the message.
     let is_plain = thoughts == 1 && parts.first().is_some_and(is_unmarked);
     let detail = |carrier: Carrier, index: usize| {
         json!({"type": "reasoning.encrypted", "data": carrier.pack(), "format": "convergio-v1",
             "index": index})
     };
+    // Collected first: the loop below consumes the parts.
     let slots: Vec<Slot> = parts.iter().map(|part| slot(part, is_plain)).collect();
     for (index, part) in parts.into_iter().enumerate() {
         if let Some(carrier) = carrier(part, is_plain) {
@@ -141,7 +146,7 @@ pub(super) fn details(reply: &ChatReply, native: &Map<String, Value>) -> Vec<Val
     details
 }
 
-/// The place that a part has in the message.
+/// Returns the place that a part has in the message.
 fn slot(part: &Part, is_plain: bool) -> Slot {
     match part {
         Part::Text(TextPart { text, .. }) => Slot::Text(text.len()),
@@ -153,8 +158,7 @@ fn slot(part: &Part, is_plain: bool) -> Slot {
     }
 }
 
-/// Whether parts are read in their order without its being told: a thought, a text, a refusal, the
-/// calls.
+/// True if a reader restores the parts' order without being told: thought, text, refusal, calls.
 fn is_usual(slots: &[Slot]) -> bool {
     let rank = |slot: &Slot| match slot {
         Slot::Thought => 0,
@@ -188,12 +192,12 @@ fn carrier(part: Part, is_plain: bool) -> Option<Carrier> {
     }
 }
 
-/// Why the answer ended: our word, or the provider's own where we have none.
+/// Returns `finish_reason`: the platform's word, or the provider's own where the platform has none.
 pub(super) fn finish(reply: &ChatReply) -> &str {
     &reply.finish
 }
 
-/// The classes, put together again as OpenAI counts them.
+/// Renders the usage as OpenAI counts it: cached tokens are part of the prompt's.
 pub(super) fn usage(usage: &Usage) -> Value {
     let count = |meter| usage.0.get(&meter).copied().unwrap_or(0);
     let written = count(Meter::InCacheWrite5m) + count(Meter::InCacheWrite1h);

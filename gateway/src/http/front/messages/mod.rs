@@ -1,4 +1,8 @@
-//! The door of Anthropic's messages.
+//! Anthropic's messages.
+//!
+//! - `read`: requests. `write`: replies. `tables`: the declared fields.
+//!
+//! `read` and `write` do not know each other; this file renders streams with the pieces of `write`.
 
 mod read;
 pub(super) mod tables;
@@ -17,18 +21,18 @@ use super::{Answered, Door, DoorRequest, Event};
 
 const BETA: &str = "anthropic-beta";
 
-/// A call of messages.
+/// A call in the format of messages.
 pub(super) struct Messages {
     model: String,
     streams: bool,
     run: String,
-    /// The place of the block that is open, or of the next one.
+    /// Index of the block in progress, or of the next one.
     index: usize,
-    /// Citations of it that were told.
+    /// Citations of that block already sent.
     citations: usize,
 }
 
-/// Reads what is asked for, without a call of its own.
+/// Reads a request without creating a call; token counting needs no more.
 pub(super) fn read_request(asked: &DoorRequest<'_>) -> Result<ChatRequest, Refusal> {
     let (body, extra) = asked.fields(&tables::BODY)?;
     let mut request = read::request(&body)?;
@@ -37,13 +41,14 @@ pub(super) fn read_request(asked: &DoorRequest<'_>) -> Result<ChatRequest, Refus
     Ok(request)
 }
 
-/// Features that are not settled yet are asked for by a header.
+/// Adds the beta features that the header asks for; the body may name others.
 fn take_betas(headers: &HeaderMap, request: &mut ChatRequest) -> Result<(), Refusal> {
     let mut betas = Vec::new();
     for value in headers.get_all(BETA) {
         let text = value.to_str().map_err(|_| Path::ROOT.field(BETA).refuse("must be ASCII"))?;
         betas.extend(text.split(',').map(str::trim).filter(|beta| !beta.is_empty()));
     }
+    // The body's own `betas` were joined by `read_chat_body`.
     if let Some(Value::String(body)) = request.options.get(&ChatField::Betas) {
         betas.extend(body.split(','));
     }
@@ -55,7 +60,7 @@ fn take_betas(headers: &HeaderMap, request: &mut ChatRequest) -> Result<(), Refu
 }
 
 impl Messages {
-    /// A block that is there at once.
+    /// Renders a block that arrives whole.
     fn block(&mut self, block: &Value) -> Vec<Event> {
         let index = self.index;
         self.index += 1;
@@ -97,6 +102,7 @@ impl Messages {
     fn native(&mut self, interface: Interface, delta: &Value) -> Vec<Event> {
         let kind = delta["type"].as_str().unwrap_or_default();
         if interface != Interface::Anthropic || !kind.ends_with("_delta") {
+            // Only Anthropic's own deltas fit into its stream; the rest travels in carriers.
             return Vec::new();
         }
         self.citations += usize::from(kind == "citations_delta");
@@ -104,6 +110,7 @@ impl Messages {
     }
 
     fn end_part(&mut self, open: &PartStart, part: &Part) -> Vec<Event> {
+        // A whole part begins and ends at once; `begin_part` has sent nothing for it.
         if let PartStart::Whole(_) = open {
             let block = write::block(part);
             return self.block(&block);
@@ -111,6 +118,7 @@ impl Messages {
         let mut events = Vec::new();
         match part {
             Part::Thinking(thinking) => {
+                // The signature comes last, as in Anthropic's streams.
                 let signature = write::signature(thinking);
                 if !signature.is_empty() {
                     let delta = json!({"type": "signature_delta", "signature": signature});
@@ -128,6 +136,8 @@ impl Messages {
         }
         events.push(event("content_block_stop", json!({"index": self.index})));
         self.index += 1;
+        // Fields of another interface follow in a block of their own, which clients send back
+        // unread.
         if let Some(block) = write::carried_fields(part) {
             events.extend(self.block(&block));
         }
@@ -140,6 +150,7 @@ impl Door for Messages {
 
     fn read(asked: &DoorRequest<'_>) -> Result<(ChatRequest, Self), Refusal> {
         let request = read_request(asked)?;
+        // Anthropic's API requires it; counting does not.
         if request.max_tokens.is_none() {
             return Err(Path::ROOT.field("max_tokens").refuse("missing"));
         }
@@ -158,6 +169,7 @@ impl Door for Messages {
 
     fn begin(&mut self, run: &str, head: &Head) -> Vec<Event> {
         run.clone_into(&mut self.run);
+        // The provider may have answered under a more precise name.
         let model = if head.model.is_empty() { &self.model } else { &head.model };
         let message = json!({"id": write::id(run), "type": "message", "role": "assistant",
             "model": model, "content": [], "stop_reason": null, "stop_sequence": null,

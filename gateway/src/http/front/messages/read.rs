@@ -1,4 +1,4 @@
-//! Reading calls of messages.
+//! Reads requests of messages.
 
 use convergio_domain::chat::{
     ChatField, ChatRequest, FilePart, ImagePart, Interface, Message, NativeFields, NativePart,
@@ -16,7 +16,7 @@ use super::tables;
 
 const OWN: Interface = Interface::Anthropic;
 
-/// What a body asks for, besides what the door itself acts on.
+/// Reads a body, except what the dialect itself acts on (streaming).
 pub(super) fn request(body: &Fields<'_>) -> Result<ChatRequest, Refusal> {
     let root = Path::ROOT;
     let mut request = ChatRequest {
@@ -39,6 +39,7 @@ pub(super) fn request(body: &Fields<'_>) -> Result<ChatRequest, Refusal> {
     }
     let mut conversation = Conversation::default();
     if let Some(system) = body.get("system") {
+        // The system prompt may be text or blocks, like any content.
         let (parts, _) = content(system, root.field("system"), &conversation)?;
         let is_text = |part: &Part| matches!(part, Part::Text(_));
         if !parts.iter().all(is_text) {
@@ -103,7 +104,7 @@ fn take_format(
 ) -> Result<(), Refusal> {
     if let Some(format) = body.get("output_format") {
         take_schema(format, root.field("output_format"), request)?;
-        // Anthropic's older name of it, which goes with the beta that the caller names.
+        // Anthropic's older name, which only works with the beta that the caller names.
         parts::add_native(request, OWN, "output_format", format);
     }
     let Some(config) = body.get("output_config") else { return Ok(()) };
@@ -132,7 +133,7 @@ fn take_tool(tool: &Value, path: Path<'_>, request: &mut ChatRequest) -> Result<
     let kind = &tool["type"];
     if !kind.is_null() && *kind != "custom" {
         kind_of(tool, path)?;
-        // The provider's own: it knows its fields.
+        // A tool of the provider: it alone knows the fields.
         request.native_tools.push(NativePart { interface: OWN, block: tool.clone() });
         return Ok(());
     }
@@ -159,7 +160,7 @@ fn read_message(
     Ok(Message { native, ..Message::new(role, parts) })
 }
 
-/// The blocks of a content, in order, with what was carried among them and of them all.
+/// Reads the blocks of a content; returns the parts and the carried fields of the whole message.
 fn content(
     content: &Value,
     path: Path<'_>,
@@ -188,7 +189,7 @@ fn content(
     Ok((parts, unpacking.message))
 }
 
-/// What a block is: a part, or what another interface alone understands.
+/// A block of a content: a part, or a carrier.
 enum Block {
     Part(Part),
     Carrier(Carrier),
@@ -228,6 +229,7 @@ fn read_block(
         kind if tables::NATIVE.contains(&kind) => native(block),
         kind => return Err(unknown_kind(kind, path)),
     };
+    // Read from the block itself: native blocks have no table.
     parts::mark(&mut part, Some(&block["cache_control"]).filter(|mark| !mark.is_null()));
     Ok(Block::Part(part))
 }
@@ -239,7 +241,7 @@ fn native(block: &Value) -> Part {
 fn thinking(block: &Value, path: Path<'_>) -> Result<Block, Refusal> {
     let fields = Fields::read(block, path, &tables::THINKING)?;
     let (text, signature) = (fields.string("thinking"), fields.string("signature"));
-    // Another maker's mark travels as ours; the thought itself stands beside it.
+    // A foreign thought's carrier stands in its signature; its text is in the block.
     match Carrier::unpack(&signature, path.field("signature"))? {
         Some(Carrier::Part(Part::Thinking(carried))) => {
             Ok(Block::Part(Part::Thinking(ThinkingPart { text, ..carried })))
@@ -256,6 +258,7 @@ fn redacted(block: &Value, path: Path<'_>) -> Result<Block, Refusal> {
     let fields = Fields::read(block, path, &tables::REDACTED)?;
     match Carrier::unpack(fields.need_text("data")?, path.field("data"))? {
         Some(carrier) => Ok(Block::Carrier(carrier)),
+        // Anthropic's own encrypted thought.
         None => Ok(Block::Part(native(block))),
     }
 }
@@ -322,6 +325,7 @@ fn result(
             Part::Text(_) | Part::Image(_) | Part::ImageUrl(_) | Part::File(_) | Part::Native(_)
         )
     };
+    // Checked here: the content of a result is read like any other content.
     if let Some(place) = parts.iter().position(|part| !is_answer(part)) {
         let path = path.field("content");
         return Err(path.entry(place).refuse("no tool answers with a block of this type"));

@@ -1,4 +1,4 @@
-//! What the door of messages knows.
+//! Declared fields of messages.
 
 use convergio_domain::chat::ChatField;
 
@@ -33,7 +33,7 @@ pub(super) const BODY: Object = Object {
         field("compaction", Kind::Any, Native),
         field("safeguards", Kind::Any, Native),
         field("container", Kind::Any, Refused(never)),
-        // The tool runners of Anthropic's SDKs ask for one, and know this refusal.
+        // Anthropic's SDKs ask for a thread in their tool runners, and know this refusal.
         field("thread", Kind::Any, Refused(never)),
         field("mcp_servers", Kind::Any, Refused(is_nothing)),
     ],
@@ -178,7 +178,7 @@ pub(super) const RESULT: Object = Object {
     ],
 };
 
-/// All of them, for those who look through them.
+/// All tables, for the tests.
 #[cfg(test)]
 pub(in super::super) const ALL: &[&Object] = &[
     &BODY,
@@ -198,7 +198,7 @@ pub(in super::super) const ALL: &[&Object] = &[
     &RESULT,
 ];
 
-/// Blocks that Anthropic's interface alone has: they travel as they are.
+/// Block types that only Anthropic has; they pass unchanged.
 pub(in super::super) const NATIVE: [&str; 14] = [
     "advisor_tool_result",
     "bash_code_execution_tool_result",

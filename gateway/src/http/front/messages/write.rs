@@ -1,4 +1,4 @@
-//! Answers of messages.
+//! Renders replies as messages.
 
 use convergio_domain::chat::{
     ChatReply, Interface, NativeFields, NativePart, Part, RefusalPart, TextPart, ThinkingPart,
@@ -17,12 +17,13 @@ pub(super) fn id(run: &str) -> String {
     format!("msg_{run}")
 }
 
-/// A whole answer.
+/// Renders a reply in one piece.
 pub(super) fn message(answered: &Answered<'_>) -> Value {
     let reply = answered.reply;
     let mut content = Vec::new();
     for part in reply.parts() {
         content.push(block(&part));
+        // A carrier must directly follow its part: it names the part before it.
         content.extend(carried_fields(&part));
     }
     content.extend(message_block(reply));
@@ -33,7 +34,8 @@ pub(super) fn message(answered: &Answered<'_>) -> Value {
     message
 }
 
-/// A part as a block. What the interface has no block for travels as one that clients cannot read.
+/// Renders a part as a block; a part without a block type travels as a carrier that clients cannot
+/// read.
 pub(super) fn block(part: &Part) -> Value {
     let (mut block, native) = match part {
         Part::Text(TextPart { text, native, .. }) => {
@@ -61,21 +63,23 @@ fn carried(carrier: &Carrier) -> Value {
     json!({"type": "redacted_thinking", "data": carrier.pack()})
 }
 
-/// The block, after a part's own, that has what only another interface says of it.
+/// Returns the carrier block that follows a part with fields of another interface.
 pub(super) fn carried_fields(part: &Part) -> Option<Value> {
     let native = foreign_fields(part, OWN)?;
     Some(carried(&Carrier::Previous(native.clone())))
 }
 
-/// The block, after all others, that has what only another interface says of the whole answer.
+/// Returns the carrier block, after all others, with another interface's fields of the whole reply.
 pub(super) fn message_block(reply: &ChatReply) -> Option<Value> {
     message_carrier(reply).map(|carrier| carried(&carrier))
 }
 
-/// The mark of a thought. Another maker's thought is its own mark: it must come back unchanged.
+/// Returns the signature of a thought. A foreign thought is carried as its own signature, since it
+/// must come back unchanged.
 pub(super) fn signature(thinking: &ThinkingPart) -> String {
     match &thinking.native {
         Some(native) if native.interface != OWN => {
+            // The text is in the block already.
             let thinking = ThinkingPart { text: String::new(), ..thinking.clone() };
             Carrier::Part(Part::Thinking(thinking)).pack()
         }
@@ -83,19 +87,19 @@ pub(super) fn signature(thinking: &ThinkingPart) -> String {
     }
 }
 
-/// The citations of a text.
+/// Returns the citations of a text.
 pub(super) fn citations(native: Option<&NativeFields>) -> &[Value] {
     let native = native.filter(|native| native.interface == OWN);
     let citations = native.and_then(|native| native.fields.get("citations"));
     citations.and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-/// A tool's arguments as a value.
+/// Returns a tool call's arguments as a value.
 fn input(call: &ToolCall) -> Value {
     read_json(arguments(call).as_bytes()).unwrap_or_else(|_| json!({}))
 }
 
-/// Why the answer ended: the provider's own word if it speaks this interface.
+/// Returns `stop_reason`: the provider's own word if it speaks this interface.
 pub(super) fn stop(reply: &ChatReply) -> &str {
     if reply.interface == Some(OWN) && !reply.native_finish.is_empty() {
         return &reply.native_finish;
@@ -112,8 +116,8 @@ pub(super) fn stop(reply: &ChatReply) -> &str {
     }
 }
 
-/// The classes as Anthropic counts them: fresh input excludes what the cache read and wrote. What
-/// only the provider tells stands beside them.
+/// Renders the usage as Anthropic counts it: fresh input excludes tokens read from or written to
+/// the cache. The provider's further counts are kept.
 pub(super) fn usage(usage: &Usage, reply: Option<&ChatReply>) -> Value {
     let count = |meter| usage.0.get(&meter).copied().unwrap_or(0);
     let (short, long) = (count(Meter::InCacheWrite5m), count(Meter::InCacheWrite1h));
@@ -124,10 +128,12 @@ pub(super) fn usage(usage: &Usage, reply: Option<&ChatReply>) -> Value {
         "cache_creation": {"ephemeral_5m_input_tokens": short, "ephemeral_1h_input_tokens": long},
         "output_tokens": usage.tokens_out()});
     let own = reply.filter(|reply| reply.interface == Some(OWN));
+    // The provider's own object, so that counts unknown to the platform are kept.
     let mut block = match own.and_then(|reply| reply.raw_usage.clone()) {
         Some(Value::Object(raw)) => Value::Object(raw),
         _ => json!({}),
     };
+    // The platform's counts win over the provider's of the same name.
     if let (Value::Object(block), Value::Object(counts)) = (&mut block, counts) {
         block.extend(counts);
         if let Some(tier) = reply.and_then(|reply| reply.service_tier.as_ref()) {

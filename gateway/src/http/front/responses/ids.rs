@@ -1,29 +1,28 @@
-//! Ids of responses and of their items: which run, and which part of its answer.
+//! Ids of responses and items, which name the run and the part of its reply.
 
 use uuid::Uuid;
 
-/// The id of a response.
+/// Returns the id of a response.
 pub(super) fn response(run: &str) -> String {
     format!("resp_{run}")
 }
 
-/// The id of an item that is a part of an answer.
+/// Returns the id of an item that is a part of a reply.
 pub(super) fn item(prefix: &str, run: &str, place: usize) -> String {
     format!("{prefix}_{run}_{place}")
 }
 
-/// The id of an item that has what only another interface says of a part.
+/// Returns the id of a carrier item that follows a part.
 pub(super) fn fields(run: &str, place: usize) -> String {
     format!("rs_{run}_{place}_fields")
 }
 
-/// The run of a response.
+/// Returns the run of a response id.
 pub(in super::super) fn run_of_response(id: &str) -> Option<&str> {
     id.strip_prefix("resp_").filter(|run| Uuid::try_parse(run).is_ok())
 }
 
-/// Where an item of ours comes from: the run, and the part of its answer unless it is fields of
-/// one.
+/// Parses an item id of ours into its run and part index; carrier items have no index.
 pub(super) fn origin(id: &str) -> Option<(&str, Option<usize>)> {
     let (prefix, rest) = id.split_once('_')?;
     let (run, place) = rest.split_once('_')?;

@@ -1,18 +1,19 @@
-//! Conversations of earlier as the items of a request.
+//! Renders earlier conversations as the input items of a request.
 
 use convergio_domain::chat::{ChatRequest, FilePart, Message, Part, Role, ToolResultPart};
 use serde_json::{Value, json};
 
 use super::{ids, write};
 
-/// Calls of earlier that a request may name.
+/// Maximum earlier calls that a request may refer to; each is read from the log.
 const REFERENCES_LIMIT: usize = 64;
 
-/// The runs that a body names: the response before it, and those whose items it refers to.
+/// Returns the runs that a body refers to: the previous response, and those whose items it names.
 pub(super) fn references(body: &Value) -> Vec<&str> {
     let previous = body["previous_response_id"].as_str().and_then(ids::run_of_response);
     let mut runs: Vec<&str> = previous.into_iter().collect();
     for item in body["input"].as_array().into_iter().flatten() {
+        // Without a type an item with an id only is a reference too.
         let is_reference = item["type"] == "item_reference" || item["type"].is_null();
         let id = item["id"].as_str().filter(|_| is_reference);
         let run = id.and_then(ids::origin).map(|(run, _)| run);
@@ -25,7 +26,7 @@ pub(super) fn references(body: &Value) -> Vec<&str> {
     runs
 }
 
-/// What was put into a response, as items, the oldest first.
+/// Renders the input of a response as items, the oldest first.
 pub(in super::super) fn input_items(run: &str, request: &ChatRequest) -> Vec<Value> {
     let mut items = Vec::new();
     for (turn, message) in request.messages.iter().enumerate() {
@@ -33,6 +34,7 @@ pub(in super::super) fn input_items(run: &str, request: &ChatRequest) -> Vec<Val
         for (place, part) in message.parts.iter().enumerate() {
             match item(run, turn, place, message.role, part) {
                 Some(item) => {
+                    // Parts before an item of its own belong to a message before it.
                     close(run, turn, message, &mut content, &mut items);
                     items.push(item);
                 }
@@ -60,12 +62,13 @@ fn close(
         Role::System => "system",
         Role::Developer => "developer",
     };
+    // The number makes the id unique among messages split by items.
     let id = format!("in_{run}_{turn}_{}", items.len());
     items.push(json!({"id": id, "type": "message", "status": "completed", "role": role,
         "content": std::mem::take(content)}));
 }
 
-/// A part that is an item of its own.
+/// Renders a part that is an item of its own; `None` for parts of a message.
 fn item(run: &str, turn: usize, place: usize, role: Role, part: &Part) -> Option<Value> {
     let id = format!("in_{run}_{turn}_{place}");
     let mut item = match part {

@@ -1,5 +1,10 @@
-//! The door of OpenAI's responses. What is asked and answered stands in the log: a response of
-//! earlier is a read of it.
+//! OpenAI's responses. Requests and replies are in the log, so an earlier response is read from
+//! there.
+//!
+//! - `read`: requests. `write`: replies. `items`: earlier conversations as items. `ids`: the ids
+//!   that lead back to a run. `tables`: the declared fields.
+//!
+//! `read` and `write` do not know each other; this file renders streams with the pieces of `write`.
 
 mod ids;
 mod items;
@@ -20,7 +25,7 @@ use super::{Answered, Door, DoorRequest, Event};
 pub(super) use ids::run_of_response;
 pub(super) use items::input_items;
 
-/// What a response repeats of its request.
+/// Request fields that a response repeats.
 const ECHO: [&str; 17] = [
     "instructions",
     "max_output_tokens",
@@ -41,25 +46,26 @@ const ECHO: [&str; 17] = [
     "truncation",
 ];
 
-/// A call of responses.
+/// A call in the format of responses.
 pub(super) struct Responses {
     model: String,
     streams: bool,
     run: String,
     created: u64,
-    /// Events so far.
+    /// Events so far; their sequence number.
     events: u64,
-    /// Items so far, and parts of the answer: the one that is open has both numbers.
+    /// Items so far, and parts of the reply. They differ: a part with foreign fields makes two
+    /// items.
     items: usize,
     parts: usize,
-    /// Whether the open thought has said something.
+    /// True if the open thought has text, so that its summary part was announced.
     is_thought: bool,
-    /// What is repeated in every answer.
+    /// Fields that every response repeats.
     echo: Value,
     left_out: Vec<String>,
 }
 
-/// Reads what is asked for, without a call of its own.
+/// Reads a request without creating a call; returns it with the names of dropped fields.
 pub(super) fn read_request(asked: &DoorRequest<'_>) -> Result<(ChatRequest, Value), Refusal> {
     let (body, extra) = asked.fields(&tables::BODY)?;
     if let Some(options) = body.get("stream_options") {
@@ -71,7 +77,7 @@ pub(super) fn read_request(asked: &DoorRequest<'_>) -> Result<(ChatRequest, Valu
     Ok((request, json!(left_out)))
 }
 
-/// What a response says of its request: what was asked, and what holds where nothing was.
+/// Returns the fields that a response repeats: the request's values, or the API's defaults.
 fn echo_of(body: &Value) -> Value {
     let mut echo = json!({"instructions": null, "max_output_tokens": null, "metadata": {},
         "parallel_tool_calls": true, "previous_response_id": null,
@@ -83,13 +89,14 @@ fn echo_of(body: &Value) -> Value {
             echo[*name] = body[*name].clone();
         }
     }
+    // `text` without `format`, as with verbosity only.
     if echo["text"]["format"].is_null() {
         echo["text"]["format"] = json!({"type": "text"});
     }
     echo
 }
 
-/// A response as it stands, besides what was answered.
+/// Builds a response that has no output yet.
 fn frame(echo: &Value, run: &str, created: u64, model: &str) -> Value {
     let mut response = echo.clone();
     let fields = json!({"id": ids::response(run), "object": "response", "created_at": created,
@@ -101,7 +108,7 @@ fn frame(echo: &Value, run: &str, created: u64, model: &str) -> Value {
     response
 }
 
-/// A response that has ended.
+/// Builds a response that has ended.
 fn finished(echo: &Value, run: &str, created: u64, model: &str, reply: &ChatReply) -> Value {
     let mut response = frame(echo, run, created, model);
     let (status, details) = write::status(reply);
@@ -115,8 +122,9 @@ fn finished(echo: &Value, run: &str, created: u64, model: &str, reply: &ChatRepl
     response
 }
 
-/// A response of earlier.
+/// Renders an earlier response.
 pub(super) fn stored_response(run: &str, stored: &StoredRun) -> Value {
+    // A run without a stored echo shows the API's defaults.
     let echo =
         if stored.echo["tools"].is_array() { stored.echo.clone() } else { echo_of(&json!({})) };
     finished(&echo, run, stored.created, &stored.reply.model, &stored.reply)
@@ -130,7 +138,7 @@ impl Responses {
         Event::named(name, &data)
     }
 
-    /// An event of the item that is open.
+    /// Builds an event of the open item.
     fn item_event(&mut self, name: &'static str, id: &str, data: Value) -> Event {
         let mut data = data;
         data["item_id"] = json!(id);
@@ -145,11 +153,12 @@ impl Responses {
     fn done(&mut self, item: &Value) -> Event {
         let done = self
             .event("response.output_item.done", json!({"output_index": self.items, "item": item}));
+        // The item is complete, so the next one gets the next index.
         self.items += 1;
         done
     }
 
-    /// The open part with nothing in it yet.
+    /// Builds the open part without content, for its first event.
     fn blank(start: &PartStart) -> Part {
         match start {
             PartStart::Text => Part::text(""),
@@ -167,6 +176,8 @@ impl Responses {
     fn begin_part(&mut self, start: &PartStart) -> Vec<Event> {
         self.is_thought = false;
         let part = Self::blank(start);
+        // The id depends on the kind of part and its index only, so all events of an item agree on
+        // it.
         let mut item = write::item(&self.run, self.parts, &part);
         let id = item["id"].as_str().unwrap_or_default().to_owned();
         match start {
@@ -206,6 +217,7 @@ impl Responses {
 
     fn thought(&mut self, id: &str, text: &str) -> Vec<Event> {
         let mut events = Vec::new();
+        // The summary part is announced with its first text: many thoughts have none.
         if !std::mem::replace(&mut self.is_thought, true) {
             let part = json!({"type": "summary_text", "text": ""});
             let data = json!({"summary_index": 0, "part": part});
@@ -258,6 +270,8 @@ impl Responses {
             _ => {}
         }
         events.push(self.done(&item));
+        // Fields of another interface follow in an item of their own, which clients send back
+        // unread.
         if let Some(item) = write::fields_item(&self.run, self.parts, part) {
             events.push(self.added(&item));
             events.push(self.done(&item));

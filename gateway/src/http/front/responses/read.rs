@@ -1,4 +1,4 @@
-//! Reading calls of responses.
+//! Reads requests of responses.
 
 use convergio_domain::chat::{
     AudioPart, ChatRequest, FilePart, Interface, Message, NativeFields, NativePart, Part,
@@ -17,7 +17,7 @@ use super::{ids, tables};
 
 const OWN: Interface = Interface::OpenAiResponses;
 
-/// What a body asks for, besides what the door itself acts on.
+/// Reads a body, except what the dialect itself acts on (streaming).
 pub(super) fn request(body: &Fields<'_>, stored: &StoredRuns) -> Result<ChatRequest, Refusal> {
     let root = Path::ROOT;
     let mut request = ChatRequest {
@@ -34,7 +34,7 @@ pub(super) fn request(body: &Fields<'_>, stored: &StoredRuns) -> Result<ChatRequ
         ..ChatRequest::default()
     };
     if let Some(choice) = body.get("tool_choice").filter(|choice| choice["type"] == "custom") {
-        // That a tool takes free text is said to this interface alone.
+        // Only this interface has custom tools (free text).
         parts::add_native(&mut request, OWN, "tool_choice", choice);
     }
     take_text(body, root, &mut request)?;
@@ -52,6 +52,7 @@ fn messages(
     root: Path<'_>,
     stored: &StoredRuns,
 ) -> Result<Vec<Message>, Refusal> {
+    // The stored conversation is complete: it holds what earlier references resolved to.
     let before = match body.text("previous_response_id") {
         Some(id) => previous(id, stored)?,
         None => Vec::new(),
@@ -78,7 +79,7 @@ fn messages(
     Ok(input.conversation.into_messages())
 }
 
-/// The conversation that a response of earlier ended.
+/// Returns the conversation up to the end of an earlier response.
 fn previous(id: &str, stored: &StoredRuns) -> Result<Vec<Message>, Refusal> {
     let run = ids::run_of_response(id).and_then(|run| stored.get(run));
     let Some(run) = run.filter(|run| run.request.door == Some(OWN)) else {
@@ -116,7 +117,7 @@ fn take_reasoning(
     request.effort = fields.text("effort").map(str::to_owned);
     request.options.extend(fields.options());
     if fields.native(OWN).is_some() {
-        // What only this interface says of it goes with the rest of it.
+        // Fields that only this interface has pass together with the rest of the object.
         parts::add_native(request, OWN, "reasoning", reasoning);
     }
     Ok(())
@@ -124,7 +125,7 @@ fn take_reasoning(
 
 fn take_tool(tool: &Value, path: Path<'_>, request: &mut ChatRequest) -> Result<(), Refusal> {
     if kind_of(tool, path)? != "function" {
-        // The provider's own: it knows its fields.
+        // A tool of the provider: it alone knows the fields.
         request.native_tools.push(NativePart { interface: OWN, block: tool.clone() });
         return Ok(());
     }
@@ -152,7 +153,7 @@ fn choice(body: &Fields<'_>, root: Path<'_>) -> Result<ToolChoice, Refusal> {
     }
 }
 
-/// The items of a request, as they are read.
+/// Reads the items of a request one after the other.
 struct Input<'a> {
     conversation: Conversation,
     unpacking: Unpacking,
@@ -167,7 +168,7 @@ impl Input<'_> {
 
     fn take(&mut self, item: &Value, path: Path<'_>) -> Result<(), Refusal> {
         let kind = if item["type"].is_null() && item.is_object() {
-            // A message need not say that it is one.
+            // A message need not name its type.
             if item["role"].is_string() { "message" } else { "item_reference" }
         } else {
             kind_of(item, path)?
@@ -182,6 +183,7 @@ impl Input<'_> {
             "function_call_output" => self.take_result(item, path),
             "reasoning" => self.take_reasoning(item, path),
             "item_reference" => self.take_reference(item, path),
+            // The side that answers a call is the user's.
             kind if tables::NATIVE.contains(&kind) => {
                 let is_answer = kind.ends_with("_output") || kind == "mcp_approval_response";
                 let role = if is_answer { Role::User } else { Role::Assistant };
@@ -206,6 +208,8 @@ impl Input<'_> {
             self.conversation.push(Message { native, ..Message::new(role, parts) });
             return Ok(());
         }
+        // An item holds fields of the message, a part those of its text: the first part carries
+        // both.
         if let Some(native) = native
             && let Some(
                 Part::Text(TextPart { native: first, .. })
@@ -242,6 +246,7 @@ impl Input<'_> {
             None => None,
         };
         if let Some(carrier) = carrier {
+            // A carrier names the part before it, which is the last one read.
             let previous = self.conversation.last_part(Role::Assistant);
             if let Some(part) = self.unpacking.carrier(carrier, previous) {
                 self.conversation.add(Role::Assistant, part);
@@ -252,6 +257,7 @@ impl Input<'_> {
             return Ok(());
         }
         let text = thought(&fields);
+        // Our own reasoning items hold nothing that their maker needs.
         let is_ours = fields.text("id").is_some_and(|id| ids::origin(id).is_some());
         let native = match item {
             Value::Object(item) if !is_ours => NativeFields::of(OWN, item.clone()),
@@ -262,7 +268,8 @@ impl Input<'_> {
         Ok(())
     }
 
-    /// An item of an answer of ours is read from the log; others are the provider's.
+    /// Resolves a reference: items of our own replies are read from the log, others are the
+    /// provider's.
     fn take_reference(&mut self, item: &Value, path: Path<'_>) -> Result<(), Refusal> {
         let path = path.field("id");
         let Some(id) = item["id"].as_str() else { return Err(path.refuse("missing")) };
@@ -271,7 +278,7 @@ impl Input<'_> {
             self.add(Role::Assistant, part);
             return Ok(());
         };
-        // What another interface says of a part comes with the part.
+        // An item of carried fields adds nothing: the part itself brings them.
         let Some(place) = place else { return Ok(()) };
         let part = self.stored.get(run).and_then(|run| run.reply.parts().into_iter().nth(place));
         match part {
@@ -285,15 +292,15 @@ impl Input<'_> {
     }
 }
 
-/// What a reasoning item tells, in words.
+/// Returns the text of a reasoning item.
 fn thought(fields: &Fields<'_>) -> String {
     let parts = fields.list("summary").iter().chain(fields.list("content"));
     let texts: Vec<&str> = parts.filter_map(|part| part["text"].as_str()).collect();
     texts.join("\n\n")
 }
 
-/// The fields of an item that mean something to its maker: not our own id, nor that an item without
-/// one of its maker's is whole.
+/// Returns the fields of an item that mean something to its maker. Our own ids do not, nor does the
+/// status of an item without a foreign id.
 fn item_fields(native: Option<NativeFields>) -> Option<NativeFields> {
     let mut fields = native?.fields;
     let is_makers = |id: &Value| id.as_str().is_none_or(|id| ids::origin(id).is_none());

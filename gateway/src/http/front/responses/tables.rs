@@ -1,4 +1,4 @@
-//! What the door of responses knows.
+//! Declared fields of responses.
 
 use convergio_domain::chat::ChatField;
 
@@ -214,7 +214,7 @@ pub(super) const REASONING_ITEM: Object = Object {
     ],
 };
 
-/// All of them, for those who look through them.
+/// All tables, for the tests.
 #[cfg(test)]
 pub(in super::super) const ALL: &[&Object] = &[
     &BODY,
@@ -236,7 +236,7 @@ pub(in super::super) const ALL: &[&Object] = &[
     &REASONING_ITEM,
 ];
 
-/// Items that the interface of responses alone has: they travel as they are.
+/// Item types that only the interface of responses has; they pass unchanged.
 pub(in super::super) const NATIVE: [&str; 28] = [
     "additional_tools",
     "apply_patch_call",

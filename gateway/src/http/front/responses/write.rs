@@ -1,4 +1,4 @@
-//! Answers of responses, and conversations as items.
+//! Renders replies as responses, and parts as items.
 
 use convergio_domain::chat::{
     ChatReply, Interface, NativeFields, NativePart, Part, RefusalPart, TextPart, ThinkingPart,
@@ -15,7 +15,7 @@ const OWN: Interface = Interface::OpenAiResponses;
 /// Fields of a message that stand beside its content.
 const ITEM_FIELDS: [&str; 2] = ["phase", "end_turn"];
 
-/// What an answer is made of.
+/// Renders the output items of a reply.
 pub(super) fn output(run: &str, reply: &ChatReply) -> Value {
     let mut items = Vec::new();
     for (place, part) in reply.parts().iter().enumerate() {
@@ -26,7 +26,7 @@ pub(super) fn output(run: &str, reply: &ChatReply) -> Value {
     Value::Array(items)
 }
 
-/// The id of the item that a part becomes.
+/// Returns the id of the item that a part becomes.
 pub(super) fn item_id(run: &str, place: usize, part: &Part) -> String {
     let prefix = match part {
         Part::Text(_) | Part::Refusal(_) => "msg",
@@ -36,7 +36,7 @@ pub(super) fn item_id(run: &str, place: usize, part: &Part) -> String {
     ids::item(prefix, run, place)
 }
 
-/// A part as an item.
+/// Renders a part as an item.
 pub(super) fn item(run: &str, place: usize, part: &Part) -> Value {
     let id = item_id(run, place, part);
     match part {
@@ -62,7 +62,7 @@ fn message(id: &str, content: &Value) -> Value {
         "content": [content]})
 }
 
-/// A text or a refusal as the content of a message.
+/// Renders a text or refusal as the content of a message.
 pub(super) fn content_part(part: &Part) -> Value {
     match part {
         Part::Refusal(RefusalPart { text, .. }) => json!({"type": "refusal", "refusal": text}),
@@ -94,7 +94,8 @@ fn call_item(id: &str, call: &ToolCall) -> Value {
     item
 }
 
-/// A thought. What its maker must get back travels whole, under an id of ours.
+/// Renders a thought. What its maker must get back travels whole in `encrypted_content`, under an
+/// id of ours.
 fn reasoning(id: &str, thinking: &ThinkingPart) -> Value {
     let mut own = own_fields(thinking.native.as_ref());
     let summary = own.remove("summary").unwrap_or_else(|| match thinking.text.as_str() {
@@ -116,19 +117,19 @@ fn sealed(id: &str, carrier: &Carrier) -> Value {
     json!({"id": id, "type": "reasoning", "summary": [], "encrypted_content": carrier.pack()})
 }
 
-/// The item, after a part's own, that has what only another interface says of it.
+/// Returns the carrier item that follows a part with fields of another interface.
 pub(super) fn fields_item(run: &str, place: usize, part: &Part) -> Option<Value> {
     let native = foreign_fields(part, OWN)?;
     Some(sealed(&ids::fields(run, place), &Carrier::Previous(native.clone())))
 }
 
-/// The item, after all others, that has what only another interface says of the whole answer.
+/// Returns the carrier item, after all others, with another interface's fields of the whole reply.
 pub(super) fn message_item(run: &str, reply: &ChatReply) -> Option<Value> {
     let carrier = message_carrier(reply)?;
     Some(sealed(&ids::fields(run, reply.parts().len()), &carrier))
 }
 
-/// How an answer ended: the status, and why it is not whole.
+/// Returns the status of a response and its `incomplete_details`.
 pub(super) fn status(reply: &ChatReply) -> (&'static str, Value) {
     match reply.finish.as_str() {
         "stop" | "tool_calls" | "" => ("completed", Value::Null),
@@ -137,7 +138,7 @@ pub(super) fn status(reply: &ChatReply) -> (&'static str, Value) {
     }
 }
 
-/// The classes, put together again as OpenAI counts them.
+/// Renders the usage as OpenAI counts it: cached tokens are part of the input's.
 pub(super) fn usage(usage: &Usage) -> Value {
     let count = |meter| usage.0.get(&meter).copied().unwrap_or(0);
     let written = count(Meter::InCacheWrite5m) + count(Meter::InCacheWrite1h);
